@@ -1,0 +1,58 @@
+//! Every maximum of the protocol, named. The runtime may lower or raise those in [`Limits`].
+
+/// The configurable limits.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of one element before authentication.
+    pub stanza_size_before_auth_max: usize,
+    /// Bytes of one stanza after authentication.
+    pub stanza_size_max: usize,
+    /// Nested elements.
+    pub depth_max: u16,
+    /// Attributes of one element.
+    pub attributes_max: u16,
+    /// Namespace declarations of one stanza.
+    pub namespaces_max: u16,
+    /// Milliseconds from the connection to the bind result.
+    pub auth_ms_max: u64,
+    /// Bytes of white space before authentication.
+    pub whitespace_before_auth_max: usize,
+    /// Resources of one account.
+    pub resources_max: usize,
+    /// Roster items of one account.
+    pub roster_items_max: usize,
+    /// Failed authentications on one stream.
+    pub auth_tries_max: u8,
+    /// Remembered targets of directed presence of one session.
+    pub directed_max: usize,
+    /// Accounts created in-band from one address per hour.
+    pub registrations_per_hour_max: u32,
+    /// Failed authentications per account within a minute; more are refused unexamined.
+    pub auth_failures_per_minute_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            stanza_size_before_auth_max: 64 << 10,
+            stanza_size_max: 256 << 10,
+            depth_max: 64,
+            attributes_max: 256,
+            namespaces_max: 128,
+            auth_ms_max: 30_000,
+            whitespace_before_auth_max: 1 << 10,
+            resources_max: 16,
+            roster_items_max: 4_000,
+            auth_tries_max: 5,
+            directed_max: 1_000,
+            registrations_per_hour_max: 20,
+            auth_failures_per_minute_max: 30,
+        }
+    }
+}
+
+/// Stanzas that wait for one account to load; the next one bounces `resource-constraint`.
+pub const LOAD_QUEUE_MAX: usize = 256;
+
+/// Bytes of a resource part (RFC 7622 3.4).
+pub const RESOURCE_SIZE_MAX: usize = 1023;

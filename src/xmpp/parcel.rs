@@ -1,0 +1,78 @@
+//! What crosses a ring between two shards.
+//!
+//! Invariant: a parcel's bytes are namespace-neutral: the stanza's own tag carries no default
+//! namespace; the receiving stream's outlet adds it where its kind of stream needs it.
+
+use crate::host::ShardId;
+use stanza::jid::BareJid;
+
+/// A pooled byte buffer. It goes home through [`crate::Host::recycle`].
+pub type Buffer = Vec<u8>;
+
+/// One message between shards. Order per pair of shards is kept.
+#[derive(Debug)]
+pub enum Parcel {
+    /// One stanza for one address; `bytes` is the whole stanza as it will be written.
+    Stanza {
+        /// The stanza, stamped with `from` and `to`.
+        bytes: Buffer,
+        /// Who filled `bytes`.
+        home: ShardId,
+    },
+    /// One presence for many: each target gets `head`, its own address, `tail`.
+    Fanout(Box<Fanout>),
+    /// Stanzas that the receiving shard has settled: delivered, stored, or answered by an error.
+    Settled {
+        /// How many of the sender's parcels, in order.
+        count: u32,
+    },
+    /// Work that is no stanza.
+    Control(Box<Control>),
+}
+
+/// One presence, encoded once around the place of its `to`.
+#[derive(Debug)]
+pub struct Fanout {
+    /// Up to and including the quote that opens the value of `to`, then from the quote that closes it.
+    pub bytes: Buffer,
+    /// Where `head` ends and `tail` begins in `bytes`.
+    pub split: u32,
+    /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines.
+    pub targets: Buffer,
+    /// What the stanza means.
+    pub purpose: FanoutPurpose,
+    /// Who filled the buffers.
+    pub home: ShardId,
+}
+
+/// What a fan-out asks of each target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FanoutPurpose {
+    /// Deliver to every available resource of a target that is subscribed to the sender.
+    Presence,
+    /// Ask each target for the presence of its resources.
+    Probe,
+}
+
+/// Work between shards that is no stanza.
+#[derive(Debug)]
+pub enum Control {
+    /// In-band registration, travelling to the account's home; answered by `Registered`.
+    Register {
+        /// The request's ticket on the asking shard.
+        ticket: u64,
+        /// The account.
+        account: BareJid,
+        /// Its keys.
+        credentials: Box<crate::port::Credentials>,
+    },
+    /// The answer to `Register`: whether the account was made; `None` is a storage failure.
+    Registered {
+        /// The request's ticket on the asking shard.
+        ticket: u64,
+        /// `Some(true)` made, `Some(false)` existed, `None` storage failed.
+        made: Option<bool>,
+    },
+}
+
+const _: () = assert!(size_of::<Parcel>() <= 40, "two parcels and more fit a pair of cache lines");
