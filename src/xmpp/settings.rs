@@ -1,0 +1,102 @@
+//! What an administrator decided, as the protocol sees it; the same for every shard, for its lifetime.
+
+use crate::limit::Limits;
+use crate::stream::sasl::Mechanism;
+use std::fmt;
+
+/// PBKDF2 rounds of new accounts (RFC 5802 5.1, RFC 7677 4).
+pub const SCRAM_ITERATIONS_DEFAULT: u32 = 4096;
+
+/// What PBKDF2 rounds imported keys and settings may have: less is refused, more is a way to stall.
+pub const SCRAM_ITERATIONS_MAX: u32 = 10_000_000;
+
+/// The server's name in XEP-0092 replies.
+pub const SOFTWARE_NAME: &str = "Vorpal";
+
+/// The settings of all shards.
+#[derive(Clone)]
+pub struct Settings {
+    /// The domain served, prepared.
+    pub domain: Box<str>,
+    /// How many shards the process has.
+    pub shards: u16,
+    /// The limits.
+    pub limits: Limits,
+    /// Whether there is a certificate, so that STARTTLS can be offered.
+    pub tls_available: bool,
+    /// Whether nothing but STARTTLS is offered in clear.
+    pub tls_required: bool,
+    /// The mechanisms allowed; -PLUS ones are offered where TLS gives a binding.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether PLAIN is allowed in clear.
+    pub plain_without_tls: bool,
+    /// Whether ANONYMOUS is offered.
+    pub anonymous: bool,
+    /// Whether anybody may create an account in-band (XEP-0077).
+    pub registration_open: bool,
+    /// PBKDF2 rounds of new accounts.
+    pub scram_iterations: u32,
+    /// Makes the salts shown for unknown users; the same across restarts, known to nobody.
+    pub fake_salt_secret: [u8; 32],
+    /// The version in XEP-0092 replies.
+    pub software_version: &'static str,
+}
+
+impl Settings {
+    /// The settings of a server for `domain` with everything at its default.
+    pub fn new(domain: &str) -> Settings {
+        Settings {
+            domain: domain.into(),
+            shards: 1,
+            limits: Limits::default(),
+            tls_available: true,
+            tls_required: true,
+            mechanisms: Settings::mechanisms_default(),
+            plain_without_tls: false,
+            anonymous: false,
+            registration_open: false,
+            scram_iterations: SCRAM_ITERATIONS_DEFAULT,
+            fake_salt_secret: [0; 32],
+            software_version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// All mechanisms that prove a password, the one to prefer first.
+    pub fn mechanisms_default() -> Vec<Mechanism> {
+        let by_password = |mechanism: &Mechanism| *mechanism != Mechanism::Anonymous;
+        Mechanism::ALL.into_iter().filter(by_password).collect()
+    }
+
+    /// For tests: no TLS, every mechanism in clear, registration open, cheap keys.
+    pub fn for_tests(domain: &str) -> Settings {
+        Settings {
+            tls_available: false,
+            tls_required: false,
+            plain_without_tls: true,
+            anonymous: true,
+            registration_open: true,
+            scram_iterations: 1,
+            fake_salt_secret: [7; 32],
+            ..Settings::new(domain)
+        }
+    }
+}
+
+/// Everything but the secret.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("domain", &self.domain)
+            .field("shards", &self.shards)
+            .field("limits", &self.limits)
+            .field("tls_available", &self.tls_available)
+            .field("tls_required", &self.tls_required)
+            .field("mechanisms", &self.mechanisms)
+            .field("plain_without_tls", &self.plain_without_tls)
+            .field("anonymous", &self.anonymous)
+            .field("registration_open", &self.registration_open)
+            .field("scram_iterations", &self.scram_iterations)
+            .field("software_version", &self.software_version)
+            .finish_non_exhaustive()
+    }
+}
