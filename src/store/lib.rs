@@ -1,1 +1,30 @@
-//! store
+//! The adapters from the store port ([`xmpp::port`]) to storage engines.
+//!
+//! Invariant: every adapter passes [`conformance`]; a record that cannot be read becomes
+//! `StoreReply::Failed`, never a panic and never an account that looks empty.
+
+pub mod conformance;
+#[cfg(test)]
+mod crash;
+pub mod embedded;
+pub mod memory;
+pub mod schema;
+
+pub use embedded::{BulkLoaded, Embedded, OpenError};
+pub use memory::Memory;
+
+use stanza::jid::BareJid;
+use xmpp::port::Store;
+
+/// Every account of `store`, ordered by JID: about 40 bytes each, for an operator's listing.
+///
+/// # Errors
+/// What the engine says, in words.
+pub fn list(store: &mut dyn Store) -> Result<Vec<BareJid>, Box<str>> {
+    let mut all = Vec::new();
+    store.accounts(&mut |account| {
+        all.push(account);
+        true
+    })?;
+    Ok(all)
+}

@@ -1,0 +1,309 @@
+//! What the embedded store keeps when its process dies, and what it says to damage.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use xmpp::port::{RosterItem, Store, StoreOp, StoreReply};
+
+use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
+use crate::conformance::{one, put, roster};
+use crate::{Embedded, OpenError};
+
+/// A directory of this test alone, removed with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Scratch {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = format!("vorpal-store-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(path);
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    /// What a kill at this moment would leave on the disk.
+    fn killed(&self) -> Scratch {
+        let copy = Scratch::new();
+        copy_tree(&self.0, &copy.0);
+        copy
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn open(scratch: &Scratch) -> Embedded {
+    Embedded::open(&scratch.0).unwrap()
+}
+
+fn open_error(scratch: &Scratch) -> OpenError {
+    match Embedded::open(&scratch.0) {
+        Ok(_) => panic!("this store should have been refused"),
+        Err(error) => error,
+    }
+}
+
+fn failure(reply: StoreReply) -> String {
+    match reply {
+        StoreReply::Failed(text) => text.into(),
+        other => panic!("this should have failed: {other:?}"),
+    }
+}
+
+/// A store with the directory that it lies in.
+struct Owned(Embedded, #[expect(dead_code, reason = "removed when dropped")] Scratch);
+
+impl Store for Owned {
+    fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
+        self.0.perform(ops, replies);
+    }
+
+    fn accounts(
+        &mut self,
+        each: &mut dyn FnMut(stanza::jid::BareJid) -> bool,
+    ) -> Result<(), Box<str>> {
+        self.0.accounts(each)
+    }
+}
+
+#[test]
+fn the_embedded_store_conforms() {
+    conformance(|| {
+        let scratch = Scratch::new();
+        Box::new(Owned(open(&scratch), scratch))
+    });
+}
+
+#[test]
+fn what_was_answered_is_there_after_a_kill() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("romeo@a.example", 1));
+    one(&mut store, create("mercutio@a.example", 2));
+    one(&mut store, put("romeo@a.example", full_item("juliet@b.example")));
+    one(&mut store, StoreOp::DeleteAccount { account: jid("mercutio@a.example") });
+
+    let copy = scratch.killed();
+    let mut reopened = open(&copy);
+    let found = one(&mut reopened, credentials("romeo@a.example"));
+    assert_eq!(found, StoreReply::Credentials(Some(keys(1))));
+    assert_eq!(roster(&mut reopened, "romeo@a.example"), [full_item("juliet@b.example")]);
+    assert_eq!(one(&mut reopened, account("mercutio@a.example")), StoreReply::Account(None));
+
+    // And again, now that the journal was replayed once.
+    one(&mut reopened, create("mercutio@a.example", 3));
+    let mut again = open(&copy.killed());
+    let found = one(&mut again, credentials("mercutio@a.example"));
+    assert_eq!(found, StoreReply::Credentials(Some(keys(3))));
+    assert_eq!(roster(&mut again, "romeo@a.example").len(), 1);
+}
+
+#[test]
+fn a_call_cut_in_the_middle_of_its_commit_is_wholly_gone() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("romeo@a.example", 1));
+    let ops = [create("tybalt@a.example", 2), put("romeo@a.example", full_item("t@a.example"))];
+    store.perform(&mut ops.into_iter(), &mut Vec::new());
+
+    let whole = written_size(&scratch);
+    for missing in [1, 9, 60, 200] {
+        let copy = scratch.killed();
+        let journal = std::fs::OpenOptions::new().write(true).open(journal_of(&copy)).unwrap();
+        journal.set_len(whole - missing).unwrap();
+        drop(journal);
+        let mut reopened = open(&copy);
+        let found = one(&mut reopened, credentials("romeo@a.example"));
+        assert_eq!(found, StoreReply::Credentials(Some(keys(1))), "{missing} bytes cut");
+        assert_eq!(roster(&mut reopened, "romeo@a.example"), [], "{missing} bytes cut");
+        let found = one(&mut reopened, account("tybalt@a.example"));
+        assert_eq!(found, StoreReply::Account(None), "{missing} bytes cut");
+
+        // The store is as good as before: it takes writes and keeps them.
+        assert_eq!(one(&mut reopened, create("paris@a.example", 4)), StoreReply::Done);
+        let mut again = open(&copy.killed());
+        let found = one(&mut again, credentials("paris@a.example"));
+        assert_eq!(found, StoreReply::Credentials(Some(keys(4))), "{missing} bytes cut");
+    }
+}
+
+fn journal_of(scratch: &Scratch) -> PathBuf {
+    let journals = std::fs::read_dir(scratch.0.join(crate::embedded::DIRECTORY)).unwrap();
+    let journals = journals.map(|entry| entry.unwrap().path());
+    journals.filter(|path| path.extension().is_some_and(|end| end == "jnl")).max().unwrap()
+}
+
+/// The journal's size without the zeros that the engine allocates ahead.
+fn written_size(scratch: &Scratch) -> u64 {
+    let bytes = std::fs::read(journal_of(scratch)).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    last as u64 + 1
+}
+
+const CHILD_DIRECTORY: &str = "VORPAL_STORE_TEST_CHILD";
+const ACKED_BEFORE_KILL: usize = 200;
+
+#[test]
+#[ignore = "not a test by itself: the process that the next test kills"]
+fn child_that_writes_until_it_is_killed() {
+    let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
+    let mut store = Embedded::open(Path::new(&directory)).unwrap();
+    for number in 0.. {
+        let name = format!("u{number}@a.example");
+        let ops = [create(&name, 1), put(&name, RosterItem::new(jid("juliet@b.example")))];
+        let mut replies = Vec::new();
+        store.perform(&mut ops.into_iter(), &mut replies);
+        assert_eq!(replies, [StoreReply::Done, StoreReply::Done]);
+        println!("acked {number}");
+        std::io::stdout().flush().unwrap();
+    }
+}
+
+#[test]
+fn no_answered_write_is_lost_to_sigkill() {
+    let scratch = Scratch::new();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "crash::child_that_writes_until_it_is_killed", "--nocapture"])
+        .env(CHILD_DIRECTORY, &scratch.0)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut acked = 0;
+    while acked < ACKED_BEFORE_KILL {
+        // The harness prints its own words before the first answer, on the same line.
+        let line = lines.next().unwrap().unwrap();
+        acked += usize::from(line.contains("acked "));
+    }
+    child.kill().unwrap();
+    let more = lines.map_while(Result::ok).filter(|line| line.contains("acked ")).count();
+    child.wait().unwrap();
+
+    let mut store = open(&scratch);
+    for number in 0..acked + more {
+        let items = roster(&mut store, &format!("u{number}@a.example"));
+        assert_eq!(items.len(), 1, "u{number} was answered with its contact");
+    }
+    let count = crate::list(&mut store).unwrap().len();
+    assert!((acked + more..=acked + more + 1).contains(&count), "{count} accounts after {acked}");
+    // A write that was cut off is wholly there or wholly absent.
+    for name in crate::list(&mut store).unwrap() {
+        assert_eq!(roster(&mut store, name.as_str()).len(), 1, "{name:?} is half written");
+    }
+}
+
+#[test]
+fn a_garbage_record_fails_its_own_account_only() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    for name in ["romeo@a.example", "juliet@a.example"] {
+        one(&mut store, create(name, 1));
+        one(&mut store, put(name, full_item("nurse@a.example")));
+    }
+    let (romeo, nurse) = (jid("romeo@a.example"), jid("nurse@a.example"));
+    for garbage in [&b""[..], b"\x01", b"\x01garbage", b"\x63future record", &[0xff; 300]] {
+        store.put_raw_item(&romeo, &nurse, garbage);
+        failure(one(&mut store, account("romeo@a.example")));
+        store.put_raw_account(&romeo, garbage);
+        failure(one(&mut store, credentials("romeo@a.example")));
+    }
+    assert_eq!(roster(&mut store, "juliet@a.example").len(), 1);
+    let found = one(&mut store, credentials("juliet@a.example"));
+    assert_eq!(found, StoreReply::Credentials(Some(keys(1))));
+
+    // An operator can repair both: new keys, and the item put anew; or delete the account.
+    let set = StoreOp::SetCredentials { account: romeo.clone(), credentials: keys(5) };
+    assert_eq!(one(&mut store, set), StoreReply::Done);
+    let found = one(&mut store, credentials("romeo@a.example"));
+    assert_eq!(found, StoreReply::Credentials(Some(keys(5))));
+    let deleted = one(&mut store, StoreOp::DeleteAccount { account: romeo });
+    assert_eq!(deleted, StoreReply::Done);
+    assert_eq!(one(&mut store, account("romeo@a.example")), StoreReply::Account(None));
+}
+
+#[test]
+fn a_failed_operation_leaves_the_others_of_its_call_alone() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("romeo@a.example", 1));
+    store.put_raw_account(&jid("romeo@a.example"), b"\x01torn");
+    let ops = [create("a@a.example", 1), credentials("romeo@a.example"), create("b@a.example", 2)];
+    let mut replies = Vec::new();
+    store.perform(&mut ops.into_iter(), &mut replies);
+    assert_eq!([&replies[0], &replies[2]], [&StoreReply::Done, &StoreReply::Done]);
+    failure(replies.remove(1));
+    let found = one(&mut store, credentials("b@a.example"));
+    assert_eq!(found, StoreReply::Credentials(Some(keys(2))));
+}
+
+#[test]
+fn a_newer_schema_is_refused_with_both_numbers() {
+    let scratch = Scratch::new();
+    open(&scratch).put_raw_schema(&2_u32.to_be_bytes());
+    let error = open_error(&scratch);
+    assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains("schema 2") && text.contains("knows 1"), "{text}");
+    assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
+}
+
+#[test]
+fn a_damaged_schema_number_is_refused() {
+    let scratch = Scratch::new();
+    open(&scratch).put_raw_schema(b"?");
+    let error = open_error(&scratch);
+    assert!(error.to_string().contains("damaged"), "{error}");
+}
+
+#[test]
+fn a_store_in_use_is_refused_in_one_sentence() {
+    let scratch = Scratch::new();
+    let _held = open(&scratch);
+    let error = open_error(&scratch);
+    assert!(matches!(error, OpenError::Locked(_)), "{error:?}");
+    assert!(error.to_string().contains("in use"), "{error}");
+}
+
+#[test]
+fn bulk_loading_creates_what_is_new_and_survives_a_kill() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("u3@a.example", 9));
+    let account = |number: u32| {
+        let contact = RosterItem::new(jid(&format!("u{}@a.example", number ^ 1)));
+        (jid(&format!("u{number}@a.example")), *keys(1), vec![contact])
+    };
+    // The last one comes twice.
+    let accounts = (0..20_000).map(account).chain(std::iter::once(account(19_999)));
+    let loaded = store.bulk_load(accounts).unwrap();
+    assert_eq!((loaded.created, loaded.existed), (19_999, 2));
+
+    let mut reopened = open(&scratch.killed());
+    assert_eq!(crate::list(&mut reopened).unwrap().len(), 20_000);
+    for number in [0, 1, 4, 12_345, 19_999] {
+        let items = roster(&mut reopened, &format!("u{number}@a.example"));
+        assert_eq!(items[0].contact, jid(&format!("u{}@a.example", number ^ 1)));
+    }
+    let untouched = one(&mut reopened, credentials("u3@a.example"));
+    assert_eq!(untouched, StoreReply::Credentials(Some(keys(9))));
+    assert_eq!(roster(&mut reopened, "u3@a.example"), []);
+}
