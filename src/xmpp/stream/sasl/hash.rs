@@ -141,3 +141,14 @@ fn sign<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Octets {
     parts.iter().for_each(|part| mac.update(part));
     Octets::of(&mac.finalize().into_bytes())
 }
+
+#[cfg(test)]
+impl Hash {
+    /// What a client derives: ClientKey and StoredKey.
+    pub(super) fn client_keys(self, password: &str, salt: &[u8], rounds: u32) -> (Octets, Octets) {
+        let salted = self.stretch(password.as_bytes(), salt, rounds);
+        let client_key = self.hmac(&salted, &[b"Client Key"]);
+        let stored_key = self.digest(&client_key);
+        (client_key, stored_key)
+    }
+}

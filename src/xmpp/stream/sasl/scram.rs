@@ -243,3 +243,16 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+impl Exchange {
+    /// Replaces the server's first message by the one of an RFC's example.
+    pub(super) fn pretend(&mut self, bare: &str, server_first: &str) {
+        let nonce = server_first
+            .split(',')
+            .next()
+            .and_then(|field| field.strip_prefix("r="));
+        self.0.nonce = nonce.expect("the message starts with the nonce").to_owned();
+        self.0.transcript = format!("{bare},{server_first}");
+    }
+}
