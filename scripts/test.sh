@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Every test there is: units, simulation, processes over real sockets, and clients others wrote.
+#
+# Needs Debian 12 and a Rust toolchain; as root it installs what else is missing, otherwise it says
+# what that is. Peer servers, browsers and the long runs (scripts/long.sh) stay out.
+# Where io_uring is refused the process tests fail: a skipped test would say nothing.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+# command:package
+NEEDED="cc:gcc make:make python3:python3 openssl:openssl tmux:tmux profanity:profanity
+    go-sendxmpp:go-sendxmpp"
+
+missing=()
+for pair in $NEEDED; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+python3 -c "import ensurepip" 2>/dev/null || missing+=(python3-venv)
+[ -e /usr/include/string.h ] || missing+=(libc6-dev)
+if [ "${#missing[@]}" -gt 0 ]; then
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "test: needs packages; run: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" || exit 1
+fi
+command -v cargo >/dev/null || { echo "test: needs cargo, from https://rustup.rs" >&2; exit 1; }
+
+# Thousands of sockets are open at once in some tests.
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+# One build serves all: the process tests and the clients drive the binaries that it leaves.
+cargo build --locked --workspace --bins || exit 1
+cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$output"
+rust=${PIPESTATUS[0]}
+tests/clients/run.sh 2>&1 | tee -a "$output"
+clients=${PIPESTATUS[0]}
+
+# cargo's lines are "test result: ok. 5 passed; 0 failed; ..", pytest's last is "5 passed in 3 s".
+count() {
+    { grep -E '^test result:' "$output"; grep -E '^[^a-z]*[0-9]+ (passed|failed).* in [0-9.]+s' "$output"; } |
+        grep -oE "[0-9]+ $1" | awk '{ sum += $1 } END { print sum + 0 }'
+}
+passed=$(count passed)
+failed=$(($(count failed) + $(count error)))
+if [ "$rust" -ne 0 ] || [ "$clients" -ne 0 ]; then
+    # A crash or a build error fails without being counted by anyone.
+    [ "$failed" -gt 0 ] || failed=1
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
