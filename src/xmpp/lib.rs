@@ -3,9 +3,26 @@
 //! Invariant: every input enters through a `Shard::on_*` method, every effect leaves through
 //! [`Host`]; there is no clock, randomness, socket, thread or lock in this crate.
 
+pub mod account;
+mod deliver;
+pub mod error;
 pub mod host;
+mod iq;
 pub mod limit;
 pub mod parcel;
 pub mod port;
+mod presence;
+pub mod roster;
+pub mod router;
+pub mod session;
+pub mod settings;
+pub mod shard;
+pub mod stanza;
+pub mod stream;
+pub mod subscription;
+pub mod xep;
+mod xml;
 
 pub use host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
+pub use settings::Settings;
+pub use shard::{Progress, Shard};

@@ -66,6 +66,11 @@ pub enum Control {
         /// Its keys.
         credentials: Box<crate::port::Credentials>,
     },
+    /// An administrator deleted an account: its sessions end.
+    AccountGone {
+        /// The account.
+        account: BareJid,
+    },
     /// The answer to `Register`: whether the account was made; `None` is a storage failure.
     Registered {
         /// The request's ticket on the asking shard.

@@ -1,0 +1,150 @@
+//! A bare JID's live state on its home shard, and the table of the resident ones.
+
+use crate::parcel::Buffer;
+use crate::port::RosterItem;
+use crate::session::SessionKey;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+use stanza::jid::{BareJid, home_hash};
+
+/// An account's place in [`Accounts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AccountKey(pub u32);
+
+/// Where an account is between storage and memory.
+#[derive(Debug)]
+pub enum Residence {
+    /// Asked of storage; what came meanwhile waits.
+    Loading(Vec<Waiter>),
+    /// In memory.
+    Resident,
+}
+
+/// What waits for an account to load.
+#[derive(Debug)]
+pub enum Waiter {
+    /// A stream that binds.
+    Bind(crate::host::ConnId),
+    /// A stanza for the account, complete and stamped.
+    Stanza(Buffer),
+}
+
+/// The live state of one bare JID.
+#[derive(Debug)]
+pub struct Account {
+    /// Its address.
+    pub jid: BareJid,
+    /// Loading or resident.
+    pub residence: Residence,
+    /// The bound resources, oldest first.
+    pub sessions: SmallVec<[SessionKey; 2]>,
+    /// The roster, sorted by contact.
+    pub roster: Vec<RosterItem>,
+    /// Writes that storage has not answered; an account with some is not evicted.
+    pub writes: u32,
+}
+
+impl Account {
+    /// The roster item of a contact.
+    pub fn contact(&self, bare: &str) -> Option<&RosterItem> {
+        self.place(bare).ok().map(|index| &self.roster[index])
+    }
+
+    /// The roster item of a contact, made if there is none.
+    pub fn contact_mut(&mut self, bare: &BareJid) -> &mut RosterItem {
+        let index = match self.place(bare.as_str()) {
+            Ok(index) => index,
+            Err(index) => {
+                self.roster.insert(index, RosterItem::new(bare.clone()));
+                index
+            }
+        };
+        &mut self.roster[index]
+    }
+
+    /// Takes a contact out of the roster.
+    pub fn remove_contact(&mut self, bare: &str) -> Option<RosterItem> {
+        let index = self.place(bare).ok()?;
+        Some(self.roster.remove(index))
+    }
+
+    fn place(&self, bare: &str) -> Result<usize, usize> {
+        self.roster.binary_search_by(|item| item.contact.as_str().cmp(bare))
+    }
+}
+
+/// The accounts in memory, found by the hash that also found their shard.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    table: HashTable<AccountKey>,
+    slots: Vec<Option<Account>>,
+    free: Vec<u32>,
+}
+
+impl Accounts {
+    /// The account with this bare JID, which hashes to `hash`.
+    pub fn find(&self, hash: u64, bare: &str) -> Option<AccountKey> {
+        let is_it = |key: &AccountKey| self.at(*key).jid.as_str() == bare;
+        self.table.find(hash, is_it).copied()
+    }
+
+    /// Adds an account that is not there yet, as loading.
+    pub fn insert(&mut self, jid: BareJid) -> AccountKey {
+        let hash = home_hash(jid.as_str());
+        debug_assert!(self.find(hash, jid.as_str()).is_none());
+        let account = Account {
+            jid,
+            residence: Residence::Loading(Vec::new()),
+            sessions: SmallVec::new(),
+            roster: Vec::new(),
+            writes: 0,
+        };
+        let key = match self.free.pop() {
+            Some(index) => {
+                self.slots[index as usize] = Some(account);
+                AccountKey(index)
+            }
+            None => {
+                self.slots.push(Some(account));
+                AccountKey(self.slots.len() as u32 - 1)
+            }
+        };
+        let slots = &self.slots;
+        self.table.insert_unique(hash, key, |key| {
+            let account = slots[key.0 as usize].as_ref().expect("a listed account is in its slot");
+            home_hash(account.jid.as_str())
+        });
+        key
+    }
+
+    /// Takes an account out.
+    pub fn remove(&mut self, key: AccountKey) -> Option<Account> {
+        let account = self.slots.get_mut(key.0 as usize)?.take()?;
+        let hash = home_hash(account.jid.as_str());
+        if let Ok(entry) = self.table.find_entry(hash, |listed| *listed == key) {
+            entry.remove();
+        }
+        self.free.push(key.0);
+        Some(account)
+    }
+
+    /// The account, which exists as long as a session or a waiting request names it.
+    pub fn at(&self, key: AccountKey) -> &Account {
+        self.slots[key.0 as usize].as_ref().expect("a named account is in its slot")
+    }
+
+    /// As [`Accounts::at`], to change.
+    pub fn at_mut(&mut self, key: AccountKey) -> &mut Account {
+        self.slots[key.0 as usize].as_mut().expect("a named account is in its slot")
+    }
+
+    /// How many are in memory.
+    pub fn count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Every bare JID in memory.
+    pub fn jids(&self) -> impl Iterator<Item = &BareJid> {
+        self.slots.iter().flatten().map(|account| &account.jid)
+    }
+}

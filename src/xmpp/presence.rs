@@ -1,0 +1,429 @@
+//! Presence (RFC 6121 4): broadcast, probes, directed presence, and its withdrawal.
+//!
+//! Invariant: whoever was told that a session is available is told when it no longer is, once, on
+//! any end of the session.
+
+use crate::account::AccountKey;
+use crate::error::{StanzaError, put};
+use crate::host::{Host, ShardId};
+use crate::parcel::{Fanout, FanoutPurpose, Parcel};
+use crate::router::Route;
+use crate::session::{Presence, SessionKey};
+use crate::shard::Shard;
+use crate::stanza::{Stanza, Type, simple_presence};
+use crate::xml::Attr;
+use stanza::jid::{Jid, home_hash};
+use stanza::ns::Ns;
+use stanza::scope::StreamScope;
+use stanza::tree::Tree;
+use stanza::view::StanzaView;
+use stanza::writer::{self, escape_attr};
+
+impl Shard {
+    /// A presence of a bound client.
+    pub(crate) fn on_presence(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+        type_: Type,
+        to: Option<Jid<'_>>,
+    ) {
+        match (type_, to) {
+            (Type::Invalid, _) => self.refuse(host, key, view, type_, StanzaError::BadRequest),
+            (Type::Available, None) => self.on_available(host, key, view, scope),
+            (Type::Unavailable, None) => {
+                let presence = encode(view, scope, self.sessions.at(key).full());
+                self.on_unavailable(host, key, &presence);
+            }
+            (Type::Error, None) => {}
+            (_, None) => self.refuse(host, key, view, type_, StanzaError::BadRequest),
+            (type_, Some(to)) if type_.is_subscription() => {
+                self.on_outbound_subscription(host, key, view, scope, type_, &to.to_bare());
+            }
+            (type_, Some(to)) => self.on_directed(host, key, view, scope, type_, &to),
+        }
+    }
+
+    /// RFC 6121 4.2 and 4.4: initial presence and what follows it.
+    fn on_available(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) {
+        let priority = match parse_priority(view, scope) {
+            Ok(priority) => priority,
+            Err(error) => return self.refuse(host, key, view, Type::Available, error),
+        };
+        let presence = encode(view, scope, self.sessions.at(key).full());
+        let session = self.sessions.at_mut(key);
+        let is_initial = !session.available;
+        session.available = true;
+        session.priority = priority;
+        session.presence = Some(Box::new(presence.clone()));
+        let account = session.account;
+        self.broadcast(host, key, &presence, FanoutPurpose::Presence);
+        self.tell_own_resources(host, account, &presence);
+        if is_initial {
+            self.greet(host, key);
+        }
+    }
+
+    /// Initial presence brings what others last said: own resources, contacts, waiting requests.
+    fn greet(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at(key);
+        let account = self.accounts.at(session.account);
+        for &other in &account.sessions {
+            let presence = self.sessions.at(other).presence.as_deref();
+            if other != key
+                && let Some(presence) = presence
+            {
+                presence.write(session.full(), host.output(session.conn));
+            }
+        }
+        // RFC 6121 3.1.3: a waiting request is shown at each login until it is answered.
+        for item in &account.roster {
+            if let Some(request) = &item.pending_in {
+                host.output(session.conn).extend_from_slice(request);
+            }
+        }
+        let mut bytes = Vec::new();
+        let from = Attr(session.full());
+        put(&mut bytes, format_args!("<presence from='{from}' to='' type='probe'/>"));
+        let split = bytes.len() - "' type='probe'/>".len();
+        let probe = Presence { bytes: bytes.into(), split: split as u32 };
+        self.broadcast(host, key, &probe, FanoutPurpose::Probe);
+    }
+
+    /// RFC 6121 4.5: the session stays connected but is no longer available.
+    fn on_unavailable(&mut self, host: &mut impl Host, key: SessionKey, presence: &Presence) {
+        let session = self.sessions.at_mut(key);
+        let was_available = std::mem::replace(&mut session.available, false);
+        session.presence = None;
+        let account = session.account;
+        let directed = session.directed.take();
+        if was_available {
+            self.broadcast(host, key, presence, FanoutPurpose::Presence);
+            self.tell_own_resources(host, account, presence);
+            // RFC 6121 4.5.2: the resource itself gets its unavailable presence too.
+            let session = self.sessions.at(key);
+            presence.write(session.full(), host.output(session.conn));
+        }
+        for to in directed.into_iter().flat_map(|list| *list) {
+            let mut bytes = Vec::new();
+            presence.write(&to, &mut bytes);
+            self.route_bytes(host, &Jid::from_prepared(&to), bytes);
+        }
+    }
+
+    /// Says that a session is unavailable because it ends (RFC 6121 4.5.1, 4.6.3).
+    pub(crate) fn withdraw(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at(key);
+        if !session.available && session.directed.is_none() {
+            return;
+        }
+        let mut bytes = Vec::new();
+        let from = Attr(session.full());
+        put(&mut bytes, format_args!("<presence from='{from}' to='' type='unavailable'/>"));
+        let split = bytes.len() - "' type='unavailable'/>".len();
+        let presence = Presence { bytes: bytes.into(), split: split as u32 };
+        let session = self.sessions.at_mut(key);
+        let was_available = std::mem::replace(&mut session.available, false);
+        session.presence = None;
+        let account = session.account;
+        let directed = session.directed.take();
+        if was_available {
+            self.broadcast(host, key, &presence, FanoutPurpose::Presence);
+            self.tell_own_resources(host, account, &presence);
+        }
+        for to in directed.into_iter().flat_map(|list| *list) {
+            let mut bytes = Vec::new();
+            presence.write(&to, &mut bytes);
+            self.route_bytes(host, &Jid::from_prepared(&to), bytes);
+        }
+    }
+
+    /// RFC 6121 4.6 and probes that a client sends itself.
+    fn on_directed(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+        type_: Type,
+        to: &Jid<'_>,
+    ) {
+        let session = self.sessions.at(key);
+        let sender = session.full().to_owned();
+        let subscribed = self
+            .accounts
+            .at(session.account)
+            .contact(to.bare())
+            .is_some_and(|item| item.subscription.is_from());
+        let is_own = session.bare() == to.bare();
+        let limits = &self.settings.limits;
+        let session = self.sessions.at_mut(key);
+        match type_ {
+            // Who gets the broadcasts of an available session gets the broadcast withdrawal, too.
+            Type::Available if !(subscribed || is_own) || !session.available => {
+                if !session.remember_directed(to.as_str(), limits) {
+                    let error = StanzaError::ResourceConstraint;
+                    return self.refuse(host, key, view, type_, error);
+                }
+            }
+            Type::Unavailable => session.forget_directed(to.as_str()),
+            _ => {}
+        }
+        let stanza = Stanza::received(view, scope, type_, &sender, to);
+        match self.router.route(to) {
+            Route::Here(hash) => self.deliver(host, hash, &stanza),
+            Route::Shard(shard) => {
+                let mut bytes = host.buffer();
+                stanza.write(&mut bytes);
+                self.forward_stanza(host, shard, bytes);
+            }
+            Route::Server => {}
+            Route::Remote if type_ == Type::Error => {}
+            Route::Remote => {
+                self.sessions.at_mut(key).forget_directed(to.as_str());
+                self.refuse(host, key, view, type_, StanzaError::RemoteServerNotFound);
+            }
+        }
+    }
+
+    /// A presence for an account at home here (RFC 6121 8.5).
+    pub(crate) fn deliver_presence(
+        &mut self,
+        host: &mut impl Host,
+        account: Option<AccountKey>,
+        stanza: &Stanza<'_>,
+    ) {
+        if stanza.type_.is_subscription() {
+            return self.on_inbound_subscription(host, stanza);
+        }
+        // An account that is not resident has no resource to tell and none to tell of.
+        let Some(account) = account else { return };
+        if stanza.type_ == Type::Probe {
+            return self.answer_probe(host, account, stanza.from, stanza.to.resource());
+        }
+        let resource = stanza.to.resource();
+        for &key in &self.accounts.at(account).sessions {
+            let session = self.sessions.at(key);
+            let wanted = match resource {
+                // RFC 6121 8.5.3.1: a matching resource gets it, available or not.
+                Some(resource) => session.resource() == resource,
+                None => session.available,
+            };
+            if wanted {
+                self.send(host, key, stanza);
+            }
+        }
+    }
+
+    /// RFC 6121 4.3.2: only who is subscribed, or the account itself, learns anything.
+    fn answer_probe(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        prober: &str,
+        resource: Option<&str>,
+    ) {
+        let prober = Jid::from_prepared(prober);
+        let probed = self.accounts.at(account);
+        let is_own = probed.jid.as_str() == prober.bare();
+        let subscribed =
+            probed.contact(prober.bare()).is_some_and(|item| item.subscription.is_from());
+        let mut answers = Vec::new();
+        for &key in &probed.sessions {
+            let session = self.sessions.at(key);
+            let knows_directed = session
+                .directed
+                .as_ref()
+                .is_some_and(|list| list.iter().any(|known| **known == *prober.as_str()));
+            let wanted = resource.is_none_or(|resource| session.resource() == resource);
+            if let Some(presence) = &session.presence
+                && wanted
+                && (subscribed || is_own || knows_directed)
+            {
+                let mut bytes = Vec::new();
+                presence.write(prober.as_str(), &mut bytes);
+                answers.push(bytes);
+            }
+        }
+        for bytes in answers {
+            self.route_bytes(host, &prober, bytes);
+        }
+    }
+
+    /// Sends a presence, or a probe, to every contact it concerns: once per shard.
+    pub(crate) fn broadcast(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        presence: &Presence,
+        purpose: FanoutPurpose,
+    ) {
+        let sender = self.sessions.at(key);
+        let account = self.accounts.at(sender.account);
+        let mut here = Vec::new();
+        for item in &account.roster {
+            let concerned = match purpose {
+                FanoutPurpose::Presence => item.subscription.is_from(),
+                FanoutPurpose::Probe => item.subscription.is_to(),
+            };
+            let contact = item.contact.as_str();
+            if !concerned || !self.router.is_local(item.contact.domain()) {
+                continue;
+            }
+            match self.router.route_account(contact) {
+                Route::Here(hash) if purpose == FanoutPurpose::Presence => {
+                    self.present(host, hash, contact, presence);
+                }
+                Route::Here(hash) => here.extend(self.accounts.find(hash, contact)),
+                Route::Shard(shard) => {
+                    let slot = &mut self.fanout[usize::from(shard.0)];
+                    let targets = slot.get_or_insert_with(|| host.buffer());
+                    targets.extend_from_slice(contact.as_bytes());
+                    targets.push(b'\n');
+                }
+                Route::Server | Route::Remote => {}
+            }
+        }
+        let prober = (!here.is_empty()).then(|| sender.full().to_owned());
+        for account in here {
+            self.answer_probe(host, account, prober.as_deref().unwrap_or_default(), None);
+        }
+        self.flush_fanout(host, presence, purpose);
+    }
+
+    fn flush_fanout(&mut self, host: &mut impl Host, presence: &Presence, purpose: FanoutPurpose) {
+        for index in 0..self.fanout.len() {
+            let Some(targets) = self.fanout[index].take() else { continue };
+            let mut bytes = host.buffer();
+            bytes.extend_from_slice(&presence.bytes);
+            let split = presence.split;
+            let fanout = Fanout { bytes, split, targets, purpose, home: self.id };
+            host.forward(ShardId(index as u16), Parcel::Fanout(Box::new(fanout)));
+        }
+    }
+
+    /// Appends a presence to the outputs of a contact's available resources.
+    fn present(&self, host: &mut impl Host, hash: u64, bare: &str, presence: &Presence) {
+        let Some(key) = self.accounts.find(hash, bare) else { return };
+        for &session in &self.accounts.at(key).sessions {
+            let session = self.sessions.at(session);
+            if session.available {
+                presence.write(bare, host.output(session.conn));
+            }
+        }
+    }
+
+    /// A sibling's broadcast or probes.
+    pub(crate) fn on_fanout(&mut self, host: &mut impl Host, fanout: Fanout) {
+        let Fanout { bytes, split, targets, purpose, home } = fanout;
+        let whole = Presence { bytes: bytes.as_slice().into(), split };
+        let text = std::str::from_utf8(&targets).expect("targets are JIDs");
+        match purpose {
+            FanoutPurpose::Presence => {
+                for bare in text.lines() {
+                    self.present(host, home_hash(bare), bare, &whole);
+                }
+            }
+            FanoutPurpose::Probe => {
+                let scope = self.client_scope.clone();
+                let prober = StanzaView::parse(&bytes, &scope).ok().and_then(|view| {
+                    view.from().map(|from| from.into_owned())
+                });
+                let prober = prober.unwrap_or_default();
+                for bare in text.lines() {
+                    if let Some(account) = self.accounts.find(home_hash(bare), bare) {
+                        self.answer_probe(host, account, &prober, None);
+                    }
+                }
+            }
+        }
+        host.recycle(home, bytes);
+        host.recycle(home, targets);
+    }
+
+    /// The other resources of an account see each other's presence (RFC 6121 4.2.2, 4.4.2).
+    fn tell_own_resources(
+        &self,
+        host: &mut impl Host,
+        account: AccountKey,
+        presence: &Presence,
+    ) {
+        for &key in &self.accounts.at(account).sessions {
+            let session = self.sessions.at(key);
+            if session.available {
+                presence.write(session.full(), host.output(session.conn));
+            }
+        }
+    }
+
+    /// Tells one contact of every available resource of an account (RFC 6121 3.1.5).
+    pub(crate) fn present_account(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
+        let mut answers = Vec::new();
+        for &key in &self.accounts.at(account).sessions {
+            if let Some(presence) = &self.sessions.at(key).presence {
+                let mut bytes = Vec::new();
+                presence.write(to, &mut bytes);
+                answers.push(bytes);
+            }
+        }
+        for bytes in answers {
+            self.route_bytes(host, &Jid::from_prepared(to), bytes);
+        }
+    }
+
+    /// Tells one contact that no resource of an account is available to it any longer.
+    pub(crate) fn withdraw_account(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
+        let mut answers = Vec::new();
+        for &key in &self.accounts.at(account).sessions {
+            let session = self.sessions.at(key);
+            if session.available {
+                answers.push(simple_presence("unavailable", session.full(), to));
+            }
+        }
+        for bytes in answers {
+            self.route_bytes(host, &Jid::from_prepared(to), bytes);
+        }
+    }
+}
+
+impl Presence {
+    /// Appends the stanza for one receiver.
+    pub(crate) fn write(&self, to: &str, out: &mut Vec<u8>) {
+        let (head, tail) = self.bytes.split_at(self.split as usize);
+        out.extend_from_slice(head);
+        escape_attr(to, out);
+        out.extend_from_slice(tail);
+    }
+}
+
+/// Encodes a presence once around the place of its `to`.
+fn encode(view: &StanzaView<'_>, scope: &StreamScope, from: &str) -> Presence {
+    let mut bytes = Vec::new();
+    writer::restamp(view, scope, from, "", &mut bytes);
+    const PLACE: &[u8] = b" to='";
+    // The writer puts `from` and `to` first; an escaped `from` holds no apostrophe.
+    let place = bytes.windows(PLACE.len()).position(|window| window == PLACE);
+    let split = place.expect("a stamped stanza has `to`") + PLACE.len();
+    Presence { bytes: bytes.into(), split: split as u32 }
+}
+
+/// The priority of a presence, 0 if it says none (RFC 6121 4.7.2.3).
+fn parse_priority(view: &StanzaView<'_>, scope: &StreamScope) -> Result<i8, StanzaError> {
+    if view.child_count() == 0 {
+        return Ok(0);
+    }
+    let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
+    let root = tree.root();
+    match root.child("priority", root.ns()).or_else(|| root.child("priority", Ns::Client)) {
+        None => Ok(0),
+        Some(node) => node.text().trim().parse().map_err(|_| StanzaError::BadRequest),
+    }
+}

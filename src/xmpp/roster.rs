@@ -1,0 +1,333 @@
+//! Rosters (RFC 6121 2): get, set, remove, and pushes to interested resources.
+//!
+//! Invariant: a result follows the pushes it caused, and both follow the commit.
+
+use crate::account::AccountKey;
+use crate::error::{StanzaError, put};
+use crate::host::{Host, Ticket};
+use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
+use crate::session::SessionKey;
+use crate::shard::{Shard, Waiting};
+use crate::stanza::write_reply_head;
+use crate::subscription::is_blank;
+use crate::xml::Attr;
+use stanza::jid::{BareJid, Jid};
+use stanza::ns::Ns;
+use stanza::tree::{Node, Tree};
+use stanza::view::{Kind, StanzaView};
+use stanza::writer;
+
+/// Bytes of an item's name, and of a group's.
+pub const NAME_SIZE_MAX: usize = 1023;
+
+/// Groups of one item.
+pub const GROUPS_MAX: usize = 64;
+
+/// A roster write under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RosterWrite {
+    pub account: AccountKey,
+}
+
+/// A client's roster set that is answered when its write is durable.
+#[derive(Debug)]
+pub(crate) struct RosterRequest {
+    session: SessionKey,
+    /// The session's full JID: the key may have a new user by then.
+    full: Box<str>,
+    iq: Box<str>,
+    contact: BareJid,
+    /// The item before the write, to go back to if it fails.
+    before: Option<RosterItem>,
+}
+
+/// A parsed roster set.
+struct Change {
+    contact: BareJid,
+    /// `None` removes the contact.
+    fields: Option<(Box<str>, Vec<Box<str>>)>,
+}
+
+impl Shard {
+    /// A roster request of a client to its own account.
+    pub(crate) fn on_roster(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        tree: &Tree<'_>,
+        is_set: bool,
+    ) -> Result<(), StanzaError> {
+        if !is_set {
+            self.send_roster(host, key, view);
+            return Ok(());
+        }
+        let query = tree.root().child("query", Ns::Roster).ok_or(StanzaError::BadRequest)?;
+        let change = parse_change(query)?;
+        let session = self.sessions.at(key);
+        // RFC 6121 2.1.2.1 leaves one's own address in one's roster undefined; nobody has it.
+        if change.contact.as_str() == session.bare() {
+            return Err(StanzaError::NotAllowed);
+        }
+        let iq = view.id().unwrap_or_default().as_ref().into();
+        match change.fields {
+            Some((name, groups)) => self.set_item(host, key, iq, change.contact, name, groups),
+            None => self.remove_item(host, key, iq, change.contact),
+        }
+    }
+
+    fn send_roster(&mut self, host: &mut impl Host, key: SessionKey, view: &StanzaView<'_>) {
+        let session = self.sessions.at_mut(key);
+        session.interested = true;
+        let session = self.sessions.at(key);
+        let out = host.output(session.conn);
+        write_reply_head(Kind::Iq, "result", session.bare(), session.full(), view.id(), out);
+        out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>");
+        for item in &self.accounts.at(session.account).roster {
+            if item.listed {
+                write_item(item, out);
+            }
+        }
+        out.extend_from_slice(b"</query></iq>");
+    }
+
+    fn set_item(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        iq: Box<str>,
+        contact: BareJid,
+        name: Box<str>,
+        groups: Vec<Box<str>>,
+    ) -> Result<(), StanzaError> {
+        let account = self.sessions.at(key).account;
+        let before = self.accounts.at(account).contact(contact.as_str()).cloned();
+        let count = self.accounts.at(account).roster.len();
+        if before.is_none() && count >= self.settings.limits.roster_items_max {
+            return Err(StanzaError::ResourceConstraint);
+        }
+        let item = self.accounts.at_mut(account).contact_mut(&contact);
+        item.name = name;
+        item.groups = groups;
+        item.listed = true;
+        let item = item.clone();
+        let full = self.sessions.at(key).full().into();
+        let ticket = self.store_item(host, account, item);
+        let request = RosterRequest { session: key, full, iq, contact, before };
+        self.roster_requests.insert(ticket.0, request);
+        Ok(())
+    }
+
+    /// RFC 6121 2.5: the subscriptions go with the item, and the contact learns of it.
+    fn remove_item(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        iq: Box<str>,
+        contact: BareJid,
+    ) -> Result<(), StanzaError> {
+        let session = self.sessions.at(key);
+        let account = session.account;
+        let (bare, full) = (session.bare().to_owned(), session.full().into());
+        let listed = self.accounts.at(account).contact(contact.as_str());
+        if !listed.is_some_and(|item| item.listed) {
+            return Err(StanzaError::ItemNotFound);
+        }
+        let removed = self.accounts.at_mut(account).remove_contact(contact.as_str());
+        let before = removed.clone();
+        let ticket = self.store_removal(host, account, &contact);
+        if let Some(item) = removed {
+            if item.subscription.is_to() || item.ask {
+                self.say_subscription(host, "unsubscribe", &bare, &contact);
+            }
+            if item.subscription.is_from() || item.pending_in.is_some() {
+                self.say_subscription(host, "unsubscribed", &bare, &contact);
+                self.withdraw_account(host, account, contact.as_str());
+            }
+        }
+        let request = RosterRequest { session: key, full, iq, contact, before };
+        self.roster_requests.insert(ticket.0, request);
+        Ok(())
+    }
+
+    /// Writes an item as it is from now on.
+    pub(crate) fn store_item(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        item: RosterItem,
+    ) -> Ticket {
+        let op = StoreOp::PutRosterItem {
+            account: self.accounts.at(account).jid.clone(),
+            item: Box::new(item),
+        };
+        self.write_roster(host, account, op)
+    }
+
+    /// Removes an item.
+    pub(crate) fn store_removal(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        contact: &BareJid,
+    ) -> Ticket {
+        let op = StoreOp::RemoveRosterItem {
+            account: self.accounts.at(account).jid.clone(),
+            contact: contact.clone(),
+        };
+        self.write_roster(host, account, op)
+    }
+
+    fn write_roster(&mut self, host: &mut impl Host, account: AccountKey, op: StoreOp) -> Ticket {
+        self.accounts.at_mut(account).writes += 1;
+        let ticket = self.ticket(Waiting::Roster(RosterWrite { account }));
+        host.store(ticket, op);
+        ticket
+    }
+
+    /// Storage answered a roster write.
+    pub(crate) fn on_roster_stored(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        write: RosterWrite,
+        reply: StoreReply,
+    ) {
+        let account = write.account;
+        self.accounts.at_mut(account).writes -= 1;
+        let done = matches!(reply, StoreReply::Done);
+        if !done {
+            let jid = self.accounts.at(account).jid.as_str();
+            tracing::error!(account = jid, ?reply, "roster item not stored");
+        }
+        if let Some(request) = self.roster_requests.remove(&ticket.0) {
+            self.answer_roster_set(host, account, request, done);
+        }
+        self.evict_if_idle(account);
+    }
+
+    fn answer_roster_set(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        request: RosterRequest,
+        done: bool,
+    ) {
+        let RosterRequest { session, full, iq, contact, before } = request;
+        if done {
+            self.push_item(host, account, &contact);
+        } else {
+            let account = self.accounts.at_mut(account);
+            account.remove_contact(contact.as_str());
+            if let Some(before) = before {
+                *account.contact_mut(&contact) = before;
+            }
+        }
+        let alive = self.accounts.at(account).sessions.contains(&session);
+        if !alive || self.sessions.at(session).full() != &*full {
+            return;
+        }
+        let session = self.sessions.at(session);
+        let out = host.output(session.conn);
+        let type_ = if done { "result" } else { "error" };
+        let id = Some(iq.as_ref().into());
+        write_reply_head(Kind::Iq, type_, session.bare(), session.full(), id, out);
+        if !done {
+            StanzaError::InternalServerError.write(out);
+        }
+        out.extend_from_slice(b"</iq>");
+    }
+
+    /// Tells interested resources what an item is now (RFC 6121 2.1.6).
+    pub(crate) fn push_item(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        contact: &BareJid,
+    ) {
+        let account = self.accounts.at(account);
+        let item = account.contact(contact.as_str()).filter(|item| item.listed);
+        for &key in &account.sessions {
+            let session = self.sessions.at(key);
+            if !session.interested {
+                continue;
+            }
+            let id = host.random();
+            let out = host.output(session.conn);
+            put(
+                out,
+                format_args!(
+                    "<iq type='set' id='push-{id:016x}' to='{}'><query xmlns='jabber:iq:roster'>",
+                    Attr(session.full())
+                ),
+            );
+            match item {
+                Some(item) => write_item(item, out),
+                None => put(
+                    out,
+                    format_args!("<item jid='{}' subscription='remove'/>", Attr(contact.as_str())),
+                ),
+            }
+            out.extend_from_slice(b"</query></iq>");
+        }
+        debug_assert!(item.is_none_or(|item| !is_blank(item)));
+    }
+}
+
+/// Reads a roster set (RFC 6121 2.1.5, 2.3.3, 2.5.3).
+fn parse_change(query: Node<'_>) -> Result<Change, StanzaError> {
+    let mut items = query.children();
+    let (Some(item), None) = (items.next(), items.next()) else {
+        return Err(StanzaError::BadRequest);
+    };
+    if !item.is("item", Ns::Roster) {
+        return Err(StanzaError::BadRequest);
+    }
+    let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::BadRequest)?);
+    let contact = jid.map_err(|_| StanzaError::JidMalformed)?.to_bare();
+    // RFC 6121 2.1.2.5: of `subscription` a server heeds nothing but `remove`, of `ask` nothing.
+    if item.attr("subscription") == Some("remove") {
+        return Ok(Change { contact, fields: None });
+    }
+    let name = item.attr("name").unwrap_or_default();
+    if name.len() > NAME_SIZE_MAX {
+        return Err(StanzaError::NotAcceptable);
+    }
+    let mut groups: Vec<Box<str>> = Vec::new();
+    for node in item.children().filter(|node| node.is("group", Ns::Roster)) {
+        let group = node.text();
+        if group.is_empty() || group.len() > NAME_SIZE_MAX || groups.len() >= GROUPS_MAX {
+            return Err(StanzaError::NotAcceptable);
+        }
+        if groups.iter().any(|known| **known == *group) {
+            return Err(StanzaError::BadRequest);
+        }
+        groups.push(group.into());
+    }
+    Ok(Change { contact, fields: Some((name.into(), groups)) })
+}
+
+/// Appends an item as a client sees it (RFC 6121 2.1.2).
+fn write_item(item: &RosterItem, out: &mut Vec<u8>) {
+    let mut open = writer::open(out, "item").attr("jid", item.contact.as_str());
+    if !item.name.is_empty() {
+        open = open.attr("name", &item.name);
+    }
+    open = open.attr("subscription", item.subscription.as_str());
+    if item.ask {
+        open = open.attr("ask", "subscribe");
+    }
+    // RFC 6121 2.1.2.1: shown only while the contact is not subscribed.
+    if item.approved && matches!(item.subscription, Subscription::None | Subscription::To) {
+        open = open.attr("approved", "true");
+    }
+    if item.groups.is_empty() {
+        open.close_empty();
+        return;
+    }
+    open.start();
+    for group in &item.groups {
+        writer::text(out, "group", group);
+    }
+    writer::close(out, "item");
+}

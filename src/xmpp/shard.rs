@@ -1,0 +1,431 @@
+//! A shard: everything about the accounts whose home it is, and the streams of its connections.
+//!
+//! Invariant: all state of one bare JID lives on one shard. Entry points are the `on_*` methods.
+
+use crate::account::{AccountKey, Accounts, Residence};
+use crate::error::StreamError;
+use crate::host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
+use crate::limit::Limits;
+use crate::parcel::{Buffer, Control, Parcel};
+use crate::port::StoreReply;
+use crate::roster::RosterWrite;
+use crate::router::Router;
+use crate::session::Sessions;
+use crate::settings::Settings;
+use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
+use crate::stream::register::REGISTRATION_WINDOW_US;
+use crate::stream::sasl::Derived;
+use crate::stream::{Flow, Phase, StreamState};
+use stanza::scope::StreamScope;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Elements of one connection that are handled in one turn; then others have theirs.
+pub const ELEMENTS_PER_TURN_MAX: usize = 64;
+
+/// What became of the bytes given to [`Shard::on_bytes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How many were used up; the rest is offered again.
+    pub consumed: usize,
+    /// Whether the rest holds complete input, left because the connection's share of the turn is used.
+    pub again: bool,
+}
+
+/// Who asked for a storage or derivation answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Waiting {
+    /// The authentication or registration of a stream.
+    Auth(ConnId),
+    /// The load of an account.
+    Account(AccountKey),
+    /// A registration that a sibling asked for.
+    Registration { shard: ShardId, asker: Ticket },
+    /// A roster write.
+    Roster(RosterWrite),
+}
+
+/// One shard's state.
+pub struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) router: Router,
+    /// The scope of complete stanzas: nothing declared but `jabber:client`.
+    pub(crate) client_scope: Arc<StreamScope>,
+    pub(crate) conns: Conns,
+    pub(crate) sessions: Sessions,
+    pub(crate) accounts: Accounts,
+    pub(crate) throttle: Throttle,
+    pub(crate) registrations: Throttle,
+    /// Targets of the fan-out under way, per sibling; empty between fan-outs.
+    pub(crate) fanout: Vec<Option<Buffer>>,
+    /// Roster items and errors of roster writes under way, by ticket.
+    pub(crate) roster_requests: HashMap<u64, crate::roster::RosterRequest>,
+    waiting: HashMap<u64, Waiting>,
+    last_ticket: u64,
+    deadlines: BinaryHeap<Reverse<(Timestamp, ConnId)>>,
+    /// Stanza parcels received from each sibling since the last `Settled`.
+    unsettled: Vec<u32>,
+    /// Stanza parcels that each sibling has not settled yet.
+    pub(crate) in_flight: Vec<u32>,
+    /// Where the stream that answered `Flow::Moved` goes.
+    pub(crate) moving_to: Option<ShardId>,
+    stopping: bool,
+}
+
+/// The streams of the connections that are on this shard.
+#[derive(Debug, Default)]
+pub(crate) struct Conns {
+    slots: Vec<(u32, Option<Box<StreamState>>)>,
+    count: usize,
+}
+
+impl Conns {
+    /// Takes a stream out to work on it; [`Conns::put`] brings it back.
+    pub(crate) fn take(&mut self, conn: ConnId) -> Option<Box<StreamState>> {
+        let (generation, stream) = self.slots.get_mut(conn.index as usize)?;
+        if *generation != conn.generation {
+            return None;
+        }
+        let stream = stream.take()?;
+        self.count -= 1;
+        Some(stream)
+    }
+
+    pub(crate) fn put(&mut self, conn: ConnId, stream: Box<StreamState>) {
+        let index = conn.index as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || (0, None));
+        }
+        debug_assert!(self.slots[index].1.is_none(), "a slot has one user");
+        self.slots[index] = (conn.generation, Some(stream));
+        self.count += 1;
+    }
+
+    fn all(&self) -> Vec<ConnId> {
+        let live = self.slots.iter().enumerate().filter(|(_, slot)| slot.1.is_some());
+        live.map(|(index, slot)| ConnId { index: index as u32, generation: slot.0 }).collect()
+    }
+}
+
+impl Shard {
+    /// Shard `id` of the `settings.shards` of a process.
+    pub fn new(id: ShardId, settings: Arc<Settings>) -> Shard {
+        let shards = usize::from(settings.shards);
+        Shard {
+            id,
+            router: Router::new(&settings.domain, settings.shards, id),
+            settings,
+            client_scope: Arc::new(StreamScope::client()),
+            conns: Conns::default(),
+            sessions: Sessions::default(),
+            accounts: Accounts::default(),
+            throttle: Throttle::new(FAILURE_WINDOW_US),
+            registrations: Throttle::new(REGISTRATION_WINDOW_US),
+            fanout: (0..shards).map(|_| None).collect(),
+            roster_requests: HashMap::new(),
+            waiting: HashMap::new(),
+            last_ticket: 0,
+            deadlines: BinaryHeap::new(),
+            unsettled: vec![0; shards],
+            in_flight: vec![0; shards],
+            moving_to: None,
+            stopping: false,
+        }
+    }
+
+    /// A connection came in.
+    pub fn on_open(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        kind: StreamKind,
+        peer: IpAddr,
+    ) {
+        let deadline = host.now().plus_ms(self.settings.limits.auth_ms_max);
+        let stream = StreamState::new(kind, &self.settings.limits, deadline, peer);
+        self.conns.put(conn, Box::new(stream));
+        self.arm(host, deadline, conn);
+    }
+
+    /// A connection's TLS handshake is done.
+    pub fn on_secured(&mut self, host: &mut impl Host, conn: ConnId, facts: TlsFacts) {
+        let Some(mut stream) = self.conns.take(conn) else { return };
+        stream.secure = true;
+        stream.tls = Some(Box::new(facts));
+        if let Phase::ExpectTls = stream.phase {
+            stream.phase = Phase::ExpectHeader(crate::stream::ExpectHeader { account: None });
+        }
+        let _ = host;
+        self.conns.put(conn, stream);
+    }
+
+    /// A connection's bytes: those not consumed last time, and more.
+    pub fn on_bytes(&mut self, host: &mut impl Host, conn: ConnId, bytes: &[u8]) -> Progress {
+        let all = Progress { consumed: bytes.len(), again: false };
+        let Some(mut stream) = self.conns.take(conn) else { return all };
+        let mut consumed = 0;
+        for _ in 0..ELEMENTS_PER_TURN_MAX {
+            if let Phase::ExpectVerdict(_) | Phase::ExpectAccount(_) = stream.phase {
+                break;
+            }
+            let rest = &bytes[consumed..];
+            let (flow, size) = match stream.scanner.next(rest) {
+                Ok(stanza::frame::Frame::Incomplete) => {
+                    self.conns.put(conn, stream);
+                    return Progress { consumed, again: false };
+                }
+                Ok(frame) => {
+                    let flow = self.on_frame(host, conn, &mut stream, &frame, rest);
+                    (flow, frame_size(&frame))
+                }
+                Err(error) => {
+                    let condition = StreamError::from(error);
+                    (self.stream_error(host, conn, &stream, condition, None), 0)
+                }
+            };
+            match flow {
+                Flow::Next => consumed += size,
+                Flow::Stop => {
+                    self.conns.put(conn, stream);
+                    return Progress { consumed: consumed + size, again: false };
+                }
+                Flow::Moved => {
+                    let to = self.moving_to.take().expect("a stream that moves says where to");
+                    host.move_to(conn, to, stream);
+                    return Progress { consumed, again: false };
+                }
+                Flow::Over => return all,
+            }
+        }
+        let again = !matches!(stream.phase, Phase::ExpectVerdict(_) | Phase::ExpectAccount(_));
+        self.conns.put(conn, stream);
+        Progress { consumed, again: again && consumed < bytes.len() }
+    }
+
+    /// The peer will send no more; everything it sent was handled.
+    pub fn on_eof(&mut self, host: &mut impl Host, conn: ConnId) {
+        if let Some(stream) = self.conns.take(conn) {
+            self.finish(host, conn, &stream);
+        }
+    }
+
+    /// A connection is gone: reset, cut for not reading, or its handshake failed.
+    pub fn on_close(&mut self, host: &mut impl Host, conn: ConnId) {
+        if let Some(stream) = self.conns.take(conn)
+            && let Phase::Bound(key) = stream.phase
+        {
+            self.end_session(host, key);
+        }
+    }
+
+    /// A connection arrived from a sibling; its undigested bytes are offered next.
+    pub fn on_adopt(&mut self, host: &mut impl Host, conn: ConnId, state: Box<StreamState>) {
+        let deadline = state.deadline;
+        if self.stopping {
+            self.stream_error(host, conn, &state, StreamError::SystemShutdown, None);
+            return;
+        }
+        self.conns.put(conn, state);
+        self.arm(host, deadline, conn);
+    }
+
+    /// A sibling's parcel.
+    pub fn on_parcel(&mut self, host: &mut impl Host, from: ShardId, parcel: Parcel) {
+        match parcel {
+            Parcel::Stanza { bytes, home } => {
+                self.unsettled[usize::from(from.0)] += 1;
+                self.receive(host, &bytes);
+                host.recycle(home, bytes);
+            }
+            Parcel::Fanout(fanout) => self.on_fanout(host, *fanout),
+            Parcel::Settled { count } => {
+                let in_flight = &mut self.in_flight[usize::from(from.0)];
+                debug_assert!(*in_flight >= count, "a sibling settles what it was sent");
+                *in_flight = in_flight.saturating_sub(count);
+            }
+            Parcel::Control(control) => self.on_control(host, from, *control),
+        }
+    }
+
+    /// The turn's input is used up: settles with each sibling what it sent.
+    pub fn on_turn_end(&mut self, host: &mut impl Host) {
+        for (index, unsettled) in self.unsettled.iter_mut().enumerate() {
+            if *unsettled > 0 {
+                let count = std::mem::take(unsettled);
+                host.forward(ShardId(index as u16), Parcel::Settled { count });
+            }
+        }
+    }
+
+    fn on_control(&mut self, host: &mut impl Host, from: ShardId, control: Control) {
+        match control {
+            Control::Register { ticket, account, credentials } => {
+                self.on_register_parcel(host, from, Ticket(ticket), account, credentials);
+            }
+            Control::Registered { ticket, made } => {
+                let reply = match made {
+                    Some(true) => StoreReply::Done,
+                    Some(false) => StoreReply::Exists,
+                    None => StoreReply::Failed("the account's shard could not make it".into()),
+                };
+                self.on_stored(host, Ticket(ticket), reply);
+            }
+            Control::AccountGone { account } => self.end_account(host, account.as_str()),
+        }
+    }
+
+    /// Storage answered.
+    pub fn on_stored(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
+        match self.waiting.remove(&ticket.0) {
+            None => {}
+            Some(Waiting::Auth(conn)) => {
+                let Some(mut stream) = self.conns.take(conn) else { return };
+                let flow = self.on_auth_stored(host, conn, &mut stream, ticket, reply);
+                self.settle_stream(host, conn, stream, flow);
+            }
+            Some(Waiting::Account(key)) => self.on_account_stored(host, key, reply),
+            Some(Waiting::Registration { shard, asker }) => {
+                self.on_registration_stored(host, shard, asker, reply);
+            }
+            Some(Waiting::Roster(write)) => self.on_roster_stored(host, ticket, write, reply),
+        }
+    }
+
+    /// A derivation is done.
+    pub fn on_derived(&mut self, host: &mut impl Host, ticket: Ticket, derived: Derived) {
+        if let Some(Waiting::Auth(conn)) = self.waiting.remove(&ticket.0) {
+            let Some(mut stream) = self.conns.take(conn) else { return };
+            let flow = self.on_auth_derived(host, conn, &mut stream, ticket, derived);
+            self.settle_stream(host, conn, stream, flow);
+        }
+    }
+
+    /// The time asked for has come.
+    pub fn on_timer(&mut self, host: &mut impl Host) {
+        let now = host.now();
+        while let Some(&Reverse((at, conn))) = self.deadlines.peek() {
+            if at > now {
+                host.wake_at(at);
+                return;
+            }
+            self.deadlines.pop();
+            let Some(stream) = self.conns.take(conn) else { continue };
+            if let Phase::Bound(_) = stream.phase {
+                self.conns.put(conn, stream);
+                continue;
+            }
+            let text = Some("authentication took too long");
+            self.stream_error(host, conn, &stream, StreamError::ConnectionTimeout, text);
+        }
+    }
+
+    /// The server goes down: every stream ends with `system-shutdown`.
+    pub fn on_shutdown(&mut self, host: &mut impl Host) {
+        self.stopping = true;
+        for conn in self.conns.all() {
+            let Some(stream) = self.conns.take(conn) else { continue };
+            match stream.phase {
+                Phase::ExpectTls => host.close(conn, Close::Shutdown),
+                _ => {
+                    self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
+                }
+            }
+        }
+    }
+
+    /// Streams on this shard.
+    pub fn stream_count(&self) -> usize {
+        self.conns.count
+    }
+
+    /// Bound sessions on this shard.
+    pub fn session_count(&self) -> usize {
+        self.sessions.count()
+    }
+
+    /// The bare JIDs in memory.
+    pub fn account_jids(&self) -> impl Iterator<Item = &stanza::jid::BareJid> {
+        self.accounts.jids()
+    }
+
+    /// Puts a stream back that was answered outside [`Shard::on_bytes`].
+    pub(crate) fn settle_stream(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: Box<StreamState>,
+        flow: Flow,
+    ) {
+        match flow {
+            Flow::Next => {
+                self.conns.put(conn, stream);
+                host.resume(conn);
+            }
+            Flow::Stop => self.conns.put(conn, stream),
+            Flow::Moved => unreachable!("only the first message of an exchange moves a stream"),
+            Flow::Over => {}
+        }
+    }
+
+    /// A new ticket for a request.
+    pub(crate) fn ticket(&mut self, waiting: Waiting) -> Ticket {
+        self.last_ticket += 1;
+        self.waiting.insert(self.last_ticket, waiting);
+        Ticket(self.last_ticket)
+    }
+
+    /// Takes a ticket back whose request was refused.
+    pub(crate) fn forget(&mut self, ticket: Ticket) {
+        self.waiting.remove(&ticket.0);
+    }
+
+    fn arm(&mut self, host: &mut impl Host, at: Timestamp, conn: ConnId) {
+        let first = self.deadlines.peek().is_none_or(|Reverse((first, _))| at < *first);
+        self.deadlines.push(Reverse((at, conn)));
+        if first {
+            host.wake_at(at);
+        }
+    }
+
+    fn end_account(&mut self, host: &mut impl Host, bare: &str) {
+        let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else { return };
+        for session in self.accounts.at(key).sessions.clone() {
+            let conn = self.sessions.at(session).conn;
+            if let Some(stream) = self.conns.take(conn) {
+                let text = Some("the account was deleted");
+                self.stream_error(host, conn, &stream, StreamError::NotAuthorized, text);
+            }
+        }
+    }
+}
+
+impl Limits {
+    /// The scanner's limits for elements of at most `size_max` bytes.
+    pub(crate) fn scanner(&self, size_max: usize) -> stanza::frame::Limits {
+        stanza::frame::Limits {
+            size_max: u32::try_from(size_max).unwrap_or(u32::MAX),
+            depth_max: self.depth_max,
+            attributes_max: self.attributes_max,
+            namespaces_max: self.namespaces_max,
+        }
+    }
+}
+
+/// Whether an account can be used at once.
+pub(crate) fn is_resident(residence: &Residence) -> bool {
+    matches!(residence, Residence::Resident)
+}
+
+fn frame_size(frame: &stanza::frame::Frame) -> usize {
+    use stanza::frame::Frame;
+    match *frame {
+        Frame::Incomplete => 0,
+        Frame::Whitespace(size)
+        | Frame::StreamOpen(size)
+        | Frame::Element(size)
+        | Frame::StreamClose(size) => size,
+    }
+}

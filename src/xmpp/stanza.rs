@@ -1,0 +1,196 @@
+//! One stanza on its way to its receiver: the facts that delivery asks for, and its bytes.
+
+use crate::error::StanzaError;
+use crate::xml::Attr;
+use stanza::jid::Jid;
+use stanza::scope::StreamScope;
+use stanza::view::{Kind, StanzaView};
+use stanza::writer;
+use std::borrow::Cow;
+
+/// The `type` of a stanza of any kind. `Normal` is a message's default, `Available` a presence's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)] // the names are the RFC's
+pub enum Type {
+    Normal,
+    Chat,
+    Groupchat,
+    Headline,
+    Error,
+    Available,
+    Unavailable,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+    Probe,
+    Get,
+    Set,
+    Result,
+    /// None of those that the kind knows.
+    Invalid,
+}
+
+impl Type {
+    /// The type that `attribute` means on a stanza of this kind.
+    pub fn parse(kind: Kind, attribute: Option<&str>) -> Type {
+        match (kind, attribute) {
+            (Kind::Message, Some("chat")) => Type::Chat,
+            (Kind::Message, Some("groupchat")) => Type::Groupchat,
+            (Kind::Message, Some("headline")) => Type::Headline,
+            (Kind::Message | Kind::Presence | Kind::Iq, Some("error")) => Type::Error,
+            // RFC 6121 5.2.2: an unknown type of a message means normal.
+            (Kind::Message, _) => Type::Normal,
+            (Kind::Presence, None) => Type::Available,
+            (Kind::Presence, Some("unavailable")) => Type::Unavailable,
+            (Kind::Presence, Some("subscribe")) => Type::Subscribe,
+            (Kind::Presence, Some("subscribed")) => Type::Subscribed,
+            (Kind::Presence, Some("unsubscribe")) => Type::Unsubscribe,
+            (Kind::Presence, Some("unsubscribed")) => Type::Unsubscribed,
+            (Kind::Presence, Some("probe")) => Type::Probe,
+            (Kind::Iq, Some("get")) => Type::Get,
+            (Kind::Iq, Some("set")) => Type::Set,
+            (Kind::Iq, Some("result")) => Type::Result,
+            _ => Type::Invalid,
+        }
+    }
+
+    /// Whether it manages a subscription (RFC 6121 3).
+    pub fn is_subscription(self) -> bool {
+        matches!(
+            self,
+            Type::Subscribe | Type::Subscribed | Type::Unsubscribe | Type::Unsubscribed
+        )
+    }
+}
+
+/// A stanza whose `from` is certain and whose `to` is prepared.
+#[derive(Debug)]
+pub(crate) struct Stanza<'a> {
+    pub kind: Kind,
+    pub type_: Type,
+    /// The sender, prepared: full, or bare for what an account itself says.
+    pub from: &'a str,
+    /// The receiver.
+    pub to: &'a Jid<'a>,
+    view: &'a StanzaView<'a>,
+    /// What the view's prefixes mean; `None` where the bytes are complete and go out as they are.
+    scope: Option<&'a StreamScope>,
+}
+
+impl<'a> Stanza<'a> {
+    /// A stanza just received from a client, to be stamped as it is written.
+    pub(crate) fn received(
+        view: &'a StanzaView<'a>,
+        scope: &'a StreamScope,
+        type_: Type,
+        from: &'a str,
+        to: &'a Jid<'a>,
+    ) -> Stanza<'a> {
+        Stanza { kind: view.kind(), type_, from, to, view, scope: Some(scope) }
+    }
+
+    /// A stanza that carries its own stamps.
+    pub(crate) fn complete(view: &'a StanzaView<'a>, from: &'a str, to: &'a Jid<'a>) -> Stanza<'a> {
+        let type_ = Type::parse(view.kind(), view.type_().as_deref());
+        Stanza { kind: view.kind(), type_, from, to, view, scope: None }
+    }
+
+    /// Appends the stanza, with its stamps, without a namespace of its own.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self.scope {
+            Some(scope) => writer::restamp(self.view, scope, self.from, self.to.as_str(), out),
+            None => out.extend_from_slice(self.view.bytes()),
+        }
+    }
+
+    /// The id, unescaped.
+    pub(crate) fn id(&self) -> Option<Cow<'a, str>> {
+        self.view.id()
+    }
+
+    /// Whether an error may be sent for it: never for an error, nor for an iq result (RFC 6120 8.3.1).
+    pub(crate) fn may_bounce(&self) -> bool {
+        !matches!(self.type_, Type::Error | Type::Result)
+    }
+
+    /// Appends the error that answers the stanza: same kind and id, addresses swapped, the payload
+    /// kept (RFC 6120 8.3.1).
+    pub(crate) fn write_error(&self, error: StanzaError, out: &mut Vec<u8>) {
+        write_reply_head(self.kind, "error", self.to.as_str(), self.from, self.id(), out);
+        let mut whole = Vec::new();
+        self.write(&mut whole);
+        out.extend_from_slice(content(&whole));
+        error.write(out);
+        let name = self.view.name();
+        out.extend_from_slice(format!("</{name}>").as_bytes());
+    }
+}
+
+/// Appends the opening tag of a reply.
+pub(crate) fn write_reply_head(
+    kind: Kind,
+    type_: &str,
+    from: &str,
+    to: &str,
+    id: Option<Cow<'_, str>>,
+    out: &mut Vec<u8>,
+) {
+    let name = match kind {
+        Kind::Message => "message",
+        Kind::Presence => "presence",
+        Kind::Iq | Kind::Other => "iq",
+    };
+    let mut open = writer::open(out, name).attr("from", from).attr("to", to);
+    if let Some(id) = &id {
+        open = open.attr("id", id);
+    }
+    open.attr("type", type_).start();
+}
+
+/// Appends the content of a received stanza as it was, for an answer to its sender.
+pub(crate) fn write_content(view: &StanzaView<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(content(view.bytes()));
+}
+
+/// The content of an element that is known to be well-formed: what its tags enclose.
+fn content(element: &[u8]) -> &[u8] {
+    let mut quote = None;
+    let end = element.iter().position(|&byte| match (quote, byte) {
+        (None, b'\'' | b'"') => {
+            quote = Some(byte);
+            false
+        }
+        (Some(open), byte) => {
+            if open == byte {
+                quote = None;
+            }
+            false
+        }
+        (None, byte) => byte == b'>',
+    });
+    let Some(end) = end else { return &[] };
+    if element[..end].ends_with(b"/") {
+        return &[];
+    }
+    let close = element.iter().rposition(|&byte| byte == b'<').unwrap_or(end + 1);
+    &element[end + 1..close.max(end + 1)]
+}
+
+/// A presence without content from an account or resource.
+pub(crate) fn simple_presence(type_: &str, from: &str, to: &str) -> Vec<u8> {
+    let (from, to) = (Attr(from), Attr(to));
+    format!("<presence from='{from}' to='{to}' type='{type_}'/>").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_of_an_element_is_what_its_tags_enclose() {
+        assert_eq!(content(b"<iq id='>'><a b=\"/>\"/>x</iq>"), b"<a b=\"/>\"/>x");
+        assert_eq!(content(b"<iq a='\"/>'/>"), b"");
+        assert_eq!(content(b"<iq></iq>"), b"");
+    }
+}

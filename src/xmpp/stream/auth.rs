@@ -1,0 +1,366 @@
+//! SASL on a client stream (RFC 6120 6): negotiation, the move to the account's home, throttles.
+//!
+//! Invariant: credentials are looked up on the account's home shard only; a connection moves there
+//! when its stream first names the account, before anything is verified.
+
+use super::sasl::{self, Derived, DeriveJob, Exchange, First, Mechanism, Offer, Password, SaslError};
+use super::{ExpectHeader, ExpectResponse, ExpectVerdict, Flow, Phase, StreamState};
+use crate::error::{StreamError, put};
+use crate::host::{ConnId, Host, Ticket, Timestamp};
+use crate::port::{Credentials, StoreOp, StoreReply};
+use crate::shard::{Shard, Waiting};
+use stanza::jid::BareJid;
+use std::collections::HashMap;
+
+/// Failed authentications remembered: accounts and addresses together, per shard.
+const THROTTLE_ENTRIES_MAX: usize = 10_000;
+
+/// The window in which failed authentications count, in microseconds.
+pub(crate) const FAILURE_WINDOW_US: u64 = 60_000_000;
+
+/// An authentication that waits for storage or derivation.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// SCRAM: the account's keys are on their way.
+    Scram { account: BareJid, exchange: Exchange },
+    /// PLAIN: the keys first, then the derivation.
+    Plain { account: BareJid, password: Option<Password> },
+    /// In-band registration.
+    Register(super::register::Request),
+}
+
+/// Counts events per name in windows of fixed length.
+#[derive(Debug)]
+pub(crate) struct Throttle {
+    window_us: u64,
+    events: HashMap<Box<str>, (Timestamp, u32)>,
+}
+
+impl Throttle {
+    /// A throttle that forgets after `window_us` microseconds.
+    pub(crate) fn new(window_us: u64) -> Throttle {
+        Throttle { window_us, events: HashMap::new() }
+    }
+
+    /// Whether `name` had `max` events or more within the window.
+    pub(crate) fn is_over(&self, name: &str, now: Timestamp, max: u32) -> bool {
+        self.events
+            .get(name)
+            .is_some_and(|(since, count)| now.0 < since.0 + self.window_us && *count >= max)
+    }
+
+    /// Counts one event for `name`.
+    pub(crate) fn count(&mut self, name: &str, now: Timestamp) {
+        if self.events.len() >= THROTTLE_ENTRIES_MAX && !self.events.contains_key(name) {
+            self.events.retain(|_, (since, _)| now.0 < since.0 + self.window_us);
+            if self.events.len() >= THROTTLE_ENTRIES_MAX {
+                return;
+            }
+        }
+        let entry = self.events.entry(name.into()).or_insert((now, 0));
+        if now.0 >= entry.0.0 + self.window_us {
+            *entry = (now, 0);
+        }
+        entry.1 += 1;
+    }
+}
+
+impl Shard {
+    /// `<auth/>`: the element's mechanism attribute and text.
+    pub(crate) fn on_auth(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        mechanism: &str,
+        text: &str,
+    ) -> Flow {
+        let Some(mechanism) = Mechanism::parse(mechanism) else {
+            return self.auth_failed(host, conn, stream, SaslError::InvalidMechanism, None);
+        };
+        match sasl::decode_initial(text.as_bytes()) {
+            Ok(initial) => self.begin(host, conn, stream, mechanism, initial.as_deref()),
+            Err(error) => self.auth_failed(host, conn, stream, error, None),
+        }
+    }
+
+    /// `<response/>` in whichever phase.
+    pub(crate) fn on_response(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        text: &str,
+    ) -> Flow {
+        let message = match sasl::decode(text.as_bytes()) {
+            Ok(message) => message,
+            Err(error) => return self.auth_failed(host, conn, stream, error, None),
+        };
+        if let Phase::ExpectInitial(mechanism) = stream.phase {
+            return self.begin(host, conn, stream, mechanism, Some(&message));
+        }
+        match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
+            Phase::ExpectResponse(expect) => {
+                let ExpectResponse { account, exchange } = *expect;
+                match exchange.finish(&message) {
+                    Ok(last) => self.auth_succeeded(host, conn, stream, account, Some(&last)),
+                    Err(error) => self.auth_failed(host, conn, stream, error, Some(&account)),
+                }
+            }
+            _ => self.auth_failed(host, conn, stream, SaslError::MalformedRequest, None),
+        }
+    }
+
+    /// `<abort/>` (RFC 6120 6.4.4).
+    pub(crate) fn on_abort(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+    ) -> Flow {
+        self.auth_failed(host, conn, stream, SaslError::Aborted, None)
+    }
+
+    fn begin(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        mechanism: Mechanism,
+        initial: Option<&[u8]>,
+    ) -> Flow {
+        let offer = Offer::new(&self.settings, stream.tls.as_deref());
+        let first = match sasl::begin(mechanism, initial, &offer) {
+            Ok(first) => first,
+            Err(error) => return self.auth_failed(host, conn, stream, error, None),
+        };
+        match first {
+            First::Challenge => {
+                let out = host.output(conn);
+                out.extend_from_slice(b"<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
+                stream.phase = Phase::ExpectInitial(mechanism);
+                Flow::Next
+            }
+            First::Anonymous => {
+                let account = self.anonymous_account(host);
+                self.auth_succeeded(host, conn, stream, account, None)
+            }
+            First::Plain { account, password } => {
+                let request = Request::Plain { account: account.clone(), password: Some(password) };
+                self.look_up(host, conn, stream, account, request)
+            }
+            First::NeedsCredentials { account, exchange } => {
+                let request = Request::Scram { account: account.clone(), exchange };
+                self.look_up(host, conn, stream, account, request)
+            }
+        }
+    }
+
+    /// Asks storage for the keys, at the account's home; elsewhere the connection moves there first.
+    fn look_up(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        account: BareJid,
+        request: Request,
+    ) -> Flow {
+        let home = self.router.home(account.as_str());
+        if home != self.id {
+            self.moving_to = Some(home);
+            return Flow::Moved;
+        }
+        let max = self.settings.limits.auth_failures_per_minute_max;
+        let peer = stream.peer.to_string();
+        let throttled = self.throttle.is_over(account.as_str(), host.now(), max)
+            || self.throttle.is_over(&peer, host.now(), max.saturating_mul(4));
+        if throttled {
+            // RFC 6120 6.5.9: says nothing about the account, and that later may do.
+            return self.auth_failed(host, conn, stream, SaslError::TemporaryAuthFailure, None);
+        }
+        let ticket = self.ticket(Waiting::Auth(conn));
+        host.store(ticket, StoreOp::Credentials { account });
+        host.pause(conn);
+        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+        Flow::Stop
+    }
+
+    /// Storage answered an authentication.
+    pub(crate) fn on_auth_stored(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        ticket: Ticket,
+        reply: StoreReply,
+    ) -> Flow {
+        let Some(request) = take_request(stream, ticket) else { return Flow::Next };
+        let credentials = match (request, reply) {
+            (Request::Register(request), reply) => {
+                return self.on_register_stored(host, conn, stream, request, reply);
+            }
+            (request, StoreReply::Credentials(credentials)) => (request, credentials),
+            (_, reply) => {
+                tracing::error!(?reply, "storage did not answer an authentication");
+                let error = SaslError::TemporaryAuthFailure;
+                return self.auth_failed(host, conn, stream, error, None);
+            }
+        };
+        match credentials {
+            (Request::Scram { account, exchange }, keys) => {
+                self.challenge(host, conn, stream, account, exchange, keys.as_deref())
+            }
+            (Request::Plain { account, password }, keys) => {
+                let password = password.expect("the password is there until the derivation");
+                let rounds = self.settings.scram_iterations;
+                let job = DeriveJob::verify_plain(password, keys.as_deref(), rounds);
+                let ticket = self.ticket(Waiting::Auth(conn));
+                if !host.derive(ticket, Box::new(job)) {
+                    self.forget(ticket);
+                    let error = SaslError::TemporaryAuthFailure;
+                    return self.auth_failed(host, conn, stream, error, None);
+                }
+                let request = Request::Plain { account, password: None };
+                stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+                Flow::Stop
+            }
+            (Request::Register(_), _) => unreachable!("registration was answered above"),
+        }
+    }
+
+    /// A derivation is done.
+    pub(crate) fn on_auth_derived(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        ticket: Ticket,
+        derived: Derived,
+    ) -> Flow {
+        match (take_request(stream, ticket), derived) {
+            (Some(Request::Plain { account, .. }), Derived::Verified(true)) => {
+                self.auth_succeeded(host, conn, stream, account, None)
+            }
+            (Some(Request::Plain { account, .. }), Derived::Verified(false)) => {
+                self.auth_failed(host, conn, stream, SaslError::NotAuthorized, Some(&account))
+            }
+            (Some(Request::Register(request)), Derived::Credentials(credentials)) => {
+                self.on_register_derived(host, conn, stream, request, credentials)
+            }
+            _ => Flow::Next,
+        }
+    }
+
+    fn challenge(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        account: BareJid,
+        mut exchange: Exchange,
+        keys: Option<&Credentials>,
+    ) -> Flow {
+        let mut nonce = [0; sasl::NONCE_SIZE];
+        for chunk in nonce.chunks_mut(8) {
+            chunk.copy_from_slice(&host.random().to_le_bytes()[..chunk.len()]);
+        }
+        let secret = &self.settings.fake_salt_secret;
+        let rounds = self.settings.scram_iterations;
+        let message = exchange.challenge(keys, nonce, secret, rounds);
+        put(
+            host.output(conn),
+            format_args!(
+                "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</challenge>",
+                sasl::encode(&message)
+            ),
+        );
+        stream.phase = Phase::ExpectResponse(Box::new(ExpectResponse { account, exchange }));
+        Flow::Next
+    }
+
+    fn auth_succeeded(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        account: BareJid,
+        last: Option<&[u8]>,
+    ) -> Flow {
+        tracing::debug!(account = account.as_str(), peer = %stream.peer, "authenticated");
+        let out = host.output(conn);
+        match last {
+            Some(message) => put(
+                out,
+                format_args!(
+                    "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</success>",
+                    sasl::encode(message)
+                ),
+            ),
+            None => out.extend_from_slice(b"<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"),
+        }
+        stream.phase = Phase::ExpectHeader(ExpectHeader { account: Some(account) });
+        stream.tls = None;
+        let limits = &self.settings.limits;
+        stream.scanner.restart();
+        stream.scanner.set_limits(limits.scanner(limits.stanza_size_max));
+        Flow::Next
+    }
+
+    /// Writes `<failure/>`; after too many the stream ends (RFC 6120 6.4.5).
+    pub(crate) fn auth_failed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        error: SaslError,
+        account: Option<&BareJid>,
+    ) -> Flow {
+        tracing::info!(
+            condition = error.condition(),
+            account = account.map(BareJid::as_str),
+            peer = %stream.peer,
+            "authentication failed"
+        );
+        if let (Some(account), SaslError::NotAuthorized) = (account, error) {
+            let now = host.now();
+            self.throttle.count(account.as_str(), now);
+            self.throttle.count(&stream.peer.to_string(), now);
+        }
+        stream.phase = Phase::ExpectAuth;
+        stream.tries += 1;
+        put(
+            host.output(conn),
+            format_args!(
+                "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{}/></failure>",
+                error.condition()
+            ),
+        );
+        if stream.tries >= self.settings.limits.auth_tries_max {
+            let text = Some("too many failed authentications");
+            return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
+        }
+        Flow::Next
+    }
+
+    /// A fresh local part that is at home on this shard, so that the connection need not move.
+    fn anonymous_account(&self, host: &mut impl Host) -> BareJid {
+        loop {
+            let (a, b) = (host.random(), host.random());
+            let jid = format!("anon-{a:016x}{b:016x}@{}", self.settings.domain);
+            if self.router.home(&jid) == self.id {
+                return BareJid::parse(&jid).expect("hexadecimal digits make a valid local part");
+            }
+        }
+    }
+}
+
+/// Takes the waiting request if `ticket` is its own.
+fn take_request(stream: &mut StreamState, ticket: Ticket) -> Option<Request> {
+    match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
+        Phase::ExpectVerdict(expect) if expect.ticket == ticket => Some(expect.request),
+        other => {
+            stream.phase = other;
+            None
+        }
+    }
+}

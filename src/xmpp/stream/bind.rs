@@ -1,0 +1,238 @@
+//! Resource binding (RFC 6120 7): from an authenticated stream to a session.
+//!
+//! Invariant: of two streams that want the same resource the newer one wins; the older gets
+//! `conflict`, and its unavailable presence goes out before anything of the newer.
+
+use super::{ExpectAccount, Flow, Phase, StreamState};
+use crate::account::{AccountKey, Residence, Waiter};
+use crate::error::{StanzaError, StreamError, put};
+use crate::host::{ConnId, Host, Ticket};
+use crate::limit::{LOAD_QUEUE_MAX, RESOURCE_SIZE_MAX};
+use crate::port::{AccountData, StoreOp, StoreReply};
+use crate::session::Session;
+use crate::shard::{Shard, Waiting};
+use stanza::jid::{BareJid, home_hash, prepare_resource};
+use stanza::ns::Ns;
+use stanza::tree::Tree;
+use stanza::view::{Kind, StanzaView};
+use crate::xml::Attr;
+
+impl Shard {
+    /// The first stanza of an authenticated stream: it must be the bind request.
+    pub(crate) fn on_bind(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        view: &StanzaView<'_>,
+    ) -> Flow {
+        let is_set = view.kind() == Kind::Iq && view.type_().as_deref() == Some("set");
+        let is_bind = view.payload().is_some_and(|(ns, name)| ns == Ns::Bind && name == "bind");
+        let iq = view.id();
+        let (true, true, Some(iq)) = (is_set, is_bind, iq) else {
+            // RFC 6120 7.1: nothing is exchanged before the resource is bound.
+            let text = Some("bind a resource first");
+            return self.stream_error(host, conn, stream, StreamError::NotAuthorized, text);
+        };
+        let resource = match requested_resource(stream, view) {
+            Ok(resource) => resource,
+            Err(error) => {
+                write_bind_error(host.output(conn), &iq, error);
+                return Flow::Next;
+            }
+        };
+        let Phase::ExpectBind(jid) = &stream.phase else { return Flow::Next };
+        let jid = jid.clone();
+        let hash = home_hash(jid.as_str());
+        let found = self.accounts.find(hash, jid.as_str());
+        let account = found.unwrap_or_else(|| self.load(host, jid));
+        let iq: Box<str> = iq.as_ref().into();
+        stream.phase = Phase::ExpectAccount(Box::new(ExpectAccount { account, resource, iq }));
+        match &mut self.accounts.at_mut(account).residence {
+            Residence::Resident => self.bind(host, conn, stream),
+            Residence::Loading(queue) if queue.len() < LOAD_QUEUE_MAX => {
+                queue.push(Waiter::Bind(conn));
+                host.pause(conn);
+                Flow::Stop
+            }
+            Residence::Loading(_) => {
+                let error = StreamError::ResourceConstraint;
+                self.stream_error(host, conn, stream, error, None)
+            }
+        }
+    }
+
+    /// Starts to load an account that is not in memory.
+    pub(crate) fn load(&mut self, host: &mut impl Host, jid: BareJid) -> AccountKey {
+        let key = self.accounts.insert(jid.clone());
+        let ticket = self.ticket(Waiting::Account(key));
+        host.store(ticket, StoreOp::Account { account: jid });
+        key
+    }
+
+    /// Storage sent an account's data.
+    pub(crate) fn on_account_stored(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        reply: StoreReply,
+    ) {
+        let account = self.accounts.at_mut(key);
+        let residence = std::mem::replace(&mut account.residence, Residence::Resident);
+        let Residence::Loading(queue) = residence else { return };
+        let data = match reply {
+            StoreReply::Account(Some(data)) => Ok(*data),
+            // An anonymous account is nowhere in storage and lives as long as its stream.
+            StoreReply::Account(None) if self.settings.anonymous => Ok(AccountData::default()),
+            StoreReply::Account(None) => Err(StanzaError::ServiceUnavailable),
+            reply => {
+                tracing::error!(account = account.jid.as_str(), ?reply, "account not loaded");
+                Err(StanzaError::InternalServerError)
+            }
+        };
+        match data {
+            Ok(data) => {
+                account.roster = data.roster;
+                account.roster.sort_by(|a, b| a.contact.cmp(&b.contact));
+                for waiter in queue {
+                    self.serve_waiter(host, waiter);
+                }
+                self.evict_if_idle(key);
+            }
+            Err(error) => {
+                self.accounts.remove(key);
+                for waiter in queue {
+                    self.refuse_waiter(host, waiter, error);
+                }
+            }
+        }
+    }
+
+    fn serve_waiter(&mut self, host: &mut impl Host, waiter: Waiter) {
+        match waiter {
+            Waiter::Bind(conn) => {
+                let Some(mut stream) = self.conns.take(conn) else { return };
+                let flow = self.bind(host, conn, &mut stream);
+                self.settle_stream(host, conn, stream, flow);
+            }
+            Waiter::Stanza(bytes) => self.receive(host, &bytes),
+        }
+    }
+
+    fn refuse_waiter(&mut self, host: &mut impl Host, waiter: Waiter, error: StanzaError) {
+        match waiter {
+            Waiter::Bind(conn) => {
+                let Some(stream) = self.conns.take(conn) else { return };
+                // The account was deleted between authentication and bind, or storage fails.
+                let condition = match error {
+                    StanzaError::InternalServerError => StreamError::InternalServerError,
+                    _ => StreamError::NotAuthorized,
+                };
+                self.stream_error(host, conn, &stream, condition, None);
+            }
+            Waiter::Stanza(bytes) => self.bounce_bytes(host, &bytes, error),
+        }
+    }
+
+    /// Makes the session; the account is resident.
+    fn bind(&mut self, host: &mut impl Host, conn: ConnId, stream: &mut StreamState) -> Flow {
+        let expect = match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
+            Phase::ExpectAccount(expect) => *expect,
+            other => {
+                stream.phase = other;
+                return Flow::Next;
+            }
+        };
+        let jid = self.accounts.at(expect.account).jid.clone();
+        let resource = match expect.resource {
+            Some(resource) => resource,
+            None => format!("{:016x}", host.random()).into(),
+        };
+        self.replace_session(host, expect.account, &resource);
+        let count = self.accounts.at(expect.account).sessions.len();
+        if count >= self.settings.limits.resources_max {
+            // RFC 6120 7.6.2.1: the client may try again on this stream when another one has gone.
+            write_bind_error(host.output(conn), &expect.iq, StanzaError::ResourceConstraint);
+            stream.phase = Phase::ExpectBind(jid);
+            return Flow::Next;
+        }
+        let session = Session::new(expect.account, conn, jid.as_str(), &resource);
+        put(
+            host.output(conn),
+            format_args!(
+                "<iq type='result' id='{}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+                 <jid>{}</jid></bind></iq>",
+                Attr(&expect.iq),
+                Attr(session.full())
+            ),
+        );
+        tracing::debug!(jid = session.full(), peer = %stream.peer, "session bound");
+        let key = self.sessions.insert(session);
+        self.accounts.at_mut(expect.account).sessions.push(key);
+        stream.phase = Phase::Bound(key);
+        Flow::Next
+    }
+
+    /// Ends the session that holds `resource`, if there is one (RFC 6120 7.7.2.2).
+    fn replace_session(&mut self, host: &mut impl Host, account: AccountKey, resource: &str) {
+        let sessions = &self.accounts.at(account).sessions;
+        let held = sessions.iter().find(|key| self.sessions.at(**key).resource() == resource);
+        let Some(&key) = held else { return };
+        let conn = self.sessions.at(key).conn;
+        if let Some(stream) = self.conns.take(conn) {
+            self.stream_error(host, conn, &stream, StreamError::Conflict, None);
+        }
+    }
+
+    /// Drops an account from memory when nobody needs it.
+    pub(crate) fn evict_if_idle(&mut self, key: AccountKey) {
+        let account = self.accounts.at(key);
+        let resident = matches!(account.residence, Residence::Resident);
+        if resident && account.sessions.is_empty() && account.writes == 0 {
+            self.accounts.remove(key);
+        }
+    }
+
+    /// Storage answered the registration that a sibling asked for.
+    pub(crate) fn on_registration_stored(
+        &mut self,
+        host: &mut impl Host,
+        shard: crate::host::ShardId,
+        asker: Ticket,
+        reply: StoreReply,
+    ) {
+        let made = match reply {
+            StoreReply::Done => Some(true),
+            StoreReply::Exists => Some(false),
+            _ => None,
+        };
+        let control = crate::parcel::Control::Registered { ticket: asker.0, made };
+        host.forward(shard, crate::parcel::Parcel::Control(Box::new(control)));
+    }
+}
+
+/// The prepared resource that the client wants; `None` leaves the choice to the server.
+fn requested_resource(
+    stream: &StreamState,
+    view: &StanzaView<'_>,
+) -> Result<Option<Box<str>>, StanzaError> {
+    let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
+    let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
+    let bind = tree.root().child("bind", Ns::Bind).ok_or(StanzaError::BadRequest)?;
+    let Some(resource) = bind.child("resource", Ns::Bind) else { return Ok(None) };
+    let text = resource.text();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let prepared = prepare_resource(&text).map_err(|_| StanzaError::BadRequest)?;
+    if prepared.len() > RESOURCE_SIZE_MAX {
+        return Err(StanzaError::BadRequest);
+    }
+    Ok(Some(prepared.as_ref().into()))
+}
+
+fn write_bind_error(out: &mut Vec<u8>, iq: &str, error: StanzaError) {
+    put(out, format_args!("<iq type='error' id='{}'>", Attr(iq)));
+    error.write(out);
+    out.extend_from_slice(b"</iq>");
+}

@@ -1,0 +1,258 @@
+//! Client streams: what each frame means in each phase (RFC 6120 4, 5, 6, 7).
+
+use super::{Flow, Phase, StreamState};
+use crate::error::StreamError;
+use crate::host::{Close, ConnId, Host};
+use crate::shard::Shard;
+use stanza::frame::Frame;
+use stanza::jid::Jid;
+use stanza::ns::Ns;
+use stanza::scope::StreamScope;
+use stanza::tree::Tree;
+use stanza::view::{Kind, StanzaView, StreamHeader};
+
+impl Shard {
+    /// Handles one frame; `bytes` begins with it.
+    pub(crate) fn on_frame(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        frame: &Frame,
+        bytes: &[u8],
+    ) -> Flow {
+        match *frame {
+            Frame::Incomplete => Flow::Stop,
+            Frame::Whitespace(size) => self.on_whitespace(host, conn, stream, size),
+            Frame::StreamOpen(size) => self.on_header(host, conn, stream, &bytes[..size]),
+            Frame::Element(size) => self.on_element(host, conn, stream, &bytes[..size]),
+            Frame::StreamClose(_) => {
+                self.finish(host, conn, stream);
+                Flow::Over
+            }
+        }
+    }
+
+    /// White space between elements keeps a connection alive (RFC 6120 4.6.1).
+    fn on_whitespace(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        size: usize,
+    ) -> Flow {
+        if stream.is_authenticated() {
+            return Flow::Next;
+        }
+        let size = u16::try_from(size).unwrap_or(u16::MAX);
+        stream.whitespace = stream.whitespace.saturating_add(size);
+        if usize::from(stream.whitespace) > self.settings.limits.whitespace_before_auth_max {
+            let text = Some("too much white space before authentication");
+            return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
+        }
+        Flow::Next
+    }
+
+    /// `</stream:stream>` or the end of the bytes: everything before it was answered (RFC 6120 4.4).
+    pub(crate) fn finish(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
+        if let Phase::Bound(key) = stream.phase {
+            self.end_session(host, key);
+        }
+        if !matches!(stream.phase, Phase::ExpectTls | Phase::ExpectHeader(_)) {
+            host.output(conn).extend_from_slice(b"</stream:stream>");
+        }
+        host.close(conn, Close::Finished);
+    }
+
+    fn on_header(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        bytes: &[u8],
+    ) -> Flow {
+        let Phase::ExpectHeader(expect) = &stream.phase else {
+            let text = Some("a stream is open already");
+            return self.stream_error(host, conn, stream, StreamError::BadFormat, text);
+        };
+        let header = match StreamHeader::parse(bytes) {
+            Ok(header) => header,
+            Err(error) => return self.stream_error(host, conn, stream, error.into(), None),
+        };
+        if !header.stream_ns_ok || header.content != Ns::Client {
+            let error = StreamError::InvalidNamespace;
+            return self.stream_error(host, conn, stream, error, None);
+        }
+        if let Err((error, text)) = self.check_header(&header, expect.account.as_ref()) {
+            return self.stream_error(host, conn, stream, error, Some(text));
+        }
+        let from = header.from.as_deref().and_then(|from| Jid::parse(from).ok());
+        let to = from.map(|from| from.as_str().to_owned());
+        self.write_header(host, conn, to.as_deref());
+        let account = match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
+            Phase::ExpectHeader(expect) => expect.account,
+            _ => None,
+        };
+        if let Some(account) = account {
+            stream.phase = Phase::ExpectBind(account);
+        }
+        stream.scope = Some(Box::new(header.scope));
+        self.write_features(host, conn, stream);
+        Flow::Next
+    }
+
+    fn check_header(
+        &self,
+        header: &StreamHeader,
+        account: Option<&stanza::jid::BareJid>,
+    ) -> Result<(), (StreamError, &'static str)> {
+        // RFC 6120 4.7.5: a missing version is 0.9, which has no features; a higher one gets 1.0.
+        match header.version {
+            Some((major, _)) if major >= 1 => {}
+            _ => return Err((StreamError::UnsupportedVersion, "XMPP 1.0 is required")),
+        }
+        // RFC 6120 4.9.3.6; a client that leaves `to` out means the only domain there is.
+        if let Some(to) = &header.to {
+            let is_ours = Jid::parse(to).is_ok_and(|to| {
+                to.local().is_none() && to.is_bare() && self.router.is_local(to.domain())
+            });
+            if !is_ours {
+                return Err((StreamError::HostUnknown, "this server does not serve that domain"));
+            }
+        }
+        // RFC 6120 4.7.1: after authentication `from` may be absent, but never another account.
+        if let (Some(from), Some(account)) = (&header.from, account) {
+            let same = Jid::parse(from).is_ok_and(|from| from.bare() == account.as_str());
+            if !same {
+                return Err((StreamError::InvalidFrom, "the stream belongs to another account"));
+            }
+        }
+        Ok(())
+    }
+
+    fn on_element(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        bytes: &[u8],
+    ) -> Flow {
+        if let Phase::ExpectHeader(_) | Phase::ExpectTls = stream.phase {
+            let text = Some("a stream header comes first");
+            return self.stream_error(host, conn, stream, StreamError::BadFormat, text);
+        }
+        // The scope leaves the stream while its stanza is handled, so that both can be used.
+        let scope = stream.scope.take().expect("a stream past its header has a scope");
+        let flow = match StanzaView::parse(bytes, &scope) {
+            Ok(view) => self.on_view(host, conn, stream, &view, &scope),
+            Err(error) => self.stream_error(host, conn, stream, error.into(), None),
+        };
+        if stream.scope.is_none() {
+            stream.scope = Some(scope);
+        }
+        flow
+    }
+
+    fn on_view(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) -> Flow {
+        match &stream.phase {
+            Phase::Bound(key) => {
+                let key = *key;
+                self.on_stanza(host, conn, stream, key, view, scope)
+            }
+            Phase::ExpectBind(_) => {
+                if view.kind() == Kind::Other {
+                    let error = StreamError::UnsupportedStanzaType;
+                    return self.stream_error(host, conn, stream, error, None);
+                }
+                stream.scope = Some(Box::new(scope.clone()));
+                self.on_bind(host, conn, stream, view)
+            }
+            _ => self.on_negotiation(host, conn, stream, view, scope),
+        }
+    }
+
+    /// An element of a stream that is not authenticated.
+    fn on_negotiation(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) -> Flow {
+        match (view.ns(), view.name()) {
+            (Ns::Tls, "starttls") => self.on_starttls(host, conn, stream),
+            (Ns::Sasl, name) => {
+                let Ok(tree) = Tree::parse(view.bytes(), scope) else {
+                    let error = StreamError::NotWellFormed;
+                    return self.stream_error(host, conn, stream, error, None);
+                };
+                let root = tree.root();
+                match name {
+                    "auth" if !self.may_authenticate(stream) => {
+                        let text = Some("TLS is required first");
+                        let error = StreamError::PolicyViolation;
+                        self.stream_error(host, conn, stream, error, text)
+                    }
+                    "auth" => {
+                        let mechanism = root.attr("mechanism").unwrap_or_default();
+                        self.on_auth(host, conn, stream, mechanism, &root.text())
+                    }
+                    "response" => self.on_response(host, conn, stream, &root.text()),
+                    "abort" => self.on_abort(host, conn, stream),
+                    _ => {
+                        let error = StreamError::UnsupportedStanzaType;
+                        self.stream_error(host, conn, stream, error, None)
+                    }
+                }
+            }
+            _ if self.is_registration(stream, view) => {
+                stream.scope = Some(Box::new(scope.clone()));
+                self.on_register(host, conn, stream, view)
+            }
+            _ if view.kind() == Kind::Other => {
+                let error = StreamError::UnsupportedStanzaType;
+                self.stream_error(host, conn, stream, error, None)
+            }
+            _ => {
+                let text = Some("authenticate first");
+                self.stream_error(host, conn, stream, StreamError::NotAuthorized, text)
+            }
+        }
+    }
+
+    fn may_authenticate(&self, stream: &StreamState) -> bool {
+        stream.secure || !self.settings.tls_required
+    }
+
+    /// `<starttls/>` (RFC 6120 5.4.2). Plain bytes behind it are dropped by the host, never parsed.
+    fn on_starttls(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+    ) -> Flow {
+        let idle = matches!(stream.phase, Phase::ExpectAuth);
+        if stream.secure || !self.settings.tls_available || !idle {
+            // RFC 6120 5.4.2.2: failure, then the stream is closed.
+            let out = host.output(conn);
+            out.extend_from_slice(
+                b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",
+            );
+            host.close(conn, Close::StreamError);
+            return Flow::Over;
+        }
+        host.output(conn).extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        host.start_tls(conn);
+        stream.phase = Phase::ExpectTls;
+        stream.scanner.restart();
+        Flow::Stop
+    }
+}

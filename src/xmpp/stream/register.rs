@@ -1,0 +1,212 @@
+//! In-band registration before authentication (XEP-0077 3.1), where it is open.
+
+use super::sasl::{DeriveJob, Password, SALT_SIZE, Salts};
+use super::{ExpectVerdict, Flow, Phase, StreamState, auth};
+use crate::error::{StanzaError, put};
+use crate::host::{ConnId, Host, ShardId, Ticket};
+use crate::parcel::{Control, Parcel};
+use crate::port::{Credentials, StoreOp, StoreReply};
+use crate::shard::{Shard, Waiting};
+use stanza::jid::{BareJid, check_new_local};
+use stanza::ns::Ns;
+use stanza::tree::Tree;
+use stanza::view::{Kind, StanzaView};
+use crate::xml::Attr;
+
+/// The window in which registrations of one address count, in microseconds.
+pub(crate) const REGISTRATION_WINDOW_US: u64 = 3_600_000_000;
+
+/// A registration that waits for its keys or for storage.
+#[derive(Debug)]
+pub(crate) struct Request {
+    account: BareJid,
+    iq: Box<str>,
+}
+
+impl Shard {
+    /// Whether this stanza is a registration request that may be answered before authentication.
+    pub(crate) fn is_registration(&self, stream: &StreamState, view: &StanzaView<'_>) -> bool {
+        let protected = stream.secure || !self.settings.tls_required;
+        self.settings.registration_open
+            && protected
+            && view.kind() == Kind::Iq
+            && view.payload().is_some_and(|(ns, _)| ns == Ns::Register)
+    }
+
+    /// Answers a registration request of a stream that is not authenticated.
+    pub(crate) fn on_register(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        view: &StanzaView<'_>,
+    ) -> Flow {
+        let iq = view.id().unwrap_or_default();
+        match view.type_().as_deref() {
+            Some("get") => {
+                self.register_result(
+                    host,
+                    conn,
+                    &iq,
+                    "<query xmlns='jabber:iq:register'><instructions>Choose a user name and a \
+                     password.</instructions><username/><password/></query>",
+                );
+                Flow::Next
+            }
+            Some("set") => match self.parse_registration(host, stream, view) {
+                Ok((account, password)) => {
+                    self.derive_registration(host, conn, stream, account, password, &iq)
+                }
+                Err(error) => self.register_error(host, conn, &iq, error),
+            },
+            _ => self.register_error(host, conn, &iq, StanzaError::BadRequest),
+        }
+    }
+
+    fn parse_registration(
+        &mut self,
+        host: &mut impl Host,
+        stream: &StreamState,
+        view: &StanzaView<'_>,
+    ) -> Result<(BareJid, Password), StanzaError> {
+        let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
+        let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
+        let query = tree.root().child("query", Ns::Register).ok_or(StanzaError::BadRequest)?;
+        if query.child("remove", Ns::Register).is_some() {
+            return Err(StanzaError::UnexpectedRequest);
+        }
+        let text = |name| query.child(name, Ns::Register).map(|node| node.text().to_owned());
+        // XEP-0077 3.1.1: an empty or missing field is not acceptable.
+        let username = text("username").filter(|text| !text.is_empty());
+        let password = text("password").filter(|text| !text.is_empty());
+        let (Some(username), Some(password)) = (username, password) else {
+            return Err(StanzaError::NotAcceptable);
+        };
+        if username.contains(['@', '/']) || check_new_local(&username).is_err() {
+            return Err(StanzaError::NotAcceptable);
+        }
+        let account = BareJid::parse(&format!("{username}@{}", self.settings.domain))
+            .map_err(|_| StanzaError::NotAcceptable)?;
+        let max = self.settings.limits.registrations_per_hour_max;
+        let peer = stream.peer.to_string();
+        if self.registrations.is_over(&peer, host.now(), max) {
+            return Err(StanzaError::ResourceConstraint);
+        }
+        self.registrations.count(&peer, host.now());
+        Ok((account, Password::new(password)))
+    }
+
+    fn derive_registration(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        account: BareJid,
+        password: Password,
+        iq: &str,
+    ) -> Flow {
+        let mut salts: Salts = [[0; SALT_SIZE]; 3];
+        for chunk in salts.as_flattened_mut().chunks_mut(8) {
+            chunk.copy_from_slice(&host.random().to_le_bytes()[..chunk.len()]);
+        }
+        let rounds = self.settings.scram_iterations;
+        let Ok(job) = DeriveJob::new_credentials(&password, salts, rounds) else {
+            return self.register_error(host, conn, iq, StanzaError::NotAcceptable);
+        };
+        let ticket = self.ticket(Waiting::Auth(conn));
+        if !host.derive(ticket, Box::new(job)) {
+            self.forget(ticket);
+            return self.register_error(host, conn, iq, StanzaError::ResourceConstraint);
+        }
+        host.pause(conn);
+        let request = auth::Request::Register(Request { account, iq: iq.into() });
+        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+        Flow::Stop
+    }
+
+    /// The keys are there: have the account made at its home.
+    pub(crate) fn on_register_derived(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        request: Request,
+        credentials: Box<Credentials>,
+    ) -> Flow {
+        let ticket = self.ticket(Waiting::Auth(conn));
+        let account = request.account.clone();
+        match self.router.home(account.as_str()) {
+            home if home == self.id => {
+                host.store(ticket, StoreOp::CreateAccount { account, credentials });
+            }
+            home => {
+                let control = Control::Register { ticket: ticket.0, account, credentials };
+                host.forward(home, Parcel::Control(Box::new(control)));
+            }
+        }
+        let request = auth::Request::Register(request);
+        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+        Flow::Stop
+    }
+
+    /// Storage said whether the account was made.
+    pub(crate) fn on_register_stored(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        _stream: &mut StreamState,
+        request: Request,
+        reply: StoreReply,
+    ) -> Flow {
+        match reply {
+            StoreReply::Done => {
+                tracing::info!(account = request.account.as_str(), "account registered");
+                self.register_result(host, conn, &request.iq, "");
+                Flow::Next
+            }
+            StoreReply::Exists => {
+                self.register_error(host, conn, &request.iq, StanzaError::Conflict)
+            }
+            reply => {
+                tracing::error!(?reply, "storage did not make an account");
+                self.register_error(host, conn, &request.iq, StanzaError::InternalServerError)
+            }
+        }
+    }
+
+    /// A sibling asks for an account whose home is here.
+    pub(crate) fn on_register_parcel(
+        &mut self,
+        host: &mut impl Host,
+        from: ShardId,
+        asker: Ticket,
+        account: BareJid,
+        credentials: Box<Credentials>,
+    ) {
+        let ticket = self.ticket(Waiting::Registration { shard: from, asker });
+        host.store(ticket, StoreOp::CreateAccount { account, credentials });
+    }
+
+    fn register_result(&self, host: &mut impl Host, conn: ConnId, iq: &str, payload: &str) {
+        let domain = Attr(&self.settings.domain);
+        put(
+            host.output(conn),
+            format_args!("<iq type='result' id='{}' from='{domain}'>{payload}</iq>", Attr(iq)),
+        );
+    }
+
+    fn register_error(
+        &self,
+        host: &mut impl Host,
+        conn: ConnId,
+        iq: &str,
+        error: StanzaError,
+    ) -> Flow {
+        let domain = Attr(&self.settings.domain);
+        let out = host.output(conn);
+        put(out, format_args!("<iq type='error' id='{}' from='{domain}'>", Attr(iq)));
+        error.write(out);
+        out.extend_from_slice(b"</iq>");
+        Flow::Next
+    }
+}

@@ -1,0 +1,144 @@
+//! Extensions: one XEP, one file, one line in [`extensions!`].
+//!
+//! Invariant: a namespace has at most one owner; a second one is an error of the build.
+
+pub mod disco;
+pub mod limits;
+pub mod ping;
+pub mod register;
+pub mod time;
+pub mod version;
+
+use crate::error::StanzaError;
+use crate::host::Timestamp;
+use crate::session::Session;
+use crate::settings::Settings;
+use stanza::ns::Ns;
+use stanza::tree::Node;
+
+/// What a XEP's file says of itself; feeds disco and the conformance table.
+#[derive(Clone, Copy, Debug)]
+pub struct Xep {
+    /// Its number.
+    pub number: u16,
+    /// The version of the text that was followed.
+    pub version: &'static str,
+}
+
+/// Whom a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The server.
+    Server,
+    /// The sender's own account, by its bare JID or by no address at all.
+    Account,
+}
+
+/// An iq request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Whom it is for.
+    pub target: Target,
+    /// `set` rather than `get`.
+    pub is_set: bool,
+    /// The only child of the iq.
+    pub payload: Node<'a>,
+}
+
+/// What an extension may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The administrator's decisions.
+    pub settings: &'a Settings,
+    /// Who asks.
+    pub session: &'a Session,
+    /// The time of the turn.
+    pub now: Timestamp,
+}
+
+/// A XEP's part in the server. What an extension leaves out costs nothing.
+pub trait Extension {
+    /// Which XEP.
+    const XEP: Xep;
+    /// Namespaces of iq payloads that it answers.
+    const NAMESPACES: &'static [Ns] = &[];
+    /// What the server says of it in disco#info.
+    const FEATURES: &'static [Ns] = &[];
+
+    /// Answers a request in one of its namespaces: appends the payload of the result.
+    ///
+    /// # Errors
+    /// The condition of the error that answers the request.
+    fn iq(
+        context: &Context<'_>,
+        request: &Request<'_>,
+        payload: &mut Vec<u8>,
+    ) -> Result<(), StanzaError> {
+        let _ = (context, request, payload);
+        Err(StanzaError::ServiceUnavailable)
+    }
+}
+
+/// Lists the extensions; the order is the order of their passes.
+macro_rules! extensions {
+    ($($module:ident: $extension:ty,)*) => {
+        /// Every extension, for disco and the conformance table.
+        pub const XEPS: &[(&str, Xep)] = &[
+            $((stringify!($module), <$extension as Extension>::XEP),)*
+        ];
+
+        /// What the server announces, extension by extension.
+        pub const FEATURES: &[&[Ns]] = &[$(<$extension as Extension>::FEATURES,)*];
+
+        const OWNED: &[&[Ns]] = &[$(<$extension as Extension>::NAMESPACES,)*];
+
+        /// Has the owner of the payload's namespace answer a request.
+        ///
+        /// # Errors
+        /// The owner's, or `service-unavailable` for a namespace that nobody owns.
+        pub fn iq(
+            ns: Ns,
+            context: &Context<'_>,
+            request: &Request<'_>,
+            payload: &mut Vec<u8>,
+        ) -> Result<(), StanzaError> {
+            $(if const { !<$extension as Extension>::NAMESPACES.is_empty() }
+                && <$extension as Extension>::NAMESPACES.contains(&ns)
+            {
+                return <$extension as Extension>::iq(context, request, payload);
+            })*
+            Err(StanzaError::ServiceUnavailable)
+        }
+    };
+}
+
+extensions! {
+    disco: disco::Disco,
+    disco_items: disco::DiscoItems,
+    limits: limits::Limits,
+    ping: ping::Ping,
+    register: register::Register,
+    time: time::Time,
+    version: version::Version,
+}
+
+/// No namespace may stand in two lists.
+const _: () = {
+    let mut seen = [false; 256];
+    let mut list = 0;
+    while list < OWNED.len() {
+        let mut index = 0;
+        while index < OWNED[list].len() {
+            let ns = OWNED[list][index] as usize;
+            assert!(!seen[ns], "a namespace has two owners in extensions!");
+            seen[ns] = true;
+            index += 1;
+        }
+        list += 1;
+    }
+};
+
+/// The answer to a set where only get makes sense.
+fn only_get(request: &Request<'_>) -> Result<(), StanzaError> {
+    if request.is_set { Err(StanzaError::NotAllowed) } else { Ok(()) }
+}
