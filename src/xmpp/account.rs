@@ -40,8 +40,8 @@ pub struct Account {
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// The roster, sorted by contact.
     pub roster: Vec<RosterItem>,
-    /// Writes that storage has not answered; an account with some is not evicted.
-    pub writes: u32,
+    /// Writes that storage has not answered, and work under way; an account with some stays.
+    pub pins: u32,
 }
 
 impl Account {
@@ -97,7 +97,7 @@ impl Accounts {
             residence: Residence::Loading(Vec::new()),
             sessions: SmallVec::new(),
             roster: Vec::new(),
-            writes: 0,
+            pins: 0,
         };
         let key = match self.free.pop() {
             Some(index) => {

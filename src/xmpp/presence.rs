@@ -280,7 +280,7 @@ impl Shard {
             }
             match self.router.route_account(contact) {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
-                    self.present(host, hash, contact, presence);
+                    self.present(host, hash, contact, presence.halves());
                 }
                 Route::Here(hash) => here.extend(self.accounts.find(hash, contact)),
                 Route::Shard(shard) => {
@@ -311,12 +311,12 @@ impl Shard {
     }
 
     /// Appends a presence to the outputs of a contact's available resources.
-    fn present(&self, host: &mut impl Host, hash: u64, bare: &str, presence: &Presence) {
+    fn present(&self, host: &mut impl Host, hash: u64, bare: &str, halves: (&[u8], &[u8])) {
         let Some(key) = self.accounts.find(hash, bare) else { return };
         for &session in &self.accounts.at(key).sessions {
             let session = self.sessions.at(session);
             if session.available {
-                presence.write(bare, host.output(session.conn));
+                write_addressed(halves, bare, host.output(session.conn));
             }
         }
     }
@@ -324,12 +324,12 @@ impl Shard {
     /// A sibling's broadcast or probes.
     pub(crate) fn on_fanout(&mut self, host: &mut impl Host, fanout: Fanout) {
         let Fanout { bytes, split, targets, purpose, home } = fanout;
-        let whole = Presence { bytes: bytes.as_slice().into(), split };
+        let split = split as usize;
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
         match purpose {
             FanoutPurpose::Presence => {
                 for bare in text.lines() {
-                    self.present(host, home_hash(bare), bare, &whole);
+                    self.present(host, home_hash(bare), bare, bytes.split_at(split));
                 }
             }
             FanoutPurpose::Probe => {
@@ -397,11 +397,19 @@ impl Shard {
 impl Presence {
     /// Appends the stanza for one receiver.
     pub(crate) fn write(&self, to: &str, out: &mut Vec<u8>) {
-        let (head, tail) = self.bytes.split_at(self.split as usize);
-        out.extend_from_slice(head);
-        escape_attr(to, out);
-        out.extend_from_slice(tail);
+        write_addressed(self.halves(), to, out);
     }
+
+    /// What stands before and behind the value of `to`.
+    fn halves(&self) -> (&[u8], &[u8]) {
+        self.bytes.split_at(self.split as usize)
+    }
+}
+
+fn write_addressed((head, tail): (&[u8], &[u8]), to: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(head);
+    escape_attr(to, out);
+    out.extend_from_slice(tail);
 }
 
 /// Encodes a presence once around the place of its `to`.

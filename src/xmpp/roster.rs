@@ -179,7 +179,7 @@ impl Shard {
     }
 
     fn write_roster(&mut self, host: &mut impl Host, account: AccountKey, op: StoreOp) -> Ticket {
-        self.accounts.at_mut(account).writes += 1;
+        self.accounts.at_mut(account).pins += 1;
         let ticket = self.ticket(Waiting::Roster(RosterWrite { account }));
         host.store(ticket, op);
         ticket
@@ -194,7 +194,7 @@ impl Shard {
         reply: StoreReply,
     ) {
         let account = write.account;
-        self.accounts.at_mut(account).writes -= 1;
+        self.accounts.at_mut(account).pins -= 1;
         let done = matches!(reply, StoreReply::Done);
         if !done {
             let jid = self.accounts.at(account).jid.as_str();

@@ -18,6 +18,9 @@ const THROTTLE_ENTRIES_MAX: usize = 10_000;
 /// The window in which failed authentications count, in microseconds.
 pub(crate) const FAILURE_WINDOW_US: u64 = 60_000_000;
 
+/// How the local parts of anonymous accounts begin.
+pub(crate) const ANONYMOUS_PREFIX: &str = "anon-";
+
 /// An authentication that waits for storage or derivation.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -346,7 +349,7 @@ impl Shard {
     fn anonymous_account(&self, host: &mut impl Host) -> BareJid {
         loop {
             let (a, b) = (host.random(), host.random());
-            let jid = format!("anon-{a:016x}{b:016x}@{}", self.settings.domain);
+            let jid = format!("{ANONYMOUS_PREFIX}{a:016x}{b:016x}@{}", self.settings.domain);
             if self.router.home(&jid) == self.id {
                 return BareJid::parse(&jid).expect("hexadecimal digits make a valid local part");
             }

@@ -3,6 +3,7 @@
 //! Invariant: of two streams that want the same resource the newer one wins; the older gets
 //! `conflict`, and its unavailable presence goes out before anything of the newer.
 
+use super::auth::ANONYMOUS_PREFIX;
 use super::{ExpectAccount, Flow, Phase, StreamState};
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::{StanzaError, StreamError, put};
@@ -80,10 +81,12 @@ impl Shard {
         let account = self.accounts.at_mut(key);
         let residence = std::mem::replace(&mut account.residence, Residence::Resident);
         let Residence::Loading(queue) = residence else { return };
+        let is_anonymous = self.settings.anonymous
+            && account.jid.local().is_some_and(|local| local.starts_with(ANONYMOUS_PREFIX));
         let data = match reply {
             StoreReply::Account(Some(data)) => Ok(*data),
             // An anonymous account is nowhere in storage and lives as long as its stream.
-            StoreReply::Account(None) if self.settings.anonymous => Ok(AccountData::default()),
+            StoreReply::Account(None) if is_anonymous => Ok(AccountData::default()),
             StoreReply::Account(None) => Err(StanzaError::ServiceUnavailable),
             reply => {
                 tracing::error!(account = account.jid.as_str(), ?reply, "account not loaded");
@@ -94,9 +97,11 @@ impl Shard {
             Ok(data) => {
                 account.roster = data.roster;
                 account.roster.sort_by(|a, b| a.contact.cmp(&b.contact));
+                account.pins += 1;
                 for waiter in queue {
                     self.serve_waiter(host, waiter);
                 }
+                self.accounts.at_mut(key).pins -= 1;
                 self.evict_if_idle(key);
             }
             Err(error) => {
@@ -148,7 +153,10 @@ impl Shard {
             Some(resource) => resource,
             None => format!("{:016x}", host.random()).into(),
         };
+        // Ending its only other session must not evict the account that is being bound to.
+        self.accounts.at_mut(expect.account).pins += 1;
         self.replace_session(host, expect.account, &resource);
+        self.accounts.at_mut(expect.account).pins -= 1;
         let count = self.accounts.at(expect.account).sessions.len();
         if count >= self.settings.limits.resources_max {
             // RFC 6120 7.6.2.1: the client may try again on this stream when another one has gone.
@@ -188,7 +196,7 @@ impl Shard {
     pub(crate) fn evict_if_idle(&mut self, key: AccountKey) {
         let account = self.accounts.at(key);
         let resident = matches!(account.residence, Residence::Resident);
-        if resident && account.sessions.is_empty() && account.writes == 0 {
+        if resident && account.sessions.is_empty() && account.pins == 0 {
             self.accounts.remove(key);
         }
     }
