@@ -43,7 +43,11 @@ pub(crate) fn keys(fill: u8) -> Box<Credentials> {
             server_key: vec![!fill; size].into(),
         })
     };
-    Box::new(Credentials { sha1: key(20), sha256: key(32), sha512: key(64) })
+    Box::new(Credentials {
+        sha1: key(20),
+        sha256: key(32),
+        sha512: key(64),
+    })
 }
 
 /// A roster item with nothing left at its default.
@@ -70,30 +74,45 @@ pub(crate) fn one(store: &mut dyn Store, op: StoreOp) -> StoreReply {
 
 /// Creates an account with the keys of `fill`.
 pub(crate) fn create(account: &str, fill: u8) -> StoreOp {
-    StoreOp::CreateAccount { account: jid(account), credentials: keys(fill) }
+    StoreOp::CreateAccount {
+        account: jid(account),
+        credentials: keys(fill),
+    }
 }
 
 /// Reads an account's keys.
 pub(crate) fn credentials(account: &str) -> StoreOp {
-    StoreOp::Credentials { account: jid(account) }
+    StoreOp::Credentials {
+        account: jid(account),
+    }
 }
 
 /// Reads an account's data.
 pub(crate) fn account(account: &str) -> StoreOp {
-    StoreOp::Account { account: jid(account) }
+    StoreOp::Account {
+        account: jid(account),
+    }
 }
 
 /// Inserts or replaces a roster item.
 pub(crate) fn put(account: &str, item: RosterItem) -> StoreOp {
-    StoreOp::PutRosterItem { account: jid(account), item: Box::new(item) }
+    StoreOp::PutRosterItem {
+        account: jid(account),
+        item: Box::new(item),
+    }
 }
 
 fn remove(account: &str, contact: &str) -> StoreOp {
-    StoreOp::RemoveRosterItem { account: jid(account), contact: jid(contact) }
+    StoreOp::RemoveRosterItem {
+        account: jid(account),
+        contact: jid(contact),
+    }
 }
 
 fn delete(account: &str) -> StoreOp {
-    StoreOp::DeleteAccount { account: jid(account) }
+    StoreOp::DeleteAccount {
+        account: jid(account),
+    }
 }
 
 /// An account's roster by contact, which must exist.
@@ -114,36 +133,72 @@ const JULIET: &str = "juliet@capulet.example";
 fn an_account_is_created_once(store: &mut dyn Store) {
     assert_eq!(one(store, create(ROMEO, 1)), StoreReply::Done);
     assert_eq!(one(store, create(ROMEO, 2)), StoreReply::Exists);
-    assert_eq!(one(store, credentials(ROMEO)), StoreReply::Credentials(Some(keys(1))));
+    assert_eq!(
+        one(store, credentials(ROMEO)),
+        StoreReply::Credentials(Some(keys(1)))
+    );
     assert_eq!(roster(store, ROMEO), []);
 }
 
 fn keys_are_replaced_where_there_is_an_account(store: &mut dyn Store) {
-    let set = |fill| StoreOp::SetCredentials { account: jid(ROMEO), credentials: keys(fill) };
+    let set = |fill| StoreOp::SetCredentials {
+        account: jid(ROMEO),
+        credentials: keys(fill),
+    };
     assert_eq!(one(store, set(1)), StoreReply::Missing);
-    assert_eq!(one(store, credentials(ROMEO)), StoreReply::Credentials(None));
+    assert_eq!(
+        one(store, credentials(ROMEO)),
+        StoreReply::Credentials(None)
+    );
     assert_eq!(one(store, create(ROMEO, 2)), StoreReply::Done);
     assert_eq!(one(store, put(ROMEO, full_item(JULIET))), StoreReply::Done);
     assert_eq!(one(store, set(3)), StoreReply::Done);
-    assert_eq!(one(store, credentials(ROMEO)), StoreReply::Credentials(Some(keys(3))));
-    assert_eq!(roster(store, ROMEO), [full_item(JULIET)], "new keys leave the roster alone");
+    assert_eq!(
+        one(store, credentials(ROMEO)),
+        StoreReply::Credentials(Some(keys(3)))
+    );
+    assert_eq!(
+        roster(store, ROMEO),
+        [full_item(JULIET)],
+        "new keys leave the roster alone"
+    );
 }
 
 fn missing_hashes_stay_missing(store: &mut dyn Store) {
-    let partial = Box::new(Credentials { sha256: None, sha512: None, ..*keys(7) });
-    let op = StoreOp::CreateAccount { account: jid(ROMEO), credentials: partial.clone() };
+    let partial = Box::new(Credentials {
+        sha256: None,
+        sha512: None,
+        ..*keys(7)
+    });
+    let op = StoreOp::CreateAccount {
+        account: jid(ROMEO),
+        credentials: partial.clone(),
+    };
     assert_eq!(one(store, op), StoreReply::Done);
-    assert_eq!(one(store, credentials(ROMEO)), StoreReply::Credentials(Some(partial)));
+    assert_eq!(
+        one(store, credentials(ROMEO)),
+        StoreReply::Credentials(Some(partial))
+    );
 }
 
 fn nothing_is_known_of_a_missing_account(store: &mut dyn Store) {
-    assert_eq!(one(store, credentials(ROMEO)), StoreReply::Credentials(None));
+    assert_eq!(
+        one(store, credentials(ROMEO)),
+        StoreReply::Credentials(None)
+    );
     assert_eq!(one(store, account(ROMEO)), StoreReply::Account(None));
-    assert_eq!(one(store, put(ROMEO, full_item(JULIET))), StoreReply::Missing);
+    assert_eq!(
+        one(store, put(ROMEO, full_item(JULIET))),
+        StoreReply::Missing
+    );
     assert_eq!(one(store, remove(ROMEO, JULIET)), StoreReply::Done);
     assert_eq!(one(store, delete(ROMEO)), StoreReply::Missing);
     assert_eq!(one(store, create(ROMEO, 1)), StoreReply::Done);
-    assert_eq!(roster(store, ROMEO), [], "a refused item must not appear later");
+    assert_eq!(
+        roster(store, ROMEO),
+        [],
+        "a refused item must not appear later"
+    );
 }
 
 fn a_roster_item_is_replaced_as_a_whole(store: &mut dyn Store) {
@@ -152,14 +207,23 @@ fn a_roster_item_is_replaced_as_a_whole(store: &mut dyn Store) {
     assert_eq!(roster(store, ROMEO), [full_item(JULIET)]);
     let bare = RosterItem::new(jid(JULIET));
     assert_eq!(one(store, put(ROMEO, bare.clone())), StoreReply::Done);
-    assert_eq!(one(store, put(ROMEO, full_item("nurse@capulet.example"))), StoreReply::Done);
-    assert_eq!(roster(store, ROMEO), [bare, full_item("nurse@capulet.example")]);
+    assert_eq!(
+        one(store, put(ROMEO, full_item("nurse@capulet.example"))),
+        StoreReply::Done
+    );
+    assert_eq!(
+        roster(store, ROMEO),
+        [bare, full_item("nurse@capulet.example")]
+    );
 }
 
 fn removing_an_absent_item_is_no_error(store: &mut dyn Store) {
     one(store, create(ROMEO, 1));
     one(store, put(ROMEO, full_item(JULIET)));
-    assert_eq!(one(store, remove(ROMEO, "nurse@capulet.example")), StoreReply::Done);
+    assert_eq!(
+        one(store, remove(ROMEO, "nurse@capulet.example")),
+        StoreReply::Done
+    );
     assert_eq!(roster(store, ROMEO), [full_item(JULIET)]);
     assert_eq!(one(store, remove(ROMEO, JULIET)), StoreReply::Done);
     assert_eq!(one(store, remove(ROMEO, JULIET)), StoreReply::Done);
@@ -167,10 +231,19 @@ fn removing_an_absent_item_is_no_error(store: &mut dyn Store) {
 }
 
 fn rosters_of_similar_names_stay_apart(store: &mut dyn Store) {
-    let names = ["a@b", "a@b.example", "a@b.example.net", "aa@b", "capulet.example"];
+    let names = [
+        "a@b",
+        "a@b.example",
+        "a@b.example.net",
+        "aa@b",
+        "capulet.example",
+    ];
     for (fill, name) in (1..).zip(names) {
         assert_eq!(one(store, create(name, fill)), StoreReply::Done);
-        let item = RosterItem { name: name.into(), ..full_item(JULIET) };
+        let item = RosterItem {
+            name: name.into(),
+            ..full_item(JULIET)
+        };
         assert_eq!(one(store, put(name, item)), StoreReply::Done);
     }
     assert_eq!(one(store, delete("a@b.example")), StoreReply::Done);
@@ -186,9 +259,16 @@ fn deleting_takes_the_roster_along(store: &mut dyn Store) {
     one(store, put(ROMEO, full_item(JULIET)));
     assert_eq!(one(store, delete(ROMEO)), StoreReply::Done);
     assert_eq!(one(store, account(ROMEO)), StoreReply::Account(None));
-    assert_eq!(one(store, credentials(ROMEO)), StoreReply::Credentials(None));
+    assert_eq!(
+        one(store, credentials(ROMEO)),
+        StoreReply::Credentials(None)
+    );
     assert_eq!(one(store, create(ROMEO, 2)), StoreReply::Done);
-    assert_eq!(roster(store, ROMEO), [], "the next owner of the name inherits nothing");
+    assert_eq!(
+        roster(store, ROMEO),
+        [],
+        "the next owner of the name inherits nothing"
+    );
 }
 
 fn a_call_sees_its_own_writes(store: &mut dyn Store) {
@@ -227,25 +307,47 @@ fn a_call_sees_its_own_writes(store: &mut dyn Store) {
         of(vec![]),
     ];
     assert_eq!(replies, expected);
-    assert_eq!(one(store, credentials(ROMEO)), StoreReply::Credentials(Some(keys(3))));
-    assert_eq!(roster(store, JULIET), [full_item(nurse)], "the next call sees the same");
+    assert_eq!(
+        one(store, credentials(ROMEO)),
+        StoreReply::Credentials(Some(keys(3)))
+    );
+    assert_eq!(
+        roster(store, JULIET),
+        [full_item(nurse)],
+        "the next call sees the same"
+    );
 }
 
 fn replies_are_appended_in_order(store: &mut dyn Store) {
     let mut replies = vec![StoreReply::Exists];
-    let names: Vec<String> = (0..500).map(|index| format!("u{index}@montague.example")).collect();
+    let names: Vec<String> = (0..500)
+        .map(|index| format!("u{index}@montague.example"))
+        .collect();
     store.perform(&mut names.iter().map(|name| create(name, 1)), &mut replies);
     store.perform(&mut names.iter().map(|name| create(name, 2)), &mut replies);
     store.perform(&mut std::iter::empty(), &mut replies);
     assert_eq!(replies.len(), 1 + 2 * names.len());
-    assert_eq!(replies[0], StoreReply::Exists, "what was in the vector stays");
-    assert!(replies[1..=500].iter().all(|reply| *reply == StoreReply::Done));
-    assert!(replies[501..].iter().all(|reply| *reply == StoreReply::Exists));
+    assert_eq!(
+        replies[0],
+        StoreReply::Exists,
+        "what was in the vector stays"
+    );
+    assert!(
+        replies[1..=500]
+            .iter()
+            .all(|reply| *reply == StoreReply::Done)
+    );
+    assert!(
+        replies[501..]
+            .iter()
+            .all(|reply| *reply == StoreReply::Exists)
+    );
 }
 
 fn accounts_are_listed_by_jid_until_told_to_stop(store: &mut dyn Store) {
-    let mut names: Vec<BareJid> =
-        (0..100).map(|index| jid(&format!("u{}@montague.example", index * 7919 % 100))).collect();
+    let mut names: Vec<BareJid> = (0..100)
+        .map(|index| jid(&format!("u{}@montague.example", index * 7919 % 100)))
+        .collect();
     for name in &names {
         one(store, create(name.as_str(), 1));
     }

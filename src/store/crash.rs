@@ -70,7 +70,10 @@ fn failure(reply: StoreReply) -> String {
 }
 
 /// A store with the directory that it lies in.
-struct Owned(Embedded, #[expect(dead_code, reason = "removed when dropped")] Scratch);
+struct Owned(
+    Embedded,
+    #[expect(dead_code, reason = "removed when dropped")] Scratch,
+);
 
 impl Store for Owned {
     fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
@@ -99,15 +102,29 @@ fn what_was_answered_is_there_after_a_kill() {
     let mut store = open(&scratch);
     one(&mut store, create("romeo@a.example", 1));
     one(&mut store, create("mercutio@a.example", 2));
-    one(&mut store, put("romeo@a.example", full_item("juliet@b.example")));
-    one(&mut store, StoreOp::DeleteAccount { account: jid("mercutio@a.example") });
+    one(
+        &mut store,
+        put("romeo@a.example", full_item("juliet@b.example")),
+    );
+    one(
+        &mut store,
+        StoreOp::DeleteAccount {
+            account: jid("mercutio@a.example"),
+        },
+    );
 
     let copy = scratch.killed();
     let mut reopened = open(&copy);
     let found = one(&mut reopened, credentials("romeo@a.example"));
     assert_eq!(found, StoreReply::Credentials(Some(keys(1))));
-    assert_eq!(roster(&mut reopened, "romeo@a.example"), [full_item("juliet@b.example")]);
-    assert_eq!(one(&mut reopened, account("mercutio@a.example")), StoreReply::Account(None));
+    assert_eq!(
+        roster(&mut reopened, "romeo@a.example"),
+        [full_item("juliet@b.example")]
+    );
+    assert_eq!(
+        one(&mut reopened, account("mercutio@a.example")),
+        StoreReply::Account(None)
+    );
 
     // And again, now that the journal was replayed once.
     one(&mut reopened, create("mercutio@a.example", 3));
@@ -122,34 +139,58 @@ fn a_call_cut_in_the_middle_of_its_commit_is_wholly_gone() {
     let scratch = Scratch::new();
     let mut store = open(&scratch);
     one(&mut store, create("romeo@a.example", 1));
-    let ops = [create("tybalt@a.example", 2), put("romeo@a.example", full_item("t@a.example"))];
+    let ops = [
+        create("tybalt@a.example", 2),
+        put("romeo@a.example", full_item("t@a.example")),
+    ];
     store.perform(&mut ops.into_iter(), &mut Vec::new());
 
     let whole = written_size(&scratch);
     for missing in [1, 9, 60, 200] {
         let copy = scratch.killed();
-        let journal = std::fs::OpenOptions::new().write(true).open(journal_of(&copy)).unwrap();
+        let journal = std::fs::OpenOptions::new()
+            .write(true)
+            .open(journal_of(&copy))
+            .unwrap();
         journal.set_len(whole - missing).unwrap();
         drop(journal);
         let mut reopened = open(&copy);
         let found = one(&mut reopened, credentials("romeo@a.example"));
-        assert_eq!(found, StoreReply::Credentials(Some(keys(1))), "{missing} bytes cut");
-        assert_eq!(roster(&mut reopened, "romeo@a.example"), [], "{missing} bytes cut");
+        assert_eq!(
+            found,
+            StoreReply::Credentials(Some(keys(1))),
+            "{missing} bytes cut"
+        );
+        assert_eq!(
+            roster(&mut reopened, "romeo@a.example"),
+            [],
+            "{missing} bytes cut"
+        );
         let found = one(&mut reopened, account("tybalt@a.example"));
         assert_eq!(found, StoreReply::Account(None), "{missing} bytes cut");
 
         // The store is as good as before: it takes writes and keeps them.
-        assert_eq!(one(&mut reopened, create("paris@a.example", 4)), StoreReply::Done);
+        assert_eq!(
+            one(&mut reopened, create("paris@a.example", 4)),
+            StoreReply::Done
+        );
         let mut again = open(&copy.killed());
         let found = one(&mut again, credentials("paris@a.example"));
-        assert_eq!(found, StoreReply::Credentials(Some(keys(4))), "{missing} bytes cut");
+        assert_eq!(
+            found,
+            StoreReply::Credentials(Some(keys(4))),
+            "{missing} bytes cut"
+        );
     }
 }
 
 fn journal_of(scratch: &Scratch) -> PathBuf {
     let journals = std::fs::read_dir(scratch.0.join(crate::embedded::DIRECTORY)).unwrap();
     let journals = journals.map(|entry| entry.unwrap().path());
-    journals.filter(|path| path.extension().is_some_and(|end| end == "jnl")).max().unwrap()
+    journals
+        .filter(|path| path.extension().is_some_and(|end| end == "jnl"))
+        .max()
+        .unwrap()
 }
 
 /// The journal's size without the zeros that the engine allocates ahead.
@@ -165,11 +206,16 @@ const ACKED_BEFORE_KILL: usize = 200;
 #[test]
 #[ignore = "not a test by itself: the process that the next test kills"]
 fn child_that_writes_until_it_is_killed() {
-    let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
+    let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else {
+        return;
+    };
     let mut store = Embedded::open(Path::new(&directory)).unwrap();
     for number in 0.. {
         let name = format!("u{number}@a.example");
-        let ops = [create(&name, 1), put(&name, RosterItem::new(jid("juliet@b.example")))];
+        let ops = [
+            create(&name, 1),
+            put(&name, RosterItem::new(jid("juliet@b.example"))),
+        ];
         let mut replies = Vec::new();
         store.perform(&mut ops.into_iter(), &mut replies);
         assert_eq!(replies, [StoreReply::Done, StoreReply::Done]);
@@ -182,7 +228,12 @@ fn child_that_writes_until_it_is_killed() {
 fn no_answered_write_is_lost_to_sigkill() {
     let scratch = Scratch::new();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "crash::child_that_writes_until_it_is_killed", "--nocapture"])
+        .args([
+            "--ignored",
+            "--exact",
+            "crash::child_that_writes_until_it_is_killed",
+            "--nocapture",
+        ])
         .env(CHILD_DIRECTORY, &scratch.0)
         .stdout(Stdio::piped())
         .spawn()
@@ -195,7 +246,10 @@ fn no_answered_write_is_lost_to_sigkill() {
         acked += usize::from(line.contains("acked "));
     }
     child.kill().unwrap();
-    let more = lines.map_while(Result::ok).filter(|line| line.contains("acked ")).count();
+    let more = lines
+        .map_while(Result::ok)
+        .filter(|line| line.contains("acked "))
+        .count();
     child.wait().unwrap();
 
     let mut store = open(&scratch);
@@ -204,10 +258,17 @@ fn no_answered_write_is_lost_to_sigkill() {
         assert_eq!(items.len(), 1, "u{number} was answered with its contact");
     }
     let count = crate::list(&mut store).unwrap().len();
-    assert!((acked + more..=acked + more + 1).contains(&count), "{count} accounts after {acked}");
+    assert!(
+        (acked + more..=acked + more + 1).contains(&count),
+        "{count} accounts after {acked}"
+    );
     // A write that was cut off is wholly there or wholly absent.
     for name in crate::list(&mut store).unwrap() {
-        assert_eq!(roster(&mut store, name.as_str()).len(), 1, "{name:?} is half written");
+        assert_eq!(
+            roster(&mut store, name.as_str()).len(),
+            1,
+            "{name:?} is half written"
+        );
     }
 }
 
@@ -220,7 +281,13 @@ fn a_garbage_record_fails_its_own_account_only() {
         one(&mut store, put(name, full_item("nurse@a.example")));
     }
     let (romeo, nurse) = (jid("romeo@a.example"), jid("nurse@a.example"));
-    for garbage in [&b""[..], b"\x01", b"\x01garbage", b"\x63future record", &[0xff; 300]] {
+    for garbage in [
+        &b""[..],
+        b"\x01",
+        b"\x01garbage",
+        b"\x63future record",
+        &[0xff; 300],
+    ] {
         store.put_raw_item(&romeo, &nurse, garbage);
         failure(one(&mut store, account("romeo@a.example")));
         store.put_raw_account(&romeo, garbage);
@@ -231,13 +298,19 @@ fn a_garbage_record_fails_its_own_account_only() {
     assert_eq!(found, StoreReply::Credentials(Some(keys(1))));
 
     // An operator can repair both: new keys, and the item put anew; or delete the account.
-    let set = StoreOp::SetCredentials { account: romeo.clone(), credentials: keys(5) };
+    let set = StoreOp::SetCredentials {
+        account: romeo.clone(),
+        credentials: keys(5),
+    };
     assert_eq!(one(&mut store, set), StoreReply::Done);
     let found = one(&mut store, credentials("romeo@a.example"));
     assert_eq!(found, StoreReply::Credentials(Some(keys(5))));
     let deleted = one(&mut store, StoreOp::DeleteAccount { account: romeo });
     assert_eq!(deleted, StoreReply::Done);
-    assert_eq!(one(&mut store, account("romeo@a.example")), StoreReply::Account(None));
+    assert_eq!(
+        one(&mut store, account("romeo@a.example")),
+        StoreReply::Account(None)
+    );
 }
 
 #[test]
@@ -246,10 +319,17 @@ fn a_failed_operation_leaves_the_others_of_its_call_alone() {
     let mut store = open(&scratch);
     one(&mut store, create("romeo@a.example", 1));
     store.put_raw_account(&jid("romeo@a.example"), b"\x01torn");
-    let ops = [create("a@a.example", 1), credentials("romeo@a.example"), create("b@a.example", 2)];
+    let ops = [
+        create("a@a.example", 1),
+        credentials("romeo@a.example"),
+        create("b@a.example", 2),
+    ];
     let mut replies = Vec::new();
     store.perform(&mut ops.into_iter(), &mut replies);
-    assert_eq!([&replies[0], &replies[2]], [&StoreReply::Done, &StoreReply::Done]);
+    assert_eq!(
+        [&replies[0], &replies[2]],
+        [&StoreReply::Done, &StoreReply::Done]
+    );
     failure(replies.remove(1));
     let found = one(&mut store, credentials("b@a.example"));
     assert_eq!(found, StoreReply::Credentials(Some(keys(2))));
@@ -262,7 +342,10 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("schema 2") && text.contains("knows 1"), "{text}");
+    assert!(
+        text.contains("schema 2") && text.contains("knows 1"),
+        "{text}"
+    );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
 }
 
@@ -290,11 +373,21 @@ fn bulk_loading_creates_what_is_new_and_survives_a_kill() {
     one(&mut store, create("u3@a.example", 9));
     let account = |number: u32| {
         let contact = RosterItem::new(jid(&format!("u{}@a.example", number ^ 1)));
-        (jid(&format!("u{number}@a.example")), *keys(1), vec![contact])
+        (
+            jid(&format!("u{number}@a.example")),
+            *keys(1),
+            vec![contact],
+        )
     };
     // The last one comes twice.
-    let accounts = (0..20_000).map(account).chain(std::iter::once(account(19_999)));
-    let loaded = store.bulk_load(accounts).unwrap();
+    let accounts = (0..20_000)
+        .map(account)
+        .chain(std::iter::once(account(19_999)));
+    let mut existed = Vec::new();
+    let loaded = store
+        .bulk_load(accounts, |account| existed.push(account.clone()))
+        .unwrap();
+    assert_eq!(existed, [jid("u3@a.example"), jid("u19999@a.example")]);
     assert_eq!((loaded.created, loaded.existed), (19_999, 2));
 
     let mut reopened = open(&scratch.killed());

@@ -2,7 +2,7 @@
 //! page: the fastest library at 64 or more writes per commit, atomic across keyspaces).
 //!
 //! Invariant: one [`Store::perform`] call is one batch and one `fdatasync`, and no write of it is
-//! answered before that. What a call has staged but not committed is seen by its own later reads only.
+//! answered before that. What a call has staged but not committed only its own later reads see.
 
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::os::unix::fs::DirBuilderExt;
@@ -117,7 +117,9 @@ impl Embedded {
     pub fn open(data: &Path) -> Result<Embedded, OpenError> {
         let path = data.join(DIRECTORY);
         let refused = |what: String| {
-            OpenError::Engine(format!("Cannot open the store in {}: {what}.", path.display()).into())
+            OpenError::Engine(
+                format!("Cannot open the store in {}: {what}.", path.display()).into(),
+            )
         };
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -152,17 +154,22 @@ impl Embedded {
         };
         let (accounts, roster) = (keyspace("accounts")?, keyspace("roster")?);
         tracing::debug!(path = %path.display(), schema = SCHEMA, "store open");
-        Ok(Embedded { database, accounts, roster })
+        Ok(Embedded {
+            database,
+            accounts,
+            roster,
+        })
     }
 
     /// Creates many accounts without a commit for each, then makes all of them durable at once.
-    /// An account that exists already is left as it is, its roster too.
+    /// An account that exists already is left as it is, its roster too, and given to `existed`.
     ///
     /// # Errors
     /// What the engine says, in words; the accounts before the failing one may have been created.
     pub fn bulk_load(
         &mut self,
         accounts: impl Iterator<Item = (BareJid, Credentials, Vec<RosterItem>)>,
+        mut existed: impl FnMut(&BareJid),
     ) -> Result<BulkLoaded, Box<str>> {
         let mut loaded = BulkLoaded::default();
         let mut batch = self.database.batch().durability(None);
@@ -171,6 +178,7 @@ impl Embedded {
             let key = schema::account_key(&account);
             if batched.contains(&key) || self.accounts.contains_key(&key).map_err(engine)? {
                 loaded.existed += 1;
+                existed(&account);
                 continue;
             }
             for item in roster {
@@ -189,7 +197,9 @@ impl Embedded {
             }
         }
         batch.commit().map_err(engine)?;
-        self.database.persist(PersistMode::SyncData).map_err(engine)?;
+        self.database
+            .persist(PersistMode::SyncData)
+            .map_err(engine)?;
         Ok(loaded)
     }
 
@@ -203,7 +213,10 @@ impl Embedded {
                 let credentials = schema::decode_credentials(&record).map_err(damaged)?;
                 Ok(StoreReply::Credentials(Some(Box::new(credentials))))
             }
-            StoreOp::CreateAccount { account, credentials } => {
+            StoreOp::CreateAccount {
+                account,
+                credentials,
+            } => {
                 let key = schema::account_key(&account);
                 if exists(&self.accounts, &staged.accounts, &key)? {
                     return Ok(StoreReply::Exists);
@@ -212,7 +225,10 @@ impl Embedded {
                 staged.accounts.insert(key, Some(record));
                 Ok(StoreReply::Done)
             }
-            StoreOp::SetCredentials { account, credentials } => {
+            StoreOp::SetCredentials {
+                account,
+                credentials,
+            } => {
                 let key = schema::account_key(&account);
                 if !exists(&self.accounts, &staged.accounts, &key)? {
                     return Ok(StoreReply::Missing);
@@ -263,11 +279,18 @@ impl Embedded {
         }
         // Keys only: what cannot be read must still be deletable.
         let mut owned = Vec::new();
-        each_record(&self.roster, &staged.roster, &schema::roster_prefix(account), |key, _| {
-            owned.push(key.to_vec());
-            Ok(())
-        })?;
-        staged.roster.extend(owned.into_iter().map(|key| (key, None)));
+        each_record(
+            &self.roster,
+            &staged.roster,
+            &schema::roster_prefix(account),
+            |key, _| {
+                owned.push(key.to_vec());
+                Ok(())
+            },
+        )?;
+        staged
+            .roster
+            .extend(owned.into_iter().map(|key| (key, None)));
         staged.accounts.insert(key, None);
         Ok(StoreReply::Done)
     }
@@ -276,8 +299,14 @@ impl Embedded {
         if staged.is_empty() {
             return Ok(());
         }
-        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
-        let keyspaces = [(&self.accounts, staged.accounts), (&self.roster, staged.roster)];
+        let mut batch = self
+            .database
+            .batch()
+            .durability(Some(PersistMode::SyncData));
+        let keyspaces = [
+            (&self.accounts, staged.accounts),
+            (&self.roster, staged.roster),
+        ];
         for (keyspace, writes) in keyspaces {
             for (key, value) in writes {
                 match value {
@@ -294,8 +323,7 @@ impl Embedded {
     fn page_after(&self, after: Option<&BareJid>) -> Result<Vec<BareJid>, Trouble> {
         let mut first: BinaryHeap<BareJid> = BinaryHeap::new();
         for entry in self.accounts.iter() {
-            let account =
-                schema::account_of_key(&entry.key().map_err(engine)?).map_err(damaged)?;
+            let account = schema::account_of_key(&entry.key().map_err(engine)?).map_err(damaged)?;
             if after.is_some_and(|after| account <= *after) {
                 continue;
             }
@@ -316,7 +344,9 @@ impl Store for Embedded {
         let mut staged = Staged::default();
         let mut uncertain_from = None;
         for op in ops {
-            let reply = self.apply(&mut staged, op).unwrap_or_else(StoreReply::Failed);
+            let reply = self
+                .apply(&mut staged, op)
+                .unwrap_or_else(StoreReply::Failed);
             if uncertain_from.is_none() && !staged.is_empty() {
                 uncertain_from = Some(replies.len());
             }
@@ -347,7 +377,9 @@ fn check_schema(database: &Database, path: &Path) -> Result<(), OpenError> {
         OpenError::Engine(format!("Cannot open the store in {}: {error:?}.", path.display()).into())
     };
     let is_fresh = !database.keyspace_exists("accounts");
-    let about = database.keyspace("about", KeyspaceCreateOptions::default).map_err(refused)?;
+    let about = database
+        .keyspace("about", KeyspaceCreateOptions::default)
+        .map_err(refused)?;
     match about.get(SCHEMA_KEY).map_err(refused)? {
         Some(found) => {
             let found = <[u8; 4]>::try_from(&found[..]).map_or(0, u32::from_be_bytes);
@@ -362,12 +394,18 @@ fn check_schema(database: &Database, path: &Path) -> Result<(), OpenError> {
                     .into(),
                 )),
                 _ => Err(OpenError::Engine(
-                    format!("The store in {} has a damaged schema number.", path.display()).into(),
+                    format!(
+                        "The store in {} has a damaged schema number.",
+                        path.display()
+                    )
+                    .into(),
                 )),
             }
         }
         None if is_fresh => {
-            about.insert(SCHEMA_KEY, SCHEMA.to_be_bytes()).map_err(refused)?;
+            about
+                .insert(SCHEMA_KEY, SCHEMA.to_be_bytes())
+                .map_err(refused)?;
             database.persist(PersistMode::SyncAll).map_err(refused)
         }
         None => Err(OpenError::Engine(
@@ -377,11 +415,7 @@ fn check_schema(database: &Database, path: &Path) -> Result<(), OpenError> {
 }
 
 /// A record as this call sees it: what it staged itself, else what is committed.
-fn read(
-    keyspace: &Keyspace,
-    staged: &Writes,
-    key: &[u8],
-) -> Result<Option<fjall::Slice>, Trouble> {
+fn read(keyspace: &Keyspace, staged: &Writes, key: &[u8]) -> Result<Option<fjall::Slice>, Trouble> {
     match staged.get(key) {
         Some(value) => Ok(value.as_deref().map(fjall::Slice::from)),
         None => keyspace.get(key).map_err(engine),
@@ -408,7 +442,9 @@ fn each_record(
             each(&key, &value)?;
         }
     }
-    let below = staged.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+    let below = staged
+        .range(prefix.to_vec()..)
+        .take_while(|(key, _)| key.starts_with(prefix));
     for (key, value) in below {
         if let Some(value) = value {
             each(key, value)?;
@@ -421,17 +457,24 @@ fn each_record(
 impl Embedded {
     /// Replaces an account's record by `record`.
     pub(crate) fn put_raw_account(&self, account: &BareJid, record: &[u8]) {
-        self.accounts.insert(schema::account_key(account), record).unwrap();
+        self.accounts
+            .insert(schema::account_key(account), record)
+            .unwrap();
     }
 
     /// Replaces a roster item's record by `record`.
     pub(crate) fn put_raw_item(&self, account: &BareJid, contact: &BareJid, record: &[u8]) {
-        self.roster.insert(schema::roster_key(account, contact), record).unwrap();
+        self.roster
+            .insert(schema::roster_key(account, contact), record)
+            .unwrap();
     }
 
     /// Writes another schema number.
     pub(crate) fn put_raw_schema(&self, number: &[u8]) {
-        let about = self.database.keyspace("about", KeyspaceCreateOptions::default).unwrap();
+        let about = self
+            .database
+            .keyspace("about", KeyspaceCreateOptions::default)
+            .unwrap();
         about.insert(SCHEMA_KEY, number).unwrap();
         self.database.persist(PersistMode::SyncAll).unwrap();
     }

@@ -30,17 +30,24 @@ impl Memory {
                 let found = self.accounts.get(&account);
                 StoreReply::Credentials(found.map(|found| Box::new(found.credentials.clone())))
             }
-            StoreOp::CreateAccount { account, credentials } => {
+            StoreOp::CreateAccount {
+                account,
+                credentials,
+            } => {
                 if self.accounts.contains_key(&account) {
                     return StoreReply::Exists;
                 }
-                let fresh = Account { credentials: *credentials, roster: BTreeMap::new() };
+                let fresh = Account {
+                    credentials: *credentials,
+                    roster: BTreeMap::new(),
+                };
                 self.accounts.insert(account, fresh);
                 StoreReply::Done
             }
-            StoreOp::SetCredentials { account, credentials } => {
-                self.change(&account, |found| found.credentials = *credentials)
-            }
+            StoreOp::SetCredentials {
+                account,
+                credentials,
+            } => self.change(&account, |found| found.credentials = *credentials),
             StoreOp::DeleteAccount { account } => match self.accounts.remove(&account) {
                 Some(_) => StoreReply::Done,
                 None => StoreReply::Missing,
@@ -48,7 +55,9 @@ impl Memory {
             StoreOp::Account { account } => {
                 let found = self.accounts.get(&account);
                 StoreReply::Account(found.map(|found| {
-                    Box::new(AccountData { roster: found.roster.values().cloned().collect() })
+                    Box::new(AccountData {
+                        roster: found.roster.values().cloned().collect(),
+                    })
                 }))
             }
             StoreOp::PutRosterItem { account, item } => self.change(&account, |found| {

@@ -63,15 +63,35 @@ struct RosterItemV1 {
 
 impl From<ScramKey> for ScramKeyV1 {
     fn from(key: ScramKey) -> ScramKeyV1 {
-        let ScramKey { salt, iterations, stored_key, server_key } = key;
-        ScramKeyV1 { salt, iterations, stored_key, server_key }
+        let ScramKey {
+            salt,
+            iterations,
+            stored_key,
+            server_key,
+        } = key;
+        ScramKeyV1 {
+            salt,
+            iterations,
+            stored_key,
+            server_key,
+        }
     }
 }
 
 impl From<ScramKeyV1> for ScramKey {
     fn from(key: ScramKeyV1) -> ScramKey {
-        let ScramKeyV1 { salt, iterations, stored_key, server_key } = key;
-        ScramKey { salt, iterations, stored_key, server_key }
+        let ScramKeyV1 {
+            salt,
+            iterations,
+            stored_key,
+            server_key,
+        } = key;
+        ScramKey {
+            salt,
+            iterations,
+            stored_key,
+            server_key,
+        }
     }
 }
 
@@ -117,7 +137,11 @@ fn jid_of(bytes: &[u8]) -> Result<BareJid, Unreadable> {
 /// # Errors
 /// The archive could not be written, which means that memory ran out.
 pub fn encode_credentials(credentials: Credentials) -> Result<Vec<u8>, Unreadable> {
-    let Credentials { sha1, sha256, sha512 } = credentials;
+    let Credentials {
+        sha1,
+        sha256,
+        sha512,
+    } = credentials;
     let record = CredentialsV1 {
         sha1: sha1.map(ScramKeyV1::from),
         sha256: sha256.map(ScramKeyV1::from),
@@ -178,10 +202,17 @@ pub fn decode_roster_item(
         1 => Subscription::To,
         2 => Subscription::From,
         3 => Subscription::Both,
-        other => return Err(unreadable(format!("a roster item has the subscription {other}"))),
+        other => {
+            return Err(unreadable(format!(
+                "a roster item has the subscription {other}"
+            )));
+        }
     };
     if read.flags & !(LISTED | ASK | APPROVED) != 0 {
-        return Err(unreadable(format!("a roster item has the flags {:#x}", read.flags)));
+        return Err(unreadable(format!(
+            "a roster item has the flags {:#x}",
+            read.flags
+        )));
     }
     Ok(RosterItem {
         contact,
@@ -198,9 +229,9 @@ pub fn decode_roster_item(
 fn archive_of<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Unreadable> {
     match record.split_first() {
         Some((&RECORD_V1, archive)) => Ok(archive),
-        Some((version, _)) => {
-            Err(unreadable(format!("{what} have the unknown record version {version}")))
-        }
+        Some((version, _)) => Err(unreadable(format!(
+            "{what} have the unknown record version {version}"
+        ))),
         None => Err(unreadable(format!("{what} are an empty record"))),
     }
 }
@@ -223,7 +254,11 @@ mod tests {
     }
 
     fn some_credentials() -> Credentials {
-        Credentials { sha1: Some(key(1, 20)), sha256: None, sha512: Some(key(3, 64)) }
+        Credentials {
+            sha1: Some(key(1, 20)),
+            sha256: None,
+            sha512: Some(key(3, 64)),
+        }
     }
 
     fn some_item() -> RosterItem {
@@ -244,10 +279,16 @@ mod tests {
         assert_eq!(decode_credentials(&record), Ok(some_credentials()));
 
         let romeo = jid("romeo@montague.example");
-        let (key, prefix) = (roster_key(&romeo, &some_item().contact), roster_prefix(&romeo));
+        let (key, prefix) = (
+            roster_key(&romeo, &some_item().contact),
+            roster_prefix(&romeo),
+        );
         let record = encode_roster_item(some_item()).unwrap();
         assert!(key.starts_with(&prefix));
-        assert_eq!(decode_roster_item(&key, prefix.len(), &record), Ok(some_item()));
+        assert_eq!(
+            decode_roster_item(&key, prefix.len(), &record),
+            Ok(some_item())
+        );
     }
 
     #[test]
@@ -273,11 +314,17 @@ mod tests {
     #[test]
     fn every_torn_or_flipped_record_is_an_answer_and_no_panic() {
         let romeo = jid("romeo@montague.example");
-        let (key, prefix) = (roster_key(&romeo, &some_item().contact), roster_prefix(&romeo));
+        let (key, prefix) = (
+            roster_key(&romeo, &some_item().contact),
+            roster_prefix(&romeo),
+        );
         let credentials = encode_credentials(some_credentials()).unwrap();
         let item = encode_roster_item(some_item()).unwrap();
         for size in 0..credentials.len() {
-            assert!(decode_credentials(&credentials[..size]).is_err(), "{size} bytes were read");
+            assert!(
+                decode_credentials(&credentials[..size]).is_err(),
+                "{size} bytes were read"
+            );
         }
         for size in 0..item.len() {
             let _any_answer = decode_roster_item(&key, prefix.len(), &item[..size]);
@@ -287,7 +334,10 @@ mod tests {
             flipped[index] ^= 1 << bit;
             let _any_answer = decode_roster_item(&key, prefix.len(), &flipped);
         }
-        assert!(decode_credentials(&[2, 0, 0]).is_err(), "an unknown version was read");
+        assert!(
+            decode_credentials(&[2, 0, 0]).is_err(),
+            "an unknown version was read"
+        );
         assert!(decode_roster_item(&key, prefix.len(), &[]).is_err());
     }
 }

@@ -1,0 +1,239 @@
+//! The accounts of a server, through its admin socket where it runs and in its store where not.
+
+use std::path::Path;
+use std::time::Duration;
+
+use runtime::admin::Client;
+use runtime::config::Config;
+use stanza::jid::{BareJid, check_new_local};
+use store::{Embedded, OpenError};
+use xmpp::port::{Credentials, RosterItem, Store, StoreOp, StoreReply};
+
+use super::Failure;
+
+/// A server that is starting holds the store before its socket answers.
+const STARTING_WAITS: u32 = 10;
+const STARTING_WAIT: Duration = Duration::from_millis(100);
+
+/// Accounts that are sent to a running server as one commit.
+const SERVER_BATCH: usize = 2048;
+
+/// The accounts of the server that a configuration describes.
+pub(crate) struct Accounts {
+    domain: String,
+    reach: Reach,
+}
+
+enum Reach {
+    Server(Client),
+    Store(Box<Embedded>),
+}
+
+/// One account to be made, with its contacts.
+pub(crate) type NewAccount = (BareJid, Credentials, Vec<RosterItem>);
+
+impl Accounts {
+    /// Reaches the accounts of the server with the configuration in `config`.
+    pub(crate) fn open(config: &Path) -> Result<Accounts, Failure> {
+        let config = Config::load(config).map_err(|error| Failure::new(error.to_string()))?;
+        let reach = reach(&config.data)?;
+        Ok(Accounts {
+            domain: config.domain.to_string(),
+            reach,
+        })
+    }
+
+    /// The domain served.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// The account that an operator names: a bare JID of this domain, or its local part.
+    pub(crate) fn name(&self, text: &str) -> Result<BareJid, Failure> {
+        name(text, &self.domain).map_err(Failure)
+    }
+
+    /// Performs one operation.
+    pub(crate) fn one(&mut self, op: StoreOp) -> Result<StoreReply, Failure> {
+        let mut replies = match &mut self.reach {
+            Reach::Server(client) => client
+                .perform(&[op])
+                .map_err(|error| Failure::new(error.to_string()))?,
+            Reach::Store(store) => {
+                let mut replies = Vec::new();
+                store.perform(&mut std::iter::once(op), &mut replies);
+                replies
+            }
+        };
+        match replies.pop() {
+            Some(StoreReply::Failed(text)) => Err(failed(&text)),
+            Some(reply) => Ok(reply),
+            None => Err(failed("it gave no answer")),
+        }
+    }
+
+    /// Calls `each` with every account, in order, until it answers `false`.
+    pub(crate) fn list(self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), Failure> {
+        match self.reach {
+            Reach::Server(client) => client
+                .list(each)
+                .map_err(|error| Failure::new(error.to_string())),
+            Reach::Store(mut store) => store
+                .accounts(&mut |account| each(account.as_str()))
+                .map_err(|text| failed(&text)),
+        }
+    }
+
+    /// Creates accounts in large commits and calls `existed` with each that was there before; of
+    /// that nothing is changed. Gives the number of those that are new.
+    pub(crate) fn create(
+        &mut self,
+        accounts: &mut dyn Iterator<Item = NewAccount>,
+        existed: &mut dyn FnMut(&BareJid),
+    ) -> Result<u64, Failure> {
+        match &mut self.reach {
+            Reach::Store(store) => {
+                let loaded = store
+                    .bulk_load(accounts, existed)
+                    .map_err(|text| failed(&text))?;
+                Ok(loaded.created)
+            }
+            Reach::Server(client) => create_through(client, accounts, existed),
+        }
+    }
+}
+
+/// The account that an operator names; the error is a sentence without a place.
+pub(crate) fn name(text: &str, domain: &str) -> Result<BareJid, String> {
+    let whole = match text.contains('@') {
+        true => text.to_owned(),
+        false => format!("{text}@{domain}"),
+    };
+    let jid = BareJid::parse(&whole)
+        .map_err(|error| format!("{text:?} is no account name: {error}; write name@{domain}."))?;
+    if jid.domain() != domain || jid.local().is_none() {
+        return Err(format!(
+            "{text:?} is not of {domain}, the domain of the configuration."
+        ));
+    }
+    Ok(jid)
+}
+
+/// The same for an account to be created, whose name must be safe.
+pub(crate) fn new_name(text: &str, domain: &str) -> Result<BareJid, String> {
+    let jid = name(text, domain)?;
+    // What the operator wrote, not what preparation made of it: that is where look-alikes show.
+    let local = text.split('@').next().unwrap_or_default();
+    check_new_local(local).map_err(|error| {
+        format!("{text:?} is no safe name for a new account: {error}; choose another.")
+    })?;
+    Ok(jid)
+}
+
+fn reach(data: &Path) -> Result<Reach, Failure> {
+    let mut waits = 0;
+    loop {
+        match Client::connect(data) {
+            Ok(Some(client)) => return Ok(Reach::Server(client)),
+            Ok(None) => {}
+            Err(error) => return Err(Failure::new(error.to_string())),
+        }
+        match Embedded::open(data) {
+            Ok(store) => return Ok(Reach::Store(Box::new(store))),
+            Err(OpenError::Locked(_)) if waits < STARTING_WAITS => {
+                waits += 1;
+                std::thread::sleep(STARTING_WAIT);
+            }
+            Err(OpenError::Locked(_)) => {
+                return Err(Failure::new(format!(
+                    "Another process uses the store in {} and answers on no admin socket there; \
+                     wait until it is up or has stopped.",
+                    data.display()
+                )));
+            }
+            Err(error) => return Err(Failure::new(error.to_string())),
+        }
+    }
+}
+
+fn failed(text: &str) -> Failure {
+    Failure(format!("The store failed: {text}."))
+}
+
+fn create_through(
+    client: &mut Client,
+    mut accounts: &mut dyn Iterator<Item = NewAccount>,
+    existed: &mut dyn FnMut(&BareJid),
+) -> Result<u64, Failure> {
+    let mut created = 0;
+    loop {
+        let mut ops = Vec::with_capacity(SERVER_BATCH);
+        let mut rosters = Vec::with_capacity(SERVER_BATCH);
+        for (account, credentials, roster) in (&mut accounts).take(SERVER_BATCH) {
+            rosters.push((account.clone(), roster));
+            ops.push(StoreOp::CreateAccount {
+                account,
+                credentials: Box::new(credentials),
+            });
+        }
+        if ops.is_empty() {
+            return Ok(created);
+        }
+        let mut items = Vec::new();
+        for (reply, (account, roster)) in ask(client, &ops)?.into_iter().zip(rosters) {
+            match reply {
+                StoreReply::Done => {
+                    created += 1;
+                    items.extend(roster.into_iter().map(|item| StoreOp::PutRosterItem {
+                        account: account.clone(),
+                        item: Box::new(item),
+                    }));
+                }
+                _ => existed(&account),
+            }
+        }
+        ask(client, &items)?;
+    }
+}
+
+fn ask(client: &mut Client, ops: &[StoreOp]) -> Result<Vec<StoreReply>, Failure> {
+    let replies = client
+        .perform(ops)
+        .map_err(|error| Failure::new(error.to_string()))?;
+    match replies.iter().find_map(|reply| match reply {
+        StoreReply::Failed(text) => Some(text),
+        _ => None,
+    }) {
+        Some(text) => Err(failed(text)),
+        None => Ok(replies),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_named_by_its_local_part_or_its_whole_jid() {
+        let romeo = BareJid::parse("romeo@a.example").unwrap();
+        assert_eq!(name("romeo", "a.example"), Ok(romeo.clone()));
+        assert_eq!(name("Romeo@A.example", "a.example"), Ok(romeo));
+        for wrong in [
+            "",
+            "romeo@b.example",
+            "@a.example",
+            "romeo@a.example/orchard",
+            "a b",
+        ] {
+            assert!(name(wrong, "a.example").is_err(), "{wrong:?} was taken");
+        }
+    }
+
+    #[test]
+    fn a_new_name_must_be_the_same_to_old_and_new_servers() {
+        assert!(new_name("romeo", "a.example").is_ok());
+        assert!(name("straße", "a.example").is_ok());
+        let refusal = new_name("straße", "a.example").unwrap_err();
+        assert!(refusal.contains("choose another"), "{refusal}");
+    }
+}

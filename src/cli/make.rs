@@ -1,0 +1,177 @@
+//! `vorpal user make`: a million accounts for load tests, with one salt among them.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use stanza::jid::{BareJid, check_new_local};
+use xmpp::port::{RosterItem, Subscription};
+
+use super::accounts::Accounts;
+use super::{Failure, derive};
+
+const PLACE: &str = "%d";
+
+/// Accounts of one call.
+const COUNT_MAX: u64 = 100_000_000;
+
+/// Accounts of one clique: each of them has all others in its roster.
+const CLIQUE_MAX: u64 = 1000;
+
+/// What to make.
+pub(crate) struct Plan {
+    /// The local parts, with one [`PLACE`] for the number.
+    pub(crate) pattern: String,
+    /// How many, numbered from 0.
+    pub(crate) count: u64,
+    /// Of all of them.
+    pub(crate) password: String,
+    /// How many in order are contacts of each other.
+    pub(crate) clique: u64,
+}
+
+impl Plan {
+    fn check(&self) -> Result<(), Failure> {
+        if self.pattern.matches(PLACE).count() != 1 {
+            return Err(Failure(format!(
+                "The pattern {:?} needs one {PLACE} for the number, as in 'u{PLACE}'.",
+                self.pattern
+            )));
+        }
+        if !(1..=COUNT_MAX).contains(&self.count) {
+            return Err(Failure(format!(
+                "--count is a number from 1 to {COUNT_MAX}."
+            )));
+        }
+        if !(1..=CLIQUE_MAX).contains(&self.clique) {
+            return Err(Failure(format!(
+                "--clique is a number from 1 to {CLIQUE_MAX}."
+            )));
+        }
+        check_new_local(&self.pattern.replace(PLACE, "0")).map_err(|error| {
+            Failure(format!(
+                "The pattern {:?} gives no safe names: {error}.",
+                self.pattern
+            ))
+        })
+    }
+
+    fn account(&self, number: u64, domain: &str) -> Result<BareJid, Failure> {
+        let text = format!(
+            "{}@{domain}",
+            self.pattern.replace(PLACE, &number.to_string())
+        );
+        BareJid::parse(&text).map_err(|error| Failure(format!("{text:?} is no JID: {error}.")))
+    }
+
+    /// The contacts of account `number`: the others of its clique, each subscribed to each.
+    fn contacts(&self, number: u64, domain: &str) -> Result<Vec<RosterItem>, Failure> {
+        let first = number - number % self.clique;
+        let clique = first..(first + self.clique).min(self.count);
+        let others = clique.filter(|other| *other != number);
+        others
+            .map(|other| {
+                let contact = self.account(other, domain)?;
+                let item = RosterItem::new(contact);
+                Ok(RosterItem {
+                    subscription: Subscription::Both,
+                    listed: true,
+                    ..item
+                })
+            })
+            .collect()
+    }
+}
+
+/// Makes the accounts; those that exist are left as they are.
+pub(crate) fn make(config: &Path, plan: &Plan) -> Result<ExitCode, Failure> {
+    plan.check()?;
+    let started = Instant::now();
+    let mut accounts = Accounts::open(config)?;
+    let domain = accounts.domain().to_owned();
+    let keys = derive::keys(&plan.password)?;
+    plan.account(plan.count - 1, &domain)?;
+    let mut refusal = None;
+    let mut numbered = (0..plan.count).map_while(|number| {
+        let account = plan.account(number, &domain);
+        match account.and_then(|account| Ok((account, plan.contacts(number, &domain)?))) {
+            Ok((account, contacts)) => Some((account, keys.clone(), contacts)),
+            Err(failure) => {
+                refusal = Some(failure);
+                None
+            }
+        }
+    });
+    let mut existed = 0_u64;
+    let created = accounts.create(&mut numbered, &mut |_| existed += 1)?;
+    if let Some(failure) = refusal {
+        return Err(failure);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("Made {created} accounts in {seconds:.1} s; {existed} existed and are as they were.");
+    eprintln!(
+        "vorpal: These accounts share one password and one salt, so whoever has one has all: they \
+         are for load tests only and unsafe for anything else."
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(pattern: &str, count: u64, clique: u64) -> Plan {
+        Plan {
+            pattern: pattern.into(),
+            count,
+            password: "p".into(),
+            clique,
+        }
+    }
+
+    #[test]
+    fn cliques_are_mutual_and_the_last_may_be_smaller() {
+        let plan = plan("u%d", 8, 3);
+        let contacts = |number| -> Vec<String> {
+            let items = plan.contacts(number, "a.example").unwrap();
+            assert!(
+                items
+                    .iter()
+                    .all(|item| item.subscription == Subscription::Both)
+            );
+            items
+                .iter()
+                .map(|item| item.contact.local().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(contacts(0), ["u1", "u2"]);
+        assert_eq!(contacts(4), ["u3", "u5"]);
+        assert_eq!(contacts(7), ["u6"]);
+        for (one, other) in (0..8).flat_map(|one| (0..8).map(move |other| (one, other))) {
+            let knows = |a: u64, b: u64| contacts(a).contains(&format!("u{b}"));
+            assert_eq!(knows(one, other), knows(other, one), "{one} and {other}");
+        }
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_made_is_refused() {
+        assert!(plan("u%d", 1, 1).check().is_ok());
+        for wrong in [
+            plan("u", 1, 1),
+            plan("u%d%d", 1, 1),
+            plan("u%d", 0, 1),
+            plan("u%d", COUNT_MAX + 1, 1),
+            plan("u%d", 1, 0),
+            plan("u%d", 1, CLIQUE_MAX + 1),
+            plan("a b%d", 1, 1),
+        ] {
+            let pattern = &wrong.pattern;
+            assert!(
+                wrong.check().is_err(),
+                "{pattern} {} {}",
+                wrong.count,
+                wrong.clique
+            );
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The local admin socket: how `vorpal user ..` reaches a running server.
+//!
+//! A Unix socket of mode 0600 in the data directory; who may open it may do everything. The
+//! protocol is one JSON line per request and reply, described in [`protocol`]. It runs on plain
+//! threads beside the shards and reaches storage through [`AdminBackend`].
+
+mod client;
+pub mod protocol;
+
+pub use client::{Client, ClientError};
+
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use stanza::jid::BareJid;
+use xmpp::port::{StoreOp, StoreReply};
+
+use protocol::{ACCOUNTS_PER_LINE, LINE_SIZE_MAX, OPS_MAX, Reply, Request};
+
+/// The socket's name in the data directory.
+pub const SOCKET_NAME: &str = "admin.sock";
+
+/// Connections served at once; one more is told so and closed.
+const CLIENTS_MAX: usize = 8;
+
+/// How long a connection may stay silent, or refuse to take its reply.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// What the admin socket needs of the server. Calls block, and come from threads of their own.
+pub trait AdminBackend: Send + Sync + 'static {
+    /// The domain served: accounts of another are refused.
+    fn domain(&self) -> &str;
+
+    /// Performs `ops` as one commit and answers each, in order.
+    fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply>;
+
+    /// Every account, ordered by JID.
+    ///
+    /// # Errors
+    /// What the store says, in words.
+    fn accounts(&self) -> Result<Vec<BareJid>, Box<str>>;
+
+    /// This account was deleted: its streams end (`not-authorized`), its state is forgotten.
+    fn account_gone(&self, account: BareJid);
+}
+
+/// The running socket; dropping it takes it away.
+pub struct AdminSocket {
+    path: PathBuf,
+    stop: Arc<AtomicBool>,
+}
+
+impl AdminSocket {
+    /// Puts the socket into the directory `data` and serves it on a thread named `admin`.
+    ///
+    /// # Errors
+    /// The directory refuses it, the path is too long for a socket, or another server answers there.
+    pub fn serve(data: &Path, backend: impl AdminBackend) -> io::Result<AdminSocket> {
+        let path = data.join(SOCKET_NAME);
+        if UnixStream::connect(&path).is_ok() {
+            let text = format!("another server answers on {}", path.display());
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        }
+        let listener = bind(&path)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        std::thread::Builder::new()
+            .name("admin".into())
+            .spawn(move || accept(&listener, &stopped, &Arc::new(backend)))?;
+        Ok(AdminSocket { path, stop })
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        // The listener sleeps in accept: this wakes it, and then nobody can connect any more.
+        let _woken = UnixStream::connect(&self.path);
+        let _removed = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Binds under another name, so that nobody can connect before the mode is 0600.
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let fresh = path.with_extension("new");
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&fresh)?;
+    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&fresh, path)?;
+    Ok(listener)
+}
+
+fn accept<B: AdminBackend>(listener: &UnixListener, stop: &AtomicBool, backend: &Arc<B>) {
+    let serving = Arc::new(AtomicUsize::new(0));
+    loop {
+        let accepted = listener.accept();
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "admin socket cannot accept");
+                // Out of descriptors, most likely: asking again at once would only burn a core.
+                std::thread::sleep(Duration::from_secs(1));
+                continue;
+            }
+        };
+        if serving.fetch_add(1, Ordering::AcqRel) >= CLIENTS_MAX {
+            serving.fetch_sub(1, Ordering::AcqRel);
+            let busy = "The server's admin socket is busy; try again later.";
+            let _gone = write_line(&mut &stream, &Reply::Error(busy.into()));
+            continue;
+        }
+        let (backend, ended) = (Arc::clone(backend), Arc::clone(&serving));
+        let spawned = std::thread::Builder::new()
+            .name("admin-client".into())
+            .spawn(move || {
+                if let Err(error) = converse(&stream, &*backend) {
+                    tracing::debug!(%error, "admin client gone");
+                }
+                ended.fetch_sub(1, Ordering::AcqRel);
+            });
+        if let Err(error) = spawned {
+            serving.fetch_sub(1, Ordering::AcqRel);
+            tracing::warn!(%error, "admin socket cannot start a thread");
+        }
+    }
+}
+
+/// Serves one connection until it ends.
+fn converse(stream: &UnixStream, backend: &impl AdminBackend) -> io::Result<()> {
+    stream.set_read_timeout(Some(IDLE_MAX))?;
+    stream.set_write_timeout(Some(IDLE_MAX))?;
+    let mut reader = BufReader::new(stream);
+    let mut writer = BufWriter::new(stream);
+    let mut line = Vec::new();
+    loop {
+        match read_line(&mut reader, &mut line)? {
+            Line::End => return Ok(()),
+            Line::TooLong => {
+                let text = format!("A request has at most {LINE_SIZE_MAX} bytes.");
+                return write_line(&mut writer, &Reply::Error(text));
+            }
+            Line::Whole => match serde_json::from_slice(&line) {
+                Ok(Request::Perform(ops)) => write_line(&mut writer, &perform(ops, backend))?,
+                Ok(Request::List) => list(&mut writer, backend)?,
+                Err(error) => {
+                    let text = format!("This is no request: {error}.");
+                    write_line(&mut writer, &Reply::Error(text))?;
+                }
+            },
+        }
+    }
+}
+
+fn perform(ops: Vec<protocol::Op>, backend: &impl AdminBackend) -> Reply {
+    if ops.len() > OPS_MAX {
+        return Reply::Error(format!("A request has at most {OPS_MAX} operations."));
+    }
+    let ops = ops.into_iter().map(|op| op.into_store_op(backend.domain()));
+    let ops: Vec<StoreOp> = match ops.collect() {
+        Ok(ops) => ops,
+        Err(refusal) => return Reply::Error(refusal),
+    };
+    let deleted: Vec<Option<BareJid>> = ops.iter().map(deleted_account).collect();
+    let replies = backend.perform(ops);
+    for (account, reply) in deleted.into_iter().zip(&replies) {
+        if let (Some(account), StoreReply::Done) = (account, reply) {
+            backend.account_gone(account);
+        }
+    }
+    Reply::Replies(replies.into_iter().map(protocol::Outcome::from).collect())
+}
+
+fn deleted_account(op: &StoreOp) -> Option<BareJid> {
+    match op {
+        StoreOp::DeleteAccount { account } => Some(account.clone()),
+        _ => None,
+    }
+}
+
+fn list(writer: &mut impl Write, backend: &impl AdminBackend) -> io::Result<()> {
+    let accounts = match backend.accounts() {
+        Ok(accounts) => accounts,
+        Err(error) => return write_line(writer, &Reply::Error(error.into())),
+    };
+    for page in accounts.chunks(ACCOUNTS_PER_LINE) {
+        let page = page.iter().map(|account| account.as_str().into()).collect();
+        write_line(writer, &Reply::Accounts(page))?;
+    }
+    write_line(writer, &Reply::Accounts(Vec::new()))
+}
+
+/// What [`read_line`] found.
+enum Line {
+    Whole,
+    TooLong,
+    End,
+}
+
+/// Reads one line of at most [`LINE_SIZE_MAX`] bytes into `line`.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
+    line.clear();
+    let size = reader
+        .by_ref()
+        .take(LINE_SIZE_MAX as u64 + 1)
+        .read_until(b'\n', line)?;
+    Ok(match line.last() {
+        None => Line::End,
+        Some(_) if size > LINE_SIZE_MAX => Line::TooLong,
+        Some(b'\n') => Line::Whole,
+        // Cut off in the middle: whoever wrote it is gone.
+        Some(_) => Line::End,
+    })
+}
+
+fn write_line(writer: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(value)?;
+    line.push(b'\n');
+    writer.write_all(&line)?;
+    writer.flush()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! The other end of the admin socket: what the command line uses.
+
+use std::fmt;
+use std::io::{self, BufReader, BufWriter};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use xmpp::port::{StoreOp, StoreReply};
+
+use super::protocol::{OPS_MAX, Op, Reply, Request};
+use super::{Line, SOCKET_NAME, read_line, write_line};
+
+/// How long the server may take for one reply; a full commit takes milliseconds.
+const REPLY_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// A connection to a running server.
+pub struct Client {
+    reader: BufReader<UnixStream>,
+    writer: BufWriter<UnixStream>,
+}
+
+/// Why the server did not do it, in one sentence.
+#[derive(Debug)]
+pub struct ClientError(String);
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ClientError {}
+
+impl From<io::Error> for ClientError {
+    fn from(error: io::Error) -> ClientError {
+        ClientError(format!("The server's admin socket failed: {error}."))
+    }
+}
+
+impl Client {
+    /// Connects to the server that uses the data directory `data`; `None` where none answers.
+    ///
+    /// # Errors
+    /// There is a socket that may not be used, by its mode for example.
+    pub fn connect(data: &Path) -> Result<Option<Client>, ClientError> {
+        let path = data.join(SOCKET_NAME);
+        let stream = match UnixStream::connect(&path) {
+            Ok(stream) => stream,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        | io::ErrorKind::NotADirectory
+                        // The path does not fit into a socket address, so no server listens there.
+                        | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => {
+                let path = path.display();
+                return Err(ClientError(format!(
+                    "Cannot use the admin socket {path}: {error}."
+                )));
+            }
+        };
+        stream.set_read_timeout(Some(REPLY_WAIT_MAX))?;
+        stream.set_write_timeout(Some(REPLY_WAIT_MAX))?;
+        let writer = BufWriter::new(stream.try_clone()?);
+        Ok(Some(Client {
+            reader: BufReader::new(stream),
+            writer,
+        }))
+    }
+
+    /// Performs writes, in order; every [`OPS_MAX`] of them are one commit.
+    ///
+    /// # Errors
+    /// The server refused or went away; what was asked before may have been done.
+    pub fn perform(&mut self, ops: &[StoreOp]) -> Result<Vec<StoreReply>, ClientError> {
+        let mut replies = Vec::with_capacity(ops.len());
+        for ops in ops.chunks(OPS_MAX) {
+            let lines: Vec<Op> = ops
+                .iter()
+                .map(Op::from_store_op)
+                .collect::<Result<_, _>>()
+                .map_err(ClientError)?;
+            match self.ask(&Request::Perform(lines))? {
+                Reply::Replies(outcomes) if outcomes.len() == ops.len() => {
+                    replies.extend(outcomes.into_iter().map(StoreReply::from));
+                }
+                Reply::Error(text) => return Err(ClientError(text)),
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Ok(replies)
+    }
+
+    /// Calls `each` with every account, ordered by JID, until it answers `false`.
+    ///
+    /// # Errors
+    /// The server failed or went away.
+    pub fn list(mut self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), ClientError> {
+        let mut reply = self.ask(&Request::List)?;
+        loop {
+            match reply {
+                Reply::Accounts(page) if page.is_empty() => return Ok(()),
+                Reply::Accounts(page) => {
+                    if !page.iter().all(|account| each(account)) {
+                        return Ok(());
+                    }
+                }
+                Reply::Error(text) => return Err(ClientError(text)),
+                other => return Err(unexpected(&other)),
+            }
+            reply = self.read()?;
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
+        write_line(&mut self.writer, request)?;
+        self.read()
+    }
+
+    fn read(&mut self) -> Result<Reply, ClientError> {
+        let mut line = Vec::new();
+        match read_line(&mut self.reader, &mut line)? {
+            Line::Whole => serde_json::from_slice(&line)
+                .map_err(|error| ClientError(format!("The server answered nonsense: {error}."))),
+            Line::TooLong => Err(ClientError("The server's answer is too long.".into())),
+            Line::End => Err(ClientError(
+                "The server went away without an answer.".into(),
+            )),
+        }
+    }
+}
+
+fn unexpected(reply: &Reply) -> ClientError {
+    ClientError(format!("The server answered another question: {reply:?}."))
+}

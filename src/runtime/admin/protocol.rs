@@ -1,0 +1,350 @@
+//! The admin socket's lines, as serde types.
+//!
+//! ```text
+//! > {"perform":[{"create":{"account":"romeo@a.example","keys":{"sha256":{"salt":"8f..",
+//!   "iterations":4096,"stored_key":"01..","server_key":"9c.."}}}},
+//!   {"roster":{"account":"romeo@a.example","contact":"juliet@a.example","subscription":"both"}}]}
+//! < {"replies":["done","done"]}
+//! > {"perform":[{"set_keys":{..}},{"delete":{"account":"mercutio@a.example"}}]}
+//! < {"replies":["missing",{"failed":"the storage engine failed: .."}]}
+//! > "list"
+//! < {"accounts":["juliet@a.example","romeo@a.example"]}
+//! < {"accounts":[]}
+//! > anything else
+//! < {"error":"This is no request: .."}
+//! ```
+//!
+//! Octets are hexadecimal. The operations of one `perform` are one commit. `list` is answered by as
+//! many lines as it takes and then an empty one. There are no passwords here: whoever asks derives
+//! the keys.
+
+use serde::{Deserialize, Serialize};
+use stanza::jid::{BareJid, check_new_local};
+use xmpp::port::{Credentials, RosterItem, ScramKey, StoreOp, StoreReply, Subscription};
+
+/// Bytes of one line.
+pub const LINE_SIZE_MAX: usize = 8 << 20;
+
+/// Operations of one `perform`.
+pub const OPS_MAX: usize = 4096;
+
+/// Accounts of one line of a listing.
+pub const ACCOUNTS_PER_LINE: usize = 1000;
+
+/// What a client asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Perform these as one commit.
+    Perform(Vec<Op>),
+    /// Name every account.
+    List,
+}
+
+/// What the server answers.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Reply {
+    /// One outcome for each operation, in order.
+    Replies(Vec<Outcome>),
+    /// Accounts, ordered by JID; an empty line is the last one.
+    Accounts(Vec<String>),
+    /// Nothing was done; a sentence says why.
+    Error(String),
+}
+
+/// How one operation ended, as in [`StoreReply`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Outcome {
+    /// It is durable.
+    Done,
+    /// The account exists already.
+    Exists,
+    /// There is no such account.
+    Missing,
+    /// Storage failed.
+    Failed(String),
+}
+
+/// One operation.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Op {
+    /// Create an account.
+    Create {
+        /// Its JID.
+        account: String,
+        /// Its keys.
+        keys: Keys,
+    },
+    /// Replace an account's keys.
+    SetKeys {
+        /// Its JID.
+        account: String,
+        /// Its new keys.
+        keys: Keys,
+    },
+    /// Delete an account.
+    Delete {
+        /// Its JID.
+        account: String,
+    },
+    /// Put a contact into the roster of an account that was just created: a session that is
+    /// connected already is not told.
+    Roster {
+        /// Whose roster.
+        account: String,
+        /// The contact.
+        contact: String,
+        /// Its name there.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        name: String,
+        /// Its groups there.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        groups: Vec<String>,
+        /// `none`, `to`, `from` or `both`.
+        subscription: String,
+    },
+}
+
+/// An account's SCRAM keys.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// For SCRAM-SHA-1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha1: Option<Key>,
+    /// For SCRAM-SHA-256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<Key>,
+    /// For SCRAM-SHA-512.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha512: Option<Key>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Key {
+    salt: String,
+    iterations: u32,
+    stored_key: String,
+    server_key: String,
+}
+
+impl From<StoreReply> for Outcome {
+    fn from(reply: StoreReply) -> Outcome {
+        match reply {
+            StoreReply::Done => Outcome::Done,
+            StoreReply::Exists => Outcome::Exists,
+            StoreReply::Missing => Outcome::Missing,
+            StoreReply::Failed(text) => Outcome::Failed(text.into()),
+            StoreReply::Credentials(_) | StoreReply::Account(_) => {
+                Outcome::Failed("the store answered another question".into())
+            }
+        }
+    }
+}
+
+impl From<Outcome> for StoreReply {
+    fn from(outcome: Outcome) -> StoreReply {
+        match outcome {
+            Outcome::Done => StoreReply::Done,
+            Outcome::Exists => StoreReply::Exists,
+            Outcome::Missing => StoreReply::Missing,
+            Outcome::Failed(text) => StoreReply::Failed(text.into()),
+        }
+    }
+}
+
+impl Op {
+    /// The line's form of a write.
+    ///
+    /// # Errors
+    /// Reads, and what the protocol has no words for.
+    pub fn from_store_op(op: &StoreOp) -> Result<Op, String> {
+        let text = |jid: &BareJid| jid.as_str().to_owned();
+        Ok(match op {
+            StoreOp::CreateAccount {
+                account,
+                credentials,
+            } => Op::Create {
+                account: text(account),
+                keys: Keys::of(credentials),
+            },
+            StoreOp::SetCredentials {
+                account,
+                credentials,
+            } => Op::SetKeys {
+                account: text(account),
+                keys: Keys::of(credentials),
+            },
+            StoreOp::DeleteAccount { account } => Op::Delete {
+                account: text(account),
+            },
+            StoreOp::PutRosterItem { account, item } => Op::Roster {
+                account: text(account),
+                contact: text(&item.contact),
+                name: item.name.as_ref().into(),
+                groups: item
+                    .groups
+                    .iter()
+                    .map(|group| group.as_ref().into())
+                    .collect(),
+                subscription: item.subscription.as_str().into(),
+            },
+            other => return Err(format!("The admin socket does not offer {other:?}.")),
+        })
+    }
+
+    /// The operation on the store of a server for `domain`.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong with it.
+    pub fn into_store_op(self, domain: &str) -> Result<StoreOp, String> {
+        Ok(match self {
+            Op::Create { account, keys } => {
+                let account = account_of(&account, domain)?;
+                if let Some(local) = account.local() {
+                    check_new_local(local)
+                        .map_err(|error| format!("{local:?} is no new name: {error}."))?;
+                }
+                StoreOp::CreateAccount {
+                    account,
+                    credentials: Box::new(keys.read()?),
+                }
+            }
+            Op::SetKeys { account, keys } => StoreOp::SetCredentials {
+                account: account_of(&account, domain)?,
+                credentials: Box::new(keys.read()?),
+            },
+            Op::Delete { account } => StoreOp::DeleteAccount {
+                account: account_of(&account, domain)?,
+            },
+            Op::Roster {
+                account,
+                contact,
+                name,
+                groups,
+                subscription,
+            } => {
+                let item = RosterItem {
+                    name: name.into(),
+                    groups: groups.into_iter().map(String::into_boxed_str).collect(),
+                    subscription: subscription_of(&subscription)?,
+                    listed: true,
+                    ..RosterItem::new(parse(&contact)?)
+                };
+                let account = account_of(&account, domain)?;
+                StoreOp::PutRosterItem {
+                    account,
+                    item: Box::new(item),
+                }
+            }
+        })
+    }
+}
+
+fn parse(text: &str) -> Result<BareJid, String> {
+    BareJid::parse(text).map_err(|error| format!("{text:?} is no bare JID: {error}."))
+}
+
+fn account_of(text: &str, domain: &str) -> Result<BareJid, String> {
+    let account = parse(text)?;
+    if account.local().is_none() || account.domain() != domain {
+        return Err(format!(
+            "{text:?} is no account of {domain}, which this server serves."
+        ));
+    }
+    Ok(account)
+}
+
+fn subscription_of(text: &str) -> Result<Subscription, String> {
+    let all = [
+        Subscription::None,
+        Subscription::To,
+        Subscription::From,
+        Subscription::Both,
+    ];
+    let found = all.into_iter().find(|one| one.as_str() == text);
+    found.ok_or_else(|| format!("{text:?} is no subscription; none, to, from and both are."))
+}
+
+impl Keys {
+    fn of(credentials: &Credentials) -> Keys {
+        let Credentials {
+            sha1,
+            sha256,
+            sha512,
+        } = credentials;
+        let key = |key: &ScramKey| Key {
+            salt: hex(&key.salt),
+            iterations: key.iterations,
+            stored_key: hex(&key.stored_key),
+            server_key: hex(&key.server_key),
+        };
+        Keys {
+            sha1: sha1.as_ref().map(key),
+            sha256: sha256.as_ref().map(key),
+            sha512: sha512.as_ref().map(key),
+        }
+    }
+
+    fn read(self) -> Result<Credentials, String> {
+        let Keys {
+            sha1,
+            sha256,
+            sha512,
+        } = self;
+        if sha1.is_none() && sha256.is_none() && sha512.is_none() {
+            return Err("An account needs the keys of at least one hash.".into());
+        }
+        let read = |key: Option<Key>, size: usize| key.map(|key| key.read(size)).transpose();
+        Ok(Credentials {
+            sha1: read(sha1, 20)?,
+            sha256: read(sha256, 32)?,
+            sha512: read(sha512, 64)?,
+        })
+    }
+}
+
+impl Key {
+    fn read(self, size: usize) -> Result<ScramKey, String> {
+        let key = ScramKey {
+            salt: unhex(&self.salt)?,
+            iterations: self.iterations,
+            stored_key: unhex(&self.stored_key)?,
+            server_key: unhex(&self.server_key)?,
+        };
+        if key.stored_key.len() != size || key.server_key.len() != size {
+            return Err(format!("A key of this hash has {size} bytes."));
+        }
+        if key.iterations == 0 || key.salt.is_empty() {
+            return Err("A key needs a salt and at least one iteration.".into());
+        }
+        Ok(key)
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
+}
+
+fn unhex(text: &str) -> Result<Box<[u8]>, String> {
+    let refused = || format!("{text:?} is not hexadecimal.");
+    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+    let pair = |pair: &[u8]| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    };
+    text.as_bytes()
+        .chunks(2)
+        .map(pair)
+        .collect::<Option<_>>()
+        .ok_or_else(refused)
+}
