@@ -216,3 +216,74 @@ fn der(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         .then(|| rest.split_at_checked(size))
         .flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A certificate with this signature algorithm identifier, and nothing else of use in it.
+    fn signed(identifier: &[u8]) -> Vec<u8> {
+        let mut body = vec![DER_SEQUENCE, 0x81, 3, 2, 1, 1];
+        body.extend([DER_SEQUENCE, identifier.len() as u8]);
+        body.extend(identifier);
+        body.extend([3, 1, 0]);
+        let mut all = vec![DER_SEQUENCE, 0x82, 0, body.len() as u8];
+        all.extend(body);
+        all
+    }
+
+    fn oid(bytes: &[u8]) -> Vec<u8> {
+        [&[DER_OID, bytes.len() as u8], bytes].concat()
+    }
+
+    fn wrap(tag: u8, bytes: &[u8]) -> Vec<u8> {
+        [&[tag, bytes.len() as u8], bytes].concat()
+    }
+
+    #[test]
+    fn the_end_point_is_hashed_as_the_certificate_was_signed() {
+        for (signature, hash) in SIGNATURES {
+            let certificate = signed(&oid(signature));
+            let expected = digest::digest(hash, &certificate);
+            let found = server_end_point(&certificate).expect("a known signature");
+            assert_eq!(&*found, expected.as_ref());
+        }
+        // Ed25519 has no hash of its own (1.3.101.112).
+        assert_eq!(server_end_point(&signed(&oid(&[0x2b, 0x65, 0x70]))), None);
+    }
+
+    #[test]
+    fn pss_names_its_hash_in_a_parameter() {
+        for (name, hash) in PSS_HASHES {
+            let inner = wrap(DER_CONTEXT_0, &wrap(DER_SEQUENCE, &oid(name)));
+            let certificate = signed(&[oid(PSS), wrap(DER_SEQUENCE, &inner)].concat());
+            let found = server_end_point(&certificate).expect("a known hash");
+            assert_eq!(&*found, digest::digest(hash, &certificate).as_ref());
+        }
+        let certificate = signed(&[oid(PSS), wrap(DER_SEQUENCE, &[])].concat());
+        let found = server_end_point(&certificate).expect("SHA-1 is meant");
+        assert_eq!(found.len(), 32);
+    }
+
+    #[test]
+    fn a_certificate_cut_anywhere_has_no_end_point_and_does_no_harm() {
+        let certificate = signed(&oid(SIGNATURES[8].0));
+        for size in 0..certificate.len() {
+            assert_eq!(server_end_point(&certificate[..size]), None);
+        }
+        assert_eq!(server_end_point(&[0xff; 64]), None);
+    }
+
+    #[test]
+    fn only_the_exporter_secret_is_kept_and_only_while_it_is_asked_for() {
+        use rustls::KeyLog as _;
+        let log = |label| ExporterLog.log(label, &[], &[1; 32]);
+        log(EXPORTER_SECRET);
+        let ((), heard) = overhear(|| log("CLIENT_RANDOM"));
+        assert!(heard.is_none());
+        let ((), heard) = overhear(|| log(EXPORTER_SECRET));
+        assert_eq!(heard.as_deref(), Some(&vec![1; 32]));
+        let ((), heard) = overhear(|| ());
+        assert!(heard.is_none());
+    }
+}

@@ -304,17 +304,20 @@ impl Tls {
         (discard, Ok(step))
     }
 
-    /// Appends the alert that rustls queued when it failed. The bytes are the ones it failed on.
+    /// Appends the alert that rustls queued when it failed. The bytes are the ones it failed on, and
+    /// it must not look at them again: it would trip over its own first alert.
     fn fetch_alerts(&mut self, incoming: &mut [u8], out: &mut Vec<u8>) {
         let mut consumed = 0;
         for _ in 0..ALERTS_MAX {
+            if !self.connection.wants_write() {
+                return;
+            }
             let status = self
                 .connection
                 .process_tls_records(&mut incoming[consumed..]);
             consumed += status.discard;
             match status.state {
                 Ok(ConnectionState::EncodeTlsData(chunk)) => append_chunk(chunk, out),
-                Ok(ConnectionState::TransmitTlsData(chunk)) => chunk.done(),
                 _ => return,
             }
         }
