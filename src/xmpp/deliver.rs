@@ -45,7 +45,7 @@ impl Shard {
             None => None,
             Some(Ok(to)) => Some(to),
             Some(Err(_)) => {
-                self.refuse(host, key, view, type_, StanzaError::JidMalformed);
+                self.refuse(host, key, view, scope, type_, StanzaError::JidMalformed);
                 return Flow::Next;
             }
         };
@@ -101,8 +101,8 @@ impl Shard {
                 stanza.write(&mut bytes);
                 self.forward_stanza(host, shard, bytes);
             }
-            Route::Server => self.refuse(host, key, view, type_, StanzaError::ServiceUnavailable),
-            Route::Remote => self.refuse(host, key, view, type_, StanzaError::RemoteServerNotFound),
+            Route::Server => self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable),
+            Route::Remote => self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound),
         }
     }
 
@@ -249,6 +249,7 @@ impl Shard {
         host: &mut impl Host,
         key: SessionKey,
         view: &StanzaView<'_>,
+        scope: &StreamScope,
         type_: Type,
         error: StanzaError,
     ) {
@@ -261,7 +262,7 @@ impl Shard {
         let claimed = view.to();
         let from = claimed.as_deref().unwrap_or(session.bare());
         crate::stanza::write_reply_head(view.kind(), "error", from, session.full(), view.id(), out);
-        crate::stanza::write_content(view, out);
+        crate::stanza::write_content(view, scope, out);
         error.write(out);
         out.extend_from_slice(b"</");
         out.extend_from_slice(view.name().as_bytes());

@@ -34,7 +34,7 @@ impl Shard {
             _ => true,
         };
         if view.id().is_none() || !shapely || !(is_request || is_answer) {
-            return self.refuse(host, key, view, type_, StanzaError::BadRequest);
+            return self.refuse(host, key, view, scope, type_, StanzaError::BadRequest);
         }
         let session = self.sessions.at(key);
         let own = to.as_ref().is_none_or(|to| to.as_str() == session.bare());
@@ -47,11 +47,15 @@ impl Shard {
             Route::Server if to.is_bare() => {
                 self.answer(host, key, view, scope, type_, Target::Server);
             }
-            Route::Server => self.refuse(host, key, view, type_, StanzaError::ServiceUnavailable),
-            Route::Remote => self.refuse(host, key, view, type_, StanzaError::RemoteServerNotFound),
+            Route::Server => self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable),
+            Route::Remote => self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound),
+            // RFC 6121 2.1.5: nobody reads or writes another account's roster.
+            _ if to.is_bare() && view.payload().is_some_and(|(ns, _)| ns == Ns::Roster) => {
+                self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
+            }
             // RFC 6121 8.5.1: the server answers for an account, the same whether it exists or not.
             _ if to.is_bare() => {
-                self.refuse(host, key, view, type_, StanzaError::ServiceUnavailable);
+                self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable);
             }
             Route::Here(hash) => {
                 let stanza = Stanza::received(view, scope, type_, &sender, &to);
@@ -126,7 +130,7 @@ impl Shard {
             }
         };
         if let Err(error) = outcome {
-            self.refuse(host, key, view, type_, error);
+            self.refuse(host, key, view, scope, type_, error);
         }
     }
 

@@ -31,14 +31,14 @@ impl Shard {
         to: Option<Jid<'_>>,
     ) {
         match (type_, to) {
-            (Type::Invalid, _) => self.refuse(host, key, view, type_, StanzaError::BadRequest),
+            (Type::Invalid, _) => self.refuse(host, key, view, scope, type_, StanzaError::BadRequest),
             (Type::Available, None) => self.on_available(host, key, view, scope),
             (Type::Unavailable, None) => {
                 let presence = encode(view, scope, self.sessions.at(key).full());
                 self.on_unavailable(host, key, &presence);
             }
             (Type::Error, None) => {}
-            (_, None) => self.refuse(host, key, view, type_, StanzaError::BadRequest),
+            (_, None) => self.refuse(host, key, view, scope, type_, StanzaError::BadRequest),
             (type_, Some(to)) if type_.is_subscription() => {
                 self.on_outbound_subscription(host, key, view, scope, type_, &to.to_bare());
             }
@@ -56,7 +56,7 @@ impl Shard {
     ) {
         let priority = match parse_priority(view, scope) {
             Ok(priority) => priority,
-            Err(error) => return self.refuse(host, key, view, Type::Available, error),
+            Err(error) => return self.refuse(host, key, view, scope, Type::Available, error),
         };
         let presence = encode(view, scope, self.sessions.at(key).full());
         let session = self.sessions.at_mut(key);
@@ -171,7 +171,7 @@ impl Shard {
             Type::Available if !(subscribed || is_own) || !session.available => {
                 if !session.remember_directed(to.as_str(), limits) {
                     let error = StanzaError::ResourceConstraint;
-                    return self.refuse(host, key, view, type_, error);
+                    return self.refuse(host, key, view, scope, type_, error);
                 }
             }
             Type::Unavailable => session.forget_directed(to.as_str()),
@@ -189,7 +189,7 @@ impl Shard {
             Route::Remote if type_ == Type::Error => {}
             Route::Remote => {
                 self.sessions.at_mut(key).forget_directed(to.as_str());
-                self.refuse(host, key, view, type_, StanzaError::RemoteServerNotFound);
+                self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound);
             }
         }
     }

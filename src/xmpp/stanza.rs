@@ -120,7 +120,7 @@ impl<'a> Stanza<'a> {
         write_reply_head(self.kind, "error", self.to.as_str(), self.from, self.id(), out);
         let mut whole = Vec::new();
         self.write(&mut whole);
-        out.extend_from_slice(content(&whole));
+        write_payload(&whole, out);
         error.write(out);
         let name = self.view.name();
         out.extend_from_slice(format!("</{name}>").as_bytes());
@@ -148,9 +148,21 @@ pub(crate) fn write_reply_head(
     open.attr("type", type_).start();
 }
 
-/// Appends the content of a received stanza as it was, for an answer to its sender.
-pub(crate) fn write_content(view: &StanzaView<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(content(view.bytes()));
+/// Appends the payload of a received stanza, for an answer to its sender.
+pub(crate) fn write_content(view: &StanzaView<'_>, scope: &StreamScope, out: &mut Vec<u8>) {
+    let mut whole = Vec::new();
+    writer::restamp(view, scope, "", "", &mut whole);
+    write_payload(&whole, out);
+}
+
+/// Appends the payload of a stamped stanza, unless its own tag declares what the payload needs: an
+/// answer keeps the payload where it can (RFC 6120 8.3.1 says SHOULD), never half of it.
+fn write_payload(whole: &[u8], out: &mut Vec<u8>) {
+    let content = content(whole);
+    let tag = &whole[..whole.len() - content.len()];
+    if !tag.windows(7).any(|window| window == b" xmlns:") {
+        out.extend_from_slice(content);
+    }
 }
 
 /// The content of an element that is known to be well-formed: what its tags enclose.

@@ -142,19 +142,19 @@ impl Shard {
         }
         if contact.local().is_none() {
             let error = StanzaError::ServiceUnavailable;
-            return self.refuse(host, key, view, type_, error);
+            return self.refuse(host, key, view, scope, type_, error);
         }
         let is_new = self.accounts.at(account).contact(contact.as_str()).is_none();
         let full = self.accounts.at(account).roster.len() >= self.settings.limits.roster_items_max;
         if is_new && full {
             let error = StanzaError::ResourceConstraint;
-            return self.refuse(host, key, view, type_, error);
+            return self.refuse(host, key, view, scope, type_, error);
         }
         let step = self.step(host, account, contact, |item| outbound(item, type_));
         if step.pass {
             if !self.router.is_local(contact.domain()) {
                 let error = StanzaError::RemoteServerNotFound;
-                return self.refuse(host, key, view, type_, error);
+                return self.refuse(host, key, view, scope, type_, error);
             }
             // RFC 6121 3.1.2: subscription stanzas carry bare addresses on both sides.
             let mut bytes = Vec::new();

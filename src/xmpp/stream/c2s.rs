@@ -26,7 +26,12 @@ impl Shard {
             Frame::Whitespace(size) => self.on_whitespace(host, conn, stream, size),
             Frame::StreamOpen(size) => self.on_header(host, conn, stream, &bytes[..size]),
             Frame::Element(size) => self.on_element(host, conn, stream, &bytes[..size]),
-            Frame::StreamClose(_) => {
+            Frame::StreamClose(size) => {
+                let open = stream.scope.as_ref();
+                if open.is_some_and(|scope| !scope.closes(&bytes[..size])) {
+                    let error = StreamError::NotWellFormed;
+                    return self.stream_error(host, conn, stream, error, None);
+                }
                 self.finish(host, conn, stream);
                 Flow::Over
             }
@@ -196,11 +201,6 @@ impl Shard {
                 };
                 let root = tree.root();
                 match name {
-                    "auth" if !self.may_authenticate(stream) => {
-                        let text = Some("TLS is required first");
-                        let error = StreamError::PolicyViolation;
-                        self.stream_error(host, conn, stream, error, text)
-                    }
                     "auth" => {
                         let mechanism = root.attr("mechanism").unwrap_or_default();
                         self.on_auth(host, conn, stream, mechanism, &root.text())
@@ -226,10 +226,6 @@ impl Shard {
                 self.stream_error(host, conn, stream, StreamError::NotAuthorized, text)
             }
         }
-    }
-
-    fn may_authenticate(&self, stream: &StreamState) -> bool {
-        stream.secure || !self.settings.tls_required
     }
 
     /// `<starttls/>` (RFC 6120 5.4.2). Plain bytes behind it are dropped by the host, never parsed.
