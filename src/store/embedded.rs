@@ -31,7 +31,7 @@ const CACHE_SIZE_MAX: u64 = 64 * 1024 * 1024;
 const WORKERS: usize = 2;
 
 /// Accounts that one pass of a listing holds; larger stores are listed in several passes.
-const LISTING_PAGE: usize = 262_144;
+const LISTING_PAGE: usize = 1 << 20;
 
 /// Records of one bulk batch.
 const BULK_RECORDS_MAX: usize = 8_192;
