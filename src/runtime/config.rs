@@ -1,0 +1,235 @@
+//! The configuration file: TOML in which every key is optional but `domain`.
+//!
+//! Invariant: what [`Config::load`] lets through can be served; everything else is refused by one
+//! sentence with the file, the line and what to do about it. `docs/CONFIGURATION.md` has every key.
+
+mod complaint;
+mod file;
+mod value;
+
+pub use complaint::ConfigError;
+
+use crate::certificate::{self, write_private};
+use crate::logging::Log;
+use crate::transport::tls::ServerConfigs;
+use complaint::Source;
+use file::File;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use xmpp::Settings;
+use xmpp::limit::Limits;
+use xmpp::stream::sasl::Mechanism;
+
+/// Bytes of a configuration file; a larger one is something else.
+const FILE_SIZE_MAX: u64 = 1 << 20;
+
+/// Shards at most: each has a thread and a ring, and there are as many virtual ones.
+pub const SHARDS_MAX: u16 = 4096;
+
+/// Bytes that may wait for one connection before it is cut as a slow consumer, unless configured.
+pub const OUTPUT_MAX_DEFAULT: usize = 1 << 20;
+
+/// Connections from one address, unless configured: a large site behind one address passes.
+pub const CONNECTIONS_PER_ADDRESS_MAX_DEFAULT: u32 = 10_000;
+
+/// Connections of the whole process, unless configured.
+pub const CONNECTIONS_MAX_DEFAULT: u32 = 1_000_000;
+
+/// What makes the salts of unknown users, in the data directory.
+const SALT_SECRET_FILE: &str = "salt.secret";
+
+/// A configuration that makes sense; nothing but the file has been looked at yet.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The domain served, prepared.
+    pub domain: Box<str>,
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// How many shards; `None` is one for each core.
+    pub shards: Option<u16>,
+    /// What is logged.
+    pub log: Log,
+    /// Where clients connect in clear, to go on with STARTTLS.
+    pub c2s: Vec<SocketAddr>,
+    /// Where clients connect with TLS.
+    pub c2s_tls: Vec<SocketAddr>,
+    /// The files of the certificate chain and of its key; `None` is a self-signed one.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Whether nothing but STARTTLS is offered in clear.
+    pub tls_required: bool,
+    /// The mechanisms allowed.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether PLAIN is allowed in clear.
+    pub plain_without_tls: bool,
+    /// Whether ANONYMOUS is offered.
+    pub anonymous: bool,
+    /// Whether anybody may create an account.
+    pub registration_open: bool,
+    /// The limits of the protocol.
+    pub limits: Limits,
+    /// Bytes that may wait for one connection before it is cut.
+    pub output_max: usize,
+    /// Connections from one address.
+    pub connections_per_address_max: u32,
+    /// Connections of the whole process.
+    pub connections_max: u32,
+}
+
+/// What the runtime serves with: the configuration and what belongs to it on the disk.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// What the shards know; `shards` is the number to start with.
+    pub settings: Settings,
+    /// Whether that number was configured, so that no other may be chosen.
+    pub shards_fixed: bool,
+    /// Where clients connect in clear.
+    pub c2s: Vec<SocketAddr>,
+    /// Where clients connect with TLS.
+    pub c2s_tls: Vec<SocketAddr>,
+    /// Our side of handshakes.
+    pub tls: ServerConfigs,
+    /// The data directory; it exists.
+    pub data: PathBuf,
+    /// Bytes that may wait for one connection before it is cut.
+    pub output_max: usize,
+    /// Connections from one address.
+    pub connections_per_address_max: u32,
+    /// Connections of the whole process.
+    pub connections_max: u32,
+}
+
+impl Config {
+    /// Reads a file; paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// The first thing in it that makes no sense.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let unreadable = |what: String| {
+            let remedy = "name an existing file of TOML with --config".to_owned();
+            ConfigError::new(path, None, what, remedy)
+        };
+        let metadata = fs::metadata(path)
+            .map_err(|error| unreadable(format!("it cannot be read ({error})")))?;
+        if !metadata.is_file() || metadata.len() > FILE_SIZE_MAX {
+            return Err(unreadable("it is no configuration file".to_owned()));
+        }
+        let text = fs::read_to_string(path)
+            .map_err(|error| unreadable(format!("it cannot be read ({error})")))?;
+        Config::parse(path, &text)
+    }
+
+    /// Reads the text of the file at `path`, which need not exist.
+    ///
+    /// # Errors
+    /// The first thing in it that makes no sense.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let source = Source { path, text };
+        let file: File = toml::from_str(text).map_err(|error| source.complain(&error))?;
+        file.check(&source)
+    }
+
+    /// What the shards need to know. The secret behind the salts of unknown users is not in it: see
+    /// [`Config::prepare`].
+    pub fn settings(&self) -> Settings {
+        Settings {
+            shards: self.shards.unwrap_or_else(cores),
+            limits: self.limits.clone(),
+            tls_available: true,
+            tls_required: self.tls_required,
+            mechanisms: self.mechanisms.clone(),
+            plain_without_tls: self.plain_without_tls,
+            anonymous: self.anonymous,
+            registration_open: self.registration_open,
+            ..Settings::new(&self.domain)
+        }
+    }
+
+    /// Reads the certificate, if one is configured, as serving would.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn check_certificate(&self) -> Result<(), ConfigError> {
+        match &self.certificate {
+            Some((chain, key)) => certificate::load(chain, key)
+                .map(|_| ())
+                .map_err(Into::into),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads, and makes where missing, what belongs to the configuration on the disk: the data
+    /// directory, the certificate and the secrets.
+    ///
+    /// # Errors
+    /// Why the server cannot start.
+    pub fn prepare(self) -> Result<RuntimeConfig, ConfigError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.data)
+            .map_err(|error| {
+                let what = format!("the data directory cannot be made ({error})");
+                let remedy =
+                    "let `data` name a directory that the server's user may write".to_owned();
+                ConfigError::new(&self.data, None, what, remedy)
+            })?;
+        let tls = match &self.certificate {
+            Some((chain, key)) => certificate::load(chain, key)?,
+            None => certificate::self_signed(&self.data.join("tls"), &self.domain)?,
+        };
+        let mut settings = self.settings();
+        settings.fake_salt_secret = salt_secret(&self.data)?;
+        Ok(RuntimeConfig {
+            settings,
+            shards_fixed: self.shards.is_some(),
+            c2s: self.c2s,
+            c2s_tls: self.c2s_tls,
+            tls,
+            data: self.data,
+            output_max: self.output_max,
+            connections_per_address_max: self.connections_per_address_max,
+            connections_max: self.connections_max,
+        })
+    }
+}
+
+/// How many cores we may use.
+fn cores() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
+}
+
+/// The secret of this data directory, made at the first start: the salts must stay the same.
+fn salt_secret(data: &Path) -> Result<[u8; 32], ConfigError> {
+    let file = data.join(SALT_SECRET_FILE);
+    let failed =
+        |what: String, remedy: &str| ConfigError::new(&file, None, what, remedy.to_owned());
+    match fs::read(&file) {
+        Ok(bytes) => bytes.try_into().map_err(|_| {
+            failed(
+                "it is not the 32 bytes it was".to_owned(),
+                "restore it, or remove it",
+            )
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut secret = [0; 32];
+            aws_lc_rs::rand::fill(&mut secret)
+                .map_err(|_| failed("there is no randomness".to_owned(), "check the kernel"))?;
+            write_private(&file, &secret).map_err(|error| {
+                let remedy = "let `data` name a directory that the server's user may write";
+                failed(format!("it cannot be written ({error})"), remedy)
+            })?;
+            Ok(secret)
+        }
+        Err(error) => {
+            let remedy = "let the server's user read it";
+            Err(failed(format!("it cannot be read ({error})"), remedy))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! Refusing a configuration: one sentence with file, line and remedy.
+
+use crate::certificate::CertificateError;
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Letters that a wrong key may be away from the one that is suggested.
+const DISTANCE_MAX: usize = 3;
+
+/// Why a configuration is refused.
+#[derive(Debug)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    /// `file[:line]: what; remedy`
+    pub(super) fn new(file: &Path, line: Option<usize>, what: String, remedy: String) -> Self {
+        let place = match line {
+            Some(line) => format!("{}:{line}", file.display()),
+            None => PathBuf::from(file).display().to_string(),
+        };
+        ConfigError(format!("{place}: {what}; {remedy}"))
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<CertificateError> for ConfigError {
+    fn from(error: CertificateError) -> ConfigError {
+        ConfigError(error.to_string())
+    }
+}
+
+/// The text that is complained about.
+pub(super) struct Source<'a> {
+    pub(super) path: &'a Path,
+    pub(super) text: &'a str,
+}
+
+impl Source<'_> {
+    /// Refuses the line that sets `key` in `section` (none: before the first section).
+    pub(super) fn refuse(
+        &self,
+        section: Option<&str>,
+        key: &str,
+        what: String,
+        remedy: &str,
+    ) -> ConfigError {
+        let line = self.line_of(section, key);
+        ConfigError::new(self.path, line, what, remedy.to_owned())
+    }
+
+    /// Refuses the whole file.
+    pub(super) fn refuse_all(&self, what: &str, remedy: &str) -> ConfigError {
+        ConfigError::new(self.path, None, what.to_owned(), remedy.to_owned())
+    }
+
+    /// Says in our words what the parser found.
+    pub(super) fn complain(&self, error: &toml::de::Error) -> ConfigError {
+        let at = error.span().unwrap_or(Range { start: 0, end: 0 });
+        let line = self.line_at(at.start);
+        let key = self.key_at(at.start);
+        let message = error.message().lines().collect::<Vec<_>>().join(", ");
+        let (what, remedy) = reword(&message, key);
+        ConfigError::new(self.path, Some(line), what, remedy)
+    }
+
+    fn line_at(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().iter().take(offset);
+        before.filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    /// The key that is set on the line of `offset`, if it looks like one.
+    fn key_at(&self, offset: usize) -> Option<&str> {
+        let line = self.text.lines().nth(self.line_at(offset) - 1)?;
+        let (key, _) = line.split_once('=')?;
+        let key = key.trim();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+        (!key.is_empty() && key.bytes().all(plain)).then_some(key)
+    }
+
+    fn line_of(&self, section: Option<&str>, key: &str) -> Option<usize> {
+        let mut current = None;
+        let dotted = section.map(|section| format!("{section}.{key}"));
+        for (index, line) in self.text.lines().enumerate() {
+            let line = line.trim();
+            if let Some(name) = line.strip_prefix('[') {
+                current = name.split(']').next().map(str::trim);
+                continue;
+            }
+            let Some((name, _)) = line.split_once('=') else {
+                continue;
+            };
+            let name = name.trim();
+            let here = current == section && name == key;
+            if here || (current.is_none() && dotted.as_deref() == Some(name)) {
+                return Some(index + 1);
+            }
+        }
+        None
+    }
+}
+
+/// What the parser says, as what is wrong and what to do.
+fn reword(message: &str, key: Option<&str>) -> (String, String) {
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        return unknown_key(rest);
+    }
+    let subject = key.map_or("the value".to_owned(), |key| format!("`{key}`"));
+    let wrong = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "));
+    if let Some((found, expected)) = wrong {
+        let expected = match expected {
+            "a boolean" => "true or false",
+            "a string" | "path string" => "text in quotes",
+            other => other,
+        };
+        return (
+            format!("{subject} must be {expected}, not {found}"),
+            "correct it, or remove the line to have the default".to_owned(),
+        );
+    }
+    // What our own values say has its remedy with it.
+    if let Some((what, remedy)) = message.split_once("; ") {
+        return (format!("{subject} {what}"), remedy.to_owned());
+    }
+    let remedy = "write `key = value` or `[section]`, each key once, and text in quotes";
+    (format!("this is not TOML ({message})"), remedy.to_owned())
+}
+
+/// `rest` is the key in backticks and then the known ones.
+fn unknown_key(rest: &str) -> (String, String) {
+    let mut names = rest.split('`').skip(1).step_by(2);
+    let unknown = names.next().unwrap_or_default();
+    let known: Vec<&str> = names.collect();
+    let nearest = known
+        .iter()
+        .map(|name| (distance(unknown, name), *name))
+        .filter(|(away, name)| *away <= DISTANCE_MAX && *away < name.len())
+        .min();
+    let remedy = match nearest {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None if known.is_empty() => "remove it".to_owned(),
+        None => format!("known here are {}", known.join(", ")),
+    };
+    (format!("unknown key `{unknown}`"), remedy)
+}
+
+/// How many letters to insert, delete or change to come from one word to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (index, letter) in from.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for (column, other) in to.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_count_single_letters() {
+        assert_eq!(distance("domain", "domain"), 0);
+        assert_eq!(distance("domian", "domain"), 2);
+        assert_eq!(distance("shard", "shards"), 1);
+        assert_eq!(distance("", "log"), 3);
+        assert_eq!(distance("dta", "data"), 1);
+    }
+}

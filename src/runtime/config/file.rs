@@ -1,0 +1,241 @@
+//! The keys of the configuration file, their ranges, and what they mean together.
+
+use super::complaint::{ConfigError, Source};
+use super::value::{Addresses, Domain, Number, Text};
+use super::{
+    CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, OUTPUT_MAX_DEFAULT,
+    SHARDS_MAX,
+};
+use crate::logging::Log;
+use serde::Deserialize;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use xmpp::limit::Limits;
+use xmpp::settings::Settings;
+use xmpp::stream::sasl::Mechanism;
+
+/// Where everything is kept unless configured, beside the configuration file.
+const DATA_DEFAULT: &str = "data";
+
+/// RFC 6120 14.7.
+const C2S_PORT: u16 = 5222;
+
+/// The port that clients of direct TLS look for by custom.
+const C2S_TLS_PORT: u16 = 5223;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the keys of docs/CONFIGURATION.md")]
+pub(super) struct File {
+    domain: Option<Text<Domain>>,
+    data: Option<PathBuf>,
+    shards: Option<Number<1, { SHARDS_MAX as u64 }>>,
+    log: Option<Text<Log>>,
+    #[serde(default)]
+    listen: ListenFile,
+    #[serde(default)]
+    tls: TlsFile,
+    #[serde(default)]
+    auth: AuthFile,
+    #[serde(default)]
+    limits: LimitsFile,
+    #[serde(default)]
+    registration: RegistrationFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [listen]")]
+struct ListenFile {
+    c2s: Option<Addresses>,
+    c2s_tls: Option<Addresses>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [tls]")]
+struct TlsFile {
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    required: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [auth]")]
+struct AuthFile {
+    mechanisms: Option<Vec<Text<Mechanism>>>,
+    plain_without_tls: Option<bool>,
+    anonymous: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [registration]")]
+struct RegistrationFile {
+    open: Option<bool>,
+}
+
+/// The limits by name, each with its range.
+macro_rules! limits {
+    ($($name:ident: $min:literal ..= $max:expr;)*) => {
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "the section [limits]")]
+        struct LimitsFile {
+            output_max: Option<Number<16_384, { 1 << 30 }>>,
+            connections_per_address_max: Option<Number<1, 10_000_000>>,
+            connections_max: Option<Number<1, 10_000_000>>,
+            $($name: Option<Number<$min, { $max }>>,)*
+        }
+
+        impl LimitsFile {
+            /// The protocol's limits, those not written at their defaults.
+            fn protocol(&self) -> Limits {
+                let mut limits = Limits::default();
+                $(if let Some(Number(value)) = self.$name {
+                    // The range is within the type: a test takes both ends of each.
+                    limits.$name = value as _;
+                })*
+                limits
+            }
+        }
+
+        /// Every limit of the protocol with its range.
+        #[cfg(test)]
+        pub(super) const RANGES: &[(&str, u64, u64)] =
+            &[$((stringify!($name), $min, $max),)*];
+
+        /// What `limits` has under this name.
+        #[cfg(test)]
+        pub(super) fn limit(limits: &Limits, name: &str) -> u64 {
+            match name {
+                $(stringify!($name) => limits.$name as u64,)*
+                _ => panic!("no limit is called {name}"),
+            }
+        }
+    };
+}
+
+limits! {
+    stanza_size_before_auth_max: 4_096..=1 << 20;
+    // RFC 6120 13.12: not below 10,000 bytes.
+    stanza_size_max: 10_000..=16 << 20;
+    depth_max: 8..=1_024;
+    attributes_max: 16..=4_096;
+    namespaces_max: 16..=4_096;
+    auth_ms_max: 1_000..=600_000;
+    whitespace_before_auth_max: 0..=65_536;
+    resources_max: 1..=1_000;
+    roster_items_max: 0..=100_000;
+    auth_tries_max: 1..=100;
+    directed_max: 1..=100_000;
+    registrations_per_hour_max: 0..=1_000_000;
+    auth_failures_per_minute_max: 1..=1_000_000;
+}
+
+impl File {
+    /// What the file means, or what does not fit together in it.
+    pub(super) fn check(self, source: &Source<'_>) -> Result<Config, ConfigError> {
+        let Some(Text(Domain(domain))) = self.domain else {
+            let remedy = "begin the file with a line like `domain = \"example.org\"`";
+            return Err(source.refuse_all("`domain` is missing", remedy));
+        };
+        let at = |path: PathBuf| source.path.parent().unwrap_or(Path::new("")).join(path);
+        let anonymous = self.auth.anonymous.unwrap_or(false);
+        let limits = self.limits.protocol();
+        Ok(Config {
+            domain,
+            data: at(self.data.unwrap_or_else(|| DATA_DEFAULT.into())),
+            shards: self.shards.map(|Number(count)| count as u16),
+            log: self.log.map_or_else(Log::default, |Text(log)| log),
+            c2s: addresses(self.listen.c2s, C2S_PORT),
+            c2s_tls: addresses(self.listen.c2s_tls, C2S_TLS_PORT),
+            certificate: certificate(self.tls.cert.map(at), self.tls.key.map(at), source)?,
+            tls_required: self.tls.required.unwrap_or(true),
+            mechanisms: mechanisms(self.auth.mechanisms, anonymous, source)?,
+            plain_without_tls: self.auth.plain_without_tls.unwrap_or(false),
+            anonymous,
+            registration_open: self.registration.open.unwrap_or(false),
+            output_max: output_max(&self.limits, &limits, source)?,
+            limits,
+            connections_per_address_max: count(
+                self.limits.connections_per_address_max,
+                CONNECTIONS_PER_ADDRESS_MAX_DEFAULT,
+            ),
+            connections_max: count(self.limits.connections_max, CONNECTIONS_MAX_DEFAULT),
+        })
+    }
+}
+
+fn count<const MIN: u64, const MAX: u64>(value: Option<Number<MIN, MAX>>, default: u32) -> u32 {
+    const { assert!(MAX <= u32::MAX as u64) };
+    value.map_or(default, |Number(count)| count as u32)
+}
+
+fn addresses(configured: Option<Addresses>, port: u16) -> Vec<SocketAddr> {
+    match configured {
+        Some(Addresses(list)) => list,
+        None => vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))],
+    }
+}
+
+fn certificate(
+    chain: Option<PathBuf>,
+    key: Option<PathBuf>,
+    source: &Source<'_>,
+) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    let alone = |here: &str, missing: &str| {
+        let what = format!("tls.{here} stands without tls.{missing}");
+        let remedy = "set both, or remove it to have a self-signed certificate";
+        source.refuse(Some("tls"), here, what, remedy)
+    };
+    match (chain, key) {
+        (Some(chain), Some(key)) => Ok(Some((chain, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(alone("cert", "key")),
+        (None, Some(_)) => Err(alone("key", "cert")),
+    }
+}
+
+/// The mechanisms allowed, in our order of preference; each brings its -PLUS form with it.
+fn mechanisms(
+    configured: Option<Vec<Text<Mechanism>>>,
+    anonymous: bool,
+    source: &Source<'_>,
+) -> Result<Vec<Mechanism>, ConfigError> {
+    let Some(listed) = configured else {
+        return Ok(Settings::mechanisms_default());
+    };
+    if listed.is_empty() && !anonymous {
+        let what = "auth.mechanisms is empty, so nobody could log in".to_owned();
+        let remedy = "name a mechanism, or remove the line to have the default";
+        return Err(source.refuse(Some("auth"), "mechanisms", what, remedy));
+    }
+    let names = |mechanism: &Mechanism| {
+        let name = mechanism.as_str();
+        let stem = name.strip_suffix("-PLUS").unwrap_or(name);
+        listed
+            .iter()
+            .any(|Text(one)| one.as_str() == name || one.as_str() == stem)
+    };
+    Ok(Mechanism::ALL.into_iter().filter(names).collect())
+}
+
+fn output_max(
+    file: &LimitsFile,
+    limits: &Limits,
+    source: &Source<'_>,
+) -> Result<usize, ConfigError> {
+    let written = file.output_max.map(|Number(size)| size as usize);
+    let output_max = written.unwrap_or(OUTPUT_MAX_DEFAULT);
+    if output_max < limits.stanza_size_max {
+        let size = limits.stanza_size_max;
+        let what = format!(
+            "limits.output_max ({output_max}) is below limits.stanza_size_max ({size}), so that \
+             nobody could receive such a stanza"
+        );
+        let culprit = if written.is_some() {
+            "output_max"
+        } else {
+            "stanza_size_max"
+        };
+        let remedy = "raise the one or lower the other";
+        return Err(source.refuse(Some("limits"), culprit, what, remedy));
+    }
+    Ok(output_max)
+}

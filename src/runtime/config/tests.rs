@@ -1,0 +1,353 @@
+//! Tests of the configuration: what is understood, and how the rest is refused.
+
+use super::file::{RANGES, limit};
+use super::*;
+use tracing_subscriber::filter::LevelFilter;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(Path::new("/etc/vorpal/vorpal.toml"), text)
+}
+
+fn good(text: &str) -> Config {
+    parse(text).unwrap_or_else(|error| panic!("refused: {error}"))
+}
+
+/// The sentence that refuses this, without the directory.
+fn refusal(text: &str) -> String {
+    let error = parse(text).expect_err("it makes no sense").to_string();
+    let sentence = error
+        .strip_prefix("/etc/vorpal/")
+        .expect("the file comes first")
+        .to_owned();
+    assert!(!sentence.contains('\n'), "{sentence}");
+    assert!(sentence.contains("; "), "no remedy: {sentence}");
+    sentence
+}
+
+#[test]
+fn one_line_is_a_server_with_everything_at_its_default() {
+    let config = good("domain = \"Example.ORG\"");
+    assert_eq!(&*config.domain, "example.org");
+    assert_eq!(config.data, Path::new("/etc/vorpal/data"));
+    assert_eq!(config.log, Log::default());
+    assert_eq!(config.c2s, ["0.0.0.0:5222".parse().expect("an address")]);
+    assert_eq!(
+        config.c2s_tls,
+        ["0.0.0.0:5223".parse().expect("an address")]
+    );
+    assert_eq!((config.shards, config.certificate.clone()), (None, None));
+    let settings = config.settings();
+    assert!(settings.shards >= 1);
+    assert!(settings.tls_required && settings.tls_available);
+    assert!(!settings.plain_without_tls && !settings.anonymous && !settings.registration_open);
+    assert_eq!(settings.mechanisms, Settings::mechanisms_default());
+    assert_eq!(
+        settings.limits.stanza_size_max,
+        Limits::default().stanza_size_max
+    );
+}
+
+#[test]
+fn every_key_is_understood() {
+    let config = good(
+        r#"
+        domain = "example.org"
+        data = "/var/lib/vorpal"
+        shards = 3
+        log = "json:debug"
+        [listen]
+        c2s = ["127.0.0.1:15222", "[::1]:15222"]
+        c2s_tls = []
+        [tls]
+        cert = "chain.pem"
+        key = "/etc/ssl/key.pem"
+        required = false
+        [auth]
+        mechanisms = ["PLAIN", "scram-sha-256"]
+        plain_without_tls = true
+        anonymous = true
+        [limits]
+        stanza_size_max = 100_000
+        output_max = 200_000
+        connections_per_address_max = 5
+        connections_max = 6
+        [registration]
+        open = true
+        "#,
+    );
+    assert_eq!(config.data, Path::new("/var/lib/vorpal"));
+    assert_eq!(
+        (config.log.level, config.log.json),
+        (LevelFilter::DEBUG, true)
+    );
+    assert_eq!((config.c2s.len(), config.c2s_tls.len()), (2, 0));
+    let chain = PathBuf::from("/etc/vorpal/chain.pem");
+    assert_eq!(
+        config.certificate,
+        Some((chain, PathBuf::from("/etc/ssl/key.pem")))
+    );
+    assert_eq!(config.output_max, 200_000);
+    assert_eq!(
+        (config.connections_per_address_max, config.connections_max),
+        (5, 6)
+    );
+    let settings = config.settings();
+    assert_eq!(settings.shards, 3);
+    assert_eq!(settings.limits.stanza_size_max, 100_000);
+    assert!(settings.anonymous && settings.registration_open && settings.plain_without_tls);
+    assert!(!settings.tls_required);
+    let names: Vec<_> = settings.mechanisms.iter().map(|one| one.as_str()).collect();
+    assert_eq!(names, ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"]);
+}
+
+#[test]
+fn every_limit_takes_both_ends_of_its_range_and_nothing_beyond() {
+    for (name, low, high) in RANGES {
+        for value in [low, high] {
+            let output = "output_max = 1_000_000_000";
+            let text = format!("domain = \"a.b\"\n[limits]\n{output}\n{name} = {value}");
+            assert_eq!(limit(&good(&text).limits, name), *value, "{name}");
+        }
+        let text = format!("domain = \"a.b\"\n[limits]\n{name} = {}", high + 1);
+        let expected = format!(
+            "vorpal.toml:3: `{name}` must be a whole number from {low} to {high}, not integer \
+             `{}`; correct it, or remove the line to have the default",
+            high + 1
+        );
+        assert_eq!(refusal(&text), expected);
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest_known_one() {
+    assert_eq!(
+        refusal("domain = \"a.b\"\nshard = 2"),
+        "vorpal.toml:2: unknown key `shard`; did you mean `shards`?"
+    );
+    assert_eq!(
+        refusal("domain = \"a.b\"\n\n[listn]\nc2s = \"0.0.0.0:1\""),
+        "vorpal.toml:3: unknown key `listn`; did you mean `listen`?"
+    );
+    assert_eq!(
+        refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
+        "vorpal.toml:3: unknown key `chain`; known here are cert, key, required"
+    );
+    assert_eq!(
+        refusal("domain = \"a.b\"\n[limits]\nstanza_size = 20000"),
+        "vorpal.toml:3: unknown key `stanza_size`; known here are output_max, \
+         connections_per_address_max, connections_max, stanza_size_before_auth_max, \
+         stanza_size_max, depth_max, attributes_max, namespaces_max, auth_ms_max, \
+         whitespace_before_auth_max, resources_max, roster_items_max, auth_tries_max, \
+         directed_max, registrations_per_hour_max, auth_failures_per_minute_max"
+    );
+    assert_eq!(
+        refusal("domain = \"a.b\"\n[registration]\nopened = true"),
+        "vorpal.toml:3: unknown key `opened`; did you mean `open`?"
+    );
+}
+
+#[test]
+fn bad_values_are_refused_with_their_line_and_a_remedy() {
+    let default = "correct it, or remove the line to have the default";
+    for (text, expected) in [
+        (
+            "[tls]\nrequired = \"yes\"",
+            "2: `required` must be true or false, not string \"yes\"",
+        ),
+        (
+            "shards = 0",
+            "1: `shards` must be a whole number from 1 to 4096, not integer `0`",
+        ),
+        (
+            "shards = \"2\"",
+            "1: `shards` must be a whole number from 1 to 4096, not string \"2\"",
+        ),
+        (
+            "data = 7",
+            "1: `data` must be text in quotes, not integer `7`",
+        ),
+        (
+            "log = true",
+            "1: `log` must be a level in quotes, not boolean `true`",
+        ),
+        (
+            "listen = 1",
+            "1: `listen` must be the section [listen], not integer `1`",
+        ),
+    ] {
+        let sentence = refusal(&format!("{text}\n"));
+        assert_eq!(sentence, format!("vorpal.toml:{expected}; {default}"));
+    }
+    for (text, line, part) in [
+        (
+            "domain = \"a@b\"",
+            1,
+            "is not a domain (\"a@b\"); write it like \"example.org\"",
+        ),
+        ("domain = \"\"", 1, "is not a domain"),
+        (
+            "log = \"loud\"",
+            1,
+            "`log` is no level (\"loud\"); write \"off\"",
+        ),
+        (
+            "[listen]\nc2s = \"5222\"",
+            2,
+            "`c2s` is no address with a port (\"5222\"); write it",
+        ),
+        (
+            "[listen]\n\nc2s = [\"x:y\"]",
+            3,
+            "is no address with a port",
+        ),
+        (
+            "[auth]\nmechanisms = [\"EXTERNAL\"]",
+            2,
+            "has an unknown mechanism (\"EXTERNAL\")",
+        ),
+        (
+            "[auth]\nmechanisms = [\"ANONYMOUS\"]",
+            2,
+            "set auth.anonymous to true instead",
+        ),
+        ("domain = a", 1, "this is not TOML"),
+        ("[tls\n", 1, "this is not TOML"),
+        ("domain = \"a.b\"\ndomain = \"a.b\"", 2, "each key once"),
+    ] {
+        let sentence = refusal(text);
+        let place = format!("vorpal.toml:{line}: ");
+        assert!(
+            sentence.starts_with(&place) && sentence.contains(part),
+            "{text:?}: {sentence}"
+        );
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    assert_eq!(
+        refusal("shards = 1"),
+        "vorpal.toml: `domain` is missing; begin the file with a line like `domain = \
+         \"example.org\"`"
+    );
+    assert_eq!(
+        refusal("domain = \"a.b\"\n[tls]\nrequired = true\nkey = \"k\""),
+        "vorpal.toml:4: tls.key stands without tls.cert; set both, or remove it to have a \
+         self-signed certificate"
+    );
+    let cert = refusal("domain = \"a.b\"\ntls.cert = \"c\"");
+    assert!(
+        cert.starts_with("vorpal.toml:2: tls.cert stands without tls.key"),
+        "{cert}"
+    );
+    let nobody = refusal("domain = \"a.b\"\n[auth]\nmechanisms = []");
+    assert!(
+        nobody.starts_with("vorpal.toml:3: auth.mechanisms is empty"),
+        "{nobody}"
+    );
+    assert!(good("domain = \"a.b\"\n[auth]\nmechanisms = []\nanonymous = true").anonymous);
+    let small = refusal("domain = \"a.b\"\n[limits]\noutput_max = 20_000");
+    assert!(
+        small.starts_with("vorpal.toml:3: limits.output_max (20000) is below"),
+        "{small}"
+    );
+    let large = refusal("domain = \"a.b\"\n[limits]\nstanza_size_max = 2_000_000");
+    assert!(
+        large.starts_with("vorpal.toml:3: limits.output_max (1048576)"),
+        "{large}"
+    );
+}
+
+#[test]
+fn files_that_cannot_be_read_are_refused_by_name() {
+    let none = Config::load(Path::new("/nowhere/vorpal.toml")).expect_err("there is none");
+    let sentence = none.to_string();
+    assert!(
+        sentence.starts_with("/nowhere/vorpal.toml: it cannot be read"),
+        "{sentence}"
+    );
+    assert!(
+        sentence.ends_with("; name an existing file of TOML with --config"),
+        "{sentence}"
+    );
+    let directory = Config::load(&std::env::temp_dir()).expect_err("a directory");
+    assert!(
+        directory
+            .to_string()
+            .contains("it is no configuration file")
+    );
+}
+
+#[test]
+fn preparing_makes_what_is_missing_and_keeps_it() {
+    let place = std::env::temp_dir().join(format!("vorpal-config-{}", std::process::id()));
+    let text = format!("domain = \"example.org\"\ndata = {:?}", place.join("data"));
+    let prepare = || good(&text).prepare().expect("it can be served");
+    let first = prepare();
+    assert!(first.data.is_dir());
+    assert!(!first.shards_fixed);
+    assert_ne!(first.settings.fake_salt_secret, [0; 32]);
+    let certificate = fs::read(first.data.join("tls/example.org.crt")).expect("made");
+    let second = prepare();
+    assert_eq!(
+        second.settings.fake_salt_secret,
+        first.settings.fake_salt_secret
+    );
+    let kept = fs::read(first.data.join("tls/example.org.crt")).expect("kept");
+    assert_eq!(kept, certificate);
+
+    fs::write(first.data.join(SALT_SECRET_FILE), b"short").expect("ours");
+    let error = good(&text)
+        .prepare()
+        .expect_err("the secret is damaged")
+        .to_string();
+    assert!(
+        error.contains("salt.secret: it is not the 32 bytes it was; restore it"),
+        "{error}"
+    );
+
+    let configured = format!("{text}\n[tls]\ncert = \"/none.crt\"\nkey = \"/none.key\"");
+    let error = good(&configured)
+        .check_certificate()
+        .expect_err("no such file")
+        .to_string();
+    assert!(error.starts_with("/none.crt: it cannot be read"), "{error}");
+    fs::remove_dir_all(&place).expect("ours");
+}
+
+#[test]
+fn the_manual_names_every_key_and_its_range() {
+    let manual = include_str!("../../../docs/CONFIGURATION.md");
+    for key in [
+        "domain",
+        "data",
+        "shards",
+        "log",
+        "c2s",
+        "c2s_tls",
+        "cert",
+        "key",
+        "required",
+        "mechanisms",
+        "plain_without_tls",
+        "anonymous",
+        "open",
+        "output_max",
+        "connections_per_address_max",
+        "connections_max",
+    ] {
+        assert!(manual.contains(&format!("| `{key}` |")), "no row for {key}");
+    }
+    let defaults = Limits::default();
+    for (name, low, high) in RANGES {
+        let default = limit(&defaults, name);
+        let row = format!("| `{name}` | {low} to {high} | {default} |");
+        assert!(manual.contains(&row), "no row like {row}");
+    }
+    // The example in it is a configuration.
+    let example = manual
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    good(example.expect("an example"));
+}

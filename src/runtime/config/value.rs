@@ -1,0 +1,178 @@
+//! Values that check themselves while they are read, so that each complaint has its line.
+//!
+//! What they say is `what; remedy`, to be put behind the name of the key.
+
+use crate::logging::Log;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
+use stanza::jid::Jid;
+use std::fmt;
+use std::net::SocketAddr;
+use xmpp::stream::sasl::Mechanism;
+
+/// Addresses that one kind of port listens on.
+const ADDRESSES_MAX: usize = 16;
+
+/// A value that is read from text.
+pub(super) trait FromText: Sized {
+    /// What may be written, for a complaint about something that is no text.
+    const EXPECTED: &'static str;
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// `what; remedy`
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+/// Reads a [`FromText`].
+pub(super) struct Text<T>(pub(super) T);
+
+impl<'de, T: FromText> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_str(TextVisitor(std::marker::PhantomData))
+            .map(Text)
+    }
+}
+
+struct TextVisitor<T>(std::marker::PhantomData<T>);
+
+impl<T: FromText> Visitor<'_> for TextVisitor<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(T::EXPECTED)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        T::from_text(text).map_err(E::custom)
+    }
+}
+
+/// A domain, prepared.
+pub(super) struct Domain(pub(super) Box<str>);
+
+impl FromText for Domain {
+    const EXPECTED: &'static str = "a domain in quotes";
+
+    fn from_text(text: &str) -> Result<Domain, String> {
+        let refusal = || format!("is not a domain ({text:?}); write it like \"example.org\"");
+        let jid = Jid::parse(text).map_err(|_| refusal())?;
+        if jid.local().is_some() || jid.resource().is_some() {
+            return Err(refusal());
+        }
+        Ok(Domain(jid.domain().into()))
+    }
+}
+
+impl FromText for Log {
+    const EXPECTED: &'static str = "a level in quotes";
+
+    fn from_text(text: &str) -> Result<Log, String> {
+        Log::parse(text).ok_or_else(|| {
+            format!(
+                "is no level ({text:?}); write \"off\", \"error\", \"warn\", \"info\", \"debug\" \
+                 or \"trace\", with \"json:\" before it for JSON"
+            )
+        })
+    }
+}
+
+impl FromText for SocketAddr {
+    const EXPECTED: &'static str = "an address with a port in quotes";
+
+    fn from_text(text: &str) -> Result<SocketAddr, String> {
+        text.parse().map_err(|_| {
+            format!(
+                "is no address with a port ({text:?}); write it like \"0.0.0.0:5222\" or \
+                 \"[::]:5222\""
+            )
+        })
+    }
+}
+
+/// A mechanism that proves a password; ANONYMOUS has a key of its own.
+impl FromText for Mechanism {
+    const EXPECTED: &'static str = "the name of a mechanism in quotes";
+
+    fn from_text(text: &str) -> Result<Mechanism, String> {
+        match Mechanism::parse(text) {
+            Some(Mechanism::Anonymous) => {
+                Err("does not take ANONYMOUS; set auth.anonymous to true instead".to_owned())
+            }
+            Some(mechanism) => Ok(mechanism),
+            None => Err(format!(
+                "has an unknown mechanism ({text:?}); known are SCRAM-SHA-512, SCRAM-SHA-256, \
+                 SCRAM-SHA-1 and PLAIN"
+            )),
+        }
+    }
+}
+
+/// One address or a list of them; an empty list switches the port off.
+pub(super) struct Addresses(pub(super) Vec<SocketAddr>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_any(AddressesVisitor)
+            .map(Addresses)
+    }
+}
+
+struct AddressesVisitor;
+
+impl<'de> Visitor<'de> for AddressesVisitor {
+    type Value = Vec<SocketAddr>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an address with a port in quotes, or a list of them in brackets")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        SocketAddr::from_text(text)
+            .map(|one| vec![one])
+            .map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut all = Vec::new();
+        while let Some(Text(address)) = list.next_element::<Text<SocketAddr>>()? {
+            if all.len() == ADDRESSES_MAX {
+                let what = format!("has more than {ADDRESSES_MAX} addresses; listen on fewer");
+                return Err(de::Error::custom(what));
+            }
+            all.push(address);
+        }
+        Ok(all)
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Clone, Copy)]
+pub(super) struct Number<const MIN: u64, const MAX: u64>(pub(super) u64);
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Number<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_i64(NumberVisitor::<MIN, MAX>)
+            .map(Number)
+    }
+}
+
+struct NumberVisitor<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Visitor<'_> for NumberVisitor<MIN, MAX> {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a whole number from {MIN} to {MAX}")
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+        match u64::try_from(number) {
+            Ok(good) if (MIN..=MAX).contains(&good) => Ok(good),
+            _ => Err(E::invalid_value(Unexpected::Signed(number), &self)),
+        }
+    }
+}
