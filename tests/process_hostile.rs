@@ -1,0 +1,333 @@
+//! Hostile input over real sockets: each kind gets its answer while a hundred others chat on.
+//!
+//! The answers are those of `docs/decisions/0003-hostile-input-is-answered.md`.
+
+#[allow(dead_code, unused_imports)] // each test binary uses its part of the support
+mod support;
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use support::client::header;
+use support::{Client, DOMAIN, Event, Options, Server};
+
+const CHATTERS: u32 = 100;
+
+/// Exchanges of every pair while the attack is under way, at the least.
+const EXCHANGES_MIN: usize = 20;
+
+/// The server may grow by this much under any attack: limits x connections, with room to breathe.
+const GROWTH_KIB_MAX: u64 = 128 << 10;
+
+/// One attack at a time: a hundred clients and two thousand sockets are enough for one machine.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A server with a hundred clients that chat in pairs until told to stop.
+struct Chat {
+    server: Server,
+    stop: Arc<AtomicBool>,
+    exchanges: Arc<AtomicUsize>,
+    pairs: Vec<JoinHandle<usize>>,
+    resident_kib: u64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Chat {
+    fn start(limits: &str) -> Chat {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = CHATTERS + 4;
+        let options = Options {
+            shards: 2,
+            users,
+            clique: 1,
+            limits,
+            ..Options::default()
+        };
+        let server = Server::start(&options);
+        let stop = Arc::new(AtomicBool::new(false));
+        let exchanges = Arc::new(AtomicUsize::new(0));
+        let mut pairs = Vec::new();
+        for pair in 0..CHATTERS / 2 {
+            let one = Client::log_in(&server, &format!("u{}", 2 * pair), "chat");
+            let two = Client::log_in(&server, &format!("u{}", 2 * pair + 1), "chat");
+            let (stop, exchanges) = (stop.clone(), exchanges.clone());
+            pairs.push(thread::spawn(move || chat(one, two, &stop, &exchanges)));
+        }
+        let resident_kib = server.resident_kib();
+        Chat {
+            server,
+            stop,
+            exchanges,
+            pairs,
+            resident_kib,
+            _alone: alone,
+        }
+    }
+
+    /// A name that takes no part in the chat.
+    fn outsider(number: u32) -> String {
+        format!("u{}", CHATTERS + number)
+    }
+
+    /// Ends the chat and demands that it went on, lost nothing, and cost a bounded amount.
+    fn finish(mut self) {
+        assert!(
+            self.server.is_running(),
+            "the server died:\n{}",
+            self.server.log()
+        );
+        let grown = self.server.resident_kib().saturating_sub(self.resident_kib);
+        assert!(grown < GROWTH_KIB_MAX, "the server grew by {grown} KiB");
+        let now = self.exchanges.load(Ordering::Relaxed);
+        let more = EXCHANGES_MIN * self.pairs.len();
+        while self.exchanges.load(Ordering::Relaxed) < now + more {
+            assert!(
+                self.pairs.iter().all(|pair| !pair.is_finished()),
+                "a pair stopped chatting"
+            );
+            thread::yield_now();
+        }
+        self.stop.store(true, Ordering::Relaxed);
+        for pair in self.pairs.drain(..) {
+            let exchanged = pair.join().expect("a pair lost a message");
+            assert!(exchanged > 0, "a pair never chatted");
+        }
+    }
+}
+
+impl Drop for Chat {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Two clients send each other numbered messages in turn; each must arrive, next and unchanged.
+fn chat(mut one: Client, mut two: Client, stop: &AtomicBool, exchanges: &AtomicUsize) -> usize {
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..2 {
+            let body = format!("number {number}");
+            one.send(&format!(
+                "<message to='{}' type='chat' id='{number}'><body>{body}</body></message>",
+                two.jid
+            ));
+            let message = two.element();
+            assert_eq!(message.attr("from"), Some(&*one.jid));
+            assert_eq!(message.child_text("body"), body);
+            std::mem::swap(&mut one, &mut two);
+        }
+        number += 1;
+        exchanges.fetch_add(1, Ordering::Relaxed);
+    }
+    number
+}
+
+/// Sends on one thread what the server may refuse to read, while this one reads its answer.
+fn answer_to(mut client: Client, attack: Vec<u8>) -> String {
+    let mut writer = client.writer();
+    let sending = thread::spawn(move || {
+        // The server closes in the middle of it, and that is well.
+        let _ = writer.write_all(&attack);
+    });
+    let condition = client.stream_error();
+    drop(client);
+    sending.join().expect("the sender does not panic");
+    condition
+}
+
+/// The same attack from a stranger and from an account.
+fn attack_from_both(chat: &Chat, attack: &[u8]) -> [String; 2] {
+    let (stranger, _, _) = Client::open(&chat.server);
+    let account = Client::log_in(&chat.server, &Chat::outsider(0), "attacker");
+    [
+        answer_to(stranger, attack.to_vec()),
+        answer_to(account, attack.to_vec()),
+    ]
+}
+
+#[test]
+fn eighteen_thousand_nested_elements_violate_the_policy() {
+    let chat = Chat::start("");
+    let depth = 18_000;
+    let mut attack = format!("<message to='u1@{DOMAIN}'>").into_bytes();
+    attack.extend(b"<a>".repeat(depth));
+    attack.extend(b"</a>".repeat(depth));
+    attack.extend(b"</message>");
+    assert_eq!(
+        attack_from_both(&chat, &attack),
+        ["policy-violation", "policy-violation"]
+    );
+    chat.finish();
+}
+
+#[test]
+fn an_attribute_of_four_megabytes_violates_the_policy() {
+    let chat = Chat::start("");
+    let mut attack = format!("<message to='u1@{DOMAIN}' id='").into_bytes();
+    attack.resize(attack.len() + (4 << 20), b'a');
+    attack.extend(b"'/>");
+    assert_eq!(
+        attack_from_both(&chat, &attack),
+        ["policy-violation", "policy-violation"]
+    );
+    let many: String = (0..300).map(|n| format!(" a{n}='1'")).collect();
+    let attack = format!("<message{many}/>").into_bytes();
+    assert_eq!(
+        attack_from_both(&chat, &attack),
+        ["policy-violation", "policy-violation"]
+    );
+    let many: String = (0..200)
+        .map(|n| format!(" xmlns:a{n}='urn:a:{n}'"))
+        .collect();
+    let attack = format!("<message{many}/>").into_bytes();
+    assert_eq!(
+        attack_from_both(&chat, &attack),
+        ["policy-violation", "policy-violation"]
+    );
+    chat.finish();
+}
+
+#[test]
+fn an_unterminated_tag_of_twenty_megabytes_violates_the_policy() {
+    let chat = Chat::start("");
+    let mut attack = b"<message ".to_vec();
+    attack.resize(20 << 20, b'a');
+    assert_eq!(
+        attack_from_both(&chat, &attack),
+        ["policy-violation", "policy-violation"]
+    );
+    // The same where not even a stream is open yet.
+    let client = Client::connect(&chat.server);
+    assert_eq!(answer_to(client, attack), "policy-violation");
+    chat.finish();
+}
+
+#[test]
+fn a_dtd_is_restricted_and_never_expanded() {
+    let chat = Chat::start("");
+    let mut dtd = String::from("<!DOCTYPE lol [<!ENTITY l0 'lol'>");
+    for level in 1..10 {
+        let inner = format!("&l{};", level - 1).repeat(10);
+        dtd += &format!("<!ENTITY l{level} '{inner}'>");
+    }
+    dtd += "]>";
+    let attack = format!("{dtd}<message><body>&l9;</body></message>").into_bytes();
+    assert_eq!(
+        attack_from_both(&chat, &attack),
+        ["restricted-xml", "restricted-xml"]
+    );
+    let client = Client::connect(&chat.server);
+    let before_header = format!("{dtd}{}", header());
+    assert_eq!(
+        answer_to(client, before_header.into_bytes()),
+        "restricted-xml"
+    );
+    chat.finish();
+}
+
+#[test]
+fn invalid_utf_8_is_not_well_formed() {
+    let chat = Chat::start("");
+    for bytes in [
+        &b"\xff\xfe"[..],
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf8\x88\x80\x80\x80",
+    ] {
+        let head = format!("<message to='u1@{DOMAIN}'><body>").into_bytes();
+        let attack = [&head, bytes, b"</body></message>"].concat();
+        assert_eq!(
+            attack_from_both(&chat, &attack),
+            ["not-well-formed", "not-well-formed"]
+        );
+    }
+    chat.finish();
+}
+
+#[test]
+fn two_thousand_silent_connections_keep_nobody_out_and_are_closed() {
+    const SILENT: usize = 2000;
+    raise_descriptor_limit();
+    let chat = Chat::start("auth_ms_max = 8000");
+    let connect = |_| Client::connect(&chat.server);
+    let silent: Vec<Client> = (0..SILENT).map(connect).collect();
+    let mut client = Client::log_in(&chat.server, &Chat::outsider(0), "late");
+    assert_eq!(client.settle(), []);
+    for mut client in silent {
+        let events = client.rest();
+        assert!(
+            matches!(events.first(), None | Some(Event::Header(_))),
+            "{events:?}"
+        );
+    }
+    assert_eq!(client.settle(), []);
+    chat.finish();
+}
+
+/// Lets this process hold the sockets of the test; the shell's limit is often 1,024.
+fn raise_descriptor_limit() {
+    let pid = std::process::id().to_string();
+    let output = Command::new("prlimit")
+        .args([
+            "--pid",
+            &pid,
+            "--nofile",
+            "--output",
+            "HARD",
+            "--noheadings",
+            "--raw",
+        ])
+        .output()
+        .expect("prlimit of util-linux is there");
+    let hard = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let limit = format!("--nofile={hard}:{hard}");
+    let status = Command::new("prlimit")
+        .args(["--pid", &pid, &limit])
+        .status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "{limit} was refused"
+    );
+}
+
+#[test]
+fn a_client_that_never_reads_is_cut_and_its_sender_never_waits() {
+    const BODY: usize = 100_000;
+    const MESSAGES: usize = 1000;
+    let chat = Chat::start("");
+    let deaf = Client::log_in(&chat.server, &Chat::outsider(0), "deaf");
+    let mut sender = Client::log_in(&chat.server, &Chat::outsider(1), "loud");
+    let body = "a".repeat(BODY);
+    let message = format!(
+        "<message to='{}' type='headline'><body>{body}</body></message>",
+        deaf.jid
+    );
+    let mut writer = sender.writer();
+    let flood = thread::spawn(move || send_all(&mut writer, &message, MESSAGES));
+    assert!(
+        flood.join().expect("the flood does not panic"),
+        "the sender was cut"
+    );
+    assert_eq!(sender.settle(), []);
+    // The deaf client reads at last: it was cut, and did not get all of it.
+    let got = count_messages(deaf);
+    assert!(
+        got < MESSAGES,
+        "nothing bounds what waits for a client that does not read"
+    );
+    chat.finish();
+}
+
+fn send_all(writer: &mut TcpStream, message: &str, count: usize) -> bool {
+    (0..count).all(|_| writer.write_all(message.as_bytes()).is_ok())
+}
+
+fn count_messages(mut client: Client) -> usize {
+    let is_message =
+        |event: &&Event| matches!(event, Event::Element(element) if element.name == "message");
+    client.rest().iter().filter(is_message).count()
+}
