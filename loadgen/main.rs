@@ -1,1 +1,57 @@
-fn main() {}
+//! `loadgen`: drives an XMPP server with many clients, verifies every delivery and shows the cost.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+
+use loadgen::args::{Cli, Command, LoadArgs};
+use loadgen::result::exit;
+use loadgen::run::Ran;
+use loadgen::{files, html, run, table};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where even this cannot be printed there is nobody to tell.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked { exit::OK } else { exit::FAILED });
+        }
+    };
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(reason) => {
+            eprintln!("loadgen: {reason}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<u8, String> {
+    let features = ring::probe().map_err(|refused| refused.to_string())?;
+    let (ran, load) = match &cli.command {
+        Some(Command::Floor(load)) => (run::floor(load, features)?, load),
+        None => (run::server(&cli.run, features)?, &cli.run.load),
+    };
+    print!("{}", table::render(&ran.result));
+    write_files(&ran, load)?;
+    Ok(ran.result.exit)
+}
+
+fn write_files(ran: &Ran, load: &LoadArgs) -> Result<(), String> {
+    if let Some(path) = &load.json {
+        files::json(path, &ran.result)?;
+    }
+    if let Some(path) = &load.report {
+        files::write(path, html::render(&ran.result).as_bytes())?;
+    }
+    if let Some(directory) = &load.hgrm {
+        files::histograms(directory, ran)?;
+    }
+    Ok(())
+}

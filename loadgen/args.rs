@@ -1,0 +1,320 @@
+//! The command line, and how it becomes a plan.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::accounts::Accounts;
+use crate::client::{Mechanism, TlsMode};
+use crate::clock::Clock;
+use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
+use crate::schedule::Arrivals;
+
+/// Drives an XMPP server with many clients, verifies every delivery, and shows what it cost.
+///
+/// Exit status: 0 all went well; 1 bad usage, or clients could not log in; 2 a delivery was lost,
+/// duplicated, reordered or altered; 3 the generator could not keep its own schedule, so the result
+/// is invalid.
+#[derive(Parser, Debug)]
+#[command(name = "loadgen", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What else it can do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// A run against a server.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What it can do beside driving a server.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// The same traffic through a relay that parses nothing: what TCP alone costs on this machine.
+    Floor(LoadArgs),
+}
+
+/// Against a server.
+#[derive(Args, Debug, Clone)]
+pub struct RunArgs {
+    /// Server to connect to.
+    #[arg(long, default_value = "127.0.0.1", help_heading = "Target")]
+    pub host: String,
+    /// Its port.
+    #[arg(long, default_value_t = 5222, help_heading = "Target")]
+    pub port: u16,
+    /// XMPP domain (default: the host).
+    #[arg(long, help_heading = "Target")]
+    pub domain: Option<String>,
+    /// How connections are secured.
+    #[arg(long, value_enum, default_value = "starttls", help_heading = "Target")]
+    pub tls: TlsMode,
+    /// Accept any certificate.
+    #[arg(long, help_heading = "Target")]
+    pub insecure: bool,
+    /// Certificates to trust, PEM.
+    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    pub ca: Option<PathBuf>,
+    /// Process of the server, where it runs here: its CPU time and memory become part of the result.
+    #[arg(long, value_name = "PID", help_heading = "Target")]
+    pub server_pid: Option<u32>,
+
+    /// Account names; %d is the client's number, from 0.
+    #[arg(long, default_value = "u%d", help_heading = "Accounts")]
+    pub user: String,
+    /// Password of all accounts; may contain %d.
+    #[arg(long, help_heading = "Accounts")]
+    pub password: Option<String>,
+    /// Lines of user:password.
+    #[arg(long, value_name = "FILE", conflicts_with = "password", help_heading = "Accounts")]
+    pub accounts: Option<PathBuf>,
+    /// Log in without accounts (SASL ANONYMOUS).
+    #[arg(long, conflicts_with_all = ["password", "accounts"], help_heading = "Accounts")]
+    pub anonymous: bool,
+    /// Register the accounts first (XEP-0077).
+    #[arg(long, conflicts_with = "anonymous", help_heading = "Accounts")]
+    pub register: bool,
+    /// SASL mechanism (default: the strongest on offer).
+    #[arg(long, value_enum, help_heading = "Accounts")]
+    pub mechanism: Option<Mechanism>,
+    /// Do not fetch the roster.
+    #[arg(long, help_heading = "Accounts")]
+    pub no_roster: bool,
+    /// Do not send initial presence.
+    #[arg(long, help_heading = "Accounts")]
+    pub no_presence: bool,
+
+    /// Measure the floor in the same run, in turns, and report the ratio.
+    #[arg(long, help_heading = "Load")]
+    pub with_floor: bool,
+    /// The rest.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// The load itself.
+#[derive(Args, Debug, Clone)]
+pub struct LoadArgs {
+    /// How many clients.
+    #[arg(long, default_value_t = 100, help_heading = "Load")]
+    pub clients: u32,
+    /// What they do.
+    #[arg(long, value_enum, default_value = "chat", help_heading = "Load")]
+    pub scenario: Scenario,
+    /// Presence goes to one partner at a time instead of the clique.
+    #[arg(long, help_heading = "Load")]
+    pub directed: bool,
+    /// Members of a clique of mutual contacts (u0..u19, u20..u39, ...).
+    #[arg(long, value_name = "K", default_value_t = 20, help_heading = "Load")]
+    pub clique: u32,
+    /// Open loop: stanzas (or logins) a second, all clients together, whatever the server does.
+    #[arg(long, value_name = "R", conflicts_with = "closed", help_heading = "Load")]
+    pub rate: Option<f64>,
+    /// Distribution of the open loop's gaps.
+    #[arg(long, value_enum, default_value = "poisson", help_heading = "Load")]
+    pub arrivals: Arrivals,
+    /// Closed loop: each client keeps a window of stanzas outstanding.
+    #[arg(long, help_heading = "Load")]
+    pub closed: bool,
+    /// The closed loop's window.
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
+    pub window: u16,
+    /// Bytes of a stanza as the client writes it.
+    #[arg(long, value_name = "BYTES", default_value_t = 200, help_heading = "Load")]
+    pub stanza_size: usize,
+    /// Connections begun a second, all clients together.
+    #[arg(long, value_name = "R", help_heading = "Load")]
+    pub connect_rate: Option<f64>,
+    /// Spread the connections over so many seconds.
+    #[arg(long, value_name = "S", conflicts_with = "connect_rate", help_heading = "Load")]
+    pub ramp: Option<f64>,
+    /// Seconds of unrecorded load at first.
+    #[arg(long, value_name = "S", default_value_t = 2.0, help_heading = "Load")]
+    pub warmup: f64,
+    /// Seconds of measured load.
+    #[arg(long, value_name = "S", default_value_t = 10.0, help_heading = "Load")]
+    pub duration: f64,
+    /// Decides everything random.
+    #[arg(long, default_value_t = 1, help_heading = "Load")]
+    pub seed: u64,
+
+    /// Ring threads (default: as few as the limit of descriptors allows).
+    #[arg(long, help_heading = "Generator")]
+    pub threads: Option<u32>,
+    /// First core of the generator's threads (default: 1, where the target is this machine and has
+    /// two); the floor's relay is on core 0.
+    #[arg(long, help_heading = "Generator")]
+    pub core: Option<usize>,
+
+    /// Write everything as JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json: Option<PathBuf>,
+    /// Write a page with plots.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub report: Option<PathBuf>,
+    /// Write percentile files (.hgrm) and an HDR log (.hlog).
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub hgrm: Option<PathBuf>,
+    /// Name of the run in reports.
+    #[arg(long, help_heading = "Output")]
+    pub name: Option<String>,
+    /// Say nothing while it runs.
+    #[arg(long, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+impl LoadArgs {
+    /// The plan of this load against `target`.
+    ///
+    /// # Errors
+    /// What does not fit together, with the remedy.
+    pub fn plan(&self, target: SocketAddr, dialect: Dialect, clock: Clock) -> Result<Plan, String> {
+        let pair = self.scenario != Scenario::Login && self.scenario != Scenario::Idle;
+        if self.clients < if pair { 2 } else { 1 } {
+            return Err("--clients: at least two are needed to talk to each other".into());
+        }
+        if self.clique < 2 || self.window == 0 {
+            return Err("--clique takes 2 or more, --window 1 or more".into());
+        }
+        let sizes = crate::body::MARK_SIZE_MIN + crate::wire::FRAME_HEAD_SIZE..=60_000;
+        if !sizes.contains(&self.stanza_size) {
+            return Err(format!("--stanza-size takes {sizes:?} bytes"));
+        }
+        let pace = match (self.rate, self.closed || !pair) {
+            (Some(rate), _) if rate > 0.0 => Pace::Open { rate, arrivals: self.arrivals },
+            (Some(_), _) => return Err("--rate takes a positive number".into()),
+            (None, true) => Pace::Closed { window: self.window },
+            (None, false) => {
+                return Err("say --rate R (open loop) or --closed --window N".into());
+            }
+        };
+        let files = ring::descriptors_max().unwrap_or(1024);
+        let fits = files.saturating_sub(u64::from(SLOTS_SPARE) * 4);
+        let per_ring = CLIENTS_PER_RING_MAX.min(u32::try_from(fits).unwrap_or(u32::MAX));
+        if per_ring < 64 {
+            return Err(format!(
+                "the limit of open files is {files}; at least 512 are needed (`ulimit -n`)"
+            ));
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let near = target.ip().is_loopback() && cores > 1;
+        let connect_rate =
+            self.connect_rate.or(self.ramp.map(|ramp| f64::from(self.clients) / ramp.max(0.001)));
+        Ok(Plan {
+            target,
+            dialect,
+            clients: self.clients,
+            scenario: self.scenario,
+            directed: self.directed,
+            clique: self.clique,
+            pace,
+            stanza_size: self.stanza_size,
+            connect_rate,
+            core: self.core.or(near.then_some(1)),
+            seed: self.seed,
+            threads: self.threads.unwrap_or(1).max(self.clients.div_ceil(per_ring)),
+            clock,
+        })
+    }
+
+    /// The warm-up.
+    pub fn warmup(&self) -> Duration {
+        Duration::from_secs_f64(self.warmup.max(0.0))
+    }
+
+    /// The measured time.
+    pub fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.duration.max(0.1))
+    }
+}
+
+impl RunArgs {
+    /// Where to connect.
+    ///
+    /// # Errors
+    /// The name has no address.
+    pub fn target(&self) -> Result<SocketAddr, String> {
+        (self.host.as_str(), self.port)
+            .to_socket_addrs()
+            .map_err(|error| format!("{}: {error}", self.host))?
+            .next()
+            .ok_or_else(|| format!("{} has no address", self.host))
+    }
+
+    /// The server's domain.
+    pub fn domain(&self) -> &str {
+        self.domain.as_deref().unwrap_or(&self.host)
+    }
+
+    /// Whose accounts are used.
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn accounts(&self) -> Result<Accounts, String> {
+        let accounts = match (&self.accounts, &self.password) {
+            _ if self.anonymous => Accounts::Anonymous,
+            (Some(path), _) => Accounts::read(path)?,
+            (None, Some(password)) => {
+                Accounts::Pattern { user: self.user.clone(), password: password.as_str().into() }
+            }
+            (None, None) => {
+                return Err("say --password P, --accounts FILE or --anonymous".into());
+            }
+        };
+        match accounts.count() {
+            Some(count) if count < self.load.clients => {
+                Err(format!("{} clients, but only {count} accounts", self.load.clients))
+            }
+            _ => Ok(accounts),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(line: &[&str]) -> Result<Plan, String> {
+        let words = ["loadgen"].iter().chain(line);
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        cli.run.load.plan("127.0.0.1:1".parse().unwrap(), Dialect::Xmpp, Clock::start())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_loop_must_be_chosen_and_only_one() {
+        assert!(load(&["--clients", "10"]).unwrap_err().contains("--rate"));
+        assert!(load(&["--rate", "5", "--closed"]).is_err());
+        assert_eq!(
+            load(&["--closed", "--window", "4"]).unwrap().pace,
+            Pace::Closed { window: 4 }
+        );
+        assert!(matches!(load(&["--rate", "5"]).unwrap().pace, Pace::Open { rate: 5.0, .. }));
+        assert!(load(&["--scenario", "idle", "--clients", "1"]).is_ok());
+    }
+
+    #[test]
+    fn a_ramp_is_a_rate_of_connections() {
+        let plan = load(&["--closed", "--clients", "100", "--ramp", "4"]).unwrap();
+        assert_eq!(plan.connect_rate, Some(25.0));
+    }
+
+    #[test]
+    fn many_clients_get_as_many_rings_as_they_need() {
+        let plan = load(&["--closed", "--clients", "100000"]).unwrap();
+        assert!(plan.threads >= 6);
+        assert!(plan.shares().iter().all(|(_, count)| *count <= CLIENTS_PER_RING_MAX));
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert!(load(&["--closed", "--stanza-size", "10"]).unwrap_err().contains("stanza-size"));
+        assert!(load(&["--closed", "--clients", "1"]).unwrap_err().contains("two"));
+    }
+}

@@ -1,0 +1,533 @@
+//! One XMPP client up to the point where it is ready: a state machine fed with whole pieces of the
+//! server's stream, writing into a buffer. It does no I/O and never blocks.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::accounts::Accounts;
+use crate::random::Random;
+use crate::scan::{self, Piece};
+use crate::scram::{Exchange, Hash, KeyCache, Keys, Recipe};
+use crate::stats::{Meter, Phase};
+
+/// How a connection is secured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// Not at all.
+    None,
+    /// STARTTLS (RFC 6120 5).
+    Starttls,
+    /// TLS from the first byte (XEP-0368).
+    Direct,
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mechanism {
+    /// RFC 7677.
+    #[value(name = "SCRAM-SHA-256", alias = "scram-sha-256")]
+    ScramSha256,
+    /// RFC 5802.
+    #[value(name = "SCRAM-SHA-1", alias = "scram-sha-1")]
+    ScramSha1,
+    /// RFC 4616.
+    #[value(name = "PLAIN", alias = "plain")]
+    Plain,
+    /// RFC 4505.
+    #[value(name = "ANONYMOUS", alias = "anonymous")]
+    Anonymous,
+}
+
+impl Mechanism {
+    /// Its name in SASL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mechanism::ScramSha256 => "SCRAM-SHA-256",
+            Mechanism::ScramSha1 => "SCRAM-SHA-1",
+            Mechanism::Plain => "PLAIN",
+            Mechanism::Anonymous => "ANONYMOUS",
+        }
+    }
+}
+
+/// What all clients of a run have in common.
+pub struct Script {
+    /// The server's domain.
+    pub domain: String,
+    /// How connections are secured.
+    pub tls: TlsMode,
+    /// The mechanism asked for; else the strongest that is offered.
+    pub mechanism: Option<Mechanism>,
+    /// Names and passwords.
+    pub accounts: Accounts,
+    /// Whether accounts are registered first (XEP-0077).
+    pub register: bool,
+    /// Whether the roster is fetched.
+    pub roster: bool,
+    /// Whether initial presence is sent.
+    pub presence: bool,
+    /// Keys derived so far.
+    pub keys: KeyCache,
+}
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Step {
+    /// Not connected.
+    #[default]
+    Idle,
+    /// TCP is on its way.
+    Connecting,
+    /// The stream header went out.
+    Features,
+    /// STARTTLS was asked for.
+    Proceed,
+    /// The TLS handshake runs.
+    Handshake,
+    /// Registration was asked for.
+    Register,
+    /// SASL began.
+    Challenge,
+    /// A helper thread derives keys.
+    Deriving,
+    /// SASL's last answer is out.
+    Success,
+    /// A resource was asked for.
+    Bind,
+    /// The old session request is out (RFC 3921).
+    Session,
+    /// The roster was asked for.
+    Roster,
+    /// Initial presence and a ping are out.
+    Presence,
+    /// Taking part.
+    Ready,
+    /// Our side of the stream is closed.
+    Closing,
+    /// Ended by failure; not tried again.
+    Failed,
+}
+
+/// What the owner of the connection must do next.
+#[derive(Debug)]
+pub enum Turn {
+    /// Nothing but to write what is in the output.
+    Nothing,
+    /// Begin the TLS handshake; everything received so far is used up.
+    StartTls,
+    /// Derive these keys, then call [`Client::on_keys`].
+    Derive(Box<Recipe>),
+    /// The client takes part from now on, under this JID.
+    Ready(Box<str>),
+    /// The server closed its side.
+    End,
+    /// This client cannot go on.
+    Fail(String),
+}
+
+/// What a step may use.
+pub struct Cx<'a> {
+    /// The run's common part.
+    pub script: &'a Script,
+    /// This client's number among all.
+    pub index: u32,
+    /// The time of this turn.
+    pub now: u64,
+    /// For nonces.
+    pub random: &'a mut Random,
+    /// Where phases are recorded.
+    pub meter: &'a mut Meter,
+    /// What will be written.
+    pub out: &'a mut Vec<u8>,
+}
+
+/// What only a login needs; dropped when it is done.
+#[derive(Debug, Default)]
+struct Login {
+    began: u64,
+    exchange: Option<Exchange>,
+    secured: bool,
+    registered: bool,
+    authenticated: bool,
+    old_session: bool,
+    features: Vec<u8>,
+    jid: Option<Box<str>>,
+}
+
+/// One client: two words while it is ready.
+#[derive(Debug, Default)]
+pub struct Client {
+    /// Where it is.
+    pub step: Step,
+    since: u64,
+    login: Option<Box<Login>>,
+}
+
+impl Client {
+    /// The connection was asked for.
+    pub fn on_connect(&mut self, now: u64) {
+        self.step = Step::Connecting;
+        self.since = now;
+        self.login = Some(Box::new(Login { began: now, ..Login::default() }));
+    }
+
+    /// TCP is up.
+    pub fn on_connected(&mut self, cx: &mut Cx<'_>) -> Turn {
+        self.phase(cx, Phase::Connect);
+        if cx.script.tls == TlsMode::Direct {
+            self.step = Step::Handshake;
+            return Turn::StartTls;
+        }
+        self.open_stream(cx);
+        Turn::Nothing
+    }
+
+    /// The TLS handshake is done.
+    pub fn on_secured(&mut self, cx: &mut Cx<'_>) -> Turn {
+        self.phase(cx, Phase::Tls);
+        self.login().secured = true;
+        self.open_stream(cx);
+        Turn::Nothing
+    }
+
+    /// The keys asked for by [`Turn::Derive`].
+    pub fn on_keys(&mut self, cx: &mut Cx<'_>, keys: &Keys) -> Turn {
+        let Some(exchange) = &mut self.login().exchange else {
+            return Turn::Fail("keys without an exchange".into());
+        };
+        let answer = BASE64.encode(exchange.finish(keys));
+        let xmlns = "urn:ietf:params:xml:ns:xmpp-sasl";
+        write_out(cx.out, format_args!("<response xmlns='{xmlns}'>{answer}</response>"));
+        self.step = Step::Success;
+        Turn::Nothing
+    }
+
+    /// Closes our side of the stream.
+    pub fn close(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"</stream:stream>");
+        self.step = Step::Closing;
+    }
+
+    /// A piece of the stream arrived while the client was not ready.
+    pub fn on_piece(&mut self, cx: &mut Cx<'_>, piece: Piece, bytes: &[u8]) -> Turn {
+        match piece {
+            Piece::Incomplete | Piece::Space(_) | Piece::Header(_) => Turn::Nothing,
+            Piece::Broken => Turn::Fail("the server sent broken XML".into()),
+            Piece::End(_) => Turn::End,
+            Piece::Element(_) => self.on_element(cx, bytes),
+        }
+    }
+
+    fn on_element(&mut self, cx: &mut Cx<'_>, element: &[u8]) -> Turn {
+        let name = scan::local_name(element);
+        if name == b"error" {
+            return Turn::Fail(format!("stream error: {}", condition(element)));
+        }
+        match (self.step, name) {
+            (Step::Features, b"features") => self.on_features(cx, element),
+            (Step::Proceed, b"proceed") => {
+                self.step = Step::Handshake;
+                Turn::StartTls
+            }
+            (Step::Proceed, b"failure") => Turn::Fail("the server refused STARTTLS".into()),
+            (Step::Challenge, b"challenge") => self.on_challenge(cx, element),
+            (Step::Challenge | Step::Success, b"success") => self.on_success(cx, element),
+            (Step::Challenge | Step::Success, b"failure") => {
+                Turn::Fail(format!("login refused: {}", condition(element)))
+            }
+            (_, b"iq") => self.on_iq(cx, element),
+            (Step::Presence | Step::Roster | Step::Ready | Step::Closing, _) => Turn::Nothing,
+            _ => Turn::Fail(format!(
+                "unexpected <{}> in step {:?}",
+                String::from_utf8_lossy(name),
+                self.step
+            )),
+        }
+    }
+
+    fn on_features(&mut self, cx: &mut Cx<'_>, features: &[u8]) -> Turn {
+        let script = cx.script;
+        if script.tls == TlsMode::Starttls && !self.login().secured {
+            if !scan::holds(features, b"urn:ietf:params:xml:ns:xmpp-tls") {
+                return Turn::Fail("no STARTTLS on offer; ask for `--tls none` or direct".into());
+            }
+            cx.out.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+            self.step = Step::Proceed;
+            return Turn::Nothing;
+        }
+        if self.login().authenticated {
+            self.login().old_session = scan::holds(features, b"urn:ietf:params:xml:ns:xmpp-session")
+                && !scan::holds(features, b"<optional");
+            self.step = Step::Bind;
+            let resource = match script.accounts {
+                Accounts::Anonymous => "",
+                _ => "<resource>lg</resource>",
+            };
+            write_out(cx.out, format_args!(
+                "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{resource}\
+                 </bind></iq>"
+            ));
+            return Turn::Nothing;
+        }
+        if script.register && !self.login().registered {
+            self.login().features = features.to_vec();
+            return self.register(cx);
+        }
+        self.authenticate(cx, features)
+    }
+
+    fn register(&mut self, cx: &mut Cx<'_>) -> Turn {
+        let Some((user, password)) = cx.script.accounts.of(cx.index) else {
+            return Turn::Fail("no account to register".into());
+        };
+        cx.out.extend_from_slice(
+            b"<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>",
+        );
+        scan::escape(&user, cx.out);
+        cx.out.extend_from_slice(b"</username><password>");
+        scan::escape(&password, cx.out);
+        cx.out.extend_from_slice(b"</password></query></iq>");
+        self.step = Step::Register;
+        Turn::Nothing
+    }
+
+    fn authenticate(&mut self, cx: &mut Cx<'_>, features: &[u8]) -> Turn {
+        let offered = |mechanism: &Mechanism| {
+            scan::holds_text(features, b"mechanism", mechanism.name().as_bytes())
+        };
+        let usable: &[Mechanism] = match cx.script.accounts {
+            Accounts::Anonymous => &[Mechanism::Anonymous],
+            _ => &[Mechanism::ScramSha256, Mechanism::ScramSha1, Mechanism::Plain],
+        };
+        let chosen = match cx.script.mechanism {
+            Some(mechanism) => Some(mechanism).filter(|mechanism| offered(mechanism)),
+            None => usable.iter().copied().find(|mechanism| offered(mechanism)),
+        };
+        let Some(mechanism) = chosen else {
+            return Turn::Fail("the server does not offer the mechanism".into());
+        };
+        let (user, password) = match cx.script.accounts.of(cx.index) {
+            Some(account) => account,
+            None if mechanism == Mechanism::Anonymous => (String::new(), Arc::from("")),
+            None => return Turn::Fail("there are fewer accounts than clients".into()),
+        };
+        let hash = match mechanism {
+            Mechanism::ScramSha256 => Some(Hash::Sha256),
+            Mechanism::ScramSha1 => Some(Hash::Sha1),
+            Mechanism::Plain | Mechanism::Anonymous => None,
+        };
+        let initial = match hash {
+            Some(hash) => {
+                let nonce = format!("{:016x}{:016x}", cx.random.next(), cx.random.next());
+                let exchange = Exchange::new(hash, &user, nonce);
+                let first = exchange.first();
+                self.login().exchange = Some(exchange);
+                BASE64.encode(first)
+            }
+            None if mechanism == Mechanism::Anonymous => "=".to_owned(),
+            None => BASE64.encode(format!("\0{user}\0{password}")),
+        };
+        let name = mechanism.name();
+        write_out(cx.out, format_args!(
+            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{name}'>{initial}</auth>"
+        ));
+        self.step = Step::Challenge;
+        Turn::Nothing
+    }
+
+    fn on_challenge(&mut self, cx: &mut Cx<'_>, element: &[u8]) -> Turn {
+        let Some((_, password)) = cx.script.accounts.of(cx.index) else {
+            return Turn::Fail("a challenge for an anonymous login".into());
+        };
+        let Some(text) = decoded(element) else {
+            return Turn::Fail("an unreadable challenge".into());
+        };
+        let Some(exchange) = &mut self.login().exchange else {
+            return Turn::Fail("a challenge where none belongs".into());
+        };
+        match exchange.challenge(&text, &password) {
+            Err(reason) => Turn::Fail(format!("a bad challenge: {reason}")),
+            Ok(recipe) => match cx.script.keys.find(&recipe) {
+                Some(keys) => self.on_keys(cx, &keys),
+                None => {
+                    self.step = Step::Deriving;
+                    Turn::Derive(Box::new(recipe))
+                }
+            },
+        }
+    }
+
+    fn on_success(&mut self, cx: &mut Cx<'_>, element: &[u8]) -> Turn {
+        if let Some(exchange) = &self.login().exchange {
+            let proven = decoded(element).is_some_and(|text| exchange.verify(&text));
+            if self.step != Step::Success || !proven {
+                return Turn::Fail("the server did not prove that it knows the password".into());
+            }
+        }
+        self.login().exchange = None;
+        self.login().authenticated = true;
+        self.phase(cx, Phase::Auth);
+        self.open_stream(cx);
+        Turn::Nothing
+    }
+
+    fn on_iq(&mut self, cx: &mut Cx<'_>, element: &[u8]) -> Turn {
+        let kind = scan::attribute(element, b"type").unwrap_or(b"");
+        let id = scan::attribute(element, b"id").unwrap_or(b"");
+        if kind == b"get" || kind == b"set" {
+            answer_request(element, kind, cx.out);
+            return Turn::Nothing;
+        }
+        let is_error = kind == b"error";
+        match (self.step, id) {
+            (Step::Register, b"r") => {
+                // An account that exists already is as good as a new one.
+                if is_error && !scan::holds(element, b"<conflict") {
+                    return Turn::Fail(format!("registration refused: {}", condition(element)));
+                }
+                self.phase(cx, Phase::Register);
+                self.login().registered = true;
+                // The stream goes on, and so does what it offers.
+                let features = std::mem::take(&mut self.login().features);
+                self.authenticate(cx, &features)
+            }
+            (Step::Bind, b"b") => {
+                let Some(jid) = scan::text_of(element, b"jid").filter(|_| !is_error) else {
+                    return Turn::Fail(format!("bind refused: {}", condition(element)));
+                };
+                let jid = String::from_utf8_lossy(&scan::unescape(jid)).into_owned();
+                self.login().jid = Some(jid.into());
+                self.phase(cx, Phase::Bind);
+                if self.login().old_session {
+                    self.step = Step::Session;
+                    let xmlns = "urn:ietf:params:xml:ns:xmpp-session";
+                    write_out(cx.out, format_args!(
+                        "<iq type='set' id='s'><session xmlns='{xmlns}'/></iq>"
+                    ));
+                    return Turn::Nothing;
+                }
+                self.after_bind(cx)
+            }
+            (Step::Session, b"s") => self.after_bind(cx),
+            (Step::Roster, b"o") => {
+                self.phase(cx, Phase::Roster);
+                self.announce(cx)
+            }
+            (Step::Presence, b"p") => {
+                self.phase(cx, Phase::Presence);
+                self.ready(cx)
+            }
+            _ => Turn::Nothing,
+        }
+    }
+
+    fn after_bind(&mut self, cx: &mut Cx<'_>) -> Turn {
+        if !cx.script.roster {
+            return self.announce(cx);
+        }
+        self.step = Step::Roster;
+        cx.out
+            .extend_from_slice(b"<iq type='get' id='o'><query xmlns='jabber:iq:roster'/></iq>");
+        Turn::Nothing
+    }
+
+    fn announce(&mut self, cx: &mut Cx<'_>) -> Turn {
+        if !cx.script.presence {
+            return self.ready(cx);
+        }
+        self.step = Step::Presence;
+        // Not every server returns our own presence; every server answers what comes behind it.
+        write_out(cx.out, format_args!(
+            "<presence/><iq type='get' id='p' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>",
+            cx.script.domain
+        ));
+        Turn::Nothing
+    }
+
+    fn ready(&mut self, cx: &mut Cx<'_>) -> Turn {
+        self.step = Step::Ready;
+        let login = self.login.take().expect("a login that ends has begun");
+        cx.meter.phase(Phase::Login, cx.now.saturating_sub(login.began));
+        login.jid.map_or_else(|| Turn::Fail("ready without a JID".into()), Turn::Ready)
+    }
+
+    fn open_stream(&mut self, cx: &mut Cx<'_>) {
+        self.step = Step::Features;
+        write_out(cx.out, format_args!(
+            "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' \
+             xmlns:stream='http://etherx.jabber.org/streams'>",
+            cx.script.domain
+        ));
+    }
+
+    fn login(&mut self) -> &mut Login {
+        self.login.get_or_insert_default()
+    }
+
+    fn phase(&mut self, cx: &mut Cx<'_>, phase: Phase) {
+        cx.meter.phase(phase, cx.now.saturating_sub(self.since));
+        self.since = cx.now;
+    }
+}
+
+/// Answers a ping, and says of everything else that we do not do it (RFC 6120 8.4).
+pub fn answer_request(element: &[u8], kind: &[u8], out: &mut Vec<u8>) {
+    let Some(id) = scan::attribute(element, b"id") else { return };
+    let to = scan::attribute(element, b"from");
+    let known = kind == b"get" && scan::holds(element, b"urn:xmpp:ping")
+        || kind == b"set" && scan::holds(element, b"jabber:iq:roster");
+    out.extend_from_slice(if known { b"<iq type='result' id=\"" } else { b"<iq type='error' id=\"" });
+    out.extend_from_slice(id);
+    if let Some(to) = to {
+        out.extend_from_slice(b"\" to=\"");
+        out.extend_from_slice(to);
+    }
+    out.extend_from_slice(match known {
+        true => b"\"/>".as_slice(),
+        false => {
+            b"\"><error type='cancel'><service-unavailable \
+              xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+        }
+    });
+}
+
+/// The name of the first child that is not a text: an error's condition.
+fn condition(element: &[u8]) -> String {
+    let names = element
+        .split(|byte| *byte == b'<')
+        .skip(2)
+        .filter(|tag| !tag.starts_with(b"/"))
+        .map(|tag| {
+            let mut whole = vec![b'<'];
+            whole.extend_from_slice(tag);
+            String::from_utf8_lossy(scan::local_name(&whole)).into_owned()
+        });
+    const NOT_CONDITIONS: [&str; 7] = ["error", "text", "query", "username", "password", "bind", "resource"];
+    names
+        .into_iter()
+        .find(|name| !NOT_CONDITIONS.contains(&name.as_str()))
+        .unwrap_or_else(|| "no condition given".to_owned())
+}
+
+fn decoded(element: &[u8]) -> Option<String> {
+    let text = scan::text_of(element, scan::local_name(element))?;
+    String::from_utf8(BASE64.decode(text.trim_ascii()).ok()?).ok()
+}
+
+fn write_out(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    struct Sink<'a>(&'a mut Vec<u8>);
+    impl std::fmt::Write for Sink<'_> {
+        fn write_str(&mut self, text: &str) -> std::fmt::Result {
+            self.0.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+    }
+    Sink(out).write_fmt(text).expect("writing to a Vec cannot fail");
+}
+
+#[cfg(test)]
+mod tests;

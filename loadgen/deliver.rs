@@ -1,0 +1,205 @@
+//! What a ring thread does with what arrives: cut it, check it, enter it into the account, and let
+//! its sender go on.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::body::{BROADCAST, Mark};
+use crate::client::{self, Step, Turn};
+use crate::clock::SECOND;
+use crate::driver::Worker;
+use crate::ledger::{Arrival, Verdict};
+use crate::plan::{Dialect, Pace, Scenario, Stage};
+use crate::scan::{self, Piece};
+use crate::stats::histogram;
+use crate::wire::{HELLO, Reading};
+
+/// How often a thread reads its own CPU time: a system call.
+const BUSY_EVERY: u64 = 10_000_000;
+
+impl Worker {
+    /// Handles all whole pieces in `bytes`; gives how many bytes they were.
+    pub(crate) fn digest(&mut self, index: u32, bytes: &[u8]) -> usize {
+        if self.job.plan.dialect == Dialect::Floor {
+            return self.digest_frames(index, bytes);
+        }
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            let piece = scan::next_piece(rest);
+            let size = match piece {
+                Piece::Incomplete => return used,
+                Piece::Broken => 0,
+                Piece::Space(size) | Piece::Header(size) => size,
+                Piece::Element(size) | Piece::End(size) => size,
+            };
+            used += size;
+            if piece == Piece::Broken || !self.on_piece(index, piece, &rest[..size]) {
+                if piece == Piece::Broken {
+                    self.fail(index, "the server sent broken XML".to_owned());
+                }
+                return bytes.len();
+            }
+        }
+    }
+
+    /// Says whether the bytes behind this piece still mean anything.
+    fn on_piece(&mut self, index: u32, piece: Piece, bytes: &[u8]) -> bool {
+        let step = self.lines[index as usize].client.step;
+        if step == Step::Ready && matches!(piece, Piece::Element(_)) {
+            self.on_stanza(index, bytes);
+            return true;
+        }
+        if step == Step::Failed {
+            return false;
+        }
+        let turn = self.with_client(index, |client, cx| client.on_piece(cx, piece, bytes));
+        let goes_on = matches!(turn, Turn::Nothing | Turn::Ready(_) | Turn::Derive(_));
+        self.on_turn(index, turn);
+        goes_on
+    }
+
+    fn on_stanza(&mut self, index: u32, element: &[u8]) {
+        match self.shape.read(element) {
+            Reading::Other => {}
+            Reading::Measured(mark, from) => {
+                let sender = mark.from.wrapping_sub(self.job.first);
+                let known = self.jids.get(sender as usize).is_some_and(|jid| {
+                    jid.as_bytes() == from || jid.as_bytes() == scan::unescape(from)
+                });
+                if known {
+                    self.arrive(index, &mark);
+                } else {
+                    self.ledger.verdict.misrouted += 1;
+                }
+            }
+            Reading::Corrupted => self.ledger.verdict.corrupted += 1,
+            Reading::Bounced => self.ledger.verdict.bounced += 1,
+            Reading::StreamError => self.fail(index, "stream error while ready".to_owned()),
+            Reading::Request => {
+                self.prepare(index, 256);
+                let kind = scan::attribute(element, b"type").unwrap_or(b"get");
+                let out = &mut self.lines[index as usize].out;
+                client::answer_request(element, kind, out);
+                self.touch(index);
+            }
+        }
+    }
+
+    fn digest_frames(&mut self, index: u32, bytes: &[u8]) -> usize {
+        let size = self.job.plan.stanza_size;
+        let mut used = 0;
+        for frame in bytes.chunks_exact(size) {
+            used += size;
+            if frame[..4] == HELLO.to_le_bytes() {
+                let line = &mut self.lines[index as usize];
+                line.client.step = Step::Ready;
+                self.on_turn(index, Turn::Ready(Box::default()));
+                continue;
+            }
+            match self.shape.read_frame(frame) {
+                Some(mark) => self.arrive(index, &mark),
+                None => self.ledger.verdict.corrupted += 1,
+            }
+        }
+        used
+    }
+
+    /// Enters a readable arrival into the account.
+    fn arrive(&mut self, index: u32, mark: &Mark) {
+        let first = self.job.first;
+        let local = Mark {
+            from: mark.from.wrapping_sub(first),
+            to: if mark.to == BROADCAST { BROADCAST } else { mark.to.wrapping_sub(first) },
+            ..*mark
+        };
+        if self.ledger.arrive(index, &local) != Arrival::Fresh {
+            return;
+        }
+        if mark.intended >= self.record_from {
+            let latency = self.now.saturating_sub(mark.intended);
+            self.record_second(latency);
+            if mark.sent != mark.intended {
+                self.meter.service.saturating_record(self.now.saturating_sub(mark.sent));
+            }
+        }
+        self.release(&local);
+    }
+
+    /// One copy less is outstanding; its sender may go on when that was the last of its stanza.
+    fn release(&mut self, mark: &Mark) {
+        let sender = mark.from;
+        if mark.to == BROADCAST && !self.rounds.is_empty() {
+            let window = self.rounds.len() / self.lines.len();
+            let place = sender as usize * window + mark.sequence as usize % window;
+            self.rounds[place] = self.rounds[place].saturating_sub(1);
+            if self.rounds[place] > 0 {
+                return;
+            }
+        }
+        let line = &mut self.lines[sender as usize];
+        line.inflight = line.inflight.saturating_sub(1);
+        let closed = matches!(self.job.plan.pace, Pace::Closed { .. });
+        if closed && matches!(self.stage.0, Stage::Warm | Stage::Measure) {
+            self.send_one(sender, self.now);
+        }
+    }
+
+    /// Notes a delivery in the histogram of this second.
+    pub(crate) fn record_second(&mut self, latency: u64) {
+        let second = self.now / SECOND;
+        if second != self.second.0 {
+            self.close_second();
+            self.second.0 = second;
+        }
+        self.second.1.saturating_record(latency);
+    }
+
+    /// Adds this second's histogram to the whole and to the timeline.
+    pub(crate) fn close_second(&mut self) {
+        if self.second.1.is_empty() {
+            return;
+        }
+        let seen = std::mem::replace(&mut self.second.1, histogram());
+        if self.job.plan.scenario != Scenario::Login {
+            self.meter.latency.add(&seen).expect("all histograms have the same bounds");
+        }
+        self.job.control.timeline.add(self.second.0, &seen);
+    }
+
+    pub(crate) fn update_gauge(&mut self) {
+        if self.now / SECOND > self.second.0 {
+            self.close_second();
+        }
+        let outstanding = self.outstanding();
+        if self.now >= self.busy_read + BUSY_EVERY {
+            self.busy_read = self.now;
+            self.gauge().busy.store(ring::thread_cpu().as_nanos() as u64, Relaxed);
+        }
+        let gauge = self.gauge();
+        gauge.sent.store(self.ledger.verdict.sent, Relaxed);
+        gauge.delivered.store(self.ledger.verdict.delivered, Relaxed);
+        gauge.outstanding.store(outstanding, Relaxed);
+    }
+
+    fn outstanding(&self) -> u64 {
+        let verdict = &self.ledger.verdict;
+        let expected = match self.job.plan.scenario {
+            Scenario::Presence if !self.job.plan.directed => self.copies_sent,
+            _ => verdict.sent,
+        };
+        expected.saturating_sub(verdict.delivered)
+    }
+
+    /// The final account.
+    pub(crate) fn settle(&self) -> Verdict {
+        let mut verdict = self.ledger.verdict;
+        match self.job.plan.scenario {
+            Scenario::Login => {
+                verdict.expected = verdict.sent;
+                verdict.lost = verdict.sent.saturating_sub(verdict.delivered);
+                verdict
+            }
+            _ => self.ledger.settle(),
+        }
+    }
+}

@@ -1,0 +1,753 @@
+//! A ring thread: it owns one ring and a share of the clients, and does all their I/O.
+//!
+//! Invariant: everything written in a turn leaves in one send per connection at the end of the turn,
+//! as a server under test would like it and as the floor's relay does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use ring::{Buffers, Completion, ConnectPlan, Features, Op, Pool, Ring, RingConfig, Token};
+use rustls_pki_types::ServerName;
+
+use crate::client::{Client, Cx, Script, Step, Turn};
+use crate::clock::SECOND;
+use crate::derive::{Inbox, Request};
+use crate::ledger::{Ledger, Verdict};
+use crate::plan::{Control, Dialect, Pace, Plan, SLOTS_SPARE, Scenario, Stage};
+use crate::random::Random;
+use crate::schedule::Schedule;
+use crate::stats::{Gauge, Meter, histogram};
+use crate::tls::Tls;
+use crate::wire::Shape;
+
+/// How long a thread sleeps at most before it looks at the stage again.
+const TICK: u64 = 5_000_000;
+/// A due time nearer than this is awaited awake: a timer would be later than that.
+const SPIN: u64 = 80_000;
+/// Logins that one thread has under way at once, where no rate is asked for.
+const LOGINS_MAX: u32 = 256;
+/// Connections from one source address: beyond it the kernel's search for a port slows down.
+const CONNECTIONS_PER_ADDRESS: u32 = 9_500;
+/// Source addresses in 127.0.0.0/8 that are cycled through.
+const ADDRESSES: u32 = 60_000;
+/// Bytes of unused output buffers that a thread keeps.
+const POOL_MAX: usize = 64 << 20;
+/// How long closing streams may take at the end.
+const CLOSING_MAX: u64 = 10 * SECOND;
+/// Room for what a client says in a turn of its login.
+const LOGIN_SIZE: usize = 512;
+const GROUP: u16 = 0;
+
+/// Everything a ring thread needs to begin.
+pub struct Job {
+    /// Which of the fleet's threads this is.
+    pub thread: usize,
+    /// Its first client.
+    pub first: u32,
+    /// How many clients it has.
+    pub count: u32,
+    /// The fleet's plan.
+    pub plan: Arc<Plan>,
+    /// What the clients say to log in.
+    pub script: Arc<Script>,
+    /// TLS, where it is used.
+    pub tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    /// Shared with the controller.
+    pub control: Arc<Control>,
+    /// What the kernel offers.
+    pub features: Features,
+    /// The derivation thread.
+    pub derive: Sender<Request>,
+}
+
+/// What a ring thread found.
+pub struct Outcome {
+    /// The account of its deliveries.
+    pub verdict: Verdict,
+    /// Its histograms.
+    pub meter: Meter,
+    /// Why clients failed, and how many.
+    pub failures: BTreeMap<String, u64>,
+}
+
+/// One connection with its client.
+#[derive(Default)]
+pub(crate) struct Line {
+    pub(crate) client: Client,
+    secure: Option<Box<Secure>>,
+    /// The beginning of a piece whose end has not arrived.
+    held: Vec<u8>,
+    pub(crate) out: Vec<u8>,
+    generation: u32,
+    /// Counts sends, to choose partners in turn.
+    pub(crate) turn: u32,
+    /// Stanzas (or broadcasts) sent and not yet wholly delivered.
+    pub(crate) inflight: u16,
+    open: bool,
+    sending: bool,
+    dirty: bool,
+    receiving: bool,
+    closing: bool,
+    cancelled: bool,
+    shut: bool,
+    /// When a login was due, in the open loop.
+    due: u64,
+}
+
+struct Secure {
+    tls: Tls,
+    /// The beginning of a record.
+    tail: Vec<u8>,
+    /// Handshake bytes to be sent as they are.
+    raw: Vec<u8>,
+}
+
+/// A running ring thread.
+pub(crate) struct Worker {
+    pub(crate) job: Job,
+    ring: Ring,
+    pool: Pool,
+    pub(crate) lines: Vec<Line>,
+    dirty: Vec<u32>,
+    idle: VecDeque<u32>,
+    pub(crate) stage: (Stage, u64),
+    pub(crate) now: u64,
+    pub(crate) shape: Shape,
+    pub(crate) ledger: Ledger,
+    pub(crate) jids: Vec<Box<str>>,
+    /// Per sender and window place: copies of a broadcast still expected.
+    pub(crate) rounds: Vec<u16>,
+    pub(crate) meter: Meter,
+    pub(crate) second: (u64, Histogram<u64>),
+    pub(crate) record_from: u64,
+    pub(crate) random: Random,
+    pub(crate) schedule: Option<Schedule>,
+    connects: Option<Schedule>,
+    logging_in: u32,
+    begun: u32,
+    failures: BTreeMap<String, u64>,
+    inbox: Arc<Inbox>,
+    plain: Vec<u8>,
+    cipher: Vec<u8>,
+    timer_until: u64,
+    pub(crate) reached: u64,
+    /// Deliveries that what was sent should make.
+    pub(crate) copies_sent: u64,
+    pub(crate) busy_read: u64,
+}
+
+/// Runs a ring thread to its end.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn run(job: Job) -> Result<Outcome, String> {
+    let plan = job.plan.clone();
+    if let Some(core) = plan.core {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let spread = cores.saturating_sub(core).max(1);
+        ring::pin_thread(core + job.thread % spread)
+            .map_err(|error| format!("cannot pin a thread to core {core}: {error}"))?;
+    }
+    let config = RingConfig { entries: 4096, completions: 16_384, slots: job.count + SLOTS_SPARE };
+    let ring = Ring::new(&config, &job.features).map_err(|error| {
+        format!("cannot set up a ring with {} descriptors: {error}", config.slots)
+    })?;
+    let buffers = Buffers::new(&ring, GROUP, None)
+        .map_err(|error| format!("cannot set up receive buffers: {error}"))?;
+    Worker::new(job, ring).run(buffers)
+}
+
+impl Worker {
+    fn new(job: Job, ring: Ring) -> Worker {
+        let plan = job.plan.clone();
+        let seed = plan.seed ^ (job.thread as u64) << 32;
+        let now = plan.clock.now();
+        let share = f64::from(job.count) / f64::from(plan.clients);
+        let window = match plan.pace {
+            Pace::Closed { window } => window,
+            Pace::Open { .. } => 0,
+        };
+        let rounds = match plan.is_pairwise() {
+            true => 0,
+            false => job.count as usize * window as usize,
+        };
+        let fixed = crate::schedule::Arrivals::Fixed;
+        Worker {
+            ring,
+            pool: Pool::new(POOL_MAX),
+            lines: (0..job.count).map(|_| Line::default()).collect(),
+            dirty: Vec::new(),
+            idle: (0..job.count).collect(),
+            stage: (Stage::Connect, 0),
+            now,
+            shape: Shape::new(&plan),
+            ledger: Ledger::new(job.count, plan.topology(job.count)),
+            jids: vec![Box::default(); job.count as usize],
+            rounds: vec![0; rounds],
+            meter: Meter::default(),
+            second: (0, histogram()),
+            record_from: u64::MAX,
+            random: Random::new(seed),
+            schedule: None,
+            connects: plan.connect_rate.map(|rate| Schedule::new(now, rate * share, fixed, seed)),
+            logging_in: 0,
+            begun: 0,
+            failures: BTreeMap::new(),
+            inbox: Arc::default(),
+            plain: Vec::new(),
+            cipher: Vec::new(),
+            timer_until: u64::MAX,
+            reached: 0,
+            copies_sent: 0,
+            busy_read: 0,
+            job,
+        }
+    }
+
+    pub(crate) fn gauge(&self) -> &Gauge {
+        &self.job.control.gauges[self.job.thread]
+    }
+
+    fn run(mut self, mut buffers: Buffers) -> Result<Outcome, String> {
+        let mut completions = Vec::with_capacity(4096);
+        let clock = self.job.plan.clock;
+        let mut finish_by = u64::MAX;
+        loop {
+            self.now = clock.now();
+            self.look_at_stage();
+            if self.stage.0 == Stage::Finish {
+                if finish_by == u64::MAX {
+                    finish_by = self.now + CLOSING_MAX;
+                    self.close_all();
+                }
+                if self.now >= finish_by || self.lines.iter().all(|line| !line.open) {
+                    break;
+                }
+            } else {
+                self.begin_connections()?;
+                self.take_keys();
+                self.send_what_is_due();
+            }
+            self.flush();
+            self.sleep().map_err(|error| format!("the ring failed: {error}"))?;
+            self.ring.reap(Some(&mut buffers), &mut completions);
+            for completion in completions.drain(..) {
+                self.on_completion(completion, &mut buffers);
+            }
+            self.update_gauge();
+        }
+        self.close_second();
+        let verdict = self.settle();
+        Ok(Outcome { verdict, meter: self.meter, failures: self.failures })
+    }
+
+    /// Waits for completions, at most until something is due.
+    fn sleep(&mut self) -> std::io::Result<()> {
+        let due = self.next_due().min(self.now + TICK);
+        if due <= self.now + SPIN {
+            return self.ring.run_deferred();
+        }
+        if due < self.timer_until {
+            // A later timer may still be armed: its completion is an idle turn, no more.
+            self.ring.timeout(0, 0, Duration::from_nanos(due - self.now - SPIN / 2))?;
+            self.timer_until = due;
+        }
+        self.ring.submit_and_wait(1)
+    }
+
+    fn next_due(&self) -> u64 {
+        let sending = match self.stage.0 {
+            Stage::Warm | Stage::Measure => self.schedule.as_ref().map(Schedule::due),
+            _ => None,
+        };
+        let connecting = match self.idle.is_empty() {
+            false => self.connects.as_ref().map(Schedule::due),
+            true => None,
+        };
+        sending.unwrap_or(u64::MAX).min(connecting.unwrap_or(u64::MAX))
+    }
+
+    fn look_at_stage(&mut self) {
+        let stage = self.job.control.stage();
+        if stage == self.stage {
+            return;
+        }
+        let before = self.stage.0;
+        self.stage = stage;
+        let sends = |stage| matches!(stage, Stage::Warm | Stage::Measure);
+        if sends(stage.0) && !sends(before) {
+            self.start_sending();
+        }
+        match stage.0 {
+            Stage::Warm => self.record_from = u64::MAX,
+            Stage::Measure => {
+                self.record_from = stage.1;
+                if self.job.plan.scenario == Scenario::Login && before != Stage::Hold {
+                    // The first round learned the salts; only what follows is the measurement.
+                    self.meter = Meter::default();
+                }
+            }
+            Stage::Connect | Stage::Hold | Stage::Finish => {}
+        }
+    }
+
+    fn begin_connections(&mut self) -> Result<(), String> {
+        let login = self.job.plan.scenario == Scenario::Login;
+        let first_round = self.begun < self.job.count;
+        if login && !first_round {
+            return self.begin_logins();
+        }
+        while !self.idle.is_empty() && self.begun < self.job.count {
+            match &mut self.connects {
+                Some(schedule) if schedule.due() > self.now => break,
+                Some(schedule) => schedule.advance(),
+                None if self.logging_in >= LOGINS_MAX => break,
+                None => {}
+            }
+            let Some(index) = self.idle.pop_front() else { break };
+            self.connect(index, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// The login scenario's repeated logins.
+    fn begin_logins(&mut self) -> Result<(), String> {
+        if !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
+            return Ok(());
+        }
+        loop {
+            let due = match &self.schedule {
+                Some(schedule) if schedule.due() > self.now => break,
+                Some(schedule) => schedule.due(),
+                None => self.now,
+            };
+            let Some(index) = self.idle.pop_front() else { break };
+            if let Some(schedule) = &mut self.schedule {
+                schedule.advance();
+            }
+            if due >= self.record_from {
+                self.meter.lag.saturating_record(self.now.saturating_sub(due));
+            }
+            self.ledger.verdict.sent += 1;
+            self.connect(index, due)?;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, index: u32, due: u64) -> Result<(), String> {
+        let line = &mut self.lines[index as usize];
+        line.generation = line.generation.wrapping_add(1) & Token::GENERATION_MASK;
+        line.open = true;
+        line.due = due;
+        (line.closing, line.cancelled, line.receiving) = (false, false, false);
+        line.client.on_connect(self.now);
+        let source = match self.job.plan.target.ip() {
+            IpAddr::V4(target) if target.is_loopback() => {
+                let global = self.job.first + index;
+                let place = global / CONNECTIONS_PER_ADDRESS + line.generation;
+                Some(loopback(place % ADDRESSES))
+            }
+            _ => None,
+        };
+        let plan = ConnectPlan { source, target: self.job.plan.target };
+        self.ring
+            .connect(index, line.generation, &plan)
+            .map_err(|error| format!("cannot connect: {error}"))?;
+        self.logging_in += 1;
+        self.begun += 1;
+        Ok(())
+    }
+
+    fn on_completion(&mut self, completion: Completion, buffers: &mut Buffers) {
+        let Token { op, slot, generation } = completion.token;
+        match op {
+            Op::Timeout => self.timer_until = u64::MAX,
+            Op::Connect | Op::Recv | Op::Send | Op::Close => {
+                let known = self.lines.get(slot as usize).map(|line| line.generation);
+                if known == Some(generation) {
+                    self.on_line(op, slot, &completion, buffers);
+                }
+            }
+            _ => {}
+        }
+        if let Some(chunk) = completion.chunk {
+            buffers.give_back(chunk);
+        }
+        if let Some(buffer) = completion.buffer {
+            self.pool.give(buffer);
+        }
+    }
+
+    fn on_line(&mut self, op: Op, index: u32, completion: &Completion, buffers: &Buffers) {
+        match op {
+            Op::Connect => match completion.error() {
+                Some(error) => self.fail(index, format!("cannot connect: {error}")),
+                None => {
+                    self.arm(index);
+                    self.now = self.job.plan.clock.now();
+                    self.on_connected(index);
+                }
+            },
+            Op::Recv => {
+                self.lines[index as usize].receiving = completion.more;
+                match (&completion.chunk, completion.result) {
+                    (Some(chunk), 1..) => {
+                        self.now = self.job.plan.clock.now();
+                        self.on_received(index, buffers.bytes(chunk));
+                    }
+                    (_, 0) => self.on_end(index, "the server closed the connection"),
+                    _ => self.on_recv_error(index, completion),
+                }
+                self.after_recv(index);
+            }
+            Op::Send => {
+                self.lines[index as usize].sending = false;
+                let whole = completion.buffer.as_ref().map_or(0, Vec::len);
+                if completion.result >= 0 && completion.result as usize == whole {
+                    if self.lines[index as usize].dirty {
+                        self.dirty.push(index);
+                    }
+                } else {
+                    self.fail(index, "cannot send".to_owned());
+                }
+                self.try_close(index);
+            }
+            Op::Close => self.on_closed(index),
+            _ => {}
+        }
+    }
+
+    fn arm(&mut self, index: u32) {
+        let line = &mut self.lines[index as usize];
+        line.receiving = true;
+        self.ring.recv_multi(index, line.generation, GROUP);
+    }
+
+    fn after_recv(&mut self, index: u32) {
+        let line = &self.lines[index as usize];
+        if line.closing {
+            self.try_close(index);
+        } else if line.open && !line.receiving {
+            self.arm(index);
+        }
+    }
+
+    fn on_recv_error(&mut self, index: u32, completion: &Completion) {
+        const NO_BUFFERS: i32 = 105;
+        const CANCELLED: i32 = 125;
+        if !matches!(-completion.result, NO_BUFFERS | CANCELLED) {
+            self.on_end(index, "the connection was reset");
+        }
+    }
+
+    fn on_connected(&mut self, index: u32) {
+        if self.job.plan.dialect == Dialect::Floor {
+            self.lines[index as usize].client.step = Step::Bind;
+            let hello = self.job.first + index;
+            let out = &mut self.lines[index as usize].out;
+            self.shape.write_hello(hello, out);
+            self.touch(index);
+            return;
+        }
+        let turn = self.with_client(index, |client, cx| client.on_connected(cx));
+        self.on_turn(index, turn);
+    }
+
+    /// Runs a step of the client with what it may use.
+    pub(crate) fn with_client(
+        &mut self,
+        index: u32,
+        step: impl FnOnce(&mut Client, &mut Cx<'_>) -> Turn,
+    ) -> Turn {
+        self.prepare(index, LOGIN_SIZE);
+        let line = &mut self.lines[index as usize];
+        let mut cx = Cx {
+            script: &self.job.script,
+            index: self.job.first + index,
+            now: self.now,
+            random: &mut self.random,
+            meter: &mut self.meter,
+            out: &mut line.out,
+        };
+        let turn = step(&mut line.client, &mut cx);
+        if !line.out.is_empty() {
+            self.touch(index);
+        }
+        turn
+    }
+
+    pub(crate) fn on_turn(&mut self, index: u32, turn: Turn) {
+        match turn {
+            Turn::Nothing => {}
+            Turn::StartTls => self.start_tls(index),
+            Turn::Derive(recipe) => {
+                let waiting = (index, self.lines[index as usize].generation);
+                let request = Request { recipe: *recipe, waiting, inbox: self.inbox.clone() };
+                if self.job.derive.send(request).is_err() {
+                    self.fail(index, "the derivation thread is gone".to_owned());
+                }
+            }
+            Turn::Ready(jid) => self.on_ready(index, jid),
+            Turn::End => self.on_end(index, "the server closed the stream"),
+            Turn::Fail(reason) => self.fail(index, reason),
+        }
+    }
+
+    fn on_ready(&mut self, index: u32, jid: Box<str>) {
+        self.logging_in -= 1;
+        self.jids[index as usize] = jid;
+        self.reached += 1;
+        self.gauge().logins.fetch_add(1, Relaxed);
+        if self.job.plan.scenario != Scenario::Login {
+            self.gauge().ready.fetch_add(1, Relaxed);
+            return;
+        }
+        if self.reached <= u64::from(self.job.count) {
+            self.gauge().ready.fetch_add(1, Relaxed);
+        } else {
+            self.ledger.verdict.delivered += 1;
+            let due = self.lines[index as usize].due;
+            if due >= self.record_from {
+                let took = self.now.saturating_sub(due);
+                self.meter.latency.saturating_record(took);
+                self.record_second(took);
+            }
+        }
+        let line = &mut self.lines[index as usize];
+        line.client.close(&mut line.out);
+        self.touch(index);
+    }
+
+    fn start_tls(&mut self, index: u32) {
+        let Some((config, name)) = &self.job.tls else {
+            return self.fail(index, "TLS is not set up".to_owned());
+        };
+        match Tls::new(config, name) {
+            Err(reason) => self.fail(index, reason),
+            Ok(tls) => {
+                let secure = Secure { tls, tail: Vec::new(), raw: Vec::new() };
+                self.lines[index as usize].secure = Some(Box::new(secure));
+                self.on_received(index, b"");
+            }
+        }
+    }
+
+    fn on_received(&mut self, index: u32, bytes: &[u8]) {
+        let line = &mut self.lines[index as usize];
+        if line.closing {
+            return;
+        }
+        let Some(mut secure) = line.secure.take() else {
+            return self.on_plain(index, bytes);
+        };
+        let mut cipher = std::mem::take(&mut self.cipher);
+        let mut plain = std::mem::take(&mut self.plain);
+        cipher.clear();
+        plain.clear();
+        cipher.append(&mut secure.tail);
+        cipher.extend_from_slice(bytes);
+        let step = secure.tls.read(&mut cipher, &mut plain, &mut secure.raw);
+        let step = step.inspect(|step| secure.tail.extend_from_slice(&cipher[step.consumed..]));
+        if secure.tail.is_empty() {
+            secure.tail = Vec::new();
+        }
+        if !secure.raw.is_empty() {
+            self.touch(index);
+        }
+        self.lines[index as usize].secure = Some(secure);
+        match step {
+            Err(reason) => self.fail(index, format!("TLS: {reason}")),
+            Ok(step) => {
+                if step.secured {
+                    let turn = self.with_client(index, |client, cx| client.on_secured(cx));
+                    self.on_turn(index, turn);
+                }
+                self.on_plain(index, &plain);
+                if step.closed {
+                    self.on_end(index, "the server closed TLS");
+                }
+            }
+        }
+        self.cipher = cipher;
+        self.plain = plain;
+    }
+
+    fn on_plain(&mut self, index: u32, bytes: &[u8]) {
+        let mut held = std::mem::take(&mut self.lines[index as usize].held);
+        let used = if held.is_empty() {
+            let used = self.digest(index, bytes);
+            if used < bytes.len() {
+                held = self.pool.take(bytes.len() - used);
+                held.extend_from_slice(&bytes[used..]);
+            }
+            used
+        } else {
+            held.extend_from_slice(bytes);
+            let used = self.digest(index, &held);
+            held.drain(..used);
+            used
+        };
+        if held.is_empty() && used > 0 {
+            // A ready client owns no buffer while nothing is cut.
+            self.pool.give(std::mem::take(&mut held));
+        }
+        self.lines[index as usize].held = held;
+    }
+
+    pub(crate) fn touch(&mut self, index: u32) {
+        let line = &mut self.lines[index as usize];
+        if !line.dirty {
+            line.dirty = true;
+            if !line.sending {
+                self.dirty.push(index);
+            }
+        }
+    }
+
+    /// Gives `out` a buffer of the pool before something is written into it.
+    pub(crate) fn prepare(&mut self, index: u32, size: usize) {
+        let line = &mut self.lines[index as usize];
+        if line.out.capacity() == 0 {
+            line.out = self.pool.take(size);
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            let line = &mut self.lines[index as usize];
+            if line.sending || !line.open || line.closing {
+                continue;
+            }
+            line.dirty = false;
+            let mut bytes = std::mem::take(&mut line.out);
+            if let Some(secure) = &mut line.secure {
+                let mut sealed = std::mem::take(&mut secure.raw);
+                if !bytes.is_empty() {
+                    if sealed.capacity() == 0 {
+                        sealed = self.pool.take(bytes.len() + 64);
+                    }
+                    let result = secure.tls.seal(&mut secure.tail, &bytes, &mut sealed);
+                    self.pool.give(bytes);
+                    if let Err(reason) = result {
+                        self.fail(index, format!("TLS: {reason}"));
+                        continue;
+                    }
+                }
+                bytes = sealed;
+            }
+            if !bytes.is_empty() {
+                let line = &mut self.lines[index as usize];
+                line.sending = true;
+                self.ring.send(index, line.generation, bytes, 0);
+            }
+        }
+        // Failures above may have touched others; nothing new is dirty otherwise.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    fn take_keys(&mut self) {
+        for ((index, generation), keys) in self.inbox.take() {
+            let line = &self.lines[index as usize];
+            if line.generation == generation && line.client.step == Step::Deriving {
+                let turn = self.with_client(index, |client, cx| client.on_keys(cx, &keys));
+                self.on_turn(index, turn);
+            }
+        }
+    }
+
+    /// The server's side is over, in good order or not.
+    fn on_end(&mut self, index: u32, how: &str) {
+        match self.lines[index as usize].client.step {
+            Step::Closing | Step::Failed => self.begin_close(index),
+            _ => self.fail(index, how.to_owned()),
+        }
+    }
+
+    pub(crate) fn fail(&mut self, index: u32, reason: String) {
+        let line = &mut self.lines[index as usize];
+        match line.client.step {
+            Step::Failed => {}
+            // We are done with it anyway.
+            Step::Closing => {}
+            step => {
+                if step == Step::Ready {
+                    self.ledger.verdict.disconnected += 1;
+                } else {
+                    self.logging_in -= 1;
+                }
+                line.client.step = Step::Failed;
+                *self.failures.entry(reason).or_default() += 1;
+                self.gauge().failed.fetch_add(1, Relaxed);
+            }
+        }
+        self.begin_close(index);
+    }
+
+    fn begin_close(&mut self, index: u32) {
+        self.lines[index as usize].closing = true;
+        self.try_close(index);
+    }
+
+    /// Closes the slot once nothing is in flight on it.
+    fn try_close(&mut self, index: u32) {
+        let line = &mut self.lines[index as usize];
+        if !line.closing || !line.open || line.shut {
+            return;
+        }
+        if line.receiving || line.sending {
+            if !line.cancelled {
+                line.cancelled = true;
+                for (active, op) in [(line.receiving, Op::Recv), (line.sending, Op::Send)] {
+                    if active {
+                        self.ring.cancel(Token::new(op, index, line.generation));
+                    }
+                }
+            }
+            return;
+        }
+        line.shut = true;
+        self.ring.close(index, line.generation);
+    }
+
+    fn on_closed(&mut self, index: u32) {
+        let line = &mut self.lines[index as usize];
+        line.open = false;
+        line.shut = false;
+        line.closing = false;
+        line.dirty = false;
+        line.secure = None;
+        self.pool.give(std::mem::take(&mut line.out));
+        self.pool.give(std::mem::take(&mut line.held));
+        if line.client.step == Step::Closing && self.job.plan.scenario == Scenario::Login {
+            line.client.step = Step::Idle;
+            self.idle.push_back(index);
+        }
+    }
+
+    fn close_all(&mut self) {
+        for index in 0..self.job.count {
+            let line = &mut self.lines[index as usize];
+            let xmpp = self.job.plan.dialect == Dialect::Xmpp;
+            if line.client.step == Step::Ready && xmpp {
+                line.client.close(&mut line.out);
+                self.touch(index);
+            } else if line.open && line.client.step != Step::Closing {
+                line.client.step = Step::Closing;
+                self.begin_close(index);
+            }
+        }
+    }
+}
+
+/// The `place`-th source address.
+fn loopback(place: u32) -> IpAddr {
+    // 127.0.0.1 is left to others; 250 addresses of each 127.0.x are used.
+    IpAddr::V4(Ipv4Addr::new(127, 0, (place / 250) as u8, 2 + (place % 250) as u8))
+}

@@ -1,0 +1,131 @@
+//! The files a run leaves: JSON, percentile tables and the HDR log that HdrHistogram's tools read.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
+
+use crate::result::RunResult;
+use crate::run::Ran;
+use crate::stats::Phase;
+
+/// Nanoseconds of a microsecond: HDR files are written in microseconds.
+const UNIT: f64 = 1000.0;
+
+/// Writes a file, with the directories above it.
+///
+/// # Errors
+/// The path, and what the system said.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(path, bytes).map_err(failed)
+}
+
+/// Writes the result as JSON.
+///
+/// # Errors
+/// As [`write`].
+pub fn json(path: &Path, result: &RunResult) -> Result<(), String> {
+    let mut text = serde_json::to_vec_pretty(result).map_err(|error| error.to_string())?;
+    text.push(b'\n');
+    write(path, &text)
+}
+
+/// Writes a `.hgrm` for each kind of time and one `.hlog` of the deliveries, second by second.
+///
+/// # Errors
+/// As [`write`].
+pub fn histograms(directory: &Path, ran: &Ran) -> Result<(), String> {
+    let meter = &ran.findings.meter;
+    let mut all = vec![
+        (ran.result.latency.name.as_str(), &meter.latency),
+        ("service", &meter.service),
+        ("lag", &meter.lag),
+    ];
+    all.extend(Phase::ALL.iter().map(|phase| (phase.name(), meter.of(*phase))));
+    for (name, seen) in all.into_iter().filter(|(_, seen)| !seen.is_empty()) {
+        let path = directory.join(format!("{}.hgrm", name.replace(' ', "-")));
+        write(&path, percentiles(seen).as_bytes())?;
+    }
+    let log = interval_log(ran.result.began, &ran.live.seconds)?;
+    write(&directory.join(format!("{}.hlog", ran.result.latency.name)), &log)
+}
+
+/// The percentile table of HdrHistogram's `outputPercentileDistribution`, in microseconds.
+fn percentiles(seen: &Histogram<u64>) -> String {
+    const STEPS_PER_HALF: u32 = 5;
+    let mut text = String::from("       Value     Percentile TotalCount 1/(1-Percentile)\n\n");
+    let line = |text: &mut String, value: f64, quantile: f64, count: u64| {
+        let end = match quantile < 1.0 {
+            true => format!(" {:14.2}", 1.0 / (1.0 - quantile)),
+            false => String::new(),
+        };
+        writeln!(text, "{value:12.3} {quantile:14.12} {count:10}{end}").expect("a String takes it");
+    };
+    for step in seen.iter_quantiles(STEPS_PER_HALF) {
+        let count = (step.quantile() * seen.len() as f64).round() as u64;
+        line(&mut text, step.value_iterated_to() as f64 / UNIT, step.quantile(), count);
+    }
+    let (mean, deviation) = (seen.mean() / UNIT, seen.stdev() / UNIT);
+    let (max, total) = (seen.max() as f64 / UNIT, seen.len());
+    writeln!(text, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]")
+        .expect("a String takes it");
+    writeln!(text, "#[Max     = {max:12.3}, Total count    = {total:12}]")
+        .expect("a String takes it");
+    text
+}
+
+fn interval_log(began: u64, seconds: &[(u64, Histogram<u64>)]) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let start = UNIX_EPOCH + Duration::from_secs(began);
+    let mut builder = IntervalLogWriterBuilder::new();
+    builder.add_comment("[Delivery times of one second each, in nanoseconds]");
+    builder.with_start_time(start).with_base_time(start).with_max_value_divisor(1e6);
+    let mut log = builder
+        .begin_log_with(&mut bytes, &mut serializer)
+        .map_err(|error| format!("cannot write the HDR log: {error}"))?;
+    for (second, seen) in seconds {
+        log.write_histogram(seen, Duration::from_secs(*second), Duration::from_secs(1), None)
+            .map_err(|error| format!("cannot write the HDR log: {error:?}"))?;
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::histogram;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    #[test]
+    fn a_percentile_table_ends_with_the_maximum() {
+        let mut seen = histogram();
+        for value in 1..=1000u64 {
+            seen.record(value * 1000).unwrap();
+        }
+        let text = percentiles(&seen);
+        let last = text.lines().rfind(|line| !line.starts_with('#')).unwrap();
+        let words: Vec<&str> = last.split_whitespace().collect();
+        assert_eq!(&words[1..], ["1.000000000000", "1000"]);
+        assert!(words[0].starts_with("1000."), "{last}");
+        assert!(text.contains("Total count    =         1000]"));
+    }
+
+    #[test]
+    fn the_log_reads_back_second_by_second() {
+        let mut seen = histogram();
+        seen.record(5000).unwrap();
+        let bytes = interval_log(1_700_000_000, &[(0, seen.clone()), (1, seen)]).unwrap();
+        let entries = IntervalLogIterator::new(&bytes)
+            .filter(|entry| matches!(entry, Ok(LogEntry::Interval(_))))
+            .count();
+        assert_eq!(entries, 2);
+    }
+}

@@ -1,0 +1,242 @@
+//! A fleet: all ring threads of one target, and the stages they are led through.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use ring::Features;
+use rustls_pki_types::ServerName;
+
+use crate::client::Script;
+use crate::derive;
+use crate::driver::{self, Job, Outcome};
+use crate::ledger::Verdict;
+use crate::live::Live;
+use crate::plan::{Control, Plan, Stage};
+use crate::stats::{Meter, sum};
+
+/// How long what is outstanding may take to arrive after sending stopped.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long a fleet may make no progress while it logs in.
+const STUCK_MAX: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(20);
+
+/// TLS as a fleet uses it.
+pub type TlsSetup = Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>;
+
+/// Running ring threads.
+pub struct Fleet {
+    /// What they do.
+    pub plan: Arc<Plan>,
+    /// How far they are.
+    pub control: Arc<Control>,
+    threads: Vec<JoinHandle<Result<Outcome, String>>>,
+}
+
+/// What a fleet found in all.
+#[derive(Default)]
+pub struct Findings {
+    /// The account of all deliveries.
+    pub verdict: Verdict,
+    /// All histograms.
+    pub meter: Meter,
+    /// Why clients failed.
+    pub failures: BTreeMap<String, u64>,
+}
+
+/// One measured stretch of a run.
+#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+pub struct Slice {
+    /// When it began, in seconds of the run.
+    pub at: f64,
+    /// How long it was.
+    pub seconds: f64,
+    /// Stanzas sent.
+    pub sent: u64,
+    /// Verified deliveries, or logins.
+    pub delivered: u64,
+    /// CPU seconds of the other side.
+    pub server_cpu: Option<f64>,
+    /// CPU seconds of the generator's ring threads.
+    pub generator_cpu: f64,
+}
+
+impl Slice {
+    /// CPU seconds of the other side per million deliveries.
+    pub fn cpu_per_million(slices: &[Slice]) -> Option<f64> {
+        let cpu: Option<f64> = slices.iter().map(|slice| slice.server_cpu).sum();
+        let delivered: u64 = slices.iter().map(|slice| slice.delivered).sum();
+        cpu.filter(|_| delivered > 0).map(|cpu| cpu * 1e6 / delivered as f64)
+    }
+
+    /// Deliveries a second.
+    pub fn rate(slices: &[Slice]) -> f64 {
+        let seconds: f64 = slices.iter().map(|slice| slice.seconds).sum();
+        let delivered: u64 = slices.iter().map(|slice| slice.delivered).sum();
+        if seconds > 0.0 { delivered as f64 / seconds } else { 0.0 }
+    }
+}
+
+impl Fleet {
+    /// Starts the threads; clients begin to log in.
+    ///
+    /// # Errors
+    /// A thread could not be started.
+    pub fn start(
+        plan: Plan,
+        script: Arc<Script>,
+        tls: &TlsSetup,
+        features: Features,
+    ) -> Result<Fleet, String> {
+        let shares = plan.shares();
+        let plan = Arc::new(plan);
+        let control = Arc::new(Control::new(shares.len()));
+        let derive = derive::start(script.clone()).map_err(|error| error.to_string())?;
+        let mut threads = Vec::new();
+        for (thread, (first, count)) in shares.into_iter().enumerate() {
+            let job = Job {
+                thread,
+                first,
+                count,
+                plan: plan.clone(),
+                script: script.clone(),
+                tls: tls.clone(),
+                control: control.clone(),
+                features,
+                derive: derive.clone(),
+            };
+            let handle = std::thread::Builder::new()
+                .name(format!("ring {thread}"))
+                .spawn(move || driver::run(job))
+                .map_err(|error| format!("cannot start a thread: {error}"))?;
+            threads.push(handle);
+        }
+        Ok(Fleet { plan, control, threads })
+    }
+
+    /// Waits until all clients are ready.
+    ///
+    /// # Errors
+    /// `Err` where some failed; [`Fleet::finish`] tells why.
+    pub fn wait_ready(&self, live: &mut Live) -> Result<(), String> {
+        let total = u64::from(self.plan.clients);
+        let mut best = (0, self.plan.clock.now());
+        loop {
+            let ready = sum(&self.control.gauges, |gauge| &gauge.ready);
+            let failed = sum(&self.control.gauges, |gauge| &gauge.failed);
+            live.login(ready, failed, total);
+            if ready == total {
+                return Ok(());
+            }
+            if ready + failed >= total || self.threads.iter().any(JoinHandle::is_finished) {
+                return Err(format!("{failed} of {total} clients failed to log in"));
+            }
+            let now = self.plan.clock.now();
+            if ready + failed > best.0 {
+                best = (ready + failed, now);
+            } else if Duration::from_nanos(now - best.1) > STUCK_MAX {
+                return Err(format!("{ready} of {total} clients are ready and no more become so"));
+            }
+            std::thread::sleep(STEP);
+        }
+    }
+
+    /// One measured stretch, with `warmup` before it; `cost` reads the other side's CPU time.
+    pub fn slice(
+        &self,
+        warmup: Duration,
+        length: Duration,
+        live: &mut Live,
+        cost: &dyn Fn() -> Option<u64>,
+    ) -> Slice {
+        let clock = self.plan.clock;
+        if !warmup.is_zero() {
+            self.control.enter(Stage::Warm, clock.now());
+            self.pass(warmup, live);
+        }
+        let before = self.sample(cost);
+        self.control.enter(Stage::Measure, before.at);
+        self.pass(length, live);
+        let after = self.sample(cost);
+        self.control.enter(Stage::Hold, after.at);
+        let slice = Slice {
+            at: before.at as f64 / 1e9,
+            seconds: (after.at - before.at) as f64 / 1e9,
+            sent: after.sent - before.sent,
+            delivered: after.delivered - before.delivered,
+            server_cpu: after.cost.zip(before.cost).map(|(a, b)| a.saturating_sub(b) as f64 / 1e9),
+            generator_cpu: (after.busy - before.busy) as f64 / 1e9,
+        };
+        self.drain(live);
+        slice
+    }
+
+    fn pass(&self, length: Duration, live: &mut Live) {
+        let end = self.plan.clock.now() + length.as_nanos() as u64;
+        loop {
+            let now = self.plan.clock.now();
+            if now >= end {
+                return;
+            }
+            live.run(&self.control, now);
+            std::thread::sleep(STEP.min(Duration::from_nanos(end - now)));
+        }
+    }
+
+    fn drain(&self, live: &mut Live) {
+        let end = self.plan.clock.now() + DRAIN_MAX.as_nanos() as u64;
+        // The threads need a tick to see the stage and to publish what is outstanding.
+        std::thread::sleep(STEP);
+        while sum(&self.control.gauges, |gauge| &gauge.outstanding) > 0 {
+            let now = self.plan.clock.now();
+            if now >= end {
+                return;
+            }
+            live.run(&self.control, now);
+            std::thread::sleep(STEP);
+        }
+    }
+
+    fn sample(&self, cost: &dyn Fn() -> Option<u64>) -> Sample {
+        Sample {
+            sent: sum(&self.control.gauges, |gauge| &gauge.sent),
+            delivered: sum(&self.control.gauges, |gauge| &gauge.delivered),
+            busy: sum(&self.control.gauges, |gauge| &gauge.busy),
+            cost: cost(),
+            at: self.plan.clock.now(),
+        }
+    }
+
+    /// Closes everything and collects what the threads found.
+    ///
+    /// # Errors
+    /// What a thread died of.
+    pub fn finish(self) -> Result<Findings, String> {
+        self.control.enter(Stage::Finish, self.plan.clock.now());
+        let mut findings = Findings::default();
+        let mut error = None;
+        for thread in self.threads {
+            match thread.join() {
+                Ok(Ok(outcome)) => {
+                    findings.verdict.add(&outcome.verdict);
+                    findings.meter.add(&outcome.meter);
+                    for (reason, count) in outcome.failures {
+                        *findings.failures.entry(reason).or_default() += count;
+                    }
+                }
+                Ok(Err(reason)) => error = Some(reason),
+                Err(_) => error = Some("a ring thread panicked".to_owned()),
+            }
+        }
+        error.map_or(Ok(findings), Err)
+    }
+}
+
+struct Sample {
+    at: u64,
+    sent: u64,
+    delivered: u64,
+    busy: u64,
+    cost: Option<u64>,
+}

@@ -1,0 +1,388 @@
+//! The account of every measured stanza: what was sent on each lane from a sender to a receiver, and
+//! what of it arrived, once, in order.
+//!
+//! Invariant: `sent = arrived in order + arrived late + still missing` on every lane, so loss,
+//! duplicates and reordering are told apart exactly, not sampled.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::body::{BROADCAST, Mark};
+use crate::random::Random;
+
+/// The most partners a chatting client has; each costs eight bytes per client.
+pub const PARTNERS_MAX: u32 = 16;
+
+/// Who talks to whom among the clients of one ring, counted from 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// Each client sends to those `offsets` further on.
+    Partners(Vec<u32>),
+    /// Each broadcast goes to the sender's group of so many.
+    Cliques(u32),
+}
+
+impl Topology {
+    /// Distinct partners for `clients`, chosen by `seed`.
+    pub fn partners(clients: u32, seed: u64) -> Topology {
+        assert!(clients >= 2, "nobody to talk to");
+        let mut random = Random::new(seed ^ 0x7061_6972);
+        let wanted = PARTNERS_MAX.min(clients - 1);
+        let mut offsets = Vec::new();
+        while offsets.len() < wanted as usize {
+            let offset = 1 + random.below(clients - 1);
+            if !offsets.contains(&offset) {
+                offsets.push(offset);
+            }
+        }
+        Topology::Partners(offsets)
+    }
+
+    fn lanes_in(&self) -> u32 {
+        match self {
+            Topology::Partners(offsets) => offsets.len() as u32,
+            Topology::Cliques(size) => *size,
+        }
+    }
+}
+
+/// What a run's checks came to; everything but the first four must be zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Verdict {
+    /// Stanzas written by clients.
+    pub sent: u64,
+    /// Deliveries that should have followed.
+    pub expected: u64,
+    /// Deliveries that did, each counted once.
+    pub delivered: u64,
+    /// Copies of a broadcast that came back to the sender, as servers may do; not expected.
+    pub own_copies: u64,
+    /// Expected and never seen.
+    pub lost: u64,
+    /// Seen more than once.
+    pub duplicated: u64,
+    /// Seen after a later one of the same lane.
+    pub reordered: u64,
+    /// Seen with bytes that nobody sent.
+    pub corrupted: u64,
+    /// Seen by the wrong client, or with the wrong `from`.
+    pub misrouted: u64,
+    /// Came back as errors.
+    pub bounced: u64,
+    /// Connections that ended while they were needed.
+    pub disconnected: u64,
+}
+
+impl Verdict {
+    /// Whether every delivery was as it should be.
+    pub fn is_clean(&self) -> bool {
+        self.faults().iter().all(|(_, count)| *count == 0)
+    }
+
+    /// The counts that must be zero, with their names.
+    pub fn faults(&self) -> [(&'static str, u64); 7] {
+        [
+            ("lost", self.lost),
+            ("duplicated", self.duplicated),
+            ("reordered", self.reordered),
+            ("corrupted", self.corrupted),
+            ("misrouted", self.misrouted),
+            ("bounced", self.bounced),
+            ("disconnected", self.disconnected),
+        ]
+    }
+
+    /// Adds another thread's counts.
+    pub fn add(&mut self, other: &Verdict) {
+        self.sent += other.sent;
+        self.expected += other.expected;
+        self.delivered += other.delivered;
+        self.own_copies += other.own_copies;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.corrupted += other.corrupted;
+        self.misrouted += other.misrouted;
+        self.bounced += other.bounced;
+        self.disconnected += other.disconnected;
+    }
+}
+
+/// What one arrival was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Expected, and the first of its number: it counts, and it frees its sender's window.
+    Fresh,
+    /// The sender's own copy of a broadcast.
+    Own,
+    /// A fault that has been counted.
+    Fault,
+}
+
+/// The lanes of one ring's clients.
+pub struct Ledger {
+    clients: u32,
+    topology: Topology,
+    /// Per sender and outgoing lane: how many were sent.
+    sent: Vec<u32>,
+    /// Per receiver and incoming lane: the next sequence.
+    next: Vec<u32>,
+    missing: HashMap<usize, Vec<Range<u32>>>,
+    /// The counts so far; `expected` and `lost` are filled in by [`Ledger::settle`].
+    pub verdict: Verdict,
+}
+
+impl Ledger {
+    /// An empty account for clients `0..clients`.
+    pub fn new(clients: u32, topology: Topology) -> Ledger {
+        let lanes_out = match &topology {
+            Topology::Partners(offsets) => offsets.len() as u32,
+            Topology::Cliques(_) => 1,
+        };
+        Ledger {
+            clients,
+            sent: vec![0; (clients * lanes_out) as usize],
+            next: vec![0; clients as usize * topology.lanes_in() as usize],
+            topology,
+            missing: HashMap::new(),
+            verdict: Verdict::default(),
+        }
+    }
+
+    /// How many deliveries one stanza of `sender` is expected to make.
+    pub fn copies(&self, sender: u32) -> u32 {
+        match self.topology {
+            Topology::Partners(_) => 1,
+            Topology::Cliques(size) => self.clique_of(sender, size).len() as u32 - 1,
+        }
+    }
+
+    fn clique_of(&self, client: u32, size: u32) -> Range<u32> {
+        let first = client / size * size;
+        first..(first + size).min(self.clients)
+    }
+
+    /// Takes the next sequence of `sender`, whose `turn` picks the lane; gives (receiver or
+    /// [`BROADCAST`], sequence).
+    pub fn send(&mut self, sender: u32, turn: u32) -> (u32, u32) {
+        self.verdict.sent += 1;
+        let (to, lane) = match &self.topology {
+            Topology::Partners(offsets) => {
+                let lane = turn as usize % offsets.len();
+                let to = (sender + offsets[lane]) % self.clients;
+                (to, sender as usize * offsets.len() + lane)
+            }
+            Topology::Cliques(_) => (BROADCAST, sender as usize),
+        };
+        let sequence = self.sent[lane];
+        self.sent[lane] += 1;
+        (to, sequence)
+    }
+
+    /// The (outgoing, incoming) lane from `sender` to `receiver`, where there is one.
+    fn lanes(&self, sender: u32, receiver: u32) -> Option<(usize, usize)> {
+        match &self.topology {
+            Topology::Partners(offsets) => {
+                let offset = (receiver + self.clients - sender) % self.clients;
+                let lane = offsets.iter().position(|known| *known == offset)?;
+                let count = offsets.len();
+                Some((sender as usize * count + lane, receiver as usize * count + lane))
+            }
+            Topology::Cliques(size) => {
+                if sender / size != receiver / size {
+                    return None;
+                }
+                let lane = (sender % size) as usize;
+                Some((sender as usize, receiver as usize * *size as usize + lane))
+            }
+        }
+    }
+
+    /// Enters the arrival of `mark` (with indices counted from this ring's first client) at `receiver`.
+    pub fn arrive(&mut self, receiver: u32, mark: &Mark) -> Arrival {
+        let addressed = match self.topology {
+            Topology::Partners(_) => mark.to == receiver,
+            Topology::Cliques(_) => mark.to == BROADCAST,
+        };
+        let lanes = match mark.from < self.clients && addressed {
+            true => self.lanes(mark.from, receiver),
+            false => None,
+        };
+        let Some((out, lane)) = lanes else {
+            self.verdict.misrouted += 1;
+            return Arrival::Fault;
+        };
+        if mark.sequence >= self.sent[out] {
+            self.verdict.corrupted += 1;
+            return Arrival::Fault;
+        }
+        let own = mark.from == receiver;
+        let next = self.next[lane];
+        if mark.sequence < next {
+            let Some(late) = self.missing.get_mut(&lane).filter(|_| !own) else {
+                self.verdict.duplicated += 1;
+                return Arrival::Fault;
+            };
+            if !take(late, mark.sequence) {
+                self.verdict.duplicated += 1;
+                return Arrival::Fault;
+            }
+            self.verdict.reordered += 1;
+        } else {
+            if mark.sequence > next && !own {
+                self.missing.entry(lane).or_default().push(next..mark.sequence);
+            }
+            self.next[lane] = mark.sequence + 1;
+        }
+        if own {
+            self.verdict.own_copies += 1;
+            return Arrival::Own;
+        }
+        self.verdict.delivered += 1;
+        Arrival::Fresh
+    }
+
+    /// The final counts: what is missing now is lost.
+    pub fn settle(&self) -> Verdict {
+        let mut verdict = self.verdict;
+        for receiver in 0..self.clients {
+            let senders: Vec<u32> = match &self.topology {
+                Topology::Partners(offsets) => offsets
+                    .iter()
+                    .map(|offset| (receiver + self.clients - offset) % self.clients)
+                    .collect(),
+                Topology::Cliques(size) => self
+                    .clique_of(receiver, *size)
+                    .filter(|sender| *sender != receiver)
+                    .collect(),
+            };
+            for sender in senders {
+                let (out, lane) = self.lanes(sender, receiver).expect("a partner has a lane");
+                let holes = self.missing.get(&lane).map_or(0, |holes| {
+                    holes.iter().map(|hole| u64::from(hole.end - hole.start)).sum()
+                });
+                verdict.expected += u64::from(self.sent[out]);
+                verdict.lost += u64::from(self.sent[out] - self.next[lane]) + holes;
+            }
+        }
+        verdict
+    }
+}
+
+/// Removes `sequence` from the holes; says whether it was in one.
+fn take(holes: &mut Vec<Range<u32>>, sequence: u32) -> bool {
+    let Some(at) = holes.iter().position(|hole| hole.contains(&sequence)) else { return false };
+    let hole = holes.swap_remove(at);
+    for part in [hole.start..sequence, sequence + 1..hole.end] {
+        if !part.is_empty() {
+            holes.push(part);
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(from: u32, to: u32, sequence: u32) -> Mark {
+        Mark { from, to, sequence, intended: 0, sent: 0 }
+    }
+
+    fn chat() -> (Ledger, Vec<Mark>) {
+        let mut ledger = Ledger::new(5, Topology::Partners(vec![1, 3]));
+        let marks = (0..40)
+            .map(|round| {
+                let sender = round % 5;
+                let (to, sequence) = ledger.send(sender, round / 5);
+                mark(sender, to, sequence)
+            })
+            .collect();
+        (ledger, marks)
+    }
+
+    #[test]
+    fn everything_delivered_once_in_order_is_clean() {
+        let (mut ledger, marks) = chat();
+        for mark in &marks {
+            assert_eq!(ledger.arrive(mark.to, mark), Arrival::Fresh);
+        }
+        let verdict = ledger.settle();
+        assert!(verdict.is_clean(), "{verdict:?}");
+        assert_eq!((verdict.sent, verdict.expected, verdict.delivered), (40, 40, 40));
+    }
+
+    #[test]
+    fn injected_loss_is_counted_in_the_middle_and_at_the_end() {
+        let (mut ledger, marks) = chat();
+        for (at, mark) in marks.iter().enumerate() {
+            if at != 3 && at < 35 {
+                ledger.arrive(mark.to, mark);
+            }
+        }
+        let verdict = ledger.settle();
+        assert_eq!((verdict.lost, verdict.delivered, verdict.duplicated), (6, 34, 0));
+        assert_eq!(verdict.reordered, 0);
+    }
+
+    #[test]
+    fn an_injected_duplicate_is_not_a_delivery() {
+        let (mut ledger, marks) = chat();
+        for mark in &marks {
+            ledger.arrive(mark.to, mark);
+        }
+        assert_eq!(ledger.arrive(marks[7].to, &marks[7]), Arrival::Fault);
+        let verdict = ledger.settle();
+        assert_eq!((verdict.duplicated, verdict.delivered, verdict.lost), (1, 40, 0));
+    }
+
+    #[test]
+    fn a_swap_is_reordering_and_nothing_else() {
+        let (mut ledger, mut marks) = chat();
+        // The same lane recurs every ten sends.
+        marks.swap(4, 14);
+        for mark in &marks {
+            ledger.arrive(mark.to, mark);
+        }
+        let verdict = ledger.settle();
+        assert_eq!((verdict.reordered, verdict.lost, verdict.duplicated), (1, 0, 0));
+        assert_eq!(verdict.delivered, 40);
+    }
+
+    #[test]
+    fn a_wrong_receiver_and_an_invented_sequence_are_faults() {
+        let (mut ledger, marks) = chat();
+        assert_eq!(ledger.arrive((marks[0].to + 1) % 5, &marks[0]), Arrival::Fault);
+        assert_eq!(ledger.arrive(marks[0].to, &mark(marks[0].from, marks[0].to, 99)), Arrival::Fault);
+        assert_eq!(ledger.arrive(1, &mark(77, 1, 0)), Arrival::Fault);
+        assert_eq!((ledger.verdict.misrouted, ledger.verdict.corrupted), (2, 1));
+    }
+
+    #[test]
+    fn a_broadcast_is_expected_by_all_of_the_clique_but_its_sender() {
+        let mut ledger = Ledger::new(7, Topology::Cliques(3));
+        assert_eq!((ledger.copies(0), ledger.copies(6)), (2, 0));
+        let (to, sequence) = ledger.send(1, 0);
+        let mark = mark(1, to, sequence);
+        assert_eq!(ledger.arrive(0, &mark), Arrival::Fresh);
+        assert_eq!(ledger.arrive(1, &mark), Arrival::Own);
+        assert_eq!(ledger.settle().lost, 1);
+        assert_eq!(ledger.arrive(2, &mark), Arrival::Fresh);
+        assert_eq!(ledger.arrive(3, &mark), Arrival::Fault);
+        let verdict = ledger.settle();
+        assert_eq!((verdict.expected, verdict.delivered, verdict.lost), (2, 2, 0));
+        assert_eq!((verdict.own_copies, verdict.misrouted), (1, 1));
+    }
+
+    #[test]
+    fn partners_are_distinct_and_never_oneself() {
+        for clients in [2, 3, 17, 5000] {
+            let Topology::Partners(mut offsets) = Topology::partners(clients, 9) else { panic!() };
+            assert_eq!(offsets.len() as u32, PARTNERS_MAX.min(clients - 1));
+            assert!(offsets.iter().all(|offset| (1..clients).contains(offset)));
+            offsets.sort_unstable();
+            offsets.dedup();
+            assert_eq!(offsets.len() as u32, PARTNERS_MAX.min(clients - 1));
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The load generator as a library: everything but the command itself.
+//!
+//! It sees of Vorpal only the ring engine: it speaks plain XMPP to any server, and it reads what
+//! arrives with code of its own, so that it cannot share the server's mistakes.
+
+pub mod accounts;
+pub mod args;
+pub mod body;
+pub mod client;
+pub mod clock;
+pub mod deliver;
+pub mod derive;
+pub mod driver;
+pub mod files;
+pub mod fleet;
+pub mod html;
+pub mod ledger;
+pub mod live;
+pub mod machine;
+pub mod plan;
+pub mod plot;
+pub mod random;
+pub mod relay;
+pub mod result;
+pub mod run;
+pub mod scan;
+pub mod schedule;
+pub mod scram;
+pub mod send;
+pub mod stats;
+pub mod table;
+pub mod tls;
+pub mod wire;

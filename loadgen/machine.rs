@@ -1,0 +1,151 @@
+//! What the machine and a process say about themselves under `/proc`.
+
+use std::fs;
+
+/// The facts of the machine that decide a result.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Machine {
+    /// Its name.
+    pub host: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The processor's model.
+    pub cpu: String,
+    /// Cores in use by the system.
+    pub cores: usize,
+    /// Memory in kB.
+    pub memory_kb: u64,
+    /// Soft and hard limit of open files.
+    pub open_files: (u64, u64),
+    /// The clock that times are read from.
+    pub clock_source: String,
+}
+
+impl Machine {
+    /// Reads them; what cannot be read is empty or 0.
+    pub fn read() -> Machine {
+        let cpuinfo = line("/proc/cpuinfo");
+        let field = |text: &str, name: &str| {
+            text.lines()
+                .find(|line| line.starts_with(name))
+                .and_then(|line| line.split_once(':'))
+                .map_or(String::new(), |(_, value)| value.trim().to_owned())
+        };
+        let memory = field(&line("/proc/meminfo"), "MemTotal");
+        Machine {
+            host: line("/proc/sys/kernel/hostname"),
+            kernel: line("/proc/sys/kernel/osrelease"),
+            cpu: field(&cpuinfo, "model name"),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_kb: number(&memory),
+            open_files: open_files(),
+            clock_source: line(
+                "/sys/devices/system/clocksource/clocksource0/current_clocksource",
+            ),
+        }
+    }
+}
+
+fn line(path: &str) -> String {
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn number(text: &str) -> u64 {
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+}
+
+/// The soft and hard limit of open files of this process.
+pub fn open_files() -> (u64, u64) {
+    let limits = line("/proc/self/limits");
+    let Some(rest) = limits.lines().find_map(|line| line.strip_prefix("Max open files")) else {
+        return (0, 0);
+    };
+    let read = |word: Option<&str>| match word {
+        Some("unlimited") => u64::MAX,
+        Some(word) => word.parse().unwrap_or(0),
+        None => 0,
+    };
+    let mut words = rest.split_whitespace();
+    let soft = read(words.next());
+    (soft, read(words.next()))
+}
+
+/// Resident memory of a process in bytes.
+pub fn resident(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let rest = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(number(rest) * 1024)
+}
+
+/// Nanoseconds that all threads of a process have spent on a core. A thread that ends takes its
+/// time with it, so compare only while the set of threads is stable.
+pub fn process_busy(pid: u32) -> Option<u64> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let mut sum = 0;
+    for task in tasks.flatten() {
+        sum += schedstat(&task.path().join("schedstat").to_string_lossy()).unwrap_or(0);
+    }
+    Some(sum)
+}
+
+/// Nanoseconds that the calling thread has spent on a core.
+pub fn thread_busy() -> u64 {
+    schedstat("/proc/thread-self/schedstat").unwrap_or(0)
+}
+
+/// A path at which another thread can read the calling thread's [`busy_at`].
+pub fn thread_path() -> String {
+    fs::read_link("/proc/thread-self")
+        .map(|link| format!("/proc/{}/schedstat", link.display()))
+        .unwrap_or_default()
+}
+
+/// Nanoseconds on a core of the thread behind a [`thread_path`].
+pub fn busy_at(path: &str) -> Option<u64> {
+    schedstat(path)
+}
+
+fn schedstat(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+}
+
+/// The commit under test: `LOADGEN_COMMIT`, or what git says here, or nothing.
+pub fn commit() -> Option<String> {
+    if let Ok(commit) = std::env::var("LOADGEN_COMMIT") {
+        return Some(commit);
+    }
+    let output = std::process::Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12"])
+        .stderr(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    let commit = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !commit.is_empty()).then_some(commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_says_what_it_uses() {
+        let pid = std::process::id();
+        assert!(resident(pid).unwrap() > 100 * 1024);
+        let mut sum = 0u64;
+        for number in 0..30_000_000u64 {
+            sum = std::hint::black_box(sum ^ number);
+        }
+        assert!(thread_busy() > 0);
+        assert!(busy_at(&thread_path()).unwrap() > 0);
+        assert!(process_busy(pid).unwrap() >= thread_busy() / 2);
+        assert!(resident(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn the_machine_has_a_kernel_and_limits() {
+        let machine = Machine::read();
+        assert!(!machine.kernel.is_empty());
+        assert!(machine.cores >= 1);
+        assert!(machine.open_files.0 > 0 && machine.open_files.0 <= machine.open_files.1);
+    }
+}

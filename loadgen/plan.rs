@@ -1,0 +1,236 @@
+//! What a run will do, decided once from the command line; nothing below reads arguments.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::clock::Clock;
+use crate::ledger::Topology;
+use crate::schedule::Arrivals;
+use crate::stats::{Gauge, Timeline};
+
+/// The clients of one ring where the limit of descriptors allows it.
+pub const CLIENTS_PER_RING_MAX: u32 = 18_000;
+/// Slots that a ring keeps beside its clients.
+pub const SLOTS_SPARE: u32 = 64;
+
+/// What ready clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scenario {
+    /// Log in, close, again.
+    Login,
+    /// Nothing.
+    Idle,
+    /// One-to-one messages.
+    Chat,
+    /// Presence to the online contacts of one's clique, or directed.
+    Presence,
+}
+
+/// What is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// XMPP, to a server.
+    Xmpp,
+    /// Frames of a fixed size, to the floor's relay.
+    Floor,
+}
+
+/// When stanzas are sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// Each client keeps so many outstanding.
+    Closed {
+        /// How many.
+        window: u16,
+    },
+    /// By a schedule, whatever the server does.
+    Open {
+        /// Stanzas (or logins) a second, all clients together.
+        rate: f64,
+        /// How the gaps are distributed.
+        arrivals: Arrivals,
+    },
+}
+
+/// The decisions that all ring threads of one fleet share.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where to connect.
+    pub target: SocketAddr,
+    /// What is spoken there.
+    pub dialect: Dialect,
+    /// How many clients.
+    pub clients: u32,
+    /// What they do.
+    pub scenario: Scenario,
+    /// Presence goes to one partner at a time.
+    pub directed: bool,
+    /// Size of a clique of mutual contacts.
+    pub clique: u32,
+    /// When stanzas are sent.
+    pub pace: Pace,
+    /// Bytes of a stanza as the client writes it.
+    pub stanza_size: usize,
+    /// Connections a second, all clients together; unlimited (but never too many at once) without.
+    pub connect_rate: Option<f64>,
+    /// The first core of the generator's threads, where they are pinned.
+    pub core: Option<usize>,
+    /// Decides everything random.
+    pub seed: u64,
+    /// Ring threads.
+    pub threads: u32,
+    /// The run's clock.
+    pub clock: Clock,
+}
+
+impl Plan {
+    /// Whether a stanza is one copy to one partner.
+    pub fn is_pairwise(&self) -> bool {
+        self.scenario != Scenario::Presence || self.directed
+    }
+
+    /// The share of clients of each thread: (first, count). Cliques are never cut, and everyone has
+    /// a partner in the same ring, so that a delivery is checked by the thread that sent it.
+    pub fn shares(&self) -> Vec<(u32, u32)> {
+        let unit = if self.is_pairwise() { 2 } else { self.clique };
+        let units = self.clients.div_ceil(unit);
+        let threads = self.threads.min(units).max(1);
+        let mut shares = Vec::new();
+        let mut first = 0;
+        for thread in 0..threads {
+            let end_unit = (u64::from(units) * u64::from(thread + 1) / u64::from(threads)) as u32;
+            let mut end = (end_unit * unit).min(self.clients);
+            if self.clients - end == 1 && self.is_pairwise() {
+                end = self.clients;
+            }
+            if end > first {
+                shares.push((first, end - first));
+            }
+            first = end;
+        }
+        shares
+    }
+
+    /// Who talks to whom among `count` clients.
+    pub fn topology(&self, count: u32) -> Topology {
+        if !self.is_pairwise() {
+            return Topology::Cliques(self.clique);
+        }
+        match count {
+            // A single client only idles or logs in.
+            1 => Topology::Cliques(1),
+            _ => Topology::partners(count, self.seed),
+        }
+    }
+}
+
+/// How far a fleet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Stage {
+    /// Clients log in, then wait.
+    Connect,
+    /// Sending, unrecorded.
+    Warm,
+    /// Sending, recorded.
+    Measure,
+    /// Nothing new is sent; what is outstanding arrives.
+    Hold,
+    /// Everything is closed.
+    Finish,
+}
+
+/// What the controller and the ring threads of one fleet tell each other.
+pub struct Control {
+    stage: AtomicU8,
+    since: AtomicU64,
+    /// One for each thread.
+    pub gauges: Vec<Gauge>,
+    /// Deliveries per second.
+    pub timeline: Timeline,
+}
+
+impl Control {
+    /// For so many threads.
+    pub fn new(threads: usize) -> Control {
+        Control {
+            stage: AtomicU8::new(Stage::Connect as u8),
+            since: AtomicU64::new(0),
+            gauges: (0..threads).map(|_| Gauge::default()).collect(),
+            timeline: Timeline::default(),
+        }
+    }
+
+    /// Moves the fleet on; `now` is when the stage begins.
+    pub fn enter(&self, stage: Stage, now: u64) {
+        self.since.store(now, Ordering::Relaxed);
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// The stage, and since when.
+    pub fn stage(&self) -> (Stage, u64) {
+        let stage = match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Connect,
+            1 => Stage::Warm,
+            2 => Stage::Measure,
+            3 => Stage::Hold,
+            _ => Stage::Finish,
+        };
+        (stage, self.since.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(clients: u32, threads: u32, scenario: Scenario) -> Plan {
+        Plan {
+            target: "127.0.0.1:5222".parse().unwrap(),
+            dialect: Dialect::Xmpp,
+            clients,
+            scenario,
+            directed: false,
+            clique: 20,
+            pace: Pace::Closed { window: 1 },
+            stanza_size: 200,
+            connect_rate: None,
+            core: None,
+            seed: 1,
+            threads,
+            clock: Clock::start(),
+        }
+    }
+
+    #[test]
+    fn shares_cover_all_clients_and_leave_nobody_alone() {
+        for clients in [2, 3, 99, 100, 101, 100_000] {
+            for threads in 1..7 {
+                for scenario in [Scenario::Chat, Scenario::Presence] {
+                    let plan = plan(clients, threads, scenario);
+                    let shares = plan.shares();
+                    let mut next = 0;
+                    for (first, count) in shares {
+                        assert_eq!(first, next);
+                        assert!(scenario == Scenario::Presence || count >= 2);
+                        assert!(scenario == Scenario::Chat || first % 20 == 0);
+                        next = first + count;
+                    }
+                    assert_eq!(next, clients);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_controller_and_its_threads_agree_on_the_stage() {
+        let control = Control::new(2);
+        assert_eq!(control.stage(), (Stage::Connect, 0));
+        for stage in [Stage::Warm, Stage::Measure, Stage::Hold, Stage::Finish] {
+            control.enter(stage, 7);
+            assert_eq!(control.stage(), (stage, 7));
+        }
+        assert_eq!(control.gauges.len(), 2);
+    }
+}

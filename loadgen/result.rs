@@ -1,0 +1,237 @@
+//! The result of a run: everything that decides it and everything it found, as it goes into JSON.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::fleet::Slice;
+use crate::ledger::Verdict;
+use crate::live::Point;
+use crate::machine::Machine;
+
+/// Exit codes, as documented in `docs/LOADGEN.md`.
+pub mod exit {
+    /// Everything went well.
+    pub const OK: u8 = 0;
+    /// Bad usage, or clients could not log in.
+    pub const FAILED: u8 = 1;
+    /// A delivery was not as it should be.
+    pub const UNVERIFIED: u8 = 2;
+    /// The generator could not keep its schedule.
+    pub const INVALID: u8 = 3;
+}
+
+/// Times of one kind, in microseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Times {
+    /// What was timed.
+    pub name: String,
+    /// How many.
+    pub count: u64,
+    /// Their mean.
+    pub mean_us: f64,
+    /// The shortest.
+    pub min_us: f64,
+    /// Percentiles.
+    pub p50_us: f64,
+    /// Ninetieth.
+    pub p90_us: f64,
+    /// Ninety-ninth.
+    pub p99_us: f64,
+    /// 99.9th.
+    pub p999_us: f64,
+    /// 99.99th.
+    pub p9999_us: f64,
+    /// The longest.
+    pub max_us: f64,
+    /// (percentile, microseconds) along a logarithmic axis, for plots.
+    pub curve: Vec<(f64, f64)>,
+}
+
+impl Times {
+    /// What `seen` (in nanoseconds) comes to.
+    pub fn of(name: &str, seen: &Histogram<u64>) -> Times {
+        let at = |quantile: f64| seen.value_at_quantile(quantile) as f64 / 1e3;
+        let mut curve = Vec::new();
+        if !seen.is_empty() {
+            let mut rest = 1.0f64;
+            // Ten points for each further nine, down to where single values would show.
+            while rest * seen.len() as f64 >= 1.0 && rest > 1e-6 {
+                curve.push((100.0 * (1.0 - rest), at(1.0 - rest)));
+                rest *= 10f64.powf(-0.1);
+            }
+            curve.push((100.0 * (1.0 - rest), seen.max() as f64 / 1e3));
+        }
+        Times {
+            name: name.to_owned(),
+            count: seen.len(),
+            mean_us: seen.mean() / 1e3,
+            min_us: seen.min() as f64 / 1e3,
+            p50_us: at(0.5),
+            p90_us: at(0.9),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            p9999_us: at(0.9999),
+            max_us: seen.max() as f64 / 1e3,
+            curve,
+        }
+    }
+}
+
+/// What the load was.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Load {
+    /// The target, or `floor`.
+    pub target: String,
+    /// The XMPP domain.
+    pub domain: String,
+    /// How connections were secured.
+    pub tls: String,
+    /// The SASL mechanism asked for.
+    pub mechanism: String,
+    /// What clients did.
+    pub scenario: String,
+    /// How many.
+    pub clients: u32,
+    /// Members of a clique.
+    pub clique: u32,
+    /// `closed loop, window 4` or `open loop, 5000/s poisson`.
+    pub pace: String,
+    /// Bytes of a stanza as the client wrote it.
+    pub stanza_size: usize,
+    /// Connections a second, where limited.
+    pub connect_rate: Option<f64>,
+    /// Seconds of warm-up.
+    pub warmup: f64,
+    /// Seconds of measuring.
+    pub duration: f64,
+    /// Ring threads.
+    pub threads: usize,
+    /// Core of the first, where pinned.
+    pub core: Option<usize>,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// What the server cost, where it runs on this machine.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Server {
+    /// Its process.
+    pub pid: u32,
+    /// Its command line.
+    pub command: String,
+    /// CPU seconds per million deliveries.
+    pub cpu_per_million: Option<f64>,
+    /// CPU microseconds per login: in the login phase, or in the login scenario's measured part.
+    pub cpu_us_per_login: Option<f64>,
+    /// Share of one core while clients idled.
+    pub idle_share: Option<f64>,
+    /// Resident bytes before the first client.
+    pub resident_before: u64,
+    /// Resident bytes with all clients ready.
+    pub resident_ready: u64,
+    /// Resident bytes after the load.
+    pub resident_after: u64,
+    /// (ready - before) / clients.
+    pub bytes_per_connection: f64,
+}
+
+/// What the floor measured in the same run.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Floor {
+    /// CPU seconds per million deliveries.
+    pub cpu_per_million: f64,
+    /// Deliveries a second.
+    pub rate: f64,
+    /// Its clients: fewer than the run's where one ring cannot hold them.
+    pub clients: u32,
+    /// Its times.
+    pub latency: Times,
+    /// Its account.
+    pub verdict: Verdict,
+    /// Its stretches.
+    pub slices: Vec<Slice>,
+    /// Server CPU per million over the floor's.
+    pub ratio: Option<f64>,
+}
+
+/// How the generator itself fared.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Generator {
+    /// Share of the time its busiest core was used.
+    pub busy: f64,
+    /// How late it wrote what the schedule asked for.
+    pub lag: Times,
+    /// Whether it was the generator that limited a closed loop's throughput.
+    pub is_limit: bool,
+    /// Its resident bytes.
+    pub resident: u64,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunResult {
+    /// Name of the run.
+    pub name: String,
+    /// Seconds since 1970 when it began.
+    pub began: u64,
+    /// The generator's version.
+    pub version: String,
+    /// The commit, where known.
+    pub commit: Option<String>,
+    /// The command line.
+    pub command: Vec<String>,
+    /// The machine.
+    pub machine: Machine,
+    /// What io_uring offered.
+    pub ring: String,
+    /// The load.
+    pub load: Load,
+    /// Exit code.
+    pub exit: u8,
+    /// Why it is not 0.
+    pub reasons: Vec<String>,
+    /// Deliveries (or logins) a second.
+    pub rate: f64,
+    /// Latency from the intended time.
+    pub latency: Times,
+    /// Service time from the actual time; empty where the two are the same.
+    pub service: Times,
+    /// The parts of a login.
+    pub phases: Vec<Times>,
+    /// The account of deliveries.
+    pub verdict: Verdict,
+    /// Why clients failed.
+    pub failures: BTreeMap<String, u64>,
+    /// The measured stretches.
+    pub slices: Vec<Slice>,
+    /// Second by second.
+    pub timeline: Vec<Point>,
+    /// The server's cost.
+    pub server: Option<Server>,
+    /// The floor.
+    pub floor: Option<Floor>,
+    /// The generator's own state.
+    pub generator: Generator,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::histogram;
+
+    #[test]
+    fn a_curve_rises_to_the_maximum() {
+        let mut seen = histogram();
+        for value in 1..=100_000u64 {
+            seen.record(value * 1000).unwrap();
+        }
+        let times = Times::of("x", &seen);
+        assert!((times.p50_us - 50_000.0).abs() < 100.0);
+        assert!((times.p9999_us - 99_990.0).abs() < 100.0);
+        assert!(times.curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+        assert_eq!(times.curve.last().unwrap().1, times.max_us);
+        assert!(Times::of("none", &histogram()).curve.is_empty());
+    }
+}

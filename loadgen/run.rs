@@ -1,0 +1,449 @@
+//! One invocation from the plan to the result: log in, measure in slices (in turns with the floor),
+//! close, judge.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ring::Features;
+use rustls_pki_types::ServerName;
+
+use crate::accounts::Accounts;
+use crate::args::{LoadArgs, RunArgs};
+use crate::client::{Script, TlsMode};
+use crate::clock::{Clock, SECOND};
+use crate::fleet::{Findings, Fleet, Slice, TlsSetup};
+use crate::live::Live;
+use crate::machine::{self, Machine};
+use crate::plan::{CLIENTS_PER_RING_MAX, Control, Dialect, Pace, Plan, Scenario};
+use crate::relay::{self, Relay};
+use crate::result::{Floor, Generator, Load, RunResult, Server, Times, exit};
+use crate::scram::KeyCache;
+use crate::stats::Phase;
+
+/// Turns that server and floor take in one run.
+const SLICES: u32 = 3;
+/// An open loop whose generator is later than this in one of a hundred cases is invalid.
+const LAG_P99_MAX_US: f64 = 1000.0;
+/// An open loop must have sent this share of what the schedule asked for.
+const SENT_SHARE_MIN: f64 = 0.99;
+/// A generator busier than this limits a closed loop.
+const BUSY_MAX: f64 = 0.95;
+/// The core of the floor's relay.
+const FLOOR_CORE: usize = 0;
+
+/// A result, with the histograms that files are written from.
+pub struct Ran {
+    /// What goes into JSON.
+    pub result: RunResult,
+    /// All histograms of the server's (or the floor's) fleet.
+    pub findings: Findings,
+    /// Second by second.
+    pub live: Live,
+}
+
+/// Measures a server.
+///
+/// # Errors
+/// Why nothing could be measured.
+pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
+    let clock = Clock::start();
+    let load = &args.load;
+    let target = args.target()?;
+    let plan = load.plan(target, Dialect::Xmpp, clock)?;
+    let accounts = args.accounts()?;
+    let tls = tls(args)?;
+    let script = Arc::new(script(args, accounts));
+    let mut live = Live::new(load.quiet, expected(args), load.hgrm.is_some());
+    let machine = Machine::read();
+    let mut server = args.server_pid.map(|pid| watch(pid)).transpose()?;
+    let cpu = |pid: Option<u32>| pid.and_then(machine::process_busy);
+
+    live.label("log in");
+    let cpu_before = cpu(args.server_pid);
+    let fleet = Fleet::start(plan.clone(), script.clone(), &tls, features)?;
+    if let Err(reason) = fleet.wait_ready(&mut live) {
+        live.end();
+        let findings = fleet.finish()?;
+        return Err(explain(&reason, &findings));
+    }
+    if let Some(server) = &mut server {
+        let spent = cpu(args.server_pid).zip(cpu_before).map(|(after, before)| after - before);
+        server.cpu_us_per_login = spent.map(|spent| spent as f64 / 1e3 / f64::from(load.clients));
+        server.resident_ready = machine::resident(server.pid).unwrap_or(0);
+        let more = server.resident_ready.saturating_sub(server.resident_before);
+        server.bytes_per_connection = more as f64 / f64::from(load.clients);
+    }
+    let rival = match args.with_floor {
+        true => Some(Rival::start(load, features, clock, &mut live)?),
+        false => None,
+    };
+    let pid = args.server_pid;
+    let cost = move || cpu(pid);
+    let slices = measure(load, &fleet, rival.as_ref(), &mut live, &cost);
+    if let Some(server) = &mut server {
+        server.resident_after = machine::resident(server.pid).unwrap_or(0);
+        charge(server, load.scenario, &slices.0);
+    }
+    let control = fleet.control.clone();
+    let floor = rival.map(|rival| rival.finish(slices.1)).transpose()?;
+    live.label("close");
+    let findings = fleet.finish()?;
+    live.take(&control, u64::MAX);
+    live.end();
+    let parts = Parts { plan, load, server, floor, slices: slices.0, machine, control };
+    let mut result = parts.judge(&findings, &live, features);
+    result.load.target = format!("{}:{}", args.host, args.port);
+    args.domain().clone_into(&mut result.load.domain);
+    result.load.tls = format!("{:?}", args.tls).to_lowercase();
+    result.load.mechanism = match (args.mechanism, args.anonymous) {
+        (Some(mechanism), _) => mechanism.name().to_owned(),
+        (None, true) => "ANONYMOUS".to_owned(),
+        (None, false) => "strongest on offer".to_owned(),
+    };
+    Ok(Ran { result, findings, live })
+}
+
+/// Measures the floor alone.
+///
+/// # Errors
+/// Why nothing could be measured.
+pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
+    let clock = Clock::start();
+    if load.clients > CLIENTS_PER_RING_MAX {
+        return Err(format!("the floor is one ring: --clients up to {CLIENTS_PER_RING_MAX}"));
+    }
+    if !matches!(load.scenario, Scenario::Chat | Scenario::Presence) {
+        return Err("the floor relays --scenario chat or presence".into());
+    }
+    let mut live = Live::new(load.quiet, load.warmup() + load.duration(), load.hgrm.is_some());
+    let rival = Rival::start(load, features, clock, &mut live)?;
+    let path = rival.relay.busy_path.clone();
+    let cost = move || machine::busy_at(&path);
+    let slice = rival.fleet.slice(load.warmup(), load.duration(), &mut live, &cost);
+    let plan = (*rival.fleet.plan).clone();
+    let control = rival.fleet.control.clone();
+    let findings = rival.fleet.finish()?;
+    live.take(&control, u64::MAX);
+    live.end();
+    let slices = vec![slice];
+    let server = Server {
+        pid: std::process::id(),
+        command: "the floor's relay".into(),
+        cpu_per_million: Slice::cpu_per_million(&slices),
+        ..Server::default()
+    };
+    let machine = Machine::read();
+    let parts = Parts { plan, load, server: Some(server), floor: None, slices, machine, control };
+    let mut result = parts.judge(&findings, &live, features);
+    result.load.target = "floor".into();
+    Ok(Ran { result, findings, live })
+}
+
+/// The floor while it runs beside a server.
+struct Rival {
+    fleet: Fleet,
+    relay: Relay,
+}
+
+impl Rival {
+    fn start(
+        load: &LoadArgs,
+        features: Features,
+        clock: Clock,
+        live: &mut Live,
+    ) -> Result<Rival, String> {
+        live.label("floor joins");
+        let mut load = load.clone();
+        load.clients = load.clients.min(CLIENTS_PER_RING_MAX);
+        load.connect_rate = None;
+        load.ramp = None;
+        if !matches!(load.scenario, Scenario::Chat | Scenario::Presence) {
+            return Err("--with-floor goes with --scenario chat or presence".into());
+        }
+        let shape = relay::Shape {
+            clients: load.clients,
+            frame_size: load.stanza_size,
+            // A pairwise run has no broadcasts.
+            clique: load.clique,
+            core: FLOOR_CORE,
+        };
+        let relay = Relay::start(shape, features)?;
+        let plan = load.plan(relay.address, Dialect::Floor, clock)?;
+        let script = Arc::new(Script {
+            domain: String::new(),
+            tls: TlsMode::None,
+            mechanism: None,
+            accounts: Accounts::Anonymous,
+            register: false,
+            roster: false,
+            presence: false,
+            keys: KeyCache::default(),
+        });
+        let fleet = Fleet::start(plan, script, &None, features)?;
+        match fleet.wait_ready(live) {
+            Ok(()) => Ok(Rival { fleet, relay }),
+            Err(reason) => Err(explain(&reason, &fleet.finish()?)),
+        }
+    }
+
+    fn finish(self, slices: Vec<Slice>) -> Result<Floor, String> {
+        let clients = self.fleet.plan.clients;
+        let findings = self.fleet.finish()?;
+        Ok(Floor {
+            cpu_per_million: Slice::cpu_per_million(&slices).unwrap_or(0.0),
+            rate: Slice::rate(&slices),
+            clients,
+            latency: Times::of("floor", &findings.meter.latency),
+            verdict: findings.verdict,
+            slices,
+            ratio: None,
+        })
+    }
+}
+
+/// The measured part: in one piece, or in turns with the floor.
+fn measure(
+    load: &LoadArgs,
+    fleet: &Fleet,
+    rival: Option<&Rival>,
+    live: &mut Live,
+    cost: &dyn Fn() -> Option<u64>,
+) -> (Vec<Slice>, Vec<Slice>) {
+    let label = format!("{:?}", load.scenario).to_lowercase();
+    let Some(rival) = rival else {
+        live.label(&label);
+        return (vec![fleet.slice(load.warmup(), load.duration(), live, cost)], Vec::new());
+    };
+    let mut slices = (Vec::new(), Vec::new());
+    let length = load.duration() / SLICES;
+    let path = rival.relay.busy_path.clone();
+    let floor_cost = move || machine::busy_at(&path);
+    for turn in 0..SLICES {
+        // The first turn warms everything up; later ones only bring the caches back.
+        let warmup = match turn {
+            0 => load.warmup(),
+            _ => load.warmup().min(Duration::from_millis(300)),
+        };
+        live.label("floor");
+        slices.1.push(rival.fleet.slice(warmup, length, live, &floor_cost));
+        live.label(&label);
+        slices.0.push(fleet.slice(warmup, length, live, cost));
+    }
+    slices
+}
+
+/// What the measured part cost the server.
+fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) {
+    match scenario {
+        Scenario::Idle => {
+            let cpu: Option<f64> = slices.iter().map(|slice| slice.server_cpu).sum();
+            let seconds: f64 = slices.iter().map(|slice| slice.seconds).sum();
+            server.idle_share = cpu.map(|cpu| cpu / seconds.max(0.001));
+        }
+        Scenario::Login => server.cpu_us_per_login = Slice::cpu_per_million(slices),
+        Scenario::Chat | Scenario::Presence => {
+            server.cpu_per_million = Slice::cpu_per_million(slices);
+        }
+    }
+}
+
+fn explain(reason: &str, findings: &Findings) -> String {
+    let mut text = reason.to_owned();
+    for (why, count) in &findings.failures {
+        text.push_str(&format!("\n  {count} x {why}"));
+    }
+    text
+}
+
+fn watch(pid: u32) -> Result<Server, String> {
+    let resident = machine::resident(pid).ok_or_else(|| format!("there is no process {pid}"))?;
+    let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    Ok(Server {
+        pid,
+        command: command.trim_end_matches('\0').replace('\0', " "),
+        resident_before: resident,
+        ..Server::default()
+    })
+}
+
+fn tls(args: &RunArgs) -> Result<TlsSetup, String> {
+    if args.tls == TlsMode::None {
+        return Ok(None);
+    }
+    if args.ca.is_none() && !args.insecure {
+        return Err("say --ca FILE to check the server's certificate, or --insecure, or --tls none"
+            .into());
+    }
+    let config = crate::tls::configure(args.ca.as_deref(), args.tls == TlsMode::Direct)?;
+    let name = ServerName::try_from(args.domain().to_owned())
+        .map_err(|_| format!("{} is no name for a certificate", args.domain()))?;
+    Ok(Some((config, name)))
+}
+
+fn script(args: &RunArgs, accounts: Accounts) -> Script {
+    // The login scenario ends with the bind result.
+    let stays = args.load.scenario != Scenario::Login;
+    Script {
+        domain: args.domain().to_owned(),
+        tls: args.tls,
+        mechanism: args.mechanism,
+        accounts,
+        register: args.register,
+        roster: stays && !args.no_roster,
+        presence: stays && !args.no_presence,
+        keys: KeyCache::default(),
+    }
+}
+
+fn expected(args: &RunArgs) -> Duration {
+    let turns = if args.with_floor { 2 } else { 1 };
+    let login = Duration::from_secs_f64(args.load.ramp.unwrap_or(0.0));
+    login + (args.load.warmup() + args.load.duration()) * turns
+}
+
+/// What a judgement is made from.
+struct Parts<'a> {
+    plan: Plan,
+    load: &'a LoadArgs,
+    server: Option<Server>,
+    floor: Option<Floor>,
+    slices: Vec<Slice>,
+    machine: Machine,
+    control: Arc<Control>,
+}
+
+impl Parts<'_> {
+    fn judge(mut self, findings: &Findings, live: &Live, features: Features) -> RunResult {
+        let meter = &findings.meter;
+        let lag = Times::of("schedule lag", &meter.lag);
+        let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
+        let cpu: f64 = self.slices.iter().map(|slice| slice.generator_cpu).sum();
+        let threads = self.control.gauges.len();
+        let cores = match self.plan.core {
+            Some(core) => self.machine.cores.saturating_sub(core).clamp(1, threads),
+            None => threads,
+        };
+        let busy = cpu / seconds.max(0.001) / cores as f64;
+        let closed = matches!(self.plan.pace, Pace::Closed { .. });
+        if let (Some(floor), Some(server)) = (&mut self.floor, &self.server) {
+            let ratio = |cost: f64| (floor.cpu_per_million > 0.0).then(|| cost / floor.cpu_per_million);
+            floor.ratio = server.cpu_per_million.and_then(ratio);
+        }
+        let generator = Generator {
+            busy,
+            is_limit: closed && busy > BUSY_MAX,
+            lag,
+            resident: machine::resident(std::process::id()).unwrap_or(0),
+        };
+        let (exit, reasons) = self.verdict(findings, &generator, seconds);
+        let phases = Phase::ALL
+            .iter()
+            .filter(|phase| !meter.of(**phase).is_empty())
+            .map(|phase| Times::of(phase.name(), meter.of(*phase)))
+            .collect();
+        let kind = match self.plan.scenario {
+            Scenario::Login => "login",
+            Scenario::Presence => "presence",
+            Scenario::Idle | Scenario::Chat => "message",
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        RunResult {
+            name: self.load.name.clone().unwrap_or_else(|| self.default_name()),
+            began: now.saturating_sub(self.plan.clock.now() / SECOND),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: machine::commit(),
+            command: std::env::args().map(|arg| without_password(&arg)).collect(),
+            ring: features.to_string(),
+            load: self.describe(),
+            exit,
+            reasons,
+            rate: Slice::rate(&self.slices),
+            latency: Times::of(kind, &meter.latency),
+            service: Times::of("service", &meter.service),
+            phases,
+            verdict: findings.verdict,
+            failures: findings.failures.clone(),
+            timeline: live.points.clone(),
+            slices: self.slices,
+            server: self.server,
+            floor: self.floor,
+            generator,
+            machine: self.machine,
+        }
+    }
+
+    /// The exit code and the reasons for it.
+    fn verdict(&self, findings: &Findings, generator: &Generator, seconds: f64) -> (u8, Vec<String>) {
+        let mut reasons = Vec::new();
+        let mut code = exit::OK;
+        if let Pace::Open { rate, .. } = self.plan.pace {
+            let sent: u64 = self.slices.iter().map(|slice| slice.sent).sum();
+            let share = sent as f64 / (rate * seconds).max(1.0);
+            // Poisson arrivals vary by the square root of their number.
+            let slack = 4.0 / (rate * seconds).max(1.0).sqrt();
+            if share + slack < SENT_SHARE_MIN {
+                reasons.push(format!("only {:.1} % of the schedule was sent", share * 100.0));
+            }
+            if generator.lag.p99_us > LAG_P99_MAX_US {
+                let late = crate::live::micros(generator.lag.p99_us);
+                reasons.push(format!("the generator was {late} late (p99)"));
+            }
+            if !reasons.is_empty() {
+                code = exit::INVALID;
+            }
+        }
+        let floor = self.floor.as_ref().map(|floor| &floor.verdict);
+        let accounts = [("", Some(&findings.verdict)), ("floor: ", floor)];
+        for (whose, verdict) in accounts {
+            let faults = verdict.map_or([("", 0); 7], |verdict| verdict.faults());
+            for (name, count) in faults.iter().filter(|(_, count)| *count > 0) {
+                reasons.push(format!("{whose}{count} {name}"));
+                code = exit::UNVERIFIED;
+            }
+        }
+        for (why, count) in &findings.failures {
+            reasons.push(format!("{count} x {why}"));
+            code = exit::UNVERIFIED;
+        }
+        (code, reasons)
+    }
+
+    fn default_name(&self) -> String {
+        let scenario = format!("{:?}", self.plan.scenario).to_lowercase();
+        format!("{scenario}-{}", self.plan.clients)
+    }
+
+    fn describe(&self) -> Load {
+        let pace = match self.plan.pace {
+            Pace::Closed { .. } if self.plan.scenario == Scenario::Idle => "idle".to_owned(),
+            Pace::Closed { .. } if self.plan.scenario == Scenario::Login => "closed loop".to_owned(),
+            Pace::Closed { window } => format!("closed loop, window {window}"),
+            Pace::Open { rate, arrivals } => {
+                format!("open loop, {rate}/s {}", format!("{arrivals:?}").to_lowercase())
+            }
+        };
+        let directed = if self.plan.directed { ", directed" } else { "" };
+        Load {
+            scenario: format!("{:?}{directed}", self.plan.scenario).to_lowercase(),
+            clients: self.plan.clients,
+            clique: self.plan.clique,
+            pace,
+            stanza_size: self.plan.stanza_size,
+            connect_rate: self.plan.connect_rate,
+            warmup: self.load.warmup,
+            duration: self.load.duration,
+            threads: self.control.gauges.len(),
+            core: self.plan.core,
+            seed: self.plan.seed,
+            ..Load::default()
+        }
+    }
+}
+
+/// Results are published; passwords are not.
+fn without_password(argument: &str) -> String {
+    match argument.split_once('=') {
+        Some(("--password", _)) => "--password=***".to_owned(),
+        _ => argument.to_owned(),
+    }
+}

@@ -1,0 +1,87 @@
+//! How a ring thread sends: a closed loop's windows, or an open loop's schedule.
+
+use crate::body::{BROADCAST, Mark};
+use crate::client::Step;
+use crate::driver::Worker;
+use crate::plan::{Pace, Scenario, Stage};
+use crate::schedule::Schedule;
+
+/// Stanzas that one turn sends at most by schedule, so that arrivals are read in between.
+const DUE_PER_TURN_MAX: u32 = 1024;
+
+impl Worker {
+    /// Sending begins (again).
+    pub(crate) fn start_sending(&mut self) {
+        let plan = self.job.plan.clone();
+        match plan.pace {
+            Pace::Open { rate, arrivals } => {
+                let share = f64::from(self.job.count) / f64::from(plan.clients);
+                let seed = self.random.next();
+                self.schedule = Some(Schedule::new(self.stage.1, rate * share, arrivals, seed));
+            }
+            Pace::Closed { window } => {
+                if matches!(plan.scenario, Scenario::Login | Scenario::Idle) {
+                    return;
+                }
+                for index in 0..self.job.count {
+                    let line = &self.lines[index as usize];
+                    for _ in line.inflight..window {
+                        self.send_one(index, self.now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what the schedule says is due by now.
+    pub(crate) fn send_what_is_due(&mut self) {
+        let sends = matches!(self.job.plan.scenario, Scenario::Chat | Scenario::Presence);
+        if !sends || !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
+            return;
+        }
+        for _ in 0..DUE_PER_TURN_MAX {
+            let Some(schedule) = &mut self.schedule else { return };
+            let due = schedule.due();
+            if due > self.now {
+                return;
+            }
+            schedule.advance();
+            let sender = self.random.below(self.job.count);
+            if due >= self.record_from {
+                self.meter.lag.saturating_record(self.now - due);
+            }
+            self.send_one(sender, due);
+        }
+    }
+
+    /// Writes the next stanza of `sender`, due at `intended`.
+    pub(crate) fn send_one(&mut self, sender: u32, intended: u64) {
+        let copies = self.ledger.copies(sender);
+        if copies == 0 || self.lines[sender as usize].client.step != Step::Ready {
+            return;
+        }
+        self.prepare(sender, self.job.plan.stanza_size + 128);
+        let first = self.job.first;
+        let line = &mut self.lines[sender as usize];
+        let turn = line.turn;
+        line.turn = turn.wrapping_add(1);
+        line.inflight = line.inflight.saturating_add(1);
+        let (to, sequence) = self.ledger.send(sender, turn);
+        self.copies_sent += u64::from(copies);
+        if to == BROADCAST && !self.rounds.is_empty() {
+            let window = self.rounds.len() / self.lines.len();
+            let place = sender as usize * window + sequence as usize % window;
+            self.rounds[place] = copies as u16;
+        }
+        let mark = Mark {
+            from: first + sender,
+            to: if to == BROADCAST { BROADCAST } else { first + to },
+            sequence,
+            intended,
+            sent: self.now,
+        };
+        let to = self.jids.get(to as usize).map_or("", |jid| jid);
+        self.shape.write(&mark, to, &mut self.lines[sender as usize].out);
+        self.touch(sender);
+    }
+}

@@ -1,0 +1,194 @@
+//! What a ring thread measures: histograms per phase and for deliveries, and gauges that the live
+//! line reads while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+
+/// The longest time that is told apart, in nanoseconds; longer ones count as this.
+const TIME_MAX: u64 = 100 * crate::clock::SECOND;
+
+/// A histogram of nanoseconds, three significant digits.
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, TIME_MAX, 3).expect("the bounds are constants")
+}
+
+/// The parts of a login, measured apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The TCP connection.
+    Connect,
+    /// From the first stream (or the connection, for direct TLS) to the end of the handshake.
+    Tls,
+    /// In-band registration.
+    Register,
+    /// From the stream header to SASL success.
+    Auth,
+    /// From SASL success to the bind result.
+    Bind,
+    /// Fetching the roster.
+    Roster,
+    /// Initial presence, up to the answer to a ping behind it.
+    Presence,
+    /// All of it, connect to ready.
+    Login,
+}
+
+impl Phase {
+    /// All of them in order.
+    pub const ALL: [Phase; 8] = [
+        Phase::Connect,
+        Phase::Tls,
+        Phase::Register,
+        Phase::Auth,
+        Phase::Bind,
+        Phase::Roster,
+        Phase::Presence,
+        Phase::Login,
+    ];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Connect => "connect",
+            Phase::Tls => "tls",
+            Phase::Register => "register",
+            Phase::Auth => "auth",
+            Phase::Bind => "bind",
+            Phase::Roster => "roster",
+            Phase::Presence => "presence",
+            Phase::Login => "login in all",
+        }
+    }
+}
+
+/// One thread's histograms.
+pub struct Meter {
+    phases: Vec<Histogram<u64>>,
+    /// Deliveries, from the intended time.
+    pub latency: Histogram<u64>,
+    /// Deliveries, from the actual time.
+    pub service: Histogram<u64>,
+    /// How late the generator itself was in writing.
+    pub lag: Histogram<u64>,
+}
+
+impl Default for Meter {
+    fn default() -> Meter {
+        Meter {
+            phases: Phase::ALL.iter().map(|_| histogram()).collect(),
+            latency: histogram(),
+            service: histogram(),
+            lag: histogram(),
+        }
+    }
+}
+
+impl Meter {
+    /// Notes that a phase took so long.
+    pub fn phase(&mut self, phase: Phase, nanoseconds: u64) {
+        self.phases[phase as usize].saturating_record(nanoseconds);
+    }
+
+    /// The histogram of a phase.
+    pub fn of(&self, phase: Phase) -> &Histogram<u64> {
+        &self.phases[phase as usize]
+    }
+
+    /// Adds another thread's.
+    pub fn add(&mut self, other: &Meter) {
+        const SAME: &str = "all histograms have the same bounds";
+        for (mine, theirs) in self.phases.iter_mut().zip(&other.phases) {
+            mine.add(theirs).expect(SAME);
+        }
+        self.latency.add(&other.latency).expect(SAME);
+        self.service.add(&other.service).expect(SAME);
+        self.lag.add(&other.lag).expect(SAME);
+    }
+}
+
+/// One thread's counts while it runs: written by it alone, read by the live line. A cache line each.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct Gauge {
+    /// Clients ready.
+    pub ready: AtomicU64,
+    /// Logins completed, repeated ones too.
+    pub logins: AtomicU64,
+    /// Clients that failed.
+    pub failed: AtomicU64,
+    /// Stanzas sent while sending was on.
+    pub sent: AtomicU64,
+    /// Verified deliveries.
+    pub delivered: AtomicU64,
+    /// Deliveries still expected.
+    pub outstanding: AtomicU64,
+    /// Nanoseconds the thread has been on a core.
+    pub busy: AtomicU64,
+}
+
+/// Sums a gauge over threads.
+pub fn sum<'a>(
+    gauges: impl IntoIterator<Item = &'a Gauge>,
+    read: impl Fn(&Gauge) -> &AtomicU64,
+) -> u64 {
+    gauges.into_iter().map(|gauge| read(gauge).load(Ordering::Relaxed)).sum()
+}
+
+/// Delivery times per second of the run, merged over threads until the live line takes them.
+#[derive(Default)]
+pub struct Timeline {
+    seconds: Mutex<BTreeMap<u64, Histogram<u64>>>,
+}
+
+impl Timeline {
+    /// Adds what a thread saw in one second.
+    pub fn add(&self, second: u64, seen: &Histogram<u64>) {
+        if seen.is_empty() {
+            return;
+        }
+        let mut seconds = self.seconds.lock().expect("nobody panics while holding it");
+        let merged = seconds.entry(second).or_insert_with(histogram);
+        merged.add(seen).expect("all histograms have the same bounds");
+    }
+
+    /// Takes the seconds before `second`.
+    pub fn take_before(&self, second: u64) -> Vec<(u64, Histogram<u64>)> {
+        let mut seconds = self.seconds.lock().expect("nobody panics while holding it");
+        let later = seconds.split_off(&second);
+        std::mem::replace(&mut *seconds, later).into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_of_several_threads_are_merged_and_taken_once() {
+        let timeline = Timeline::default();
+        let mut seen = histogram();
+        seen.record(1000).unwrap();
+        timeline.add(3, &seen);
+        timeline.add(3, &seen);
+        timeline.add(4, &seen);
+        let taken = timeline.take_before(4);
+        assert_eq!(taken.len(), 1);
+        assert_eq!((taken[0].0, taken[0].1.len()), (3, 2));
+        assert!(timeline.take_before(4).is_empty());
+        assert_eq!(timeline.take_before(u64::MAX).len(), 1);
+    }
+
+    #[test]
+    fn a_time_beyond_the_bounds_counts_as_the_longest() {
+        let mut meter = Meter::default();
+        meter.phase(Phase::Bind, u64::MAX);
+        let mut all = Meter::default();
+        all.add(&meter);
+        assert_eq!(all.of(Phase::Bind).len(), 1);
+        assert!(all.of(Phase::Bind).max() >= TIME_MAX);
+        assert!(all.of(Phase::Auth).is_empty());
+    }
+}

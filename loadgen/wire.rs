@@ -1,0 +1,191 @@
+//! How a measured stanza looks in each dialect, and how its mark is found again.
+
+use crate::body::{BROADCAST, Filler, Mark};
+use crate::plan::{Dialect, Plan, Scenario};
+use crate::scan;
+
+/// The floor's frame: destination and sender as four bytes each, little-endian, then the mark.
+pub const FRAME_HEAD_SIZE: usize = 8;
+/// The destination of the frame with which a client introduces itself, and of the answer to it.
+pub const HELLO: u32 = u32::MAX - 1;
+
+/// What a whole stanza from the server means for the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading<'a> {
+    /// A measured stanza, and the `from` it bears.
+    Measured(Mark, &'a [u8]),
+    /// It should be one, but its bytes are not as they were sent.
+    Corrupted,
+    /// An error came back.
+    Bounced,
+    /// A request that must be answered.
+    Request,
+    /// The server ends the stream with an error.
+    StreamError,
+    /// Of no interest: initial presence, a result.
+    Other,
+}
+
+/// Writes and reads measured stanzas.
+pub struct Shape {
+    dialect: Dialect,
+    scenario: Scenario,
+    size: usize,
+    filler: Filler,
+}
+
+impl Shape {
+    /// What `plan` asks for.
+    pub fn new(plan: &Plan) -> Shape {
+        Shape {
+            dialect: plan.dialect,
+            scenario: plan.scenario,
+            size: plan.stanza_size,
+            filler: Filler::new(plan.seed, plan.stanza_size),
+        }
+    }
+
+    /// Appends the stanza that carries `mark`; `to` is the receiver's JID.
+    pub fn write(&self, mark: &Mark, to: &str, out: &mut Vec<u8>) {
+        let start = out.len();
+        if self.dialect == Dialect::Floor {
+            out.extend_from_slice(&mark.to.to_le_bytes());
+            out.extend_from_slice(&mark.from.to_le_bytes());
+            self.filler.write(mark, self.size - FRAME_HEAD_SIZE, out);
+            return;
+        }
+        let (head, tail): (&[u8], &[u8]) = match self.scenario {
+            Scenario::Presence => (b"<presence", b"</status></presence>"),
+            _ => (b"<message type='chat'", b"</body></message>"),
+        };
+        out.extend_from_slice(head);
+        if mark.to != BROADCAST {
+            out.extend_from_slice(b" to='");
+            scan::escape(to, out);
+            out.push(b'\'');
+        }
+        out.extend_from_slice(match self.scenario {
+            Scenario::Presence => b"><status>",
+            _ => b"><body>",
+        });
+        let used = out.len() - start + tail.len();
+        self.filler.write(mark, self.size.saturating_sub(used), out);
+        out.extend_from_slice(tail);
+    }
+
+    /// Reads one whole element of a ready client's stream.
+    pub fn read<'a>(&self, element: &'a [u8]) -> Reading<'a> {
+        let text = match scan::local_name(element) {
+            b"message" => b"body".as_slice(),
+            b"presence" => b"status",
+            b"iq" => {
+                return match scan::attribute(element, b"type") {
+                    Some(b"get" | b"set") => Reading::Request,
+                    _ => Reading::Other,
+                };
+            }
+            b"error" => return Reading::StreamError,
+            _ => return Reading::Other,
+        };
+        if scan::attribute(element, b"type") == Some(b"error") {
+            return Reading::Bounced;
+        }
+        match scan::text_of(element, text) {
+            None => Reading::Other,
+            Some(text) => match self.filler.read(text, false) {
+                None => Reading::Corrupted,
+                Some(mark) => {
+                    Reading::Measured(mark, scan::attribute(element, b"from").unwrap_or(b""))
+                }
+            },
+        }
+    }
+
+    /// Reads one frame of the floor.
+    pub fn read_frame(&self, frame: &[u8]) -> Option<Mark> {
+        let mark = self.filler.read(&frame[FRAME_HEAD_SIZE..], false)?;
+        (frame[..4] == mark.to.to_le_bytes()).then_some(mark)
+    }
+
+    /// The frame with which client `index` introduces itself to the relay.
+    pub fn write_hello(&self, index: u32, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&HELLO.to_le_bytes());
+        out.extend_from_slice(&index.to_le_bytes());
+        out.resize(start + self.size, b' ');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::plan::Pace;
+
+    fn shape(dialect: Dialect, scenario: Scenario) -> Shape {
+        Shape::new(&Plan {
+            target: "127.0.0.1:5222".parse().unwrap(),
+            dialect,
+            clients: 10,
+            scenario,
+            directed: false,
+            clique: 5,
+            pace: Pace::Closed { window: 1 },
+            stanza_size: 200,
+            connect_rate: None,
+            core: None,
+            seed: 1,
+            threads: 1,
+            clock: Clock::start(),
+        })
+    }
+
+    const MARK: Mark = Mark { from: 1, to: 2, sequence: 3, intended: 4, sent: 5 };
+
+    #[test]
+    fn stanzas_have_the_size_asked_for_and_read_back() {
+        for scenario in [Scenario::Chat, Scenario::Presence] {
+            for to in [2, BROADCAST] {
+                let shape = shape(Dialect::Xmpp, scenario);
+                let mark = Mark { to, ..MARK };
+                let mut out = b"before".to_vec();
+                shape.write(&mark, "u2@bench.localhost/lg", &mut out);
+                assert_eq!(out.len(), 206);
+                assert_eq!(shape.read(&out[6..]), Reading::Measured(mark, b""));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_have_the_size_asked_for_and_read_back() {
+        let shape = shape(Dialect::Floor, Scenario::Chat);
+        let mut out = Vec::new();
+        shape.write(&MARK, "", &mut out);
+        assert_eq!(out.len(), 200);
+        assert_eq!(shape.read_frame(&out), Some(MARK));
+        out[0] ^= 1;
+        assert_eq!(shape.read_frame(&out), None);
+        out.clear();
+        shape.write_hello(3, &mut out);
+        assert_eq!(out.len(), 200);
+    }
+
+    #[test]
+    fn corruption_errors_and_requests_are_told_apart() {
+        let shape = shape(Dialect::Xmpp, Scenario::Chat);
+        let mut out = Vec::new();
+        shape.write(&MARK, "u2@bench.localhost/lg", &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let stamped = text.replacen("<message", "<message from='a@b/c'", 1);
+        assert_eq!(shape.read(stamped.as_bytes()), Reading::Measured(MARK, b"a@b/c"));
+        let bounced = text.replacen("chat", "error", 1);
+        assert_eq!(shape.read(bounced.as_bytes()), Reading::Bounced);
+        let at = text.rfind("</body>").unwrap();
+        let mut corrupt = text.clone().into_bytes();
+        corrupt[at - 1] ^= 1;
+        assert_eq!(shape.read(&corrupt), Reading::Corrupted);
+        assert_eq!(shape.read(b"<iq type='get' id='1'/>"), Reading::Request);
+        assert_eq!(shape.read(b"<presence from='x'/>"), Reading::Other);
+        assert_eq!(shape.read(b"<stream:error><reset/></stream:error>"), Reading::StreamError);
+    }
+}
