@@ -1,7 +1,7 @@
 //! `vorpal user import`: accounts from a file of passwords, or of the SCRAM keys of another server.
 //!
-//! Invariant: a file with a line that cannot be used imports nothing; an account that exists already
-//! is named and left as it is.
+//! Invariant: a file with a line that cannot be used imports nothing; an account that exists
+//! already is named and left as it is.
 
 use std::fmt::Write as _;
 use std::ops::Range;

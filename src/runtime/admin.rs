@@ -59,7 +59,7 @@ impl AdminSocket {
     /// Puts the socket into the directory `data` and serves it on a thread named `admin`.
     ///
     /// # Errors
-    /// The directory refuses it, the path is too long for a socket, or another server answers there.
+    /// The directory refuses it, the path is too long for a socket, or another server answers.
     pub fn serve(data: &Path, backend: impl AdminBackend) -> io::Result<AdminSocket> {
         let path = data.join(SOCKET_NAME);
         if UnixStream::connect(&path).is_ok() {
