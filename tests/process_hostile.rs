@@ -101,7 +101,11 @@ impl Chat {
 
 impl Drop for Chat {
     fn drop(&mut self) {
+        // The pairs end before their server does, so that only what failed is reported.
         self.stop.store(true, Ordering::Relaxed);
+        for pair in self.pairs.drain(..) {
+            let _ = pair.join();
+        }
     }
 }
 
