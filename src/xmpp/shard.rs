@@ -346,6 +346,11 @@ impl Shard {
         self.sessions.count()
     }
 
+    /// Stanza parcels that siblings have not settled yet.
+    pub fn in_flight_count(&self) -> u64 {
+        self.in_flight.iter().map(|count| u64::from(*count)).sum()
+    }
+
     /// The bare JIDs in memory.
     pub fn account_jids(&self) -> impl Iterator<Item = &stanza::jid::BareJid> {
         self.accounts.jids()

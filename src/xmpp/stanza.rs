@@ -99,7 +99,8 @@ impl<'a> Stanza<'a> {
     /// Appends the stanza, with its stamps, without a namespace of its own.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         match self.scope {
-            Some(scope) => writer::restamp(self.view, scope, self.from, self.to.as_str(), out),
+            Some(scope) => writer::restamp(self.view, scope, self.from, self.to.as_str(), out)
+                .expect("a plain stanza is copied"),
             None => out.extend_from_slice(self.view.bytes()),
         }
     }
@@ -151,7 +152,7 @@ pub(crate) fn write_reply_head(
 /// Appends the payload of a received stanza, for an answer to its sender.
 pub(crate) fn write_content(view: &StanzaView<'_>, scope: &StreamScope, out: &mut Vec<u8>) {
     let mut whole = Vec::new();
-    writer::restamp(view, scope, "", "", &mut whole);
+    writer::restamp(view, scope, "", "", &mut whole).expect("a plain stanza is copied");
     write_payload(&whole, out);
 }
 

@@ -158,7 +158,8 @@ impl Shard {
             }
             // RFC 6121 3.1.2: subscription stanzas carry bare addresses on both sides.
             let mut bytes = Vec::new();
-            writer::restamp(view, scope, &bare, contact.as_str(), &mut bytes);
+            writer::restamp(view, scope, &bare, contact.as_str(), &mut bytes)
+                .expect("a plain stanza is copied");
             self.route_bytes(host, &contact.as_jid(), bytes);
         }
         self.after_step(host, account, contact, step);

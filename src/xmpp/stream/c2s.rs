@@ -169,6 +169,9 @@ impl Shard {
         match &stream.phase {
             Phase::Bound(key) => {
                 let key = *key;
+                if !view.is_plain() {
+                    return self.on_prefixed(host, conn, stream, key, view, scope);
+                }
                 self.on_stanza(host, conn, stream, key, view, scope)
             }
             Phase::ExpectBind(_) => {
@@ -180,6 +183,32 @@ impl Shard {
                 self.on_bind(host, conn, stream, view)
             }
             _ => self.on_negotiation(host, conn, stream, view, scope),
+        }
+    }
+
+    /// A stanza whose own tag has a prefix or an odd namespace: written anew once, so that everything
+    /// after this copies. Only the writing can fail, by more namespaces than a stanza may declare.
+    fn on_prefixed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        key: crate::session::SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) -> Flow {
+        if view.kind() == Kind::Other {
+            let error = StreamError::UnsupportedStanzaType;
+            return self.stream_error(host, conn, stream, error, None);
+        }
+        let (from, to) = (view.from().unwrap_or_default(), view.to().unwrap_or_default());
+        let mut bytes = Vec::new();
+        let client = self.client_scope.clone();
+        let plain = stanza::writer::restamp(view, scope, &from, &to, &mut bytes)
+            .and_then(|()| StanzaView::parse(&bytes, &client));
+        match plain {
+            Ok(plain) => self.on_stanza(host, conn, stream, key, &plain, &client),
+            Err(error) => self.stream_error(host, conn, stream, error.into(), None),
         }
     }
 
