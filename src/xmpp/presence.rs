@@ -414,12 +414,13 @@ fn write_addressed((head, tail): (&[u8], &[u8]), to: &str, out: &mut Vec<u8>) {
 
 /// Encodes a presence once around the place of its `to`.
 fn encode(view: &StanzaView<'_>, scope: &StreamScope, from: &str) -> Presence {
+    const PLACE: &[u8] = b" to='?";
     let mut bytes = Vec::new();
-    writer::restamp(view, scope, from, "", &mut bytes).expect("a plain stanza is copied");
-    const PLACE: &[u8] = b" to='";
+    writer::restamp(view, scope, from, "?", &mut bytes).expect("a plain stanza is copied");
     // The writer puts `from` and `to` first; an escaped `from` holds no apostrophe.
     let place = bytes.windows(PLACE.len()).position(|window| window == PLACE);
-    let split = place.expect("a stamped stanza has `to`") + PLACE.len();
+    let split = place.expect("a stamped stanza has `to`") + PLACE.len() - 1;
+    bytes.remove(split);
     Presence { bytes: bytes.into(), split: split as u32 }
 }
 
