@@ -249,7 +249,7 @@ impl Client {
 
     /// Everything that `self` got before a message that `sender` sends it now.
     ///
-    /// A pair's stanzas keep their order, so what the sender sent before has arrived, or never will.
+    /// A pair's stanzas keep their order: what was sent before has arrived, or never will.
     pub(crate) fn settle_with(&mut self, sender: &mut Client) -> Vec<Element> {
         sender.marks += 1;
         let id = format!("mark-{}", sender.marks);
