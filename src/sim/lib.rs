@@ -1,1 +1,22 @@
-//! sim
+//! The simulated world: many shards, their clients, wires, disk and clock, driven by one seed.
+//!
+//! Invariant: the same seed gives the same trace. Nothing here reads a clock, a thread, a socket or
+//! the order of a hash map.
+
+pub mod actors;
+pub mod client;
+pub mod element;
+pub mod faults;
+mod host;
+pub mod ledger;
+pub mod random;
+pub mod scenario;
+mod scram;
+pub mod trace;
+pub mod world;
+
+pub use client::{Client, Login};
+pub use element::Element;
+pub use faults::Faults;
+pub use random::Random;
+pub use world::{ClientId, World};

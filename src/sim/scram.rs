@@ -1,0 +1,90 @@
+//! The client's half of SCRAM-SHA-256 (RFC 5802, RFC 7677), plain and bound to a channel.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use sha2::{Digest, Sha256};
+
+/// An exchange between its first and its last message.
+#[derive(Debug)]
+pub(crate) struct Scram {
+    password: String,
+    gs2: String,
+    binding: Vec<u8>,
+    first_bare: String,
+    nonce: String,
+    signature: Vec<u8>,
+}
+
+impl Scram {
+    /// Starts: answers the exchange and the client's first message.
+    pub(crate) fn start(
+        user: &str,
+        password: &str,
+        nonce: &str,
+        exporter: Option<&[u8]>,
+    ) -> (Scram, String) {
+        let user = user.replace('=', "=3D").replace(',', "=2C");
+        let gs2 = if exporter.is_some() { "p=tls-exporter,," } else { "n,," };
+        let first_bare = format!("n={user},r={nonce}");
+        let first = format!("{gs2}{first_bare}");
+        let scram = Scram {
+            password: password.into(),
+            gs2: gs2.into(),
+            binding: exporter.unwrap_or_default().into(),
+            first_bare,
+            nonce: nonce.into(),
+            signature: Vec::new(),
+        };
+        (scram, STANDARD.encode(first))
+    }
+
+    /// Answers the server's challenge.
+    pub(crate) fn respond(&mut self, challenge: &str) -> Result<String, String> {
+        let challenge = decode(challenge)?;
+        let field = |name: &str| {
+            let found = challenge.split(',').find_map(|field| field.strip_prefix(name));
+            found.ok_or_else(|| format!("no {name} in {challenge}"))
+        };
+        let (nonce, salt, rounds) = (field("r=")?, field("s=")?, field("i=")?);
+        if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
+            return Err(format!("the server's nonce does not extend ours: {nonce}"));
+        }
+        let salt = STANDARD.decode(salt).map_err(|error| error.to_string())?;
+        let rounds = rounds.parse().map_err(|_| format!("odd rounds {rounds}"))?;
+        let mut salted = [0; 32];
+        pbkdf2::pbkdf2_hmac::<Sha256>(self.password.as_bytes(), &salt, rounds, &mut salted);
+        let mut bound = self.gs2.clone().into_bytes();
+        bound.extend_from_slice(&self.binding);
+        let without_proof = format!("c={},r={nonce}", STANDARD.encode(bound));
+        let message = format!("{},{challenge},{without_proof}", self.first_bare);
+        let client_key = hmac(&salted, b"Client Key");
+        let proof = hmac(&Sha256::digest(&client_key), message.as_bytes());
+        let proof: Vec<u8> = client_key.iter().zip(&proof).map(|(a, b)| a ^ b).collect();
+        self.signature = hmac(&hmac(&salted, b"Server Key"), message.as_bytes());
+        Ok(STANDARD.encode(format!("{without_proof},p={}", STANDARD.encode(proof))))
+    }
+
+    /// Whether the server proved that it knows the account.
+    pub(crate) fn verify(&self, last: &str) -> Result<(), String> {
+        let last = decode(last)?;
+        let expected = format!("v={}", STANDARD.encode(&self.signature));
+        if last == expected { Ok(()) } else { Err(format!("{last} is not {expected}")) }
+    }
+}
+
+/// PLAIN's only message (RFC 4616).
+pub(crate) fn plain(user: &str, password: &str) -> String {
+    STANDARD.encode(format!("\0{user}\0{password}"))
+}
+
+fn decode(text: &str) -> Result<String, String> {
+    let bytes = STANDARD.decode(text).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| error.to_string())
+}
+
+fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any size");
+    mac.update(message);
+    mac.finalize().into_bytes().to_vec()
+}

@@ -1,0 +1,488 @@
+//! The world: shards, clients, wires, disk and clock, one event after another.
+//!
+//! Invariants: events happen in the order of their times; a wire and a ring keep the order of what
+//! is on them; a full ring neither drops nor blocks; while a parcel waits outside its ring nothing
+//! new is admitted; every buffer goes home.
+
+mod turn;
+mod wire;
+
+use crate::actors::{Actor, Leave, Scene};
+use crate::client::{Client, Login, Tls};
+use crate::faults::Faults;
+use crate::host::Side;
+use crate::ledger::Ledger;
+use crate::random::Random;
+use crate::trace::Trace;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use store::Memory;
+use wire::{Place, Wire};
+use xmpp::port::{Store as _, StoreOp, StoreReply};
+use xmpp::stream::StreamState;
+use xmpp::stream::sasl::{DeriveJob, Derived, derive_credentials};
+use xmpp::{ConnId, Settings, Shard, ShardId, StreamKind, Ticket};
+
+/// When the simulated world begins: microseconds since 1970, some day in 2026.
+const BEGINNING_US: u64 = 1_790_000_000_000_000;
+
+/// Events in one run; more means that something goes round in circles.
+const EVENTS_MAX: u64 = 20_000_000;
+
+/// A client, which is also the wire that it is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub usize);
+
+/// What happens at some time.
+enum Event {
+    Turn(usize),
+    ToServer { wire: usize, secure: bool, bytes: Vec<u8> },
+    Handshake { wire: usize },
+    ServerEof { wire: usize },
+    Reset { wire: usize },
+    ToClient { wire: usize, bytes: Vec<u8> },
+    ClientEof { wire: usize },
+    Disk { shard: usize, ticket: Ticket, op: StoreOp },
+    Input { shard: usize, input: Input },
+    Derive { shard: usize, ticket: Ticket, job: Box<DeriveJob> },
+    Adopt { wire: usize, shard: usize, state: Box<StreamState> },
+    Wake { client: usize },
+}
+
+/// What waits for a shard's next turn, beside bytes and parcels.
+enum Input {
+    Open { wire: usize, kind: StreamKind },
+    Secured { conn: ConnId, exporter: [u8; 32] },
+    Closed { conn: ConnId },
+    Stored { ticket: Ticket, reply: StoreReply },
+    Derived { ticket: Ticket, derived: Derived },
+    Adopt { wire: usize, state: Box<StreamState> },
+    Shutdown,
+}
+
+/// One shard with what is around it.
+struct Node {
+    shard: Shard,
+    side: Side,
+    inbox: VecDeque<Input>,
+    /// A turn is on the agenda.
+    awake: bool,
+    /// When the last storage request, and the last answer, happens: their order is kept.
+    disk_at: u64,
+    answer_at: u64,
+}
+
+struct Entry {
+    at: u64,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.order == other.order
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// The simulated world.
+pub struct World {
+    /// What the clients did and saw.
+    pub ledger: Ledger,
+    /// Every event so far, as a hash.
+    pub trace: Trace,
+    /// How rough the world is.
+    pub faults: Faults,
+    seed: u64,
+    now: u64,
+    random: Random,
+    settings: Arc<Settings>,
+    nodes: Vec<Node>,
+    wires: Vec<Wire>,
+    clients: Vec<Client>,
+    actors: Vec<Option<Box<dyn Actor>>>,
+    disk: Memory,
+    agenda: BinaryHeap<Reverse<Entry>>,
+    order: u64,
+    /// The most bytes that ever waited in the server for one client.
+    unsent_peak: usize,
+}
+
+impl World {
+    /// A world of `settings.shards` shards.
+    pub fn new(seed: u64, settings: Settings, faults: Faults) -> World {
+        let mut random = Random::new(seed);
+        let settings = Arc::new(settings);
+        let nodes = (0..settings.shards).map(|index| {
+            let id = ShardId(index);
+            Node {
+                shard: Shard::new(id, settings.clone()),
+                side: Side::new(id, settings.shards, random.fork(), faults.ring_capacity),
+                inbox: VecDeque::new(),
+                awake: false,
+                disk_at: 0,
+                answer_at: 0,
+            }
+        });
+        let nodes = nodes.collect();
+        World {
+            ledger: Ledger::default(),
+            trace: Trace::new(),
+            faults,
+            seed,
+            now: BEGINNING_US,
+            random,
+            settings,
+            nodes,
+            wires: Vec::new(),
+            clients: Vec::new(),
+            actors: Vec::new(),
+            disk: Memory::new(),
+            agenda: BinaryHeap::new(),
+            order: 0,
+            unsent_peak: 0,
+        }
+    }
+
+    /// The seed, for messages of failed tests.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The time, in microseconds since 1970.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Makes an account in storage, at once.
+    ///
+    /// # Panics
+    /// If the address or the password cannot be used.
+    pub fn add_account(&mut self, jid: &str, password: &str) {
+        let account = stanza::jid::BareJid::parse(jid).expect("a test's account has a good address");
+        let salts = [[7; xmpp::stream::sasl::SALT_SIZE]; 3];
+        let rounds = self.settings.scram_iterations;
+        let credentials = derive_credentials(password, &salts, rounds).expect("a good password");
+        let op = StoreOp::CreateAccount { account, credentials: Box::new(credentials) };
+        self.perform(op);
+    }
+
+    /// Has storage do something at once, beside the server.
+    pub fn perform(&mut self, op: StoreOp) -> StoreReply {
+        let mut replies = Vec::new();
+        self.disk.perform(&mut std::iter::once(op), &mut replies);
+        replies.pop().expect("storage answers every request")
+    }
+
+    /// A client that a script speaks for; its connection opens now.
+    pub fn connect_raw(&mut self) -> ClientId {
+        self.connect_with(None, StreamKind::C2s, None)
+    }
+
+    /// A client that logs in.
+    pub fn connect(&mut self, login: Login) -> ClientId {
+        self.connect_actor(login, None)
+    }
+
+    /// A client that logs in and then acts by itself.
+    pub fn connect_actor(&mut self, login: Login, actor: Option<Box<dyn Actor>>) -> ClientId {
+        let kind = match login.tls {
+            Tls::Direct => StreamKind::C2sDirectTls,
+            _ => StreamKind::C2s,
+        };
+        self.connect_with(Some(login), kind, actor)
+    }
+
+    fn connect_with(
+        &mut self,
+        login: Option<Login>,
+        kind: StreamKind,
+        actor: Option<Box<dyn Actor>>,
+    ) -> ClientId {
+        let wire = self.wires.len();
+        let mut exporter = [0; 32];
+        exporter[..8].copy_from_slice(&self.random.bits().to_le_bytes());
+        let client = Client::new(login, exporter);
+        let opening = client.opening();
+        let direct = client.secure;
+        self.wires.push(Wire::new());
+        self.clients.push(client);
+        self.actors.push(actor);
+        let shard = self.random.below(self.nodes.len() as u64) as usize;
+        let at = self.upstream(wire);
+        self.schedule(at, Event::Input { shard, input: Input::Open { wire, kind } });
+        if direct {
+            let at = self.upstream(wire);
+            self.schedule(at, Event::Handshake { wire });
+        }
+        self.send_bytes(ClientId(wire), &opening);
+        ClientId(wire)
+    }
+
+    /// The client.
+    pub fn client(&self, id: ClientId) -> &Client {
+        &self.clients[id.0]
+    }
+
+    /// The client, to look into its inbox.
+    pub fn client_mut(&mut self, id: ClientId) -> &mut Client {
+        &mut self.clients[id.0]
+    }
+
+    /// Every client there ever was.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.clients.iter()
+    }
+
+    /// The shards, to look at what they hold.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.nodes.iter().map(|node| &node.shard)
+    }
+
+    /// The most bytes that ever waited in the server for one client.
+    pub fn unsent_peak(&self) -> usize {
+        self.unsent_peak
+    }
+
+    /// The most parcels that ever waited outside one full ring.
+    pub fn spill_peak(&self) -> usize {
+        self.nodes.iter().map(|node| node.side.spill_peak).max().unwrap_or(0)
+    }
+
+    /// Sends text as a client.
+    pub fn send(&mut self, id: ClientId, text: &str) {
+        self.send_bytes(id, text.as_bytes());
+    }
+
+    /// Takes the stanzas that a client has received.
+    pub fn received(&mut self, id: ClientId) -> Vec<crate::Element> {
+        self.clients[id.0].inbox.drain(..).collect()
+    }
+
+    /// Closes the client's side: `</stream:stream>` and the end of its bytes.
+    pub fn leave(&mut self, id: ClientId) {
+        self.send_bytes(id, b"</stream:stream>");
+        self.half_close(id);
+    }
+
+    /// The client will send no more, but reads on.
+    pub fn half_close(&mut self, id: ClientId) {
+        let at = self.upstream(id.0);
+        self.wires[id.0].says_no_more = true;
+        self.schedule(at, Event::ServerEof { wire: id.0 });
+    }
+
+    /// The client is gone without a word.
+    pub fn vanish(&mut self, id: ClientId) {
+        self.wires[id.0].client_gone = true;
+        self.clients[id.0].ended = true;
+        let at = self.upstream(id.0);
+        self.schedule(at, Event::Reset { wire: id.0 });
+    }
+
+    /// Whether the client takes what arrives.
+    pub fn set_reading(&mut self, id: ClientId, reads: bool) {
+        self.wires[id.0].reads = reads;
+        if reads {
+            let bytes = std::mem::take(&mut self.wires[id.0].unread);
+            self.read(id.0, &bytes);
+        }
+    }
+
+    /// Tells every shard to end its streams.
+    pub fn shut_down(&mut self) {
+        for shard in 0..self.nodes.len() {
+            self.input(shard, Input::Shutdown);
+        }
+    }
+
+    /// Lets everything happen that is under way. Deadlines in the future stay there.
+    pub fn run(&mut self) {
+        while let Some(Reverse(entry)) = self.agenda.pop() {
+            self.happen(entry);
+        }
+    }
+
+    /// As [`World::run`], and then on for `ms` milliseconds, timers included.
+    pub fn run_for(&mut self, ms: u64) {
+        self.run_until(self.now + ms * 1000);
+    }
+
+    /// Runs until a moment, timers included.
+    pub fn run_until(&mut self, end: u64) {
+        loop {
+            for shard in 0..self.nodes.len() {
+                let node = &mut self.nodes[shard];
+                let idle = !node.awake && !node.side.is_spilling();
+                let due = node.side.wake.filter(|at| *at <= end && idle);
+                if let Some(at) = due {
+                    node.awake = true;
+                    let at = at.max(self.now);
+                    self.schedule(at, Event::Turn(shard));
+                }
+            }
+            match self.agenda.peek() {
+                Some(Reverse(entry)) if entry.at <= end => {
+                    let Reverse(entry) = self.agenda.pop().expect("what was seen is there");
+                    self.happen(entry);
+                }
+                _ => break,
+            }
+        }
+        self.now = self.now.max(end);
+    }
+
+    fn schedule(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        self.agenda.push(Reverse(Entry { at, order: self.order, event }));
+    }
+
+    fn happen(&mut self, entry: Entry) {
+        self.now = entry.at;
+        assert!(self.trace.events() < EVENTS_MAX, "seed {}: it never ends", self.seed);
+        match entry.event {
+            Event::Turn(shard) => self.turn(shard),
+            Event::ToServer { wire, secure, bytes } => self.to_server(wire, secure, &bytes),
+            Event::Handshake { wire } => self.handshake(wire),
+            Event::ServerEof { wire } => self.server_eof(wire),
+            Event::Reset { wire } => self.reset(wire),
+            Event::ToClient { wire, bytes } => self.to_client(wire, &bytes),
+            Event::ClientEof { wire } => self.client_eof(wire),
+            Event::Disk { shard, ticket, op } => self.disk(shard, ticket, op),
+            Event::Input { shard, input } => self.input(shard, input),
+            Event::Derive { shard, ticket, job } => {
+                self.nodes[shard].side.derivations -= 1;
+                self.input(shard, Input::Derived { ticket, derived: job.run() });
+            }
+            Event::Adopt { wire, shard, state } => {
+                self.input(shard, Input::Adopt { wire, state });
+            }
+            Event::Wake { client } => self.act(client, |actor, scene| actor.on_wake(scene)),
+        }
+    }
+
+    /// Storage does its work now and answers later.
+    fn disk(&mut self, shard: usize, ticket: Ticket, op: StoreOp) {
+        self.trace.note("disk", self.now, ticket.0, format!("{op:?}").as_bytes());
+        let fails = self.random.happens(self.faults.disk_failures);
+        let reply = match fails {
+            true => StoreReply::Failed("the seed says so".into()),
+            false => self.perform(op),
+        };
+        let delay = self.random.within(self.faults.disk_us);
+        let at = self.nodes[shard].answer_at.max(self.now + delay);
+        self.nodes[shard].answer_at = at;
+        self.schedule(at, Event::Input { shard, input: Input::Stored { ticket, reply } });
+    }
+
+    fn input(&mut self, shard: usize, input: Input) {
+        self.nodes[shard].inbox.push_back(input);
+        self.wake(shard);
+    }
+
+    /// Puts a turn of a shard on the agenda.
+    fn wake(&mut self, shard: usize) {
+        if !std::mem::replace(&mut self.nodes[shard].awake, true) {
+            let at = self.now + self.random.within(self.faults.turn_us);
+            self.schedule(at, Event::Turn(shard));
+        }
+    }
+
+    /// Has a client's actor do something, and carries out what it wants.
+    fn act(&mut self, client: usize, does: impl FnOnce(&mut dyn Actor, &mut Scene<'_>)) {
+        let Some(mut actor) = self.actors[client].take() else { return };
+        let mut scene = Scene {
+            me: ClientId(client),
+            now: self.now,
+            client: &mut self.clients[client],
+            random: &mut self.random,
+            ledger: &mut self.ledger,
+            says: Vec::new(),
+            wake_us: None,
+            leaves: None,
+        };
+        does(&mut *actor, &mut scene);
+        let (says, wake_us, leaves) = (scene.says, scene.wake_us, scene.leaves);
+        self.actors[client] = Some(actor);
+        self.send_bytes(ClientId(client), &says);
+        if let Some(delay) = wake_us {
+            self.schedule(self.now + delay, Event::Wake { client });
+        }
+        match leaves {
+            None => {}
+            Some(Leave::Politely) => self.leave(ClientId(client)),
+            Some(Leave::HalfClosed) => self.half_close(ClientId(client)),
+            Some(Leave::Vanishing) => self.vanish(ClientId(client)),
+        }
+    }
+
+    /// Checks what holds between any two events, and at rest.
+    ///
+    /// # Panics
+    /// With the seed, if it does not hold.
+    pub fn check_homes(&self) {
+        let router = xmpp::router::Router::new(
+            &self.settings.domain,
+            self.settings.shards,
+            ShardId(0),
+        );
+        for node in &self.nodes {
+            for jid in node.shard.account_jids() {
+                let home = router.home(jid.as_str());
+                let here = node.side.id;
+                assert_eq!(home, here, "seed {}: {jid} has state on {here:?}", self.seed);
+            }
+        }
+    }
+
+    /// Checks what holds when nothing is under way.
+    ///
+    /// # Panics
+    /// With the seed, if it does not hold.
+    pub fn check_rest(&self) {
+        let seed = self.seed;
+        assert!(self.agenda.is_empty(), "seed {seed}: something is under way");
+        self.check_homes();
+        for node in &self.nodes {
+            let side = &node.side;
+            let id = side.id;
+            assert_eq!(side.balance, 0, "seed {seed}: buffers of {id:?} did not come home");
+            assert_eq!(
+                node.shard.in_flight_count(),
+                0,
+                "seed {seed}: parcels of {id:?} were not settled"
+            );
+            for ring in &side.rings {
+                let waiting = ring.queue.len() + ring.spill.len();
+                assert_eq!(waiting, 0, "seed {seed}: parcels of {id:?} were not taken");
+            }
+            assert!(node.inbox.is_empty(), "seed {seed}: {id:?} did not handle its input");
+            let open = self.wires.iter().filter(|wire| {
+                matches!(wire.place, Place::At(shard, _) if shard == usize::from(id.0))
+            });
+            let open = open.count();
+            assert_eq!(node.shard.stream_count(), open, "seed {seed}: streams of {id:?}");
+        }
+    }
+}
+
+impl World {
+    /// Has an actor do its next deed now.
+    pub fn rouse(&mut self, id: ClientId) {
+        self.schedule(self.now, Event::Wake { client: id.0 });
+    }
+}

@@ -1,0 +1,304 @@
+//! One turn of one shard: parcels, then events, then bytes, then the flush.
+
+use super::wire::{Away, Place};
+use super::{Event, Input, Node, World};
+use crate::host::Effect;
+use std::net::{IpAddr, Ipv4Addr};
+use xmpp::{ConnId, StreamKind, TlsFacts};
+
+/// Where every client of the simulation sits.
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+impl World {
+    pub(super) fn turn(&mut self, shard: usize) {
+        self.trace.note("turn", self.now, shard as u64, &[]);
+        let node = &mut self.nodes[shard];
+        node.awake = false;
+        node.side.now = self.now;
+        node.side.unspill();
+        self.take_parcels(shard);
+        while !self.nodes[shard].side.is_spilling() {
+            let Some(input) = self.nodes[shard].inbox.pop_front() else { break };
+            self.admit(shard, input);
+        }
+        self.offer_bytes(shard);
+        let node = &mut self.nodes[shard];
+        let due = node.side.wake.is_some_and(|at| at <= self.now);
+        if due && !node.side.is_spilling() {
+            node.side.wake = None;
+            node.shard.on_timer(&mut node.side);
+            self.effects(shard);
+        }
+        let node = &mut self.nodes[shard];
+        node.shard.on_turn_end(&mut node.side);
+        self.effects(shard);
+        self.flush(shard);
+        self.wake_others(shard);
+    }
+
+    /// Inbound rings are always drained, whatever else waits.
+    fn take_parcels(&mut self, shard: usize) {
+        let count = self.nodes.len();
+        let first = self.random.below(count as u64) as usize;
+        for sibling in (0..count).map(|offset| (first + offset) % count) {
+            let parcels = std::mem::take(&mut self.nodes[sibling].side.rings[shard].queue);
+            if parcels.is_empty() {
+                continue;
+            }
+            let from = self.nodes[sibling].side.id;
+            for parcel in parcels {
+                self.trace.note("parcel", self.now, shard as u64, &describe(&parcel));
+                let node = &mut self.nodes[shard];
+                node.shard.on_parcel(&mut node.side, from, parcel);
+                self.effects(shard);
+            }
+            if !self.nodes[sibling].side.rings[shard].spill.is_empty() {
+                self.wake(sibling);
+            }
+        }
+    }
+
+    fn admit(&mut self, shard: usize, input: Input) {
+        match input {
+            Input::Open { wire, kind } => self.open(shard, wire, kind),
+            Input::Adopt { wire, state } => {
+                self.trace.note("adopt", self.now, wire as u64, &[]);
+                if let Some(conn) = self.seat(shard, wire) {
+                    let Node { shard: core, side, .. } = &mut self.nodes[shard];
+                    core.on_adopt(side, conn, state);
+                    self.after_seat(shard, conn, wire);
+                }
+            }
+            Input::Secured { conn, exporter } => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                shard.on_secured(side, conn, facts(exporter));
+                if let Some(slot) = side.slot(conn) {
+                    slot.ready = true;
+                }
+            }
+            Input::Closed { conn } => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                shard.on_close(side, conn);
+                side.free(conn);
+            }
+            Input::Stored { ticket, reply } => {
+                let text = format!("{reply:?}");
+                self.trace.note("stored", self.now, ticket.0, text.as_bytes());
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                shard.on_stored(side, ticket, reply);
+            }
+            Input::Derived { ticket, derived } => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                shard.on_derived(side, ticket, derived);
+            }
+            Input::Shutdown => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                shard.on_shutdown(side);
+            }
+        }
+        self.effects(shard);
+    }
+
+    fn open(&mut self, shard: usize, wire: usize, kind: StreamKind) {
+        self.trace.note("open", self.now, wire as u64, &[]);
+        let Some(conn) = self.seat(shard, wire) else { return };
+        let exporter = self.clients[wire].exporter;
+        let Node { shard: core, side, .. } = &mut self.nodes[shard];
+        core.on_open(side, conn, kind, PEER);
+        if kind == StreamKind::C2sDirectTls {
+            let slot = side.slot(conn).expect("a fresh connection has its slot");
+            if std::mem::replace(&mut slot.handshaking, false) {
+                core.on_secured(side, conn, facts(exporter));
+            } else {
+                slot.handshaking = true;
+            }
+        }
+        self.after_seat(shard, conn, wire);
+    }
+
+    /// Gives a wire that is away its place on a shard, with what waits for it.
+    fn seat(&mut self, shard: usize, wire: usize) -> Option<ConnId> {
+        let Place::Away(away) = &mut self.wires[wire].place else { return None };
+        let reset = away.reset;
+        let Away { input, eof, secured, .. } = std::mem::take(away);
+        away.reset = reset;
+        let conn = self.nodes[shard].side.admit(wire);
+        let slot = self.nodes[shard].side.slot(conn).expect("a fresh connection has its slot");
+        slot.ready = !input.is_empty() || eof;
+        slot.input = input;
+        slot.eof = eof;
+        // For `open`, which knows what it means there.
+        slot.handshaking = secured;
+        Some(conn)
+    }
+
+    /// Notes the new place; a wire that was reset on the way is cut there.
+    fn after_seat(&mut self, shard: usize, conn: ConnId, wire: usize) {
+        let reset = matches!(&self.wires[wire].place, Place::Away(away) if away.reset);
+        self.wires[wire].place = Place::At(shard, conn);
+        if reset {
+            self.cut(wire, "reset on the way");
+        }
+    }
+
+    fn offer_bytes(&mut self, shard: usize) {
+        let count = self.nodes[shard].side.slots.len();
+        if count == 0 {
+            return;
+        }
+        let first = self.random.below(count as u64) as usize;
+        for index in (0..count).map(|offset| (first + offset) % count) {
+            if self.nodes[shard].side.is_spilling() {
+                return;
+            }
+            let slot = &self.nodes[shard].side.slots[index];
+            let conn = ConnId { index: index as u32, generation: slot.generation };
+            if slot.wire.is_some() && slot.ready && !slot.paused && !slot.handshaking {
+                self.offer(shard, conn);
+            }
+        }
+    }
+
+    /// Offers one connection's bytes, then its end.
+    fn offer(&mut self, shard: usize, conn: ConnId) {
+        let node = &mut self.nodes[shard];
+        let slot = node.side.slot(conn).expect("bytes are offered where they are");
+        let input = std::mem::take(&mut slot.input);
+        slot.ready = false;
+        let mut again = false;
+        let mut rest = input.clone();
+        if !input.is_empty() {
+            let progress = node.shard.on_bytes(&mut node.side, conn, &input);
+            assert!(progress.consumed <= input.len(), "more was consumed than there was");
+            rest.drain(..progress.consumed);
+            again = progress.again;
+        }
+        let moves = node.side.effects.iter().any(
+            |effect| matches!(effect, Effect::Move(moved, _, _) if *moved == conn),
+        );
+        let Some(slot) = node.side.slot(conn) else { return self.effects(shard) };
+        slot.input.splice(..0, rest);
+        let over = node.side.effects.iter().any(
+            |effect| matches!(effect, Effect::Close(closed, _) if *closed == conn),
+        );
+        let slot = node.side.slot(conn).expect("it was there");
+        slot.ready |= again;
+        let ended = slot.eof && !slot.paused && !slot.ready && !moves && !over;
+        if ended {
+            slot.eof = false;
+            node.shard.on_eof(&mut node.side, conn);
+        }
+        self.effects(shard);
+    }
+
+    /// Carries out what the shard asked for, in order.
+    fn effects(&mut self, shard: usize) {
+        while !self.nodes[shard].side.effects.is_empty() {
+            let effects = std::mem::take(&mut self.nodes[shard].side.effects);
+            for effect in effects {
+                self.carry_out(shard, effect);
+            }
+        }
+        for (home, buffer) in std::mem::take(&mut self.nodes[shard].side.returned) {
+            self.nodes[usize::from(home.0)].side.take_home(buffer);
+        }
+    }
+
+    fn carry_out(&mut self, shard: usize, effect: Effect) {
+        match effect {
+            Effect::Close(conn, why) => {
+                let slot = self.nodes[shard].side.slot(conn);
+                let Some(wire) = slot.and_then(|slot| slot.wire) else { return };
+                self.trace.note("close", self.now, wire as u64, format!("{why:?}").as_bytes());
+                let slot = self.nodes[shard].side.release(conn);
+                self.wires[wire].unsent.extend_from_slice(&slot.output);
+                self.wires[wire].place = Place::Gone;
+                self.wires[wire].closing = true;
+                self.pump(wire);
+            }
+            Effect::StartTls(conn) => {
+                let slot = self.nodes[shard].side.slot(conn).expect("TLS starts on a live stream");
+                slot.handshaking = true;
+                slot.input.clear();
+                let (wire, output) = (slot.wire, std::mem::take(&mut slot.output));
+                let wire = wire.expect("a live stream has a wire");
+                self.wires[wire].unsent.extend_from_slice(&output);
+                self.pump(wire);
+            }
+            Effect::Move(conn, to, state) => self.start_move(shard, conn, to.0.into(), state),
+            Effect::Store(ticket, op) => {
+                let delay = self.random.within(self.faults.disk_us);
+                let node = &mut self.nodes[shard];
+                node.disk_at = node.disk_at.max(self.now + delay);
+                let at = node.disk_at;
+                self.schedule(at, Event::Disk { shard, ticket, op });
+            }
+            Effect::Derive(ticket, job) => {
+                let at = self.now + self.random.within(self.faults.derive_us);
+                self.schedule(at, Event::Derive { shard, ticket, job });
+            }
+        }
+    }
+
+    /// What was written goes out first; what was not read goes along.
+    fn start_move(
+        &mut self,
+        shard: usize,
+        conn: ConnId,
+        to: usize,
+        state: Box<xmpp::stream::StreamState>,
+    ) {
+        let slot = self.nodes[shard].side.release(conn);
+        let wire = slot.wire.expect("a stream that moves has a wire");
+        self.trace.note("move", self.now, wire as u64, &[]);
+        self.wires[wire].unsent.extend_from_slice(&slot.output);
+        let away = Away { input: slot.input, eof: slot.eof, ..Away::default() };
+        self.wires[wire].place = Place::Away(away);
+        self.pump(wire);
+        let at = self.now + self.random.within(self.faults.move_us);
+        self.schedule(at, Event::Adopt { wire, shard: to, state });
+    }
+
+    /// Sends each connection's output; who does not take it is cut when too much waits.
+    fn flush(&mut self, shard: usize) {
+        for index in std::mem::take(&mut self.nodes[shard].side.dirty) {
+            let slot = &mut self.nodes[shard].side.slots[index as usize];
+            let Some(wire) = slot.wire else { continue };
+            let output = std::mem::take(&mut slot.output);
+            self.wires[wire].unsent.extend_from_slice(&output);
+            self.pump(wire);
+            let unsent = self.wires[wire].unsent.len();
+            self.unsent_peak = self.unsent_peak.max(unsent);
+            if unsent > self.faults.unsent_max {
+                self.cut(wire, "reads too slowly");
+            }
+        }
+    }
+
+    /// Whoever has something to do gets a turn: siblings with parcels, this shard with leftovers.
+    fn wake_others(&mut self, shard: usize) {
+        for sibling in 0..self.nodes.len() {
+            if !self.nodes[shard].side.rings[sibling].queue.is_empty() {
+                self.wake(sibling);
+            }
+        }
+        let node = &self.nodes[shard];
+        let waits = node.side.slots.iter().any(|slot| {
+            slot.wire.is_some() && slot.ready && !slot.paused && !slot.handshaking
+        });
+        // A spilling shard is woken by whoever makes room in its ring.
+        if (waits || !node.inbox.is_empty()) && !node.side.is_spilling() {
+            self.wake(shard);
+        }
+    }
+}
+
+/// Fake facts, which the simulated client knows too.
+fn facts(exporter: [u8; 32]) -> TlsFacts {
+    TlsFacts { exporter: Some(exporter), server_end_point: Some(Box::new([9; 32])) }
+}
+
+fn describe(parcel: &xmpp::parcel::Parcel) -> Vec<u8> {
+    format!("{parcel:?}").into_bytes()
+}
+
