@@ -136,7 +136,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             config,
             ready_file,
             ephemeral,
-        } => serve::serve(&config.path, ready_file, ephemeral),
+        } => serve::serve(&config.path, ready_file.as_deref(), ephemeral),
         Command::Check { config } => serve::check(&config.path),
         Command::User(UserCommand::Add {
             jid,
