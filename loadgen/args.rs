@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::accounts::Accounts;
 use crate::client::{Mechanism, TlsMode};
 use crate::clock::Clock;
+use crate::ledger::PARTNERS_MAX;
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
 use crate::schedule::Arrivals;
 
@@ -105,6 +106,9 @@ pub struct LoadArgs {
     /// Presence goes to one partner at a time instead of the clique.
     #[arg(long, help_heading = "Load")]
     pub directed: bool,
+    /// Partners of each chatting client, addressed in turn.
+    #[arg(long, value_name = "P", default_value_t = 1, help_heading = "Load")]
+    pub partners: u32,
     /// Members of a clique of mutual contacts (u0..u19, u20..u39, ...).
     #[arg(long, value_name = "K", default_value_t = 20, help_heading = "Load")]
     pub clique: u32,
@@ -177,6 +181,9 @@ impl LoadArgs {
         if self.clique < 2 || self.window == 0 {
             return Err("--clique takes 2 or more, --window 1 or more".into());
         }
+        if !(1..=PARTNERS_MAX).contains(&self.partners) {
+            return Err(format!("--partners takes 1 to {PARTNERS_MAX}"));
+        }
         let sizes = crate::body::MARK_SIZE_MIN + crate::wire::FRAME_HEAD_SIZE..=60_000;
         if !sizes.contains(&self.stanza_size) {
             return Err(format!("--stanza-size takes {sizes:?} bytes"));
@@ -207,6 +214,7 @@ impl LoadArgs {
             clients: self.clients,
             scenario: self.scenario,
             directed: self.directed,
+            partners: self.partners,
             clique: self.clique,
             pace,
             stanza_size: self.stanza_size,

@@ -330,7 +330,7 @@ impl Worker {
             if let Some(schedule) = &mut self.schedule {
                 schedule.advance();
             }
-            if due >= self.record_from {
+            if self.schedule.is_some() && due >= self.record_from {
                 self.meter.lag.saturating_record(self.now.saturating_sub(due));
             }
             self.ledger.verdict.sent += 1;

@@ -23,11 +23,11 @@ pub enum Topology {
 }
 
 impl Topology {
-    /// Distinct partners for `clients`, chosen by `seed`.
-    pub fn partners(clients: u32, seed: u64) -> Topology {
+    /// `wanted` distinct partners (or as many as there are) for each of `clients`, chosen by `seed`.
+    pub fn partners(clients: u32, wanted: u32, seed: u64) -> Topology {
         assert!(clients >= 2, "nobody to talk to");
         let mut random = Random::new(seed ^ 0x7061_6972);
-        let wanted = PARTNERS_MAX.min(clients - 1);
+        let wanted = wanted.min(clients - 1);
         let mut offsets = Vec::new();
         while offsets.len() < wanted as usize {
             let offset = 1 + random.below(clients - 1);
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn partners_are_distinct_and_never_oneself() {
         for clients in [2, 3, 17, 5000] {
-            let Topology::Partners(mut offsets) = Topology::partners(clients, 9) else { panic!() };
+            let Topology::Partners(mut offsets) = Topology::partners(clients, PARTNERS_MAX, 9) else { panic!() };
             assert_eq!(offsets.len() as u32, PARTNERS_MAX.min(clients - 1));
             assert!(offsets.iter().all(|offset| (1..clients).contains(offset)));
             offsets.sort_unstable();

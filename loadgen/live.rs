@@ -39,6 +39,8 @@ pub struct Live {
     /// The same as histograms, for the HDR log.
     pub seconds: Vec<(u64, Histogram<u64>)>,
     keep: bool,
+    /// Deliveries at the last line, and when that was.
+    counted: (u64, u64),
 }
 
 impl Live {
@@ -55,6 +57,7 @@ impl Live {
             points: Vec::new(),
             seconds: Vec::new(),
             keep,
+            counted: (0, 0),
         }
     }
 
@@ -62,6 +65,7 @@ impl Live {
     pub fn label(&mut self, label: &str) {
         label.clone_into(&mut self.label);
         self.shown = None;
+        self.counted = (u64::MAX, 0);
     }
 
     /// Shows how many clients are ready.
@@ -83,15 +87,19 @@ impl Live {
         self.take(control, (now.saturating_sub(SECOND / 5)) / SECOND);
         let share = self.began.elapsed().as_secs_f64() / self.expected.as_secs_f64().max(0.1);
         let outstanding = sum(&control.gauges, |gauge| &gauge.outstanding);
+        let delivered = sum(&control.gauges, |gauge| &gauge.delivered);
+        let (before, at) = std::mem::replace(&mut self.counted, (delivered, now));
+        let seconds = now.saturating_sub(at).max(1) as f64 / SECOND as f64;
+        // Another fleet's count may be the smaller one.
+        let rate = grouped((delivered.saturating_sub(before) as f64 / seconds) as u64);
         let text = match self.points.last() {
             Some(point) => format!(
-                "{:>9}/s  p50 {:>8}  p99 {:>8}  max {:>8}  outstanding {outstanding}",
-                grouped(point.delivered),
+                "{rate:>9}/s  p50 {:>8}  p99 {:>8}  max {:>8}  outstanding {outstanding}",
                 micros(point.p50_us),
                 micros(point.p99_us),
                 micros(point.max_us),
             ),
-            None => format!("outstanding {outstanding}"),
+            None => format!("{rate:>9}/s  outstanding {outstanding}"),
         };
         self.show(share.min(1.0), &text);
     }

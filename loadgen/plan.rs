@@ -66,6 +66,8 @@ pub struct Plan {
     pub scenario: Scenario,
     /// Presence goes to one partner at a time.
     pub directed: bool,
+    /// Partners of each chatting client, addressed in turn.
+    pub partners: u32,
     /// Size of a clique of mutual contacts.
     pub clique: u32,
     /// When stanzas are sent.
@@ -120,7 +122,7 @@ impl Plan {
         match count {
             // A single client only idles or logs in.
             1 => Topology::Cliques(1),
-            _ => Topology::partners(count, self.seed),
+            _ => Topology::partners(count, self.partners, self.seed),
         }
     }
 }
@@ -192,6 +194,7 @@ mod tests {
             clients,
             scenario,
             directed: false,
+            partners: 1,
             clique: 20,
             pace: Pace::Closed { window: 1 },
             stanza_size: 200,

@@ -94,6 +94,8 @@ pub struct Load {
     pub scenario: String,
     /// How many.
     pub clients: u32,
+    /// Partners of each chatting client.
+    pub partners: u32,
     /// Members of a clique.
     pub clique: u32,
     /// `closed loop, window 4` or `open loop, 5000/s poisson`.

@@ -22,8 +22,10 @@ use crate::stats::Phase;
 
 /// Turns that server and floor take in one run.
 const SLICES: u32 = 3;
-/// An open loop whose generator is later than this in one of a hundred cases is invalid.
+/// An open loop is invalid whose generator is later than this in one of a hundred cases ..
 const LAG_P99_MAX_US: f64 = 1000.0;
+/// .. and later than this share of the latency it reports.
+const LAG_SHARE_MAX: f64 = 0.1;
 /// An open loop must have sent this share of what the schedule asked for.
 const SENT_SHARE_MIN: f64 = 0.99;
 /// A generator busier than this limits a closed loop.
@@ -117,6 +119,7 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
     }
     let mut live = Live::new(load.quiet, load.warmup() + load.duration(), load.hgrm.is_some());
     let rival = Rival::start(load, features, clock, &mut live)?;
+    live.label("floor");
     let path = rival.relay.busy_path.clone();
     let cost = move || machine::busy_at(&path);
     let slice = rival.fleet.slice(load.warmup(), load.duration(), &mut live, &cost);
@@ -384,7 +387,8 @@ impl Parts<'_> {
             if share + slack < SENT_SHARE_MIN {
                 reasons.push(format!("only {:.1} % of the schedule was sent", share * 100.0));
             }
-            if generator.lag.p99_us > LAG_P99_MAX_US {
+            let latency = findings.meter.latency.value_at_quantile(0.99) as f64 / 1e3;
+            if generator.lag.p99_us > LAG_P99_MAX_US.max(latency * LAG_SHARE_MAX) {
                 let late = crate::live::micros(generator.lag.p99_us);
                 reasons.push(format!("the generator was {late} late (p99)"));
             }
@@ -426,6 +430,7 @@ impl Parts<'_> {
         Load {
             scenario: format!("{:?}{directed}", self.plan.scenario).to_lowercase(),
             clients: self.plan.clients,
+            partners: self.plan.partners,
             clique: self.plan.clique,
             pace,
             stanza_size: self.plan.stanza_size,

@@ -161,6 +161,12 @@ impl Exchange {
         format!("{without_proof},p={}", BASE64.encode(proof))
     }
 
+    /// What the server must sign with, for a test that plays the server.
+    #[cfg(test)]
+    pub(crate) fn server_signature(&self) -> &[u8] {
+        &self.server_signature
+    }
+
     /// Whether the server-final-message proves that the server knows the keys.
     pub fn verify(&self, text: &str) -> bool {
         !self.server_signature.is_empty()

@@ -129,6 +129,7 @@ mod tests {
             clients: 10,
             scenario,
             directed: false,
+            partners: 1,
             clique: 5,
             pace: Pace::Closed { window: 1 },
             stanza_size: 200,

@@ -1,1 +1,234 @@
-//! placeholder
+//! The client against scripted server bytes.
+
+use super::*;
+
+const HEADER: &str = "<?xml version='1.0'?><stream:stream from='bench' id='1' version='1.0' \
+    xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>";
+
+struct World {
+    script: Script,
+    client: Client,
+    random: Random,
+    meter: Meter,
+    out: Vec<u8>,
+}
+
+impl World {
+    fn new(tls: TlsMode, accounts: Accounts) -> World {
+        let script = Script {
+            domain: "bench".into(),
+            tls,
+            mechanism: None,
+            accounts,
+            register: false,
+            roster: true,
+            presence: true,
+            keys: KeyCache::default(),
+        };
+        let mut world = World {
+            script,
+            client: Client::default(),
+            random: Random::new(1),
+            meter: Meter::default(),
+            out: Vec::new(),
+        };
+        world.client.on_connect(100);
+        world
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut Client, &mut Cx<'_>) -> Turn) -> (Turn, String) {
+        let mut cx = Cx {
+            script: &self.script,
+            index: 7,
+            now: 1000,
+            random: &mut self.random,
+            meter: &mut self.meter,
+            out: &mut self.out,
+        };
+        let turn = step(&mut self.client, &mut cx);
+        (turn, String::from_utf8(std::mem::take(&mut self.out)).unwrap())
+    }
+
+    /// Feeds all of `text`; gives the last turn and everything written.
+    fn hear(&mut self, text: &str) -> (Turn, String) {
+        let mut rest = text.as_bytes();
+        let (mut last, mut written) = (Turn::Nothing, String::new());
+        while !rest.is_empty() {
+            let piece = scan::next_piece(rest);
+            let size = match piece {
+                Piece::Space(n) | Piece::Header(n) | Piece::Element(n) | Piece::End(n) => n,
+                Piece::Incomplete | Piece::Broken => rest.len(),
+            };
+            let (turn, out) = self.step(|client, cx| client.on_piece(cx, piece, &rest[..size]));
+            last = turn;
+            written += &out;
+            rest = &rest[size..];
+        }
+        (last, written)
+    }
+}
+
+fn numbered() -> Accounts {
+    Accounts::Pattern { user: "u%d".into(), password: "pencil".into() }
+}
+
+fn features(inner: &str) -> String {
+    format!("{HEADER}<stream:features>{inner}</stream:features>")
+}
+
+fn mechanisms(names: &[&str]) -> String {
+    let names: String = names.iter().map(|name| format!("<mechanism>{name}</mechanism>")).collect();
+    features(&format!("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{names}</mechanisms>"))
+}
+
+/// What the client wrote into the element `name`, decoded.
+fn said(written: &str, name: &str) -> String {
+    let start = written.find(&format!("<{name} ")).expect("it was written");
+    decoded(&written.as_bytes()[start..]).expect("it is base64 of text")
+}
+
+fn field<'a>(message: &'a str, name: &str) -> &'a str {
+    message.split(',').find_map(|part| part.strip_prefix(name)).expect("the field is there")
+}
+
+/// Plays the server's part of SCRAM-SHA-1 with the client's own keys.
+fn scram(world: &mut World, auth: &str) -> Turn {
+    let first = said(auth, "auth");
+    assert_eq!(field(&first, "n="), "u7");
+    let nonce = format!("{}server", field(&first, "r="));
+    let challenge = format!("r={nonce},s={},i=4096", BASE64.encode("salt"));
+    let (turn, _) = world.hear(&format!("<challenge xmlns='s'>{}</challenge>", BASE64.encode(challenge)));
+    let Turn::Derive(recipe) = turn else { panic!("{turn:?}") };
+    assert_eq!((recipe.iterations, &recipe.salt[..]), (4096, &b"salt"[..]));
+    let keys = recipe.derive();
+    let (_, answer) = world.step(|client, cx| client.on_keys(cx, &keys));
+    assert!(said(&answer, "response").starts_with("c=biws,r="));
+    let signature = world
+        .client
+        .login()
+        .exchange
+        .as_ref()
+        .map(|exchange| BASE64.encode(exchange.server_signature()))
+        .unwrap();
+    let verdict = BASE64.encode(format!("v={signature}"));
+    let (turn, again) = world.hear(&format!("<success xmlns='s'>{verdict}</success>"));
+    assert!(again.contains("<stream:stream"), "the stream restarts after success");
+    turn
+}
+
+fn finish(world: &mut World) -> Turn {
+    let (_, bind) = world.hear(&features("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"));
+    assert!(bind.contains("<resource>lg</resource>"));
+    let (_, roster) = world.hear("<iq type='result' id='b'><bind><jid>u7@bench/lg</jid></bind></iq>");
+    assert!(roster.contains("jabber:iq:roster"));
+    let (_, presence) = world.hear("<iq type='result' id='o'><query xmlns='jabber:iq:roster'/></iq>");
+    assert!(presence.starts_with("<presence/><iq type='get' id='p' to='bench'>"));
+    // Presence of others in between changes nothing.
+    world.hear("<presence from='u7@bench/lg'/><iq type='error' id='p'><error/></iq>").0
+}
+
+#[test]
+fn a_client_logs_in_in_clear_by_scram() {
+    let mut world = World::new(TlsMode::None, numbered());
+    let (_, open) = world.step(|client, cx| client.on_connected(cx));
+    assert!(open.contains("to='bench'"));
+    let (_, auth) = world.hear(&mechanisms(&["PLAIN", "SCRAM-SHA-1"]));
+    scram(&mut world, &auth);
+    let turn = finish(&mut world);
+    assert!(matches!(turn, Turn::Ready(jid) if &*jid == "u7@bench/lg"));
+    assert_eq!(world.client.step, Step::Ready);
+    for phase in [Phase::Connect, Phase::Auth, Phase::Bind, Phase::Roster, Phase::Login] {
+        assert_eq!(world.meter.of(phase).len(), 1, "{}", phase.name());
+    }
+    assert_eq!(world.meter.of(Phase::Login).max(), 900);
+}
+
+#[test]
+fn starttls_comes_before_anything_else_or_the_login_fails() {
+    let mut world = World::new(TlsMode::Starttls, numbered());
+    world.step(|client, cx| client.on_connected(cx));
+    let offer = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+    let (_, asked) = world.hear(&features(offer));
+    assert_eq!(asked, offer);
+    let (turn, _) = world.hear("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+    assert!(matches!(turn, Turn::StartTls));
+    let (_, open) = world.step(|client, cx| client.on_secured(cx));
+    assert!(open.contains("<stream:stream"));
+    let (_, auth) = world.hear(&mechanisms(&["PLAIN"]));
+    assert_eq!(said(&auth, "auth"), "\0u7\0pencil");
+
+    let mut world = World::new(TlsMode::Starttls, numbered());
+    world.step(|client, cx| client.on_connected(cx));
+    let (turn, written) = world.hear(&mechanisms(&["PLAIN"]));
+    assert!(matches!(turn, Turn::Fail(reason) if reason.contains("STARTTLS")));
+    assert_eq!(written, "", "no password goes out in clear");
+}
+
+#[test]
+fn a_server_that_cannot_prove_itself_is_refused() {
+    let mut world = World::new(TlsMode::None, numbered());
+    world.step(|client, cx| client.on_connected(cx));
+    world.hear(&mechanisms(&["SCRAM-SHA-256"]));
+    let (turn, _) = world.hear("<success xmlns='s'/>");
+    assert!(matches!(turn, Turn::Fail(reason) if reason.contains("prove")));
+}
+
+#[test]
+fn refusals_name_their_condition() {
+    let mut world = World::new(TlsMode::None, numbered());
+    world.step(|client, cx| client.on_connected(cx));
+    world.hear(&mechanisms(&["PLAIN"]));
+    let (turn, _) = world.hear("<failure xmlns='s'><not-authorized/><text>no</text></failure>");
+    assert!(matches!(turn, Turn::Fail(reason) if reason.ends_with("not-authorized")));
+    let error = "<stream:error><host-unknown xmlns='x'/></stream:error>";
+    let (turn, _) = world.hear(error);
+    assert!(matches!(turn, Turn::Fail(reason) if reason.ends_with("host-unknown")));
+    let (turn, _) = world.hear("</stream:stream>");
+    assert!(matches!(turn, Turn::End));
+}
+
+#[test]
+fn registration_precedes_the_login_and_tolerates_a_conflict() {
+    for answer in [
+        "<iq type='result' id='r'/>",
+        "<iq type='error' id='r'><query/><error type='cancel'><conflict xmlns='x'/></error></iq>",
+    ] {
+        let mut world = World::new(TlsMode::None, numbered());
+        world.script.register = true;
+        world.step(|client, cx| client.on_connected(cx));
+        let (_, asked) = world.hear(&mechanisms(&["PLAIN"]));
+        assert!(asked.contains("<username>u7</username><password>pencil</password>"));
+        let (_, auth) = world.hear(answer);
+        assert_eq!(said(&auth, "auth"), "\0u7\0pencil");
+    }
+    let mut world = World::new(TlsMode::None, numbered());
+    world.script.register = true;
+    world.step(|client, cx| client.on_connected(cx));
+    world.hear(&mechanisms(&["PLAIN"]));
+    let (turn, _) = world.hear("<iq type='error' id='r'><error><not-allowed xmlns='x'/></error></iq>");
+    assert!(matches!(turn, Turn::Fail(reason) if reason.ends_with("not-allowed")));
+}
+
+#[test]
+fn an_anonymous_client_takes_the_name_it_is_given() {
+    let mut world = World::new(TlsMode::None, Accounts::Anonymous);
+    (world.script.roster, world.script.presence) = (false, false);
+    world.step(|client, cx| client.on_connected(cx));
+    let (_, auth) = world.hear(&mechanisms(&["SCRAM-SHA-1", "ANONYMOUS"]));
+    assert!(auth.contains("mechanism='ANONYMOUS'"));
+    world.hear("<success xmlns='s'/>");
+    let (_, bind) = world.hear(&features("<bind xmlns='b'/>"));
+    assert!(!bind.contains("<resource>"));
+    let (turn, _) = world.hear("<iq type='result' id='b'><bind><jid>x&amp;y@bench/z</jid></bind></iq>");
+    assert!(matches!(turn, Turn::Ready(jid) if &*jid == "x&y@bench/z"));
+}
+
+#[test]
+fn requests_are_answered_even_while_logging_in() {
+    let mut world = World::new(TlsMode::None, numbered());
+    world.client.step = Step::Roster;
+    let (_, pong) = world.hear("<iq type='get' id='7' from='bench'><ping xmlns='urn:xmpp:ping'/></iq>");
+    assert_eq!(pong, "<iq type='result' id=\"7\" to=\"bench\"/>");
+    let (_, refusal) = world.hear("<iq type='get' id='8'><query xmlns='jabber:iq:version'/></iq>");
+    assert!(refusal.contains("type='error' id=\"8\"") && refusal.contains("service-unavailable"));
+}
