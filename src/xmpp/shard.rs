@@ -146,6 +146,10 @@ impl Shard {
     ) {
         let deadline = host.now().plus_ms(self.settings.limits.auth_ms_max);
         let stream = StreamState::new(kind, &self.settings.limits, deadline, peer);
+        if self.stopping {
+            self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
+            return;
+        }
         self.conns.put(conn, Box::new(stream));
         self.arm(host, deadline, conn);
     }
