@@ -1,0 +1,218 @@
+//! Streams in the simulated world: every way in, and who suffers when somebody does not read.
+
+use sim::client::{Phase, Proof, Tls};
+use sim::{ClientId, Faults, Login, Random, World};
+use xmpp::Settings;
+
+fn settings(shards: u16) -> Settings {
+    Settings { shards, ..Settings::for_tests("example.org") }
+}
+
+#[test]
+fn every_mechanism_gets_in_with_and_without_tls_however_the_bytes_are_cut() {
+    for seed in 1..=40 {
+        for proof in [Proof::Plain, Proof::Scram, Proof::Anonymous] {
+            for tls in [Tls::Never, Tls::Start, Tls::Direct] {
+                let mut settings = settings(1 + (seed % 4) as u16);
+                settings.tls_available = tls != Tls::Never;
+                settings.tls_required = tls != Tls::Never;
+                settings.plain_without_tls = tls == Tls::Never;
+                let faults = Faults::rough(&mut Random::new(seed));
+                let mut world = World::new(seed, settings, faults);
+                world.add_account("alice@example.org", "pässword");
+                let mut login = Login::new("alice@example.org/desk", "pässword");
+                (login.proof, login.tls) = (proof, tls);
+                let alice = world.connect(login);
+                world.run();
+                let client = world.client(alice);
+                assert!(client.is_online(), "seed {seed} {proof:?} {tls:?}: {client:?}");
+                if proof != Proof::Anonymous {
+                    assert_eq!(client.full, "alice@example.org/desk");
+                }
+                world.check_rest();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_user_are_refused_alike() {
+    for proof in [Proof::Plain, Proof::Scram] {
+        let refusal = |user: &str, password: &str| {
+            let mut world = World::new(1, settings(2), Faults::calm());
+            world.add_account("alice@example.org", "secret");
+            let mut login = Login::new(user, password);
+            login.proof = proof;
+            let client = world.connect(login);
+            world.run();
+            match &world.client(client).phase {
+                Phase::Refused(why) => why.clone(),
+                phase => panic!("{user} is {phase:?}"),
+            }
+        };
+        assert_eq!(refusal("alice@example.org", "guess"), "not-authorized");
+        assert_eq!(refusal("nobody@example.org", "guess"), "not-authorized");
+    }
+}
+
+#[test]
+fn plain_bytes_behind_starttls_are_never_read_as_if_they_were_protected() {
+    for seed in 1..=50 {
+        let mut settings = settings(1);
+        settings.tls_available = true;
+        let faults = Faults::rough(&mut Random::new(seed));
+        let mut world = World::new(seed, settings, faults);
+        world.add_account("alice@example.org", "secret");
+        let attacker = world.connect_raw();
+        let header = String::from_utf8(sim::client::header("example.org")).unwrap();
+        // AGFsaWNlAHNlY3JldA== is alice's PLAIN; the answer to it would be <success/>.
+        let injected = format!(
+            "{header}<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>{header}<auth \
+             xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFsaWNlAHNlY3JldA==</auth>"
+        );
+        world.send(attacker, &injected);
+        world.run();
+        let received = world.received(attacker);
+        let names: Vec<&str> = received.iter().map(|element| element.name.as_str()).collect();
+        // A cut may lose the last of it; nothing else may come.
+        assert!(["stream", "features", "proceed"].starts_with(&names[..]), "seed {seed}: {names:?}");
+    }
+}
+
+#[test]
+fn everything_before_the_end_of_the_bytes_is_answered() {
+    for seed in 1..=50 {
+        let faults = Faults::rough(&mut Random::new(seed));
+        let mut world = World::new(seed, settings(2), faults);
+        world.add_account("alice@example.org", "secret");
+        let alice = world.connect(Login::new("alice@example.org/desk", "secret"));
+        world.run();
+        // More than one turn's share, then nothing more.
+        for index in 0..200 {
+            let ping = format!("<iq type='get' id='{index}'><ping xmlns='urn:xmpp:ping'/></iq>");
+            world.send(alice, &ping);
+        }
+        world.half_close(alice);
+        world.run();
+        let answers = world.received(alice);
+        let ids: Vec<String> = answers.iter().map(|answer| answer.attr("id").into()).collect();
+        let wanted: Vec<String> = (0..200).map(|index: u32| index.to_string()).collect();
+        assert_eq!(ids, wanted, "seed {seed}");
+        assert!(world.client(alice).stream_closed && world.client(alice).ended);
+        world.check_rest();
+    }
+}
+
+/// A world in which bob does not read while alice writes to him and carol writes to dave.
+struct Flood {
+    world: World,
+    alice: ClientId,
+    bob: ClientId,
+    carol: ClientId,
+    dave: ClientId,
+}
+
+const UNSENT_MAX: usize = 32 << 10;
+const BODY: usize = 1000;
+
+fn flood(seed: u64) -> Flood {
+    let mut faults = Faults::rough(&mut Random::new(seed));
+    faults.window_bytes = 4 << 10;
+    faults.unsent_max = UNSENT_MAX;
+    faults.piece_bytes = (100, 1400);
+    // Whoever reads is fast enough for what is sent.
+    (faults.wire_us, faults.turn_us) = ((1, 50), (1, 20));
+    let mut world = World::new(seed, settings(3), faults);
+    let mut connect = |name: &str| {
+        world.add_account(&format!("{name}@example.org"), "secret");
+        let id = world.connect(Login::new(&format!("{name}@example.org/x"), "secret"));
+        world.run();
+        assert!(world.client(id).is_online());
+        id
+    };
+    let [alice, bob, carol, dave] = ["alice", "bob", "carol", "dave"].map(&mut connect);
+    world.set_reading(bob, false);
+    for index in 0..100 {
+        for (from, to) in [(alice, "bob"), (carol, "dave")] {
+            let body = "x".repeat(BODY);
+            let text = format!(
+                "<message to='{to}@example.org/x' id='{index}'><body>{body}</body></message>"
+            );
+            world.send(from, &text);
+        }
+        let pause = 200 + seed % 7 * 300;
+        world.run_until(world.now() + pause);
+    }
+    world.run();
+    Flood { world, alice, bob, carol, dave }
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_and_nobody_else_notices() {
+    for seed in 1..=60 {
+        let Flood { mut world, alice, bob, carol, dave } = flood(seed);
+        // What one turn may write for one client comes on top of the limit.
+        let turn = 2 * 64 * (BODY + 200);
+        let peak = world.unsent_peak();
+        assert!(peak > UNSENT_MAX && peak <= UNSENT_MAX + turn, "seed {seed}: {peak} bytes");
+        assert!(world.client(bob).ended, "seed {seed}: bob was not cut");
+        let got: Vec<String> = world.received(dave).iter().map(|m| m.attr("id").into()).collect();
+        let all: Vec<String> = (0..100).map(|index: u32| index.to_string()).collect();
+        assert_eq!(got, all, "seed {seed}: dave");
+        assert!(world.client(carol).is_online() && world.client(alice).is_online());
+        // The last messages found nobody: alice is told, once for each.
+        let errors = world.received(alice);
+        assert!(errors.iter().all(|error| error.condition() == "service-unavailable"));
+        assert_eq!(errors.last().map(|error| error.attr("id")), Some("99"), "seed {seed}");
+        world.check_rest();
+    }
+}
+
+#[test]
+fn who_is_silent_before_authentication_is_told_and_cut_at_the_deadline() {
+    let mut world = World::new(3, settings(2), Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    let alice = world.connect(Login::new("alice@example.org/desk", "secret"));
+    let silent = world.connect_raw();
+    let slow = world.connect_raw();
+    world.send(slow, &String::from_utf8(sim::client::header("example.org")).unwrap());
+    world.run_for(29_000);
+    assert!(!world.client(silent).ended && !world.client(slow).ended);
+    world.run_for(2_000);
+    for id in [silent, slow] {
+        assert!(world.client(id).ended);
+        assert_eq!(world.client(id).stream_error.as_deref(), Some("connection-timeout"));
+    }
+    world.run_for(600_000);
+    assert!(world.client(alice).is_online(), "a bound stream has no deadline");
+    world.check_rest();
+}
+
+#[test]
+fn a_shutdown_tells_every_stream_and_leaves_nothing_behind() {
+    for seed in 1..=50 {
+        let mut random = Random::new(seed);
+        let mut world = World::new(seed, settings(3), Faults::rough(&mut random));
+        let mut clients = Vec::new();
+        for index in 0..6 {
+            let jid = format!("user{index}@example.org");
+            world.add_account(&jid, "secret");
+            clients.push(world.connect(Login::new(&format!("{jid}/x"), "secret")));
+        }
+        // In the middle of logins, of some at least.
+        let pause = random.below(40_000);
+        world.run_until(world.now() + pause);
+        world.shut_down();
+        world.run();
+        for &client in &clients {
+            let client = world.client(client);
+            assert!(client.ended, "seed {seed}: {client:?}");
+        }
+        let told = clients.iter().filter(|id| {
+            world.client(**id).stream_error.as_deref() == Some("system-shutdown")
+        });
+        assert_eq!(told.count(), clients.len(), "seed {seed}");
+        assert!(world.shards().all(|shard| shard.session_count() == 0 && shard.account_jids().next().is_none()));
+        world.check_rest();
+    }
+}
