@@ -151,6 +151,11 @@ impl Ring {
         }
     }
 
+    /// Whether no completion waits to be reaped.
+    pub fn is_quiet(&mut self) -> bool {
+        self.uring.completion().is_empty()
+    }
+
     /// Moves the finished completions into `out`, at most as many as were there at the call.
     pub fn reap(&mut self, mut buffers: Option<&mut Buffers>, out: &mut Vec<Completion>) {
         let (sends, accepts) = (&mut self.sends, &mut self.accepts);

@@ -190,3 +190,44 @@ pub fn resident_bytes(pid: Option<u32>) -> io::Result<u64> {
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
     pages.map(|pages| pages * page).ok_or_else(|| io::Error::other("statm has another form"))
 }
+
+/// The processors that this thread may run on.
+pub fn allowed_processors() -> Vec<usize> {
+    // SAFETY: a cpu_set_t is plain bits, and size and pointer name the set.
+    unsafe {
+        let mut allowed: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of_val(&allowed), &raw mut allowed) != 0 {
+            return vec![0];
+        }
+        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &allowed)).collect()
+    }
+}
+
+/// SIGTERM and SIGINT, taken by waiting instead of by a handler.
+#[derive(Clone, Copy)]
+pub struct EndSignals(libc::sigset_t);
+
+impl EndSignals {
+    /// Blocks the signals in this thread and in every thread it starts from now on.
+    pub fn block() -> EndSignals {
+        // SAFETY: a sigset_t is plain bits; the pointers name `set`.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::sigaddset(&raw mut set, libc::SIGINT);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+            EndSignals(set)
+        }
+    }
+
+    /// Waits for one of them, at most `at_most`; says whether one came.
+    pub fn wait(&self, at_most: Duration) -> bool {
+        let time = libc::timespec {
+            tv_sec: at_most.as_secs() as libc::time_t,
+            tv_nsec: at_most.subsec_nanos().into(),
+        };
+        // SAFETY: the pointers name the set and the time; no information is asked for.
+        unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &raw const time) > 0 }
+    }
+}

@@ -1,0 +1,117 @@
+//! Listening sockets of one shard, with some dozens of direct accepts in flight.
+//!
+//! Invariant: no accept is armed that could find the slot table full, because the kernel would drop
+//! that client; and head-room stays for connections that arrive from siblings.
+
+use crate::connection::Life;
+use crate::handoff::IN_FLIGHT_MAX;
+use crate::transport::tls::{ServerConfig, Tls};
+use crate::turn::{Alarm, Turn};
+use ring::{Completion, Op, Token};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Accepts in flight per listener.
+const LANES: u32 = 32;
+/// How long accepting rests after an error.
+const REST: Duration = Duration::from_millis(20);
+
+/// One listening socket; with TLS from the first byte where it has a configuration.
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
+    pub(crate) direct_tls: Option<Arc<ServerConfig>>,
+}
+
+/// All listening sockets of a shard.
+pub(crate) struct Accept {
+    listeners: Vec<Listener>,
+    idle: Vec<u32>,
+    armed: u32,
+    open: bool,
+    resting: bool,
+}
+
+impl Accept {
+    pub(crate) fn new(listeners: Vec<Listener>) -> Accept {
+        let idle = (0..listeners.len() as u32 * LANES).collect();
+        Accept { listeners, idle, armed: 0, open: false, resting: false }
+    }
+}
+
+impl Turn {
+    /// Begins to accept.
+    pub(crate) fn open_listeners(&mut self) {
+        self.accept.open = true;
+        self.arm_accepts();
+    }
+
+    /// Stops accepting.
+    pub(crate) fn close_listeners(&mut self) {
+        self.accept.open = false;
+        for lane in 0..self.accept.listeners.len() as u32 * LANES {
+            if !self.accept.idle.contains(&lane) {
+                self.ring.cancel(Token::new(Op::Accept, lane, 0));
+            }
+        }
+    }
+
+    /// Arms as many accepts as there is room for.
+    pub(crate) fn arm_accepts(&mut self) {
+        let reserve = if self.bells.len() > 1 { IN_FLIGHT_MAX } else { 0 };
+        while self.accept.open && !self.accept.resting {
+            let taken = self.world.conns.used() + self.accept.armed + reserve;
+            if taken >= self.ring.slots() {
+                return;
+            }
+            let Some(lane) = self.accept.idle.pop() else { return };
+            let listener = &self.accept.listeners[(lane / LANES) as usize];
+            self.ring.accept(listener.socket.as_fd(), lane, 0);
+            self.accept.armed += 1;
+        }
+    }
+
+    pub(crate) fn on_accept(&mut self, completion: &Completion) {
+        let lane = completion.token.slot;
+        self.accept.idle.push(lane);
+        self.accept.armed -= 1;
+        match completion.error() {
+            None => self.on_connection(lane, completion.result as u32),
+            Some(_) if !self.accept.open => {}
+            Some(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                self.accept.resting = true;
+                self.alarm(Alarm::Accept, REST);
+            }
+        }
+        self.arm_accepts();
+    }
+
+    /// The rest after an error is over.
+    pub(crate) fn on_accept_alarm(&mut self) {
+        self.accept.resting = false;
+        self.arm_accepts();
+    }
+
+    fn on_connection(&mut self, lane: u32, slot: u32) {
+        let Some(peer) = self.ring.peer(lane).map(|address| address.ip().to_canonical()) else {
+            return self.ring.close(slot, 0);
+        };
+        if !self.accept.open || !self.admission.enter(peer) {
+            self.counters.refused += 1;
+            return self.ring.close(slot, 0);
+        }
+        self.counters.accepted += 1;
+        let id = self.world.conns.open(slot);
+        let direct = self.accept.listeners[(lane / LANES) as usize].direct_tls.as_ref();
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        debug_assert!(conn.life == Life::Open);
+        conn.peer = Some(peer);
+        conn.direct_tls = direct.is_some();
+        conn.tls = direct.map(|config| Box::new(Tls::accept(config)));
+        let kind = conn.kind();
+        self.shard.on_open(&mut self.world, id, kind, peer);
+        self.world.touch(id);
+    }
+}

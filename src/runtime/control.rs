@@ -1,0 +1,120 @@
+//! The way into the running server from outside of it: storage requests, and news for the shards.
+
+use crate::admin::AdminBackend;
+use crate::doorbell::{Caller, Doorbell};
+use crate::storage::{Listing, Request, Waker};
+use ring::{Bell, Features};
+use stanza::jid::BareJid;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use xmpp::ShardId;
+use xmpp::parcel::{Control as News, Parcel};
+use xmpp::port::{StoreOp, StoreReply};
+use xmpp::router::Router;
+
+/// What a shard is told from outside.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Work for the protocol.
+    Parcel(Parcel),
+    /// All shards are up: accept connections.
+    Listen,
+    /// End every stream and then the shard.
+    Stop,
+}
+
+struct Inner {
+    domain: Box<str>,
+    router: Router,
+    features: Features,
+    storage: Sender<Request>,
+    waker: Arc<Waker>,
+    inboxes: Vec<(Sender<Command>, Arc<Doorbell>)>,
+}
+
+/// A handle on the running server for any thread; its calls block.
+#[derive(Clone)]
+pub struct Control(Arc<Inner>);
+
+impl Control {
+    pub(crate) fn new(
+        domain: &str,
+        features: Features,
+        storage: Sender<Request>,
+        waker: Arc<Waker>,
+        inboxes: Vec<(Sender<Command>, Arc<Doorbell>)>,
+    ) -> Control {
+        // Seen from the first shard; only the homes of accounts are asked for.
+        let router = Router::new(domain, inboxes.len() as u16, ShardId(0));
+        let domain = domain.into();
+        Control(Arc::new(Inner { domain, router, features, storage, waker, inboxes }))
+    }
+
+    /// Performs one storage operation.
+    pub fn store(&self, op: StoreOp) -> StoreReply {
+        let stopped = || StoreReply::Failed("the server is going down".into());
+        self.perform(vec![op]).pop().unwrap_or_else(stopped)
+    }
+
+    fn request(&self, request: Request) -> bool {
+        let sent = self.0.storage.send(request).is_ok();
+        self.0.waker.wake();
+        sent
+    }
+
+    pub(crate) fn stop_storage(&self) {
+        self.request(Request::Stop);
+    }
+
+    /// Tells every shard to accept connections.
+    pub(crate) fn listen(&self) {
+        for shard in 0..self.0.inboxes.len() {
+            self.tell(shard, Command::Listen);
+        }
+    }
+
+    /// Tells every shard to end.
+    pub(crate) fn stop_shards(&self) {
+        for shard in 0..self.0.inboxes.len() {
+            self.tell(shard, Command::Stop);
+        }
+    }
+
+    fn tell(&self, shard: usize, command: Command) {
+        let (inbox, bell) = &self.0.inboxes[shard];
+        if inbox.send(command).is_err() {
+            return;
+        }
+        match Bell::new(&self.0.features) {
+            Ok(mut own) => bell.post_with(Caller::Control.bit(bell.shards()), &mut own),
+            Err(error) => tracing::warn!(%error, "a shard could not be woken"),
+        }
+    }
+}
+
+impl AdminBackend for Control {
+    fn domain(&self) -> &str {
+        &self.0.domain
+    }
+
+    fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply> {
+        let count = ops.len();
+        let (answer, replies) = mpsc::channel();
+        self.request(Request::Perform(ops, answer));
+        replies.recv().unwrap_or_else(|_| {
+            vec![StoreReply::Failed("the server is going down".into()); count]
+        })
+    }
+
+    fn accounts(&self) -> Listing {
+        let (answer, listing) = mpsc::channel();
+        self.request(Request::Accounts(answer));
+        listing.recv().unwrap_or_else(|_| Err("the server is going down".into()))
+    }
+
+    fn account_gone(&self, account: BareJid) {
+        let home = usize::from(self.0.router.home(account.as_str()).0);
+        let news = Box::new(News::AccountGone { account });
+        self.tell(home, Command::Parcel(Parcel::Control(news)));
+    }
+}

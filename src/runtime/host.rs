@@ -1,0 +1,250 @@
+//! The world of one shard: what [`Host`]'s calls change. Nothing in here touches the ring; the
+//! turn does that when it flushes.
+//!
+//! Invariant: what is read from (receive buffers, the TLS state being read, undigested bytes being
+//! fed) is not in here while the protocol runs, so that everything in here can be written to.
+
+use crate::clock::Clock;
+use crate::connection::{Conn, Conns, Life};
+use crate::derive::DeriveLink;
+use crate::handoff::Leaving;
+use crate::mesh::{Item, Mesh};
+use crate::storage::StorageLink;
+use crate::transport::tls::{ServerConfig, Tls};
+use ring::Pool;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use xmpp::parcel::{Buffer, Parcel};
+use xmpp::port::StoreOp;
+use xmpp::stream::StreamState;
+use xmpp::stream::sasl::DeriveJob;
+use xmpp::{Close, ConnId, Host, ShardId, Ticket, Timestamp};
+
+/// What an output buffer holds at first.
+const OUTPUT_SIZE: usize = 512;
+/// What a parcel's buffer holds at first.
+const PARCEL_SIZE: usize = 512;
+
+/// Everything that the protocol's effects change.
+pub(crate) struct World {
+    pub(crate) conns: Conns,
+    pub(crate) pool: Pool,
+    pub(crate) mesh: Mesh,
+    pub(crate) storage: StorageLink,
+    pub(crate) derive: DeriveLink,
+    pub(crate) starttls: Option<Arc<ServerConfig>>,
+    /// Connections to look at in the flush.
+    pub(crate) dirty: Vec<ConnId>,
+    /// Connections with undigested input that may be fed.
+    pub(crate) ready: VecDeque<ConnId>,
+    /// When the protocol wants its timer.
+    pub(crate) wish: Option<Timestamp>,
+    pub(crate) clock: Clock,
+    pub(crate) now: Timestamp,
+    /// Bytes held undigested on this shard.
+    pub(crate) held: usize,
+    /// Bytes that may wait for one connection's peer.
+    pub(crate) output_max: usize,
+    pub(crate) random: Random,
+    /// Where output for a connection that is gone goes.
+    pub(crate) scratch: Vec<u8>,
+}
+
+impl World {
+    /// Has the flush look at `id`.
+    pub(crate) fn touch(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Has the next round feed `id`.
+    pub(crate) fn enqueue(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.open_mut(id)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Appends to the bytes that wait to be digested.
+    pub(crate) fn hold(&mut self, id: ConnId, bytes: &[u8], encrypted: bool) {
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let place = if encrypted { &mut conn.records } else { &mut conn.undigested };
+        if place.capacity() == 0 {
+            *place = self.pool.take(bytes.len());
+        }
+        place.extend_from_slice(bytes);
+        self.held += bytes.len();
+    }
+
+    /// Takes the bytes out that wait to be digested, to feed them.
+    pub(crate) fn unhold(&mut self, id: ConnId, encrypted: bool) -> Vec<u8> {
+        let Some(conn) = self.conns.get_mut(id) else { return Vec::new() };
+        let place = if encrypted { &mut conn.records } else { &mut conn.undigested };
+        let bytes = std::mem::take(place);
+        self.held -= bytes.len();
+        bytes
+    }
+
+    /// Puts what remains of such bytes back in front of what came since.
+    pub(crate) fn rehold(&mut self, id: ConnId, bytes: Vec<u8>, from: usize, encrypted: bool) {
+        let Some(conn) = self.conns.get_mut(id) else { return self.pool.give(bytes) };
+        let place = if encrypted { &mut conn.records } else { &mut conn.undigested };
+        if from == bytes.len() {
+            return self.pool.give(bytes);
+        }
+        let mut bytes = bytes;
+        bytes.drain(..from);
+        self.held += bytes.len();
+        if !place.is_empty() {
+            bytes.extend_from_slice(place);
+        }
+        let newer = std::mem::replace(place, bytes);
+        self.pool.give(newer);
+    }
+
+    /// Gives a connection's buffers back to the pool.
+    pub(crate) fn strip(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        self.held -= conn.held();
+        let Conn { output, wire, undigested, records, .. } = conn;
+        for buffer in [output, wire, undigested, records] {
+            self.pool.give(std::mem::take(buffer));
+        }
+        conn.tls = None;
+        conn.leaving = None;
+    }
+}
+
+impl Host for World {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn random(&mut self) -> u64 {
+        self.random.next()
+    }
+
+    fn output(&mut self, conn: ConnId) -> &mut Vec<u8> {
+        let World { conns, dirty, pool, scratch, output_max, .. } = self;
+        scratch.clear();
+        let Some(found) = conns.open_mut(conn) else { return scratch };
+        if !found.dirty {
+            found.dirty = true;
+            dirty.push(conn);
+        }
+        if found.unsent() > *output_max {
+            found.overflowed = true;
+            return scratch;
+        }
+        if found.output.capacity() == 0 {
+            found.output = pool.take(OUTPUT_SIZE);
+        }
+        &mut found.output
+    }
+
+    fn close(&mut self, conn: ConnId, why: Close) {
+        self.touch(conn);
+        if let Some(found) = self.conns.open_mut(conn) {
+            found.life = Life::Closing(why);
+        }
+    }
+
+    fn pause(&mut self, conn: ConnId) {
+        if let Some(found) = self.conns.open_mut(conn) {
+            found.paused = true;
+        }
+    }
+
+    fn resume(&mut self, conn: ConnId) {
+        if let Some(found) = self.conns.open_mut(conn) {
+            found.paused = false;
+        }
+        self.enqueue(conn);
+    }
+
+    fn start_tls(&mut self, conn: ConnId) {
+        self.touch(conn);
+        let config = self.starttls.as_ref().expect("STARTTLS is offered where there is TLS");
+        if let Some(found) = self.conns.open_mut(conn) {
+            assert!(found.tls.is_none(), "TLS starts once");
+            let plain = std::mem::take(&mut found.output);
+            found.wire.extend_from_slice(&plain);
+            self.pool.give(plain);
+            found.tls = Some(Box::new(Tls::accept(config)));
+            found.upgraded = true;
+        }
+    }
+
+    fn move_to(&mut self, conn: ConnId, to: ShardId, state: Box<StreamState>) {
+        self.touch(conn);
+        if let Some(found) = self.conns.open_mut(conn) {
+            found.life = Life::Leaving;
+            found.leaving = Some(Box::new(Leaving { to, state }));
+        }
+    }
+
+    fn forward(&mut self, to: ShardId, parcel: Parcel) {
+        self.mesh.push(to, Item::Parcel(parcel));
+    }
+
+    fn buffer(&mut self) -> Buffer {
+        self.pool.take(PARCEL_SIZE)
+    }
+
+    fn recycle(&mut self, home: ShardId, buffer: Buffer) {
+        if home == self.mesh.id() {
+            self.pool.give(buffer);
+        } else {
+            self.mesh.recycle(home, buffer, &mut self.pool);
+        }
+    }
+
+    fn store(&mut self, ticket: Ticket, op: StoreOp) {
+        self.storage.push(ticket, op);
+    }
+
+    fn derive(&mut self, ticket: Ticket, job: Box<DeriveJob>) -> bool {
+        self.derive.push(ticket, job)
+    }
+
+    fn wake_at(&mut self, at: Timestamp) {
+        self.wish = Some(at);
+    }
+}
+
+/// Unpredictable numbers, fetched from the system's generator in batches.
+pub(crate) struct Random {
+    bytes: [u8; Random::BATCH],
+    used: usize,
+}
+
+impl Random {
+    const BATCH: usize = 512;
+
+    pub(crate) fn new() -> Random {
+        Random { bytes: [0; Random::BATCH], used: Random::BATCH }
+    }
+
+    fn next(&mut self) -> u64 {
+        if self.used == Random::BATCH {
+            aws_lc_rs::rand::fill(&mut self.bytes).expect("the system's generator never fails");
+            self.used = 0;
+        }
+        let place = &mut self.bytes[self.used..self.used + 8];
+        self.used += 8;
+        let mut number = [0; 8];
+        number.copy_from_slice(place);
+        // What was handed out is not kept: nonces and salts are made of it.
+        place.fill(0);
+        u64::from_ne_bytes(number)
+    }
+}

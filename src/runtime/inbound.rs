@@ -1,0 +1,242 @@
+//! From received bytes to the protocol: decrypted in place, fed in place, copied only where cut.
+//!
+//! Invariant: bytes reach the protocol in their order. What may not be fed now (paused, its share of
+//! the turn used, leaving) is held behind what is held already, and reading stops until it is fed.
+
+use crate::connection::{Life, Reading, id_of};
+use crate::host::World;
+use crate::turn::Turn;
+use ring::{Completion, Op, Token};
+use xmpp::{Close, ConnId, Shard};
+
+/// Single receives until a connection that did not move receives by itself: a login takes fewer.
+const RECEIVES_SINGLE_MAX: u8 = 16;
+/// Bytes of one single receive.
+const RECEIVE_SIZE: u32 = 16 << 10;
+/// A connection that holds no more than this is not cut when the shard's budget is used up.
+const HELD_SMALL: usize = 4 << 10;
+
+const ENOBUFS: i32 = -105;
+const ECANCELED: i32 = -125;
+
+impl Turn {
+    /// Bytes, the end, or an error on a connection's reading side.
+    pub(crate) fn on_recv(&mut self, mut completion: Completion) {
+        let id = id_of(completion.token);
+        let chunk = completion.chunk.take();
+        if let Some(conn) = self.world.conns.get_mut(id) {
+            if !completion.more {
+                conn.reading = Reading::Idle;
+            }
+            match (completion.result, chunk) {
+                (1.., Some(mut chunk)) => {
+                    self.counters.received += chunk.len() as u64;
+                    let bytes = self.buffers.bytes_mut(&mut chunk);
+                    on_input(&mut self.shard, &mut self.world, id, bytes);
+                    self.buffers.give_back(chunk);
+                }
+                (0, chunk) => {
+                    conn.eof = true;
+                    if let Some(chunk) = chunk {
+                        self.buffers.give_back(chunk);
+                    }
+                }
+                (ENOBUFS | ECANCELED, _) => {}
+                (_, chunk) => {
+                    if let Some(chunk) = chunk {
+                        self.buffers.give_back(chunk);
+                    }
+                    self.lose(id);
+                }
+            }
+        } else if let Some(chunk) = chunk {
+            // Of an earlier user of the slot.
+            self.buffers.give_back(chunk);
+        }
+        self.after_input(id);
+    }
+
+    /// Tells the protocol of the end once all is fed, keeps the budget, and looks after reading.
+    fn after_input(&mut self, id: ConnId) {
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        if self.world.held > self.held_max && conn.held() > HELD_SMALL {
+            self.counters.cut_undigested += 1;
+            return self.lose(id);
+        }
+        if conn.eof && conn.life == Life::Open && !conn.is_blocked() {
+            self.shard.on_eof(&mut self.world, id);
+            // What the protocol did not close has no stream any more.
+            if self.world.conns.open_mut(id).is_some() {
+                return self.lose(id);
+            }
+        }
+        if let Some(conn) = self.world.conns.get_mut(id)
+            && (conn.reading != Reading::Multi || conn.is_blocked())
+        {
+            self.world.touch(id);
+        }
+    }
+
+    /// Feeds connections whose input was left over, each once.
+    pub(crate) fn feed_ready(&mut self) {
+        for _ in 0..self.world.ready.len() {
+            if self.world.mesh.is_spilling() {
+                return;
+            }
+            let Some(id) = self.world.ready.pop_front() else { return };
+            self.digest_more(id);
+            self.worked = true;
+        }
+    }
+
+    fn digest_more(&mut self, id: ConnId) {
+        let Turn { shard, world, .. } = self;
+        let Some(conn) = world.conns.get_mut(id) else { return };
+        conn.queued = false;
+        if !conn.is_blocked() && !conn.undigested.is_empty() {
+            let bytes = world.unhold(id, false);
+            feed_held(shard, world, id, bytes);
+        }
+        let Some(conn) = world.conns.get_mut(id) else { return };
+        if !conn.is_blocked() && !conn.records.is_empty() {
+            let mut records = world.unhold(id, true);
+            let used = open_records(shard, world, id, &mut records);
+            world.rehold(id, records, used, true);
+        }
+        self.after_input(id);
+    }
+
+    /// Arms, keeps or stops receiving, as the connection's state asks.
+    pub(crate) fn settle_reading(&mut self, id: ConnId) {
+        let group = self.buffers.group();
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let wanted = match conn.life {
+            Life::Open => !conn.is_blocked() && !conn.eof,
+            Life::Lingering => !conn.eof,
+            _ => false,
+        };
+        match (wanted, conn.reading) {
+            (true, Reading::Idle) if conn.receives < RECEIVES_SINGLE_MAX => {
+                conn.receives += 1;
+                conn.reading = Reading::Once;
+                self.ring.recv_once(id.index, id.generation, group, RECEIVE_SIZE);
+            }
+            (true, Reading::Idle) => {
+                conn.reading = Reading::Multi;
+                self.ring.recv_multi(id.index, id.generation, group);
+            }
+            (false, Reading::Multi) => {
+                conn.reading = Reading::Cancelling;
+                self.ring.cancel(Token::new(Op::Recv, id.index, id.generation));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Bytes from the socket: records where there is TLS, else plain ones.
+fn on_input(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u8]) {
+    let Some(conn) = world.conns.get_mut(id) else { return };
+    if !matches!(conn.life, Life::Open | Life::Leaving) {
+        return;
+    }
+    if conn.tls.is_none() {
+        return feed(shard, world, id, bytes);
+    }
+    if conn.is_blocked() {
+        return world.hold(id, bytes, true);
+    }
+    if conn.records.is_empty() {
+        let used = open_records(shard, world, id, bytes);
+        return world.hold(id, &bytes[used..], true);
+    }
+    let mut records = world.unhold(id, true);
+    records.extend_from_slice(bytes);
+    let used = open_records(shard, world, id, &mut records);
+    world.rehold(id, records, used, true);
+}
+
+/// Decrypts and feeds; answers how many bytes are done with. The rest stays as it is now.
+fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u8]) -> usize {
+    let Some(conn) = world.conns.get_mut(id) else { return bytes.len() };
+    let Some(mut tls) = conn.tls.take() else { return bytes.len() };
+    let mut wire = std::mem::take(&mut conn.wire);
+    let mut used = 0;
+    let mut failed = None;
+    loop {
+        let mut plain = |plain: &[u8]| feed(shard, world, id, plain);
+        match tls.open(&mut bytes[used..], &mut plain, &mut wire) {
+            Ok(opened) => {
+                used += opened.consumed;
+                if !opened.secured {
+                    break;
+                }
+                shard.on_secured(world, id, tls.facts());
+            }
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    let ended = tls.peer_closed();
+    let Some(conn) = world.conns.get_mut(id) else { return bytes.len() };
+    conn.tls = Some(tls);
+    conn.wire = wire;
+    conn.eof |= ended;
+    let open = matches!(conn.life, Life::Open | Life::Leaving);
+    if !conn.wire.is_empty() {
+        world.touch(id);
+    }
+    if let Some(error) = failed {
+        tracing::debug!(%error, "TLS failed");
+        if open {
+            shard.on_close(world, id);
+            if let Some(conn) = world.conns.get_mut(id) {
+                conn.life = Life::Closing(Close::StreamError);
+            }
+            world.touch(id);
+        }
+        return bytes.len();
+    }
+    if open { used } else { bytes.len() }
+}
+
+/// Plain bytes for the protocol, behind those that are held.
+fn feed(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
+    let Some(conn) = world.conns.get_mut(id) else { return };
+    if !matches!(conn.life, Life::Open | Life::Leaving) {
+        return;
+    }
+    if conn.is_blocked() {
+        return world.hold(id, bytes, false);
+    }
+    if !conn.undigested.is_empty() {
+        let mut held = world.unhold(id, false);
+        held.extend_from_slice(bytes);
+        return feed_held(shard, world, id, held);
+    }
+    let progress = shard.on_bytes(world, id, bytes);
+    if keeps_rest(world, id) {
+        world.hold(id, &bytes[progress.consumed..], false);
+    }
+    if progress.again {
+        world.enqueue(id);
+    }
+}
+
+fn feed_held(shard: &mut Shard, world: &mut World, id: ConnId, held: Vec<u8>) {
+    let progress = shard.on_bytes(world, id, &held);
+    let used = if keeps_rest(world, id) { progress.consumed } else { held.len() };
+    world.rehold(id, held, used, false);
+    if progress.again {
+        world.enqueue(id);
+    }
+}
+
+/// Whether what was not consumed will be offered again.
+fn keeps_rest(world: &mut World, id: ConnId) -> bool {
+    let Some(conn) = world.conns.get_mut(id) else { return false };
+    let upgraded = std::mem::take(&mut conn.upgraded);
+    !upgraded && matches!(conn.life, Life::Open | Life::Leaving)
+}

@@ -1,0 +1,189 @@
+//! From the outputs to the wire: sealed and sent once per dirty connection per turn; and how a
+//! connection ends.
+//!
+//! Invariant: one send in flight per connection; the slot is closed only when there is none.
+
+use crate::connection::{Life, Reading, id_of};
+use crate::turn::Turn;
+use ring::{Completion, Op, Token};
+use std::cmp::Reverse;
+use xmpp::{Close, ConnId};
+
+/// How long what is in the output may take to be written after a close.
+const CLOSING_MS_MAX: u64 = 5_000;
+/// How long the peer of a broken stream may go on talking, so that our last words arrive.
+const LINGER_MS_MAX: u64 = 2_000;
+
+impl Turn {
+    /// Looks at every touched connection: writes, moves, ends, and arms reading.
+    pub(crate) fn flush(&mut self) {
+        // Cutting one may write to others; each is cut once, so this ends.
+        while !self.world.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut self.world.dirty);
+            for id in dirty.drain(..) {
+                self.flush_one(id);
+            }
+            if self.world.dirty.is_empty() {
+                self.world.dirty = dirty;
+            }
+        }
+        self.world.storage.publish();
+        self.world.mesh.publish(&mut self.ring);
+        self.send_departing();
+    }
+
+    fn flush_one(&mut self, id: ConnId) {
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        conn.dirty = false;
+        match conn.life {
+            Life::Free | Life::Departed | Life::Released => return,
+            Life::Cut if conn.sending > 0 => return,
+            Life::Cut => return self.release(id),
+            Life::Lingering if conn.eof => return self.release(id),
+            _ if conn.overflowed => {
+                self.counters.cut_slow += 1;
+                return self.lose(id);
+            }
+            _ => {}
+        }
+        if conn.sending == 0 {
+            self.send_next(id);
+        }
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        match conn.life {
+            Life::Closing(_) if conn.sending > 0 => {
+                let at = self.world.now.plus_ms(CLOSING_MS_MAX);
+                self.endings.push(Reverse((at, id)));
+            }
+            Life::Closing(why) => self.finish(id, why),
+            Life::Leaving if conn.sending == 0 => self.try_depart(id),
+            _ => {}
+        }
+        self.settle_reading(id);
+    }
+
+    /// Sends what is in the output, sealed where there is TLS.
+    fn send_next(&mut self, id: ConnId) {
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        if !conn.output.is_empty() {
+            match &mut conn.tls {
+                Some(tls) if !tls.is_handshaking() => {
+                    if conn.wire.capacity() == 0 {
+                        conn.wire = self.world.pool.take(conn.output.len() + 64);
+                    }
+                    tls.seal(&conn.output, &mut conn.wire);
+                    self.world.pool.give(std::mem::take(&mut conn.output));
+                }
+                // Nothing is written between `<proceed/>` and the end of the handshake.
+                Some(_) => {}
+                None if conn.wire.is_empty() => std::mem::swap(&mut conn.wire, &mut conn.output),
+                None => {
+                    conn.wire.extend_from_slice(&conn.output);
+                    self.world.pool.give(std::mem::take(&mut conn.output));
+                }
+            }
+        }
+        if !conn.wire.is_empty() {
+            let wire = std::mem::take(&mut conn.wire);
+            conn.sending = wire.len() as u32;
+            self.counters.sends += 1;
+            self.ring.send(id.index, id.generation, wire, 0);
+        }
+    }
+
+    /// A send ended.
+    pub(crate) fn on_send(&mut self, mut completion: Completion) {
+        let id = id_of(completion.token);
+        let buffer = completion.buffer.take().unwrap_or_default();
+        let Some(conn) = self.world.conns.get_mut(id) else { return self.world.pool.give(buffer) };
+        let taken = completion.result.max(0) as u32;
+        let rest = conn.sending.saturating_sub(taken);
+        conn.sending = 0;
+        self.counters.sent += u64::from(taken);
+        if rest > 0 && taken > 0 && conn.life != Life::Cut {
+            conn.sending = rest;
+            let from = buffer.len() - rest as usize;
+            return self.ring.send(id.index, id.generation, buffer, from);
+        }
+        self.world.pool.give(buffer);
+        if rest > 0 && conn.life != Life::Cut {
+            return self.lose(id);
+        }
+        if conn.life != Life::Open || conn.unsent() > 0 {
+            self.world.touch(id);
+        }
+    }
+
+    /// Everything is written: says goodbye, and lingers where the peer may still be talking.
+    fn finish(&mut self, id: ConnId, why: Close) {
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        if let Some(tls) = &mut conn.tls
+            && !conn.notified
+        {
+            conn.notified = true;
+            tls.close_notify(&mut conn.wire);
+            if !conn.wire.is_empty() {
+                self.send_next(id);
+                return self.endings.push(Reverse((self.world.now.plus_ms(CLOSING_MS_MAX), id)));
+            }
+        }
+        if why == Close::StreamError && !conn.eof {
+            // Closing with unread bytes would reset the connection, and the error might be lost.
+            conn.life = Life::Lingering;
+            self.ring.shutdown_write(id.index, id.generation);
+            let at = self.world.now.plus_ms(LINGER_MS_MAX);
+            return self.endings.push(Reverse((at, id)));
+        }
+        self.release(id);
+    }
+
+    /// A connection that is broken, too slow or over a budget: the protocol is told, nothing more is
+    /// written, and its slot is freed as soon as no send is in flight.
+    pub(crate) fn lose(&mut self, id: ConnId) {
+        if self.world.conns.open_mut(id).is_some() {
+            self.shard.on_close(&mut self.world, id);
+        }
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        match conn.life {
+            Life::Free | Life::Departed | Life::Released | Life::Cut => return,
+            _ => {}
+        }
+        conn.life = Life::Cut;
+        if conn.sending > 0 {
+            self.ring.cancel(Token::new(Op::Send, id.index, id.generation));
+        } else {
+            self.release(id);
+        }
+    }
+
+    /// Frees the slot. No send is in flight; a receive is cancelled, its completion will be stale.
+    pub(crate) fn release(&mut self, id: ConnId) {
+        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        debug_assert!(conn.sending == 0, "the kernel still reads the buffer");
+        let reading = std::mem::take(&mut conn.reading);
+        conn.life = Life::Released;
+        if let Some(peer) = conn.peer.take() {
+            self.admission.leave(peer);
+        }
+        self.world.strip(id);
+        if matches!(reading, Reading::Once | Reading::Multi) {
+            self.ring.cancel(Token::new(Op::Recv, id.index, id.generation));
+        }
+        self.ring.close(id.index, id.generation);
+    }
+
+    /// Ends what took too long to end.
+    pub(crate) fn run_endings(&mut self) {
+        while let Some(&Reverse((at, id))) = self.endings.peek() {
+            if at > self.world.now {
+                return;
+            }
+            self.endings.pop();
+            match self.world.conns.get_mut(id).map(|conn| conn.life) {
+                Some(Life::Closing(_)) => self.lose(id),
+                Some(Life::Lingering) => self.release(id),
+                _ => {}
+            }
+        }
+    }
+}

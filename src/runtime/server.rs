@@ -1,0 +1,421 @@
+//! The running server: its threads, how they start and how they end.
+
+use crate::accept::{Accept, Listener};
+use crate::admission::Admission;
+use crate::clock::Clock;
+use crate::config::RuntimeConfig;
+use crate::control::{Command, Control};
+use crate::derive::{self, DeriveLink};
+use crate::doorbell::Doorbell;
+use crate::handoff::Handoff;
+use crate::host::{Random, World};
+use crate::mesh::{self, Mesh};
+use crate::park;
+use crate::plan::Plan;
+use crate::storage::{self, StorageLink};
+use crate::transport::tls::ServerConfigs;
+use crate::turn::{Counters, Turn};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use ring::{Buffers, EndSignals, Features, Pool, Ring, RingConfig};
+use std::collections::{BinaryHeap, VecDeque};
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use xmpp::port::Store;
+use xmpp::{Settings, Shard};
+
+/// Connections that may wait in the kernel for their accept, per listener.
+const BACKLOG: i32 = 4096;
+/// Entries of a shard's ring; a turn's sends fit.
+const RING_ENTRIES: u32 = 4096;
+/// Completions that fit before the kernel keeps them itself.
+const RING_COMPLETIONS: u32 = 16 << 10;
+/// Memory of glommio's own I/O; it does next to none for us.
+const EXECUTOR_MEMORY: usize = 64 << 10;
+/// Depth of glommio's own rings.
+const EXECUTOR_DEPTH: usize = 16;
+/// Bytes of unused buffers that a shard keeps.
+const POOL_HELD_MAX: usize = 32 << 20;
+/// How often the process looks whether a shard has died.
+const WATCH: Duration = Duration::from_millis(500);
+
+/// What tests and benches set; nobody configures it.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Items of a lane between two shards; `None` is chosen by the number of shards.
+    pub lane_capacity: Option<usize>,
+    /// Threads that derive keys.
+    pub derive_threads: usize,
+    /// Bytes that one shard holds undigested for all its connections.
+    pub undigested_max: usize,
+    /// Milliseconds until the end, after the signal.
+    pub stop_ms_max: u64,
+    /// Whether shards are pinned to processors.
+    pub pinned: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            lane_capacity: None,
+            derive_threads: 1,
+            undigested_max: 64 << 20,
+            stop_ms_max: 5_000,
+            pinned: true,
+        }
+    }
+}
+
+/// Why the server could not start or go on.
+#[derive(Debug)]
+pub enum ServeError {
+    /// io_uring cannot be used here.
+    Ring(ring::Refused),
+    /// An address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// A shard could not be set up, or failed.
+    Shard(u16, String),
+    /// A thread could not be started.
+    Thread(io::Error),
+}
+
+impl std::error::Error for ServeError {}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Ring(refused) => refused.fmt(f),
+            ServeError::Listen(address, error) => write!(
+                f,
+                "{address} cannot be listened on ({error}): free it, or set another in [listen]"
+            ),
+            ServeError::Shard(shard, error) => write!(f, "shard {shard} failed: {error}"),
+            ServeError::Thread(error) => write!(
+                f,
+                "a thread cannot be started ({error}): raise the limit of processes (`ulimit -u`)"
+            ),
+        }
+    }
+}
+
+/// The running server. It ends with [`Server::stop`].
+pub struct Server {
+    control: Control,
+    plan: Plan,
+    addresses: Vec<SocketAddr>,
+    shards: Vec<ExecutorJoinHandle<Result<Counters, String>>>,
+    storage: JoinHandle<()>,
+    derivers: Vec<JoinHandle<()>>,
+    /// Each running shard holds one more.
+    alive: Arc<()>,
+}
+
+/// What a shard's thread starts with.
+struct Seed {
+    index: u16,
+    settings: Arc<Settings>,
+    features: Features,
+    plan: Plan,
+    tuning: Tuning,
+    output_max: usize,
+    mesh: Mesh,
+    storage: StorageLink,
+    derive: DeriveLink,
+    starttls: Option<Arc<crate::transport::tls::ServerConfig>>,
+    listeners: Vec<Listener>,
+    bells: Vec<Arc<Doorbell>>,
+    admission: Arc<Admission>,
+    commands: Receiver<Command>,
+    clock: Clock,
+    alive: Arc<()>,
+}
+
+impl Server {
+    /// Starts all threads and listens. Returns when connections are accepted.
+    ///
+    /// # Errors
+    /// The first thing that stood in the way; nothing of the server is left then.
+    pub fn start(
+        config: RuntimeConfig,
+        tuning: &Tuning,
+        store: Box<dyn Store>,
+    ) -> Result<Server, ServeError> {
+        let features = ring::probe().map_err(ServeError::Ring)?;
+        let processors = ring::allowed_processors();
+        let descriptors = ring::descriptors_max().map_err(ServeError::Thread)?;
+        let mut plan = Plan::new(&config, processors.len(), descriptors);
+        if !features.send_fd && plan.shards > 1 {
+            tracing::warn!("this kernel cannot move connections between rings: one shard only");
+            plan.shards = 1;
+        }
+        tracing::info!(%features, "io_uring");
+        tracing::info!("{plan}");
+        let mut settings = config.settings.clone();
+        settings.shards = plan.shards;
+        let settings = Arc::new(settings);
+        let count = usize::from(plan.shards);
+
+        let (listeners, addresses) = listen(&config, count)?;
+        let bells: Vec<Arc<Doorbell>> = (0..count).map(|_| Arc::new(Doorbell::new(count))).collect();
+        let capacity = tuning.lane_capacity.unwrap_or_else(|| mesh::lane_capacity(count));
+        let meshes = mesh::weave(&bells, capacity);
+        let (requests, receive) = mpsc::channel();
+        let stored = storage::start(store, &bells, receive, features).map_err(ServeError::Thread)?;
+        let (derive_links, derivers) =
+            derive::start(tuning.derive_threads, &bells, features).map_err(ServeError::Thread)?;
+        let (senders, receivers): (Vec<Sender<Command>>, Vec<_>) =
+            (0..count).map(|_| mpsc::channel()).unzip();
+        let inboxes = senders.into_iter().zip(bells.iter().cloned()).collect();
+        let control =
+            Control::new(&settings.domain, features, requests, stored.waker.clone(), inboxes);
+
+        let per_address = config.connections_per_address_max;
+        let admission = Arc::new(Admission::new(plan.connections_max, per_address));
+        let clock = Clock::new();
+        let alive = Arc::new(());
+        let seeds = meshes
+            .into_iter()
+            .zip(stored.links)
+            .zip(derive_links)
+            .zip(listeners)
+            .zip(receivers)
+            .enumerate()
+            .map(|(index, ((((mesh, storage), derive), listeners), commands))| Seed {
+                index: index as u16,
+                settings: settings.clone(),
+                features,
+                plan,
+                tuning: tuning.clone(),
+                output_max: config.output_max,
+                mesh,
+                storage,
+                derive,
+                starttls: starttls(&config.tls),
+                listeners,
+                bells: bells.clone(),
+                admission: admission.clone(),
+                commands,
+                clock,
+                alive: alive.clone(),
+            });
+        let (up, ready) = mpsc::channel();
+        let mut server = Server {
+            control,
+            plan,
+            addresses,
+            shards: Vec::new(),
+            storage: stored.handle,
+            derivers,
+            alive: alive.clone(),
+        };
+        let mut failure = None;
+        for seed in seeds {
+            let index = seed.index;
+            match spawn(seed, &processors, up.clone()) {
+                Ok(handle) => server.shards.push(handle),
+                Err(error) => failure = failure.or(Some(ServeError::Shard(index, error))),
+            }
+        }
+        drop(up);
+        for (index, result) in ready {
+            if let Err(error) = result {
+                failure = failure.or(Some(ServeError::Shard(index, error)));
+            }
+        }
+        if let Some(failure) = failure {
+            drop(server.stop());
+            return Err(failure);
+        }
+        server.control.listen();
+        Ok(server)
+    }
+
+    /// The handle for requests from outside.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// What limits the server runs with.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The addresses listened on: those in clear first, then those with TLS, in their order.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether all shards still run.
+    pub fn is_alive(&self) -> bool {
+        Arc::strong_count(&self.alive) > self.shards.len()
+    }
+
+    /// Ends every stream, writes what can be written in bounded time, and joins the threads.
+    ///
+    /// # Errors
+    /// A shard that had failed before.
+    pub fn stop(self) -> Result<Vec<Counters>, ServeError> {
+        self.control.stop_shards();
+        let mut counters = Vec::new();
+        let mut failure = None;
+        for (index, shard) in self.shards.into_iter().enumerate() {
+            match shard.join() {
+                Ok(Ok(counted)) => counters.push(counted),
+                Ok(Err(error)) => failure = Some(ServeError::Shard(index as u16, error)),
+                Err(error) => failure = Some(ServeError::Shard(index as u16, error.to_string())),
+            }
+        }
+        // The links went with the shards, so these threads end by themselves.
+        self.control.stop_storage();
+        for thread in self.derivers.into_iter().chain([self.storage]) {
+            if thread.join().is_err() {
+                tracing::error!("a thread panicked");
+            }
+        }
+        failure.map_or(Ok(counters), Err)
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. `ready` is called once connections are accepted.
+///
+/// # Errors
+/// Why the server could not start, or that a shard failed.
+pub fn serve(
+    config: RuntimeConfig,
+    store: Box<dyn Store>,
+    ready: impl FnOnce(&Server),
+) -> Result<(), ServeError> {
+    let signals = EndSignals::block();
+    let server = Server::start(config, &Tuning::default(), store)?;
+    ready(&server);
+    while !signals.wait(WATCH) {
+        if !server.is_alive() {
+            break;
+        }
+    }
+    tracing::info!("going down");
+    for (shard, counted) in server.stop()?.iter().enumerate() {
+        tracing::info!(shard, ?counted, "shard ended");
+    }
+    Ok(())
+}
+
+/// Binds every address once for each shard.
+fn listen(
+    config: &RuntimeConfig,
+    shards: usize,
+) -> Result<(Vec<Vec<Listener>>, Vec<SocketAddr>), ServeError> {
+    let mut all: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
+    let plain = config.c2s.iter().map(|address| (*address, None));
+    let direct = config.c2s_tls.iter().map(|address| (*address, Some(&config.tls)));
+    for (address, tls) in plain.chain(direct) {
+        let failed = |error| ServeError::Listen(address, error);
+        let mut bound = address;
+        for listeners in &mut all {
+            let socket: TcpListener = ring::bound_listener(bound, BACKLOG).map_err(failed)?;
+            // Port 0 is chosen once; the siblings share it.
+            bound = socket.local_addr().map_err(failed)?;
+            let direct_tls = tls.map(|tls| tls.direct.clone());
+            listeners.push(Listener { socket, direct_tls });
+        }
+        addresses.push(bound);
+    }
+    Ok((all, addresses))
+}
+
+fn starttls(tls: &ServerConfigs) -> Option<Arc<crate::transport::tls::ServerConfig>> {
+    Some(tls.starttls.clone())
+}
+
+type Up = Sender<(u16, Result<(), String>)>;
+
+fn spawn(
+    seed: Seed,
+    processors: &[usize],
+    up: Up,
+) -> Result<ExecutorJoinHandle<Result<Counters, String>>, String> {
+    let placement = match seed.tuning.pinned {
+        true => Placement::Fixed(processors[usize::from(seed.index) % processors.len()]),
+        false => Placement::Unbound,
+    };
+    LocalExecutorBuilder::new(placement)
+        .name("shard")
+        .io_memory(EXECUTOR_MEMORY)
+        .ring_depth(EXECUTOR_DEPTH)
+        .preempt_timer(crate::turn::TICK)
+        .spawn(move || async move {
+            let index = seed.index;
+            let _alive = seed.alive.clone();
+            let mut turn = match grow(seed) {
+                Ok(turn) => turn,
+                Err(error) => {
+                    let text = error.to_string();
+                    let _ = up.send((index, Err(text.clone())));
+                    return Err(text);
+                }
+            };
+            let _ = up.send((index, Ok(())));
+            drop(up);
+            let result = park::run(&mut turn).await;
+            turn.counters.spilled_max = turn.world.mesh.spilled_max() as u64;
+            result.map(|()| turn.counters).map_err(|error| error.to_string())
+        })
+        .map_err(|error| error.to_string())
+}
+
+/// Builds the turn on the thread that will run it.
+fn grow(seed: Seed) -> io::Result<Turn> {
+    let config = RingConfig {
+        entries: RING_ENTRIES,
+        completions: RING_COMPLETIONS,
+        slots: seed.plan.slots,
+    };
+    let ring = Ring::new(&config, &seed.features)?;
+    let buffers = Buffers::new(&ring, 0, None)?;
+    let id = seed.mesh.id();
+    seed.bells[usize::from(id.0)].hang(ring.try_clone_descriptor()?);
+    let world = World {
+        conns: Default::default(),
+        pool: Pool::new(POOL_HELD_MAX),
+        mesh: seed.mesh,
+        storage: seed.storage,
+        derive: seed.derive,
+        starttls: seed.starttls,
+        dirty: Vec::new(),
+        ready: VecDeque::new(),
+        wish: None,
+        clock: seed.clock,
+        now: seed.clock.now(),
+        held: 0,
+        output_max: seed.output_max,
+        random: Random::new(),
+        scratch: Vec::new(),
+    };
+    Ok(Turn {
+        ring,
+        buffers,
+        shard: Shard::new(id, seed.settings),
+        world,
+        accept: Accept::new(seed.listeners),
+        handoff: Handoff::default(),
+        admission: seed.admission,
+        bells: seed.bells,
+        commands: seed.commands,
+        counters: Counters::default(),
+        endings: BinaryHeap::new(),
+        held_max: seed.tuning.undigested_max,
+        worked: false,
+        ticked: false,
+        stopping: None,
+        stop_ms_max: seed.tuning.stop_ms_max,
+        completions: Vec::new(),
+        withheld: VecDeque::new(),
+        armed: None,
+        alarms: 0,
+    })
+}

@@ -1,0 +1,257 @@
+//! The storage thread: the only one that touches the [`Store`]; SPSC lanes to it and back.
+//!
+//! Group commit without a timer: while one commit runs the next batch collects, and everything
+//! that waits is performed as one. Invariant: a shard's operations are performed in their order.
+
+use crate::doorbell::{Caller, Doorbell};
+use crossbeam::sync::{Parker, Unparker};
+use ring::spsc::{self, Consumer, Producer};
+use ring::{Bell, Features};
+use stanza::jid::BareJid;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use xmpp::Ticket;
+use xmpp::port::{Store, StoreOp, StoreReply};
+
+/// Operations of one shard that fit its lane; more wait in its spill, one per waiting stream at most.
+const LANE_CAPACITY: usize = 2048;
+/// Operations of one commit.
+const BATCH_MAX: usize = 4096;
+/// How long to wait before replies that did not fit are tried again.
+const REPLY_RETRY: Duration = Duration::from_millis(1);
+
+/// Wakes the storage thread where it sleeps.
+pub(crate) struct Waker {
+    sleeping: AtomicBool,
+    unparker: Unparker,
+}
+
+impl Waker {
+    pub(crate) fn wake(&self) {
+        if self.sleeping.swap(false, Ordering::SeqCst) {
+            self.unparker.unpark();
+        }
+    }
+}
+
+/// The accounts of a store, or why they could not be read.
+pub(crate) type Listing = Result<Vec<BareJid>, Box<str>>;
+
+/// A request from outside the shards.
+pub(crate) enum Request {
+    /// Perform these as one commit.
+    Perform(Vec<StoreOp>, Sender<Vec<StoreReply>>),
+    /// List the accounts.
+    Accounts(Sender<Listing>),
+    /// End, once everything that waits is done.
+    Stop,
+}
+
+/// A shard's end of its lanes.
+pub(crate) struct StorageLink {
+    ops: Producer<(Ticket, StoreOp)>,
+    spill: VecDeque<(Ticket, StoreOp)>,
+    replies: Consumer<(Ticket, StoreReply)>,
+    waker: Arc<Waker>,
+}
+
+impl StorageLink {
+    /// Asks; the question leaves with the next [`StorageLink::publish`].
+    pub(crate) fn push(&mut self, ticket: Ticket, op: StoreOp) {
+        if !self.spill.is_empty() {
+            self.spill.push_back((ticket, op));
+        } else if let Err(item) = self.ops.push((ticket, op)) {
+            self.spill.push_back(item);
+        }
+    }
+
+    /// Shows the storage thread what was asked in this turn.
+    pub(crate) fn publish(&mut self) {
+        while let Some(item) = self.spill.pop_front() {
+            if let Err(item) = self.ops.push(item) {
+                self.spill.push_front(item);
+                break;
+            }
+        }
+        if self.ops.publish() {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether questions wait that did not fit.
+    pub(crate) fn is_spilling(&self) -> bool {
+        !self.spill.is_empty()
+    }
+
+    /// The next answer.
+    pub(crate) fn pop(&mut self) -> Option<(Ticket, StoreReply)> {
+        self.replies.pop()
+    }
+}
+
+/// The storage thread's end of one shard's lanes.
+struct Client {
+    ops: Consumer<(Ticket, StoreOp)>,
+    replies: Producer<(Ticket, StoreReply)>,
+    spill: VecDeque<(Ticket, StoreReply)>,
+    bell: Arc<Doorbell>,
+}
+
+/// What the thread works on.
+struct Storage {
+    store: Box<dyn Store>,
+    clients: Vec<Client>,
+    requests: Receiver<Request>,
+    waker: Arc<Waker>,
+    bell: Bell,
+    batch: Vec<StoreOp>,
+    askers: Vec<(usize, Ticket)>,
+    replies: Vec<StoreReply>,
+    stopping: bool,
+}
+
+/// The running thread, as its starter has it.
+pub(crate) struct StorageThread {
+    pub(crate) links: Vec<StorageLink>,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) handle: JoinHandle<()>,
+}
+
+/// Starts the thread and makes each shard's end of its lanes.
+pub(crate) fn start(
+    store: Box<dyn Store>,
+    bells: &[Arc<Doorbell>],
+    requests: Receiver<Request>,
+    features: Features,
+) -> io::Result<StorageThread> {
+    let parker = Parker::new();
+    let unparker = parker.unparker().clone();
+    let waker = Arc::new(Waker { sleeping: AtomicBool::new(false), unparker });
+    let (mut links, mut clients) = (Vec::new(), Vec::new());
+    for bell in bells {
+        let (to_thread, ops) = spsc::lane(LANE_CAPACITY);
+        let (replies, to_shard) = spsc::lane(LANE_CAPACITY);
+        clients.push(Client { ops, replies, spill: VecDeque::new(), bell: bell.clone() });
+        links.push(StorageLink {
+            ops: to_thread,
+            spill: VecDeque::new(),
+            replies: to_shard,
+            waker: waker.clone(),
+        });
+    }
+    let thread_waker = waker.clone();
+    let handle = std::thread::Builder::new().name("storage".into()).spawn(move || {
+        let bell = Bell::new(&features).expect("rings were probed, and this one is small");
+        let mut storage = Storage {
+            store,
+            clients,
+            requests,
+            waker: thread_waker,
+            bell,
+            batch: Vec::new(),
+            askers: Vec::new(),
+            replies: Vec::new(),
+            stopping: false,
+        };
+        while storage.round(&parker) {}
+    })?;
+    Ok(StorageThread { links, waker, handle })
+}
+
+impl Storage {
+    /// One commit, or one sleep; `false` at the end.
+    fn round(&mut self, parker: &Parker) -> bool {
+        self.collect();
+        let worked = !self.batch.is_empty();
+        if worked {
+            let mut ops = self.batch.drain(..);
+            self.store.perform(&mut ops, &mut self.replies);
+            drop(ops);
+            assert_eq!(self.replies.len(), self.askers.len(), "a store answers every operation");
+        }
+        let waiting = self.answer();
+        let asked = self.serve_requests();
+        if worked || asked {
+            return true;
+        }
+        if waiting {
+            std::thread::sleep(REPLY_RETRY);
+            return true;
+        }
+        if self.stopping {
+            return false;
+        }
+        self.waker.sleeping.store(true, Ordering::SeqCst);
+        if self.clients.iter().all(|client| client.ops.is_empty()) && !self.serve_requests() {
+            parker.park();
+        }
+        self.waker.sleeping.store(false, Ordering::SeqCst);
+        true
+    }
+
+    /// Takes what waits, a fair share from each shard.
+    fn collect(&mut self) {
+        let share = (BATCH_MAX / self.clients.len()).max(1);
+        for (index, client) in self.clients.iter_mut().enumerate() {
+            for _ in 0..share {
+                let Some((ticket, op)) = client.ops.pop() else { break };
+                self.batch.push(op);
+                self.askers.push((index, ticket));
+            }
+            client.ops.release();
+        }
+    }
+
+    /// Hands the replies out; says whether some did not fit.
+    fn answer(&mut self) -> bool {
+        for ((index, ticket), reply) in self.askers.drain(..).zip(self.replies.drain(..)) {
+            self.clients[index].spill.push_back((ticket, reply));
+        }
+        let mut waiting = false;
+        for client in &mut self.clients {
+            while let Some(item) = client.spill.pop_front() {
+                if let Err(item) = client.replies.push(item) {
+                    client.spill.push_front(item);
+                    waiting = true;
+                    break;
+                }
+            }
+            if client.replies.publish() {
+                let bit = Caller::Storage.bit(client.bell.shards());
+                client.bell.post_with(bit, &mut self.bell);
+            }
+        }
+        waiting
+    }
+
+    /// Answers requests from outside the shards; who asked may be gone, which changes nothing.
+    fn serve_requests(&mut self) -> bool {
+        let mut any = false;
+        while let Ok(request) = self.requests.try_recv() {
+            any = true;
+            match request {
+                Request::Perform(ops, answer) => {
+                    let mut replies = Vec::with_capacity(ops.len());
+                    self.store.perform(&mut ops.into_iter(), &mut replies);
+                    let _ = answer.send(replies);
+                }
+                Request::Accounts(answer) => {
+                    let mut all = Vec::new();
+                    let mut each = |account| {
+                        all.push(account);
+                        true
+                    };
+                    let read = self.store.accounts(&mut each);
+                    let _ = answer.send(read.map(|()| all));
+                }
+                Request::Stop => self.stopping = true,
+            }
+        }
+        any
+    }
+}

@@ -1,0 +1,272 @@
+//! The turn of a shard: everything that came is handled before anything is written.
+//!
+//! Completions, lanes, answers, left-over input, timers; then one flush. Invariant: while a spill of
+//! the mesh is non-empty no bytes of clients are fed; their completions wait here with their chunks,
+//! until the ring itself runs out of buffers and the sockets fill.
+
+use crate::accept::Accept;
+use crate::admission::Admission;
+use crate::control::Command;
+use crate::doorbell::{Caller, Doorbell};
+use crate::handoff::Handoff;
+use crate::host::World;
+use crate::mesh::Item;
+use ring::{Buffers, Completion, Op, Ring};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+use xmpp::{ConnId, Shard, ShardId, Timestamp};
+
+/// Parcels taken from one sibling in one turn; the rest has the next.
+const PARCELS_PER_TURN_MAX: usize = 4096;
+/// One tick of a busy shard: so often others of its executor have their turn.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+
+/// What a timeout in the ring is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Alarm {
+    /// The tick of a busy shard.
+    Tick = 0,
+    /// The earliest deadline.
+    Deadline = 1,
+    /// Accepting goes on.
+    Accept = 2,
+}
+
+/// What happened on a shard, for the log and later for metrics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Turns that found something.
+    pub turns: u64,
+    /// Completions of the ring.
+    pub completions: u64,
+    /// Bytes received and sent.
+    pub received: u64,
+    /// See `received`.
+    pub sent: u64,
+    /// Sends; the fewer for the same bytes, the better.
+    pub sends: u64,
+    /// Parcels from siblings.
+    pub parcels: u64,
+    /// Connections let in and turned away.
+    pub accepted: u64,
+    /// See `accepted`.
+    pub refused: u64,
+    /// Connections that went to siblings and came from them.
+    pub moved: u64,
+    /// See `moved`.
+    pub adopted: u64,
+    /// Connections cut because their peer did not read.
+    pub cut_slow: u64,
+    /// Connections cut because the shard's budget for undigested bytes was used up.
+    pub cut_undigested: u64,
+    /// The most items that ever waited in the spills of the mesh.
+    pub spilled_max: u64,
+}
+
+/// A shard with all that drives it.
+pub(crate) struct Turn {
+    pub(crate) ring: Ring,
+    pub(crate) buffers: Buffers,
+    pub(crate) shard: Shard,
+    pub(crate) world: World,
+    pub(crate) accept: Accept,
+    pub(crate) handoff: Handoff,
+    pub(crate) admission: Arc<Admission>,
+    /// The bells of all shards, by number.
+    pub(crate) bells: Vec<Arc<Doorbell>>,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) counters: Counters,
+    /// Closing and lingering connections, with their deadlines.
+    pub(crate) endings: BinaryHeap<Reverse<(Timestamp, ConnId)>>,
+    /// Bytes that may be held undigested.
+    pub(crate) held_max: usize,
+    /// Whether anything but a tick happened since the last tick.
+    pub(crate) worked: bool,
+    pub(crate) ticked: bool,
+    /// When the shard ends at the latest, once it was told to.
+    pub(crate) stopping: Option<Timestamp>,
+    pub(crate) stop_ms_max: u64,
+    pub(crate) completions: Vec<Completion>,
+    /// Received bytes that wait for the spill to drain.
+    pub(crate) withheld: VecDeque<Completion>,
+    /// The deadline that is armed in the ring, and its number.
+    pub(crate) armed: Option<Timestamp>,
+    pub(crate) alarms: u32,
+}
+
+impl Turn {
+    /// This shard's own bell.
+    pub(crate) fn bell(&self) -> &Arc<Doorbell> {
+        &self.bells[usize::from(self.world.mesh.id().0)]
+    }
+
+    /// One turn over what the ring has already.
+    pub(crate) fn run(&mut self) {
+        self.world.now = self.world.clock.now();
+        self.ring.reap(Some(&mut self.buffers), &mut self.completions);
+        self.admit_withheld();
+        let mut completions = std::mem::take(&mut self.completions);
+        self.counters.completions += completions.len() as u64;
+        for completion in completions.drain(..) {
+            self.on_completion(completion);
+        }
+        self.completions = completions;
+        self.drain_lanes();
+        self.feed_ready();
+        self.run_deadlines();
+        self.shard.on_turn_end(&mut self.world);
+        self.flush();
+        self.arm_deadline();
+        self.counters.turns += 1;
+    }
+
+    /// Whether the next turn need not wait for anything.
+    pub(crate) fn has_more(&self) -> bool {
+        let spilling = self.world.mesh.is_spilling();
+        !spilling && !(self.world.ready.is_empty() && self.withheld.is_empty())
+    }
+
+    /// Whether the shard must keep ticking though nothing happens.
+    pub(crate) fn must_tick(&self) -> bool {
+        self.world.mesh.is_spilling()
+            || self.world.storage.is_spilling()
+            || self.stopping.is_some()
+    }
+
+    /// Whether the shard has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        let quiet = || self.world.conns.used() == 0;
+        self.stopping.is_some_and(|deadline| self.world.now >= deadline || quiet())
+    }
+
+    /// Feeds what waited for the spill to drain.
+    fn admit_withheld(&mut self) {
+        while !self.world.mesh.is_spilling() {
+            let Some(completion) = self.withheld.pop_front() else { return };
+            self.on_recv(completion);
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
+        let token = completion.token;
+        self.worked |= token.op != Op::Timeout;
+        match token.op {
+            Op::Recv if self.world.mesh.is_spilling() || !self.withheld.is_empty() => {
+                self.withheld.push_back(completion);
+            }
+            Op::Recv => self.on_recv(completion),
+            Op::Send => self.on_send(completion),
+            Op::Accept => self.on_accept(&completion),
+            Op::Close => self.on_slot_closed(&completion),
+            Op::Sent => self.on_sent_slot(&completion),
+            Op::Arrived => self.on_arrived(&completion),
+            Op::Timeout => match token.slot {
+                slot if slot == Alarm::Tick as u32 => self.ticked = true,
+                slot if slot == Alarm::Accept as u32 => self.on_accept_alarm(),
+                _ if token.generation == self.alarms => self.armed = None,
+                _ => {}
+            },
+            Op::Cancel | Op::Bell | Op::Connect | Op::Shutdown | Op::Poll | Op::User => {}
+        }
+    }
+
+    /// Takes what siblings, storage, derivation and the administrator published.
+    fn drain_lanes(&mut self) {
+        let shards = self.bells.len();
+        for word in 0..self.bell().words() {
+            let mut bits = self.bell().take(word);
+            while bits != 0 {
+                let bit = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                self.worked = true;
+                match bit.checked_sub(shards) {
+                    None => self.drain_sibling(ShardId(bit as u16)),
+                    Some(caller) if caller == Caller::Storage as usize => self.drain_storage(),
+                    Some(caller) if caller == Caller::Derive as usize => self.drain_derived(),
+                    Some(_) => self.drain_commands(),
+                }
+            }
+        }
+    }
+
+    fn drain_sibling(&mut self, from: ShardId) {
+        self.world.mesh.collect(from, &mut self.world.pool);
+        for _ in 0..PARCELS_PER_TURN_MAX {
+            match self.world.mesh.pop(from) {
+                None => return,
+                Some(Item::Parcel(parcel)) => {
+                    self.counters.parcels += 1;
+                    self.shard.on_parcel(&mut self.world, from, parcel);
+                }
+                Some(Item::Envelope(envelope)) => self.on_envelope(from, envelope),
+            }
+        }
+        if self.world.mesh.release(from) {
+            // The rest has the next turn, which must come without sleeping.
+            self.bell().post(usize::from(from.0));
+        }
+    }
+
+    fn drain_storage(&mut self) {
+        while let Some((ticket, reply)) = self.world.storage.pop() {
+            self.shard.on_stored(&mut self.world, ticket, reply);
+        }
+    }
+
+    fn drain_derived(&mut self) {
+        while let Some((ticket, derived)) = self.world.derive.pop() {
+            self.shard.on_derived(&mut self.world, ticket, derived);
+        }
+    }
+
+    fn drain_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Parcel(parcel) => {
+                    let own = self.world.mesh.id();
+                    self.shard.on_parcel(&mut self.world, own, parcel);
+                }
+                Command::Listen => self.open_listeners(),
+                Command::Stop if self.stopping.is_none() => {
+                    self.stopping = Some(self.world.now.plus_ms(self.stop_ms_max));
+                    self.close_listeners();
+                    self.shard.on_shutdown(&mut self.world);
+                }
+                Command::Stop => {}
+            }
+        }
+    }
+
+    fn run_deadlines(&mut self) {
+        if self.world.wish.is_some_and(|at| at <= self.world.now) {
+            self.world.wish = None;
+            self.shard.on_timer(&mut self.world);
+        }
+        self.run_endings();
+        self.retry_departures();
+    }
+
+    /// Arms the earliest deadline, unless an earlier one is armed: that one comes here again.
+    fn arm_deadline(&mut self) {
+        let ending = self.endings.peek().map(|Reverse((at, _))| *at);
+        let deadlines = [self.world.wish, ending, self.handoff.next_retry()];
+        let Some(next) = deadlines.into_iter().flatten().min() else { return };
+        if self.armed.is_none_or(|armed| next < armed) {
+            self.armed = Some(next);
+            self.alarms = (self.alarms + 1) & ring::Token::GENERATION_MASK;
+            let wait = next.0.saturating_sub(self.world.now.0);
+            self.alarm(Alarm::Deadline, Duration::from_micros(wait));
+        }
+    }
+
+    /// Arms a timeout in the ring.
+    pub(crate) fn alarm(&mut self, alarm: Alarm, after: Duration) {
+        if let Err(error) = self.ring.timeout(alarm as u32, self.alarms, after) {
+            tracing::error!(%error, "a timer could not be set");
+        }
+    }
+}
