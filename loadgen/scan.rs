@@ -238,7 +238,7 @@ mod tests {
                 Piece::Element(_),
                 Piece::Space(1),
                 Piece::Element(_),
-                Piece::Element(20),
+                Piece::Element(19),
                 Piece::End(16)
             ]
         ));
