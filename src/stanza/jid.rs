@@ -71,7 +71,11 @@ impl<'a> Jid<'a> {
     /// Prepares a JID. Lower-case ASCII is borrowed, all else is copied.
     pub fn parse(text: &'a str) -> Result<Jid<'a>, JidError> {
         if let Some((domain, end)) = split_prepared(text.as_bytes()) {
-            return Ok(Jid { text: Cow::Borrowed(text), domain, end });
+            return Ok(Jid {
+                text: Cow::Borrowed(text),
+                domain,
+                end,
+            });
         }
         Jid::parse_slow(text)
     }
@@ -81,7 +85,11 @@ impl<'a> Jid<'a> {
     /// Text that never was prepared makes a JID that equals no other; it breaks nothing else.
     pub fn from_prepared(text: &'a str) -> Jid<'a> {
         let (domain, end) = split(text);
-        Jid { text: Cow::Borrowed(text), domain: domain as u16, end: end as u16 }
+        Jid {
+            text: Cow::Borrowed(text),
+            domain: domain as u16,
+            end: end as u16,
+        }
     }
 
     fn parse_slow(text: &str) -> Result<Jid<'a>, JidError> {
@@ -98,7 +106,11 @@ impl<'a> Jid<'a> {
             out.push('/');
             out.push_str(&prepare_resource(&text[end + 1..])?);
         }
-        Ok(Jid { text: Cow::Owned(out), domain, end: bare_end })
+        Ok(Jid {
+            text: Cow::Owned(out),
+            domain,
+            end: bare_end,
+        })
     }
 
     /// The whole address.
@@ -182,7 +194,10 @@ const CLASS: [u8; 256] = {
     let mut byte = 0x21;
     while byte < 0x7f {
         let b = byte as u8;
-        if !matches!(b, b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@' | b'A'..=b'Z') {
+        if !matches!(
+            b,
+            b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@' | b'A'..=b'Z'
+        ) {
             class[byte] |= LOCAL;
         }
         if matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_') {
@@ -196,7 +211,10 @@ const CLASS: [u8; 256] = {
 /// Splits a JID whose bytes are all prepared already; `None` sends it to the slow path.
 #[inline]
 fn split_prepared(bytes: &[u8]) -> Option<(u16, u16)> {
-    let run = bytes.iter().position(|&b| CLASS[b as usize] & LOCAL == 0).unwrap_or(bytes.len());
+    let run = bytes
+        .iter()
+        .position(|&b| CLASS[b as usize] & LOCAL == 0)
+        .unwrap_or(bytes.len());
     let domain = match bytes.get(run) {
         Some(b'@') if run > 0 && run <= PART_SIZE_MAX => run + 1,
         Some(b'/') | None => 0,
@@ -224,7 +242,9 @@ fn split_prepared(bytes: &[u8]) -> Option<(u16, u16)> {
         None => {}
         Some(b'/') => {
             let resource = &bytes[end + 1..];
-            let printable = resource.iter().fold(true, |ok, &b| ok & (b.wrapping_sub(0x20) < 0x5f));
+            let printable = resource
+                .iter()
+                .fold(true, |ok, &b| ok & (b.wrapping_sub(0x20) < 0x5f));
             if !printable || resource.is_empty() || resource.len() > PART_SIZE_MAX {
                 return None;
             }

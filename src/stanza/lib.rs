@@ -8,10 +8,14 @@
 pub mod error;
 pub mod frame;
 pub mod jid;
+mod lexis;
 pub mod ns;
 pub mod scope;
+mod simd;
+mod stack;
 pub mod tree;
 pub mod view;
+mod walk;
 pub mod writer;
 
 pub use error::XmlError;

@@ -261,7 +261,14 @@ mod tests {
 
     #[test]
     fn names_that_only_resemble_a_namespace_are_unknown() {
-        for text in ["", "urn", "jabber:clienu", "xjabber:client", "jabber:clien", "Jabber:client"] {
+        for text in [
+            "",
+            "urn",
+            "jabber:clienu",
+            "xjabber:client",
+            "jabber:clien",
+            "Jabber:client",
+        ] {
             assert_eq!(Ns::intern(text.as_bytes()), Ns::Unknown, "{text}");
         }
     }

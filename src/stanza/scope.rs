@@ -63,9 +63,17 @@ impl StreamScope {
 
     /// Whether these bytes, a `StreamClose` frame, close the stream that the header opened.
     pub fn closes(&self, bytes: &[u8]) -> bool {
-        let Some(rest) = bytes.strip_prefix(b"</") else { return false };
-        let Some(rest) = rest.strip_prefix(self.name.as_bytes()) else { return false };
-        let Some(space) = rest.strip_suffix(b">") else { return false };
-        space.iter().all(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
+        let Some(rest) = bytes.strip_prefix(b"</") else {
+            return false;
+        };
+        let Some(rest) = rest.strip_prefix(self.name.as_bytes()) else {
+            return false;
+        };
+        let Some(space) = rest.strip_suffix(b">") else {
+            return false;
+        };
+        space
+            .iter()
+            .all(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
     }
 }

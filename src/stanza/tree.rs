@@ -1,78 +1,121 @@
 //! One element as a tree in an arena, for whoever reads a payload.
+//!
+//! Invariant: [`Tree::parse`] accepts exactly what [`crate::view::StanzaView::parse`] accepts.
+
+mod build;
+mod node;
+
+pub use node::Node;
 
 use crate::error::XmlError;
+use crate::lexis::Span;
 use crate::ns::Ns;
 use crate::scope::StreamScope;
+use crate::simd;
+use crate::walk::Walk;
+
+/// Namespace declarations in an element written anew ([`Node::write`]).
+pub const DECLARATIONS_MAX: u16 = 256;
+/// Bytes of all the namespaces declared in an element written anew. A name used with a prefix many
+/// times would otherwise grow by the whole namespace each time.
+pub const DECLARED_SIZE_MAX: usize = 32 << 10;
+
+/// No item, no namespace, nowhere.
+const NONE: u32 = u32::MAX;
 
 /// An element with all its descendants. References and CDATA are resolved.
 #[derive(Debug)]
 pub struct Tree<'a> {
-    bytes: &'a [u8],
+    source: &'a str,
+    /// Resolved values that differ from their source.
+    resolved: String,
+    items: Vec<Item>,
+    elements: Vec<Element>,
+    attributes: Vec<Attribute>,
+    /// Namespaces that are not interned.
+    uris: Vec<Box<str>>,
 }
 
-/// One element of a [`Tree`].
+/// A value in the source or among the resolved ones.
 #[derive(Clone, Copy, Debug)]
-pub struct Node<'t> {
-    tree: &'t Tree<'t>,
+struct Text {
+    span: Span,
+    is_resolved: bool,
+}
+
+/// A child: an element or a piece of text, linked to its next sibling.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    next: u32,
+    content: Content,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Content {
+    Element(u32),
+    Text(Text),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Element {
+    local: Span,
+    raw: Span,
+    ns: Namespace,
+    /// Its attributes: the first, and how many.
+    attributes: (u32, u32),
+    first: u32,
+    last: u32,
+    text: Text,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Attribute {
+    /// The name as written.
+    name: Span,
+    prefix: u32,
+    ns: Namespace,
+    value: Text,
+}
+
+/// A namespace: interned, or (`Unknown`) the index of its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Namespace {
+    ns: Ns,
+    uri: u32,
 }
 
 impl<'a> Tree<'a> {
-    /// Parses an element; accepts exactly what [`crate::view::StanzaView::parse`] accepts.
+    /// Parses an element, which needs not be a stanza.
     pub fn parse(bytes: &'a [u8], scope: &StreamScope) -> Result<Tree<'a>, XmlError> {
-        let _ = scope;
-        Ok(Tree { bytes })
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(XmlError::TooBig);
+        }
+        let source = simd::check_characters(bytes)?;
+        let mut builder = build::Builder::new(source);
+        Walk::new(source, scope).run(&mut builder)?;
+        Ok(builder.finish())
     }
 
     /// The outermost element.
     pub fn root(&self) -> Node<'_> {
-        Node { tree: self }
+        Node::new(self, 0)
+    }
+
+    fn resolve(&self, text: Text) -> &str {
+        text.span.of(if text.is_resolved {
+            &self.resolved
+        } else {
+            self.source
+        })
+    }
+
+    fn uri(&self, namespace: Namespace) -> &str {
+        match self.uris.get(namespace.uri as usize) {
+            Some(uri) => uri,
+            None => namespace.ns.as_str(),
+        }
     }
 }
 
-impl<'t> Node<'t> {
-    /// The local name.
-    pub fn name(&self) -> &'t str {
-        ""
-    }
-
-    /// The namespace, interned.
-    pub fn ns(&self) -> Ns {
-        Ns::Unknown
-    }
-
-    /// The namespace as text; empty if there is none.
-    pub fn ns_str(&self) -> &'t str {
-        ""
-    }
-
-    /// Whether the element has this name and namespace.
-    pub fn is(&self, name: &str, ns: Ns) -> bool {
-        self.name() == name && self.ns() == ns
-    }
-
-    /// The value of an attribute; prefixed ones by their name as written, `xml:lang` for instance.
-    pub fn attr(&self, name: &str) -> Option<&'t str> {
-        let _ = name;
-        None
-    }
-
-    /// The child elements.
-    pub fn children(&self) -> impl Iterator<Item = Node<'t>> + use<'t> {
-        std::iter::empty()
-    }
-
-    /// The first child element of this name and namespace.
-    pub fn child(&self, name: &str, ns: Ns) -> Option<Node<'t>> {
-        self.children().find(|child| child.is(name, ns))
-    }
-
-    /// The text directly inside the element, pieces between child elements joined.
-    pub fn text(&self) -> &'t str {
-        ""
-    }
-
-    /// The element as it was received; prefixes may be declared outside of it.
-    pub fn raw(&self) -> &'t [u8] {
-        self.tree.bytes
-    }
-}
+#[cfg(test)]
+mod tests;

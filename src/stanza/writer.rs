@@ -123,7 +123,9 @@ mod tests {
     #[test]
     fn attribute_values_survive_another_parser() {
         let mut out = Vec::new();
-        open(&mut out, "a").attr("b", "1<2 & '\"\r\n\t>").close_empty();
+        open(&mut out, "a")
+            .attr("b", "1<2 & '\"\r\n\t>")
+            .close_empty();
         let expected = "<a b='1&lt;2 &amp; &apos;&quot;&#13;&#10;&#9;&gt;'/>";
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }
@@ -139,7 +141,10 @@ mod tests {
     #[test]
     fn elements_are_written_in_order() {
         let mut out = Vec::new();
-        open(&mut out, "iq").attr("type", "result").attr_if("id", None).start();
+        open(&mut out, "iq")
+            .attr("type", "result")
+            .attr_if("id", None)
+            .start();
         empty(&mut out, "ping", Ns::Ping);
         close(&mut out, "iq");
         let expected = "<iq type='result'><ping xmlns='urn:xmpp:ping'/></iq>";

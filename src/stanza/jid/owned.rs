@@ -23,19 +23,29 @@ pub struct FullJid {
 
 impl BareJid {
     pub(super) fn from_parts(text: &str, domain: u16) -> BareJid {
-        BareJid { text: text.into(), domain }
+        BareJid {
+            text: text.into(),
+            domain,
+        }
     }
 
     /// Prepares a bare JID; a resource is an error.
     pub fn parse(text: &str) -> Result<BareJid, JidError> {
         let jid = Jid::parse(text)?;
-        if jid.is_bare() { Ok(jid.to_bare()) } else { Err(JidError::WrongKind) }
+        if jid.is_bare() {
+            Ok(jid.to_bare())
+        } else {
+            Err(JidError::WrongKind)
+        }
     }
 
     /// A bare JID from text that was prepared before, as in [`Jid::from_prepared`].
     pub fn from_prepared(text: &str) -> BareJid {
         let (domain, end) = split(text);
-        BareJid { text: text[..end].into(), domain: domain as u16 }
+        BareJid {
+            text: text[..end].into(),
+            domain: domain as u16,
+        }
     }
 
     /// The whole address.
@@ -62,13 +72,21 @@ impl BareJid {
     pub fn with_resource(&self, resource: &str) -> Result<FullJid, JidError> {
         let resource = super::prepare_resource(resource)?;
         let text = format!("{}/{resource}", self.text);
-        Ok(FullJid::from_parts(&text, self.domain, self.text.len() as u16))
+        Ok(FullJid::from_parts(
+            &text,
+            self.domain,
+            self.text.len() as u16,
+        ))
     }
 }
 
 impl FullJid {
     pub(super) fn from_parts(text: &str, domain: u16, end: u16) -> FullJid {
-        FullJid { text: text.into(), domain, end }
+        FullJid {
+            text: text.into(),
+            domain,
+            end,
+        }
     }
 
     /// Prepares a full JID; a missing resource is an error.

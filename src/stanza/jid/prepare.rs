@@ -39,9 +39,8 @@ pub fn prepare_resource(resource: &str) -> Result<Cow<'_, str>, JidError> {
 /// Prepares a localpart (RFC 6122, nodeprep).
 pub(super) fn local(local: &str) -> Result<Cow<'_, str>, JidError> {
     let prepared = stable(local, true).ok_or(JidError::Local)?;
-    let banned = |c| {
-        prohibited(c) || matches!(c, ' ' | '"' | '&' | '\'' | '/' | ':' | '<' | '>' | '@')
-    };
+    let banned =
+        |c| prohibited(c) || matches!(c, ' ' | '"' | '&' | '\'' | '/' | ':' | '<' | '>' | '@');
     if prepared.chars().any(banned) || prohibited_bidirectional(&prepared) {
         return Err(JidError::Local);
     }
@@ -59,12 +58,19 @@ pub(super) fn domain(domain: &str) -> Result<Cow<'_, str>, JidError> {
         return Ok(Cow::Owned(format!("[{address}]")));
     }
     // RFC 7622 3.2: a final dot is dropped before any other step.
-    let domain = domain.strip_suffix(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}']).unwrap_or(domain);
+    let domain = domain
+        .strip_suffix(['.', '\u{3002}', '\u{ff0e}', '\u{ff61}'])
+        .unwrap_or(domain);
     if domain.is_empty() {
         return Err(JidError::Empty);
     }
     let ascii = Uts46::new()
-        .to_ascii(domain.as_bytes(), DOMAIN_DENIED, Hyphens::CheckFirstLast, DnsLength::Ignore)
+        .to_ascii(
+            domain.as_bytes(),
+            DOMAIN_DENIED,
+            Hyphens::CheckFirstLast,
+            DnsLength::Ignore,
+        )
         .map_err(|_| JidError::Domain)?;
     if ascii.split('.').any(str::is_empty) {
         return Err(JidError::Domain);
@@ -77,7 +83,11 @@ pub(super) fn domain(domain: &str) -> Result<Cow<'_, str>, JidError> {
 pub fn check_new_local(text: &str) -> Result<(), JidError> {
     let old = local(text)?;
     let new = UsernameCaseMapped::enforce(text).map_err(|_| JidError::Ambiguous)?;
-    if old == new { Ok(()) } else { Err(JidError::Ambiguous) }
+    if old == new {
+        Ok(())
+    } else {
+        Err(JidError::Ambiguous)
+    }
 }
 
 /// Prepares a password: SASLprep, as SCRAM was defined with, else OpaqueString (RFC 8265).
@@ -87,7 +97,11 @@ pub fn prepare_password(password: &str) -> Result<String, JidError> {
     }
     let prepared = stringprep::saslprep(password)
         .or_else(|_| OpaqueString::enforce(password).map_err(|_| JidError::Password))?;
-    if prepared.is_empty() { Err(JidError::Empty) } else { Ok(prepared.into_owned()) }
+    if prepared.is_empty() {
+        Err(JidError::Empty)
+    } else {
+        Ok(prepared.into_owned())
+    }
 }
 
 fn sized(part: Cow<'_, str>) -> Result<Cow<'_, str>, JidError> {
@@ -116,8 +130,14 @@ fn stable(text: &str, fold_case: bool) -> Option<String> {
 
 /// RFC 3454 3 and 4: characters mapped to nothing, case folding, NFKC.
 fn map(text: &str, fold_case: bool) -> String {
-    let kept = text.chars().filter(|&c| !tables::commonly_mapped_to_nothing(c));
-    if fold_case { kept.flat_map(tables::case_fold_for_nfkc).nfkc().collect() } else { kept.nfkc().collect() }
+    let kept = text
+        .chars()
+        .filter(|&c| !tables::commonly_mapped_to_nothing(c));
+    if fold_case {
+        kept.flat_map(tables::case_fold_for_nfkc).nfkc().collect()
+    } else {
+        kept.nfkc().collect()
+    }
 }
 
 /// RFC 3454 C.1.2 to C.9, prohibited in local- and resourceparts alike.

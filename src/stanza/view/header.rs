@@ -1,0 +1,125 @@
+//! The opening tag of a stream: whom it is for, and what it declares for the stanzas to come.
+
+use crate::error::XmlError;
+use crate::frame;
+use crate::lexis;
+use crate::ns::Ns;
+use crate::scope::{PREFIXES_MAX, Prefix, StreamScope};
+use crate::simd;
+use crate::view::is_content;
+use crate::walk::{Attribute, NsRef, Walk};
+
+/// The opening tag of a stream.
+#[derive(Clone, Debug)]
+pub struct StreamHeader {
+    /// The domain or host the stream is for.
+    pub to: Option<String>,
+    /// Who opened the stream.
+    pub from: Option<String>,
+    /// The stream's id, in headers of receiving entities.
+    pub id: Option<String>,
+    /// `version` as (major, minor); `None` without the attribute or if it is no version.
+    pub version: Option<(u16, u16)>,
+    /// `xml:lang`.
+    pub lang: Option<String>,
+    /// The content namespace: the default, or what a prefix declares where the default is none.
+    pub content: Ns,
+    /// Whether the tag is `stream` in the stream namespace.
+    pub stream_ns_ok: bool,
+    /// What the header declares for the stanzas to come.
+    pub scope: StreamScope,
+}
+
+impl StreamHeader {
+    /// Reads a `StreamOpen` frame.
+    pub fn parse(bytes: &[u8]) -> Result<StreamHeader, XmlError> {
+        let text = simd::check_characters(bytes)?;
+        let outside = StreamScope::of(Ns::Unknown);
+        let declaration = frame::declaration_size(bytes);
+        let start = declaration + frame::space_size(&bytes[declaration..]);
+        if bytes.get(start) != Some(&b'<') {
+            return Err(XmlError::NotWellFormed);
+        }
+        let mut walk = Walk::new(text, &outside);
+        let (tag, end) = walk.tag(start)?;
+        if end != bytes.len() || tag.is_empty {
+            return Err(XmlError::NotWellFormed);
+        }
+        let mut header = StreamHeader {
+            to: None,
+            from: None,
+            id: None,
+            version: None,
+            lang: None,
+            content: Ns::Unknown,
+            stream_ns_ok: walk.intern(tag.ns) == Ns::Streams && tag.local().of(text) == "stream",
+            scope: outside.clone(),
+        };
+        header.scope.name = tag.name.of(text).into();
+        let mut prefixes = Vec::new();
+        for &attribute in walk.attributes.iter() {
+            header.note(text, attribute, &mut prefixes, &walk)?;
+        }
+        header.content = header.scope.default_ns;
+        if !is_content(header.content) {
+            let content =
+                |p: &Prefix| Some(Ns::intern(p.uri.as_bytes())).filter(|&n| is_content(n));
+            header.content = prefixes.iter().find_map(content).unwrap_or(header.content);
+        }
+        header.scope.prefixes = prefixes.into();
+        header.scope.lang = header
+            .lang
+            .as_deref()
+            .filter(|l| !l.is_empty())
+            .map(Box::from);
+        Ok(header)
+    }
+
+    fn note(
+        &mut self,
+        text: &str,
+        attribute: Attribute,
+        prefixes: &mut Vec<Prefix>,
+        walk: &Walk<'_>,
+    ) -> Result<(), XmlError> {
+        let value = lexis::attribute_value(attribute.value.of(text));
+        match attribute.name.of(text) {
+            "to" => self.to = Some(value.into_owned()),
+            "from" => self.from = Some(value.into_owned()),
+            "id" => self.id = Some(value.into_owned()),
+            "version" => self.version = parse_version(&value),
+            "xml:lang" => self.lang = Some(value.into_owned()),
+            "xmlns" => {
+                self.scope.default_ns = walk.intern(NsRef::Here(attribute.value));
+                self.scope.default = value.into();
+            }
+            name if attribute.is_declaration(text.as_bytes()) => {
+                if prefixes.len() == PREFIXES_MAX {
+                    return Err(XmlError::TooManyNamespaces);
+                }
+                let name = &name["xmlns:".len()..];
+                if name != "xml" {
+                    prefixes.push(Prefix {
+                        name: name.into(),
+                        uri: value.into(),
+                    });
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// RFC 6120 4.7.5: two numbers, leading zeros ignored.
+fn parse_version(text: &str) -> Option<(u16, u16)> {
+    let (major, minor) = text.split_once('.')?;
+    let number = |digits: &str| {
+        digits
+            .bytes()
+            .all(|b| b.is_ascii_digit())
+            .then(|| digits.parse().ok())
+            .flatten()
+    };
+    Some((number(major)?, number(minor)?))
+}
