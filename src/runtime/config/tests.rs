@@ -30,10 +30,13 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert_eq!(&*config.domain, "example.org");
     assert_eq!(config.data, Path::new("/etc/vorpal/data"));
     assert_eq!(config.log, Log::default());
-    assert_eq!(config.c2s, ["0.0.0.0:5222".parse().expect("an address")]);
+    assert_eq!(
+        config.c2s,
+        ["0.0.0.0:5222".parse::<SocketAddr>().expect("an address")]
+    );
     assert_eq!(
         config.c2s_tls,
-        ["0.0.0.0:5223".parse().expect("an address")]
+        ["0.0.0.0:5223".parse::<SocketAddr>().expect("an address")]
     );
     assert_eq!((config.shards, config.certificate.clone()), (None, None));
     let settings = config.settings();
