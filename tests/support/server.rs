@@ -83,6 +83,11 @@ impl Server {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    /// Where its files are; the configuration is `vorpal.toml`.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Asks the server to stop, as an administrator does.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
