@@ -260,7 +260,7 @@ impl Shard {
         let out = host.output(session.conn);
         // The address may be malformed, so it is copied as it was, not as a JID.
         let claimed = view.to();
-        let from = claimed.as_deref().unwrap_or(session.bare());
+        let from = claimed.as_deref().filter(|to| !to.is_empty()).unwrap_or(session.bare());
         crate::stanza::write_reply_head(view.kind(), "error", from, session.full(), view.id(), out);
         crate::stanza::write_content(view, scope, out);
         error.write(out);

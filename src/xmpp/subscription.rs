@@ -150,19 +150,25 @@ impl Shard {
             let error = StanzaError::ResourceConstraint;
             return self.refuse(host, key, view, scope, type_, error);
         }
+        let remote = !self.router.is_local(contact.domain());
+        if remote && type_ == Type::Subscribe {
+            // Nobody there would ever answer, so the roster does not say that somebody was asked.
+            let error = StanzaError::RemoteServerNotFound;
+            return self.refuse(host, key, view, scope, type_, error);
+        }
         let step = self.step(host, account, contact, |item| outbound(item, type_));
-        if step.pass {
-            if !self.router.is_local(contact.domain()) {
-                let error = StanzaError::RemoteServerNotFound;
-                return self.refuse(host, key, view, scope, type_, error);
-            }
+        // Before the stanza goes on: where the contact is at home here its answer comes at once.
+        if step.push {
+            self.push_item(host, account, contact);
+        }
+        if step.pass && !remote {
             // RFC 6121 3.1.2: subscription stanzas carry bare addresses on both sides.
             let mut bytes = Vec::new();
             writer::restamp(view, scope, &bare, contact.as_str(), &mut bytes)
                 .expect("a plain stanza is copied");
             self.route_bytes(host, &contact.as_jid(), bytes);
         }
-        self.after_step(host, account, contact, step);
+        self.after_step(host, account, contact, Step { push: false, ..step });
     }
 
     /// A contact's subscription stanza to an account at home here.
