@@ -100,7 +100,10 @@ pub fn parse(text: &str) -> Result<Vec<Scenario>, String> {
         while let Some((_, next)) = lines.peek()
             && next.starts_with("  ")
         {
-            // A stanza may be broken into lines at any place; what it says is on one.
+            // A line may end between two attributes, or between two elements.
+            if !block.is_empty() && !block.ends_with('>') {
+                block.push(' ');
+            }
             block.push_str(next.trim());
             lines.next();
         }

@@ -1,1 +1,243 @@
-//! Placeholder.
+//! The delivery table of RFC 6121 8.5, every cell: what the account has x which address x which
+//! stanza, on one shard and across two.
+
+use sim::{ClientId, Faults, Login, World};
+use xmpp::Settings;
+
+/// What the receiving account has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    NoAccount,
+    NoResource,
+    /// Connected, but never sent presence.
+    Silent,
+    OnlyNegative,
+    One,
+    /// Two of priority 5 and 0, one of priority -1, one without presence.
+    Several,
+}
+
+const STATES: [State; 6] = [
+    State::NoAccount,
+    State::NoResource,
+    State::Silent,
+    State::OnlyNegative,
+    State::One,
+    State::Several,
+];
+
+/// How the account is addressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Address {
+    Bare,
+    /// A resource that is connected.
+    Match(&'static str),
+    NoMatch,
+}
+
+/// What becomes of a stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fate {
+    /// These resources get it, in the order of their names.
+    Delivered(Vec<&'static str>),
+    /// The sender gets this error.
+    Bounced(&'static str),
+    /// Nobody hears of it.
+    Dropped,
+}
+
+impl State {
+    /// The resources that are there, with the priority of their presence.
+    fn resources(self) -> &'static [(&'static str, Option<i8>)] {
+        match self {
+            State::NoAccount | State::NoResource => &[],
+            State::Silent => &[("silent", None)],
+            State::OnlyNegative => &[("low", Some(-1))],
+            State::One => &[("desk", Some(0))],
+            State::Several => &[
+                ("desk", Some(0)),
+                ("low", Some(-1)),
+                ("phone", Some(5)),
+                ("silent", None),
+            ],
+        }
+    }
+
+    fn addresses(self) -> Vec<Address> {
+        let full = self.resources().iter().map(|(name, _)| Address::Match(name));
+        [Address::Bare, Address::NoMatch].into_iter().chain(full).collect()
+    }
+
+    fn available(self, least: i8) -> Vec<&'static str> {
+        let fits = |(name, priority): &(&'static str, Option<i8>)| {
+            priority.is_some_and(|priority| priority >= least).then_some(*name)
+        };
+        self.resources().iter().filter_map(fits).collect()
+    }
+}
+
+const UNAVAILABLE: Fate = Fate::Bounced("service-unavailable");
+
+/// What the RFC, and the choices that it leaves to us, say of a stanza.
+fn expected(state: State, address: Address, name: &str, type_: &str) -> Fate {
+    let delivered = |to: Vec<&'static str>, otherwise: Fate| {
+        if to.is_empty() { otherwise } else { Fate::Delivered(to) }
+    };
+    match (name, type_, address) {
+        // 8.5.3.1: a matching resource gets whatever there is.
+        ("message" | "iq", _, Address::Match(resource)) => Fate::Delivered(vec![resource]),
+        ("presence", "" | "unavailable", Address::Match(resource)) => {
+            Fate::Delivered(vec![resource])
+        }
+        // 8.5.1, 8.5.2.1.1, 8.5.2.2.1, 8.5.3.2.1: all of non-negative priority, or nobody.
+        // 5.2.2: an unknown type is a normal one.
+        ("message", "" | "normal" | "unheard-of", Address::Bare) | ("message", "chat", _) => {
+            delivered(state.available(0), UNAVAILABLE)
+        }
+        ("message", "headline", Address::Bare) => delivered(state.available(0), Fate::Dropped),
+        ("message", "groupchat", _) => UNAVAILABLE,
+        ("message", "error", _) => Fate::Dropped,
+        ("message", "headline", Address::NoMatch) => Fate::Dropped,
+        ("message", _, _) => UNAVAILABLE,
+        // 8.5.2.1.2: to all available resources, whatever their priority.
+        ("presence", "" | "unavailable", Address::Bare) => {
+            delivered(state.available(-128), Fate::Dropped)
+        }
+        ("presence", _, _) => Fate::Dropped,
+        // 8.5.1 and 8.5.2.1.3: the server answers for the account; here it cannot.
+        ("iq", "get" | "set", _) => UNAVAILABLE,
+        _ => Fate::Dropped,
+    }
+}
+
+struct Scene {
+    world: World,
+    alice: ClientId,
+    bob: Vec<(&'static str, ClientId)>,
+}
+
+fn scene(seed: u64, shards: u16, state: State) -> Scene {
+    let settings = Settings { shards, ..Settings::for_tests("example.org") };
+    let mut world = World::new(seed, settings, Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    let alice = world.connect(Login::new("alice@example.org/desk", "secret"));
+    if state != State::NoAccount {
+        world.add_account("bob@example.org", "secret");
+    }
+    let mut bob = Vec::new();
+    for (resource, priority) in state.resources() {
+        let id = world.connect(Login::new(&format!("bob@example.org/{resource}"), "secret"));
+        world.run();
+        if let Some(priority) = priority {
+            let text = format!("<presence><priority>{priority}</priority></presence>");
+            world.send(id, &text);
+        }
+        bob.push((*resource, id));
+    }
+    world.run();
+    world.send(alice, "<presence/>");
+    world.run();
+    for (_, id) in &bob {
+        world.received(*id);
+    }
+    world.received(alice);
+    Scene { world, alice, bob }
+}
+
+impl Scene {
+    /// Sends one stanza from alice and finds out what becomes of it.
+    fn fate(&mut self, address: Address, name: &str, type_: &str) -> Fate {
+        let to = match address {
+            Address::Bare => "bob@example.org".to_owned(),
+            Address::Match(resource) => format!("bob@example.org/{resource}"),
+            Address::NoMatch => "bob@example.org/elsewhere".to_owned(),
+        };
+        let attribute = if type_.is_empty() { String::new() } else { format!(" type='{type_}'") };
+        let payload = match (name, type_) {
+            ("iq", "get" | "set") => "<ping xmlns='urn:xmpp:ping'/>",
+            ("message", _) => "<body>hi</body>",
+            _ => "",
+        };
+        let text = format!("<{name} to='{to}' id='cell'{attribute}>{payload}</{name}>");
+        self.world.send(self.alice, &text);
+        self.world.run();
+        let mut delivered = Vec::new();
+        for (resource, id) in &self.bob {
+            let got = self.world.received(*id);
+            assert!(got.len() <= 1, "{resource} got {} stanzas for {text}", got.len());
+            if let Some(stanza) = got.first() {
+                assert_eq!((stanza.name.as_str(), stanza.attr("type")), (name, type_), "{text}");
+                assert_eq!(stanza.attr("from"), "alice@example.org/desk", "{text}");
+                assert_eq!(stanza.attr("to"), to, "`to` is never rewritten: {text}");
+                delivered.push(*resource);
+            }
+        }
+        let answers = self.world.received(self.alice);
+        match (answers.first(), delivered.is_empty()) {
+            (None, true) => Fate::Dropped,
+            (None, false) => Fate::Delivered(delivered),
+            (Some(error), true) => {
+                assert_eq!((answers.len(), error.attr("type")), (1, "error"), "{text}");
+                assert_eq!(error.name, name, "{text}");
+                assert_eq!((error.attr("id"), error.attr("from")), ("cell", &*to), "{text}");
+                assert_eq!(error.attr("to"), "alice@example.org/desk", "{text}");
+                conditions(error.condition())
+            }
+            (Some(answer), false) => panic!("{text} was delivered and answered by {answer}"),
+        }
+    }
+}
+
+/// The conditions that may occur, so that fates can be compared.
+fn conditions(found: &str) -> Fate {
+    let known = ["service-unavailable", "not-acceptable", "bad-request", "item-not-found"];
+    let known = known.into_iter().find(|known| *known == found);
+    Fate::Bounced(known.unwrap_or_else(|| panic!("odd condition {found}")))
+}
+
+#[test]
+fn every_cell_of_the_delivery_table_is_as_rfc_6121_has_it() {
+    let stanzas: [(&str, &[&str]); 3] = [
+        ("message", &["", "normal", "chat", "groupchat", "headline", "error", "unheard-of"]),
+        ("presence", &["", "unavailable"]),
+        ("iq", &["get", "set", "result", "error"]),
+    ];
+    let mut wrong = Vec::new();
+    let mut cells = 0;
+    for shards in [1, 2, 3] {
+        for state in STATES {
+            let mut scene = scene(7, shards, state);
+            for address in state.addresses() {
+                for (name, types) in stanzas {
+                    for type_ in types {
+                        let got = scene.fate(address, name, type_);
+                        let want = expected(state, address, name, type_);
+                        cells += 1;
+                        if got != want {
+                            wrong.push(format!(
+                                "{shards} shards, {state:?} {address:?} {name} '{type_}': {got:?}, \
+                                 not {want:?}"
+                            ));
+                        }
+                    }
+                }
+            }
+            scene.world.check_rest();
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {cells} cells:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn the_table_is_the_same_for_ones_own_account() {
+    // RFC 6120 10.3.1: a message without an address is for one's own bare JID.
+    for shards in [1, 2] {
+        let mut scene = scene(3, shards, State::NoResource);
+        scene.world.send(scene.alice, "<message id='1'><body>note to self</body></message>");
+        scene.world.run();
+        let got = scene.world.received(scene.alice);
+        assert_eq!(got.len(), 1);
+        assert_eq!(got[0].attr("from"), "alice@example.org/desk");
+        assert_eq!(got[0].attr("to"), "alice@example.org");
+    }
+}
