@@ -1,4 +1,4 @@
-//! What an administrator decided, as the protocol sees it; the same for every shard, for its lifetime.
+//! What an administrator decided, as the protocol sees it; the same for every shard, for life.
 
 use crate::limit::Limits;
 use crate::stream::sasl::Mechanism;

@@ -181,6 +181,10 @@ fn bad_values_are_refused_with_their_line_and_a_remedy() {
         let sentence = refusal(&format!("{text}\n"));
         assert_eq!(sentence, format!("vorpal.toml:{expected}; {default}"));
     }
+}
+
+#[test]
+fn values_that_check_themselves_say_what_to_write_instead() {
     for (text, line, part) in [
         (
             "domain = \"a@b\"",

@@ -1,4 +1,4 @@
-//! From passwords to SCRAM keys (RFC 5802 3): slow by design, so always a job of the derivation pool.
+//! From passwords to SCRAM keys (RFC 5802 3): slow by design, so always a job of the pool.
 
 use super::Password;
 use super::hash::Hash;
@@ -17,7 +17,7 @@ pub type Salts = [[u8; SALT_SIZE]; 3];
 /// Bytes of a password: one part of an address, as in RFC 7622 3.
 const PASSWORD_SIZE_MAX: usize = 1023;
 
-/// The password cannot be used: empty, too long, or with characters that no preparation lets through.
+/// The password cannot be used: empty, too long, or with characters that are never let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadPassword;
 
@@ -106,7 +106,7 @@ impl DeriveJob {
                 derive_prepared(&self.password, &salts, iterations),
             )),
             Purpose::Verify { key, hash, known } => {
-                // A password that cannot be prepared is nobody's; it must take as long all the same.
+                // A password that cannot be prepared is nobody's; it takes as long all the same.
                 let prepared = prepare(&self.password);
                 let possible = prepared.is_ok();
                 let password = prepared.unwrap_or(self.password);

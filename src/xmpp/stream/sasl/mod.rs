@@ -1,4 +1,4 @@
-//! SASL of client streams (RFC 4422, RFC 6120 6): PLAIN, ANONYMOUS, and SCRAM with and without -PLUS.
+//! SASL of client streams (RFC 4422, RFC 6120 6): PLAIN, ANONYMOUS, SCRAM with and without -PLUS.
 //!
 //! Invariant: pure functions of what they are given. Nonces and salts are parameters, stored keys
 //! come from the caller, and what is slow (PBKDF2) is a [`DeriveJob`] that never runs on a shard.

@@ -1,7 +1,7 @@
 //! SCRAM, the server's side (RFC 5802, RFC 7677), with channel binding (RFC 9266, RFC 5929).
 //!
-//! Invariant: an unknown user, a user without a key for this hash and a wrong password take the same
-//! steps, in the same time, to the same `not-authorized` after the client's proof.
+//! Invariant: an unknown user, a user without a key for this hash and a wrong password take the
+//! same steps, in the same time, to the same `not-authorized` after the client's proof.
 
 use super::hash::Hash;
 use super::{First, Mechanism, Offer, SaslError, account_of, check_authzid, decode, encode};
