@@ -304,8 +304,8 @@ impl Tls {
         (discard, Ok(step))
     }
 
-    /// Appends the alert that rustls queued when it failed. It must not look at the bytes again that
-    /// it failed on: it would trip over its own first alert.
+    /// Appends the alert that rustls queued when it failed. It must not look again at the bytes
+    /// that it failed on: it would trip over its own first alert.
     fn fetch_alerts(&mut self, incoming: &mut [u8], out: &mut Vec<u8>) {
         let mut consumed = 0;
         for _ in 0..ALERTS_MAX {
