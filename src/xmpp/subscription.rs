@@ -275,3 +275,195 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The states of RFC 6121 A.1: subscription, then `o` for pending out, `i` for pending in.
+    const STATES: [&str; 9] =
+        ["none", "none o", "none i", "none oi", "to", "to i", "from", "from o", "both"];
+
+    /// Per state: whether the stanza goes on, and the state behind it.
+    type Table = [(bool, &'static str); 9];
+
+    fn item(state: &str) -> RosterItem {
+        let (subscription, pending) = state.split_once(' ').unwrap_or((state, ""));
+        let mut item = RosterItem::new(BareJid::parse("contact@example.org").unwrap());
+        item.subscription = match subscription {
+            "none" => Subscription::None,
+            "to" => Subscription::To,
+            "from" => Subscription::From,
+            _ => Subscription::Both,
+        };
+        item.ask = pending.contains('o');
+        item.pending_in = pending.contains('i').then(|| b"<presence/>"[..].into());
+        item.listed = true;
+        item
+    }
+
+    fn state(item: &RosterItem) -> String {
+        let (out, inward) = (item.ask, item.pending_in.is_some());
+        let pending = [(out, "o"), (inward, "i")].map(|(is, sign)| if is { sign } else { "" });
+        format!("{} {}", item.subscription.as_str(), pending.concat()).trim_end().to_owned()
+    }
+
+    /// Compares every row of a table; a change that the client sees must be pushed, no other.
+    fn check(name: &str, table: Table, step: impl Fn(&mut RosterItem) -> Step) {
+        for (before, (passes, after)) in STATES.into_iter().zip(table) {
+            let mut changed = item(before);
+            let done = step(&mut changed);
+            assert_eq!(done.pass, passes, "{name}: whether it goes on from {before}");
+            assert_eq!(state(&changed), after, "{name}: where it leads from {before}");
+            let seen = |item: &RosterItem| (item.subscription, item.ask);
+            let visible = seen(&item(before)) != seen(&changed);
+            assert!(!visible || done.push, "{name}: no push from {before}");
+            let approves = item(before).approved != changed.approved;
+            assert!(!done.push || visible || approves, "{name}: a push of nothing from {before}");
+        }
+    }
+
+    #[test]
+    fn outbound_stanzas_obey_appendix_a_2() {
+        let table = [
+            (true, "none o"),
+            (true, "none o"),
+            (true, "none oi"),
+            (true, "none oi"),
+            (true, "to"),
+            (true, "to i"),
+            (true, "from o"),
+            (true, "from o"),
+            (true, "both"),
+        ];
+        check("A.2.1 subscribe", table, |item| outbound(item, Type::Subscribe));
+        let table = [
+            (true, "none"),
+            (true, "none"),
+            (true, "none i"),
+            (true, "none i"),
+            (true, "none"),
+            (true, "none i"),
+            (true, "from"),
+            (true, "from"),
+            (true, "from"),
+        ];
+        check("A.2.2 unsubscribe", table, |item| outbound(item, Type::Unsubscribe));
+        let table = [
+            (false, "none"),
+            (false, "none o"),
+            (true, "from"),
+            (true, "from o"),
+            (false, "to"),
+            (true, "both"),
+            (false, "from"),
+            (false, "from o"),
+            (false, "both"),
+        ];
+        check("A.2.3 subscribed", table, |item| outbound(item, Type::Subscribed));
+        let table = [
+            (false, "none"),
+            (false, "none o"),
+            (true, "none"),
+            (true, "none o"),
+            (false, "to"),
+            (true, "to"),
+            (true, "none"),
+            (true, "none o"),
+            (true, "to"),
+        ];
+        check("A.2.4 unsubscribed", table, |item| outbound(item, Type::Unsubscribed));
+    }
+
+    #[test]
+    fn inbound_stanzas_obey_appendix_a_3() {
+        let table = [
+            (true, "none i"),
+            (true, "none oi"),
+            (false, "none i"),
+            (false, "none oi"),
+            (true, "to i"),
+            (false, "to i"),
+            (false, "from"),
+            (false, "from o"),
+            (false, "both"),
+        ];
+        check("A.3.1 subscribe", table, |item| inbound(item, Type::Subscribe, b"<presence/>"));
+        let table = [
+            (false, "none"),
+            (false, "none o"),
+            (true, "none"),
+            (true, "none o"),
+            (false, "to"),
+            (true, "to"),
+            (true, "none"),
+            (true, "none o"),
+            (true, "to"),
+        ];
+        check("A.3.2 unsubscribe", table, |item| inbound(item, Type::Unsubscribe, b""));
+        let table = [
+            (false, "none"),
+            (true, "to"),
+            (false, "none i"),
+            (true, "to i"),
+            (false, "to"),
+            (false, "to i"),
+            (false, "from"),
+            (true, "both"),
+            (false, "both"),
+        ];
+        check("A.3.3 subscribed", table, |item| inbound(item, Type::Subscribed, b""));
+        let table = [
+            (false, "none"),
+            (true, "none"),
+            (false, "none i"),
+            (true, "none i"),
+            (true, "none"),
+            (true, "none i"),
+            (false, "from"),
+            (true, "from"),
+            (true, "from"),
+        ];
+        check("A.3.4 unsubscribed", table, |item| inbound(item, Type::Unsubscribed, b""));
+    }
+
+    #[test]
+    fn the_server_answers_for_who_is_subscribed_or_was_approved_in_advance() {
+        for before in STATES {
+            let step = inbound(&mut item(before), Type::Subscribe, b"");
+            let is_subscribed = matches!(before, "from" | "from o" | "both");
+            assert_eq!(step.auto_reply, is_subscribed, "{before}");
+            let mut approved = item(before);
+            approved.approved = true;
+            if !is_subscribed && approved.pending_in.is_none() {
+                let step = inbound(&mut approved, Type::Subscribe, b"");
+                assert!(step.auto_reply && step.reveal && step.push && !step.pass, "{before}");
+                assert!(approved.subscription.is_from() && approved.pending_in.is_none());
+                assert!(!approved.approved, "{before}: an approval is good for one request");
+            }
+        }
+    }
+
+    #[test]
+    fn an_approval_is_remembered_only_where_nothing_waits_and_nobody_is_subscribed() {
+        for before in STATES {
+            let mut item = item(before);
+            let step = outbound(&mut item, Type::Subscribed);
+            let in_advance = matches!(before, "none" | "none o" | "to");
+            assert_eq!(item.approved, in_advance, "{before}");
+            assert_eq!(step.reveal, step.pass, "{before}: whom it is told of may see");
+            let step = outbound(&mut item, Type::Unsubscribed);
+            assert!(!item.approved, "{before}: an approval can be taken back");
+            assert!(step.push, "{before}");
+        }
+    }
+
+    #[test]
+    fn who_may_no_longer_see_is_shown_that_nobody_is_there() {
+        for before in STATES {
+            let saw = item(before).subscription.is_from();
+            assert_eq!(outbound(&mut item(before), Type::Unsubscribed).hide, saw, "{before}");
+            assert_eq!(inbound(&mut item(before), Type::Unsubscribe, b"").hide, saw, "{before}");
+        }
+    }
+}
