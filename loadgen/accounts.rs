@@ -76,7 +76,10 @@ mod tests {
 
     #[test]
     fn a_pattern_numbers_its_users() {
-        let accounts = Accounts::Pattern { user: "u%d".into(), password: "p%d".into() };
+        let accounts = Accounts::Pattern {
+            user: "u%d".into(),
+            password: "p%d".into(),
+        };
         assert_eq!(accounts.of(12), Some(("u12".into(), "p12".into())));
         assert_eq!(accounts.count(), None);
     }

@@ -34,6 +34,15 @@ pub struct Cli {
 pub enum Command {
     /// The same traffic through a relay that parses nothing: what TCP alone costs on this machine.
     Floor(LoadArgs),
+    /// One page of several runs' JSON files.
+    Report {
+        /// What `--json` wrote.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The page to write.
+        #[arg(long, value_name = "FILE", default_value = "report.html")]
+        out: PathBuf,
+    },
 }
 
 /// Against a server.
@@ -68,7 +77,12 @@ pub struct RunArgs {
     #[arg(long, help_heading = "Accounts")]
     pub password: Option<String>,
     /// Lines of user:password.
-    #[arg(long, value_name = "FILE", conflicts_with = "password", help_heading = "Accounts")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "password",
+        help_heading = "Accounts"
+    )]
     pub accounts: Option<PathBuf>,
     /// Log in without accounts (SASL ANONYMOUS).
     #[arg(long, conflicts_with_all = ["password", "accounts"], help_heading = "Accounts")]
@@ -113,7 +127,12 @@ pub struct LoadArgs {
     #[arg(long, value_name = "K", default_value_t = 20, help_heading = "Load")]
     pub clique: u32,
     /// Open loop: stanzas (or logins) a second, all clients together, whatever the server does.
-    #[arg(long, value_name = "R", conflicts_with = "closed", help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "R",
+        conflicts_with = "closed",
+        help_heading = "Load"
+    )]
     pub rate: Option<f64>,
     /// Distribution of the open loop's gaps.
     #[arg(long, value_enum, default_value = "poisson", help_heading = "Load")]
@@ -125,13 +144,23 @@ pub struct LoadArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub window: u16,
     /// Bytes of a stanza as the client writes it.
-    #[arg(long, value_name = "BYTES", default_value_t = 200, help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = 200,
+        help_heading = "Load"
+    )]
     pub stanza_size: usize,
     /// Connections begun a second, all clients together.
     #[arg(long, value_name = "R", help_heading = "Load")]
     pub connect_rate: Option<f64>,
     /// Spread the connections over so many seconds.
-    #[arg(long, value_name = "S", conflicts_with = "connect_rate", help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "S",
+        conflicts_with = "connect_rate",
+        help_heading = "Load"
+    )]
     pub ramp: Option<f64>,
     /// Seconds of unrecorded load at first.
     #[arg(long, value_name = "S", default_value_t = 2.0, help_heading = "Load")]
@@ -160,6 +189,9 @@ pub struct LoadArgs {
     /// Write percentile files (.hgrm) and an HDR log (.hlog).
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub hgrm: Option<PathBuf>,
+    /// Append the run's main figures as one line of JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub history: Option<PathBuf>,
     /// Name of the run in reports.
     #[arg(long, help_heading = "Output")]
     pub name: Option<String>,
@@ -189,9 +221,14 @@ impl LoadArgs {
             return Err(format!("--stanza-size takes {sizes:?} bytes"));
         }
         let pace = match (self.rate, self.closed || !pair) {
-            (Some(rate), _) if rate > 0.0 => Pace::Open { rate, arrivals: self.arrivals },
+            (Some(rate), _) if rate > 0.0 => Pace::Open {
+                rate,
+                arrivals: self.arrivals,
+            },
             (Some(_), _) => return Err("--rate takes a positive number".into()),
-            (None, true) => Pace::Closed { window: self.window },
+            (None, true) => Pace::Closed {
+                window: self.window,
+            },
             (None, false) => {
                 return Err("say --rate R (open loop) or --closed --window N".into());
             }
@@ -206,8 +243,9 @@ impl LoadArgs {
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let near = target.ip().is_loopback() && cores > 1;
-        let connect_rate =
-            self.connect_rate.or(self.ramp.map(|ramp| f64::from(self.clients) / ramp.max(0.001)));
+        let connect_rate = self.connect_rate.or(self
+            .ramp
+            .map(|ramp| f64::from(self.clients) / ramp.max(0.001)));
         Ok(Plan {
             target,
             dialect,
@@ -221,7 +259,10 @@ impl LoadArgs {
             connect_rate,
             core: self.core.or(near.then_some(1)),
             seed: self.seed,
-            threads: self.threads.unwrap_or(1).max(self.clients.div_ceil(per_ring)),
+            threads: self
+                .threads
+                .unwrap_or(1)
+                .max(self.clients.div_ceil(per_ring)),
             clock,
         })
     }
@@ -263,17 +304,19 @@ impl RunArgs {
         let accounts = match (&self.accounts, &self.password) {
             _ if self.anonymous => Accounts::Anonymous,
             (Some(path), _) => Accounts::read(path)?,
-            (None, Some(password)) => {
-                Accounts::Pattern { user: self.user.clone(), password: password.as_str().into() }
-            }
+            (None, Some(password)) => Accounts::Pattern {
+                user: self.user.clone(),
+                password: password.as_str().into(),
+            },
             (None, None) => {
                 return Err("say --password P, --accounts FILE or --anonymous".into());
             }
         };
         match accounts.count() {
-            Some(count) if count < self.load.clients => {
-                Err(format!("{} clients, but only {count} accounts", self.load.clients))
-            }
+            Some(count) if count < self.load.clients => Err(format!(
+                "{} clients, but only {count} accounts",
+                self.load.clients
+            )),
             _ => Ok(accounts),
         }
     }
@@ -286,7 +329,11 @@ mod tests {
     fn load(line: &[&str]) -> Result<Plan, String> {
         let words = ["loadgen"].iter().chain(line);
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-        cli.run.load.plan("127.0.0.1:1".parse().unwrap(), Dialect::Xmpp, Clock::start())
+        cli.run.load.plan(
+            "127.0.0.1:1".parse().unwrap(),
+            Dialect::Xmpp,
+            Clock::start(),
+        )
     }
 
     #[test]
@@ -303,7 +350,10 @@ mod tests {
             load(&["--closed", "--window", "4"]).unwrap().pace,
             Pace::Closed { window: 4 }
         );
-        assert!(matches!(load(&["--rate", "5"]).unwrap().pace, Pace::Open { rate: 5.0, .. }));
+        assert!(matches!(
+            load(&["--rate", "5"]).unwrap().pace,
+            Pace::Open { rate: 5.0, .. }
+        ));
         assert!(load(&["--scenario", "idle", "--clients", "1"]).is_ok());
     }
 
@@ -317,12 +367,24 @@ mod tests {
     fn many_clients_get_as_many_rings_as_they_need() {
         let plan = load(&["--closed", "--clients", "100000"]).unwrap();
         assert!(plan.threads >= 6);
-        assert!(plan.shares().iter().all(|(_, count)| *count <= CLIENTS_PER_RING_MAX));
+        assert!(
+            plan.shares()
+                .iter()
+                .all(|(_, count)| *count <= CLIENTS_PER_RING_MAX)
+        );
     }
 
     #[test]
     fn impossible_sizes_are_refused() {
-        assert!(load(&["--closed", "--stanza-size", "10"]).unwrap_err().contains("stanza-size"));
-        assert!(load(&["--closed", "--clients", "1"]).unwrap_err().contains("two"));
+        assert!(
+            load(&["--closed", "--stanza-size", "10"])
+                .unwrap_err()
+                .contains("stanza-size")
+        );
+        assert!(
+            load(&["--closed", "--clients", "1"])
+                .unwrap_err()
+                .contains("two")
+        );
     }
 }

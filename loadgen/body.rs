@@ -39,7 +39,7 @@ impl Filler {
         let mut random = crate::random::Random::new(seed ^ 0x6669_6c6c);
         let letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 .";
         let text = (0..FILLER_SIZE + size_max)
-            .map(|_| letters[(random.next() >> 58) as usize])
+            .map(|_| letters[(random.bits() >> 58) as usize])
             .collect();
         Filler { text }
     }
@@ -54,7 +54,9 @@ impl Filler {
 
     /// Appends `mark`, filled up to `size` bytes in all (or the minimum, where that is more).
     pub fn write(&self, mark: &Mark, size: usize, out: &mut Vec<u8>) {
-        let filler = size.saturating_sub(MARK_SIZE_MIN).min(self.text.len() - FILLER_SIZE);
+        let filler = size
+            .saturating_sub(MARK_SIZE_MIN)
+            .min(self.text.len() - FILLER_SIZE);
         let mut head = [0u8; MARK_SIZE_MIN];
         head[..3].copy_from_slice(MAGIC);
         put_hex(&mut head[3..11], u64::from(mark.from));
@@ -114,7 +116,13 @@ fn take_hex(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const MARK: Mark = Mark { from: 7, to: 9, sequence: 3, intended: 1_000, sent: 1_050 };
+    const MARK: Mark = Mark {
+        from: 7,
+        to: 9,
+        sequence: 3,
+        intended: 1_000,
+        sent: 1_050,
+    };
 
     #[test]
     fn a_mark_reads_back_as_it_was_written() {

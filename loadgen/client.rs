@@ -172,7 +172,10 @@ impl Client {
     pub fn on_connect(&mut self, now: u64) {
         self.step = Step::Connecting;
         self.since = now;
-        self.login = Some(Box::new(Login { began: now, ..Login::default() }));
+        self.login = Some(Box::new(Login {
+            began: now,
+            ..Login::default()
+        }));
     }
 
     /// TCP is up.
@@ -201,7 +204,10 @@ impl Client {
         };
         let answer = BASE64.encode(exchange.finish(keys));
         let xmlns = "urn:ietf:params:xml:ns:xmpp-sasl";
-        write_out(cx.out, format_args!("<response xmlns='{xmlns}'>{answer}</response>"));
+        write_out(
+            cx.out,
+            format_args!("<response xmlns='{xmlns}'>{answer}</response>"),
+        );
         self.step = Step::Success;
         Turn::Nothing
     }
@@ -255,22 +261,27 @@ impl Client {
             if !scan::holds(features, b"urn:ietf:params:xml:ns:xmpp-tls") {
                 return Turn::Fail("no STARTTLS on offer; ask for `--tls none` or direct".into());
             }
-            cx.out.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+            cx.out
+                .extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
             self.step = Step::Proceed;
             return Turn::Nothing;
         }
         if self.login().authenticated {
-            self.login().old_session = scan::holds(features, b"urn:ietf:params:xml:ns:xmpp-session")
-                && !scan::holds(features, b"<optional");
+            self.login().old_session =
+                scan::holds(features, b"urn:ietf:params:xml:ns:xmpp-session")
+                    && !scan::holds(features, b"<optional");
             self.step = Step::Bind;
             let resource = match script.accounts {
                 Accounts::Anonymous => "",
                 _ => "<resource>lg</resource>",
             };
-            write_out(cx.out, format_args!(
-                "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{resource}\
+            write_out(
+                cx.out,
+                format_args!(
+                    "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{resource}\
                  </bind></iq>"
-            ));
+                ),
+            );
             return Turn::Nothing;
         }
         if script.register && !self.login().registered {
@@ -301,7 +312,11 @@ impl Client {
         };
         let usable: &[Mechanism] = match cx.script.accounts {
             Accounts::Anonymous => &[Mechanism::Anonymous],
-            _ => &[Mechanism::ScramSha256, Mechanism::ScramSha1, Mechanism::Plain],
+            _ => &[
+                Mechanism::ScramSha256,
+                Mechanism::ScramSha1,
+                Mechanism::Plain,
+            ],
         };
         let chosen = match cx.script.mechanism {
             Some(mechanism) => Some(mechanism).filter(|mechanism| offered(mechanism)),
@@ -322,7 +337,7 @@ impl Client {
         };
         let initial = match hash {
             Some(hash) => {
-                let nonce = format!("{:016x}{:016x}", cx.random.next(), cx.random.next());
+                let nonce = format!("{:016x}{:016x}", cx.random.bits(), cx.random.bits());
                 let exchange = Exchange::new(hash, &user, nonce);
                 let first = exchange.first();
                 self.login().exchange = Some(exchange);
@@ -332,9 +347,12 @@ impl Client {
             None => BASE64.encode(format!("\0{user}\0{password}")),
         };
         let name = mechanism.name();
-        write_out(cx.out, format_args!(
-            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{name}'>{initial}</auth>"
-        ));
+        write_out(
+            cx.out,
+            format_args!(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{name}'>{initial}</auth>"
+            ),
+        );
         self.step = Step::Challenge;
         Turn::Nothing
     }
@@ -405,9 +423,10 @@ impl Client {
                 if self.login().old_session {
                     self.step = Step::Session;
                     let xmlns = "urn:ietf:params:xml:ns:xmpp-session";
-                    write_out(cx.out, format_args!(
-                        "<iq type='set' id='s'><session xmlns='{xmlns}'/></iq>"
-                    ));
+                    write_out(
+                        cx.out,
+                        format_args!("<iq type='set' id='s'><session xmlns='{xmlns}'/></iq>"),
+                    );
                     return Turn::Nothing;
                 }
                 self.after_bind(cx)
@@ -441,27 +460,36 @@ impl Client {
         }
         self.step = Step::Presence;
         // Not every server returns our own presence; every server answers what comes behind it.
-        write_out(cx.out, format_args!(
-            "<presence/><iq type='get' id='p' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>",
-            cx.script.domain
-        ));
+        write_out(
+            cx.out,
+            format_args!(
+                "<presence/><iq type='get' id='p' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>",
+                cx.script.domain
+            ),
+        );
         Turn::Nothing
     }
 
     fn ready(&mut self, cx: &mut Cx<'_>) -> Turn {
         self.step = Step::Ready;
         let login = self.login.take().expect("a login that ends has begun");
-        cx.meter.phase(Phase::Login, cx.now.saturating_sub(login.began));
-        login.jid.map_or_else(|| Turn::Fail("ready without a JID".into()), Turn::Ready)
+        cx.meter
+            .phase(Phase::Login, cx.now.saturating_sub(login.began));
+        login
+            .jid
+            .map_or_else(|| Turn::Fail("ready without a JID".into()), Turn::Ready)
     }
 
     fn open_stream(&mut self, cx: &mut Cx<'_>) {
         self.step = Step::Features;
-        write_out(cx.out, format_args!(
-            "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' \
+        write_out(
+            cx.out,
+            format_args!(
+                "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' \
              xmlns:stream='http://etherx.jabber.org/streams'>",
-            cx.script.domain
-        ));
+                cx.script.domain
+            ),
+        );
     }
 
     fn login(&mut self) -> &mut Login {
@@ -476,11 +504,17 @@ impl Client {
 
 /// Answers a ping, and says of everything else that we do not do it (RFC 6120 8.4).
 pub fn answer_request(element: &[u8], kind: &[u8], out: &mut Vec<u8>) {
-    let Some(id) = scan::attribute(element, b"id") else { return };
+    let Some(id) = scan::attribute(element, b"id") else {
+        return;
+    };
     let to = scan::attribute(element, b"from");
     let known = kind == b"get" && scan::holds(element, b"urn:xmpp:ping")
         || kind == b"set" && scan::holds(element, b"jabber:iq:roster");
-    out.extend_from_slice(if known { b"<iq type='result' id=\"" } else { b"<iq type='error' id=\"" });
+    out.extend_from_slice(if known {
+        b"<iq type='result' id=\""
+    } else {
+        b"<iq type='error' id=\""
+    });
     out.extend_from_slice(id);
     if let Some(to) = to {
         out.extend_from_slice(b"\" to=\"");
@@ -506,7 +540,9 @@ fn condition(element: &[u8]) -> String {
             whole.extend_from_slice(tag);
             String::from_utf8_lossy(scan::local_name(&whole)).into_owned()
         });
-    const NOT_CONDITIONS: [&str; 7] = ["error", "text", "query", "username", "password", "bind", "resource"];
+    const NOT_CONDITIONS: [&str; 7] = [
+        "error", "text", "query", "username", "password", "bind", "resource",
+    ];
     names
         .into_iter()
         .find(|name| !NOT_CONDITIONS.contains(&name.as_str()))
@@ -526,7 +562,9 @@ fn write_out(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
             Ok(())
         }
     }
-    Sink(out).write_fmt(text).expect("writing to a Vec cannot fail");
+    Sink(out)
+        .write_fmt(text)
+        .expect("writing to a Vec cannot fail");
 }
 
 #[cfg(test)]

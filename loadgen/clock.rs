@@ -14,7 +14,9 @@ pub struct Clock {
 impl Clock {
     /// Starts at 0 now.
     pub fn start() -> Clock {
-        Clock { zero: Instant::now() }
+        Clock {
+            zero: Instant::now(),
+        }
     }
 
     /// Nanoseconds since the start; fits the 48 bits of a mark for 78 hours.

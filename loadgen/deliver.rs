@@ -109,7 +109,11 @@ impl Worker {
         let first = self.job.first;
         let local = Mark {
             from: mark.from.wrapping_sub(first),
-            to: if mark.to == BROADCAST { BROADCAST } else { mark.to.wrapping_sub(first) },
+            to: if mark.to == BROADCAST {
+                BROADCAST
+            } else {
+                mark.to.wrapping_sub(first)
+            },
             ..*mark
         };
         if self.ledger.arrive(index, &local) != Arrival::Fresh {
@@ -119,7 +123,9 @@ impl Worker {
             let latency = self.now.saturating_sub(mark.intended);
             self.record_second(latency);
             if mark.sent != mark.intended {
-                self.meter.service.saturating_record(self.now.saturating_sub(mark.sent));
+                self.meter
+                    .service
+                    .saturating_record(self.now.saturating_sub(mark.sent));
             }
         }
         self.release(&local);
@@ -161,7 +167,10 @@ impl Worker {
         }
         let seen = std::mem::replace(&mut self.second.1, histogram());
         if self.job.plan.scenario != Scenario::Login {
-            self.meter.latency.add(&seen).expect("all histograms have the same bounds");
+            self.meter
+                .latency
+                .add(&seen)
+                .expect("all histograms have the same bounds");
         }
         self.job.control.timeline.add(self.second.0, &seen);
     }
@@ -173,11 +182,15 @@ impl Worker {
         let outstanding = self.outstanding();
         if self.now >= self.busy_read + BUSY_EVERY {
             self.busy_read = self.now;
-            self.gauge().busy.store(ring::thread_cpu().as_nanos() as u64, Relaxed);
+            self.gauge()
+                .busy
+                .store(ring::thread_cpu().as_nanos() as u64, Relaxed);
         }
         let gauge = self.gauge();
         gauge.sent.store(self.ledger.verdict.sent, Relaxed);
-        gauge.delivered.store(self.ledger.verdict.delivered, Relaxed);
+        gauge
+            .delivered
+            .store(self.ledger.verdict.delivered, Relaxed);
         gauge.outstanding.store(outstanding, Relaxed);
     }
 

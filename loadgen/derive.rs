@@ -49,7 +49,11 @@ fn run(script: &Script, requests: &Receiver<Request>) {
             script.keys.insert(request.recipe, keys.clone());
             keys
         });
-        let mut ready = request.inbox.ready.lock().expect("nobody panics while holding it");
+        let mut ready = request
+            .inbox
+            .ready
+            .lock()
+            .expect("nobody panics while holding it");
         ready.push((request.waiting, keys));
     }
 }

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
@@ -14,11 +13,11 @@ use hdrhistogram::Histogram;
 use ring::{Buffers, Completion, ConnectPlan, Features, Op, Pool, Ring, RingConfig, Token};
 use rustls_pki_types::ServerName;
 
-use crate::client::{Client, Cx, Script, Step, Turn};
+use crate::client::{Client, Script, Step};
 use crate::clock::SECOND;
 use crate::derive::{Inbox, Request};
 use crate::ledger::{Ledger, Verdict};
-use crate::plan::{Control, Dialect, Pace, Plan, SLOTS_SPARE, Scenario, Stage};
+use crate::plan::{Control, Pace, Plan, SLOTS_SPARE, Scenario, Stage};
 use crate::random::Random;
 use crate::schedule::Schedule;
 use crate::stats::{Gauge, Meter, histogram};
@@ -40,8 +39,8 @@ const POOL_MAX: usize = 64 << 20;
 /// How long closing streams may take at the end.
 const CLOSING_MAX: u64 = 10 * SECOND;
 /// Room for what a client says in a turn of its login.
-const LOGIN_SIZE: usize = 512;
-const GROUP: u16 = 0;
+pub(crate) const LOGIN_SIZE: usize = 512;
+pub(crate) const GROUP: u16 = 0;
 
 /// Everything a ring thread needs to begin.
 pub struct Job {
@@ -79,42 +78,42 @@ pub struct Outcome {
 #[derive(Default)]
 pub(crate) struct Line {
     pub(crate) client: Client,
-    secure: Option<Box<Secure>>,
+    pub(crate) secure: Option<Box<Secure>>,
     /// The beginning of a piece whose end has not arrived.
-    held: Vec<u8>,
+    pub(crate) held: Vec<u8>,
     pub(crate) out: Vec<u8>,
-    generation: u32,
+    pub(crate) generation: u32,
     /// Counts sends, to choose partners in turn.
     pub(crate) turn: u32,
     /// Stanzas (or broadcasts) sent and not yet wholly delivered.
     pub(crate) inflight: u16,
-    open: bool,
-    sending: bool,
-    dirty: bool,
-    receiving: bool,
-    closing: bool,
-    cancelled: bool,
-    shut: bool,
+    pub(crate) open: bool,
+    pub(crate) sending: bool,
+    pub(crate) dirty: bool,
+    pub(crate) receiving: bool,
+    pub(crate) closing: bool,
+    pub(crate) cancelled: bool,
+    pub(crate) shut: bool,
     /// When a login was due, in the open loop.
-    due: u64,
+    pub(crate) due: u64,
 }
 
-struct Secure {
-    tls: Tls,
+pub(crate) struct Secure {
+    pub(crate) tls: Tls,
     /// The beginning of a record.
-    tail: Vec<u8>,
+    pub(crate) tail: Vec<u8>,
     /// Handshake bytes to be sent as they are.
-    raw: Vec<u8>,
+    pub(crate) raw: Vec<u8>,
 }
 
 /// A running ring thread.
 pub(crate) struct Worker {
     pub(crate) job: Job,
-    ring: Ring,
-    pool: Pool,
+    pub(crate) ring: Ring,
+    pub(crate) pool: Pool,
     pub(crate) lines: Vec<Line>,
-    dirty: Vec<u32>,
-    idle: VecDeque<u32>,
+    pub(crate) dirty: Vec<u32>,
+    pub(crate) idle: VecDeque<u32>,
     pub(crate) stage: (Stage, u64),
     pub(crate) now: u64,
     pub(crate) shape: Shape,
@@ -127,14 +126,14 @@ pub(crate) struct Worker {
     pub(crate) record_from: u64,
     pub(crate) random: Random,
     pub(crate) schedule: Option<Schedule>,
-    connects: Option<Schedule>,
-    logging_in: u32,
-    begun: u32,
-    failures: BTreeMap<String, u64>,
-    inbox: Arc<Inbox>,
-    plain: Vec<u8>,
-    cipher: Vec<u8>,
-    timer_until: u64,
+    pub(crate) connects: Option<Schedule>,
+    pub(crate) logging_in: u32,
+    pub(crate) begun: u32,
+    pub(crate) failures: BTreeMap<String, u64>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) plain: Vec<u8>,
+    pub(crate) cipher: Vec<u8>,
+    pub(crate) timer_until: u64,
     pub(crate) reached: u64,
     /// Deliveries that what was sent should make.
     pub(crate) copies_sent: u64,
@@ -153,9 +152,16 @@ pub fn run(job: Job) -> Result<Outcome, String> {
         ring::pin_thread(core + job.thread % spread)
             .map_err(|error| format!("cannot pin a thread to core {core}: {error}"))?;
     }
-    let config = RingConfig { entries: 4096, completions: 16_384, slots: job.count + SLOTS_SPARE };
+    let config = RingConfig {
+        entries: 4096,
+        completions: 16_384,
+        slots: job.count + SLOTS_SPARE,
+    };
     let ring = Ring::new(&config, &job.features).map_err(|error| {
-        format!("cannot set up a ring with {} descriptors: {error}", config.slots)
+        format!(
+            "cannot set up a ring with {} descriptors: {error}",
+            config.slots
+        )
     })?;
     let buffers = Buffers::new(&ring, GROUP, None)
         .map_err(|error| format!("cannot set up receive buffers: {error}"))?;
@@ -194,7 +200,9 @@ impl Worker {
             record_from: u64::MAX,
             random: Random::new(seed),
             schedule: None,
-            connects: plan.connect_rate.map(|rate| Schedule::new(now, rate * share, fixed, seed)),
+            connects: plan
+                .connect_rate
+                .map(|rate| Schedule::new(now, rate * share, fixed, seed)),
             logging_in: 0,
             begun: 0,
             failures: BTreeMap::new(),
@@ -234,7 +242,8 @@ impl Worker {
                 self.send_what_is_due();
             }
             self.flush();
-            self.sleep().map_err(|error| format!("the ring failed: {error}"))?;
+            self.sleep()
+                .map_err(|error| format!("the ring failed: {error}"))?;
             self.ring.reap(Some(&mut buffers), &mut completions);
             for completion in completions.drain(..) {
                 self.on_completion(completion, &mut buffers);
@@ -243,7 +252,11 @@ impl Worker {
         }
         self.close_second();
         let verdict = self.settle();
-        Ok(Outcome { verdict, meter: self.meter, failures: self.failures })
+        Ok(Outcome {
+            verdict,
+            meter: self.meter,
+            failures: self.failures,
+        })
     }
 
     /// Waits for completions, at most until something is due.
@@ -254,7 +267,8 @@ impl Worker {
         }
         if due < self.timer_until {
             // A later timer may still be armed: its completion is an idle turn, no more.
-            self.ring.timeout(0, 0, Duration::from_nanos(due - self.now - SPIN / 2))?;
+            self.ring
+                .timeout(0, 0, Duration::from_nanos(due - self.now - SPIN / 2))?;
             self.timer_until = due;
         }
         self.ring.submit_and_wait(1)
@@ -269,7 +283,9 @@ impl Worker {
             false => self.connects.as_ref().map(Schedule::due),
             true => None,
         };
-        sending.unwrap_or(u64::MAX).min(connecting.unwrap_or(u64::MAX))
+        sending
+            .unwrap_or(u64::MAX)
+            .min(connecting.unwrap_or(u64::MAX))
     }
 
     fn look_at_stage(&mut self) {
@@ -309,7 +325,9 @@ impl Worker {
                 None if self.logging_in >= LOGINS_MAX => break,
                 None => {}
             }
-            let Some(index) = self.idle.pop_front() else { break };
+            let Some(index) = self.idle.pop_front() else {
+                break;
+            };
             self.connect(index, self.now)?;
         }
         Ok(())
@@ -326,12 +344,16 @@ impl Worker {
                 Some(schedule) => schedule.due(),
                 None => self.now,
             };
-            let Some(index) = self.idle.pop_front() else { break };
+            let Some(index) = self.idle.pop_front() else {
+                break;
+            };
             if let Some(schedule) = &mut self.schedule {
                 schedule.advance();
             }
             if self.schedule.is_some() && due >= self.record_from {
-                self.meter.lag.saturating_record(self.now.saturating_sub(due));
+                self.meter
+                    .lag
+                    .saturating_record(self.now.saturating_sub(due));
             }
             self.ledger.verdict.sent += 1;
             self.connect(index, due)?;
@@ -354,7 +376,10 @@ impl Worker {
             }
             _ => None,
         };
-        let plan = ConnectPlan { source, target: self.job.plan.target };
+        let plan = ConnectPlan {
+            source,
+            target: self.job.plan.target,
+        };
         self.ring
             .connect(index, line.generation, &plan)
             .map_err(|error| format!("cannot connect: {error}"))?;
@@ -364,7 +389,11 @@ impl Worker {
     }
 
     fn on_completion(&mut self, completion: Completion, buffers: &mut Buffers) {
-        let Token { op, slot, generation } = completion.token;
+        let Token {
+            op,
+            slot,
+            generation,
+        } = completion.token;
         match op {
             Op::Timeout => self.timer_until = u64::MAX,
             Op::Connect | Op::Recv | Op::Send | Op::Close => {
@@ -381,222 +410,6 @@ impl Worker {
         if let Some(buffer) = completion.buffer {
             self.pool.give(buffer);
         }
-    }
-
-    fn on_line(&mut self, op: Op, index: u32, completion: &Completion, buffers: &Buffers) {
-        match op {
-            Op::Connect => match completion.error() {
-                Some(error) => self.fail(index, format!("cannot connect: {error}")),
-                None => {
-                    self.arm(index);
-                    self.now = self.job.plan.clock.now();
-                    self.on_connected(index);
-                }
-            },
-            Op::Recv => {
-                self.lines[index as usize].receiving = completion.more;
-                match (&completion.chunk, completion.result) {
-                    (Some(chunk), 1..) => {
-                        self.now = self.job.plan.clock.now();
-                        self.on_received(index, buffers.bytes(chunk));
-                    }
-                    (_, 0) => self.on_end(index, "the server closed the connection"),
-                    _ => self.on_recv_error(index, completion),
-                }
-                self.after_recv(index);
-            }
-            Op::Send => {
-                self.lines[index as usize].sending = false;
-                let whole = completion.buffer.as_ref().map_or(0, Vec::len);
-                if completion.result >= 0 && completion.result as usize == whole {
-                    if self.lines[index as usize].dirty {
-                        self.dirty.push(index);
-                    }
-                } else {
-                    self.fail(index, "cannot send".to_owned());
-                }
-                self.try_close(index);
-            }
-            Op::Close => self.on_closed(index),
-            _ => {}
-        }
-    }
-
-    fn arm(&mut self, index: u32) {
-        let line = &mut self.lines[index as usize];
-        line.receiving = true;
-        self.ring.recv_multi(index, line.generation, GROUP);
-    }
-
-    fn after_recv(&mut self, index: u32) {
-        let line = &self.lines[index as usize];
-        if line.closing {
-            self.try_close(index);
-        } else if line.open && !line.receiving {
-            self.arm(index);
-        }
-    }
-
-    fn on_recv_error(&mut self, index: u32, completion: &Completion) {
-        const NO_BUFFERS: i32 = 105;
-        const CANCELLED: i32 = 125;
-        if !matches!(-completion.result, NO_BUFFERS | CANCELLED) {
-            self.on_end(index, "the connection was reset");
-        }
-    }
-
-    fn on_connected(&mut self, index: u32) {
-        if self.job.plan.dialect == Dialect::Floor {
-            self.lines[index as usize].client.step = Step::Bind;
-            let hello = self.job.first + index;
-            let out = &mut self.lines[index as usize].out;
-            self.shape.write_hello(hello, out);
-            self.touch(index);
-            return;
-        }
-        let turn = self.with_client(index, |client, cx| client.on_connected(cx));
-        self.on_turn(index, turn);
-    }
-
-    /// Runs a step of the client with what it may use.
-    pub(crate) fn with_client(
-        &mut self,
-        index: u32,
-        step: impl FnOnce(&mut Client, &mut Cx<'_>) -> Turn,
-    ) -> Turn {
-        self.prepare(index, LOGIN_SIZE);
-        let line = &mut self.lines[index as usize];
-        let mut cx = Cx {
-            script: &self.job.script,
-            index: self.job.first + index,
-            now: self.now,
-            random: &mut self.random,
-            meter: &mut self.meter,
-            out: &mut line.out,
-        };
-        let turn = step(&mut line.client, &mut cx);
-        if !line.out.is_empty() {
-            self.touch(index);
-        }
-        turn
-    }
-
-    pub(crate) fn on_turn(&mut self, index: u32, turn: Turn) {
-        match turn {
-            Turn::Nothing => {}
-            Turn::StartTls => self.start_tls(index),
-            Turn::Derive(recipe) => {
-                let waiting = (index, self.lines[index as usize].generation);
-                let request = Request { recipe: *recipe, waiting, inbox: self.inbox.clone() };
-                if self.job.derive.send(request).is_err() {
-                    self.fail(index, "the derivation thread is gone".to_owned());
-                }
-            }
-            Turn::Ready(jid) => self.on_ready(index, jid),
-            Turn::End => self.on_end(index, "the server closed the stream"),
-            Turn::Fail(reason) => self.fail(index, reason),
-        }
-    }
-
-    fn on_ready(&mut self, index: u32, jid: Box<str>) {
-        self.logging_in -= 1;
-        self.jids[index as usize] = jid;
-        self.reached += 1;
-        self.gauge().logins.fetch_add(1, Relaxed);
-        if self.job.plan.scenario != Scenario::Login {
-            self.gauge().ready.fetch_add(1, Relaxed);
-            return;
-        }
-        if self.reached <= u64::from(self.job.count) {
-            self.gauge().ready.fetch_add(1, Relaxed);
-        } else {
-            self.ledger.verdict.delivered += 1;
-            let due = self.lines[index as usize].due;
-            if due >= self.record_from {
-                let took = self.now.saturating_sub(due);
-                self.meter.latency.saturating_record(took);
-                self.record_second(took);
-            }
-        }
-        let line = &mut self.lines[index as usize];
-        line.client.close(&mut line.out);
-        self.touch(index);
-    }
-
-    fn start_tls(&mut self, index: u32) {
-        let Some((config, name)) = &self.job.tls else {
-            return self.fail(index, "TLS is not set up".to_owned());
-        };
-        match Tls::new(config, name) {
-            Err(reason) => self.fail(index, reason),
-            Ok(tls) => {
-                let secure = Secure { tls, tail: Vec::new(), raw: Vec::new() };
-                self.lines[index as usize].secure = Some(Box::new(secure));
-                self.on_received(index, b"");
-            }
-        }
-    }
-
-    fn on_received(&mut self, index: u32, bytes: &[u8]) {
-        let line = &mut self.lines[index as usize];
-        if line.closing {
-            return;
-        }
-        let Some(mut secure) = line.secure.take() else {
-            return self.on_plain(index, bytes);
-        };
-        let mut cipher = std::mem::take(&mut self.cipher);
-        let mut plain = std::mem::take(&mut self.plain);
-        cipher.clear();
-        plain.clear();
-        cipher.append(&mut secure.tail);
-        cipher.extend_from_slice(bytes);
-        let step = secure.tls.read(&mut cipher, &mut plain, &mut secure.raw);
-        let step = step.inspect(|step| secure.tail.extend_from_slice(&cipher[step.consumed..]));
-        if secure.tail.is_empty() {
-            secure.tail = Vec::new();
-        }
-        if !secure.raw.is_empty() {
-            self.touch(index);
-        }
-        self.lines[index as usize].secure = Some(secure);
-        match step {
-            Err(reason) => self.fail(index, format!("TLS: {reason}")),
-            Ok(step) => {
-                if step.secured {
-                    let turn = self.with_client(index, |client, cx| client.on_secured(cx));
-                    self.on_turn(index, turn);
-                }
-                self.on_plain(index, &plain);
-                if step.closed {
-                    self.on_end(index, "the server closed TLS");
-                }
-            }
-        }
-        self.cipher = cipher;
-        self.plain = plain;
-    }
-
-    fn on_plain(&mut self, index: u32, bytes: &[u8]) {
-        let mut held = std::mem::take(&mut self.lines[index as usize].held);
-        let used = if held.is_empty() {
-            let used = self.digest(index, bytes);
-            if used < bytes.len() {
-                held = self.pool.take(bytes.len() - used);
-                held.extend_from_slice(&bytes[used..]);
-            }
-            used
-        } else {
-            held.extend_from_slice(bytes);
-            let used = self.digest(index, &held);
-            held.drain(..used);
-            used
-        };
-        if held.is_empty() && used > 0 {
-            // A ready client owns no buffer while nothing is cut.
-            self.pool.give(std::mem::take(&mut held));
-        }
-        self.lines[index as usize].held = held;
     }
 
     pub(crate) fn touch(&mut self, index: u32) {
@@ -661,93 +474,15 @@ impl Worker {
             }
         }
     }
-
-    /// The server's side is over, in good order or not.
-    fn on_end(&mut self, index: u32, how: &str) {
-        match self.lines[index as usize].client.step {
-            Step::Closing | Step::Failed => self.begin_close(index),
-            _ => self.fail(index, how.to_owned()),
-        }
-    }
-
-    pub(crate) fn fail(&mut self, index: u32, reason: String) {
-        let line = &mut self.lines[index as usize];
-        match line.client.step {
-            Step::Failed => {}
-            // We are done with it anyway.
-            Step::Closing => {}
-            step => {
-                if step == Step::Ready {
-                    self.ledger.verdict.disconnected += 1;
-                } else {
-                    self.logging_in -= 1;
-                }
-                line.client.step = Step::Failed;
-                *self.failures.entry(reason).or_default() += 1;
-                self.gauge().failed.fetch_add(1, Relaxed);
-            }
-        }
-        self.begin_close(index);
-    }
-
-    fn begin_close(&mut self, index: u32) {
-        self.lines[index as usize].closing = true;
-        self.try_close(index);
-    }
-
-    /// Closes the slot once nothing is in flight on it.
-    fn try_close(&mut self, index: u32) {
-        let line = &mut self.lines[index as usize];
-        if !line.closing || !line.open || line.shut {
-            return;
-        }
-        if line.receiving || line.sending {
-            if !line.cancelled {
-                line.cancelled = true;
-                for (active, op) in [(line.receiving, Op::Recv), (line.sending, Op::Send)] {
-                    if active {
-                        self.ring.cancel(Token::new(op, index, line.generation));
-                    }
-                }
-            }
-            return;
-        }
-        line.shut = true;
-        self.ring.close(index, line.generation);
-    }
-
-    fn on_closed(&mut self, index: u32) {
-        let line = &mut self.lines[index as usize];
-        line.open = false;
-        line.shut = false;
-        line.closing = false;
-        line.dirty = false;
-        line.secure = None;
-        self.pool.give(std::mem::take(&mut line.out));
-        self.pool.give(std::mem::take(&mut line.held));
-        if line.client.step == Step::Closing && self.job.plan.scenario == Scenario::Login {
-            line.client.step = Step::Idle;
-            self.idle.push_back(index);
-        }
-    }
-
-    fn close_all(&mut self) {
-        for index in 0..self.job.count {
-            let line = &mut self.lines[index as usize];
-            let xmpp = self.job.plan.dialect == Dialect::Xmpp;
-            if line.client.step == Step::Ready && xmpp {
-                line.client.close(&mut line.out);
-                self.touch(index);
-            } else if line.open && line.client.step != Step::Closing {
-                line.client.step = Step::Closing;
-                self.begin_close(index);
-            }
-        }
-    }
 }
 
 /// The `place`-th source address.
 fn loopback(place: u32) -> IpAddr {
     // 127.0.0.1 is left to others; 250 addresses of each 127.0.x are used.
-    IpAddr::V4(Ipv4Addr::new(127, 0, (place / 250) as u8, 2 + (place % 250) as u8))
+    IpAddr::V4(Ipv4Addr::new(
+        127,
+        0,
+        (place / 250) as u8,
+        2 + (place % 250) as u8,
+    ))
 }

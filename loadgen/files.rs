@@ -37,6 +37,53 @@ pub fn json(path: &Path, result: &RunResult) -> Result<(), String> {
     write(path, &text)
 }
 
+/// Reads what [`json`] wrote.
+///
+/// # Errors
+/// The path, and what is wrong with it.
+pub fn read(path: &Path) -> Result<RunResult, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
+    let bytes = std::fs::read(path).map_err(|error| failed(&error))?;
+    serde_json::from_slice(&bytes).map_err(|error| failed(&error))
+}
+
+/// Appends the main figures of a run as one line: the history that trends are read from.
+///
+/// # Errors
+/// The path, and what the system said.
+pub fn append(path: &Path, result: &RunResult) -> Result<(), String> {
+    let server = result.server.as_ref();
+    let floor = result.floor.as_ref();
+    let line = serde_json::json!({
+        "began": result.began,
+        "host": result.machine.host,
+        "commit": result.commit,
+        "name": result.name,
+        "target": result.load.target,
+        "tls": result.load.tls,
+        "clients": result.load.clients,
+        "pace": result.load.pace,
+        "exit": result.exit,
+        "rate": result.rate,
+        "p50_us": result.latency.p50_us,
+        "p99_us": result.latency.p99_us,
+        "delivered": result.verdict.delivered,
+        "lost": result.verdict.lost,
+        "cpu_per_million": server.and_then(|server| server.cpu_per_million),
+        "cpu_us_per_login": server.and_then(|server| server.cpu_us_per_login),
+        "bytes_per_connection": server.map(|server| server.bytes_per_connection),
+        "floor_cpu_per_million": floor.map(|floor| floor.cpu_per_million),
+        "floor_ratio": floor.and_then(|floor| floor.ratio),
+    });
+    let failed = |error: std::io::Error| format!("cannot append to {}: {error}", path.display());
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(failed)?;
+    std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()).map_err(failed)
+}
+
 /// Writes a `.hgrm` for each kind of time and one `.hlog` of the deliveries, second by second.
 ///
 /// # Errors
@@ -48,13 +95,20 @@ pub fn histograms(directory: &Path, ran: &Ran) -> Result<(), String> {
         ("service", &meter.service),
         ("lag", &meter.lag),
     ];
-    all.extend(Phase::ALL.iter().map(|phase| (phase.name(), meter.of(*phase))));
+    all.extend(
+        Phase::ALL
+            .iter()
+            .map(|phase| (phase.name(), meter.of(*phase))),
+    );
     for (name, seen) in all.into_iter().filter(|(_, seen)| !seen.is_empty()) {
         let path = directory.join(format!("{}.hgrm", name.replace(' ', "-")));
         write(&path, percentiles(seen).as_bytes())?;
     }
     let log = interval_log(ran.result.began, &ran.live.seconds)?;
-    write(&directory.join(format!("{}.hlog", ran.result.latency.name)), &log)
+    write(
+        &directory.join(format!("{}.hlog", ran.result.latency.name)),
+        &log,
+    )
 }
 
 /// The percentile table of HdrHistogram's `outputPercentileDistribution`, in microseconds.
@@ -70,12 +124,20 @@ fn percentiles(seen: &Histogram<u64>) -> String {
     };
     for step in seen.iter_quantiles(STEPS_PER_HALF) {
         let count = (step.quantile() * seen.len() as f64).round() as u64;
-        line(&mut text, step.value_iterated_to() as f64 / UNIT, step.quantile(), count);
+        line(
+            &mut text,
+            step.value_iterated_to() as f64 / UNIT,
+            step.quantile(),
+            count,
+        );
     }
     let (mean, deviation) = (seen.mean() / UNIT, seen.stdev() / UNIT);
     let (max, total) = (seen.max() as f64 / UNIT, seen.len());
-    writeln!(text, "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]")
-        .expect("a String takes it");
+    writeln!(
+        text,
+        "#[Mean    = {mean:12.3}, StdDeviation   = {deviation:12.3}]"
+    )
+    .expect("a String takes it");
     writeln!(text, "#[Max     = {max:12.3}, Total count    = {total:12}]")
         .expect("a String takes it");
     text
@@ -87,13 +149,21 @@ fn interval_log(began: u64, seconds: &[(u64, Histogram<u64>)]) -> Result<Vec<u8>
     let start = UNIX_EPOCH + Duration::from_secs(began);
     let mut builder = IntervalLogWriterBuilder::new();
     builder.add_comment("[Delivery times of one second each, in nanoseconds]");
-    builder.with_start_time(start).with_base_time(start).with_max_value_divisor(1e6);
+    builder
+        .with_start_time(start)
+        .with_base_time(start)
+        .with_max_value_divisor(1e6);
     let mut log = builder
         .begin_log_with(&mut bytes, &mut serializer)
         .map_err(|error| format!("cannot write the HDR log: {error}"))?;
     for (second, seen) in seconds {
-        log.write_histogram(seen, Duration::from_secs(*second), Duration::from_secs(1), None)
-            .map_err(|error| format!("cannot write the HDR log: {error:?}"))?;
+        log.write_histogram(
+            seen,
+            Duration::from_secs(*second),
+            Duration::from_secs(1),
+            None,
+        )
+        .map_err(|error| format!("cannot write the HDR log: {error:?}"))?;
     }
     Ok(bytes)
 }

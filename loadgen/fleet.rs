@@ -46,7 +46,7 @@ pub struct Findings {
 }
 
 /// One measured stretch of a run.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Slice {
     /// When it began, in seconds of the run.
     pub at: f64,
@@ -67,14 +67,19 @@ impl Slice {
     pub fn cpu_per_million(slices: &[Slice]) -> Option<f64> {
         let cpu: Option<f64> = slices.iter().map(|slice| slice.server_cpu).sum();
         let delivered: u64 = slices.iter().map(|slice| slice.delivered).sum();
-        cpu.filter(|_| delivered > 0).map(|cpu| cpu * 1e6 / delivered as f64)
+        cpu.filter(|_| delivered > 0)
+            .map(|cpu| cpu * 1e6 / delivered as f64)
     }
 
     /// Deliveries a second.
     pub fn rate(slices: &[Slice]) -> f64 {
         let seconds: f64 = slices.iter().map(|slice| slice.seconds).sum();
         let delivered: u64 = slices.iter().map(|slice| slice.delivered).sum();
-        if seconds > 0.0 { delivered as f64 / seconds } else { 0.0 }
+        if seconds > 0.0 {
+            delivered as f64 / seconds
+        } else {
+            0.0
+        }
     }
 }
 
@@ -112,7 +117,11 @@ impl Fleet {
                 .map_err(|error| format!("cannot start a thread: {error}"))?;
             threads.push(handle);
         }
-        Ok(Fleet { plan, control, threads })
+        Ok(Fleet {
+            plan,
+            control,
+            threads,
+        })
     }
 
     /// Waits until all clients are ready.
@@ -136,7 +145,9 @@ impl Fleet {
             if ready + failed > best.0 {
                 best = (ready + failed, now);
             } else if Duration::from_nanos(now - best.1) > STUCK_MAX {
-                return Err(format!("{ready} of {total} clients are ready and no more become so"));
+                return Err(format!(
+                    "{ready} of {total} clients are ready and no more become so"
+                ));
             }
             std::thread::sleep(STEP);
         }
@@ -165,7 +176,10 @@ impl Fleet {
             seconds: (after.at - before.at) as f64 / 1e9,
             sent: after.sent - before.sent,
             delivered: after.delivered - before.delivered,
-            server_cpu: after.cost.zip(before.cost).map(|(a, b)| a.saturating_sub(b) as f64 / 1e9),
+            server_cpu: after
+                .cost
+                .zip(before.cost)
+                .map(|(a, b)| a.saturating_sub(b) as f64 / 1e9),
             generator_cpu: (after.busy - before.busy) as f64 / 1e9,
         };
         self.drain(live);

@@ -1,50 +1,166 @@
 //! `report.html`: one self-contained page that a person would rather look at than read.
 
-use crate::live::{grouped, micros};
+use crate::live::{Point, grouped, micros};
 use crate::plot::{self, Axis, Plot};
 use crate::result::{RunResult, Times, exit};
 
 const STYLE: &str = include_str!("report.css");
 
-/// The page.
+/// The page of one run.
 pub fn render(result: &RunResult) -> String {
+    page(&result.name, &parts(result))
+}
+
+/// The page of several runs: one table of all, and each run's own page behind its line.
+pub fn render_all(results: &[RunResult]) -> String {
+    let Some(first) = results.first() else {
+        return page("nothing", "");
+    };
+    let bad = results
+        .iter()
+        .filter(|result| result.exit != exit::OK)
+        .count();
+    let (class, word) = match bad {
+        0 => ("good", "all verified".to_owned()),
+        _ => ("bad", format!("{bad} of {} not in order", results.len())),
+    };
+    let machine = &first.machine;
+    let mut content = format!(
+        "<header><h1>Load test</h1><span class='badge {class}'>{word}</span>\
+         <p>{}, {} cores, kernel {} &middot; {}</p></header>\n",
+        escaped(&machine.cpu),
+        machine.cores,
+        escaped(&machine.kernel),
+        escaped(first.commit.as_deref().unwrap_or("unknown commit")),
+    );
+    content += &wide_card(
+        "All runs",
+        &overview(results),
+        "server CPU in seconds per million deliveries (microseconds per login); the floor is the \
+         same traffic through a relay that parses nothing, in the same run",
+    );
+    let costs: Vec<_> = results.iter().flat_map(cost_rows).collect();
+    if !costs.is_empty() {
+        let note = "CPU seconds per million deliveries, each run beside its floor";
+        content += &wide_card("What it costs", &plot::bars(&costs), note);
+    }
+    for result in results {
+        content += &format!(
+            "<details class='whole'><summary>{}</summary><div class='run'>{}</div></details>\n",
+            escaped(&result.name),
+            parts(result)
+        );
+    }
+    page("Load test", &content)
+}
+
+fn page(title: &str, content: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\n\
+         <meta name='viewport' content='width=device-width, initial-scale=1'>\n\
+         <title>{} - loadgen</title>\n<style>\n{STYLE}</style></head>\n\
+         <body><main>\n{content}</main></body></html>\n",
+        escaped(title)
+    )
+}
+
+/// One line for each run.
+fn overview(results: &[RunResult]) -> String {
+    let mut rows = String::from(
+        "<tr><th>run</th><th></th><th>clients</th><th>rate/s</th><th>p50</th><th>p99</th>\
+         <th>lost</th><th>CPU</th><th>floor</th><th>ratio</th><th>bytes/connection</th></tr>",
+    );
+    for result in results {
+        let (class, word) = verdict_of(result);
+        let server = result.server.as_ref();
+        let per_login = server.filter(|_| result.load.scenario == "login");
+        let cpu = match per_login.and_then(|server| server.cpu_us_per_login) {
+            Some(cpu) => format!("{cpu:.0} us"),
+            None => server
+                .and_then(|server| server.cpu_per_million)
+                .map_or(String::new(), |cpu| format!("{cpu:.3} s")),
+        };
+        let floor = result.floor.as_ref();
+        rows += &format!(
+            "<tr><th>{}</th><td><span class='badge small {class}'>{word}</span></td><td>{}</td>\
+             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{cpu}</td><td>{}</td><td>{}</td>\
+             <td>{}</td></tr>",
+            escaped(&result.name),
+            grouped(result.load.clients.into()),
+            grouped(result.rate.round() as u64),
+            micros(result.latency.p50_us),
+            micros(result.latency.p99_us),
+            grouped(result.verdict.lost),
+            floor.map_or(String::new(), |floor| format!(
+                "{:.3} s",
+                floor.cpu_per_million
+            )),
+            floor
+                .and_then(|floor| floor.ratio)
+                .map_or(String::new(), |ratio| format!("{ratio:.2}&times;")),
+            server.map_or(String::new(), |server| grouped(
+                server.bytes_per_connection as u64
+            )),
+        );
+    }
+    format!("<div class='wide'><table>{rows}</table></div>")
+}
+
+/// Everything about one run.
+fn parts(result: &RunResult) -> String {
     let mut page = String::new();
-    let title = escaped(&result.name);
-    page += "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\n";
-    page += "<meta name='viewport' content='width=device-width, initial-scale=1'>\n";
-    page += &format!("<title>{title} - loadgen</title>\n<style>\n{STYLE}</style></head><body><main>\n");
     page += &heading(result);
     page += &tiles(result);
     if !result.latency.curve.is_empty() {
-        page += &card("Latency by percentile", &latency(result), latency_note(result));
+        page += &card(
+            "Latency by percentile",
+            &latency(result),
+            latency_note(result),
+        );
     }
-    if result.timeline.len() > 1 {
-        page += &card("Deliveries a second", &throughput(result), "one point for each second");
-        page += &card("Latency over time", &over_time(result), "median and 99th percentile");
+    if stretches(result).iter().any(|stretch| stretch.len() > 1) {
+        page += &card(
+            "Deliveries a second",
+            &throughput(result),
+            "one point for each second",
+        );
+        page += &card(
+            "Latency over time",
+            &over_time(result),
+            "median and 99th percentile",
+        );
     }
-    page += &cost(result);
     if !result.phases.is_empty() {
         let rows: Vec<_> = result
             .phases
             .iter()
-            .map(|times| (times.name.clone(), [times.p50_us, times.p99_us, times.max_us]))
+            .map(|times| {
+                (
+                    times.name.clone(),
+                    [times.p50_us, times.p99_us, times.max_us],
+                )
+            })
             .collect();
         let note = "median to 99th percentile (printed), dot at the longest";
         page += &card("Logging in", &plot::ranges(&rows), note);
     }
+    page += &cost(result);
     page += &verification(result);
     page += &times_table(result);
     page += &facts(result);
-    page += "</main></body></html>\n";
     page
 }
 
-fn heading(result: &RunResult) -> String {
-    let (class, word) = match result.exit {
+fn verdict_of(result: &RunResult) -> (&'static str, &'static str) {
+    match result.exit {
         exit::OK => ("good", "verified"),
         exit::INVALID => ("doubtful", "invalid"),
         _ => ("bad", "failed"),
-    };
+    }
+}
+
+fn heading(result: &RunResult) -> String {
+    let (class, word) = verdict_of(result);
     let load = &result.load;
     let mut text = format!(
         "<header><h1>{}</h1><span class='badge {class}'>{word}</span>\
@@ -54,7 +170,11 @@ fn heading(result: &RunResult) -> String {
         escaped(&load.scenario),
         escaped(&load.pace),
         load.stanza_size,
-        if load.tls.is_empty() { "none" } else { &load.tls },
+        if load.tls.is_empty() {
+            "none"
+        } else {
+            &load.tls
+        },
     );
     for reason in &result.reasons {
         text += &format!("<p class='reason'>{}</p>", escaped(reason));
@@ -63,7 +183,11 @@ fn heading(result: &RunResult) -> String {
 }
 
 fn tiles(result: &RunResult) -> String {
-    let unit = if result.load.scenario == "login" { "logins/s" } else { "deliveries/s" };
+    let unit = if result.load.scenario == "login" {
+        "logins/s"
+    } else {
+        "deliveries/s"
+    };
     let mut tiles = vec![
         (grouped(result.rate.round() as u64), unit.to_owned()),
         (micros(result.latency.p50_us), "median".to_owned()),
@@ -103,13 +227,23 @@ fn latency(result: &RunResult) -> String {
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
     let all = [Some(&result.latency), Some(&result.service), floor];
     let shown = || all.iter().flatten().filter(|times| !times.curve.is_empty());
-    let low = shown().map(|times| times.curve[0].1).fold(f64::MAX, f64::min);
+    let low = shown()
+        .map(|times| times.curve[0].1)
+        .fold(f64::MAX, f64::min);
     let high = shown().map(|times| times.max_us).fold(0.0, f64::max);
-    let deepest = shown().filter_map(|times| times.curve.last()).map(|point| rarity(point.0));
+    let deepest = shown()
+        .filter_map(|times| times.curve.last())
+        .map(|point| rarity(point.0));
     let deepest = deepest.fold(10.0, f64::max);
     let mut plot = Plot::new(Axis::log(1.0, deepest, false), Axis::log(low, high, true));
     plot.mark_times();
-    let nines = [(0.0, "0"), (50.0, "50"), (90.0, "90"), (99.0, "99"), (99.9, "99.9")];
+    let nines = [
+        (0.0, "0"),
+        (50.0, "50"),
+        (90.0, "90"),
+        (99.0, "99"),
+        (99.9, "99.9"),
+    ];
     let more = [(99.99, "99.99"), (99.999, "99.999")];
     for (percentile, label) in nines.into_iter().chain(more) {
         if rarity(percentile) <= deepest {
@@ -117,7 +251,11 @@ fn latency(result: &RunResult) -> String {
         }
     }
     let points = |times: &Times| -> Vec<(f64, f64)> {
-        times.curve.iter().map(|(percentile, us)| (rarity(*percentile), *us)).collect()
+        times
+            .curve
+            .iter()
+            .map(|(percentile, us)| (rarity(*percentile), *us))
+            .collect()
     };
     if let Some(floor) = floor {
         plot.curve(&points(floor), "floor", "floor");
@@ -131,58 +269,134 @@ fn rarity(percentile: f64) -> f64 {
     1.0 / (1.0 - percentile / 100.0).max(1e-7)
 }
 
+/// The whole seconds of the measured stretches, each stretch apart: a second that is cut by its end
+/// would look like a dip.
+fn stretches(result: &RunResult) -> Vec<Vec<&Point>> {
+    let within = |point: &&Point| {
+        let (from, to) = (point.second as f64, point.second as f64 + 1.0);
+        result
+            .slices
+            .iter()
+            .any(|slice| slice.at <= from && to <= slice.at + slice.seconds)
+    };
+    let mut stretches: Vec<Vec<&Point>> = Vec::new();
+    for point in result.timeline.iter().filter(within) {
+        match stretches.last_mut() {
+            Some(stretch)
+                if stretch
+                    .last()
+                    .is_some_and(|last| last.second + 1 == point.second) =>
+            {
+                stretch.push(point);
+            }
+            _ => stretches.push(vec![point]),
+        }
+    }
+    stretches
+}
+
+/// One curve for each stretch, named once, side by side as if the turns of the floor took no time.
+fn draw(plot: &mut Plot, result: &RunResult, read: fn(&Point) -> f64, style: (&'static str, &str)) {
+    let mut second = 0.0;
+    for (at, stretch) in stretches(result).iter().enumerate() {
+        let mut points = Vec::new();
+        for point in stretch {
+            points.push((second, read(point)));
+            second += 1.0;
+        }
+        plot.curve(&points, style.0, if at == 0 { style.1 } else { "" });
+    }
+}
+
+fn measured_seconds(result: &RunResult) -> usize {
+    stretches(result).iter().map(Vec::len).sum()
+}
+
 fn seconds(result: &RunResult) -> Axis {
-    let first = result.timeline.first().map_or(0, |point| point.second);
-    let last = result.timeline.last().map_or(1, |point| point.second);
-    Axis::linear(first as f64, last as f64)
+    Axis::linear(
+        0.0,
+        measured_seconds(result).saturating_sub(1).max(1) as f64,
+    )
 }
 
 fn mark_seconds(plot: &mut Plot, result: &RunResult) {
-    let (Some(first), Some(last)) = (result.timeline.first(), result.timeline.last()) else { return };
-    let step = ((last.second - first.second) / 8).max(1);
-    for second in (first.second..=last.second).step_by(step as usize) {
+    let count = measured_seconds(result);
+    for second in (0..count).step_by(count.div_ceil(8).max(1)) {
         plot.mark_x(second as f64, &format!("{second} s"));
     }
 }
 
 fn throughput(result: &RunResult) -> String {
-    let points: Vec<_> =
-        result.timeline.iter().map(|point| (point.second as f64, point.delivered as f64)).collect();
-    let high = points.iter().map(|point| point.1).fold(1.0, f64::max);
-    let mut plot = Plot::new(seconds(result), Axis::linear(0.0, high * 1.08));
+    let high = stretches(result)
+        .iter()
+        .flatten()
+        .map(|point| point.delivered)
+        .max();
+    let mut plot = Plot::new(
+        seconds(result),
+        Axis::linear(0.0, high.unwrap_or(1) as f64 * 1.08),
+    );
     plot.mark_counts();
     mark_seconds(&mut plot, result);
-    plot.area(&points, "first", "deliveries a second");
+    draw(
+        &mut plot,
+        result,
+        |point| point.delivered as f64,
+        ("first", "deliveries a second"),
+    );
     plot.render("deliveries a second")
 }
 
 fn over_time(result: &RunResult) -> String {
-    let at = |read: fn(&crate::live::Point) -> f64| -> Vec<(f64, f64)> {
-        result.timeline.iter().map(|point| (point.second as f64, read(point))).collect()
-    };
-    let (median, tail) = (at(|point| point.p50_us), at(|point| point.p99_us));
-    let low = median.iter().map(|point| point.1).fold(f64::MAX, f64::min);
-    let high = tail.iter().map(|point| point.1).fold(0.0, f64::max);
+    let stretches = stretches(result);
+    let points = || stretches.iter().flatten();
+    let low = points().map(|point| point.p50_us).fold(f64::MAX, f64::min);
+    let high = points().map(|point| point.p99_us).fold(0.0, f64::max);
     let mut plot = Plot::new(seconds(result), Axis::log(low, high, true));
     plot.mark_times();
     mark_seconds(&mut plot, result);
-    plot.curve(&median, "first", "median");
-    plot.curve(&tail, "second", "99th percentile");
+    draw(&mut plot, result, |point| point.p50_us, ("first", "median"));
+    draw(
+        &mut plot,
+        result,
+        |point| point.p99_us,
+        ("second", "99th percentile"),
+    );
     plot.render("latency over time")
 }
 
 fn cost(result: &RunResult) -> String {
-    let (Some(floor), Some(server)) = (&result.floor, &result.server) else {
+    let rows = cost_rows(result);
+    if rows.is_empty() {
         return String::new();
-    };
-    let Some(cpu) = server.cpu_per_million else { return String::new() };
-    let rows = [
-        ("server".to_owned(), cpu, format!("{cpu:.3} s"), "first"),
-        ("floor".to_owned(), floor.cpu_per_million, format!("{:.3} s", floor.cpu_per_million), "floor"),
-    ];
+    }
     let note = "CPU seconds per million deliveries; the floor is the same traffic through a relay \
                 that parses nothing, measured in turns with the server";
-    card("What it costs", &plot::bars(&rows), note)
+    wide_card("What it costs", &plot::bars(&rows), note)
+}
+
+/// The server's bar and the floor's, where both were measured.
+fn cost_rows(result: &RunResult) -> Vec<(String, f64, String, &'static str)> {
+    let cpu = result
+        .server
+        .as_ref()
+        .and_then(|server| server.cpu_per_million);
+    let (Some(floor), Some(cpu)) = (&result.floor, cpu) else {
+        return Vec::new();
+    };
+    let ratio = floor
+        .ratio
+        .map_or(String::new(), |ratio| format!(", {ratio:.2} times"));
+    let below = floor.cpu_per_million;
+    vec![
+        (
+            escaped(&result.name),
+            cpu,
+            format!("{cpu:.3} s{ratio}"),
+            "first",
+        ),
+        ("floor".to_owned(), below, format!("{below:.3} s"), "floor"),
+    ]
 }
 
 fn verification(result: &RunResult) -> String {
@@ -200,7 +414,11 @@ fn verification(result: &RunResult) -> String {
         cells += &format!("<td class='{class}'>{}</td>", grouped(count));
     }
     let table = format!("<div class='wide'><table><tr>{names}</tr><tr>{cells}</tr></table></div>");
-    card("Verification", &table, "every delivery is checked for sender, order, count and content")
+    wide_card(
+        "Verification",
+        &table,
+        "every delivery is checked for sender, order, count and content",
+    )
 }
 
 fn times_table(result: &RunResult) -> String {
@@ -210,15 +428,35 @@ fn times_table(result: &RunResult) -> String {
     );
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
     let more = [&result.latency, &result.service, &result.generator.lag];
-    for times in result.phases.iter().chain(more).chain(floor).filter(|times| times.count > 0) {
-        rows += &format!("<tr><th>{}</th><td>{}</td>", times.name, grouped(times.count));
-        let columns = [times.mean_us, times.p50_us, times.p90_us, times.p99_us, times.p999_us];
+    for times in result
+        .phases
+        .iter()
+        .chain(more)
+        .chain(floor)
+        .filter(|times| times.count > 0)
+    {
+        rows += &format!(
+            "<tr><th>{}</th><td>{}</td>",
+            times.name,
+            grouped(times.count)
+        );
+        let columns = [
+            times.mean_us,
+            times.p50_us,
+            times.p90_us,
+            times.p99_us,
+            times.p999_us,
+        ];
         for value in columns.into_iter().chain([times.p9999_us, times.max_us]) {
             rows += &format!("<td>{}</td>", micros(value));
         }
         rows += "</tr>";
     }
-    card("Times", &format!("<div class='wide'><table>{rows}</table></div>"), "")
+    wide_card(
+        "Times",
+        &format!("<div class='wide'><table>{rows}</table></div>"),
+        "",
+    )
 }
 
 fn facts(result: &RunResult) -> String {
@@ -226,36 +464,85 @@ fn facts(result: &RunResult) -> String {
     let load = &result.load;
     let mut rows = vec![
         ("command", result.command.join(" ")),
-        ("version", format!("{} {}", result.version, result.commit.as_deref().unwrap_or(""))),
+        (
+            "version",
+            format!(
+                "{} {}",
+                result.version,
+                result.commit.as_deref().unwrap_or("")
+            ),
+        ),
         ("target", format!("{} {}", load.target, load.domain)),
         ("mechanism", load.mechanism.clone()),
-        ("machine", format!("{}, {} cores, kernel {}", machine.cpu, machine.cores, machine.kernel)),
-        ("limits", format!("open files {} / {}", machine.open_files.0, machine.open_files.1)),
+        (
+            "machine",
+            format!(
+                "{}, {} cores, kernel {}",
+                machine.cpu, machine.cores, machine.kernel
+            ),
+        ),
+        (
+            "limits",
+            format!(
+                "open files {} / {}",
+                machine.open_files.0, machine.open_files.1
+            ),
+        ),
         ("io_uring", result.ring.clone()),
         ("clock", machine.clock_source.clone()),
         ("seed", load.seed.to_string()),
-        ("threads", format!("{} from core {:?}", load.threads, load.core)),
-        ("generator", format!("{:.0} % busy, {} MB", result.generator.busy * 100.0,
-            result.generator.resident >> 20)),
+        (
+            "threads",
+            match load.core {
+                Some(core) => format!("{}, pinned from core {core} on", load.threads),
+                None => load.threads.to_string(),
+            },
+        ),
+        (
+            "generator",
+            format!(
+                "{:.0} % busy, {} MB",
+                result.generator.busy * 100.0,
+                result.generator.resident >> 20
+            ),
+        ),
     ];
     if let Some(server) = &result.server {
         rows.push(("server", server.command.clone()));
-        rows.push(("server memory", format!(
-            "{} MB empty, {} MB with all clients, {} MB after the load",
-            server.resident_before >> 20, server.resident_ready >> 20, server.resident_after >> 20,
-        )));
+        rows.push((
+            "server memory",
+            format!(
+                "{} MB empty, {} MB with all clients, {} MB after the load",
+                server.resident_before >> 20,
+                server.resident_ready >> 20,
+                server.resident_after >> 20,
+            ),
+        ));
     }
     let rows: String = rows
         .iter()
         .filter(|(_, value)| !value.trim().is_empty())
         .map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escaped(value)))
         .collect();
-    card("What decided this result", &format!("<dl>{rows}</dl>"), "")
+    wide_card("What decided this result", &format!("<dl>{rows}</dl>"), "")
 }
 
 fn card(title: &str, content: &str, note: &str) -> String {
-    let note = if note.is_empty() { String::new() } else { format!("<p class='note'>{note}</p>") };
-    format!("<section class='card'><h2>{title}</h2>{note}\n{content}</section>\n")
+    section("card", title, content, note)
+}
+
+/// A card as wide as the page.
+fn wide_card(title: &str, content: &str, note: &str) -> String {
+    section("card whole", title, content, note)
+}
+
+fn section(class: &str, title: &str, content: &str, note: &str) -> String {
+    let note = if note.is_empty() {
+        String::new()
+    } else {
+        format!("<p class='note'>{note}</p>")
+    };
+    format!("<section class='{class}'><h2>{title}</h2>{note}\n{content}</section>\n")
 }
 
 fn escaped(text: &str) -> String {
@@ -268,7 +555,6 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::fleet::Slice;
-    use crate::live::Point;
     use crate::machine::Machine;
     use crate::result::{Floor, Load, Server};
     use crate::stats::histogram;
@@ -280,8 +566,19 @@ mod tests {
             seen.record(value * 1000).unwrap();
         }
         let times = Times::of("message", &seen);
-        let floor = Floor { cpu_per_million: 2.0, ratio: Some(1.5), latency: times.clone(), ..Floor::default() };
-        let point = |second| Point { second, delivered: 10, p50_us: 1.0, p99_us: 9.0, max_us: 20.0 };
+        let floor = Floor {
+            cpu_per_million: 2.0,
+            ratio: Some(1.5),
+            latency: times.clone(),
+            ..Floor::default()
+        };
+        let point = |second| Point {
+            second,
+            delivered: 10,
+            p50_us: 1.0,
+            p99_us: 9.0,
+            max_us: 20.0,
+        };
         RunResult {
             name: "a <name>".into(),
             began: 0,
@@ -290,7 +587,11 @@ mod tests {
             command: vec!["loadgen".into()],
             machine: Machine::read(),
             ring: String::new(),
-            load: Load { scenario: "chat".into(), pace: "closed loop".into(), ..Load::default() },
+            load: Load {
+                scenario: "chat".into(),
+                pace: "closed loop".into(),
+                ..Load::default()
+            },
             exit: exit::UNVERIFIED,
             reasons: vec!["3 lost".into()],
             rate: 1_234_567.0,
@@ -299,9 +600,16 @@ mod tests {
             phases: vec![times],
             verdict: Default::default(),
             failures: Default::default(),
-            slices: vec![Slice::default()],
+            slices: vec![Slice {
+                at: 3.0,
+                seconds: 3.0,
+                ..Slice::default()
+            }],
             timeline: vec![point(3), point(4), point(5)],
-            server: Some(Server { cpu_per_million: Some(3.0), ..Server::default() }),
+            server: Some(Server {
+                cpu_per_million: Some(3.0),
+                ..Server::default()
+            }),
             floor: Some(floor),
             generator: Default::default(),
         }
@@ -310,13 +618,29 @@ mod tests {
     #[test]
     fn the_page_is_self_contained_and_shows_the_verdict() {
         let page = render(&result());
-        assert!(page.contains("a &lt;name&gt;") && page.contains("badge bad") && page.contains("3 lost"));
+        assert!(
+            page.contains("a &lt;name&gt;")
+                && page.contains("badge bad")
+                && page.contains("3 lost")
+        );
         assert!(page.contains("1,234,567") && page.contains("1.50&times;"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         assert_eq!(page.matches("<svg").count(), 5);
-        for outside in ["http:", "https:", "src=", "@import", "<script", "NaN", "inf,"] {
+        for outside in [
+            "http:", "https:", "src=", "@import", "<script", "NaN", "inf,",
+        ] {
             assert!(!page.contains(outside), "{outside}");
         }
+    }
+
+    #[test]
+    fn several_runs_share_a_page_and_survive_json() {
+        let text = serde_json::to_string(&result()).unwrap();
+        let read: RunResult = serde_json::from_str(&text).unwrap();
+        let page = render_all(&[result(), read]);
+        assert_eq!(page.matches("<details").count(), 2);
+        assert!(page.contains("2 of 2 not in order"));
+        assert_eq!(page.matches("<html").count(), 1);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Topology {
 }
 
 /// What a run's checks came to; everything but the first four must be zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Verdict {
     /// Stanzas written by clients.
     pub sent: u64,
@@ -186,7 +186,10 @@ impl Ledger {
                 let offset = (receiver + self.clients - sender) % self.clients;
                 let lane = offsets.iter().position(|known| *known == offset)?;
                 let count = offsets.len();
-                Some((sender as usize * count + lane, receiver as usize * count + lane))
+                Some((
+                    sender as usize * count + lane,
+                    receiver as usize * count + lane,
+                ))
             }
             Topology::Cliques(size) => {
                 if sender / size != receiver / size {
@@ -230,7 +233,10 @@ impl Ledger {
             self.verdict.reordered += 1;
         } else {
             if mark.sequence > next && !own {
-                self.missing.entry(lane).or_default().push(next..mark.sequence);
+                self.missing
+                    .entry(lane)
+                    .or_default()
+                    .push(next..mark.sequence);
             }
             self.next[lane] = mark.sequence + 1;
         }
@@ -259,7 +265,10 @@ impl Ledger {
             for sender in senders {
                 let (out, lane) = self.lanes(sender, receiver).expect("a partner has a lane");
                 let holes = self.missing.get(&lane).map_or(0, |holes| {
-                    holes.iter().map(|hole| u64::from(hole.end - hole.start)).sum()
+                    holes
+                        .iter()
+                        .map(|hole| u64::from(hole.end - hole.start))
+                        .sum()
                 });
                 verdict.expected += u64::from(self.sent[out]);
                 verdict.lost += u64::from(self.sent[out] - self.next[lane]) + holes;
@@ -271,7 +280,9 @@ impl Ledger {
 
 /// Removes `sequence` from the holes; says whether it was in one.
 fn take(holes: &mut Vec<Range<u32>>, sequence: u32) -> bool {
-    let Some(at) = holes.iter().position(|hole| hole.contains(&sequence)) else { return false };
+    let Some(at) = holes.iter().position(|hole| hole.contains(&sequence)) else {
+        return false;
+    };
     let hole = holes.swap_remove(at);
     for part in [hole.start..sequence, sequence + 1..hole.end] {
         if !part.is_empty() {
@@ -286,7 +297,13 @@ mod tests {
     use super::*;
 
     fn mark(from: u32, to: u32, sequence: u32) -> Mark {
-        Mark { from, to, sequence, intended: 0, sent: 0 }
+        Mark {
+            from,
+            to,
+            sequence,
+            intended: 0,
+            sent: 0,
+        }
     }
 
     fn chat() -> (Ledger, Vec<Mark>) {
@@ -309,7 +326,10 @@ mod tests {
         }
         let verdict = ledger.settle();
         assert!(verdict.is_clean(), "{verdict:?}");
-        assert_eq!((verdict.sent, verdict.expected, verdict.delivered), (40, 40, 40));
+        assert_eq!(
+            (verdict.sent, verdict.expected, verdict.delivered),
+            (40, 40, 40)
+        );
     }
 
     #[test]
@@ -321,7 +341,10 @@ mod tests {
             }
         }
         let verdict = ledger.settle();
-        assert_eq!((verdict.lost, verdict.delivered, verdict.duplicated), (6, 34, 0));
+        assert_eq!(
+            (verdict.lost, verdict.delivered, verdict.duplicated),
+            (6, 34, 0)
+        );
         assert_eq!(verdict.reordered, 0);
     }
 
@@ -333,7 +356,10 @@ mod tests {
         }
         assert_eq!(ledger.arrive(marks[7].to, &marks[7]), Arrival::Fault);
         let verdict = ledger.settle();
-        assert_eq!((verdict.duplicated, verdict.delivered, verdict.lost), (1, 40, 0));
+        assert_eq!(
+            (verdict.duplicated, verdict.delivered, verdict.lost),
+            (1, 40, 0)
+        );
     }
 
     #[test]
@@ -345,15 +371,24 @@ mod tests {
             ledger.arrive(mark.to, mark);
         }
         let verdict = ledger.settle();
-        assert_eq!((verdict.reordered, verdict.lost, verdict.duplicated), (1, 0, 0));
+        assert_eq!(
+            (verdict.reordered, verdict.lost, verdict.duplicated),
+            (1, 0, 0)
+        );
         assert_eq!(verdict.delivered, 40);
     }
 
     #[test]
     fn a_wrong_receiver_and_an_invented_sequence_are_faults() {
         let (mut ledger, marks) = chat();
-        assert_eq!(ledger.arrive((marks[0].to + 1) % 5, &marks[0]), Arrival::Fault);
-        assert_eq!(ledger.arrive(marks[0].to, &mark(marks[0].from, marks[0].to, 99)), Arrival::Fault);
+        assert_eq!(
+            ledger.arrive((marks[0].to + 1) % 5, &marks[0]),
+            Arrival::Fault
+        );
+        assert_eq!(
+            ledger.arrive(marks[0].to, &mark(marks[0].from, marks[0].to, 99)),
+            Arrival::Fault
+        );
         assert_eq!(ledger.arrive(1, &mark(77, 1, 0)), Arrival::Fault);
         assert_eq!((ledger.verdict.misrouted, ledger.verdict.corrupted), (2, 1));
     }
@@ -370,14 +405,20 @@ mod tests {
         assert_eq!(ledger.arrive(2, &mark), Arrival::Fresh);
         assert_eq!(ledger.arrive(3, &mark), Arrival::Fault);
         let verdict = ledger.settle();
-        assert_eq!((verdict.expected, verdict.delivered, verdict.lost), (2, 2, 0));
+        assert_eq!(
+            (verdict.expected, verdict.delivered, verdict.lost),
+            (2, 2, 0)
+        );
         assert_eq!((verdict.own_copies, verdict.misrouted), (1, 1));
     }
 
     #[test]
     fn partners_are_distinct_and_never_oneself() {
         for clients in [2, 3, 17, 5000] {
-            let Topology::Partners(mut offsets) = Topology::partners(clients, PARTNERS_MAX, 9) else { panic!() };
+            let Topology::Partners(mut offsets) = Topology::partners(clients, PARTNERS_MAX, 9)
+            else {
+                panic!()
+            };
             assert_eq!(offsets.len() as u32, PARTNERS_MAX.min(clients - 1));
             assert!(offsets.iter().all(|offset| (1..clients).contains(offset)));
             offsets.sort_unstable();

@@ -8,6 +8,7 @@ pub mod args;
 pub mod body;
 pub mod client;
 pub mod clock;
+pub mod connection;
 pub mod deliver;
 pub mod derive;
 pub mod driver;

@@ -12,7 +12,7 @@ use crate::stats::sum;
 const BAR_WIDTH: usize = 30;
 
 /// One second of a run.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Point {
     /// Which second of the run.
     pub second: u64,
@@ -34,8 +34,12 @@ pub struct Live {
     began: Instant,
     shown: Option<Instant>,
     expected: Duration,
-    /// The seconds so far.
+    /// Whether what is shown is the subject of the run, not the floor beside it.
+    is_subject: bool,
+    /// The subject's seconds so far.
     pub points: Vec<Point>,
+    /// The floor's.
+    pub floor_points: Vec<Point>,
     /// The same as histograms, for the HDR log.
     pub seconds: Vec<(u64, Histogram<u64>)>,
     keep: bool,
@@ -54,15 +58,18 @@ impl Live {
             began: Instant::now(),
             shown: None,
             expected,
+            is_subject: true,
             points: Vec::new(),
+            floor_points: Vec::new(),
             seconds: Vec::new(),
             keep,
             counted: (0, 0),
         }
     }
 
-    /// Names what is going on from now on.
-    pub fn label(&mut self, label: &str) {
+    /// Names what is going on from now on, and says whether it is the subject of the run.
+    pub fn label(&mut self, label: &str, is_subject: bool) {
+        self.is_subject = is_subject;
         label.clone_into(&mut self.label);
         self.shown = None;
         self.counted = (u64::MAX, 0);
@@ -74,7 +81,11 @@ impl Live {
             return;
         }
         let share = ready as f64 / total.max(1) as f64;
-        let failed = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        let failed = if failed > 0 {
+            format!(", {failed} failed")
+        } else {
+            String::new()
+        };
         self.show(share, &format!("{ready} of {total} clients ready{failed}"));
     }
 
@@ -92,14 +103,19 @@ impl Live {
         let seconds = now.saturating_sub(at).max(1) as f64 / SECOND as f64;
         // Another fleet's count may be the smaller one.
         let rate = grouped((delivered.saturating_sub(before) as f64 / seconds) as u64);
-        let text = match self.points.last() {
-            Some(point) => format!(
+        let points = if self.is_subject {
+            &self.points
+        } else {
+            &self.floor_points
+        };
+        let text = match points.last() {
+            Some(point) if point.second + 2 >= now / SECOND => format!(
                 "{rate:>9}/s  p50 {:>8}  p99 {:>8}  max {:>8}  outstanding {outstanding}",
                 micros(point.p50_us),
                 micros(point.p99_us),
                 micros(point.max_us),
             ),
-            None => format!("{rate:>9}/s  outstanding {outstanding}"),
+            _ => format!("{rate:>9}/s  outstanding {outstanding}"),
         };
         self.show(share.min(1.0), &text);
     }
@@ -114,19 +130,24 @@ impl Live {
                 p99_us: seen.value_at_quantile(0.99) as f64 / 1e3,
                 max_us: seen.max() as f64 / 1e3,
             };
-            match self.points.last_mut() {
+            let points = match self.is_subject {
+                true => &mut self.points,
+                false => &mut self.floor_points,
+            };
+            match points.last_mut() {
                 // A straggler of a second that was shown already.
                 Some(last) if last.second >= second => last.delivered += point.delivered,
-                _ => self.points.push(point),
+                _ => points.push(point),
             }
-            if self.keep {
+            if self.keep && self.is_subject {
                 self.seconds.push((second, seen));
             }
         }
     }
 
     fn is_time(&self) -> bool {
-        self.shown.is_none_or(|shown| shown.elapsed() >= Duration::from_secs(1))
+        self.shown
+            .is_none_or(|shown| shown.elapsed() >= Duration::from_secs(1))
     }
 
     fn show(&mut self, share: f64, text: &str) {
@@ -139,9 +160,14 @@ impl Live {
         // Nobody is there to be told that standard error is closed.
         let _ = if self.terminal {
             let full = (share * BAR_WIDTH as f64) as usize;
-            let bar: String =
-                (0..BAR_WIDTH).map(|at| if at < full { '█' } else { '░' }).collect();
-            write!(err, "\r\x1b[2K{bar} {seconds:>4} s  {:<12} {text}", self.label)
+            let bar: String = (0..BAR_WIDTH)
+                .map(|at| if at < full { '█' } else { '░' })
+                .collect();
+            write!(
+                err,
+                "\r\x1b[2K{bar} {seconds:>4} s  {:<12} {text}",
+                self.label
+            )
         } else {
             writeln!(err, "{seconds:>4} s  {:<12} {text}", self.label)
         };
@@ -161,7 +187,7 @@ pub fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// The facts of the machine that decide a result.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
     /// Its name.
     pub host: String,
@@ -39,25 +39,31 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             memory_kb: number(&memory),
             open_files: open_files(),
-            clock_source: line(
-                "/sys/devices/system/clocksource/clocksource0/current_clocksource",
-            ),
+            clock_source: line("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         }
     }
 }
 
 fn line(path: &str) -> String {
-    fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+    fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
 }
 
 fn number(text: &str) -> u64 {
-    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+    text.split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The soft and hard limit of open files of this process.
 pub fn open_files() -> (u64, u64) {
     let limits = line("/proc/self/limits");
-    let Some(rest) = limits.lines().find_map(|line| line.strip_prefix("Max open files")) else {
+    let Some(rest) = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"))
+    else {
         return (0, 0);
     };
     let read = |word: Option<&str>| match word {
@@ -73,7 +79,9 @@ pub fn open_files() -> (u64, u64) {
 /// Resident memory of a process in bytes.
 pub fn resident(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let rest = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let rest = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(number(rest) * 1024)
 }
 
@@ -106,7 +114,12 @@ pub fn busy_at(path: &str) -> Option<u64> {
 }
 
 fn schedstat(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
+    fs::read_to_string(path)
+        .ok()?
+        .split_whitespace()
+        .next()?
+        .parse()
+        .ok()
 }
 
 /// The commit under test: `LOADGEN_COMMIT`, or what git says here, or nothing.

@@ -19,7 +19,10 @@ fn main() -> ExitCode {
         Err(error) => {
             // Where even this cannot be printed there is nobody to tell.
             let _ = error.print();
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let asked = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+            );
             return ExitCode::from(if asked { exit::OK } else { exit::FAILED });
         }
     };
@@ -35,6 +38,14 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<u8, String> {
     let features = ring::probe().map_err(|refused| refused.to_string())?;
     let (ran, load) = match &cli.command {
+        Some(Command::Report { files: paths, out }) => {
+            let results = paths
+                .iter()
+                .map(|path| files::read(path))
+                .collect::<Result<Vec<_>, _>>()?;
+            files::write(out, html::render_all(&results).as_bytes())?;
+            return Ok(exit::OK);
+        }
         Some(Command::Floor(load)) => (run::floor(load, features)?, load),
         None => (run::server(&cli.run, features)?, &cli.run.load),
     };
@@ -49,6 +60,9 @@ fn write_files(ran: &Ran, load: &LoadArgs) -> Result<(), String> {
     }
     if let Some(path) = &load.report {
         files::write(path, html::render(&ran.result).as_bytes())?;
+    }
+    if let Some(path) = &load.history {
+        files::append(path, &ran.result)?;
     }
     if let Some(directory) = &load.hgrm {
         files::histograms(directory, ran)?;

@@ -22,7 +22,11 @@ pub struct Axis {
 impl Axis {
     /// Equal distances for equal differences.
     pub fn linear(min: f64, max: f64) -> Axis {
-        Axis { min, max: if max > min { max } else { min + 1.0 }, is_log: false }
+        Axis {
+            min,
+            max: if max > min { max } else { min + 1.0 },
+            is_log: false,
+        }
     }
 
     /// Equal distances for equal ratios, widened to whole decades where `whole`.
@@ -31,12 +35,20 @@ impl Axis {
         if whole {
             (low, high) = (low.floor(), high.ceil());
         }
-        Axis { min: low, max: if high > low { high } else { low + 1.0 }, is_log: true }
+        Axis {
+            min: low,
+            max: if high > low { high } else { low + 1.0 },
+            is_log: true,
+        }
     }
 
     /// Where `value` lies, 0 to 1.
     fn place(&self, value: f64) -> f64 {
-        let value = if self.is_log { value.max(1e-9).log10() } else { value };
+        let value = if self.is_log {
+            value.max(1e-9).log10()
+        } else {
+            value
+        };
         ((value - self.min) / (self.max - self.min)).clamp(0.0, 1.0)
     }
 
@@ -60,7 +72,12 @@ pub struct Plot {
 impl Plot {
     /// An empty plot.
     pub fn new(x: Axis, y: Axis) -> Plot {
-        Plot { x, y, body: String::new(), legend: Vec::new() }
+        Plot {
+            x,
+            y,
+            body: String::new(),
+            legend: Vec::new(),
+        }
     }
 
     /// A line across at `value`, with its label.
@@ -117,7 +134,9 @@ impl Plot {
 
     /// A curve with what is below it filled.
     pub fn area(&mut self, points: &[(f64, f64)], class: &'static str, label: &str) {
-        let (Some(first), Some(last)) = (points.first(), points.last()) else { return };
+        let (Some(first), Some(last)) = (points.first(), points.last()) else {
+            return;
+        };
         let (start, end) = (self.x.x(first.0), self.x.x(last.0));
         let (path, base) = (self.path(points), HEIGHT - BOTTOM);
         self.put(format_args!(
@@ -137,7 +156,9 @@ impl Plot {
     }
 
     fn put(&mut self, text: std::fmt::Arguments<'_>) {
-        self.body.write_fmt(text).expect("a String takes everything");
+        self.body
+            .write_fmt(text)
+            .expect("a String takes everything");
         self.body.push('\n');
     }
 
@@ -167,7 +188,10 @@ pub fn ranges(rows: &[(String, [f64; 3])]) -> String {
     const ROW: f64 = 30.0;
     const NAMES: f64 = 110.0;
     let height = ROW * rows.len() as f64 + 30.0;
-    let low = rows.iter().map(|(_, times)| times[0]).fold(f64::MAX, f64::min);
+    let low = rows
+        .iter()
+        .map(|(_, times)| times[0])
+        .fold(f64::MAX, f64::min);
     let high = rows.iter().map(|(_, times)| times[2]).fold(0.0, f64::max);
     let axis = Axis::log(low, high, true);
     let x = |value: f64| NAMES + axis.place(value) * (WIDTH - NAMES - 70.0);
@@ -262,7 +286,10 @@ mod tests {
     #[test]
     fn axes_put_their_ends_at_the_ends() {
         let linear = Axis::linear(0.0, 10.0);
-        assert_eq!((linear.place(0.0), linear.place(5.0), linear.place(99.0)), (0.0, 0.5, 1.0));
+        assert_eq!(
+            (linear.place(0.0), linear.place(5.0), linear.place(99.0)),
+            (0.0, 0.5, 1.0)
+        );
         let log = Axis::log(3.0, 700.0, true);
         assert_eq!((log.place(1.0), log.place(1000.0)), (0.0, 1.0));
         assert!((log.place(10.0) - 1.0 / 3.0).abs() < 1e-9);

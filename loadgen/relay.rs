@@ -63,9 +63,15 @@ impl Relay {
                 }
             })
             .map_err(|error| error.to_string())?;
-        let (address, busy_path) =
-            started.recv().map_err(|_| "the floor's relay did not start".to_owned())??;
-        Ok(Relay { address, busy_path, stop, thread: Some(thread) })
+        let (address, busy_path) = started
+            .recv()
+            .map_err(|_| "the floor's relay did not start".to_owned())??;
+        Ok(Relay {
+            address,
+            busy_path,
+            stop,
+            thread: Some(thread),
+        })
     }
 }
 
@@ -107,7 +113,14 @@ fn serve(
 ) -> std::io::Result<()> {
     ring::pin_thread(shape.core)?;
     let slots = shape.clients + crate::plan::SLOTS_SPARE;
-    let ring = Ring::new(&RingConfig { entries: 4096, completions: 16_384, slots }, features)?;
+    let ring = Ring::new(
+        &RingConfig {
+            entries: 4096,
+            completions: 16_384,
+            slots,
+        },
+        features,
+    )?;
     let mut buffers = Buffers::new(&ring, GROUP, None)?;
     let listener = ring::bound_listener(SocketAddr::from(([127, 0, 0, 1], 0)), BACKLOG)?;
     let address = listener.local_addr()?;
@@ -214,7 +227,11 @@ impl State {
 
     fn on_frame(&mut self, slot: u32, frame: &[u8]) {
         let word = |at: usize| {
-            u32::from_le_bytes(frame[at..at + 4].try_into().expect("four bytes make a word"))
+            u32::from_le_bytes(
+                frame[at..at + 4]
+                    .try_into()
+                    .expect("four bytes make a word"),
+            )
         };
         let (to, from) = (word(0), word(FRAME_HEAD_SIZE / 2));
         match to {
@@ -235,7 +252,11 @@ impl State {
     }
 
     fn route(&mut self, client: u32, frame: &[u8]) {
-        if let Some(&slot) = self.slots.get(client as usize).filter(|slot| **slot != u32::MAX) {
+        if let Some(&slot) = self
+            .slots
+            .get(client as usize)
+            .filter(|slot| **slot != u32::MAX)
+        {
             self.write(slot, frame);
         }
     }

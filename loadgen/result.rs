@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::fleet::Slice;
 use crate::ledger::Verdict;
@@ -23,7 +23,7 @@ pub mod exit {
 }
 
 /// Times of one kind, in microseconds.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Times {
     /// What was timed.
     pub name: String,
@@ -80,7 +80,7 @@ impl Times {
 }
 
 /// What the load was.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Load {
     /// The target, or `floor`.
     pub target: String,
@@ -117,7 +117,7 @@ pub struct Load {
 }
 
 /// What the server cost, where it runs on this machine.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Server {
     /// Its process.
     pub pid: u32,
@@ -140,7 +140,7 @@ pub struct Server {
 }
 
 /// What the floor measured in the same run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Floor {
     /// CPU seconds per million deliveries.
     pub cpu_per_million: f64,
@@ -154,12 +154,14 @@ pub struct Floor {
     pub verdict: Verdict,
     /// Its stretches.
     pub slices: Vec<Slice>,
+    /// Second by second.
+    pub timeline: Vec<Point>,
     /// Server CPU per million over the floor's.
     pub ratio: Option<f64>,
 }
 
 /// How the generator itself fared.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Generator {
     /// Share of the time its busiest core was used.
     pub busy: f64,
@@ -172,7 +174,7 @@ pub struct Generator {
 }
 
 /// All of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunResult {
     /// Name of the run.
     pub name: String,
@@ -232,7 +234,12 @@ mod tests {
         let times = Times::of("x", &seen);
         assert!((times.p50_us - 50_000.0).abs() < 100.0);
         assert!((times.p9999_us - 99_990.0).abs() < 100.0);
-        assert!(times.curve.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+        assert!(
+            times
+                .curve
+                .windows(2)
+                .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1)
+        );
         assert_eq!(times.curve.last().unwrap().1, times.max_us);
         assert!(Times::of("none", &histogram()).curve.is_empty());
     }

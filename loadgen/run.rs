@@ -57,10 +57,10 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let script = Arc::new(script(args, accounts));
     let mut live = Live::new(load.quiet, expected(args), load.hgrm.is_some());
     let machine = Machine::read();
-    let mut server = args.server_pid.map(|pid| watch(pid)).transpose()?;
+    let mut server = args.server_pid.map(watch).transpose()?;
     let cpu = |pid: Option<u32>| pid.and_then(machine::process_busy);
 
-    live.label("log in");
+    live.label("log in", true);
     let cpu_before = cpu(args.server_pid);
     let fleet = Fleet::start(plan.clone(), script.clone(), &tls, features)?;
     if let Err(reason) = fleet.wait_ready(&mut live) {
@@ -69,7 +69,9 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         return Err(explain(&reason, &findings));
     }
     if let Some(server) = &mut server {
-        let spent = cpu(args.server_pid).zip(cpu_before).map(|(after, before)| after - before);
+        let spent = cpu(args.server_pid)
+            .zip(cpu_before)
+            .map(|(after, before)| after - before);
         server.cpu_us_per_login = spent.map(|spent| spent as f64 / 1e3 / f64::from(load.clients));
         server.resident_ready = machine::resident(server.pid).unwrap_or(0);
         let more = server.resident_ready.saturating_sub(server.resident_before);
@@ -87,12 +89,22 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         charge(server, load.scenario, &slices.0);
     }
     let control = fleet.control.clone();
-    let floor = rival.map(|rival| rival.finish(slices.1)).transpose()?;
-    live.label("close");
+    let floor = rival
+        .map(|rival| rival.finish(slices.1, &mut live))
+        .transpose()?;
+    live.label("close", true);
     let findings = fleet.finish()?;
     live.take(&control, u64::MAX);
     live.end();
-    let parts = Parts { plan, load, server, floor, slices: slices.0, machine, control };
+    let parts = Parts {
+        plan,
+        load,
+        server,
+        floor,
+        slices: slices.0,
+        machine,
+        control,
+    };
     let mut result = parts.judge(&findings, &live, features);
     result.load.target = format!("{}:{}", args.host, args.port);
     args.domain().clone_into(&mut result.load.domain);
@@ -102,7 +114,11 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         (None, true) => "ANONYMOUS".to_owned(),
         (None, false) => "strongest on offer".to_owned(),
     };
-    Ok(Ran { result, findings, live })
+    Ok(Ran {
+        result,
+        findings,
+        live,
+    })
 }
 
 /// Measures the floor alone.
@@ -112,17 +128,25 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
 pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
     let clock = Clock::start();
     if load.clients > CLIENTS_PER_RING_MAX {
-        return Err(format!("the floor is one ring: --clients up to {CLIENTS_PER_RING_MAX}"));
+        return Err(format!(
+            "the floor is one ring: --clients up to {CLIENTS_PER_RING_MAX}"
+        ));
     }
     if !matches!(load.scenario, Scenario::Chat | Scenario::Presence) {
         return Err("the floor relays --scenario chat or presence".into());
     }
-    let mut live = Live::new(load.quiet, load.warmup() + load.duration(), load.hgrm.is_some());
+    let mut live = Live::new(
+        load.quiet,
+        load.warmup() + load.duration(),
+        load.hgrm.is_some(),
+    );
     let rival = Rival::start(load, features, clock, &mut live)?;
-    live.label("floor");
+    live.label("floor", true);
     let path = rival.relay.busy_path.clone();
     let cost = move || machine::busy_at(&path);
-    let slice = rival.fleet.slice(load.warmup(), load.duration(), &mut live, &cost);
+    let slice = rival
+        .fleet
+        .slice(load.warmup(), load.duration(), &mut live, &cost);
     let plan = (*rival.fleet.plan).clone();
     let control = rival.fleet.control.clone();
     let findings = rival.fleet.finish()?;
@@ -136,10 +160,22 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
         ..Server::default()
     };
     let machine = Machine::read();
-    let parts = Parts { plan, load, server: Some(server), floor: None, slices, machine, control };
+    let parts = Parts {
+        plan,
+        load,
+        server: Some(server),
+        floor: None,
+        slices,
+        machine,
+        control,
+    };
     let mut result = parts.judge(&findings, &live, features);
     result.load.target = "floor".into();
-    Ok(Ran { result, findings, live })
+    Ok(Ran {
+        result,
+        findings,
+        live,
+    })
 }
 
 /// The floor while it runs beside a server.
@@ -155,7 +191,7 @@ impl Rival {
         clock: Clock,
         live: &mut Live,
     ) -> Result<Rival, String> {
-        live.label("floor joins");
+        live.label("floor joins", false);
         let mut load = load.clone();
         load.clients = load.clients.min(CLIENTS_PER_RING_MAX);
         load.connect_rate = None;
@@ -189,9 +225,11 @@ impl Rival {
         }
     }
 
-    fn finish(self, slices: Vec<Slice>) -> Result<Floor, String> {
-        let clients = self.fleet.plan.clients;
+    fn finish(self, slices: Vec<Slice>, live: &mut Live) -> Result<Floor, String> {
+        let (clients, control) = (self.fleet.plan.clients, self.fleet.control.clone());
         let findings = self.fleet.finish()?;
+        live.label("floor", false);
+        live.take(&control, u64::MAX);
         Ok(Floor {
             cpu_per_million: Slice::cpu_per_million(&slices).unwrap_or(0.0),
             rate: Slice::rate(&slices),
@@ -199,6 +237,7 @@ impl Rival {
             latency: Times::of("floor", &findings.meter.latency),
             verdict: findings.verdict,
             slices,
+            timeline: live.floor_points.clone(),
             ratio: None,
         })
     }
@@ -214,8 +253,11 @@ fn measure(
 ) -> (Vec<Slice>, Vec<Slice>) {
     let label = format!("{:?}", load.scenario).to_lowercase();
     let Some(rival) = rival else {
-        live.label(&label);
-        return (vec![fleet.slice(load.warmup(), load.duration(), live, cost)], Vec::new());
+        live.label(&label, true);
+        return (
+            vec![fleet.slice(load.warmup(), load.duration(), live, cost)],
+            Vec::new(),
+        );
     };
     let mut slices = (Vec::new(), Vec::new());
     let length = load.duration() / SLICES;
@@ -227,9 +269,11 @@ fn measure(
             0 => load.warmup(),
             _ => load.warmup().min(Duration::from_millis(300)),
         };
-        live.label("floor");
-        slices.1.push(rival.fleet.slice(warmup, length, live, &floor_cost));
-        live.label(&label);
+        live.label("floor", false);
+        slices
+            .1
+            .push(rival.fleet.slice(warmup, length, live, &floor_cost));
+        live.label(&label, true);
         slices.0.push(fleet.slice(warmup, length, live, cost));
     }
     slices
@@ -274,8 +318,9 @@ fn tls(args: &RunArgs) -> Result<TlsSetup, String> {
         return Ok(None);
     }
     if args.ca.is_none() && !args.insecure {
-        return Err("say --ca FILE to check the server's certificate, or --insecure, or --tls none"
-            .into());
+        return Err(
+            "say --ca FILE to check the server's certificate, or --insecure, or --tls none".into(),
+        );
     }
     let config = crate::tls::configure(args.ca.as_deref(), args.tls == TlsMode::Direct)?;
     let name = ServerName::try_from(args.domain().to_owned())
@@ -329,7 +374,8 @@ impl Parts<'_> {
         let busy = cpu / seconds.max(0.001) / cores as f64;
         let closed = matches!(self.plan.pace, Pace::Closed { .. });
         if let (Some(floor), Some(server)) = (&mut self.floor, &self.server) {
-            let ratio = |cost: f64| (floor.cpu_per_million > 0.0).then(|| cost / floor.cpu_per_million);
+            let ratio =
+                |cost: f64| (floor.cpu_per_million > 0.0).then(|| cost / floor.cpu_per_million);
             floor.ratio = server.cpu_per_million.and_then(ratio);
         }
         let generator = Generator {
@@ -349,13 +395,19 @@ impl Parts<'_> {
             Scenario::Presence => "presence",
             Scenario::Idle | Scenario::Chat => "message",
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| time.as_secs());
         RunResult {
-            name: self.load.name.clone().unwrap_or_else(|| self.default_name()),
+            name: self
+                .load
+                .name
+                .clone()
+                .unwrap_or_else(|| self.default_name()),
             began: now.saturating_sub(self.plan.clock.now() / SECOND),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: machine::commit(),
-            command: std::env::args().map(|arg| without_password(&arg)).collect(),
+            command: command_line(std::env::args()),
             ring: features.to_string(),
             load: self.describe(),
             exit,
@@ -376,7 +428,12 @@ impl Parts<'_> {
     }
 
     /// The exit code and the reasons for it.
-    fn verdict(&self, findings: &Findings, generator: &Generator, seconds: f64) -> (u8, Vec<String>) {
+    fn verdict(
+        &self,
+        findings: &Findings,
+        generator: &Generator,
+        seconds: f64,
+    ) -> (u8, Vec<String>) {
         let mut reasons = Vec::new();
         let mut code = exit::OK;
         if let Pace::Open { rate, .. } = self.plan.pace {
@@ -385,7 +442,10 @@ impl Parts<'_> {
             // Poisson arrivals vary by the square root of their number.
             let slack = 4.0 / (rate * seconds).max(1.0).sqrt();
             if share + slack < SENT_SHARE_MIN {
-                reasons.push(format!("only {:.1} % of the schedule was sent", share * 100.0));
+                reasons.push(format!(
+                    "only {:.1} % of the schedule was sent",
+                    share * 100.0
+                ));
             }
             let latency = findings.meter.latency.value_at_quantile(0.99) as f64 / 1e3;
             if generator.lag.p99_us > LAG_P99_MAX_US.max(latency * LAG_SHARE_MAX) {
@@ -420,10 +480,15 @@ impl Parts<'_> {
     fn describe(&self) -> Load {
         let pace = match self.plan.pace {
             Pace::Closed { .. } if self.plan.scenario == Scenario::Idle => "idle".to_owned(),
-            Pace::Closed { .. } if self.plan.scenario == Scenario::Login => "closed loop".to_owned(),
+            Pace::Closed { .. } if self.plan.scenario == Scenario::Login => {
+                "closed loop".to_owned()
+            }
             Pace::Closed { window } => format!("closed loop, window {window}"),
             Pace::Open { rate, arrivals } => {
-                format!("open loop, {rate}/s {}", format!("{arrivals:?}").to_lowercase())
+                format!(
+                    "open loop, {rate}/s {}",
+                    format!("{arrivals:?}").to_lowercase()
+                )
             }
         };
         let directed = if self.plan.directed { ", directed" } else { "" };
@@ -445,10 +510,61 @@ impl Parts<'_> {
     }
 }
 
-/// Results are published; passwords are not.
-fn without_password(argument: &str) -> String {
-    match argument.split_once('=') {
-        Some(("--password", _)) => "--password=***".to_owned(),
-        _ => argument.to_owned(),
+/// The command line for publication: results are published, passwords are not.
+fn command_line(arguments: impl Iterator<Item = String>) -> Vec<String> {
+    let mut follows = false;
+    arguments
+        .map(|argument| {
+            let hidden = std::mem::replace(&mut follows, argument == "--password");
+            match (hidden, argument.starts_with("--password=")) {
+                (true, _) => "***".to_owned(),
+                (_, true) => "--password=***".to_owned(),
+                _ => argument,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_published() {
+        let words = [
+            "loadgen",
+            "--password",
+            "secret",
+            "--password=secret",
+            "--user",
+            "u",
+        ];
+        let line = command_line(words.iter().map(|word| (*word).to_owned()));
+        assert_eq!(
+            line.join(" "),
+            "loadgen --password *** --password=*** --user u"
+        );
+    }
+
+    #[test]
+    fn cost_per_million_needs_every_stretch_to_be_read() {
+        let slice = Slice {
+            delivered: 500_000,
+            server_cpu: Some(1.0),
+            ..Slice::default()
+        };
+        assert_eq!(Slice::cpu_per_million(&[slice, slice]), Some(2.0));
+        let blind = Slice {
+            server_cpu: None,
+            ..slice
+        };
+        assert_eq!(Slice::cpu_per_million(&[slice, blind]), None);
+        assert_eq!(
+            Slice::cpu_per_million(&[Slice {
+                delivered: 0,
+                ..slice
+            }]),
+            None
+        );
     }
 }

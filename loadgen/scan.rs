@@ -26,9 +26,14 @@ pub enum Piece {
 /// Says what `bytes` begin with. It is told nothing about what came before: a call with more bytes
 /// begins again, which costs little because a server's elements are short.
 pub fn next_piece(bytes: &[u8]) -> Piece {
-    let Some(&first) = bytes.first() else { return Piece::Incomplete };
+    let Some(&first) = bytes.first() else {
+        return Piece::Incomplete;
+    };
     if first.is_ascii_whitespace() {
-        let count = bytes.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let count = bytes
+            .iter()
+            .take_while(|byte| byte.is_ascii_whitespace())
+            .count();
         return Piece::Space(count);
     }
     if first != b'<' {
@@ -36,8 +41,9 @@ pub fn next_piece(bytes: &[u8]) -> Piece {
     }
     match bytes.get(1) {
         None => Piece::Incomplete,
-        Some(b'?') => memmem::find(bytes, b"?>")
-            .map_or(Piece::Incomplete, |at| Piece::Space(at + 2)),
+        Some(b'?') => {
+            memmem::find(bytes, b"?>").map_or(Piece::Incomplete, |at| Piece::Space(at + 2))
+        }
         Some(b'/') => memchr(b'>', bytes).map_or(Piece::Incomplete, |at| Piece::End(at + 1)),
         Some(_) => element(bytes),
     }
@@ -45,7 +51,9 @@ pub fn next_piece(bytes: &[u8]) -> Piece {
 
 /// Depth scan from an opening tag at the front to the tag that closes it.
 fn element(bytes: &[u8]) -> Piece {
-    let Some(end) = tag_end(bytes) else { return Piece::Incomplete };
+    let Some(end) = tag_end(bytes) else {
+        return Piece::Incomplete;
+    };
     if local_name(bytes) == b"stream" && bytes[end - 2] != b'/' {
         return Piece::Header(end);
     }
@@ -64,7 +72,9 @@ fn element(bytes: &[u8]) -> Piece {
             }
             continue;
         }
-        let Some(size) = tag_end(rest) else { return Piece::Incomplete };
+        let Some(size) = tag_end(rest) else {
+            return Piece::Incomplete;
+        };
         match rest[1] {
             b'/' => depth -= 1,
             b'!' | b'?' => {
@@ -177,8 +187,13 @@ pub fn unescape(text: &[u8]) -> Vec<u8> {
     while let Some(at) = memchr(b'&', rest) {
         out.extend_from_slice(&rest[..at]);
         rest = &rest[at..];
-        let entities: [(&[u8], u8); 5] =
-            [(b"&amp;", b'&'), (b"&lt;", b'<'), (b"&gt;", b'>'), (b"&apos;", b'\''), (b"&quot;", b'"')];
+        let entities: [(&[u8], u8); 5] = [
+            (b"&amp;", b'&'),
+            (b"&lt;", b'<'),
+            (b"&gt;", b'>'),
+            (b"&apos;", b'\''),
+            (b"&quot;", b'"'),
+        ];
         let (size, byte) = entities
             .iter()
             .find(|(entity, _)| rest.starts_with(entity))
@@ -261,7 +276,8 @@ mod tests {
 
     #[test]
     fn attributes_are_found_by_their_whole_name() {
-        let element = b"<message xfrom='no' xml:from=\"no\" from = 'a@b/&lt;' type=\"chat\">from='x'";
+        let element =
+            b"<message xfrom='no' xml:from=\"no\" from = 'a@b/&lt;' type=\"chat\">from='x'";
         assert_eq!(attribute(element, b"from"), Some(&b"a@b/&lt;"[..]));
         assert_eq!(attribute(element, b"type"), Some(&b"chat"[..]));
         assert_eq!(attribute(element, b"id"), None);

@@ -31,7 +31,14 @@ impl Schedule {
     pub fn new(start: u64, rate: f64, arrivals: Arrivals, seed: u64) -> Schedule {
         assert!(rate > 0.0, "a schedule needs a rate");
         let gap = SECOND as f64 / rate;
-        Schedule { start, gap, arrivals, elapsed: 0.0, count: 0, random: Random::new(seed) }
+        Schedule {
+            start,
+            gap,
+            arrivals,
+            elapsed: 0.0,
+            count: 0,
+            random: Random::new(seed),
+        }
     }
 
     /// When the next one is due.
@@ -80,9 +87,18 @@ mod tests {
         let dues = dues(Arrivals::Poisson, 1000.0, 200_001);
         assert!(dues.windows(2).all(|pair| pair[0] <= pair[1]));
         let seconds = (dues[200_000] - 500) as f64 / SECOND as f64;
-        assert!((seconds - 200.0).abs() < 2.0, "200,000 arrivals took {seconds} s");
-        let gaps: Vec<f64> = dues.windows(2).map(|pair| (pair[1] - pair[0]) as f64).collect();
+        assert!(
+            (seconds - 200.0).abs() < 2.0,
+            "200,000 arrivals took {seconds} s"
+        );
+        let gaps: Vec<f64> = dues
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]) as f64)
+            .collect();
         let short = gaps.iter().filter(|gap| **gap < 1e6).count() as f64 / gaps.len() as f64;
-        assert!((short - 0.632).abs() < 0.01, "{short} of the gaps are below the mean");
+        assert!(
+            (short - 0.632).abs() < 0.01,
+            "{short} of the gaps are below the mean"
+        );
     }
 }

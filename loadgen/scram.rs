@@ -64,14 +64,24 @@ impl Recipe {
         let mut salted = vec![0u8; size];
         let rounds = NonZeroU32::new(self.iterations).expect("checked when the challenge was read");
         let password = self.password.as_bytes();
-        pbkdf2::derive(self.hash.pbkdf2(), rounds, &self.salt, password, &mut salted);
+        pbkdf2::derive(
+            self.hash.pbkdf2(),
+            rounds,
+            &self.salt,
+            password,
+            &mut salted,
+        );
         let salted = hmac::Key::new(self.hash.hmac(), &salted);
         let client = hmac::sign(&salted, b"Client Key").as_ref().to_vec();
         let stored = digest::digest(self.hash.digest(), &client);
         let stored = hmac::Key::new(self.hash.hmac(), stored.as_ref());
         let server = hmac::sign(&salted, b"Server Key");
         let server = hmac::Key::new(self.hash.hmac(), server.as_ref());
-        Keys { client, stored, server }
+        Keys {
+            client,
+            stored,
+            server,
+        }
     }
 }
 
@@ -91,12 +101,19 @@ pub struct KeyCache {
 impl KeyCache {
     /// The keys, where they are known.
     pub fn find(&self, recipe: &Recipe) -> Option<Arc<Keys>> {
-        self.known.lock().expect("nobody panics while holding it").get(recipe).cloned()
+        self.known
+            .lock()
+            .expect("nobody panics while holding it")
+            .get(recipe)
+            .cloned()
     }
 
     /// Remembers keys.
     pub fn insert(&self, recipe: Recipe, keys: Arc<Keys>) {
-        self.known.lock().expect("nobody panics while holding it").insert(recipe, keys);
+        self.known
+            .lock()
+            .expect("nobody panics while holding it")
+            .insert(recipe, keys);
     }
 }
 
@@ -134,20 +151,36 @@ impl Exchange {
     /// What is wrong with it.
     pub fn challenge(&mut self, text: &str, password: &Arc<str>) -> Result<Recipe, &'static str> {
         let mut parts = text.split(',');
-        let nonce = parts.next().and_then(|part| part.strip_prefix("r=")).ok_or("no nonce")?;
-        let salt = parts.next().and_then(|part| part.strip_prefix("s=")).ok_or("no salt")?;
-        let rounds = parts.next().and_then(|part| part.strip_prefix("i=")).ok_or("no rounds")?;
+        let nonce = parts
+            .next()
+            .and_then(|part| part.strip_prefix("r="))
+            .ok_or("no nonce")?;
+        let salt = parts
+            .next()
+            .and_then(|part| part.strip_prefix("s="))
+            .ok_or("no salt")?;
+        let rounds = parts
+            .next()
+            .and_then(|part| part.strip_prefix("i="))
+            .ok_or("no rounds")?;
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return Err("the server's nonce does not continue ours");
         }
-        let iterations = rounds.parse::<u32>().map_err(|_| "unreadable iteration count")?;
+        let iterations = rounds
+            .parse::<u32>()
+            .map_err(|_| "unreadable iteration count")?;
         if !(1..=ITERATIONS_MAX).contains(&iterations) {
             return Err("absurd iteration count");
         }
         let salt = BASE64.decode(salt).map_err(|_| "unreadable salt")?;
         self.nonce = nonce.to_owned();
         self.server_first = text.to_owned();
-        Ok(Recipe { hash: self.hash, password: password.clone(), salt, iterations })
+        Ok(Recipe {
+            hash: self.hash,
+            password: password.clone(),
+            salt,
+            iterations,
+        })
     }
 
     /// The client-final-message.
@@ -155,9 +188,15 @@ impl Exchange {
         let without_proof = format!("c=biws,r={}", self.nonce);
         let message = format!("{},{},{without_proof}", self.first_bare, self.server_first);
         let signature = hmac::sign(&keys.stored, message.as_bytes());
-        let proof: Vec<u8> =
-            keys.client.iter().zip(signature.as_ref()).map(|(key, sign)| key ^ sign).collect();
-        self.server_signature = hmac::sign(&keys.server, message.as_bytes()).as_ref().to_vec();
+        let proof: Vec<u8> = keys
+            .client
+            .iter()
+            .zip(signature.as_ref())
+            .map(|(key, sign)| key ^ sign)
+            .collect();
+        self.server_signature = hmac::sign(&keys.server, message.as_bytes())
+            .as_ref()
+            .to_vec();
         format!("{without_proof},p={}", BASE64.encode(proof))
     }
 
@@ -225,9 +264,19 @@ mod tests {
     fn a_challenge_that_is_not_ours_is_refused() {
         let password: Arc<str> = "p".into();
         let mut exchange = Exchange::new(Hash::Sha1, "u", "abc".into());
-        for bad in ["r=xyz,s=QSXC,i=1", "r=abc,s=QSXC,i=1", "r=abcd,s=QSXC,i=0", "r=abcd,s=!,i=1", ""] {
+        for bad in [
+            "r=xyz,s=QSXC,i=1",
+            "r=abc,s=QSXC,i=1",
+            "r=abcd,s=QSXC,i=0",
+            "r=abcd,s=!,i=1",
+            "",
+        ] {
             assert!(exchange.challenge(bad, &password).is_err(), "{bad}");
         }
-        assert!(exchange.challenge("r=abcd,s=QSXC,i=99999999", &password).is_err());
+        assert!(
+            exchange
+                .challenge("r=abcd,s=QSXC,i=99999999", &password)
+                .is_err()
+        );
     }
 }

@@ -16,7 +16,7 @@ impl Worker {
         match plan.pace {
             Pace::Open { rate, arrivals } => {
                 let share = f64::from(self.job.count) / f64::from(plan.clients);
-                let seed = self.random.next();
+                let seed = self.random.bits();
                 self.schedule = Some(Schedule::new(self.stage.1, rate * share, arrivals, seed));
             }
             Pace::Closed { window } => {
@@ -40,7 +40,9 @@ impl Worker {
             return;
         }
         for _ in 0..DUE_PER_TURN_MAX {
-            let Some(schedule) = &mut self.schedule else { return };
+            let Some(schedule) = &mut self.schedule else {
+                return;
+            };
             let due = schedule.due();
             if due > self.now {
                 return;
@@ -75,13 +77,18 @@ impl Worker {
         }
         let mark = Mark {
             from: first + sender,
-            to: if to == BROADCAST { BROADCAST } else { first + to },
+            to: if to == BROADCAST {
+                BROADCAST
+            } else {
+                first + to
+            },
             sequence,
             intended,
             sent: self.now,
         };
         let to = self.jids.get(to as usize).map_or("", |jid| jid);
-        self.shape.write(&mark, to, &mut self.lines[sender as usize].out);
+        self.shape
+            .write(&mark, to, &mut self.lines[sender as usize].out);
         self.touch(sender);
     }
 }

@@ -134,7 +134,10 @@ pub fn sum<'a>(
     gauges: impl IntoIterator<Item = &'a Gauge>,
     read: impl Fn(&Gauge) -> &AtomicU64,
 ) -> u64 {
-    gauges.into_iter().map(|gauge| read(gauge).load(Ordering::Relaxed)).sum()
+    gauges
+        .into_iter()
+        .map(|gauge| read(gauge).load(Ordering::Relaxed))
+        .sum()
 }
 
 /// Delivery times per second of the run, merged over threads until the live line takes them.
@@ -151,14 +154,18 @@ impl Timeline {
         }
         let mut seconds = self.seconds.lock().expect("nobody panics while holding it");
         let merged = seconds.entry(second).or_insert_with(histogram);
-        merged.add(seen).expect("all histograms have the same bounds");
+        merged
+            .add(seen)
+            .expect("all histograms have the same bounds");
     }
 
     /// Takes the seconds before `second`.
     pub fn take_before(&self, second: u64) -> Vec<(u64, Histogram<u64>)> {
         let mut seconds = self.seconds.lock().expect("nobody panics while holding it");
         let later = seconds.split_off(&second);
-        std::mem::replace(&mut *seconds, later).into_iter().collect()
+        std::mem::replace(&mut *seconds, later)
+            .into_iter()
+            .collect()
     }
 }
 

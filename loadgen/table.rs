@@ -18,78 +18,115 @@ pub fn render(result: &RunResult) -> String {
     for reason in &result.reasons {
         line(&mut text, &format!("  ! {reason}"));
     }
-    line(&mut text, &format!(
-        "  {} clients, {}, {}, {} bytes, tls {}, target {}",
-        grouped(load.clients.into()), load.scenario, load.pace, load.stanza_size,
-        if load.tls.is_empty() { "none" } else { &load.tls }, load.target,
-    ));
-    line(&mut text, &format!(
-        "\n  {:<14}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
-        "times", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
-    ));
+    line(
+        &mut text,
+        &format!(
+            "  {} clients, {}, {}, {} bytes, tls {}, target {}",
+            grouped(load.clients.into()),
+            load.scenario,
+            load.pace,
+            load.stanza_size,
+            if load.tls.is_empty() {
+                "none"
+            } else {
+                &load.tls
+            },
+            load.target,
+        ),
+    );
+    line(
+        &mut text,
+        &format!(
+            "\n  {:<14}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            "times", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
+        ),
+    );
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
     let more = [&result.latency, &result.service, &result.generator.lag];
     for times in result.phases.iter().chain(more).chain(floor) {
         row(&mut text, times);
     }
     let verdict = &result.verdict;
-    line(&mut text, &format!(
-        "\n  deliveries    {} of {} expected: {}",
-        grouped(verdict.delivered),
-        grouped(verdict.expected),
-        verdict
-            .faults()
-            .iter()
-            .map(|(name, count)| format!("{count} {name}"))
-            .collect::<Vec<_>>()
-            .join(", "),
-    ));
-    line(&mut text, &format!("  rate          {}/s", grouped(result.rate.round() as u64)));
+    line(
+        &mut text,
+        &format!(
+            "\n  deliveries    {} of {} expected: {}",
+            grouped(verdict.delivered),
+            grouped(verdict.expected),
+            verdict
+                .faults()
+                .iter()
+                .map(|(name, count)| format!("{count} {name}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        ),
+    );
+    line(
+        &mut text,
+        &format!("  rate          {}/s", grouped(result.rate.round() as u64)),
+    );
     cost(&mut text, result);
     let note = if result.generator.is_limit {
         ": it limits the rate; the CPU per delivery holds all the same"
     } else {
         ""
     };
-    line(&mut text, &format!(
-        "  generator     {:.0} % busy, {} MB{note}",
-        result.generator.busy * 100.0,
-        result.generator.resident >> 20,
-    ));
+    line(
+        &mut text,
+        &format!(
+            "  generator     {:.0} % busy, {} MB{note}",
+            result.generator.busy * 100.0,
+            result.generator.resident >> 20,
+        ),
+    );
     text
 }
 
 fn cost(text: &mut String, result: &RunResult) {
     if let Some(server) = &result.server {
         if let Some(cpu) = server.cpu_per_million {
-            line(text, &format!("  server CPU    {cpu:.3} s per million deliveries"));
+            line(
+                text,
+                &format!("  server CPU    {cpu:.3} s per million deliveries"),
+            );
         }
         if let Some(cpu) = server.cpu_us_per_login {
             line(text, &format!("  per login     {cpu:.0} us of server CPU"));
         }
         if let Some(share) = server.idle_share {
-            line(text, &format!("  idle          {:.2} % of a core", share * 100.0));
+            line(
+                text,
+                &format!("  idle          {:.2} % of a core", share * 100.0),
+            );
         }
         if server.resident_before > 0 {
-            line(text, &format!(
-                "  memory        {:.0} bytes per connection ({} MB empty, {} MB ready, {} MB after)",
-                server.bytes_per_connection,
-                server.resident_before >> 20,
-                server.resident_ready >> 20,
-                server.resident_after >> 20,
-            ));
+            line(
+                text,
+                &format!(
+                    "  memory        {:.0} bytes per connection ({} MB empty, {} MB ready, {} MB after)",
+                    server.bytes_per_connection,
+                    server.resident_before >> 20,
+                    server.resident_ready >> 20,
+                    server.resident_after >> 20,
+                ),
+            );
         }
     }
     if let Some(floor) = &result.floor {
-        let ratio = floor.ratio.map_or("no ratio without --server-pid".to_owned(), |ratio| {
-            format!("the server costs {ratio:.2} times the floor")
-        });
-        line(text, &format!(
-            "  floor         {:.3} s per million, {}/s with {} clients: {ratio}",
-            floor.cpu_per_million,
-            grouped(floor.rate.round() as u64),
-            grouped(floor.clients.into()),
-        ));
+        let ratio = floor
+            .ratio
+            .map_or("no ratio without --server-pid".to_owned(), |ratio| {
+                format!("the server costs {ratio:.2} times the floor")
+            });
+        line(
+            text,
+            &format!(
+                "  floor         {:.3} s per million, {}/s with {} clients: {ratio}",
+                floor.cpu_per_million,
+                grouped(floor.rate.round() as u64),
+                grouped(floor.clients.into()),
+            ),
+        );
     }
 }
 
@@ -97,17 +134,20 @@ fn row(text: &mut String, times: &Times) {
     if times.count == 0 {
         return;
     }
-    line(text, &format!(
-        "  {:<14}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
-        times.name,
-        grouped(times.count),
-        micros(times.p50_us),
-        micros(times.p90_us),
-        micros(times.p99_us),
-        micros(times.p999_us),
-        micros(times.p9999_us),
-        micros(times.max_us),
-    ));
+    line(
+        text,
+        &format!(
+            "  {:<14}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
+            times.name,
+            grouped(times.count),
+            micros(times.p50_us),
+            micros(times.p90_us),
+            micros(times.p99_us),
+            micros(times.p999_us),
+            micros(times.p9999_us),
+            micros(times.max_us),
+        ),
+    );
 }
 
 fn line(text: &mut String, content: &str) {

@@ -87,7 +87,9 @@ impl ServerCertVerifier for AcceptAnything {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        default_provider().signature_verification_algorithms.supported_schemes()
+        default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -115,7 +117,10 @@ impl Tls {
     /// rustls' reason.
     pub fn new(config: &Arc<ClientConfig>, name: &ServerName<'static>) -> Result<Tls, String> {
         UnbufferedClientConnection::new(config.clone(), name.clone())
-            .map(|connection| Tls { connection, secured: false })
+            .map(|connection| Tls {
+                connection,
+                secured: false,
+            })
             .map_err(|error| error.to_string())
     }
 
@@ -131,8 +136,11 @@ impl Tls {
     ) -> Result<Step, String> {
         let mut step = Step::default();
         loop {
-            let UnbufferedStatus { mut discard, state, .. } =
-                self.connection.process_tls_records(&mut wire[step.consumed..]);
+            let UnbufferedStatus {
+                mut discard, state, ..
+            } = self
+                .connection
+                .process_tls_records(&mut wire[step.consumed..]);
             let mut done = false;
             match state.map_err(|error| error.to_string())? {
                 ConnectionState::ReadTraffic(mut traffic) => {

@@ -141,7 +141,13 @@ mod tests {
         })
     }
 
-    const MARK: Mark = Mark { from: 1, to: 2, sequence: 3, intended: 4, sent: 5 };
+    const MARK: Mark = Mark {
+        from: 1,
+        to: 2,
+        sequence: 3,
+        intended: 4,
+        sent: 5,
+    };
 
     #[test]
     fn stanzas_have_the_size_asked_for_and_read_back() {
@@ -178,7 +184,10 @@ mod tests {
         shape.write(&MARK, "u2@bench.localhost/lg", &mut out);
         let text = String::from_utf8(out).unwrap();
         let stamped = text.replacen("<message", "<message from='a@b/c'", 1);
-        assert_eq!(shape.read(stamped.as_bytes()), Reading::Measured(MARK, b"a@b/c"));
+        assert_eq!(
+            shape.read(stamped.as_bytes()),
+            Reading::Measured(MARK, b"a@b/c")
+        );
         let bounced = text.replacen("chat", "error", 1);
         assert_eq!(shape.read(bounced.as_bytes()), Reading::Bounced);
         let at = text.rfind("</body>").unwrap();
@@ -187,6 +196,9 @@ mod tests {
         assert_eq!(shape.read(&corrupt), Reading::Corrupted);
         assert_eq!(shape.read(b"<iq type='get' id='1'/>"), Reading::Request);
         assert_eq!(shape.read(b"<presence from='x'/>"), Reading::Other);
-        assert_eq!(shape.read(b"<stream:error><reset/></stream:error>"), Reading::StreamError);
+        assert_eq!(
+            shape.read(b"<stream:error><reset/></stream:error>"),
+            Reading::StreamError
+        );
     }
 }

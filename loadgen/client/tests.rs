@@ -46,7 +46,10 @@ impl World {
             out: &mut self.out,
         };
         let turn = step(&mut self.client, &mut cx);
-        (turn, String::from_utf8(std::mem::take(&mut self.out)).unwrap())
+        (
+            turn,
+            String::from_utf8(std::mem::take(&mut self.out)).unwrap(),
+        )
     }
 
     /// Feeds all of `text`; gives the last turn and everything written.
@@ -69,7 +72,10 @@ impl World {
 }
 
 fn numbered() -> Accounts {
-    Accounts::Pattern { user: "u%d".into(), password: "pencil".into() }
+    Accounts::Pattern {
+        user: "u%d".into(),
+        password: "pencil".into(),
+    }
 }
 
 fn features(inner: &str) -> String {
@@ -77,8 +83,13 @@ fn features(inner: &str) -> String {
 }
 
 fn mechanisms(names: &[&str]) -> String {
-    let names: String = names.iter().map(|name| format!("<mechanism>{name}</mechanism>")).collect();
-    features(&format!("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{names}</mechanisms>"))
+    let names: String = names
+        .iter()
+        .map(|name| format!("<mechanism>{name}</mechanism>"))
+        .collect();
+    features(&format!(
+        "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{names}</mechanisms>"
+    ))
 }
 
 /// What the client wrote into the element `name`, decoded.
@@ -88,7 +99,10 @@ fn said(written: &str, name: &str) -> String {
 }
 
 fn field<'a>(message: &'a str, name: &str) -> &'a str {
-    message.split(',').find_map(|part| part.strip_prefix(name)).expect("the field is there")
+    message
+        .split(',')
+        .find_map(|part| part.strip_prefix(name))
+        .expect("the field is there")
 }
 
 /// Plays the server's part of SCRAM-SHA-1 with the client's own keys.
@@ -97,8 +111,13 @@ fn scram(world: &mut World, auth: &str) -> Turn {
     assert_eq!(field(&first, "n="), "u7");
     let nonce = format!("{}server", field(&first, "r="));
     let challenge = format!("r={nonce},s={},i=4096", BASE64.encode("salt"));
-    let (turn, _) = world.hear(&format!("<challenge xmlns='s'>{}</challenge>", BASE64.encode(challenge)));
-    let Turn::Derive(recipe) = turn else { panic!("{turn:?}") };
+    let (turn, _) = world.hear(&format!(
+        "<challenge xmlns='s'>{}</challenge>",
+        BASE64.encode(challenge)
+    ));
+    let Turn::Derive(recipe) = turn else {
+        panic!("{turn:?}")
+    };
     assert_eq!((recipe.iterations, &recipe.salt[..]), (4096, &b"salt"[..]));
     let keys = recipe.derive();
     let (_, answer) = world.step(|client, cx| client.on_keys(cx, &keys));
@@ -112,19 +131,28 @@ fn scram(world: &mut World, auth: &str) -> Turn {
         .unwrap();
     let verdict = BASE64.encode(format!("v={signature}"));
     let (turn, again) = world.hear(&format!("<success xmlns='s'>{verdict}</success>"));
-    assert!(again.contains("<stream:stream"), "the stream restarts after success");
+    assert!(
+        again.contains("<stream:stream"),
+        "the stream restarts after success"
+    );
     turn
 }
 
 fn finish(world: &mut World) -> Turn {
-    let (_, bind) = world.hear(&features("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>"));
+    let (_, bind) = world.hear(&features(
+        "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>",
+    ));
     assert!(bind.contains("<resource>lg</resource>"));
-    let (_, roster) = world.hear("<iq type='result' id='b'><bind><jid>u7@bench/lg</jid></bind></iq>");
+    let (_, roster) =
+        world.hear("<iq type='result' id='b'><bind><jid>u7@bench/lg</jid></bind></iq>");
     assert!(roster.contains("jabber:iq:roster"));
-    let (_, presence) = world.hear("<iq type='result' id='o'><query xmlns='jabber:iq:roster'/></iq>");
+    let (_, presence) =
+        world.hear("<iq type='result' id='o'><query xmlns='jabber:iq:roster'/></iq>");
     assert!(presence.starts_with("<presence/><iq type='get' id='p' to='bench'>"));
     // Presence of others in between changes nothing.
-    world.hear("<presence from='u7@bench/lg'/><iq type='error' id='p'><error/></iq>").0
+    world
+        .hear("<presence from='u7@bench/lg'/><iq type='error' id='p'><error/></iq>")
+        .0
 }
 
 #[test]
@@ -137,7 +165,13 @@ fn a_client_logs_in_in_clear_by_scram() {
     let turn = finish(&mut world);
     assert!(matches!(turn, Turn::Ready(jid) if &*jid == "u7@bench/lg"));
     assert_eq!(world.client.step, Step::Ready);
-    for phase in [Phase::Connect, Phase::Auth, Phase::Bind, Phase::Roster, Phase::Login] {
+    for phase in [
+        Phase::Connect,
+        Phase::Auth,
+        Phase::Bind,
+        Phase::Roster,
+        Phase::Login,
+    ] {
         assert_eq!(world.meter.of(phase).len(), 1, "{}", phase.name());
     }
     assert_eq!(world.meter.of(Phase::Login).max(), 900);
@@ -205,7 +239,8 @@ fn registration_precedes_the_login_and_tolerates_a_conflict() {
     world.script.register = true;
     world.step(|client, cx| client.on_connected(cx));
     world.hear(&mechanisms(&["PLAIN"]));
-    let (turn, _) = world.hear("<iq type='error' id='r'><error><not-allowed xmlns='x'/></error></iq>");
+    let (turn, _) =
+        world.hear("<iq type='error' id='r'><error><not-allowed xmlns='x'/></error></iq>");
     assert!(matches!(turn, Turn::Fail(reason) if reason.ends_with("not-allowed")));
 }
 
@@ -219,7 +254,8 @@ fn an_anonymous_client_takes_the_name_it_is_given() {
     world.hear("<success xmlns='s'/>");
     let (_, bind) = world.hear(&features("<bind xmlns='b'/>"));
     assert!(!bind.contains("<resource>"));
-    let (turn, _) = world.hear("<iq type='result' id='b'><bind><jid>x&amp;y@bench/z</jid></bind></iq>");
+    let (turn, _) =
+        world.hear("<iq type='result' id='b'><bind><jid>x&amp;y@bench/z</jid></bind></iq>");
     assert!(matches!(turn, Turn::Ready(jid) if &*jid == "x&y@bench/z"));
 }
 
@@ -227,7 +263,8 @@ fn an_anonymous_client_takes_the_name_it_is_given() {
 fn requests_are_answered_even_while_logging_in() {
     let mut world = World::new(TlsMode::None, numbered());
     world.client.step = Step::Roster;
-    let (_, pong) = world.hear("<iq type='get' id='7' from='bench'><ping xmlns='urn:xmpp:ping'/></iq>");
+    let (_, pong) =
+        world.hear("<iq type='get' id='7' from='bench'><ping xmlns='urn:xmpp:ping'/></iq>");
     assert_eq!(pong, "<iq type='result' id=\"7\" to=\"bench\"/>");
     let (_, refusal) = world.hear("<iq type='get' id='8'><query xmlns='jabber:iq:version'/></iq>");
     assert!(refusal.contains("type='error' id=\"8\"") && refusal.contains("service-unavailable"));

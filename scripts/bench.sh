@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# Measures the server with the load generator and leaves a report under results/: every delivery
+# verified, the floor (a relay that parses nothing) in the same run.
+#
+#   scripts/bench.sh                    the whole suite, under ten minutes with the build
+#   scripts/bench.sh --clients 100000   that many clients held by one server, with chat among them
+#   scripts/bench.sh --only chat-2000   the runs whose name begins so
+#
+# Needs Debian 12, a Rust toolchain and two cores: the server is pinned to the first, the generator
+# to the second. Ends non-zero where a delivery was lost or a run could not be measured.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+clients=""
+only=""
+port=25222
+bin=""
+keep=results
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --clients) clients=${2:?--clients takes a number}; shift 2 ;;
+        --only) only=${2:?--only takes the beginning of a name}; shift 2 ;;
+        --port) port=${2:?--port takes a number}; shift 2 ;;
+        --bin) bin=${2:?--bin takes a directory with both binaries}; shift 2 ;;
+        --results) keep=${2:?--results takes a directory}; shift 2 ;;
+        -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
+        *) echo "bench: unknown argument $1 (try --help)" >&2; exit 1 ;;
+    esac
+done
+
+missing=()
+for pair in cc:gcc make:make taskset:util-linux; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+[ -e /usr/include/string.h ] || missing+=(libc6-dev)
+if [ "${#missing[@]}" -gt 0 ]; then
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "bench: needs packages; run: apt-get install ${missing[*]}" >&2
+        exit 1
+    fi
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" || exit 1
+fi
+
+if [ -z "$bin" ]; then
+    command -v cargo >/dev/null || { echo "bench: needs cargo, from https://rustup.rs" >&2; exit 1; }
+    cargo build --locked --release || exit 1
+    bin=${CARGO_TARGET_DIR:-target}/release
+fi
+vorpal=$bin/vorpal
+loadgen=$bin/loadgen
+
+ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
+work=$(mktemp -d)
+server=""
+out=$keep/$(date -u +%Y-%m-%d)-$(hostname)
+mkdir -p "$out"
+
+stop_server() {
+    [ -n "$server" ] || return 0
+    kill -TERM "$server" 2>/dev/null
+    for _ in $(seq 100); do
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    kill -KILL "$server" 2>/dev/null
+    wait "$server" 2>/dev/null
+    server=""
+}
+trap 'stop_server; rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+# configure SHARDS: an empty SHARDS leaves the number to the server.
+configure() {
+    {
+        echo 'domain = "bench.localhost"'
+        echo "data = \"$work/data\""
+        [ -z "$1" ] || echo "shards = $1"
+        echo '[listen]'
+        echo "c2s = \"127.0.0.1:$port\""
+        echo "c2s_tls = \"127.0.0.1:$((port + 1))\""
+        echo '[tls]'
+        echo 'required = false'
+        echo '[auth]'
+        echo 'plain_without_tls = true'
+    } >"$work/vorpal.toml"
+}
+
+# start_server CORES
+start_server() {
+    rm -f "$work/ready"
+    taskset -c "$1" "$vorpal" serve --config "$work/vorpal.toml" --ready-file "$work/ready" \
+        >"$work/log" 2>&1 &
+    server=$!
+    for _ in $(seq 300); do
+        [ -e "$work/ready" ] && return 0
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "bench: the server did not start:" >&2
+    tail -5 "$work/log" >&2
+    exit 1
+}
+
+make_accounts() {
+    "$vorpal" user make "$1" --count "$2" --password bench --clique "$3" \
+        --config "$work/vorpal.toml" >/dev/null || exit 1
+}
+
+worst=0
+ran=()
+# measure NAME CORES ARGUMENTS..: a fresh server, one run, its files.
+measure() {
+    local name=$1 cores=$2 code
+    shift 2
+    case "$name" in "$only"*) ;; *) return 0 ;; esac
+    for attempt in 1 2; do
+        start_server "$cores"
+        "$loadgen" --name "$name" --domain bench.localhost --password bench \
+            --server-pid "$server" --json "$out/$name.json" --history "$keep/history.jsonl" "$@"
+        code=$?
+        stop_server
+        # An invalid run says nothing about the server: a busy machine deserves a second chance.
+        [ "$code" -eq 3 ] && [ "$attempt" -eq 1 ] || break
+        echo "bench: $name was invalid, once more"
+    done
+    [ -e "$out/$name.json" ] && ran+=("$out/$name.json")
+    if [ "$code" -ne 0 ]; then
+        echo "bench: $name ended with $code" >&2
+        tail -3 "$work/log" >&2
+        [ "$worst" -ne 0 ] && [ "$code" -eq 3 ] || worst=$code
+    fi
+}
+
+suite() {
+    local plain=(--tls none --port "$port")
+    local secure=(--tls direct --insecure --port "$((port + 1))")
+    configure 1
+    make_accounts 'u%d' 2000 20
+    make_accounts 'm%d' 10000 1
+    measure login-plain 0 "${plain[@]}" --scenario login --clients 200 --duration 5 --warmup 1
+    measure login-tls 0 "${secure[@]}" --scenario login --clients 200 --duration 5 --warmup 1
+    measure chat-2000 0 "${plain[@]}" --clients 2000 --closed --window 1 --duration 12 --with-floor
+    measure chat-100 0 "${plain[@]}" --clients 100 --closed --window 4 --duration 12 --with-floor
+    measure presence-20 0 "${plain[@]}" --scenario presence --clients 100 --closed --duration 12 \
+        --with-floor
+    measure chat-2000-tls 0 "${secure[@]}" --clients 2000 --closed --duration 12 --with-floor
+    measure chat-100-tls 0 "${secure[@]}" --clients 100 --closed --window 4 --duration 12 \
+        --with-floor
+    measure chat-open 0 "${plain[@]}" --clients 500 --rate 20000 --duration 8
+    measure memory-plain 0 "${plain[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 5 \
+        --warmup 1
+    measure memory-tls 0 "${secure[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 5 \
+        --warmup 1
+    configure 2
+    measure two-shards 0,1 "${plain[@]}" --clients 500 --closed --window 2 --partners 8 --duration 6
+}
+
+held() {
+    configure ""
+    make_accounts 'm%d' "$clients" 1
+    local load=(--user 'm%d' --clients "$clients" --partners 4 --rate 20000 --duration 20)
+    measure "held-$clients-plain" 0 --tls none --port "$port" "${load[@]}"
+    measure "held-$clients-tls" 0 --tls direct --insecure --port "$((port + 1))" "${load[@]}"
+}
+
+if [ -n "$clients" ]; then held; else suite; fi
+[ "${#ran[@]}" -gt 0 ] || { echo "bench: nothing was measured" >&2; exit 1; }
+"$loadgen" report "${ran[@]}" --out "$out/report.html" || exit 1
+echo
+echo "bench: $out/report.html has the plots; one line for each run is in $keep/history.jsonl"
+exit "$worst"
