@@ -7,7 +7,7 @@ use crossbeam::utils::CachePadded;
 use ring::{Op, Ring, Token};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// One shard's bell.
 pub(crate) struct Doorbell {
@@ -57,10 +57,18 @@ impl Doorbell {
         self.descriptor.get().map(AsRawFd::as_raw_fd)
     }
 
+    /// Says that caller `bit` published something that is no reason to wake the shard.
+    pub(crate) fn mark(&self, bit: usize) {
+        self.posted[bit / 64].fetch_or(1 << (bit % 64), Ordering::SeqCst);
+    }
+
     /// Says that caller `bit` published something; `true` where the shard has to be woken.
     pub(crate) fn post(&self, bit: usize) -> bool {
         let mask = 1 << (bit % 64);
         let word = &self.posted[bit / 64];
+        // What was published must be visible before the bit is looked at: where it is set already,
+        // the shard that is about to take it sees the news too.
+        fence(Ordering::SeqCst);
         if word.load(Ordering::SeqCst) & mask == 0 {
             word.fetch_or(mask, Ordering::SeqCst);
         }
@@ -91,7 +99,11 @@ impl Doorbell {
     pub(crate) fn take(&self, word: usize) -> u64 {
         match self.posted[word].load(Ordering::Relaxed) {
             0 => 0,
-            _ => self.posted[word].swap(0, Ordering::SeqCst),
+            _ => {
+                let bits = self.posted[word].swap(0, Ordering::SeqCst);
+                fence(Ordering::SeqCst);
+                bits
+            }
         }
     }
 

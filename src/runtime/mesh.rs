@@ -181,9 +181,12 @@ impl Mesh {
             let news = peer.out.publish();
             let homecoming = peer.theirs.publish();
             peer.dirty = !peer.spill.is_empty();
-            // Buffers that come home are no reason to wake anybody.
-            if news || homecoming && peer.bell.descriptor().is_some() {
+            // Buffers that come home are no reason to wake anybody: they are collected with the next
+            // item, or found by the sender's own bit once it is awake.
+            if news {
                 peer.bell.post_from(own_bit, ring);
+            } else if homecoming {
+                peer.bell.mark(own_bit);
             }
         }
     }
@@ -258,6 +261,7 @@ mod tests {
         b.recycle(home, bytes, &mut other);
         b.publish(&mut ring);
         a.collect(ShardId(1), &mut pool);
-        assert_eq!(pool.take(1000).as_ptr(), address);
+        let again = pool.take(1000);
+        assert_eq!(again.as_ptr(), address);
     }
 }

@@ -347,7 +347,7 @@ fn spawn(
         .name("shard")
         .io_memory(EXECUTOR_MEMORY)
         .ring_depth(EXECUTOR_DEPTH)
-        .preempt_timer(crate::turn::TICK)
+        .preempt_timer(park::PREEMPT)
         .spawn(move || async move {
             let index = seed.index;
             let _alive = seed.alive.clone();

@@ -21,7 +21,7 @@ use xmpp::{ConnId, Shard, ShardId, Timestamp};
 
 /// Parcels taken from one sibling in one turn; the rest has the next.
 const PARCELS_PER_TURN_MAX: usize = 4096;
-/// One tick of a busy shard: so often others of its executor have their turn.
+/// One tick of a busy shard: so long nothing must happen until it counts as idle.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// What a timeout in the ring is for.
@@ -170,6 +170,9 @@ impl Turn {
                 _ if token.generation == self.alarms => self.armed = None,
                 _ => {}
             },
+            Op::Cancel if token.slot == u32::MAX => {
+                tracing::warn!(error = completion.result, "a sibling could not be woken");
+            }
             Op::Cancel | Op::Bell | Op::Connect | Op::Shutdown | Op::Poll | Op::User => {}
         }
     }
