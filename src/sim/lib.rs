@@ -5,6 +5,7 @@
 
 pub mod actors;
 pub mod client;
+pub mod direct;
 pub mod element;
 pub mod faults;
 mod host;

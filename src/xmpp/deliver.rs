@@ -86,31 +86,59 @@ impl Shard {
             }
         };
         match self.router.route(&to) {
+            Route::Server => {
+                self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable);
+            }
+            Route::Remote => {
+                self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound);
+            }
+            route => self.carry(host, key, view, scope, type_, &to, route),
+        }
+    }
+
+    /// Brings a client's stanza to an account of ours, wherever that is at home.
+    #[allow(clippy::too_many_arguments)] // a stanza, its stream, its sender and its way
+    pub(crate) fn carry(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+        type_: Type,
+        to: &Jid<'_>,
+        route: Route,
+    ) {
+        let stanza = Stanza::received(view, scope, type_, self.sessions.at(key).full(), to);
+        match route {
             Route::Here(hash) => {
-                let stanza = Stanza::received(view, scope, type_, session.full(), &to);
                 if self.deliver_here(host, hash, &stanza) {
                     return;
                 }
-                let sender = session.full().to_owned();
-                let stanza = Stanza::received(view, scope, type_, &sender, &to);
+                let sender = self.sessions.at(key).full().to_owned();
+                let stanza = Stanza::received(view, scope, type_, &sender, to);
                 self.deliver(host, hash, &stanza);
             }
             Route::Shard(shard) => {
                 let mut bytes = host.buffer();
-                let stanza = Stanza::received(view, scope, type_, session.full(), &to);
                 stanza.write(&mut bytes);
                 self.forward_stanza(host, shard, bytes);
             }
-            Route::Server => self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable),
-            Route::Remote => self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound),
+            Route::Server | Route::Remote => debug_assert!(false, "only accounts are carried to"),
         }
     }
 
-    /// The common case without any change of state: a message for sessions that are here.
-    /// Answers whether somebody got it.
+    /// The common case without any change of state, nor of memory: somebody here gets it.
+    /// Answers whether somebody did.
     fn deliver_here(&self, host: &mut impl Host, hash: u64, stanza: &Stanza<'_>) -> bool {
         let Some(key) = self.accounts.find(hash, stanza.to.bare()) else { return false };
-        self.deliver_message(host, key, stanza)
+        match (stanza.kind, stanza.type_) {
+            (Kind::Message, _) => self.deliver_message(host, key, stanza),
+            (Kind::Presence, Type::Available | Type::Unavailable | Type::Error) => {
+                self.deliver_directed(host, key, stanza)
+            }
+            (Kind::Presence, _) => false,
+            (Kind::Iq | Kind::Other, _) => self.deliver_request(host, key, stanza),
+        }
     }
 
     /// Delivers a message to sessions by the table of RFC 6121 8.5; `false` means nobody got it.

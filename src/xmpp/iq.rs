@@ -42,7 +42,6 @@ impl Shard {
             return self.answer(host, key, view, scope, type_, Target::Account);
         }
         let to = to.expect("an iq without an address is for the sender's account");
-        let sender = session.full().to_owned();
         match self.router.route(&to) {
             Route::Server if to.is_bare() => {
                 self.answer(host, key, view, scope, type_, Target::Server);
@@ -57,16 +56,7 @@ impl Shard {
             _ if to.is_bare() => {
                 self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable);
             }
-            Route::Here(hash) => {
-                let stanza = Stanza::received(view, scope, type_, &sender, &to);
-                self.deliver(host, hash, &stanza);
-            }
-            Route::Shard(shard) => {
-                let stanza = Stanza::received(view, scope, type_, &sender, &to);
-                let mut bytes = host.buffer();
-                stanza.write(&mut bytes);
-                self.forward_stanza(host, shard, bytes);
-            }
+            route => self.carry(host, key, view, scope, type_, &to, route),
         }
     }
 
@@ -77,14 +67,25 @@ impl Shard {
         account: Option<AccountKey>,
         stanza: &Stanza<'_>,
     ) {
-        let session = account.zip(stanza.to.resource()).and_then(|(account, resource)| {
-            let sessions = &self.accounts.at(account).sessions;
-            sessions.iter().copied().find(|key| self.sessions.at(*key).resource() == resource)
-        });
-        match session {
-            Some(session) => self.send(host, session, stanza),
-            None => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
+        let delivered = account.is_some_and(|account| self.deliver_request(host, account, stanza));
+        if !delivered {
+            self.bounce(host, stanza, StanzaError::ServiceUnavailable);
         }
+    }
+
+    /// Delivers to the resource that matches; answers whether there is one.
+    pub(crate) fn deliver_request(
+        &self,
+        host: &mut impl Host,
+        account: AccountKey,
+        stanza: &Stanza<'_>,
+    ) -> bool {
+        let Some(resource) = stanza.to.resource() else { return false };
+        let sessions = &self.accounts.at(account).sessions;
+        let matching = sessions.iter().find(|key| self.sessions.at(**key).resource() == resource);
+        let Some(&session) = matching else { return false };
+        self.send(host, session, stanza);
+        true
     }
 
     /// Answers a request to the server, or to the sender's own account.

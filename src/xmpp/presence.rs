@@ -157,7 +157,6 @@ impl Shard {
         to: &Jid<'_>,
     ) {
         let session = self.sessions.at(key);
-        let sender = session.full().to_owned();
         let subscribed = self
             .accounts
             .at(session.account)
@@ -177,20 +176,14 @@ impl Shard {
             Type::Unavailable => session.forget_directed(to.as_str()),
             _ => {}
         }
-        let stanza = Stanza::received(view, scope, type_, &sender, to);
         match self.router.route(to) {
-            Route::Here(hash) => self.deliver(host, hash, &stanza),
-            Route::Shard(shard) => {
-                let mut bytes = host.buffer();
-                stanza.write(&mut bytes);
-                self.forward_stanza(host, shard, bytes);
-            }
             Route::Server => {}
             Route::Remote if type_ == Type::Error => {}
             Route::Remote => {
                 self.sessions.at_mut(key).forget_directed(to.as_str());
                 self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound);
             }
+            route => self.carry(host, key, view, scope, type_, to, route),
         }
     }
 
@@ -209,7 +202,18 @@ impl Shard {
         if stanza.type_ == Type::Probe {
             return self.answer_probe(host, account, stanza.from, stanza.to.resource());
         }
+        self.deliver_directed(host, account, stanza);
+    }
+
+    /// Delivers to the resource that matches, or to all available ones; answers whether any is.
+    pub(crate) fn deliver_directed(
+        &self,
+        host: &mut impl Host,
+        account: AccountKey,
+        stanza: &Stanza<'_>,
+    ) -> bool {
         let resource = stanza.to.resource();
+        let mut delivered = false;
         for &key in &self.accounts.at(account).sessions {
             let session = self.sessions.at(key);
             let wanted = match resource {
@@ -219,8 +223,10 @@ impl Shard {
             };
             if wanted {
                 self.send(host, key, stanza);
+                delivered = true;
             }
         }
+        delivered
     }
 
     /// RFC 6121 4.3.2: only who is subscribed, or the account itself, learns anything.
