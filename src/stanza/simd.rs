@@ -202,13 +202,14 @@ pub(crate) fn check_characters(bytes: &[u8]) -> Result<&str, XmlError> {
     }
     let text = std::str::from_utf8(bytes).map_err(|_| XmlError::BadEncoding)?;
     // U+FFFE and U+FFFF are the only characters of UTF-8 above ASCII that XML forbids.
-    let forbidden = bytes
-        .windows(3)
-        .any(|w| matches!(w, [0xef, 0xbf, 0xbe | 0xbf]));
-    if forbidden {
-        Err(XmlError::NotWellFormed)
-    } else {
-        Ok(text)
+    let mut at = 0;
+    loop {
+        at = find(bytes, at, [0xef; 3]);
+        match bytes.get(at..at + 3) {
+            None => return Ok(text),
+            Some([_, 0xbf, 0xbe | 0xbf]) => return Err(XmlError::NotWellFormed),
+            Some(_) => at += 3,
+        }
     }
 }
 

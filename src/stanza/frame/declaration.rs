@@ -7,7 +7,7 @@ use crate::error::XmlError;
 /// `Angle` behind the `<` of the stream header, or the state in which more bytes are awaited.
 #[cold]
 pub(super) fn scan(state: State, bytes: &[u8], at: usize) -> Result<(usize, State), XmlError> {
-    let mut at = at;
+    let mut at = at.min(bytes.len());
     if state == State::Declaration {
         match bytes[at..].iter().position(|&b| b == b'>') {
             None => return Ok((bytes.len(), State::Declaration)),

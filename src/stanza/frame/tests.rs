@@ -345,3 +345,21 @@ fn an_element_is_found_wherever_it_lies_in_a_block() {
         assert_eq!(answer(&inside(), stream.as_bytes()), (expected, None));
     }
 }
+
+#[test]
+fn limits_that_shrink_within_a_frame_end_it() {
+    for text in [
+        "<?xml version='1.0' ",
+        "<stream:stream to='abc",
+        "<",
+        "<?xml version='1.0'?>\n ",
+    ] {
+        let mut scanner = Scanner::new(Limits::default());
+        assert_eq!(scanner.next(text.as_bytes()), Ok(Frame::Incomplete));
+        scanner.set_limits(Limits {
+            size_max: 1,
+            ..Limits::default()
+        });
+        assert_eq!(scanner.next(text.as_bytes()), Err(XmlError::TooBig));
+    }
+}

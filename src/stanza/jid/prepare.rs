@@ -29,7 +29,7 @@ pub fn prepare_resource(resource: &str) -> Result<Cow<'_, str>, JidError> {
     if resource.bytes().all(|b| matches!(b, 0x20..=0x7e)) {
         return sized(Cow::Borrowed(resource));
     }
-    let prepared = stable(resource, false).ok_or(JidError::Resource)?;
+    let prepared = stable(resource, false, JidError::Resource)?;
     if prepared.chars().any(prohibited) || prohibited_bidirectional(&prepared) {
         return Err(JidError::Resource);
     }
@@ -38,7 +38,7 @@ pub fn prepare_resource(resource: &str) -> Result<Cow<'_, str>, JidError> {
 
 /// Prepares a localpart (RFC 6122, nodeprep).
 pub(super) fn local(local: &str) -> Result<Cow<'_, str>, JidError> {
-    let prepared = stable(local, true).ok_or(JidError::Local)?;
+    let prepared = stable(local, true, JidError::Local)?;
     let banned =
         |c| prohibited(c) || matches!(c, ' ' | '"' | '&' | '\'' | '/' | ':' | '<' | '>' | '@');
     if prepared.chars().any(banned) || prohibited_bidirectional(&prepared) {
@@ -112,32 +112,44 @@ fn sized(part: Cow<'_, str>) -> Result<Cow<'_, str>, JidError> {
     }
 }
 
-/// Maps and normalises until nothing changes; `None` if that takes too long or the text is huge.
-fn stable(text: &str, fold_case: bool) -> Option<String> {
+/// Maps and normalises until nothing changes; that it never does is an `error`.
+fn stable(text: &str, fold_case: bool, error: JidError) -> Result<String, JidError> {
     if text.len() > RAW_SIZE_MAX {
-        return None;
+        return Err(JidError::TooLong);
     }
-    let mut before = map(text, fold_case);
+    let mut before = map(text, fold_case)?;
     for _ in 0..ROUNDS_MAX {
-        let after = map(&before, fold_case);
+        let after = map(&before, fold_case)?;
         if after == before {
-            return Some(after);
+            return Ok(after);
         }
         before = after;
     }
-    None
+    Err(error)
 }
 
-/// RFC 3454 3 and 4: characters mapped to nothing, case folding, NFKC.
-fn map(text: &str, fold_case: bool) -> String {
+/// RFC 3454 3 and 4: characters mapped to nothing, case folding, NFKC. Some characters expand to
+/// eighteen, so it stops where the result becomes too long.
+fn map(text: &str, fold_case: bool) -> Result<String, JidError> {
     let kept = text
         .chars()
         .filter(|&c| !tables::commonly_mapped_to_nothing(c));
     if fold_case {
-        kept.flat_map(tables::case_fold_for_nfkc).nfkc().collect()
+        gather(kept.flat_map(tables::case_fold_for_nfkc).nfkc())
     } else {
-        kept.nfkc().collect()
+        gather(kept.nfkc())
     }
+}
+
+fn gather(chars: impl Iterator<Item = char>) -> Result<String, JidError> {
+    let mut out = String::new();
+    for c in chars {
+        out.push(c);
+        if out.len() > PART_SIZE_MAX {
+            return Err(JidError::TooLong);
+        }
+    }
+    Ok(out)
 }
 
 /// RFC 3454 C.1.2 to C.9, prohibited in local- and resourceparts alike.

@@ -131,19 +131,19 @@ impl<'t> Node<'t> {
     /// attributes, every change of namespace declared. `TooManyNamespaces` if it would declare more
     /// than [`DECLARATIONS_MAX`] or [`DECLARED_SIZE_MAX`]; then nothing is appended.
     pub fn write(&self, out: &mut Vec<u8>) -> Result<(), XmlError> {
-        self.write_within("", out)
+        self.write_stamped(None, &[], out)
     }
 
     /// As [`Node::write`], for a place whose default namespace is `outside`.
     pub fn write_within(&self, outside: &str, out: &mut Vec<u8>) -> Result<(), XmlError> {
-        self.write_stamped(outside, &[], out)
+        self.write_stamped(Some(outside), &[], out)
     }
 
     /// As [`Node::write_within`], with these attributes put first in the tag, in place of its own of
-    /// the same names; an empty value only removes.
+    /// the same names; an empty value only removes. Without `outside` its namespace is declared.
     pub(crate) fn write_stamped(
         &self,
-        outside: &str,
+        outside: Option<&str>,
         stamps: &[(&str, &str)],
         out: &mut Vec<u8>,
     ) -> Result<(), XmlError> {
@@ -178,7 +178,7 @@ impl<'t> Node<'t> {
                         tree: self.tree,
                         index,
                     }
-                    .write_tag(ns, &[], out, writing)?;
+                    .write_tag(Some(ns), &[], out, writing)?;
                 }
             }
         }
@@ -188,7 +188,7 @@ impl<'t> Node<'t> {
     /// Appends the opening tag and leaves the steps for what is inside.
     fn write_tag(
         self,
-        outside: &str,
+        outside: Option<&str>,
         stamps: &[(&str, &str)],
         out: &mut Vec<u8>,
         writing: &mut Writing<'t>,
@@ -196,7 +196,7 @@ impl<'t> Node<'t> {
         let tree = self.tree;
         let ns = self.ns_str();
         let mut tag = writer::open(out, self.name());
-        if ns != outside {
+        if outside != Some(ns) {
             tag = writing.declare(tag, "xmlns", ns)?;
         }
         for &(name, value) in stamps.iter().filter(|(_, value)| !value.is_empty()) {

@@ -91,11 +91,7 @@ fn rewrite(
     } else {
         &stamps[..]
     };
-    let outside = if is_content(root.ns()) {
-        root.ns_str()
-    } else {
-        ""
-    };
+    let outside = is_content(root.ns()).then(|| root.ns_str());
     root.write_stamped(outside, stamps, out)
 }
 
