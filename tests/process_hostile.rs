@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use support::client::header;
 use support::{Client, DOMAIN, Event, Options, Server};
@@ -19,6 +20,9 @@ const CHATTERS: u32 = 100;
 
 /// Exchanges of every pair while the attack is under way, at the least.
 const EXCHANGES_MIN: usize = 20;
+
+/// Between exchanges of a pair, so that a hundred clients leave the machine to the attack.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// The server may grow by this much under any attack: limits x connections, with room to breathe.
 const GROWTH_KIB_MAX: u64 = 128 << 10;
@@ -89,7 +93,7 @@ impl Chat {
                 self.pairs.iter().all(|pair| !pair.is_finished()),
                 "a pair stopped chatting"
             );
-            thread::yield_now();
+            thread::sleep(PAUSE);
         }
         self.stop.store(true, Ordering::Relaxed);
         for pair in self.pairs.drain(..) {
@@ -125,6 +129,7 @@ fn chat(mut one: Client, mut two: Client, stop: &AtomicBool, exchanges: &AtomicU
             std::mem::swap(&mut one, &mut two);
         }
         number += 1;
+        thread::sleep(PAUSE);
         exchanges.fetch_add(1, Ordering::Relaxed);
     }
     number
