@@ -120,6 +120,7 @@ pub struct World {
     order: u64,
     /// The most bytes that ever waited in the server for one client.
     unsent_peak: usize,
+    moves: usize,
 }
 
 impl World {
@@ -155,6 +156,7 @@ impl World {
             agenda: BinaryHeap::new(),
             order: 0,
             unsent_peak: 0,
+            moves: 0,
         }
     }
 
@@ -256,6 +258,11 @@ impl World {
     /// The most bytes that ever waited in the server for one client.
     pub fn unsent_peak(&self) -> usize {
         self.unsent_peak
+    }
+
+    /// How many connections moved to another shard.
+    pub fn moves(&self) -> usize {
+        self.moves
     }
 
     /// The most parcels that ever waited outside one full ring.

@@ -167,6 +167,16 @@ impl Play {
         self.world.check_rest();
     }
 
+    /// Everybody who is still there goes.
+    fn end(&mut self) {
+        for index in 0..self.residents.len() {
+            let id = self.residents[index].id;
+            if index % 2 == 0 { self.world.leave(id) } else { self.world.vanish(id) }
+        }
+        self.world.run();
+        self.world.check_rest();
+    }
+
     fn resident(&self, full: &str) -> Option<&Resident> {
         self.residents.iter().find(|resident| resident.full == full)
     }
@@ -274,6 +284,34 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
         assert_ne!(before, Some(first), "seed {seed}");
         before = Some(first);
     }
+}
+
+#[test]
+fn nothing_is_left_of_who_has_gone() {
+    for_every_seed(|seed| {
+        let mut play = Play::prepare(seed, false);
+        play.run();
+        play.end();
+        for shard in play.world.shards() {
+            assert_eq!((shard.stream_count(), shard.session_count()), (0, 0));
+            assert_eq!(shard.account_jids().next(), None);
+        }
+    });
+}
+
+#[test]
+fn the_worlds_are_rough_enough_to_prove_something() {
+    let (mut tight, mut spilled, mut moved, mut conflicts) = (0, 0, 0, 0);
+    for seed in 1..=60 {
+        let mut play = Play::prepare(seed, false);
+        play.run();
+        tight += usize::from(play.world.faults.ring_capacity == 1);
+        spilled += usize::from(play.world.spill_peak() > 0);
+        moved += play.world.moves();
+        let conflict = |client: &&sim::Client| client.stream_error.as_deref() == Some("conflict");
+        conflicts += play.world.clients().filter(conflict).count();
+    }
+    assert!(tight > 5 && spilled > 5 && moved > 100 && conflicts > 5);
 }
 
 #[test]

@@ -251,6 +251,7 @@ impl World {
         let slot = self.nodes[shard].side.release(conn);
         let wire = slot.wire.expect("a stream that moves has a wire");
         self.trace.note("move", self.now, wire as u64, &[]);
+        self.moves += 1;
         self.wires[wire].unsent.extend_from_slice(&slot.output);
         let away = Away { input: slot.input, eof: slot.eof, ..Away::default() };
         self.wires[wire].place = Place::Away(away);
