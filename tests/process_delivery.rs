@@ -1,6 +1,5 @@
 //! Delivery to connected users over real sockets, on one shard and on two (RFC 6121 8.5).
 
-#[allow(dead_code, unused_imports)] // each test binary uses its part of the support
 mod support;
 
 use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};

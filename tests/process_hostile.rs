@@ -2,7 +2,6 @@
 //!
 //! The answers are those of `docs/decisions/0003-hostile-input-is-answered.md`.
 
-#[allow(dead_code, unused_imports)] // each test binary uses its part of the support
 mod support;
 
 use std::io::Write;

@@ -1,6 +1,5 @@
 //! Presence and rosters over real sockets, on one shard and on two (RFC 6121 2 and 4).
 
-#[allow(dead_code, unused_imports)] // each test binary uses its part of the support
 mod support;
 
 use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};

@@ -1,6 +1,5 @@
 //! Streams over real sockets: headers, restrictions, errors and ends (RFC 6120 4, 6, 7 and 11).
 
-#[allow(dead_code, unused_imports)] // each test binary uses its part of the support
 mod support;
 
 use support::client::{auth, header, plain};

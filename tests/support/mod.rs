@@ -1,5 +1,7 @@
 //! A server process for a test, and a small blocking client that shares no code with it.
 
+#![allow(dead_code, unused_imports)] // each test binary uses its part
+
 pub(crate) mod client;
 pub(crate) mod element;
 pub(crate) mod server;
