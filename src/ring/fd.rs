@@ -59,6 +59,19 @@ pub fn bound_listener(address: SocketAddr, backlog: i32) -> io::Result<TcpListen
     Ok(TcpListener::from(fd))
 }
 
+/// An address that nobody listens on: the given one, or with a free port where that is 0. Sharing a
+/// port with siblings (SO_REUSEPORT) would share it with a second server as well, silently.
+pub fn free_address(address: SocketAddr) -> io::Result<SocketAddr> {
+    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let fd = socket(family)?;
+    set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    if address.is_ipv6() {
+        set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
+    }
+    bind(&fd, address)?;
+    TcpListener::from(fd).local_addr()
+}
+
 pub(crate) fn socket(family: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };

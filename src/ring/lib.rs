@@ -21,7 +21,8 @@ pub use buffers::{BufferShape, Buffers, Chunk};
 pub use connect::ConnectPlan;
 pub use engine::{Completion, Ring, RingConfig};
 pub use fd::{
-    EndSignals, EventFd, adopt, allowed_processors, bound_listener, descriptors_max, lower_thread_priority, pin_thread,
+    EndSignals, EventFd, adopt, allowed_processors, bound_listener, descriptors_max, free_address,
+    lower_thread_priority, pin_thread,
     resident_bytes, thread_cpu,
 };
 pub use ops::Bell;

@@ -92,9 +92,14 @@ impl Conn {
         self.paused || self.queued || self.life != Life::Open
     }
 
+    /// Bytes that wait behind the send in flight.
+    pub(crate) fn waiting(&self) -> usize {
+        self.output.len() + self.wire.len()
+    }
+
     /// Bytes that wait to be written or are being written.
     pub(crate) fn unsent(&self) -> usize {
-        self.sending as usize + self.output.len() + self.wire.len()
+        self.sending as usize + self.waiting()
     }
 
     /// Bytes that wait to be digested.

@@ -141,7 +141,7 @@ impl Host for World {
             found.dirty = true;
             dirty.push(conn);
         }
-        if found.unsent() > *output_max {
+        if found.waiting() > *output_max {
             found.overflowed = true;
             return scratch;
         }

@@ -24,7 +24,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xmpp::port::Store;
 use xmpp::{Settings, Shard};
 
@@ -42,6 +42,10 @@ const EXECUTOR_DEPTH: usize = 16;
 const POOL_HELD_MAX: usize = 32 << 20;
 /// How often the process looks whether a shard has died.
 const WATCH: Duration = Duration::from_millis(500);
+/// How much longer than it may take the end of the shards is waited for.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How often it is looked for.
+const STOP_POLL: Duration = Duration::from_millis(2);
 
 /// What tests and benches set; nobody configures it.
 #[derive(Clone, Debug)]
@@ -81,6 +85,8 @@ pub enum ServeError {
     Shard(u16, String),
     /// A thread could not be started.
     Thread(io::Error),
+    /// Shards did not end in time; their threads are left behind.
+    Stuck(usize),
 }
 
 impl std::error::Error for ServeError {}
@@ -94,6 +100,7 @@ impl fmt::Display for ServeError {
                 "{address} cannot be listened on ({error}): free it, or set another in [listen]"
             ),
             ServeError::Shard(shard, error) => write!(f, "shard {shard} failed: {error}"),
+            ServeError::Stuck(count) => write!(f, "{count} shards did not end in time"),
             ServeError::Thread(error) => write!(
                 f,
                 "a thread cannot be started ({error}): raise the limit of processes (`ulimit -u`)"
@@ -112,6 +119,7 @@ pub struct Server {
     derivers: Vec<JoinHandle<()>>,
     /// Each running shard holds one more.
     alive: Arc<()>,
+    stop_ms_max: u64,
 }
 
 /// What a shard's thread starts with.
@@ -202,6 +210,7 @@ impl Server {
                 clock,
                 alive: alive.clone(),
             });
+        let seeds: Vec<Seed> = seeds.collect();
         let (up, ready) = mpsc::channel();
         let mut server = Server {
             control,
@@ -210,7 +219,8 @@ impl Server {
             shards: Vec::new(),
             storage: stored.handle,
             derivers,
-            alive: alive.clone(),
+            alive,
+            stop_ms_max: tuning.stop_ms_max,
         };
         let mut failure = None;
         for seed in seeds {
@@ -260,6 +270,13 @@ impl Server {
     /// A shard that had failed before.
     pub fn stop(self) -> Result<Vec<Counters>, ServeError> {
         self.control.stop_shards();
+        let patience = Instant::now() + Duration::from_millis(self.stop_ms_max) + STOP_GRACE;
+        while Arc::strong_count(&self.alive) > 1 {
+            if Instant::now() > patience {
+                return Err(ServeError::Stuck(Arc::strong_count(&self.alive) - 1));
+            }
+            std::thread::sleep(STOP_POLL);
+        }
         let mut counters = Vec::new();
         let mut failure = None;
         for (index, shard) in self.shards.into_iter().enumerate() {
@@ -315,11 +332,10 @@ fn listen(
     let direct = config.c2s_tls.iter().map(|address| (*address, Some(&config.tls)));
     for (address, tls) in plain.chain(direct) {
         let failed = |error| ServeError::Listen(address, error);
-        let mut bound = address;
+        // Port 0 is chosen once; the siblings share it.
+        let bound = ring::free_address(address).map_err(failed)?;
         for listeners in &mut all {
             let socket: TcpListener = ring::bound_listener(bound, BACKLOG).map_err(failed)?;
-            // Port 0 is chosen once; the siblings share it.
-            bound = socket.local_addr().map_err(failed)?;
             let direct_tls = tls.map(|tls| tls.direct.clone());
             listeners.push(Listener { socket, direct_tls });
         }

@@ -1,0 +1,280 @@
+//! The whole runtime over real sockets: moves, lanes of one item, caps, and the end.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use runtime::config::RuntimeConfig;
+use runtime::{Counters, Server, Tuning};
+use stanza::jid::BareJid;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use store::Memory;
+use xmpp::Settings;
+use xmpp::port::{StoreOp, StoreReply};
+use xmpp::stream::sasl::{SALT_SIZE, Salts, derive_credentials};
+
+const HEADER: &str = "<stream:stream xmlns='jabber:client' \
+    xmlns:stream='http://etherx.jabber.org/streams' to='test.example' version='1.0'>";
+const ANONYMOUS: &str =
+    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'/>";
+const BIND: &str = "<iq type='set' id='bind'>\
+    <bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+/// A failing test ends by it instead of hanging; no verdict depends on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn config(shards: u16) -> RuntimeConfig {
+    let unique = format!("vorpal-runtime-{}-{:?}", std::process::id(), std::thread::current().id());
+    let data = std::env::temp_dir().join(unique.replace(['(', ')'], ""));
+    std::fs::create_dir_all(&data).unwrap();
+    let mut settings = Settings::for_tests("test.example");
+    settings.shards = shards;
+    settings.tls_available = true;
+    RuntimeConfig {
+        tls: runtime::certificate::self_signed(&data, "test.example").unwrap(),
+        settings,
+        shards_fixed: true,
+        c2s: vec!["127.0.0.1:0".parse().unwrap()],
+        c2s_tls: Vec::new(),
+        data,
+        output_max: 1 << 20,
+        connections_per_address_max: 0,
+        connections_max: runtime::config::CONNECTIONS_MAX_DEFAULT,
+    }
+}
+
+fn start(config: RuntimeConfig, tuning: &Tuning) -> (Server, SocketAddr) {
+    let data = config.data.clone();
+    let server = Server::start(config, tuning, Box::new(Memory::new())).unwrap();
+    std::fs::remove_dir_all(data).unwrap();
+    let address = server.addresses()[0];
+    (server, address)
+}
+
+fn tuning() -> Tuning {
+    Tuning { pinned: false, ..Tuning::default() }
+}
+
+fn total(counters: &[Counters], of: impl Fn(&Counters) -> u64) -> u64 {
+    counters.iter().map(of).sum()
+}
+
+/// A connection that reads what it is asked for.
+struct Wire {
+    socket: TcpStream,
+    got: String,
+}
+
+impl Wire {
+    fn open(address: SocketAddr) -> Wire {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Wire { socket, got: String::new() }
+    }
+
+    fn send(&mut self, text: &str) {
+        self.socket.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Reads up to and including `end` and takes it out.
+    fn until(&mut self, end: &str) -> String {
+        loop {
+            if let Some(at) = self.got.find(end) {
+                let rest = self.got.split_off(at + end.len());
+                return std::mem::replace(&mut self.got, rest);
+            }
+            assert!(self.more(), "the end, without {end}, behind: {}", self.got);
+        }
+    }
+
+    fn more(&mut self) -> bool {
+        let mut bytes = [0; 16 << 10];
+        let count = self.socket.read(&mut bytes).unwrap_or(0);
+        self.got.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        count > 0
+    }
+
+    fn login(address: SocketAddr) -> (Wire, String) {
+        let mut wire = Wire::open(address);
+        wire.send(HEADER);
+        wire.until("</stream:features>");
+        wire.send(ANONYMOUS);
+        wire.until("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
+        wire.send(HEADER);
+        wire.until("</stream:features>");
+        wire.send(BIND);
+        let bound = wire.until("</iq>");
+        let jid = bound.split("<jid>").nth(1).unwrap().split("</jid>").next().unwrap();
+        (wire, jid.to_owned())
+    }
+}
+
+/// The numbers in `<body>n</body>`, in order of appearance.
+fn bodies(text: &str) -> Vec<usize> {
+    let parts = text.split("<body>").skip(1);
+    parts.map(|part| part.split("</body>").next().unwrap().parse().unwrap()).collect()
+}
+
+#[test]
+fn a_client_that_writes_all_the_time_moves_home_without_losing_or_reordering_a_byte() {
+    const CLIENTS: usize = 48;
+    const PINGS: usize = 150;
+    let (server, address) = start(config(3), &tuning());
+    for client in 0..CLIENTS {
+        let account = BareJid::parse(&format!("u{client}@test.example")).unwrap();
+        let salts: Salts = [[1; SALT_SIZE], [2; SALT_SIZE], [3; SALT_SIZE]];
+        let credentials = Box::new(derive_credentials("secret", &salts, 1).unwrap());
+        let made = server.control().store(StoreOp::CreateAccount { account, credentials });
+        assert_eq!(made, StoreReply::Done);
+    }
+    let client = |seed: usize| {
+        let mut wire = Wire::open(address);
+        let proof = BASE64.encode(format!("\0u{seed}\0secret"));
+        let sasl = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'";
+        let auth = format!("<auth {sasl}>{proof}</auth>");
+        let mut all = format!("{HEADER}{auth}{HEADER}{BIND}");
+        for number in 0..PINGS {
+            let ping = "<ping xmlns='urn:xmpp:ping'/>";
+            all += &format!("<iq type='get' id='p{number}' to='test.example'>{ping}</iq>");
+        }
+        let mut writer = wire.socket.try_clone().unwrap();
+        let writing = std::thread::spawn(move || {
+            // Pieces of every size, so that the move falls everywhere between them.
+            let (mut rest, mut state) = (all.as_bytes(), seed * 7919 + 1);
+            while !rest.is_empty() {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let size = (1 + (state >> 33) % 90).min(rest.len());
+                writer.write_all(&rest[..size]).unwrap();
+                rest = &rest[size..];
+            }
+        });
+        let last = format!("id='p{}'", PINGS - 1);
+        let answers = wire.until(&last);
+        writing.join().unwrap();
+        let at = |number| {
+            let id = format!("id='p{number}'");
+            assert_eq!(answers.matches(&id).count(), 1, "{id} in {answers}");
+            answers.find(&id)
+        };
+        assert!((1..PINGS).all(|number| at(number - 1) < at(number)), "{answers}");
+    };
+    std::thread::scope(|scope| {
+        for seed in 0..CLIENTS {
+            scope.spawn(move || client(seed));
+        }
+    });
+    let counters = server.stop().unwrap();
+    let (moved, adopted) = (total(&counters, |c| c.moved), total(&counters, |c| c.adopted));
+    assert!(moved > 0 && moved == adopted, "{moved} left and {adopted} arrived");
+}
+
+#[test]
+fn lanes_with_room_for_one_item_lose_nothing_and_keep_order() {
+    const PAIRS: usize = 12;
+    const MESSAGES: usize = 400;
+    let tuning = Tuning { lane_capacity: Some(1), ..tuning() };
+    let (server, address) = start(config(3), &tuning);
+    let mut clients: Vec<(Wire, String)> = (0..PAIRS).map(|_| Wire::login(address)).collect();
+    let jids: Vec<String> = clients.iter().map(|(_, jid)| jid.clone()).collect();
+    std::thread::scope(|scope| {
+        for (index, (wire, _)) in clients.iter_mut().enumerate() {
+            let to = &jids[(index + 1) % PAIRS];
+            scope.spawn(move || {
+                let mut writer = wire.socket.try_clone().unwrap();
+                let writing = scope.spawn(move || {
+                    for number in 0..MESSAGES {
+                        let body = format!("<body>{number}</body>");
+                        let message = format!("<message type='chat' to='{to}'>{body}</message>");
+                        writer.write_all(message.as_bytes()).unwrap();
+                    }
+                });
+                let got = wire.until(&format!("<body>{}</body>", MESSAGES - 1));
+                writing.join().unwrap();
+                assert_eq!(bodies(&got), Vec::from_iter(0..MESSAGES));
+            });
+        }
+    });
+    let counters = server.stop().unwrap();
+    assert!(total(&counters, |c| c.parcels) > 0, "some pairs are on two shards");
+    assert!(total(&counters, |c| c.spilled_max) > 0, "one item is soon too few");
+}
+
+#[test]
+fn a_client_that_does_not_read_is_cut_and_others_go_on() {
+    let (server, address) = start(config(2), &tuning());
+    let (mut sleeper, deaf) = Wire::login(address);
+    let (mut talker, own) = Wire::login(address);
+    let body = "x".repeat(8 << 10);
+    let message = format!("<message type='chat' to='{deaf}'><body>{body}</body></message>");
+    let mut writer = talker.socket.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        // More than the peer's and our socket buffers and the output may hold.
+        for _ in 0..4096 {
+            writer.write_all(message.as_bytes()).unwrap();
+        }
+        let last = format!("<message to='{own}'><body>7</body></message>");
+        writer.write_all(last.as_bytes()).unwrap();
+        4096 * message.len()
+    });
+    // What comes behind the cut bounces, and is read.
+    talker.until("<body>7</body>");
+    let written = writing.join().unwrap();
+    let mut got = 0;
+    while sleeper.more() {
+        got += std::mem::take(&mut sleeper.got).len();
+    }
+    assert!(got < written, "it was cut before the last message");
+    let counters = server.stop().unwrap();
+    assert_eq!(total(&counters, |c| c.cut_slow), 1);
+}
+
+#[test]
+fn connections_beyond_the_cap_of_an_address_are_turned_away() {
+    let mut config = config(1);
+    config.connections_per_address_max = 2;
+    let (server, address) = start(config, &tuning());
+    let (first, _) = Wire::login(address);
+    let (_second, _) = Wire::login(address);
+    let mut third = Wire::open(address);
+    assert!(!third.more(), "it is closed unheard");
+    drop(first);
+    // The place is free as soon as the server has seen the end.
+    loop {
+        let mut next = Wire::open(address);
+        let _ = next.socket.write_all(HEADER.as_bytes());
+        if next.more() {
+            break;
+        }
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn at_the_end_every_stream_is_told_and_closed() {
+    let (server, address) = start(config(2), &tuning());
+    let mut clients: Vec<Wire> = (0..20).map(|_| Wire::login(address).0).collect();
+    let (mut halfway, mut silent) = (Wire::open(address), Wire::open(address));
+    halfway.send(HEADER);
+    halfway.until("</stream:features>");
+    let stopping = std::thread::spawn(move || server.stop().unwrap());
+    clients.push(halfway);
+    for wire in &mut clients {
+        wire.until("<system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>");
+        wire.until("</stream:stream>");
+        assert!(!wire.more());
+    }
+    while silent.more() {}
+    stopping.join().unwrap();
+}
+
+#[test]
+fn an_address_that_somebody_listens_on_is_refused_with_a_remedy() {
+    let (server, address) = start(config(1), &tuning());
+    let mut second = config(1);
+    second.c2s = vec![address];
+    let Err(error) = Server::start(second, &tuning(), Box::new(Memory::new())) else {
+        panic!("two servers on one port");
+    };
+    assert!(error.to_string().contains("[listen]"), "{error}");
+    server.stop().unwrap();
+}
