@@ -18,11 +18,13 @@ pub(crate) fn scope() -> StreamScope {
         .scope
 }
 
-/// Every example stanza of the corpus.
+/// Every stanza of the corpus: the examples of the XEPs, and what real clients were seen to send
+/// and to get.
 pub(crate) fn corpus() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/corpus");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .expect("the corpus is part of the repository")
+    let mut files: Vec<_> = [folder.clone(), folder.join("recorded")]
+        .iter()
+        .flat_map(|part| std::fs::read_dir(part).expect("the corpus is part of the repository"))
         .map(|entry| entry.expect("a readable folder").path())
         .filter(|path| path.extension().is_some_and(|e| e == "txt"))
         .collect();
