@@ -103,6 +103,15 @@ pub struct RunArgs {
     /// Measure the floor in the same run, in turns, and report the ratio.
     #[arg(long, help_heading = "Load")]
     pub with_floor: bool,
+    /// Run the same load without TLS beside it, in turns, at this port, with the accounts behind
+    /// the first ones: what TLS adds to each stanza.
+    #[arg(
+        long,
+        value_name = "PORT",
+        requires = "server_pid",
+        help_heading = "Load"
+    )]
+    pub with_plain: Option<u16>,
     /// The rest.
     #[command(flatten)]
     pub load: LoadArgs,

@@ -64,6 +64,8 @@ pub struct Script {
     pub mechanism: Option<Mechanism>,
     /// Names and passwords.
     pub accounts: Accounts,
+    /// The account of the first client.
+    pub first_account: u32,
     /// Whether accounts are registered first (XEP-0077).
     pub register: bool,
     /// Whether the roster is fetched.
@@ -72,6 +74,13 @@ pub struct Script {
     pub presence: bool,
     /// Keys derived so far.
     pub keys: KeyCache,
+}
+
+impl Script {
+    /// The name and password of client `index`; none for anonymous ones.
+    fn account(&self, index: u32) -> Option<(String, Arc<str>)> {
+        self.accounts.of(self.first_account + index)
+    }
 }
 
 /// Where a client is.
@@ -292,7 +301,7 @@ impl Client {
     }
 
     fn register(&mut self, cx: &mut Cx<'_>) -> Turn {
-        let Some((user, password)) = cx.script.accounts.of(cx.index) else {
+        let Some((user, password)) = cx.script.account(cx.index) else {
             return Turn::Fail("no account to register".into());
         };
         cx.out.extend_from_slice(
@@ -325,7 +334,7 @@ impl Client {
         let Some(mechanism) = chosen else {
             return Turn::Fail("the server does not offer the mechanism".into());
         };
-        let (user, password) = match cx.script.accounts.of(cx.index) {
+        let (user, password) = match cx.script.account(cx.index) {
             Some(account) => account,
             None if mechanism == Mechanism::Anonymous => (String::new(), Arc::from("")),
             None => return Turn::Fail("there are fewer accounts than clients".into()),
@@ -358,7 +367,7 @@ impl Client {
     }
 
     fn on_challenge(&mut self, cx: &mut Cx<'_>, element: &[u8]) -> Turn {
-        let Some((_, password)) = cx.script.accounts.of(cx.index) else {
+        let Some((_, password)) = cx.script.account(cx.index) else {
             return Turn::Fail("a challenge for an anonymous login".into());
         };
         let Some(text) = decoded(element) else {

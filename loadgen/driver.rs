@@ -138,6 +138,8 @@ pub(crate) struct Worker {
     /// Deliveries that what was sent should make.
     pub(crate) copies_sent: u64,
     pub(crate) busy_read: u64,
+    /// Whether several ring threads run on this one's core.
+    shares_core: bool,
 }
 
 /// Runs a ring thread to its end.
@@ -183,6 +185,9 @@ impl Worker {
             false => job.count as usize * window as usize,
         };
         let fixed = crate::schedule::Arrivals::Fixed;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = cores.saturating_sub(plan.core.unwrap_or(0)).max(1);
+        let shares_core = job.control.gauges.len() > cores;
         Worker {
             ring,
             pool: Pool::new(POOL_MAX),
@@ -213,6 +218,7 @@ impl Worker {
             reached: 0,
             copies_sent: 0,
             busy_read: 0,
+            shares_core,
             job,
         }
     }
@@ -262,13 +268,15 @@ impl Worker {
     /// Waits for completions, at most until something is due.
     fn sleep(&mut self) -> std::io::Result<()> {
         let due = self.next_due().min(self.now + TICK);
-        if due <= self.now + SPIN {
+        // Threads that share a core would only take it from each other.
+        let spin = if self.shares_core { 0 } else { SPIN };
+        if due <= self.now + spin {
             return self.ring.run_deferred();
         }
         if due < self.timer_until {
             // A later timer may still be armed: its completion is an idle turn, no more.
             self.ring
-                .timeout(0, 0, Duration::from_nanos(due - self.now - SPIN / 2))?;
+                .timeout(0, 0, Duration::from_nanos(due - self.now - spin / 2))?;
             self.timer_until = due;
         }
         self.ring.submit_and_wait(1)

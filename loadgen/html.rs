@@ -88,8 +88,8 @@ fn overview(results: &[RunResult]) -> String {
             escaped(&result.name),
             grouped(result.load.clients.into()),
             grouped(result.rate.round() as u64),
-            micros(result.latency.p50_us),
-            micros(result.latency.p99_us),
+            shown(&result.latency, result.latency.p50_us),
+            shown(&result.latency, result.latency.p99_us),
             grouped(result.verdict.lost),
             floor.map_or(String::new(), |floor| format!(
                 "{:.3} s",
@@ -98,9 +98,7 @@ fn overview(results: &[RunResult]) -> String {
             floor
                 .and_then(|floor| floor.ratio)
                 .map_or(String::new(), |ratio| format!("{ratio:.2}&times;")),
-            server.map_or(String::new(), |server| grouped(
-                server.bytes_per_connection as u64
-            )),
+            bytes_per_connection(result).unwrap_or_default(),
         );
     }
     format!("<div class='wide'><table>{rows}</table></div>")
@@ -194,16 +192,22 @@ fn tiles(result: &RunResult) -> String {
         (micros(result.latency.p99_us), "99th percentile".to_owned()),
         (grouped(result.verdict.lost), "lost".to_owned()),
     ];
+    if result.latency.count == 0 {
+        // An idle run has neither rate nor latency.
+        tiles.clear();
+    }
     if let Some(server) = &result.server {
         if let Some(cpu) = server.cpu_per_million {
             tiles.push((format!("{cpu:.2} s"), "server CPU per million".to_owned()));
         } else if let Some(cpu) = server.cpu_us_per_login {
             tiles.push((format!("{cpu:.0} us"), "server CPU per login".to_owned()));
         }
-        if server.resident_ready > 0 {
-            let bytes = grouped(server.bytes_per_connection as u64);
-            tiles.push((bytes, "bytes per connection".to_owned()));
-        }
+    }
+    if let Some(bytes) = bytes_per_connection(result) {
+        tiles.push((bytes, "bytes per connection".to_owned()));
+    }
+    if let Some(more) = result.plain.as_ref().and_then(|plain| plain.surcharge_us) {
+        tiles.push((format!("{more:.2} us"), "TLS per delivery".to_owned()));
     }
     if let Some(ratio) = result.floor.as_ref().and_then(|floor| floor.ratio) {
         tiles.push((format!("{ratio:.2}&times;"), "the floor's CPU".to_owned()));
@@ -381,22 +385,53 @@ fn cost_rows(result: &RunResult) -> Vec<(String, f64, String, &'static str)> {
         .server
         .as_ref()
         .and_then(|server| server.cpu_per_million);
-    let (Some(floor), Some(cpu)) = (&result.floor, cpu) else {
+    let Some(cpu) = cpu.filter(|_| result.floor.is_some() || result.plain.is_some()) else {
         return Vec::new();
     };
-    let ratio = floor
-        .ratio
-        .map_or(String::new(), |ratio| format!(", {ratio:.2} times"));
-    let below = floor.cpu_per_million;
-    vec![
-        (
-            escaped(&result.name),
-            cpu,
-            format!("{cpu:.3} s{ratio}"),
-            "first",
-        ),
-        ("floor".to_owned(), below, format!("{below:.3} s"), "floor"),
-    ]
+    let ratio = result.floor.as_ref().and_then(|floor| floor.ratio);
+    let ratio = ratio.map_or(String::new(), |ratio| {
+        format!(", {ratio:.2} times the floor")
+    });
+    let mut rows = vec![(
+        escaped(&result.name),
+        cpu,
+        format!("{cpu:.3} s{ratio}"),
+        "first",
+    )];
+    if let Some(plain) = &result.plain {
+        let more = plain.surcharge_us.unwrap_or(0.0);
+        let label = format!("{:.3} s: TLS adds {more:.2} us", plain.cpu_per_million);
+        rows.push((
+            "without TLS".to_owned(),
+            plain.cpu_per_million,
+            label,
+            "second",
+        ));
+    }
+    if let Some(floor) = &result.floor {
+        let below = floor.cpu_per_million;
+        rows.push(("floor".to_owned(), below, format!("{below:.3} s"), "floor"));
+    }
+    rows
+}
+
+/// Bytes per connection, where so many connections outweigh what the server warms up once.
+fn bytes_per_connection(result: &RunResult) -> Option<String> {
+    const CLIENTS_MIN: u32 = 5_000;
+    let server = result
+        .server
+        .as_ref()
+        .filter(|server| server.resident_ready > 0)?;
+    (result.load.clients >= CLIENTS_MIN).then(|| grouped(server.bytes_per_connection as u64))
+}
+
+/// A time, or nothing where nothing was timed.
+fn shown(times: &Times, us: f64) -> String {
+    if times.count > 0 {
+        micros(us)
+    } else {
+        String::new()
+    }
 }
 
 fn verification(result: &RunResult) -> String {
@@ -556,7 +591,7 @@ mod tests {
     use super::*;
     use crate::fleet::Slice;
     use crate::machine::Machine;
-    use crate::result::{Floor, Load, Server};
+    use crate::result::{Floor, Load, Plain, Server};
     use crate::stats::histogram;
 
     /// A result with something in every part.
@@ -611,6 +646,11 @@ mod tests {
                 ..Server::default()
             }),
             floor: Some(floor),
+            plain: Some(Plain {
+                cpu_per_million: 2.5,
+                surcharge_us: Some(0.5),
+                ..Plain::default()
+            }),
             generator: Default::default(),
         }
     }

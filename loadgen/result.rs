@@ -160,6 +160,23 @@ pub struct Floor {
     pub ratio: Option<f64>,
 }
 
+/// What the same load cost without TLS, in the same run.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Plain {
+    /// Server CPU seconds per million deliveries.
+    pub cpu_per_million: f64,
+    /// Deliveries a second.
+    pub rate: f64,
+    /// Its times.
+    pub latency: Times,
+    /// Its account.
+    pub verdict: Verdict,
+    /// Its stretches.
+    pub slices: Vec<Slice>,
+    /// What TLS added to each delivery, in microseconds of server CPU.
+    pub surcharge_us: Option<f64>,
+}
+
 /// How the generator itself fared.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Generator {
@@ -216,6 +233,9 @@ pub struct RunResult {
     pub server: Option<Server>,
     /// The floor.
     pub floor: Option<Floor>,
+    /// The same without TLS.
+    #[serde(default)]
+    pub plain: Option<Plain>,
     /// The generator's own state.
     pub generator: Generator,
 }

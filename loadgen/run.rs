@@ -16,7 +16,7 @@ use crate::live::Live;
 use crate::machine::{self, Machine};
 use crate::plan::{CLIENTS_PER_RING_MAX, Control, Dialect, Pace, Plan, Scenario};
 use crate::relay::{self, Relay};
-use crate::result::{Floor, Generator, Load, RunResult, Server, Times, exit};
+use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
 use crate::scram::KeyCache;
 use crate::stats::Phase;
 
@@ -81,17 +81,58 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         true => Some(Rival::start(load, features, clock, &mut live)?),
         false => None,
     };
+    let beside = match args.with_plain {
+        Some(port) => Some(start_plain(args, port, &plan, features, &mut live)?),
+        None => None,
+    };
     let pid = args.server_pid;
     let cost = move || cpu(pid);
-    let slices = measure(load, &fleet, rival.as_ref(), &mut live, &cost);
+    let path = rival.as_ref().map(|rival| rival.relay.busy_path.clone());
+    let floor_cost = move || path.as_deref().and_then(machine::busy_at);
+    let label = format!("{:?}", load.scenario).to_lowercase();
+    let mut contestants = vec![Contestant {
+        fleet: &fleet,
+        label,
+        is_subject: true,
+        cost: &cost,
+    }];
+    if let Some(rival) = &rival {
+        let (fleet, label) = (&rival.fleet, "floor".to_owned());
+        contestants.push(Contestant {
+            fleet,
+            label,
+            is_subject: false,
+            cost: &floor_cost,
+        });
+    }
+    if let Some(fleet) = &beside {
+        let label = "without TLS".to_owned();
+        contestants.push(Contestant {
+            fleet,
+            label,
+            is_subject: false,
+            cost: &cost,
+        });
+    }
+    let mut slices = measure(load, &contestants, &mut live).into_iter();
+    drop(contestants);
+    let own = slices.next().unwrap_or_default();
     if let Some(server) = &mut server {
         server.resident_after = machine::resident(server.pid).unwrap_or(0);
-        charge(server, load.scenario, &slices.0);
+        charge(server, load.scenario, &own);
     }
     let control = fleet.control.clone();
-    let floor = rival
-        .map(|rival| rival.finish(slices.1, &mut live))
-        .transpose()?;
+    let floor = match rival {
+        Some(rival) => Some(rival.finish(slices.next().unwrap_or_default(), &mut live)?),
+        None => None,
+    };
+    let plain = match beside {
+        Some(fleet) => {
+            let slices = slices.next().unwrap_or_default();
+            Some(finish_plain(fleet, slices, Slice::cpu_per_million(&own))?)
+        }
+        None => None,
+    };
     live.label("close", true);
     let findings = fleet.finish()?;
     live.take(&control, u64::MAX);
@@ -101,7 +142,8 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         load,
         server,
         floor,
-        slices: slices.0,
+        plain,
+        slices: own,
         machine,
         control,
     };
@@ -165,6 +207,7 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
         load,
         server: Some(server),
         floor: None,
+        plain: None,
         slices,
         machine,
         control,
@@ -213,6 +256,7 @@ impl Rival {
             tls: TlsMode::None,
             mechanism: None,
             accounts: Accounts::Anonymous,
+            first_account: 0,
             register: false,
             roster: false,
             presence: false,
@@ -243,40 +287,69 @@ impl Rival {
     }
 }
 
-/// The measured part: in one piece, or in turns with the floor.
-fn measure(
-    load: &LoadArgs,
-    fleet: &Fleet,
-    rival: Option<&Rival>,
-    live: &mut Live,
-    cost: &dyn Fn() -> Option<u64>,
-) -> (Vec<Slice>, Vec<Slice>) {
-    let label = format!("{:?}", load.scenario).to_lowercase();
-    let Some(rival) = rival else {
-        live.label(&label, true);
-        return (
-            vec![fleet.slice(load.warmup(), load.duration(), live, cost)],
-            Vec::new(),
-        );
-    };
-    let mut slices = (Vec::new(), Vec::new());
-    let length = load.duration() / SLICES;
-    let path = rival.relay.busy_path.clone();
-    let floor_cost = move || machine::busy_at(&path);
-    for turn in 0..SLICES {
+/// One of those that are measured in turns.
+struct Contestant<'a> {
+    fleet: &'a Fleet,
+    label: String,
+    is_subject: bool,
+    cost: &'a dyn Fn() -> Option<u64>,
+}
+
+/// The measured part: in one piece, or all contestants in turns. Gives the slices of each.
+fn measure(load: &LoadArgs, contestants: &[Contestant<'_>], live: &mut Live) -> Vec<Vec<Slice>> {
+    let turns = if contestants.len() > 1 { SLICES } else { 1 };
+    let mut slices = vec![Vec::new(); contestants.len()];
+    for turn in 0..turns {
         // The first turn warms everything up; later ones only bring the caches back.
         let warmup = match turn {
             0 => load.warmup(),
             _ => load.warmup().min(Duration::from_millis(300)),
         };
-        live.label("floor", false);
-        slices
-            .1
-            .push(rival.fleet.slice(warmup, length, live, &floor_cost));
-        live.label(&label, true);
-        slices.0.push(fleet.slice(warmup, length, live, cost));
+        for (contestant, slices) in contestants.iter().zip(&mut slices) {
+            live.label(&contestant.label, contestant.is_subject);
+            let length = load.duration() / turns;
+            slices.push(
+                contestant
+                    .fleet
+                    .slice(warmup, length, live, contestant.cost),
+            );
+        }
     }
     slices
+}
+
+/// The same clients' neighbours without TLS.
+fn start_plain(
+    args: &RunArgs,
+    port: u16,
+    plan: &Plan,
+    features: Features,
+    live: &mut Live,
+) -> Result<Fleet, String> {
+    live.label("plain joins", false);
+    let mut plan = plan.clone();
+    plan.target.set_port(port);
+    let mut script = script(args, args.accounts()?);
+    (script.tls, script.first_account) = (TlsMode::None, plan.clients);
+    let fleet = Fleet::start(plan, Arc::new(script), &None, features)?;
+    match fleet.wait_ready(live) {
+        Ok(()) => Ok(fleet),
+        Err(reason) => Err(explain(&reason, &fleet.finish()?)),
+    }
+}
+
+fn finish_plain(fleet: Fleet, slices: Vec<Slice>, cpu: Option<f64>) -> Result<Plain, String> {
+    let findings = fleet.finish()?;
+    let below = Slice::cpu_per_million(&slices);
+    Ok(Plain {
+        cpu_per_million: below.unwrap_or(0.0),
+        rate: Slice::rate(&slices),
+        latency: Times::of("without TLS", &findings.meter.latency),
+        verdict: findings.verdict,
+        slices,
+        // Seconds per million are microseconds each.
+        surcharge_us: cpu.zip(below).map(|(cpu, below)| cpu - below),
+    })
 }
 
 /// What the measured part cost the server.
@@ -336,6 +409,7 @@ fn script(args: &RunArgs, accounts: Accounts) -> Script {
         tls: args.tls,
         mechanism: args.mechanism,
         accounts,
+        first_account: 0,
         register: args.register,
         roster: stays && !args.no_roster,
         presence: stays && !args.no_presence,
@@ -344,7 +418,7 @@ fn script(args: &RunArgs, accounts: Accounts) -> Script {
 }
 
 fn expected(args: &RunArgs) -> Duration {
-    let turns = if args.with_floor { 2 } else { 1 };
+    let turns = 1 + u32::from(args.with_floor) + u32::from(args.with_plain.is_some());
     let login = Duration::from_secs_f64(args.load.ramp.unwrap_or(0.0));
     login + (args.load.warmup() + args.load.duration()) * turns
 }
@@ -355,6 +429,7 @@ struct Parts<'a> {
     load: &'a LoadArgs,
     server: Option<Server>,
     floor: Option<Floor>,
+    plain: Option<Plain>,
     slices: Vec<Slice>,
     machine: Machine,
     control: Arc<Control>,
@@ -422,6 +497,7 @@ impl Parts<'_> {
             slices: self.slices,
             server: self.server,
             floor: self.floor,
+            plain: self.plain,
             generator,
             machine: self.machine,
         }
@@ -457,7 +533,12 @@ impl Parts<'_> {
             }
         }
         let floor = self.floor.as_ref().map(|floor| &floor.verdict);
-        let accounts = [("", Some(&findings.verdict)), ("floor: ", floor)];
+        let plain = self.plain.as_ref().map(|plain| &plain.verdict);
+        let accounts = [
+            ("", Some(&findings.verdict)),
+            ("floor: ", floor),
+            ("plain: ", plain),
+        ];
         for (whose, verdict) in accounts {
             let faults = verdict.map_or([("", 0); 7], |verdict| verdict.faults());
             for (name, count) in faults.iter().filter(|(_, count)| *count > 0) {

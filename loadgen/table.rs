@@ -112,6 +112,17 @@ fn cost(text: &mut String, result: &RunResult) {
             );
         }
     }
+    if let Some(plain) = &result.plain {
+        let more = plain.surcharge_us.unwrap_or(0.0);
+        line(
+            text,
+            &format!(
+                "  without TLS   {:.3} s per million, {}/s: TLS adds {more:.2} us to each delivery",
+                plain.cpu_per_million,
+                grouped(plain.rate.round() as u64),
+            ),
+        );
+    }
     if let Some(floor) = &result.floor {
         let ratio = floor
             .ratio

@@ -59,18 +59,21 @@ mkdir -p "$out"
 stop_server() {
     [ -n "$server" ] || return 0
     kill -TERM "$server" 2>/dev/null
-    for _ in $(seq 100); do
+    for _ in $(seq 300); do
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
-    kill -KILL "$server" 2>/dev/null
+    if kill -KILL "$server" 2>/dev/null; then
+        echo "bench: the server did not stop within 30 s" >&2
+    fi
     wait "$server" 2>/dev/null
     server=""
 }
 trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# configure SHARDS: an empty SHARDS leaves the number to the server.
+# configure SHARDS [CONNECTIONS]: an empty SHARDS leaves the number to the server, which takes more
+# than there are cores where so many CONNECTIONS do not fit the limit of descriptors otherwise.
 configure() {
     {
         echo 'domain = "bench.localhost"'
@@ -83,6 +86,7 @@ configure() {
         echo 'required = false'
         echo '[auth]'
         echo 'plain_without_tls = true'
+        [ -z "${2:-}" ] || printf '[limits]\nconnections_max = %d\n' "$2"
     } >"$work/vorpal.toml"
 }
 
@@ -136,7 +140,7 @@ suite() {
     local plain=(--tls none --port "$port")
     local secure=(--tls direct --insecure --port "$((port + 1))")
     configure 1
-    make_accounts 'u%d' 2000 20
+    make_accounts 'u%d' 4000 20
     make_accounts 'm%d' 10000 1
     measure login-plain 0 "${plain[@]}" --scenario login --clients 200 --duration 5 --warmup 1
     measure login-tls 0 "${secure[@]}" --scenario login --clients 200 --duration 5 --warmup 1
@@ -144,9 +148,10 @@ suite() {
     measure chat-100 0 "${plain[@]}" --clients 100 --closed --window 4 --duration 12 --with-floor
     measure presence-20 0 "${plain[@]}" --scenario presence --clients 100 --closed --duration 12 \
         --with-floor
-    measure chat-2000-tls 0 "${secure[@]}" --clients 2000 --closed --duration 12 --with-floor
+    measure chat-2000-tls 0 "${secure[@]}" --clients 2000 --closed --duration 12 --with-floor \
+        --with-plain "$port"
     measure chat-100-tls 0 "${secure[@]}" --clients 100 --closed --window 4 --duration 12 \
-        --with-floor
+        --with-floor --with-plain "$port"
     measure chat-open 0 "${plain[@]}" --clients 500 --rate 20000 --duration 8
     measure memory-plain 0 "${plain[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 5 \
         --warmup 1
@@ -157,9 +162,9 @@ suite() {
 }
 
 held() {
-    configure ""
+    configure "" "$((clients + 1000))"
     make_accounts 'm%d' "$clients" 1
-    local load=(--user 'm%d' --clients "$clients" --partners 4 --rate 20000 --duration 20)
+    local load=(--user 'm%d' --clients "$clients" --partners 4 --rate 10000 --duration 20)
     measure "held-$clients-plain" 0 --tls none --port "$port" "${load[@]}"
     measure "held-$clients-tls" 0 --tls direct --insecure --port "$((port + 1))" "${load[@]}"
 }

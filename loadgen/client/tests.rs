@@ -20,6 +20,7 @@ impl World {
             tls,
             mechanism: None,
             accounts,
+            first_account: 0,
             register: false,
             roster: true,
             presence: true,

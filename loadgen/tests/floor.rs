@@ -1,0 +1,87 @@
+//! The whole generator over real rings and sockets, against the floor's relay: a run ends verified,
+//! in both directions of traffic, and its cost was read.
+
+use clap::Parser;
+use loadgen::args::{Cli, Command, LoadArgs};
+use loadgen::result::{RunResult, exit};
+use loadgen::run;
+
+fn floor(words: &[&str]) -> RunResult {
+    let line = [
+        "loadgen",
+        "floor",
+        "--quiet",
+        "--warmup",
+        "0.1",
+        "--duration",
+        "0.5",
+    ];
+    let cli = Cli::try_parse_from(line.iter().chain(words)).unwrap();
+    let Some(Command::Floor(load)) = cli.command else {
+        panic!("floor was asked for")
+    };
+    measure(&load)
+}
+
+fn measure(load: &LoadArgs) -> RunResult {
+    run::floor(load, ring::probe().unwrap()).unwrap().result
+}
+
+#[test]
+fn a_closed_loop_of_chat_through_the_relay_is_verified() {
+    let result = floor(&[
+        "--clients",
+        "30",
+        "--closed",
+        "--window",
+        "4",
+        "--partners",
+        "3",
+    ]);
+    assert_eq!((result.exit, &result.reasons[..]), (exit::OK, &[][..]));
+    assert_eq!(result.verdict.delivered, result.verdict.expected);
+    assert!(result.verdict.delivered > 120, "{:?}", result.verdict);
+    assert!(result.server.unwrap().cpu_per_million.unwrap() > 0.0);
+}
+
+#[test]
+fn every_broadcast_reaches_the_whole_clique() {
+    let words = [
+        "--scenario",
+        "presence",
+        "--clients",
+        "24",
+        "--clique",
+        "10",
+        "--closed",
+    ];
+    let result = floor(&words);
+    assert_eq!((result.exit, &result.reasons[..]), (exit::OK, &[][..]));
+    // The relay returns a copy to the sender, which is not expected of servers.
+    assert!(result.verdict.own_copies >= result.verdict.sent * 9 / 10);
+    assert_eq!(result.verdict.delivered, result.verdict.expected);
+}
+
+#[test]
+fn an_open_loop_sends_its_schedule_over_several_threads() {
+    let words = [
+        "--clients",
+        "40",
+        "--rate",
+        "400",
+        "--arrivals",
+        "fixed",
+        "--threads",
+        "2",
+    ];
+    let result = floor(&words);
+    let sent: u64 = result.slices.iter().map(|slice| slice.sent).sum();
+    let seconds: f64 = result.slices.iter().map(|slice| slice.seconds).sum();
+    // A busy machine sends late, which makes the run invalid; it never sends more.
+    assert!(
+        sent as f64 <= 400.0 * seconds * 1.1 + 60.0,
+        "{sent} in {seconds} s"
+    );
+    assert_eq!(result.verdict.delivered, result.verdict.expected);
+    assert_eq!(result.load.threads, 2);
+}
