@@ -229,9 +229,9 @@ async def refused(request):
         await request
 
 
-PLUGINS = ("xep_0004", "xep_0045", "xep_0049", "xep_0054", "xep_0059", "xep_0071", "xep_0085", "xep_0115",
-           "xep_0184", "xep_0191", "xep_0280", "xep_0308", "xep_0313", "xep_0333", "xep_0334",
-           "xep_0352", "xep_0359")
+PLUGINS = ("xep_0004", "xep_0045", "xep_0049", "xep_0054", "xep_0059", "xep_0071", "xep_0085",
+           "xep_0115", "xep_0184", "xep_0191", "xep_0280", "xep_0308", "xep_0313", "xep_0333",
+           "xep_0334", "xep_0352", "xep_0359")
 
 
 async def record_slixmpp(server, recorder):
