@@ -66,7 +66,7 @@ pub struct RunArgs {
     /// Certificates to trust, PEM.
     #[arg(long, value_name = "FILE", help_heading = "Target")]
     pub ca: Option<PathBuf>,
-    /// Process of the server, where it runs here: its CPU time and memory become part of the result.
+    /// Process of the server, where it runs here: its CPU time and memory join the result.
     #[arg(long, value_name = "PID", help_heading = "Target")]
     pub server_pid: Option<u32>,
 

@@ -1,7 +1,7 @@
-//! What a measured stanza carries: who sent it to whom, its place in order, when, and filler that is
-//! a function of these; so that a receiver can check every byte.
+//! What a measured stanza carries: who sent it to whom, its place in order, when, and filler that
+//! is a function of these; so that a receiver can check every byte.
 //!
-//! Invariant: a mark is plain ASCII without markup, so no server has a reason to escape or alter it.
+//! Invariant: a mark is plain ASCII without markup, so no server has a reason to alter it.
 
 /// The destination of a broadcast: everyone in the sender's clique.
 pub const BROADCAST: u32 = u32::MAX;

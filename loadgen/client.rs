@@ -284,12 +284,10 @@ impl Client {
                 Accounts::Anonymous => "",
                 _ => "<resource>lg</resource>",
             };
+            let xmlns = "urn:ietf:params:xml:ns:xmpp-bind";
             write_out(
                 cx.out,
-                format_args!(
-                    "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{resource}\
-                 </bind></iq>"
-                ),
+                format_args!("<iq type='set' id='b'><bind xmlns='{xmlns}'>{resource}</bind></iq>"),
             );
             return Turn::Nothing;
         }

@@ -1,6 +1,6 @@
 //! A ring thread: it owns one ring and a share of the clients, and does all their I/O.
 //!
-//! Invariant: everything written in a turn leaves in one send per connection at the end of the turn,
+//! Invariant: everything written in a turn leaves in one send per connection at the turn's end,
 //! as a server under test would like it and as the floor's relay does.
 
 use std::collections::{BTreeMap, VecDeque};

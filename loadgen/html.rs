@@ -229,7 +229,8 @@ fn latency_note(result: &RunResult) -> &'static str {
 /// Curves over the logarithm of 1/(1-percentile).
 fn latency(result: &RunResult) -> String {
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
-    let all = [Some(&result.latency), Some(&result.service), floor];
+    let plain = result.plain.as_ref().map(|plain| &plain.latency);
+    let all = [Some(&result.latency), Some(&result.service), plain, floor];
     let shown = || all.iter().flatten().filter(|times| !times.curve.is_empty());
     let low = shown()
         .map(|times| times.curve[0].1)
@@ -263,6 +264,9 @@ fn latency(result: &RunResult) -> String {
     };
     if let Some(floor) = floor {
         plot.curve(&points(floor), "floor", "floor");
+    }
+    if let Some(plain) = plain {
+        plot.curve(&points(plain), "second", "without TLS");
     }
     plot.curve(&points(&result.service), "second", "service time");
     plot.area(&points(&result.latency), "first", &result.latency.name);
@@ -463,10 +467,12 @@ fn times_table(result: &RunResult) -> String {
     );
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
     let more = [&result.latency, &result.service, &result.generator.lag];
+    let plain = result.plain.as_ref().map(|plain| &plain.latency);
     for times in result
         .phases
         .iter()
         .chain(more)
+        .chain(plain)
         .chain(floor)
         .filter(|times| times.count > 0)
     {

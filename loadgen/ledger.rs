@@ -1,5 +1,5 @@
-//! The account of every measured stanza: what was sent on each lane from a sender to a receiver, and
-//! what of it arrived, once, in order.
+//! The account of every measured stanza: what was sent on each lane from a sender to a receiver,
+//! and what of it arrived, once, in order.
 //!
 //! Invariant: `sent = arrived in order + arrived late + still missing` on every lane, so loss,
 //! duplicates and reordering are told apart exactly, not sampled.
@@ -23,7 +23,7 @@ pub enum Topology {
 }
 
 impl Topology {
-    /// `wanted` distinct partners (or as many as there are) for each of `clients`, chosen by `seed`.
+    /// `wanted` distinct partners (or as many as there are) for each client, chosen by `seed`.
     pub fn partners(clients: u32, wanted: u32, seed: u64) -> Topology {
         assert!(clients >= 2, "nobody to talk to");
         let mut random = Random::new(seed ^ 0x7061_6972);
@@ -201,7 +201,7 @@ impl Ledger {
         }
     }
 
-    /// Enters the arrival of `mark` (with indices counted from this ring's first client) at `receiver`.
+    /// Enters the arrival of `mark`, whose indices count from this ring's first client.
     pub fn arrive(&mut self, receiver: u32, mark: &Mark) -> Arrival {
         let addressed = match self.topology {
             Topology::Partners(_) => mark.to == receiver,

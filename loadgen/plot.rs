@@ -237,7 +237,8 @@ pub fn bars(rows: &[(String, f64, String, &str)]) -> String {
         let width = (value / high * (WIDTH - NAMES - 150.0)).max(3.0);
         body += &format!(
             "<text class='label' x='{:.1}' y='{:.1}' text-anchor='end'>{name}</text>\
-             <rect class='block {class}' x='{NAMES}' y='{y:.1}' width='{width:.1}' height='22' rx='4'/>\
+             <rect class='block {class}' x='{NAMES}' y='{y:.1}' width='{width:.1}' height='22' \
+             rx='4'/>\
              <text class='label' x='{:.1}' y='{:.1}'>{label}</text>\n",
             NAMES - 14.0,
             y + 15.0,

@@ -1,7 +1,7 @@
 //! The floor: a relay on one thread that parses nothing. It uses the same ring, buffers and pool as
 //! the server and batches as it does: all completions of a turn, then one send per connection.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -141,38 +141,10 @@ fn serve(
         state.ring.submit_and_wait(1)?;
         state.ring.reap(Some(&mut buffers), &mut completions);
         for completion in completions.drain(..) {
-            let (token, result) = (completion.token, completion.result);
-            match token.op {
-                Op::Accept => {
-                    if result >= 0 {
-                        state.peers[result as usize] = Peer::default();
-                        state.ring.recv_multi(result as u32, 0, GROUP);
-                    }
-                    if !completion.more {
-                        state.ring.accept_multi(listener.as_fd(), 0, 0);
-                    }
-                }
-                Op::Recv => {
-                    if let Some(chunk) = &completion.chunk {
-                        state.on_bytes(token.slot, buffers.bytes(chunk));
-                    }
-                    state.after_recv(token.slot, result, completion.more);
-                }
-                Op::Send => {
-                    let peer = &mut state.peers[token.slot as usize];
-                    peer.sending = false;
-                    if peer.dirty {
-                        state.dirty.push(token.slot);
-                    }
-                }
+            match completion.token.op {
+                Op::Accept => state.on_accept(completion.result, completion.more, &listener),
                 Op::Timeout => state.ring.timeout(0, 0, TICK)?,
-                _ => {}
-            }
-            if let Some(chunk) = completion.chunk {
-                buffers.give_back(chunk);
-            }
-            if let Some(buffer) = completion.buffer {
-                state.pool.give(buffer);
+                _ => state.on_completion(completion, &mut buffers),
             }
         }
         state.flush();
@@ -181,6 +153,42 @@ fn serve(
 }
 
 impl State {
+    fn on_accept(&mut self, result: i32, more: bool, listener: &TcpListener) {
+        if result >= 0 {
+            self.peers[result as usize] = Peer::default();
+            self.ring.recv_multi(result as u32, 0, GROUP);
+        }
+        if !more {
+            self.ring.accept_multi(listener.as_fd(), 0, 0);
+        }
+    }
+
+    fn on_completion(&mut self, completion: Completion, buffers: &mut Buffers) {
+        let slot = completion.token.slot;
+        match completion.token.op {
+            Op::Recv => {
+                if let Some(chunk) = &completion.chunk {
+                    self.on_bytes(slot, buffers.bytes(chunk));
+                }
+                self.after_recv(slot, completion.result, completion.more);
+            }
+            Op::Send => {
+                let peer = &mut self.peers[slot as usize];
+                peer.sending = false;
+                if peer.dirty {
+                    self.dirty.push(slot);
+                }
+            }
+            _ => {}
+        }
+        if let Some(chunk) = completion.chunk {
+            buffers.give_back(chunk);
+        }
+        if let Some(buffer) = completion.buffer {
+            self.pool.give(buffer);
+        }
+    }
+
     fn after_recv(&mut self, slot: u32, result: i32, more: bool) {
         const NO_BUFFERS: i32 = -105;
         if more {

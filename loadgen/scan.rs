@@ -1,7 +1,7 @@
 //! The generator's own reading of a server's stream: where one top-level element ends, and simple
 //! questions about it.
 //!
-//! It shares nothing with the server's scanner on purpose: a mistake there must not hide itself here.
+//! It shares nothing with the server's scanner on purpose: a mistake there must not hide here.
 
 use memchr::memmem;
 use memchr::{memchr, memchr3};
@@ -225,7 +225,8 @@ mod tests {
 
     const STREAM: &[u8] = b"<?xml version='1.0'?><stream:stream id=\"a>b\" from='x'>\
         <stream:features><mechanisms xmlns='s'><mechanism>PLAIN</mechanism></mechanisms>\
-        <bind/></stream:features> <message from='a@b/c' to='d'><body>x &gt; <![CDATA[</body>]]></body>\
+        <bind/></stream:features> <message from='a@b/c' to='d'><body>x &gt; <![CDATA[</body>]]>\
+        </body>\
         </message><iq type='result'/></stream:stream>";
 
     fn pieces(mut bytes: &[u8]) -> Vec<Piece> {

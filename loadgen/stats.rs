@@ -109,7 +109,8 @@ impl Meter {
     }
 }
 
-/// One thread's counts while it runs: written by it alone, read by the live line. A cache line each.
+/// One thread's counts while it runs: written by it alone, read by the live line. They have cache
+/// lines of their own.
 #[derive(Default)]
 #[repr(align(128))]
 pub struct Gauge {

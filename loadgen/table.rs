@@ -34,8 +34,15 @@ pub fn render(result: &RunResult) -> String {
             load.target,
         ),
     );
+    times(&mut text, result);
+    tail(&mut text, result);
+    text
+}
+
+/// Everything that was timed.
+fn times(text: &mut String, result: &RunResult) {
     line(
-        &mut text,
+        text,
         &format!(
             "\n  {:<14}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
             "times", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
@@ -43,12 +50,17 @@ pub fn render(result: &RunResult) -> String {
     );
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
     let more = [&result.latency, &result.service, &result.generator.lag];
-    for times in result.phases.iter().chain(more).chain(floor) {
-        row(&mut text, times);
+    let plain = result.plain.as_ref().map(|plain| &plain.latency);
+    for times in result.phases.iter().chain(more).chain(plain).chain(floor) {
+        row(text, times);
     }
+}
+
+/// The account, the cost, and how the generator fared.
+fn tail(text: &mut String, result: &RunResult) {
     let verdict = &result.verdict;
     line(
-        &mut text,
+        text,
         &format!(
             "\n  deliveries    {} of {} expected: {}",
             grouped(verdict.delivered),
@@ -62,24 +74,23 @@ pub fn render(result: &RunResult) -> String {
         ),
     );
     line(
-        &mut text,
+        text,
         &format!("  rate          {}/s", grouped(result.rate.round() as u64)),
     );
-    cost(&mut text, result);
+    cost(text, result);
     let note = if result.generator.is_limit {
         ": it limits the rate; the CPU per delivery holds all the same"
     } else {
         ""
     };
     line(
-        &mut text,
+        text,
         &format!(
             "  generator     {:.0} % busy, {} MB{note}",
             result.generator.busy * 100.0,
             result.generator.resident >> 20,
         ),
     );
-    text
 }
 
 fn cost(text: &mut String, result: &RunResult) {
@@ -103,7 +114,7 @@ fn cost(text: &mut String, result: &RunResult) {
             line(
                 text,
                 &format!(
-                    "  memory        {:.0} bytes per connection ({} MB empty, {} MB ready, {} MB after)",
+                    "  memory        {:.0} bytes per connection ({} MB empty, {} ready, {} after)",
                     server.bytes_per_connection,
                     server.resident_before >> 20,
                     server.resident_ready >> 20,
