@@ -32,7 +32,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {
 /// # Errors
 /// As [`write`].
 pub fn json(path: &Path, result: &RunResult) -> Result<(), String> {
-    let mut text = serde_json::to_vec_pretty(result).map_err(|error| error.to_string())?;
+    let mut text = serde_json::to_vec(result).map_err(|error| error.to_string())?;
     text.push(b'\n');
     write(path, &text)
 }

@@ -234,7 +234,7 @@ pub fn bars(rows: &[(String, f64, String, &str)]) -> String {
     let mut body = String::new();
     for (at, (name, value, label, class)) in rows.iter().enumerate() {
         let y = ROW * at as f64 + 6.0;
-        let width = (value / high * (WIDTH - NAMES - 150.0)).max(3.0);
+        let width = (value / high * (WIDTH - NAMES - 250.0)).max(3.0);
         body += &format!(
             "<text class='label' x='{:.1}' y='{:.1}' text-anchor='end'>{name}</text>\
              <rect class='block {class}' x='{NAMES}' y='{y:.1}' width='{width:.1}' height='22' \

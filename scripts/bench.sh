@@ -171,7 +171,8 @@ held() {
 
 if [ -n "$clients" ]; then held; else suite; fi
 [ "${#ran[@]}" -gt 0 ] || { echo "bench: nothing was measured" >&2; exit 1; }
-"$loadgen" report "${ran[@]}" --out "$out/report.html" || exit 1
+# The day's page shows what other invocations left there, too.
+"$loadgen" report "$out"/*.json --out "$out/report.html" || exit 1
 echo
 echo "bench: $out/report.html has the plots; one line for each run is in $keep/history.jsonl"
 exit "$worst"
