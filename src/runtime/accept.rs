@@ -13,8 +13,12 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The error of an accept that was taken back.
+const ECANCELED: i32 = 125;
 /// Accepts in flight per listener.
 const LANES: u32 = 32;
+/// Moves of one sibling that may arrive before armed accepts can be taken back.
+const ARRIVALS_PER_SIBLING: u32 = 4 * IN_FLIGHT_MAX;
 /// How long accepting rests after an error.
 const REST: Duration = Duration::from_millis(20);
 
@@ -50,25 +54,37 @@ impl Turn {
     /// Stops accepting.
     pub(crate) fn close_listeners(&mut self) {
         self.accept.open = false;
-        for lane in 0..self.accept.listeners.len() as u32 * LANES {
-            if !self.accept.idle.contains(&lane) {
-                self.ring.cancel(Token::new(Op::Accept, lane, 0));
-            }
-        }
+        self.cancel_accepts();
     }
 
     /// Arms as many accepts as there is room for.
     pub(crate) fn arm_accepts(&mut self) {
-        let reserve = if self.bells.len() > 1 { IN_FLIGHT_MAX } else { 0 };
-        while self.accept.open && !self.accept.resting {
-            let taken = self.world.conns.used() + self.accept.armed + reserve;
-            if taken >= self.ring.slots() {
-                return;
-            }
+        while self.accept.open && !self.accept.resting && self.has_room(self.accept.armed + 1) {
             let Some(lane) = self.accept.idle.pop() else { return };
             let listener = &self.accept.listeners[(lane / LANES) as usize];
             self.ring.accept(listener.socket.as_fd(), lane, 0);
             self.accept.armed += 1;
+        }
+    }
+
+    /// Takes armed accepts back where arrivals from siblings need their slots.
+    pub(crate) fn yield_slots(&mut self) {
+        if self.accept.armed > 0 && !self.has_room(self.accept.armed) {
+            self.cancel_accepts();
+        }
+    }
+
+    fn has_room(&self, accepts: u32) -> bool {
+        let siblings = self.bells.len() as u32 - 1;
+        let reserve = (siblings * ARRIVALS_PER_SIBLING).min(self.ring.slots() / 8);
+        self.world.conns.used() + accepts + reserve <= self.ring.slots()
+    }
+
+    fn cancel_accepts(&mut self) {
+        for lane in 0..self.accept.listeners.len() as u32 * LANES {
+            if !self.accept.idle.contains(&lane) {
+                self.ring.cancel(Token::new(Op::Accept, lane, 0));
+            }
         }
     }
 
@@ -78,6 +94,7 @@ impl Turn {
         self.accept.armed -= 1;
         match completion.error() {
             None => self.on_connection(lane, completion.result as u32),
+            Some(error) if error.raw_os_error() == Some(ECANCELED) => {}
             Some(_) if !self.accept.open => {}
             Some(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");

@@ -59,6 +59,9 @@ pub(crate) struct Conn {
     pub(crate) dirty: bool,
     /// The peer sent its end.
     pub(crate) eof: bool,
+    /// So much waits to be written to it that no more is read from it: what it sends may be what
+    /// fills its output.
+    pub(crate) choked: bool,
     /// More output than allowed: it will be cut at the flush.
     pub(crate) overflowed: bool,
     /// STARTTLS was granted while its bytes were fed: what stands behind it is dropped.
@@ -83,13 +86,16 @@ pub(crate) struct Conn {
     pub(crate) leaving: Option<Box<Leaving>>,
 }
 
+/// Waiting output from which a connection is not read any more. The largest receive comes on top.
+pub(crate) const CHOKE_SIZE: usize = 128 << 10;
+
 /// With TLS state and stream boxed elsewhere, 100,000 of these are 20 MB.
 const _: () = assert!(size_of::<Conn>() <= 200);
 
 impl Conn {
     /// Whether its bytes are not to be fed now.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.paused || self.queued || self.life != Life::Open
+        self.paused || self.queued || self.choked || self.life != Life::Open
     }
 
     /// Bytes that wait behind the send in flight.

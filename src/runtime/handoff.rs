@@ -185,6 +185,7 @@ impl Turn {
 
     fn adopt(&mut self, slot: u32, envelope: Envelope) {
         let id = self.world.conns.open(slot);
+        self.yield_slots();
         let Some(conn) = self.world.conns.get_mut(id) else { return };
         conn.peer = envelope.peer;
         conn.direct_tls = envelope.direct_tls;

@@ -5,7 +5,7 @@
 //! fed) is not in here while the protocol runs, so that everything in here can be written to.
 
 use crate::clock::Clock;
-use crate::connection::{Conn, Conns, Life};
+use crate::connection::{CHOKE_SIZE, Conn, Conns, Life};
 use crate::derive::DeriveLink;
 use crate::handoff::Leaving;
 use crate::mesh::{Item, Mesh};
@@ -141,7 +141,9 @@ impl Host for World {
             found.dirty = true;
             dirty.push(conn);
         }
-        if found.waiting() > *output_max {
+        let waiting = found.waiting();
+        found.choked |= waiting > CHOKE_SIZE;
+        if waiting > *output_max {
             found.overflowed = true;
             return scratch;
         }

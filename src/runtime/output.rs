@@ -3,7 +3,7 @@
 //!
 //! Invariant: one send in flight per connection; the slot is closed only when there is none.
 
-use crate::connection::{Life, Reading, id_of};
+use crate::connection::{CHOKE_SIZE, Life, Reading, id_of};
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
@@ -50,6 +50,8 @@ impl Turn {
             self.send_next(id);
         }
         let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let relieved = conn.choked && conn.waiting() <= CHOKE_SIZE;
+        conn.choked &= !relieved;
         match conn.life {
             Life::Closing(_) if conn.sending > 0 => {
                 let at = self.world.now.plus_ms(CLOSING_MS_MAX);
@@ -57,6 +59,7 @@ impl Turn {
             }
             Life::Closing(why) => self.finish(id, why),
             Life::Leaving if conn.sending == 0 => self.try_depart(id),
+            Life::Open if relieved => self.world.enqueue(id),
             _ => {}
         }
         self.settle_reading(id);

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use runtime::config::RuntimeConfig;
 use runtime::{Counters, Server, Tuning};
 use stanza::jid::BareJid;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use store::Memory;
@@ -89,7 +89,14 @@ impl Wire {
 
     fn more(&mut self) -> bool {
         let mut bytes = [0; 16 << 10];
-        let count = self.socket.read(&mut bytes).unwrap_or(0);
+        let count = loop {
+            match self.socket.read(&mut bytes) {
+                Ok(count) => break count,
+                // A thread that started a server still has deferred work of its rings.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break 0,
+            }
+        };
         self.got.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
         count > 0
     }
@@ -216,8 +223,12 @@ fn a_client_that_does_not_read_is_cut_and_others_go_on() {
         writer.write_all(last.as_bytes()).unwrap();
         4096 * message.len()
     });
-    // What comes behind the cut bounces, and is read.
-    talker.until("<body>7</body>");
+    // What comes behind the cut bounces, and is read as fast as it comes.
+    while !talker.got.contains("<body>7</body>") {
+        let old = talker.got.len().saturating_sub("<body>7</body>".len());
+        talker.got.drain(..old);
+        assert!(talker.more(), "who reads is not cut");
+    }
     let written = writing.join().unwrap();
     let mut got = 0;
     while sleeper.more() {
