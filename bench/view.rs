@@ -11,7 +11,8 @@ use std::hint::black_box;
 
 /// A message as a client sends it: 241 bytes.
 const MESSAGE: &str = "<message to='juliet@capulet.example/balcony' type='chat' \
-    id='7f3c9a52' xml:lang='en'><body>Art thou not Romeo, and a Montague? It is I, 0123456789 0123456789.</body>\
+    id='7f3c9a52' xml:lang='en'><body>Art thou not Romeo, and a Montague? It is I, \
+    0123456789 0123456789.</body>\
     <active xmlns='http://jabber.org/protocol/chatstates'/><request /></message>";
 
 fn view(c: &mut Criterion) {

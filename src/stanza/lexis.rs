@@ -197,7 +197,10 @@ fn character(body: &str) -> Option<char> {
 /// The value of an attribute: references resolved, literal white space as spaces (XML 1.0 3.3.3).
 #[inline]
 pub(crate) fn attribute_value(raw: &str) -> Cow<'_, str> {
-    if raw.bytes().all(|b| b != b'&' && b >= b' ') {
+    if !raw
+        .bytes()
+        .fold(false, |found, b| found | (b == b'&') | (b < b' '))
+    {
         Cow::Borrowed(raw)
     } else {
         resolve(raw, true)

@@ -14,7 +14,8 @@ macro_rules! namespaces {
             $($(#[$doc])* $name,)*
         }
 
-        /// Every interned namespace with its text, in the order of the enum; the first is `Unknown`.
+        /// Every interned namespace with its text, in the order of the enum; the first is
+        /// `Unknown`.
         const TABLE: &[(Ns, &str)] = &[(Ns::Unknown, ""), $((Ns::$name, $text),)*];
     };
 }

@@ -25,7 +25,8 @@ pub struct StreamScope {
 }
 
 impl StreamScope {
-    /// The scope of a stanza that stands on its own in `jabber:client`: what parcels and stores hold.
+    /// The scope of a stanza that stands on its own in `jabber:client`: what parcels and stores
+    /// hold.
     pub fn client() -> StreamScope {
         StreamScope::of(Ns::Client)
     }

@@ -23,19 +23,15 @@ impl<T: Copy, const N: usize> Stack<T, N> {
         self.len
     }
 
+    /// The far branch is not a function of its own: passing the item on would make the compiler
+    /// build it in memory first, and the copy from there waits for the stores.
     #[inline(always)]
     pub(crate) fn push(&mut self, item: T) {
         if self.len < N {
             self.near[self.len] = item;
-            self.len += 1;
         } else {
-            self.push_far(item);
+            self.far.push(item);
         }
-    }
-
-    #[cold]
-    fn push_far(&mut self, item: T) {
-        self.far.push(item);
         self.len += 1;
     }
 

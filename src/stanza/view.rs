@@ -1,6 +1,7 @@
 //! One borrowed stanza: checked to be well-formed once, with the facts that routing asks for.
 //!
-//! Invariant: whoever holds a [`StanzaView`] holds well-formed, restricted XML; nobody checks again.
+//! Invariant: whoever holds a [`StanzaView`] holds well-formed, restricted XML; nobody checks
+//! again.
 
 mod header;
 

@@ -1,7 +1,7 @@
 //! The one walk over an element: checks everything RFC 6120 11 demands and reports to a sink.
 //!
-//! Invariants: nothing recurses; nothing is allocated for ordinary stanzas; what the walk accepts is
-//! well-formed with regard to namespaces under the scope it was given. Views, trees and stream
+//! Invariants: nothing recurses; nothing is allocated for ordinary stanzas; what the walk accepts
+//! is well-formed with regard to namespaces under the scope it was given. Views, trees and stream
 //! headers are sinks of this walk, so they accept the same language.
 
 use crate::error::XmlError;
@@ -25,9 +25,9 @@ const STAMPED_NAMESPACES_MAX: u16 =
     NAMESPACES_MAX + PREFIXES_MAX as u16 + crate::tree::DECLARATIONS_MAX;
 
 /// Depth, attributes and declarations that need no heap.
-const NEAR_DEPTH: usize = 12;
-const NEAR_ATTRIBUTES: usize = 12;
-const NEAR_DECLARATIONS: usize = 8;
+const NEAR_DEPTH: usize = 8;
+const NEAR_ATTRIBUTES: usize = 8;
+const NEAR_DECLARATIONS: usize = 4;
 
 /// Attributes up to which duplicates are looked for pair by pair.
 const PAIRS_MAX: usize = 16;
@@ -255,7 +255,7 @@ impl<'a> Walk<'a> {
             is_suspect |= seen & 1 << (shape & 63) != 0;
             seen |= 1 << (shape & 63);
             if attribute.prefix != 0 || name == b"xmlns" {
-                prefixed += self.declare(attribute)? as usize;
+                prefixed += self.declare(attribute.name, attribute.value)? as usize;
             }
             self.attributes.push(attribute);
             if self.attributes.len() > STAMPED_ATTRIBUTES_MAX {
@@ -323,13 +323,12 @@ impl<'a> Walk<'a> {
     }
 
     /// Notes the attribute if it declares a namespace; else it is prefixed, and the answer is true.
-    fn declare(&mut self, attribute: Attribute) -> Result<bool, XmlError> {
-        let name = attribute.name.of(self.text);
-        let (prefix, is_default) = match name.strip_prefix("xmlns") {
+    fn declare(&mut self, name: Span, value: Span) -> Result<bool, XmlError> {
+        let (prefix, is_default) = match name.of(self.text).strip_prefix("xmlns") {
             Some("") => (Span::default(), true),
             Some(rest) if rest.starts_with(':') => {
-                let start = attribute.name.start as usize + "xmlns:".len();
-                (Span::new(start, attribute.name.end()), false)
+                let start = name.start as usize + "xmlns:".len();
+                (Span::new(start, name.end()), false)
             }
             _ => return Ok(true),
         };
@@ -338,7 +337,7 @@ impl<'a> Walk<'a> {
             return Err(XmlError::TooManyNamespaces);
         }
         // Namespaces in XML 1.0, 3 and 2.2.
-        let uri = lexis::attribute_value(attribute.value.of(self.text));
+        let uri = lexis::attribute_value(value.of(self.text));
         let is_xml = uri == XML_URI;
         let allowed = match prefix.of(self.text) {
             "" => !is_xml,
@@ -350,12 +349,9 @@ impl<'a> Walk<'a> {
             return Err(XmlError::NotWellFormed);
         }
         if is_default {
-            self.default = attribute.value;
+            self.default = value;
         } else {
-            self.declarations.push(Declaration {
-                prefix,
-                value: attribute.value,
-            });
+            self.declarations.push(Declaration { prefix, value });
         }
         Ok(false)
     }

@@ -198,10 +198,10 @@ fn passwords_are_prepared_by_either_profile() {
 }
 
 /// Characters of every kind that preparation knows, more of the plain ones.
-const ALPHABET: &str = "abcABC019-_.@/ '&:xyz\u{df}\u{3c2}\u{fb01}\u{2163}\u{bd}\u{ad}\u{200d}\u{fe0f}\
-    \u{e9}\u{c9}\u{301}\u{345}\u{130}\u{131}\u{5d0}\u{627}\u{661}\u{ff21}\u{ff0e}\u{3002}\u{1e9e}\
-    \u{1f916}\u{1f600}\u{1f130}\u{10400}\u{3d2}\u{2126}\u{1fb3}\u{390}\u{3000}\u{a0}\u{4e2d}\u{ac00}\
-    \u{e000}\u{fffd}\u{10a0}\u{13a0}\u{ab70}\u{1c90}\u{fdfa}\u{2100}\u{2044}[]";
+const ALPHABET: &str = "abcABC019-_.@/ '&:xyz\u{df}\u{3c2}\u{fb01}\u{2163}\u{bd}\u{ad}\u{200d}\
+    \u{fe0f}\u{e9}\u{c9}\u{301}\u{345}\u{130}\u{131}\u{5d0}\u{627}\u{661}\u{ff21}\u{ff0e}\u{3002}\
+    \u{1e9e}\u{1f916}\u{1f600}\u{1f130}\u{10400}\u{3d2}\u{2126}\u{1fb3}\u{390}\u{3000}\u{a0}\
+    \u{4e2d}\u{ac00}\u{e000}\u{fffd}\u{10a0}\u{13a0}\u{ab70}\u{1c90}\u{fdfa}\u{2100}\u{2044}[]";
 
 /// Texts that look more or less like addresses, always the same.
 fn samples(count: usize) -> impl Iterator<Item = String> {
@@ -270,8 +270,8 @@ fn the_fast_path_gives_what_the_slow_path_gives() {
     assert!(fast > 2_000, "{fast}");
 }
 
-/// The crate `jid` keeps U-labels and prepares by stricter tables. Where it accepts an address whose
-/// domain is of letters, digits and hyphens, so do we, and mean the same.
+/// The crate `jid` keeps U-labels and prepares by stricter tables. Where it accepts an address
+/// whose domain is of letters, digits and hyphens, so do we, and mean the same.
 #[test]
 fn what_another_implementation_accepts_is_accepted_and_means_the_same() {
     let mut compared = 0;

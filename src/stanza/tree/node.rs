@@ -139,8 +139,8 @@ impl<'t> Node<'t> {
         self.write_stamped(Some(outside), &[], out)
     }
 
-    /// As [`Node::write_within`], with these attributes put first in the tag, in place of its own of
-    /// the same names; an empty value only removes. Without `outside` its namespace is declared.
+    /// As [`Node::write_within`], with these attributes put first in the tag, in place of its own
+    /// of the same names; an empty value only removes. Without `outside` its namespace is declared.
     pub(crate) fn write_stamped(
         &self,
         outside: Option<&str>,

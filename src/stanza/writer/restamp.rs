@@ -10,8 +10,8 @@ use crate::view::{StanzaView, is_content};
 ///
 /// The root loses the declaration of its content namespace, gains those of the stream header's
 /// prefixes that the stanza uses and the stream's `xml:lang` if it has none of its own. Everything
-/// else is copied byte for byte. A root that is not a plain stanza (prefixed, or in a namespace that
-/// is no content namespace) is written anew with the same meaning.
+/// else is copied byte for byte. A root that is not a plain stanza (prefixed, or in a namespace
+/// that is no content namespace) is written anew with the same meaning.
 ///
 /// Only the latter can fail, with `TooManyNamespaces` ([`crate::tree::Node::write`]); then nothing
 /// is appended.
@@ -111,7 +111,8 @@ mod tests {
         String::from_utf8(out).expect("UTF-8")
     }
 
-    const PLAIN: &str = "<s:stream xmlns='jabber:client' xmlns:s='http://etherx.jabber.org/streams' xmlns:e='urn:e'>";
+    const PLAIN: &str = "<s:stream xmlns='jabber:client' \
+        xmlns:s='http://etherx.jabber.org/streams' xmlns:e='urn:e'>";
     const GERMAN: &str = "<s:stream xmlns='jabber:client' \
         xmlns:s='http://etherx.jabber.org/streams' xml:lang='de'>";
     const PREFIXED: &str =

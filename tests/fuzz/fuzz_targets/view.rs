@@ -1,5 +1,5 @@
-//! The view and the tree: they agree with each other, accept nothing that `xml-rs` refuses, and what
-//! is restamped or written anew is accepted again.
+//! The view and the tree: they agree with each other, accept nothing that `xml-rs` refuses, and
+//! what is restamped or written anew is accepted again.
 
 #![no_main]
 

@@ -68,8 +68,8 @@ impl Element {
     }
 }
 
-/// What `xml-rs` makes of a stanza within the stream; `None` if it refuses it, or if it is no single
-/// element, or no restricted XML.
+/// What `xml-rs` makes of a stanza within the stream; `None` if it refuses it, or if it is no
+/// single element, or no restricted XML.
 pub(crate) fn oracle(stanza: &[u8]) -> Option<Element> {
     let document = [HEADER.as_bytes(), stanza, FOOTER.as_bytes()].concat();
     let config = ParserConfig::new()
