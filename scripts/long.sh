@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 what=${1:-all}
 minutes=${2:-10}
 toolchain=${NIGHTLY:-nightly}
+target=${CARGO_TARGET_DIR:-$PWD/target}
 
 need() {
     "${@:2}" >/dev/null 2>&1 || { echo "long: needs $1" >&2; exit 1; }
@@ -15,8 +16,8 @@ need() {
 
 fuzz() {
     need "cargo-fuzz: cargo install cargo-fuzz" cargo "+$toolchain" fuzz --version
-    for target in $(cargo "+$toolchain" fuzz list --fuzz-dir tests/fuzz); do
-        cargo "+$toolchain" fuzz run --fuzz-dir tests/fuzz "$target" -- \
+    for name in $(cargo "+$toolchain" fuzz list --fuzz-dir tests/fuzz); do
+        cargo "+$toolchain" fuzz run --fuzz-dir tests/fuzz "$name" -- \
             -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048
     done
 }
@@ -29,18 +30,23 @@ miri() {
 }
 
 loom() {
-    RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS=3 cargo test -p ring --release --lib loom
+    # The source of the lane with loom's atomics in place of the standard ones.
+    (cd tests/loom && CARGO_TARGET_DIR="$target/loom" cargo run --locked --release)
 }
 
 sim() {
+    # A failure prints its seed; SIM_SEED plays that one again.
     local until=$((SECONDS + minutes * 60)) seed
+    cargo test --locked --profile fast -p sim --no-run
     while [ "$SECONDS" -lt "$until" ]; do
-        seed=$(od -An -N8 -tu8 /dev/urandom | tr -d ' ')
-        SIM_SEED=$seed cargo test --profile fast -p sim --quiet || {
+        seed=$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
+        SIM_SEED=$seed cargo test --locked --profile fast -p sim --quiet >"$target/sim.log" 2>&1 || {
+            cat "$target/sim.log"
             echo "long: simulation failed, SIM_SEED=$seed" >&2
             exit 1
         }
     done
+    echo "sim: every seed held"
 }
 
 case $what in
