@@ -10,8 +10,9 @@ const CONTACTS: usize = 20;
 /// One client whose twenty contacts are available, spread over the shards.
 fn clique(shards: u16) -> (Direct, Vec<Seat>) {
     let mut direct = Direct::new(shards);
-    let names: Vec<String> =
-        (0..=CONTACTS).map(|number| direct.name(number as u16 % shards, number)).collect();
+    let names: Vec<String> = (0..=CONTACTS)
+        .map(|number| direct.name(number as u16 % shards, number))
+        .collect();
     direct.account(&names[0], &names[1..]);
     for name in &names[1..] {
         direct.account(name, &names[..1]);

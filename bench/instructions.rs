@@ -68,8 +68,9 @@ fn limit_of(limits: &str, case: &str) -> Option<u64> {
 
 fn write_limits(measured: &[(&str, u64)]) {
     let mut text = format!(
-        "# The most instructions that one round of each case of bench/instructions.rs may take: what\n\
-         # was measured, and {MARGIN} per cent. Valgrind counts; the toolchain is pinned.\n"
+        "# The most instructions that one round of each case of bench/instructions.rs may\n\
+         # take: what was measured, and {MARGIN} per cent. Valgrind counts; the toolchain is\n\
+         # pinned.\n"
     );
     for (case, count) in measured {
         let limit = count + count * MARGIN / 100;
@@ -96,8 +97,13 @@ fn count(case: &str, rounds: u64) -> u64 {
         .output()
         .expect("valgrind is installed: apt-get install valgrind");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{case} failed under valgrind:\n{text}");
-    let collected = text.lines().find_map(|line| line.split_once("Collected : "));
+    assert!(
+        output.status.success(),
+        "{case} failed under valgrind:\n{text}"
+    );
+    let collected = text
+        .lines()
+        .find_map(|line| line.split_once("Collected : "));
     let (_, number) = collected.unwrap_or_else(|| panic!("callgrind says no number:\n{text}"));
     number.trim().parse().expect("callgrind's number is one")
 }
@@ -167,14 +173,22 @@ fn route(shards: u16, rounds: u64) {
 /// A presence to twenty contacts on two shards.
 fn fanout(rounds: u64) {
     let mut direct = Direct::new(2);
-    let names: Vec<String> = (0..=20).map(|number| direct.name(number % 2, number.into())).collect();
+    let names: Vec<String> = (0..=20)
+        .map(|number| direct.name(number % 2, number.into()))
+        .collect();
     direct.account(&names[0], &names[1..]);
     for name in &names[1..] {
         direct.account(name, &names[..1]);
     }
-    let seats: Vec<Seat> = names.iter().map(|name| available(&mut direct, name)).collect();
+    let seats: Vec<Seat> = names
+        .iter()
+        .map(|name| available(&mut direct, name))
+        .collect();
     repeat(rounds, || {
-        direct.say(seats[0], black_box(b"<presence><show>away</show></presence>"));
+        direct.say(
+            seats[0],
+            black_box(b"<presence><show>away</show></presence>"),
+        );
         assert!(!direct.output(seats[20]).is_empty());
         direct.end_turn();
     });

@@ -106,8 +106,9 @@ fn a_routed_request_and_directed_presence_allocate_nothing() {
 fn a_broadcast_allocates_as_often_for_many_contacts_as_for_one() {
     let count = |contacts: usize| {
         let mut direct = Direct::new(2);
-        let names: Vec<String> =
-            (0..=contacts).map(|number| direct.name(number as u16 % 2, number)).collect();
+        let names: Vec<String> = (0..=contacts)
+            .map(|number| direct.name(number as u16 % 2, number))
+            .collect();
         direct.account(&names[0], &names[1..]);
         for name in &names[1..] {
             direct.account(name, &names[..1]);

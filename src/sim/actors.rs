@@ -89,7 +89,9 @@ impl Chatter {
         match scene.random.below(if self.moody { 20 } else { 15 }) {
             0..6 => {
                 let to = scene.random.pick(&self.town.full).clone();
-                let type_ = *scene.random.pick(&["chat", "normal", "headline", "groupchat"]);
+                let type_ = *scene
+                    .random
+                    .pick(&["chat", "normal", "headline", "groupchat"]);
                 self.message(scene, &to, type_);
             }
             6..9 => {
@@ -115,7 +117,11 @@ impl Chatter {
             }
             14 => self.present(scene),
             15..18 => {
-                let of = if scene.random.happens(500) { &self.town.full } else { &self.town.bare };
+                let of = if scene.random.happens(500) {
+                    &self.town.full
+                } else {
+                    &self.town.bare
+                };
                 let to = scene.random.pick(of).clone();
                 let type_ = *scene.random.pick(&["", "", " type='unavailable'"]);
                 let id = self.id(scene);
@@ -142,11 +148,18 @@ impl Chatter {
     fn message(&mut self, scene: &mut Scene<'_>, to: &str, type_: &'static str) {
         let id = self.id(scene);
         let padding = "x".repeat(scene.random.below(40) as usize);
-        let text =
-            format!("<message to='{to}' id='{id}' type='{type_}'><body>{id}{padding}</body></message>");
+        let body = format!("<body>{id}{padding}</body>");
+        let text = format!("<message to='{to}' id='{id}' type='{type_}'>{body}</message>");
         scene.says.extend(text.into_bytes());
         let (by, from) = (scene.me, scene.client.full.clone());
-        scene.ledger.sent.push(Sent { by, from, to: to.into(), name: "message", type_, id });
+        scene.ledger.sent.push(Sent {
+            by,
+            from,
+            to: to.into(),
+            name: "message",
+            type_,
+            id,
+        });
     }
 
     fn ask(&mut self, scene: &mut Scene<'_>, to: &str) {
@@ -156,7 +169,14 @@ impl Chatter {
             format!("<iq to='{to}' id='{id}' type='{type_}'><ping xmlns='urn:xmpp:ping'/></iq>");
         scene.says.extend(text.into_bytes());
         let (by, from) = (scene.me, scene.client.full.clone());
-        scene.ledger.sent.push(Sent { by, from, to: to.into(), name: "iq", type_, id });
+        scene.ledger.sent.push(Sent {
+            by,
+            from,
+            to: to.into(),
+            name: "iq",
+            type_,
+            id,
+        });
     }
 
     fn go_on(&mut self, scene: &mut Scene<'_>) {

@@ -136,7 +136,11 @@ impl Client {
     pub(crate) fn new(login: Option<Login>, exporter: [u8; 32]) -> Client {
         let secure = login.as_ref().is_some_and(|login| login.tls == Tls::Direct);
         Client {
-            phase: if login.is_some() { Phase::Negotiating } else { Phase::Raw },
+            phase: if login.is_some() {
+                Phase::Negotiating
+            } else {
+                Phase::Raw
+            },
             login,
             full: String::new(),
             inbox: VecDeque::new(),
@@ -165,7 +169,10 @@ impl Client {
 
     /// What it says first.
     pub(crate) fn opening(&self) -> Vec<u8> {
-        self.login.as_ref().map(|login| header(&login.domain)).unwrap_or_default()
+        self.login
+            .as_ref()
+            .map(|login| header(&login.domain))
+            .unwrap_or_default()
     }
 
     /// Reads bytes from the server.
@@ -217,9 +224,16 @@ impl Client {
 
     fn read_header(&mut self, bytes: Vec<u8>) -> Element {
         let header = StreamHeader::parse(&bytes).expect("the server's header is well-formed");
-        assert!(header.stream_ns_ok, "the server's header is in the namespace of streams");
+        assert!(
+            header.stream_ns_ok,
+            "the server's header is in the namespace of streams"
+        );
         let mut attributes = BTreeMap::new();
-        let fields = [("to", &header.to), ("from", &header.from), ("id", &header.id)];
+        let fields = [
+            ("to", &header.to),
+            ("from", &header.from),
+            ("id", &header.id),
+        ];
         for (name, value) in fields {
             if let Some(value) = value {
                 attributes.insert(name.to_owned(), value.to_string());
@@ -296,9 +310,10 @@ impl Client {
             (Phase::Proving, "challenge") => {
                 let scram = self.scram.as_mut().ok_or("a challenge to nothing")?;
                 let response = scram.respond(&element.text)?;
-                let text =
-                    format!("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{response}</response>");
-                reaction.bytes.extend(text.into_bytes());
+                let open = "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>";
+                reaction
+                    .bytes
+                    .extend(format!("{open}{response}</response>").into_bytes());
                 Ok(())
             }
             (Phase::Proving, "success") => {
@@ -358,10 +373,19 @@ impl Client {
                 let exporter = self.secure.then_some(&self.exporter[..]);
                 let (scram, first) = Scram::start(&login.user, &login.password, &nonce, exporter);
                 self.scram = Some(scram);
-                (if self.secure { "SCRAM-SHA-256-PLUS" } else { "SCRAM-SHA-256" }, first)
+                (
+                    if self.secure {
+                        "SCRAM-SHA-256-PLUS"
+                    } else {
+                        "SCRAM-SHA-256"
+                    },
+                    first,
+                )
             }
         };
-        let offered = features.child("mechanisms").ok_or("no mechanism is offered")?;
+        let offered = features
+            .child("mechanisms")
+            .ok_or("no mechanism is offered")?;
         if !offered.children.iter().any(|offer| offer.text == mechanism) {
             return Err(format!("{mechanism} is not offered"));
         }

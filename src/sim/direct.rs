@@ -2,10 +2,10 @@
 //! costs. Storage and derivation answer at once, rings and outputs keep their memory.
 
 use crate::client::header;
+use stanza::jid::BareJid;
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use stanza::jid::BareJid;
 use store::Memory;
 use xmpp::parcel::{Buffer, Parcel};
 use xmpp::port::{RosterItem, Store as _, StoreOp, StoreReply, Subscription};
@@ -82,7 +82,9 @@ impl Host for Bench {
     }
 
     fn buffer(&mut self) -> Buffer {
-        self.pool.pop().unwrap_or_else(|| Vec::with_capacity(BUFFER_SIZE))
+        self.pool
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(BUFFER_SIZE))
     }
 
     fn recycle(&mut self, home: ShardId, mut buffer: Buffer) {
@@ -109,7 +111,10 @@ impl Host for Bench {
 impl Direct {
     /// As many shards as told, for `example.org`.
     pub fn new(shards: u16) -> Direct {
-        let settings = Arc::new(Settings { shards, ..Settings::for_tests("example.org") });
+        let settings = Arc::new(Settings {
+            shards,
+            ..Settings::for_tests("example.org")
+        });
         let node = |index| {
             let id = ShardId(index);
             let bench = Bench {
@@ -137,10 +142,12 @@ impl Direct {
     /// A name that makes an account of this number at home on this shard.
     pub fn name(&self, shard: u16, number: usize) -> String {
         let names = (0..).map(|salt| format!("user{number}x{salt}"));
-        let is_home = |name: &String| {
-            self.router.home(&format!("{name}@example.org")) == ShardId(shard)
-        };
-        names.into_iter().find(is_home).expect("every shard is home to some name")
+        let is_home =
+            |name: &String| self.router.home(&format!("{name}@example.org")) == ShardId(shard);
+        names
+            .into_iter()
+            .find(is_home)
+            .expect("every shard is home to some name")
     }
 
     /// Makes an account whose contacts see it and are seen by it.
@@ -148,14 +155,20 @@ impl Direct {
         let jid = |name: &str| {
             BareJid::parse(&format!("{name}@example.org")).expect("a test's name is good")
         };
-        let credentials = derive_credentials("secret", &[[7; SALT_SIZE]; 3], 1).expect("a password");
-        let credentials = Box::new(credentials);
-        self.perform(StoreOp::CreateAccount { account: jid(name), credentials });
+        let keys = derive_credentials("secret", &[[7; SALT_SIZE]; 3], 1).expect("a password");
+        let credentials = Box::new(keys);
+        self.perform(StoreOp::CreateAccount {
+            account: jid(name),
+            credentials,
+        });
         for contact in contacts {
             let mut item = RosterItem::new(jid(contact));
             item.subscription = Subscription::Both;
             item.listed = true;
-            self.perform(StoreOp::PutRosterItem { account: jid(name), item: Box::new(item) });
+            self.perform(StoreOp::PutRosterItem {
+                account: jid(name),
+                item: Box::new(item),
+            });
         }
     }
 
@@ -171,14 +184,22 @@ impl Direct {
     /// If it does not get in.
     pub fn login(&mut self, name: &str) -> Seat {
         let shard = usize::from(self.router.home(&format!("{name}@example.org")).0);
-        let conn = ConnId { index: self.seats, generation: 1 };
+        let conn = ConnId {
+            index: self.seats,
+            generation: 1,
+        };
         self.seats += 1;
         for (_, bench) in &mut self.nodes {
             bench.outputs.push(Vec::with_capacity(BUFFER_SIZE));
         }
         let seat = Seat { shard, conn };
         let (core, bench) = &mut self.nodes[shard];
-        core.on_open(bench, conn, StreamKind::C2s, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        core.on_open(
+            bench,
+            conn,
+            StreamKind::C2s,
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+        );
         let mut bytes = header("example.org");
         let plain = crate::scram::plain(name, "secret");
         bytes.extend(
@@ -194,7 +215,10 @@ impl Direct {
               <resource>r</resource></bind></iq>",
         );
         self.say(seat, &bytes);
-        assert!(self.output(seat).ends_with(b"</jid></bind></iq>"), "{name} did not get in");
+        assert!(
+            self.output(seat).ends_with(b"</jid></bind></iq>"),
+            "{name} did not get in"
+        );
         self.end_turn();
         seat
     }
@@ -253,7 +277,10 @@ impl Direct {
             any = true;
             core.on_derived(bench, ticket, job.run());
         }
-        assert!(bench.moves.is_empty(), "clients connect to their home shard here");
+        assert!(
+            bench.moves.is_empty(),
+            "clients connect to their home shard here"
+        );
         any
     }
 

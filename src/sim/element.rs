@@ -48,7 +48,9 @@ impl Element {
         Element {
             name: node.name().to_owned(),
             ns: node.ns_str().to_owned(),
-            attributes: attributes.map(|(name, value)| (name.into(), value.into())).collect(),
+            attributes: attributes
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             children: node.children().map(Element::of).collect(),
             text: node.text().to_owned(),
             raw: Vec::new(),
@@ -72,7 +74,11 @@ impl Element {
 
     /// The condition of a stanza error, stream error or SASL failure; empty where there is none.
     pub fn condition(&self) -> &str {
-        let error = if self.ns == "jabber:client" { self.child("error") } else { Some(self) };
+        let error = if self.ns == "jabber:client" {
+            self.child("error")
+        } else {
+            Some(self)
+        };
         let first = error.and_then(|error| error.children.first());
         first.map_or("", |condition| condition.name.as_str())
     }

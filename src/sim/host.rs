@@ -101,14 +101,21 @@ impl Side {
         });
         let slot = &mut self.slots[index as usize];
         let generation = slot.generation + 1;
-        *slot = Slot { generation, wire: Some(wire), ..Slot::default() };
+        *slot = Slot {
+            generation,
+            wire: Some(wire),
+            ..Slot::default()
+        };
         ConnId { index, generation }
     }
 
     /// Takes the wire away from a place that stays taken until its shard has heard of it.
     pub(crate) fn unplug(&mut self, conn: ConnId) {
         let slot = self.slot(conn).expect("a connection is cut once");
-        *slot = Slot { generation: slot.generation, ..Slot::default() };
+        *slot = Slot {
+            generation: slot.generation,
+            ..Slot::default()
+        };
     }
 
     /// Frees a place whose wire is gone.
@@ -119,8 +126,14 @@ impl Side {
     /// Takes the place away again.
     pub(crate) fn release(&mut self, conn: ConnId) -> Slot {
         let slot = &mut self.slots[conn.index as usize];
-        assert_eq!(slot.generation, conn.generation, "a connection is released once");
-        let empty = Slot { generation: slot.generation, ..Slot::default() };
+        assert_eq!(
+            slot.generation, conn.generation,
+            "a connection is released once"
+        );
+        let empty = Slot {
+            generation: slot.generation,
+            ..Slot::default()
+        };
         self.free.push(conn.index);
         self.dirty.retain(|index| *index != conn.index);
         std::mem::replace(slot, empty)
@@ -141,7 +154,9 @@ impl Side {
     pub(crate) fn unspill(&mut self) {
         for ring in &mut self.rings {
             while ring.queue.len() < self.ring_capacity {
-                let Some(parcel) = ring.spill.pop_front() else { break };
+                let Some(parcel) = ring.spill.pop_front() else {
+                    break;
+                };
                 ring.queue.push_back(parcel);
             }
         }

@@ -94,7 +94,9 @@ impl Ledger {
         let mut last: BTreeMap<(ClientId, usize), (usize, &Got)> = BTreeMap::new();
         for got in &self.got {
             let answer = matches!(got.type_.as_str(), "error" | "result");
-            let Some((sender, number)) = parse_id(&got.id).filter(|_| !answer) else { continue };
+            let Some((sender, number)) = parse_id(&got.id).filter(|_| !answer) else {
+                continue;
+            };
             if let Some((before, earlier)) = last.insert((got.by, sender), (number, got))
                 && before >= number
             {

@@ -16,10 +16,10 @@
 //!   <message from='{alice}' to='{bob}' type='chat' id='1'><body>hi</body></message>
 //! ```
 //!
-//! In what is expected, `*` as a value or text stands for anything but nothing, `{name}` for what it
-//! stood for before (a client's name for its full JID) or, the first time, for anything, to be
-//! remembered; `<etc/>` for further children and `etc=''` for further attributes. Attributes have no
-//! order; children have. At the end of a scenario nobody may hold anything that was not expected.
+//! In what is expected, `*` as a value or text stands for anything but nothing, `{name}` for what
+//! it stood for before (a client's name for its full JID) or, the first time, for anything, to be
+//! remembered; `<etc/>` for further children and `etc=''` for further attributes. Attributes have
+//! no order; children have. At the end of a scenario nobody may hold what was not expected.
 
 mod matching;
 mod play;
@@ -64,7 +64,7 @@ pub enum Step {
     Ends(String),
     /// `NAME vanishes`: its connection breaks.
     Vanishes(String),
-    /// `NAME is closed [by CONDITION]`: the server ended the stream, with that stream error or none.
+    /// `NAME is closed [by CONDITION]`: the server ended the stream, with that error or none.
     IsClosed(String, Option<String>),
     /// `wait SECONDS`.
     Wait(u64),
@@ -93,7 +93,10 @@ pub fn parse(text: &str) -> Result<Vec<Scenario>, String> {
             continue;
         }
         if let Some(title) = line.strip_prefix("== ") {
-            scenarios.push(Scenario { title: title.into(), steps: Vec::new() });
+            scenarios.push(Scenario {
+                title: title.into(),
+                steps: Vec::new(),
+            });
             continue;
         }
         let mut block = String::new();
@@ -108,7 +111,9 @@ pub fn parse(text: &str) -> Result<Vec<Scenario>, String> {
             lines.next();
         }
         let step = parse_step(line, block).ok_or(format!("line {}: {line}", index + 1))?;
-        let scenario = scenarios.last_mut().ok_or(format!("line {}: no title yet", index + 1))?;
+        let scenario = scenarios
+            .last_mut()
+            .ok_or(format!("line {}: no title yet", index + 1))?;
         scenario.steps.push((index + 1, step));
     }
     Ok(scenarios)

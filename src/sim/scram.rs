@@ -25,7 +25,11 @@ impl Scram {
         exporter: Option<&[u8]>,
     ) -> (Scram, String) {
         let user = user.replace('=', "=3D").replace(',', "=2C");
-        let gs2 = if exporter.is_some() { "p=tls-exporter,," } else { "n,," };
+        let gs2 = if exporter.is_some() {
+            "p=tls-exporter,,"
+        } else {
+            "n,,"
+        };
         let first_bare = format!("n={user},r={nonce}");
         let first = format!("{gs2}{first_bare}");
         let scram = Scram {
@@ -43,7 +47,9 @@ impl Scram {
     pub(crate) fn respond(&mut self, challenge: &str) -> Result<String, String> {
         let challenge = decode(challenge)?;
         let field = |name: &str| {
-            let found = challenge.split(',').find_map(|field| field.strip_prefix(name));
+            let found = challenge
+                .split(',')
+                .find_map(|field| field.strip_prefix(name));
             found.ok_or_else(|| format!("no {name} in {challenge}"))
         };
         let (nonce, salt, rounds) = (field("r=")?, field("s=")?, field("i=")?);
@@ -69,7 +75,11 @@ impl Scram {
     pub(crate) fn verify(&self, last: &str) -> Result<(), String> {
         let last = decode(last)?;
         let expected = format!("v={}", STANDARD.encode(&self.signature));
-        if last == expected { Ok(()) } else { Err(format!("{last} is not {expected}")) }
+        if last == expected {
+            Ok(())
+        } else {
+            Err(format!("{last} is not {expected}"))
+        }
     }
 }
 

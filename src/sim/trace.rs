@@ -10,7 +10,10 @@ pub struct Trace {
 impl Trace {
     /// Before anything happened.
     pub(crate) fn new() -> Trace {
-        Trace { hash: 0xcbf2_9ce4_8422_2325, events: 0 }
+        Trace {
+            hash: 0xcbf2_9ce4_8422_2325,
+            events: 0,
+        }
     }
 
     /// Notes an event.
@@ -27,7 +30,10 @@ impl Trace {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
             self.hash ^= u64::from_le_bytes(word) ^ bytes.len() as u64;
-            self.hash = self.hash.wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+            self.hash = self
+                .hash
+                .wrapping_mul(0x0000_0100_0000_01b3)
+                .rotate_left(23);
         }
     }
 

@@ -37,27 +37,76 @@ pub struct ClientId(pub usize);
 /// What happens at some time.
 enum Event {
     Turn(usize),
-    ToServer { wire: usize, secure: bool, bytes: Vec<u8> },
-    Handshake { wire: usize },
-    ServerEof { wire: usize },
-    Reset { wire: usize },
-    ToClient { wire: usize, bytes: Vec<u8> },
-    ClientEof { wire: usize },
-    Disk { shard: usize, ticket: Ticket, op: StoreOp },
-    Input { shard: usize, input: Input },
-    Derive { shard: usize, ticket: Ticket, job: Box<DeriveJob> },
-    Adopt { wire: usize, shard: usize, state: Box<StreamState> },
-    Wake { client: usize },
+    ToServer {
+        wire: usize,
+        secure: bool,
+        bytes: Vec<u8>,
+    },
+    Handshake {
+        wire: usize,
+    },
+    ServerEof {
+        wire: usize,
+    },
+    Reset {
+        wire: usize,
+    },
+    ToClient {
+        wire: usize,
+        bytes: Vec<u8>,
+    },
+    ClientEof {
+        wire: usize,
+    },
+    Disk {
+        shard: usize,
+        ticket: Ticket,
+        op: StoreOp,
+    },
+    Input {
+        shard: usize,
+        input: Input,
+    },
+    Derive {
+        shard: usize,
+        ticket: Ticket,
+        job: Box<DeriveJob>,
+    },
+    Adopt {
+        wire: usize,
+        shard: usize,
+        state: Box<StreamState>,
+    },
+    Wake {
+        client: usize,
+    },
 }
 
 /// What waits for a shard's next turn, beside bytes and parcels.
 enum Input {
-    Open { wire: usize, kind: StreamKind },
-    Secured { conn: ConnId, exporter: [u8; 32] },
-    Closed { conn: ConnId },
-    Stored { ticket: Ticket, reply: StoreReply },
-    Derived { ticket: Ticket, derived: Derived },
-    Adopt { wire: usize, state: Box<StreamState> },
+    Open {
+        wire: usize,
+        kind: StreamKind,
+    },
+    Secured {
+        conn: ConnId,
+        exporter: [u8; 32],
+    },
+    Closed {
+        conn: ConnId,
+    },
+    Stored {
+        ticket: Ticket,
+        reply: StoreReply,
+    },
+    Derived {
+        ticket: Ticket,
+        derived: Derived,
+    },
+    Adopt {
+        wire: usize,
+        state: Box<StreamState>,
+    },
     Shutdown,
 }
 
@@ -175,11 +224,14 @@ impl World {
     /// # Panics
     /// If the address or the password cannot be used.
     pub fn add_account(&mut self, jid: &str, password: &str) {
-        let account = stanza::jid::BareJid::parse(jid).expect("a test's account has a good address");
+        let account = stanza::jid::BareJid::parse(jid).expect("a test's account is good");
         let salts = [[7; xmpp::stream::sasl::SALT_SIZE]; 3];
         let rounds = self.settings.scram_iterations;
         let credentials = derive_credentials(password, &salts, rounds).expect("a good password");
-        let op = StoreOp::CreateAccount { account, credentials: Box::new(credentials) };
+        let op = StoreOp::CreateAccount {
+            account,
+            credentials: Box::new(credentials),
+        };
         self.perform(op);
     }
 
@@ -226,7 +278,13 @@ impl World {
         self.actors.push(actor);
         let shard = self.random.below(self.nodes.len() as u64) as usize;
         let at = self.upstream(wire);
-        self.schedule(at, Event::Input { shard, input: Input::Open { wire, kind } });
+        self.schedule(
+            at,
+            Event::Input {
+                shard,
+                input: Input::Open { wire, kind },
+            },
+        );
         if direct {
             let at = self.upstream(wire);
             self.schedule(at, Event::Handshake { wire });
@@ -267,7 +325,11 @@ impl World {
 
     /// The most parcels that ever waited outside one full ring.
     pub fn spill_peak(&self) -> usize {
-        self.nodes.iter().map(|node| node.side.spill_peak).max().unwrap_or(0)
+        self.nodes
+            .iter()
+            .map(|node| node.side.spill_peak)
+            .max()
+            .unwrap_or(0)
     }
 
     /// Sends text as a client.
@@ -355,15 +417,27 @@ impl World {
 
     fn schedule(&mut self, at: u64, event: Event) {
         self.order += 1;
-        self.agenda.push(Reverse(Entry { at, order: self.order, event }));
+        self.agenda.push(Reverse(Entry {
+            at,
+            order: self.order,
+            event,
+        }));
     }
 
     fn happen(&mut self, entry: Entry) {
         self.now = entry.at;
-        assert!(self.trace.events() < EVENTS_MAX, "seed {}: it never ends", self.seed);
+        assert!(
+            self.trace.events() < EVENTS_MAX,
+            "seed {}: it never ends",
+            self.seed
+        );
         match entry.event {
             Event::Turn(shard) => self.turn(shard),
-            Event::ToServer { wire, secure, bytes } => self.to_server(wire, secure, &bytes),
+            Event::ToServer {
+                wire,
+                secure,
+                bytes,
+            } => self.to_server(wire, secure, &bytes),
             Event::Handshake { wire } => self.handshake(wire),
             Event::ServerEof { wire } => self.server_eof(wire),
             Event::Reset { wire } => self.reset(wire),
@@ -373,7 +447,13 @@ impl World {
             Event::Input { shard, input } => self.input(shard, input),
             Event::Derive { shard, ticket, job } => {
                 self.nodes[shard].side.derivations -= 1;
-                self.input(shard, Input::Derived { ticket, derived: job.run() });
+                self.input(
+                    shard,
+                    Input::Derived {
+                        ticket,
+                        derived: job.run(),
+                    },
+                );
             }
             Event::Adopt { wire, shard, state } => {
                 self.input(shard, Input::Adopt { wire, state });
@@ -384,7 +464,8 @@ impl World {
 
     /// Storage does its work now and answers later.
     fn disk(&mut self, shard: usize, ticket: Ticket, op: StoreOp) {
-        self.trace.note("disk", self.now, ticket.0, format!("{op:?}").as_bytes());
+        self.trace
+            .note("disk", self.now, ticket.0, format!("{op:?}").as_bytes());
         let fails = self.random.happens(self.faults.disk_failures);
         let reply = match fails {
             true => StoreReply::Failed("the seed says so".into()),
@@ -393,7 +474,13 @@ impl World {
         let delay = self.random.within(self.faults.disk_us);
         let at = self.nodes[shard].answer_at.max(self.now + delay);
         self.nodes[shard].answer_at = at;
-        self.schedule(at, Event::Input { shard, input: Input::Stored { ticket, reply } });
+        self.schedule(
+            at,
+            Event::Input {
+                shard,
+                input: Input::Stored { ticket, reply },
+            },
+        );
     }
 
     fn input(&mut self, shard: usize, input: Input) {
@@ -411,7 +498,9 @@ impl World {
 
     /// Has a client's actor do something, and carries out what it wants.
     fn act(&mut self, client: usize, does: impl FnOnce(&mut dyn Actor, &mut Scene<'_>)) {
-        let Some(mut actor) = self.actors[client].take() else { return };
+        let Some(mut actor) = self.actors[client].take() else {
+            return;
+        };
         let mut scene = Scene {
             me: ClientId(client),
             now: self.now,
@@ -442,16 +531,17 @@ impl World {
     /// # Panics
     /// With the seed, if it does not hold.
     pub fn check_homes(&self) {
-        let router = xmpp::router::Router::new(
-            &self.settings.domain,
-            self.settings.shards,
-            ShardId(0),
-        );
+        let router =
+            xmpp::router::Router::new(&self.settings.domain, self.settings.shards, ShardId(0));
         for node in &self.nodes {
             for jid in node.shard.account_jids() {
                 let home = router.home(jid.as_str());
                 let here = node.side.id;
-                assert_eq!(home, here, "seed {}: {jid} has state on {here:?}", self.seed);
+                assert_eq!(
+                    home, here,
+                    "seed {}: {jid} has state on {here:?}",
+                    self.seed
+                );
             }
         }
     }
@@ -462,12 +552,18 @@ impl World {
     /// With the seed, if it does not hold.
     pub fn check_rest(&self) {
         let seed = self.seed;
-        assert!(self.agenda.is_empty(), "seed {seed}: something is under way");
+        assert!(
+            self.agenda.is_empty(),
+            "seed {seed}: something is under way"
+        );
         self.check_homes();
         for node in &self.nodes {
             let side = &node.side;
             let id = side.id;
-            assert_eq!(side.balance, 0, "seed {seed}: buffers of {id:?} did not come home");
+            assert_eq!(
+                side.balance, 0,
+                "seed {seed}: buffers of {id:?} did not come home"
+            );
             assert_eq!(
                 node.shard.in_flight_count(),
                 0,
@@ -477,12 +573,19 @@ impl World {
                 let waiting = ring.queue.len() + ring.spill.len();
                 assert_eq!(waiting, 0, "seed {seed}: parcels of {id:?} were not taken");
             }
-            assert!(node.inbox.is_empty(), "seed {seed}: {id:?} did not handle its input");
-            let open = self.wires.iter().filter(|wire| {
-                matches!(wire.place, Place::At(shard, _) if shard == usize::from(id.0))
-            });
+            assert!(
+                node.inbox.is_empty(),
+                "seed {seed}: {id:?} did not handle its input"
+            );
+            let open = self.wires.iter().filter(
+                |wire| matches!(wire.place, Place::At(shard, _) if shard == usize::from(id.0)),
+            );
             let open = open.count();
-            assert_eq!(node.shard.stream_count(), open, "seed {seed}: streams of {id:?}");
+            assert_eq!(
+                node.shard.stream_count(),
+                open,
+                "seed {seed}: streams of {id:?}"
+            );
         }
     }
 }

@@ -64,13 +64,21 @@ impl State {
     }
 
     fn addresses(self) -> Vec<Address> {
-        let full = self.resources().iter().map(|(name, _)| Address::Match(name));
-        [Address::Bare, Address::NoMatch].into_iter().chain(full).collect()
+        let full = self
+            .resources()
+            .iter()
+            .map(|(name, _)| Address::Match(name));
+        [Address::Bare, Address::NoMatch]
+            .into_iter()
+            .chain(full)
+            .collect()
     }
 
     fn available(self, least: i8) -> Vec<&'static str> {
         let fits = |(name, priority): &(&'static str, Option<i8>)| {
-            priority.is_some_and(|priority| priority >= least).then_some(*name)
+            priority
+                .is_some_and(|priority| priority >= least)
+                .then_some(*name)
         };
         self.resources().iter().filter_map(fits).collect()
     }
@@ -81,7 +89,11 @@ const UNAVAILABLE: Fate = Fate::Bounced("service-unavailable");
 /// What the RFC, and the choices that it leaves to us, say of a stanza.
 fn expected(state: State, address: Address, name: &str, type_: &str) -> Fate {
     let delivered = |to: Vec<&'static str>, otherwise: Fate| {
-        if to.is_empty() { otherwise } else { Fate::Delivered(to) }
+        if to.is_empty() {
+            otherwise
+        } else {
+            Fate::Delivered(to)
+        }
     };
     match (name, type_, address) {
         // 8.5.3.1: a matching resource gets whatever there is.
@@ -117,7 +129,10 @@ struct Scene {
 }
 
 fn scene(seed: u64, shards: u16, state: State) -> Scene {
-    let settings = Settings { shards, ..Settings::for_tests("example.org") };
+    let settings = Settings {
+        shards,
+        ..Settings::for_tests("example.org")
+    };
     let mut world = World::new(seed, settings, Faults::calm());
     world.add_account("alice@example.org", "secret");
     let alice = world.connect(Login::new("alice@example.org/desk", "secret"));
@@ -152,7 +167,11 @@ impl Scene {
             Address::Match(resource) => format!("bob@example.org/{resource}"),
             Address::NoMatch => "bob@example.org/elsewhere".to_owned(),
         };
-        let attribute = if type_.is_empty() { String::new() } else { format!(" type='{type_}'") };
+        let attribute = if type_.is_empty() {
+            String::new()
+        } else {
+            format!(" type='{type_}'")
+        };
         let payload = match (name, type_) {
             ("iq", "get" | "set") => "<ping xmlns='urn:xmpp:ping'/>",
             ("message", _) => "<body>hi</body>",
@@ -164,9 +183,17 @@ impl Scene {
         let mut delivered = Vec::new();
         for (resource, id) in &self.bob {
             let got = self.world.received(*id);
-            assert!(got.len() <= 1, "{resource} got {} stanzas for {text}", got.len());
+            assert!(
+                got.len() <= 1,
+                "{resource} got {} stanzas for {text}",
+                got.len()
+            );
             if let Some(stanza) = got.first() {
-                assert_eq!((stanza.name.as_str(), stanza.attr("type")), (name, type_), "{text}");
+                assert_eq!(
+                    (stanza.name.as_str(), stanza.attr("type")),
+                    (name, type_),
+                    "{text}"
+                );
                 assert_eq!(stanza.attr("from"), "alice@example.org/desk", "{text}");
                 assert_eq!(stanza.attr("to"), to, "`to` is never rewritten: {text}");
                 delivered.push(*resource);
@@ -179,7 +206,11 @@ impl Scene {
             (Some(error), true) => {
                 assert_eq!((answers.len(), error.attr("type")), (1, "error"), "{text}");
                 assert_eq!(error.name, name, "{text}");
-                assert_eq!((error.attr("id"), error.attr("from")), ("cell", &*to), "{text}");
+                assert_eq!(
+                    (error.attr("id"), error.attr("from")),
+                    ("cell", &*to),
+                    "{text}"
+                );
                 assert_eq!(error.attr("to"), "alice@example.org/desk", "{text}");
                 conditions(error.condition())
             }
@@ -190,7 +221,12 @@ impl Scene {
 
 /// The conditions that may occur, so that fates can be compared.
 fn conditions(found: &str) -> Fate {
-    let known = ["service-unavailable", "not-acceptable", "bad-request", "item-not-found"];
+    let known = [
+        "service-unavailable",
+        "not-acceptable",
+        "bad-request",
+        "item-not-found",
+    ];
     let known = known.into_iter().find(|known| *known == found);
     Fate::Bounced(known.unwrap_or_else(|| panic!("odd condition {found}")))
 }
@@ -198,7 +234,18 @@ fn conditions(found: &str) -> Fate {
 #[test]
 fn every_cell_of_the_delivery_table_is_as_rfc_6121_has_it() {
     let stanzas: [(&str, &[&str]); 3] = [
-        ("message", &["", "normal", "chat", "groupchat", "headline", "error", "unheard-of"]),
+        (
+            "message",
+            &[
+                "",
+                "normal",
+                "chat",
+                "groupchat",
+                "headline",
+                "error",
+                "unheard-of",
+            ],
+        ),
         ("presence", &["", "unavailable"]),
         ("iq", &["get", "set", "result", "error"]),
     ];
@@ -225,7 +272,12 @@ fn every_cell_of_the_delivery_table_is_as_rfc_6121_has_it() {
             scene.world.check_rest();
         }
     }
-    assert!(wrong.is_empty(), "{} of {cells} cells:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {cells} cells:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -233,7 +285,10 @@ fn the_table_is_the_same_for_ones_own_account() {
     // RFC 6120 10.3.1: a message without an address is for one's own bare JID.
     for shards in [1, 2] {
         let mut scene = scene(3, shards, State::NoResource);
-        scene.world.send(scene.alice, "<message id='1'><body>note to self</body></message>");
+        scene.world.send(
+            scene.alice,
+            "<message id='1'><body>note to self</body></message>",
+        );
         scene.world.run();
         let got = scene.world.received(scene.alice);
         assert_eq!(got.len(), 1);

@@ -7,7 +7,11 @@ use xmpp::limit::Limits;
 
 /// A world of two shards with these limits, and some accounts.
 fn world(limits: Limits, names: &[&str]) -> World {
-    let settings = Settings { shards: 2, limits, ..Settings::for_tests("example.org") };
+    let settings = Settings {
+        shards: 2,
+        limits,
+        ..Settings::for_tests("example.org")
+    };
     let mut world = World::new(11, settings, Faults::rough(&mut Random::new(11)));
     for name in names {
         world.add_account(&format!("{name}@example.org"), "secret");
@@ -18,7 +22,11 @@ fn world(limits: Limits, names: &[&str]) -> World {
 fn login(world: &mut World, jid: &str) -> ClientId {
     let id = world.connect(Login::new(jid, "secret"));
     world.run();
-    assert!(world.client(id).is_online(), "{jid}: {:?}", world.client(id).phase);
+    assert!(
+        world.client(id).is_online(),
+        "{jid}: {:?}",
+        world.client(id).phase
+    );
     id
 }
 
@@ -40,7 +48,10 @@ fn stream_error(world: &World, id: ClientId) -> Option<&str> {
 
 #[test]
 fn an_element_before_authentication_may_be_as_large_as_its_limit() {
-    let limits = Limits { stanza_size_before_auth_max: 1000, ..Limits::default() };
+    let limits = Limits {
+        stanza_size_before_auth_max: 1000,
+        ..Limits::default()
+    };
     for (extra, refused) in [(0, false), (1, true)] {
         let mut world = world(limits.clone(), &[]);
         let client = world.connect_raw();
@@ -61,11 +72,17 @@ fn an_element_before_authentication_may_be_as_large_as_its_limit() {
 
 #[test]
 fn a_stanza_may_be_as_large_as_its_limit_and_the_refusal_comes_before_its_end() {
-    let limits = Limits { stanza_size_max: 2000, ..Limits::default() };
+    let limits = Limits {
+        stanza_size_max: 2000,
+        ..Limits::default()
+    };
     for (extra, refused) in [(0, false), (1, true)] {
         let mut world = world(limits.clone(), &["alice"]);
         let alice = login(&mut world, "alice@example.org/x");
-        let (head, tail) = ("<message to='alice@example.org/x'><body>", "</body></message>");
+        let (head, tail) = (
+            "<message to='alice@example.org/x'><body>",
+            "</body></message>",
+        );
         let padding = "x".repeat(2000 - head.len() - tail.len() + extra);
         let answers = ask(&mut world, alice, &format!("{head}{padding}{tail}"));
         assert_eq!(answers.len(), usize::from(!refused));
@@ -83,9 +100,17 @@ fn a_stanza_may_be_as_large_as_its_limit_and_the_refusal_comes_before_its_end() 
 
 #[test]
 fn depth_attributes_and_namespaces_have_their_limits() {
-    let limits = Limits { depth_max: 8, attributes_max: 8, namespaces_max: 8, ..Limits::default() };
+    let limits = Limits {
+        depth_max: 8,
+        attributes_max: 8,
+        namespaces_max: 8,
+        ..Limits::default()
+    };
     let nested = |depth: usize| {
-        let (open, close) = ("<a xmlns='urn:a'>".to_owned() + &"<a>".repeat(depth - 2), "</a>");
+        let (open, close) = (
+            "<a xmlns='urn:a'>".to_owned() + &"<a>".repeat(depth - 2),
+            "</a>",
+        );
         format!("<message>{open}{}</message>", close.repeat(depth - 1))
     };
     let attributes = |count: usize| {
@@ -93,24 +118,41 @@ fn depth_attributes_and_namespaces_have_their_limits() {
         format!("<message><x xmlns='urn:x'><y{list}/></x></message>")
     };
     let namespaces = |count: usize| {
-        let list: String = (1..count).map(|index| format!("<x xmlns='urn:{index}'/>")).collect();
+        let list: String = (1..count)
+            .map(|index| format!("<x xmlns='urn:{index}'/>"))
+            .collect();
         format!("<message><y xmlns='urn:y'/>{list}</message>")
     };
-    let shapes: [(&str, &dyn Fn(usize) -> String); 3] =
-        [("depth", &nested), ("attributes", &attributes), ("namespaces", &namespaces)];
+    let shapes: [(&str, &dyn Fn(usize) -> String); 3] = [
+        ("depth", &nested),
+        ("attributes", &attributes),
+        ("namespaces", &namespaces),
+    ];
     for (name, shape) in shapes {
         let mut world = world(limits.clone(), &["alice"]);
         let alice = login(&mut world, "alice@example.org/x");
         ask(&mut world, alice, "<presence/>");
-        assert_eq!(ask(&mut world, alice, &shape(8)).len(), 1, "{name}: {}", shape(8));
+        assert_eq!(
+            ask(&mut world, alice, &shape(8)).len(),
+            1,
+            "{name}: {}",
+            shape(8)
+        );
         ask(&mut world, alice, &shape(9));
-        assert_eq!(stream_error(&world, alice), Some("policy-violation"), "{name}");
+        assert_eq!(
+            stream_error(&world, alice),
+            Some("policy-violation"),
+            "{name}"
+        );
     }
 }
 
 #[test]
 fn white_space_before_authentication_is_limited_and_afterwards_is_not() {
-    let limits = Limits { whitespace_before_auth_max: 100, ..Limits::default() };
+    let limits = Limits {
+        whitespace_before_auth_max: 100,
+        ..Limits::default()
+    };
     let mut world = world(limits, &["alice"]);
     let client = world.connect_raw();
     world.send(client, &format!("{}{}", header(), " ".repeat(100)));
@@ -127,10 +169,14 @@ fn white_space_before_authentication_is_limited_and_afterwards_is_not() {
 
 #[test]
 fn one_account_has_so_many_resources_and_no_more_until_one_goes() {
-    let limits = Limits { resources_max: 3, ..Limits::default() };
+    let limits = Limits {
+        resources_max: 3,
+        ..Limits::default()
+    };
     let mut world = world(limits, &["alice"]);
-    let ids: Vec<ClientId> =
-        (0..3).map(|index| login(&mut world, &format!("alice@example.org/r{index}"))).collect();
+    let ids: Vec<ClientId> = (0..3)
+        .map(|index| login(&mut world, &format!("alice@example.org/r{index}")))
+        .collect();
     let fourth = world.connect(Login::new("alice@example.org/r3", "secret"));
     world.run();
     assert!(
@@ -143,12 +189,19 @@ fn one_account_has_so_many_resources_and_no_more_until_one_goes() {
     let bind = "<iq type='set' id='again'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
     world.received(fourth);
     let answers = ask(&mut world, fourth, bind);
-    assert_eq!(answers[0].attr("type"), "result", "the same stream may bind when there is room");
+    assert_eq!(
+        answers[0].attr("type"),
+        "result",
+        "the same stream may bind when there is room"
+    );
 }
 
 #[test]
 fn a_roster_has_so_many_items_and_no_more() {
-    let limits = Limits { roster_items_max: 3, ..Limits::default() };
+    let limits = Limits {
+        roster_items_max: 3,
+        ..Limits::default()
+    };
     let mut world = world(limits, &["alice"]);
     let alice = login(&mut world, "alice@example.org/x");
     let set = |name: &str| {
@@ -158,16 +211,29 @@ fn a_roster_has_so_many_items_and_no_more() {
         )
     };
     for name in ["a", "b", "c", "a"] {
-        assert_eq!(ask(&mut world, alice, &set(name))[0].attr("type"), "result", "{name}");
+        assert_eq!(
+            ask(&mut world, alice, &set(name))[0].attr("type"),
+            "result",
+            "{name}"
+        );
     }
-    assert_eq!(ask(&mut world, alice, &set("d"))[0].condition(), "resource-constraint");
+    assert_eq!(
+        ask(&mut world, alice, &set("d"))[0].condition(),
+        "resource-constraint"
+    );
     let request = "<presence to='d@example.org' type='subscribe'/>";
-    assert_eq!(ask(&mut world, alice, request)[0].condition(), "resource-constraint");
+    assert_eq!(
+        ask(&mut world, alice, request)[0].condition(),
+        "resource-constraint"
+    );
 }
 
 #[test]
 fn directed_presence_is_remembered_for_so_many_and_refused_for_more() {
-    let limits = Limits { directed_max: 3, ..Limits::default() };
+    let limits = Limits {
+        directed_max: 3,
+        ..Limits::default()
+    };
     let mut world = world(limits, &["alice"]);
     let alice = login(&mut world, "alice@example.org/x");
     for name in ["a", "b", "c", "a"] {
@@ -177,12 +243,19 @@ fn directed_presence_is_remembered_for_so_many_and_refused_for_more() {
     let answers = ask(&mut world, alice, "<presence to='d@example.org'/>");
     assert_eq!(answers[0].condition(), "resource-constraint");
     let text = "<presence to='a@example.org' type='unavailable'/><presence to='d@example.org'/>";
-    assert_eq!(ask(&mut world, alice, text), [], "who was told otherwise makes room");
+    assert_eq!(
+        ask(&mut world, alice, text),
+        [],
+        "who was told otherwise makes room"
+    );
 }
 
 #[test]
 fn guessing_one_accounts_password_is_refused_unexamined_after_a_while() {
-    let limits = Limits { auth_failures_per_minute_max: 3, ..Limits::default() };
+    let limits = Limits {
+        auth_failures_per_minute_max: 3,
+        ..Limits::default()
+    };
     let mut world = world(limits, &["alice", "bob"]);
     let refusal = |world: &mut World, password: &str| {
         let id = world.connect(Login::new("alice@example.org/x", password));
@@ -204,8 +277,14 @@ fn guessing_one_accounts_password_is_refused_unexamined_after_a_while() {
 
 #[test]
 fn so_many_accounts_are_made_from_one_address_in_an_hour() {
-    let limits = Limits { registrations_per_hour_max: 2, ..Limits::default() };
-    let settings = Settings { limits, ..Settings::for_tests("example.org") };
+    let limits = Limits {
+        registrations_per_hour_max: 2,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        limits,
+        ..Settings::for_tests("example.org")
+    };
     let mut world = World::new(5, settings, Faults::calm());
     let register = |world: &mut World, name: &str| {
         let client = world.connect_raw();
@@ -235,15 +314,28 @@ fn stanzas_for_an_account_that_loads_queue_up_to_a_limit_and_none_is_lost_silent
     world.send(alice, "<presence to='bob@example.org' type='subscribe'/>");
     let count = xmpp::limit::LOAD_QUEUE_MAX + 10;
     for index in 0..count {
-        world.send(alice, &format!("<message to='bob@example.org' id='{index}'/>"));
+        world.send(
+            alice,
+            &format!("<message to='bob@example.org' id='{index}'/>"),
+        );
     }
     world.run();
     let answers = world.received(alice);
     let by = |condition: &str| {
-        answers.iter().filter(|answer| answer.condition() == condition).count()
+        answers
+            .iter()
+            .filter(|answer| answer.condition() == condition)
+            .count()
     };
     let (full, nobody) = (by("resource-constraint"), by("service-unavailable"));
-    assert_eq!(full + nobody, count, "every message is answered, for bob is not there");
-    assert!(full > 0 && nobody < xmpp::limit::LOAD_QUEUE_MAX + 1, "{full} and {nobody}");
+    assert_eq!(
+        full + nobody,
+        count,
+        "every message is answered, for bob is not there"
+    );
+    assert!(
+        full > 0 && nobody < xmpp::limit::LOAD_QUEUE_MAX + 1,
+        "{full} and {nobody}"
+    );
     world.check_rest();
 }

@@ -4,16 +4,20 @@
 use sim::actors::{Chatter, Leave, Town};
 use sim::ledger::Sent;
 use sim::{ClientId, Faults, Login, Random, World};
+use stanza::jid::BareJid;
 use std::rc::Rc;
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp, Subscription};
-use stanza::jid::BareJid;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
 const SEEDS: u64 = 200;
 
 fn seeds() -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse::<u64>().ok())
+    };
     match number("SIM_SEED") {
         Some(seed) => vec![seed],
         None => (1..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
@@ -39,7 +43,10 @@ impl Drop for Guard {
 }
 
 fn settings(shards: u16) -> Settings {
-    Settings { shards, ..Settings::for_tests("example.org") }
+    Settings {
+        shards,
+        ..Settings::for_tests("example.org")
+    }
 }
 
 /// Who stays to the end.
@@ -72,8 +79,30 @@ fn befriend(world: &mut World, a: usize, b: usize) {
         let mut item = RosterItem::new(jid(contact));
         item.listed = true;
         item.subscription = Subscription::Both;
-        world.perform(StoreOp::PutRosterItem { account: jid(owner), item: Box::new(item) });
+        world.perform(StoreOp::PutRosterItem {
+            account: jid(owner),
+            item: Box::new(item),
+        });
     }
+}
+
+/// Who may live where: the addresses, and the account of each home among them.
+fn settle(random: &mut Random) -> (Rc<Town>, Vec<usize>) {
+    let mut town = Town::default();
+    let mut homes = Vec::new();
+    for index in 0..ACCOUNTS {
+        town.bare.push(account(index));
+        for resource in 0..random.below(3) {
+            homes.push(index);
+            town.full.push(format!("{}/home{resource}", account(index)));
+        }
+        town.full.push(format!("{}/visit", account(index)));
+    }
+    let here = ["nobody@example.org", "nobody@example.org/x", "example.org"];
+    let elsewhere = ["elsewhere.test", "nobody@elsewhere.test"];
+    town.odd
+        .extend(here.into_iter().chain(elsewhere).map(String::from));
+    (Rc::new(town), homes)
 }
 
 impl Play {
@@ -94,22 +123,14 @@ impl Play {
         for &(a, b) in &contacts {
             befriend(&mut world, a, b);
         }
-        let mut town = Town::default();
-        let mut homes = Vec::new();
-        for index in 0..ACCOUNTS {
-            town.bare.push(account(index));
-            for resource in 0..random.below(3) {
-                homes.push(index);
-                town.full.push(format!("{}/home{resource}", account(index)));
-            }
-            town.full.push(format!("{}/visit", account(index)));
-        }
-        town.odd.extend(["nobody@example.org", "nobody@example.org/x", "example.org"].map(String::from));
-        town.odd.extend(["elsewhere.test", "nobody@elsewhere.test"].map(String::from));
-        let town = Rc::new(town);
+        let (town, homes) = settle(&mut random);
         let mut residents = Vec::new();
-        let full: Vec<String> =
-            town.full.iter().filter(|full| full.contains("/home")).cloned().collect();
+        let full: Vec<String> = town
+            .full
+            .iter()
+            .filter(|full| full.contains("/home"))
+            .cloned()
+            .collect();
         for (full, account) in full.into_iter().zip(homes) {
             let priority = *random.pick(&[0, 0, 5, -1]);
             let chatter = Chatter {
@@ -123,16 +144,31 @@ impl Play {
                 count: 0,
             };
             let id = world.connect_actor(Login::new(&full, "secret"), Some(Box::new(chatter)));
-            residents.push(Resident { id, account, full, priority });
+            residents.push(Resident {
+                id,
+                account,
+                full,
+                priority,
+            });
         }
         world.run();
         for resident in &residents {
-            assert!(world.client(resident.id).is_online(), "{:?}", world.client(resident.id));
+            assert!(
+                world.client(resident.id).is_online(),
+                "{:?}",
+                world.client(resident.id)
+            );
         }
         if disk_fails {
             world.faults.disk_failures = 100;
         }
-        Play { world, residents, visitors: Vec::new(), town, contacts }
+        Play {
+            world,
+            residents,
+            visitors: Vec::new(),
+            town,
+            contacts,
+        }
     }
 
     /// Everybody chats while visitors come and go, until all is quiet.
@@ -158,7 +194,8 @@ impl Play {
                 moody: true,
                 count: 0,
             };
-            self.visitors.push(self.world.connect_actor(login, Some(Box::new(chatter))));
+            self.visitors
+                .push(self.world.connect_actor(login, Some(Box::new(chatter))));
             let pause = random.below(20_000);
             self.world.run_until(self.world.now() + pause);
             self.world.check_homes();
@@ -171,7 +208,11 @@ impl Play {
     fn end(&mut self) {
         for index in 0..self.residents.len() {
             let id = self.residents[index].id;
-            if index % 2 == 0 { self.world.leave(id) } else { self.world.vanish(id) }
+            if index % 2 == 0 {
+                self.world.leave(id)
+            } else {
+                self.world.vanish(id)
+            }
         }
         self.world.run();
         self.world.check_rest();
@@ -203,7 +244,10 @@ fn nothing_between_connected_sessions_is_lost_doubled_or_reordered() {
         let ledger = &play.world.ledger;
         ledger.check_order().unwrap();
         let mut exact = 0;
-        for sent in play.sent_by_residents().filter(|sent| sent.name == "message") {
+        for sent in play
+            .sent_by_residents()
+            .filter(|sent| sent.name == "message")
+        {
             let errors = ledger.answers(sent, &["error"]);
             if let Some(resident) = play.resident(&sent.to) {
                 let copies = ledger.copies(resident.id, sent);
@@ -215,7 +259,10 @@ fn nothing_between_connected_sessions_is_lost_doubled_or_reordered() {
                     assert_eq!(ledger.copies(resident.id, sent), 1, "{sent:?}");
                     exact += 1;
                 }
-                assert!(errors == 0 || takers.is_empty(), "{sent:?} was delivered and bounced");
+                assert!(
+                    errors == 0 || takers.is_empty(),
+                    "{sent:?} was delivered and bounced"
+                );
             } else if play.town.odd.contains(&sent.to) {
                 assert_eq!(errors, 1, "{sent:?}");
                 exact += 1;
@@ -224,7 +271,10 @@ fn nothing_between_connected_sessions_is_lost_doubled_or_reordered() {
             }
         }
         let talk = play.sent_by_residents().count();
-        assert!(talk == 0 || exact > 0 || play.residents.len() < 2, "{talk} things prove nothing");
+        assert!(
+            talk == 0 || exact > 0 || play.residents.len() < 2,
+            "{talk} things prove nothing"
+        );
     });
 }
 
@@ -238,7 +288,10 @@ fn every_request_gets_exactly_one_answer() {
             let answers = ledger.answers(sent, &["result", "error"]);
             // A visitor may go between question and answer; the server keeps no account of it.
             let may_die = sent.to.ends_with("/visit");
-            assert!(answers == 1 || (may_die && answers == 0), "{sent:?} got {answers} answers");
+            assert!(
+                answers == 1 || (may_die && answers == 0),
+                "{sent:?} got {answers} answers"
+            );
         }
     });
 }
@@ -263,7 +316,8 @@ fn whoever_was_told_available_is_told_unavailable_after_any_kind_of_end() {
                 if friends || resident.account == other.account {
                     let view = ledger.views.get(&(resident.id, other.full.clone()));
                     let own = resident.id == other.id;
-                    assert!(own || view == Some(&true), "{} sees {view:?} of {}", resident.full, other.full);
+                    let pair = format!("{} sees {view:?} of {}", resident.full, other.full);
+                    assert!(own || view == Some(&true), "{pair}");
                 }
             }
         }
@@ -321,7 +375,11 @@ fn a_failing_disk_loses_logins_but_neither_order_nor_buffers_nor_sessions() {
         play.run();
         play.world.ledger.check_order().unwrap();
         for resident in &play.residents {
-            assert!(play.world.client(resident.id).is_online(), "{} was lost", resident.full);
+            assert!(
+                play.world.client(resident.id).is_online(),
+                "{} was lost",
+                resident.full
+            );
         }
     });
 }

@@ -9,9 +9,14 @@ use xmpp::Settings;
 const WORLDS: [(u16, u64); 6] = [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2), (3, 3)];
 
 fn settings(scenario: &Scenario, shards: u16) -> Settings {
-    let mut settings = Settings { shards, ..Settings::for_tests("example.org") };
+    let mut settings = Settings {
+        shards,
+        ..Settings::for_tests("example.org")
+    };
     for (_, step) in &scenario.steps {
-        let Step::Setting(name, on) = step else { continue };
+        let Step::Setting(name, on) = step else {
+            continue;
+        };
         match name.as_str() {
             "tls_available" => settings.tls_available = *on,
             "tls_required" => settings.tls_required = *on,
@@ -26,7 +31,11 @@ fn settings(scenario: &Scenario, shards: u16) -> Settings {
 
 fn play_file(path: &Path) -> (usize, Vec<String>) {
     let text = std::fs::read_to_string(path).expect("a listed file can be read");
-    let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .expect("a file has a name")
+        .to_string_lossy()
+        .into_owned();
     let scenarios = parse(&text).unwrap_or_else(|error| panic!("{name}, {error}"));
     assert!(!scenarios.is_empty(), "{name} is empty");
     let mut failures = Vec::new();
@@ -60,7 +69,10 @@ fn every_scenario_ends_as_it_is_written() {
     let only = std::env::var("SCENARIO").unwrap_or_default();
     let mut failures = Vec::new();
     let mut count = 0;
-    for path in paths.iter().filter(|path| path.to_string_lossy().contains(&only)) {
+    for path in paths
+        .iter()
+        .filter(|path| path.to_string_lossy().contains(&only))
+    {
         let (played, failed) = play_file(path);
         count += played;
         failures.extend(failed);
@@ -94,8 +106,11 @@ fn a_scenario_whose_expectation_is_wrong_fails() {
     }
     assert!(verdict("<message etc=''/>").is_err());
     assert_eq!(verdict("<iq etc=''/>"), Ok(()));
-    assert!(play(
-        &mut World::new(1, Settings::for_tests("example.org"), Faults::calm()),
-        &parse(&text[..text.find("a receives").unwrap()]).unwrap()[0],
-    ).is_err_and(|error| error.contains("at the end")));
+    assert!(
+        play(
+            &mut World::new(1, Settings::for_tests("example.org"), Faults::calm()),
+            &parse(&text[..text.find("a receives").unwrap()]).unwrap()[0],
+        )
+        .is_err_and(|error| error.contains("at the end"))
+    );
 }

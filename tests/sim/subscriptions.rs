@@ -3,9 +3,9 @@
 
 use sim::{ClientId, Faults, Login, Random, World};
 use stanza::jid::BareJid;
+use std::collections::BTreeMap;
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp, StoreReply};
-use std::collections::BTreeMap;
 
 const PEOPLE: [&str; 3] = ["alice@example.org", "bob@example.org", "carol@example.org"];
 
@@ -18,7 +18,10 @@ struct Walk {
 
 impl Walk {
     fn start(seed: u64, shards: u16) -> Walk {
-        let settings = Settings { shards, ..Settings::for_tests("example.org") };
+        let settings = Settings {
+            shards,
+            ..Settings::for_tests("example.org")
+        };
         let mut world = World::new(seed, settings, Faults::rough(&mut Random::new(seed)));
         let clients = PEOPLE.map(|jid| {
             world.add_account(jid, "secret");
@@ -29,7 +32,11 @@ impl Walk {
             let text = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq><presence/>";
             world.send(client, text);
         }
-        let mut walk = Walk { world, clients: clients.to_vec(), views: BTreeMap::new() };
+        let mut walk = Walk {
+            world,
+            clients: clients.to_vec(),
+            views: BTreeMap::new(),
+        };
         walk.settle();
         walk
     }
@@ -43,7 +50,8 @@ impl Walk {
                     ("presence", "unavailable") => false,
                     _ => continue,
                 };
-                self.views.insert((index, stanza.attr("from").to_owned()), available);
+                self.views
+                    .insert((index, stanza.attr("from").to_owned()), available);
             }
         }
     }
@@ -92,8 +100,15 @@ impl Walk {
             for contact in (0..PEOPLE.len()).filter(|contact| *contact != who) {
                 let (own, other) = (self.item(who, contact), self.item(contact, who));
                 let place = format!("after {steps:#?}\n{own:?}\n{other:?}");
-                assert_eq!(own.subscription.is_to(), other.subscription.is_from(), "{place}");
-                assert!(!own.ask || other.pending_in.is_some(), "nobody waits: {place}");
+                assert_eq!(
+                    own.subscription.is_to(),
+                    other.subscription.is_from(),
+                    "{place}"
+                );
+                assert!(
+                    !own.ask || other.pending_in.is_some(),
+                    "nobody waits: {place}"
+                );
                 assert!(!(own.ask && own.subscription.is_to()), "{place}");
                 let pending = other.pending_in.is_some();
                 assert!(!(pending && other.subscription.is_from()), "{place}");
@@ -107,7 +122,9 @@ impl Walk {
 
 #[test]
 fn both_rosters_and_what_is_seen_agree_after_every_step() {
-    let only = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok());
+    let only = std::env::var("SIM_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     for seed in only.map_or(1..=60, |seed: u64| seed..=seed) {
         let mut random = Random::new(seed);
         let mut walk = Walk::start(seed, 1 + (seed % 3) as u16);
@@ -133,7 +150,10 @@ fn what_was_agreed_is_still_so_after_everybody_logs_in_again() {
         walk.views.clear();
         walk.clients = PEOPLE
             .iter()
-            .map(|jid| walk.world.connect(Login::new(&format!("{jid}/x"), "secret")))
+            .map(|jid| {
+                walk.world
+                    .connect(Login::new(&format!("{jid}/x"), "secret"))
+            })
             .collect();
         walk.world.run();
         for client in walk.clients.clone() {

@@ -39,7 +39,9 @@ pub(super) fn elements(block: &str) -> Result<Vec<Element>, String> {
 
 fn scope() -> StreamScope {
     let header = crate::client::header("example.org");
-    StreamHeader::parse(&header).expect("our own header is well-formed").scope
+    StreamHeader::parse(&header)
+        .expect("our own header is well-formed")
+        .scope
 }
 
 /// Compares; names that are met for the first time are remembered if all of it fits.
@@ -56,7 +58,10 @@ pub(super) fn compare(want: &Element, got: &Element, names: &mut Names) -> Resul
 fn compare_with(want: &Element, got: &Element, names: &mut Names) -> Result<(), String> {
     if (&want.name, &want.ns) != (&got.name, &got.ns) {
         let what = format!("{} in {}", want.name, want.ns);
-        return Err(format!("{what} was expected, not {} in {}", got.name, got.ns));
+        return Err(format!(
+            "{what} was expected, not {} in {}",
+            got.name, got.ns
+        ));
     }
     for (name, value) in want.attributes.iter().filter(|(name, _)| *name != "etc") {
         let Some(found) = got.attributes.get(name) else {
@@ -66,12 +71,18 @@ fn compare_with(want: &Element, got: &Element, names: &mut Names) -> Result<(), 
             .map_err(|error| format!("{name} of {}: {error}", want.name))?;
     }
     if !want.attributes.contains_key("etc") {
-        let extra = got.attributes.keys().find(|name| !want.attributes.contains_key(*name));
+        let extra = got
+            .attributes
+            .keys()
+            .find(|name| !want.attributes.contains_key(*name));
         if let Some(name) = extra {
             return Err(format!("{} has {name}='{}' too", want.name, got.attr(name)));
         }
     }
-    let open = want.children.last().is_some_and(|child| child.name == "etc");
+    let open = want
+        .children
+        .last()
+        .is_some_and(|child| child.name == "etc");
     let count = want.children.len() - usize::from(open);
     if got.children.len() < count || (got.children.len() > count && !open) {
         return Err(format!("{} has {} children", want.name, got.children.len()));
@@ -87,7 +98,9 @@ fn compare_with(want: &Element, got: &Element, names: &mut Names) -> Result<(), 
 }
 
 fn compare_value(want: &str, got: &str, names: &mut Names) -> Result<(), String> {
-    let name = want.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    let name = want
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'));
     match name {
         _ if want == "*" && !got.is_empty() => Ok(()),
         Some(name) if !names.contains_key(name) && !got.is_empty() => {

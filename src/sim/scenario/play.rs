@@ -63,7 +63,8 @@ pub fn play(stage: &mut impl Stage, scenario: &Scenario) -> Result<(), String> {
     };
     let title = &scenario.title;
     for (line, step) in &scenario.steps {
-        cast.step(stage, step).map_err(|error| format!("{title}, line {line}: {error}"))?;
+        cast.step(stage, step)
+            .map_err(|error| format!("{title}, line {line}: {error}"))?;
     }
     cast.collect(stage);
     for (name, inbox) in &cast.inboxes {
@@ -133,7 +134,9 @@ impl Cast {
 
     fn connect(&mut self, stage: &mut impl Stage, name: &str) -> Result<(), String> {
         let login = self.login(name)?;
-        let id = stage.connect(login).map_err(|why| format!("{name} did not get in: {why}"))?;
+        let id = stage
+            .connect(login)
+            .map_err(|why| format!("{name} did not get in: {why}"))?;
         let full = stage.full(id);
         let bare = full.split('/').next().unwrap_or_default().to_owned();
         self.names.insert(name.to_owned(), full);
@@ -152,7 +155,10 @@ impl Cast {
     ) -> Result<(), String> {
         self.collect(stage);
         let mut wanted = elements(&fill(block, &self.names))?;
-        let inbox = self.inboxes.get_mut(name).ok_or(format!("who is {name}?"))?;
+        let inbox = self
+            .inboxes
+            .get_mut(name)
+            .ok_or(format!("who is {name}?"))?;
         if wanted.is_empty() {
             return match inbox.first() {
                 None => Ok(()),
@@ -162,7 +168,9 @@ impl Cast {
         if order == Order::Free {
             while let Some(got) = inbox.first().filter(|_| !wanted.is_empty()) {
                 let names = &mut self.names;
-                let place = wanted.iter().position(|want| compare(want, got, names).is_ok());
+                let place = wanted
+                    .iter()
+                    .position(|want| compare(want, got, names).is_ok());
                 let place = place.ok_or_else(|| format!("{name} received {got}"))?;
                 wanted.remove(place);
                 inbox.remove(0);
@@ -189,16 +197,26 @@ impl Cast {
     }
 
     fn id(&self, name: &str) -> Result<ClientId, String> {
-        self.ids.get(name).copied().ok_or(format!("{name} is not connected"))
+        self.ids
+            .get(name)
+            .copied()
+            .ok_or(format!("{name} is not connected"))
     }
 
     fn login(&self, name: &str) -> Result<Login, String> {
-        self.logins.get(name).cloned().ok_or(format!("who is {name}?"))
+        self.logins
+            .get(name)
+            .cloned()
+            .ok_or(format!("who is {name}?"))
     }
 }
 
 fn roster_item(contact: &str, state: &str) -> Result<RosterItem, String> {
-    let jid = if contact.contains('@') { contact.into() } else { format!("{contact}@example.org") };
+    let jid = if contact.contains('@') {
+        contact.into()
+    } else {
+        format!("{contact}@example.org")
+    };
     let jid = stanza::jid::BareJid::parse(&jid).map_err(|error| format!("{jid}: {error:?}"))?;
     let mut item = RosterItem::new(jid);
     item.listed = true;
@@ -236,7 +254,10 @@ impl Stage for World {
 
     fn roster(&mut self, account: &str, item: RosterItem) {
         let account = stanza::jid::BareJid::parse(account).expect("a scenario's account is good");
-        self.perform(StoreOp::PutRosterItem { account, item: Box::new(item) });
+        self.perform(StoreOp::PutRosterItem {
+            account,
+            item: Box::new(item),
+        });
     }
 
     fn connect(&mut self, login: Login) -> Result<ClientId, String> {

@@ -18,7 +18,9 @@ impl World {
         node.side.unspill();
         self.take_parcels(shard);
         while !self.nodes[shard].side.is_spilling() {
-            let Some(input) = self.nodes[shard].inbox.pop_front() else { break };
+            let Some(input) = self.nodes[shard].inbox.pop_front() else {
+                break;
+            };
             self.admit(shard, input);
         }
         self.offer_bytes(shard);
@@ -47,7 +49,8 @@ impl World {
             }
             let from = self.nodes[sibling].side.id;
             for parcel in parcels {
-                self.trace.note("parcel", self.now, shard as u64, &describe(&parcel));
+                self.trace
+                    .note("parcel", self.now, shard as u64, &describe(&parcel));
                 let node = &mut self.nodes[shard];
                 node.shard.on_parcel(&mut node.side, from, parcel);
                 self.effects(shard);
@@ -64,7 +67,9 @@ impl World {
             Input::Adopt { wire, state } => {
                 self.trace.note("adopt", self.now, wire as u64, &[]);
                 if let Some(conn) = self.seat(shard, wire) {
-                    let Node { shard: core, side, .. } = &mut self.nodes[shard];
+                    let Node {
+                        shard: core, side, ..
+                    } = &mut self.nodes[shard];
                     core.on_adopt(side, conn, state);
                     self.after_seat(shard, conn, wire);
                 }
@@ -83,7 +88,8 @@ impl World {
             }
             Input::Stored { ticket, reply } => {
                 let text = format!("{reply:?}");
-                self.trace.note("stored", self.now, ticket.0, text.as_bytes());
+                self.trace
+                    .note("stored", self.now, ticket.0, text.as_bytes());
                 let Node { shard, side, .. } = &mut self.nodes[shard];
                 shard.on_stored(side, ticket, reply);
             }
@@ -101,9 +107,13 @@ impl World {
 
     fn open(&mut self, shard: usize, wire: usize, kind: StreamKind) {
         self.trace.note("open", self.now, wire as u64, &[]);
-        let Some(conn) = self.seat(shard, wire) else { return };
+        let Some(conn) = self.seat(shard, wire) else {
+            return;
+        };
         let exporter = self.clients[wire].exporter;
-        let Node { shard: core, side, .. } = &mut self.nodes[shard];
+        let Node {
+            shard: core, side, ..
+        } = &mut self.nodes[shard];
         core.on_open(side, conn, kind, PEER);
         if kind == StreamKind::C2sDirectTls {
             let slot = side.slot(conn).expect("a fresh connection has its slot");
@@ -118,12 +128,22 @@ impl World {
 
     /// Gives a wire that is away its place on a shard, with what waits for it.
     fn seat(&mut self, shard: usize, wire: usize) -> Option<ConnId> {
-        let Place::Away(away) = &mut self.wires[wire].place else { return None };
+        let Place::Away(away) = &mut self.wires[wire].place else {
+            return None;
+        };
         let reset = away.reset;
-        let Away { input, eof, secured, .. } = std::mem::take(away);
+        let Away {
+            input,
+            eof,
+            secured,
+            ..
+        } = std::mem::take(away);
         away.reset = reset;
         let conn = self.nodes[shard].side.admit(wire);
-        let slot = self.nodes[shard].side.slot(conn).expect("a fresh connection has its slot");
+        let slot = self.nodes[shard]
+            .side
+            .slot(conn)
+            .expect("a fresh connection has its slot");
         slot.ready = !input.is_empty() || eof;
         slot.input = input;
         slot.eof = eof;
@@ -152,7 +172,10 @@ impl World {
                 return;
             }
             let slot = &self.nodes[shard].side.slots[index];
-            let conn = ConnId { index: index as u32, generation: slot.generation };
+            let conn = ConnId {
+                index: index as u32,
+                generation: slot.generation,
+            };
             if slot.wire.is_some() && slot.ready && !slot.paused && !slot.handshaking {
                 self.offer(shard, conn);
             }
@@ -162,25 +185,37 @@ impl World {
     /// Offers one connection's bytes, then its end.
     fn offer(&mut self, shard: usize, conn: ConnId) {
         let node = &mut self.nodes[shard];
-        let slot = node.side.slot(conn).expect("bytes are offered where they are");
+        let slot = node
+            .side
+            .slot(conn)
+            .expect("bytes are offered where they are");
         let input = std::mem::take(&mut slot.input);
         slot.ready = false;
         let mut again = false;
         let mut rest = input.clone();
         if !input.is_empty() {
             let progress = node.shard.on_bytes(&mut node.side, conn, &input);
-            assert!(progress.consumed <= input.len(), "more was consumed than there was");
+            assert!(
+                progress.consumed <= input.len(),
+                "more was consumed than there was"
+            );
             rest.drain(..progress.consumed);
             again = progress.again;
         }
-        let moves = node.side.effects.iter().any(
-            |effect| matches!(effect, Effect::Move(moved, _, _) if *moved == conn),
-        );
-        let Some(slot) = node.side.slot(conn) else { return self.effects(shard) };
+        let moves = node
+            .side
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Move(moved, _, _) if *moved == conn));
+        let Some(slot) = node.side.slot(conn) else {
+            return self.effects(shard);
+        };
         slot.input.splice(..0, rest);
-        let over = node.side.effects.iter().any(
-            |effect| matches!(effect, Effect::Close(closed, _) if *closed == conn),
-        );
+        let over = node
+            .side
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Close(closed, _) if *closed == conn));
         let slot = node.side.slot(conn).expect("it was there");
         slot.ready |= again;
         let ended = slot.eof && !slot.paused && !slot.ready && !moves && !over;
@@ -208,8 +243,15 @@ impl World {
         match effect {
             Effect::Close(conn, why) => {
                 let slot = self.nodes[shard].side.slot(conn);
-                let Some(wire) = slot.and_then(|slot| slot.wire) else { return };
-                self.trace.note("close", self.now, wire as u64, format!("{why:?}").as_bytes());
+                let Some(wire) = slot.and_then(|slot| slot.wire) else {
+                    return;
+                };
+                self.trace.note(
+                    "close",
+                    self.now,
+                    wire as u64,
+                    format!("{why:?}").as_bytes(),
+                );
                 let slot = self.nodes[shard].side.release(conn);
                 self.wires[wire].unsent.extend_from_slice(&slot.output);
                 self.wires[wire].place = Place::Gone;
@@ -217,7 +259,10 @@ impl World {
                 self.pump(wire);
             }
             Effect::StartTls(conn) => {
-                let slot = self.nodes[shard].side.slot(conn).expect("TLS starts on a live stream");
+                let slot = self.nodes[shard]
+                    .side
+                    .slot(conn)
+                    .expect("TLS starts on a live stream");
                 slot.handshaking = true;
                 slot.input.clear();
                 let (wire, output) = (slot.wire, std::mem::take(&mut slot.output));
@@ -253,11 +298,22 @@ impl World {
         self.trace.note("move", self.now, wire as u64, &[]);
         self.moves += 1;
         self.wires[wire].unsent.extend_from_slice(&slot.output);
-        let away = Away { input: slot.input, eof: slot.eof, ..Away::default() };
+        let away = Away {
+            input: slot.input,
+            eof: slot.eof,
+            ..Away::default()
+        };
         self.wires[wire].place = Place::Away(away);
         self.pump(wire);
         let at = self.now + self.random.within(self.faults.move_us);
-        self.schedule(at, Event::Adopt { wire, shard: to, state });
+        self.schedule(
+            at,
+            Event::Adopt {
+                wire,
+                shard: to,
+                state,
+            },
+        );
     }
 
     /// Sends each connection's output; who does not take it is cut when too much waits.
@@ -284,9 +340,11 @@ impl World {
             }
         }
         let node = &self.nodes[shard];
-        let waits = node.side.slots.iter().any(|slot| {
-            slot.wire.is_some() && slot.ready && !slot.paused && !slot.handshaking
-        });
+        let waits = node
+            .side
+            .slots
+            .iter()
+            .any(|slot| slot.wire.is_some() && slot.ready && !slot.paused && !slot.handshaking);
         // A spilling shard is woken by whoever makes room in its ring.
         if (waits || !node.inbox.is_empty()) && !node.side.is_spilling() {
             self.wake(shard);
@@ -296,10 +354,12 @@ impl World {
 
 /// Fake facts, which the simulated client knows too.
 fn facts(exporter: [u8; 32]) -> TlsFacts {
-    TlsFacts { exporter: Some(exporter), server_end_point: Some(Box::new([9; 32])) }
+    TlsFacts {
+        exporter: Some(exporter),
+        server_end_point: Some(Box::new([9; 32])),
+    }
 }
 
 fn describe(parcel: &xmpp::parcel::Parcel) -> Vec<u8> {
     format!("{parcel:?}").into_bytes()
 }
-

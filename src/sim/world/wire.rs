@@ -76,11 +76,21 @@ impl World {
         let secure = self.clients[id.0].secure;
         let mut rest = if gone { &[][..] } else { bytes };
         while !rest.is_empty() {
-            let size = self.random.within(self.faults.piece_bytes).min(rest.len() as u64);
+            let size = self
+                .random
+                .within(self.faults.piece_bytes)
+                .min(rest.len() as u64);
             let (piece, after) = rest.split_at(size as usize);
             rest = after;
             let at = self.upstream(id.0);
-            self.schedule(at, Event::ToServer { wire: id.0, secure, bytes: piece.to_vec() });
+            self.schedule(
+                at,
+                Event::ToServer {
+                    wire: id.0,
+                    secure,
+                    bytes: piece.to_vec(),
+                },
+            );
         }
     }
 
@@ -89,7 +99,10 @@ impl World {
         match &mut self.wires[wire].place {
             Place::At(shard, conn) => {
                 let (shard, conn) = (*shard, *conn);
-                let slot = self.nodes[shard].side.slot(conn).expect("a wire ends at its slot");
+                let slot = self.nodes[shard]
+                    .side
+                    .slot(conn)
+                    .expect("a wire ends at its slot");
                 if slot.handshaking && !secure {
                     // Plain bytes where the handshake belongs: no TLS stack takes them.
                     return self.cut(wire, "handshake failed");
@@ -109,7 +122,10 @@ impl World {
         match &mut self.wires[wire].place {
             Place::At(shard, conn) => {
                 let (shard, conn) = (*shard, *conn);
-                let slot = self.nodes[shard].side.slot(conn).expect("a wire ends at its slot");
+                let slot = self.nodes[shard]
+                    .side
+                    .slot(conn)
+                    .expect("a wire ends at its slot");
                 slot.handshaking = false;
                 self.input(shard, Input::Secured { conn, exporter });
             }
@@ -123,7 +139,10 @@ impl World {
         match &mut self.wires[wire].place {
             Place::At(shard, conn) => {
                 let (shard, conn) = (*shard, *conn);
-                let slot = self.nodes[shard].side.slot(conn).expect("a wire ends at its slot");
+                let slot = self.nodes[shard]
+                    .side
+                    .slot(conn)
+                    .expect("a wire ends at its slot");
                 slot.eof = true;
                 slot.ready = true;
                 self.wake(shard);
@@ -144,7 +163,9 @@ impl World {
     /// Cuts a wire from the server's side; the shard hears of it.
     pub(super) fn cut(&mut self, wire: usize, why: &str) {
         self.trace.note(why, self.now, wire as u64, &[]);
-        let Place::At(shard, conn) = self.wires[wire].place else { return };
+        let Place::At(shard, conn) = self.wires[wire].place else {
+            return;
+        };
         self.nodes[shard].side.unplug(conn);
         self.wires[wire].place = Place::Gone;
         self.wires[wire].unsent.clear();
@@ -160,7 +181,10 @@ impl World {
             return;
         }
         loop {
-            let room = self.faults.window_bytes.saturating_sub(self.wires[wire].in_flight);
+            let room = self
+                .faults
+                .window_bytes
+                .saturating_sub(self.wires[wire].in_flight);
             let size = self.wires[wire].unsent.len().min(room) as u64;
             if size == 0 {
                 break;
