@@ -355,7 +355,10 @@ fn spawn(
     processors: &[usize],
     up: Up,
 ) -> Result<ExecutorJoinHandle<Result<Counters, String>>, String> {
-    let placement = match seed.tuning.pinned {
+    // More shards than processors are moved about by the kernel: pinned, those that share a processor
+    // with somebody else's work would starve together.
+    let pinned = seed.tuning.pinned && usize::from(seed.plan.shards) <= processors.len();
+    let placement = match pinned {
         true => Placement::Fixed(processors[usize::from(seed.index) % processors.len()]),
         false => Placement::Unbound,
     };
