@@ -16,7 +16,7 @@ fn floor(words: &[&str]) -> RunResult {
         "--duration",
         "0.5",
     ];
-    let cli = Cli::try_parse_from(line.iter().chain(words)).unwrap();
+    let cli = Cli::try_parse_from(line.iter().chain(words)).expect("the words are options");
     let Some(Command::Floor(load)) = cli.command else {
         panic!("floor was asked for")
     };
@@ -24,7 +24,8 @@ fn floor(words: &[&str]) -> RunResult {
 }
 
 fn measure(load: &LoadArgs) -> RunResult {
-    run::floor(load, ring::probe().unwrap()).unwrap().result
+    let features = ring::probe().expect("io_uring is needed here");
+    run::floor(load, features).expect("the relay starts").result
 }
 
 #[test]
