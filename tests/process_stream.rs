@@ -87,7 +87,7 @@ fn a_header_that_breaks_a_rule_meets_that_rules_error() {
             format!("<stream:stream {to} version='one' {client} {STREAMS}>"),
             "unsupported-version",
         ),
-        // RFC 6120 names no condition for another root; it is none of the stream namespace's headers.
+        // RFC 6120 names no condition for another root; it is none of the stream namespace's.
         (
             format!("<stream:flow {to} version='1.0' {client} {STREAMS}>"),
             "invalid-namespace",
