@@ -167,11 +167,12 @@ impl Shard {
         let session = self.sessions.at_mut(key);
         match type_ {
             // Who gets the broadcasts of an available session gets the broadcast withdrawal, too.
-            Type::Available if !(subscribed || is_own) || !session.available => {
-                if !session.remember_directed(to.as_str(), limits) {
-                    let error = StanzaError::ResourceConstraint;
-                    return self.refuse(host, key, view, scope, type_, error);
-                }
+            Type::Available
+                if (!(subscribed || is_own) || !session.available)
+                    && !session.remember_directed(to.as_str(), limits) =>
+            {
+                let error = StanzaError::ResourceConstraint;
+                return self.refuse(host, key, view, scope, type_, error);
             }
             Type::Unavailable => session.forget_directed(to.as_str()),
             _ => {}

@@ -232,7 +232,7 @@ fn requested_resource(
     if text.is_empty() {
         return Ok(None);
     }
-    let prepared = prepare_resource(&text).map_err(|_| StanzaError::BadRequest)?;
+    let prepared = prepare_resource(text).map_err(|_| StanzaError::BadRequest)?;
     if prepared.len() > RESOURCE_SIZE_MAX {
         return Err(StanzaError::BadRequest);
     }

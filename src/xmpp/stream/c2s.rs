@@ -232,9 +232,9 @@ impl Shard {
                 match name {
                     "auth" => {
                         let mechanism = root.attr("mechanism").unwrap_or_default();
-                        self.on_auth(host, conn, stream, mechanism, &root.text())
+                        self.on_auth(host, conn, stream, mechanism, root.text())
                     }
-                    "response" => self.on_response(host, conn, stream, &root.text()),
+                    "response" => self.on_response(host, conn, stream, root.text()),
                     "abort" => self.on_abort(host, conn, stream),
                     _ => {
                         let error = StreamError::UnsupportedStanzaType;
