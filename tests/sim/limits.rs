@@ -38,7 +38,7 @@ fn ask(world: &mut World, id: ClientId, text: &str) -> Vec<Element> {
 }
 
 fn header() -> String {
-    String::from_utf8(sim::client::header("example.org")).unwrap()
+    String::from_utf8_lossy(&sim::client::header("example.org")).into_owned()
 }
 
 fn stream_error(world: &World, id: ClientId) -> Option<&str> {

@@ -75,7 +75,7 @@ fn account(index: usize) -> String {
 
 fn befriend(world: &mut World, a: usize, b: usize) {
     for (owner, contact) in [(a, b), (b, a)] {
-        let jid = |index| BareJid::parse(&account(index)).unwrap();
+        let jid = |index| BareJid::from_prepared(&account(index));
         let mut item = RosterItem::new(jid(contact));
         item.listed = true;
         item.subscription = Subscription::Both;

@@ -57,7 +57,7 @@ impl Walk {
     }
 
     fn roster(&mut self, of: usize) -> Vec<RosterItem> {
-        let account = BareJid::parse(PEOPLE[of]).unwrap();
+        let account = BareJid::from_prepared(PEOPLE[of]);
         match self.world.perform(StoreOp::Account { account }) {
             StoreReply::Account(Some(data)) => data.roster,
             other => panic!("{other:?}"),
@@ -65,7 +65,7 @@ impl Walk {
     }
 
     fn item(&mut self, of: usize, contact: usize) -> RosterItem {
-        let jid = BareJid::parse(PEOPLE[contact]).unwrap();
+        let jid = BareJid::from_prepared(PEOPLE[contact]);
         let found = self.roster(of).into_iter().find(|item| item.contact == jid);
         found.unwrap_or_else(|| RosterItem::new(jid))
     }

@@ -94,7 +94,7 @@ impl World {
         }
     }
 
-    pub(super) fn to_server(&mut self, wire: usize, secure: bool, bytes: &[u8]) {
+    pub(super) fn reach_server(&mut self, wire: usize, secure: bool, bytes: &[u8]) {
         self.trace.note("to server", self.now, wire as u64, bytes);
         match &mut self.wires[wire].place {
             Place::At(shard, conn) => {
@@ -209,7 +209,7 @@ impl World {
         wire.down_at
     }
 
-    pub(super) fn to_client(&mut self, wire: usize, bytes: &[u8]) {
+    pub(super) fn reach_client(&mut self, wire: usize, bytes: &[u8]) {
         self.trace.note("to client", self.now, wire as u64, bytes);
         if self.wires[wire].reads {
             self.read(wire, bytes);
