@@ -13,7 +13,10 @@ const CAPACITY: usize = 4096;
 const CROSSING: u64 = 100_000;
 
 fn parcel(bytes: Vec<u8>) -> Parcel {
-    Parcel::Stanza { bytes, home: ShardId(0) }
+    Parcel::Stanza {
+        bytes,
+        home: ShardId(0),
+    }
 }
 
 /// Push, publish and pop on one thread: the instructions alone.

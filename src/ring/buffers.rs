@@ -21,9 +21,15 @@ pub struct BufferShape {
 
 impl BufferShape {
     /// Incremental buffers: few and large.
-    pub const INCREMENTAL: BufferShape = BufferShape { count: 16, size: 256 << 10 };
+    pub const INCREMENTAL: BufferShape = BufferShape {
+        count: 16,
+        size: 256 << 10,
+    };
     /// Classic buffers: each completion takes one, so many and smaller.
-    pub const CLASSIC: BufferShape = BufferShape { count: 256, size: 16 << 10 };
+    pub const CLASSIC: BufferShape = BufferShape {
+        count: 256,
+        size: 16 << 10,
+    };
 }
 
 /// A piece of a provided buffer that holds received bytes. Give it back to its [`Buffers`].
@@ -80,7 +86,10 @@ impl Buffers {
             true => BufferShape::INCREMENTAL,
             false => BufferShape::CLASSIC,
         });
-        assert!(shape.count.is_power_of_two() && shape.size > 0, "the kernel asks for it");
+        assert!(
+            shape.count.is_power_of_two() && shape.size > 0,
+            "the kernel asks for it"
+        );
         let entries = map(usize::from(shape.count) * size_of::<BufRingEntry>())?;
         let data = map(usize::from(shape.count) * shape.size as usize)?;
         ring.register_buffers(entries as u64, shape.count, group, incremental)?;
@@ -116,7 +125,8 @@ impl Buffers {
     /// The received bytes, to be decrypted or unmasked in place.
     pub fn bytes_mut(&mut self, chunk: &mut Chunk) -> &mut [u8] {
         let start = self.start(chunk);
-        // SAFETY: as in `bytes`; chunks are disjoint and not `Clone`, and both are borrowed mutably.
+        // SAFETY: as in `bytes`; chunks are disjoint and not `Clone`, and both are borrowed
+        // mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), chunk.len()) }
     }
 
@@ -135,14 +145,25 @@ impl Buffers {
         let state = &mut self.states[usize::from(buffer)];
         let offset = state.offset;
         state.offset += len;
-        assert!(state.offset <= self.shape.size, "the kernel stays inside a buffer");
+        assert!(
+            state.offset <= self.shape.size,
+            "the kernel stays inside a buffer"
+        );
         state.out += 1;
         state.done = !self.incremental || !more;
-        Chunk { owner: self.id, buffer, offset, len }
+        Chunk {
+            owner: self.id,
+            buffer,
+            offset,
+            len,
+        }
     }
 
     fn start(&self, chunk: &Chunk) -> usize {
-        assert!(chunk.owner == self.id, "a chunk belongs to the buffers it came from");
+        assert!(
+            chunk.owner == self.id,
+            "a chunk belongs to the buffers it came from"
+        );
         usize::from(chunk.buffer) * self.shape.size as usize + chunk.offset as usize
     }
 

@@ -76,7 +76,9 @@ impl Ring {
         let data = Token::new(Op::Connect, slot, generation).pack();
         let fixed = types::Fixed(slot);
         let (target, target_len) = self.scratch.address(plan.target);
-        let connect = opcode::Connect::new(fixed, target, target_len).build().user_data(data);
+        let connect = opcode::Connect::new(fixed, target, target_len)
+            .build()
+            .user_data(data);
         if !self.features().bind {
             self.install(slot, plain_socket(plan)?)?;
             self.push(&[connect]);
@@ -85,15 +87,29 @@ impl Ring {
         // A failing member posts its error and silences the rest; success posts only CONNECT.
         let link = squeue::Flags::IO_LINK | squeue::Flags::SKIP_SUCCESS;
         let slot_target = types::DestinationSlot::try_from_slot_target(slot).ok();
-        let family = if plan.target.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let family = if plan.target.is_ipv4() {
+            libc::AF_INET
+        } else {
+            libc::AF_INET6
+        };
         let mut chain = Vec::with_capacity(5);
         chain.push(
-            opcode::Socket::new(family, libc::SOCK_STREAM, 0).file_index(slot_target).build(),
+            opcode::Socket::new(family, libc::SOCK_STREAM, 0)
+                .file_index(slot_target)
+                .build(),
         );
-        chain.push(set_one(fixed, libc::IPPROTO_TCP as u32, libc::TCP_NODELAY as u32));
+        chain.push(set_one(
+            fixed,
+            libc::IPPROTO_TCP as u32,
+            libc::TCP_NODELAY as u32,
+        ));
         if let Some(source) = plan.source {
             if source.is_ipv4() {
-                chain.push(set_one(fixed, libc::IPPROTO_IP as u32, IP_BIND_ADDRESS_NO_PORT));
+                chain.push(set_one(
+                    fixed,
+                    libc::IPPROTO_IP as u32,
+                    IP_BIND_ADDRESS_NO_PORT,
+                ));
             }
             let (local, local_len) = self.scratch.address(SocketAddr::new(source, 0));
             chain.push(opcode::Bind::new(fixed, local, local_len).build());
@@ -127,7 +143,11 @@ fn set_one(fixed: types::Fixed, level: u32, name: u32) -> squeue::Entry {
 
 /// Kernels before 6.11: the same preparation by plain calls.
 fn plain_socket(plan: &ConnectPlan) -> io::Result<std::os::fd::OwnedFd> {
-    let family = if plan.target.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if plan.target.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     let socket = fd::socket(family)?;
     fd::set_option(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
     if let Some(source) = plan.source {

@@ -60,6 +60,10 @@ pub struct Ring {
     backlog: VecDeque<Vec<squeue::Entry>>,
     /// What is being sent, by slot.
     pub(crate) sends: Vec<Option<Vec<u8>>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "the kernel writes to a lane while the vector grows"
+    )]
     pub(crate) accepts: Vec<Box<AcceptLane>>,
     pub(crate) scratch: Box<Scratch>,
     _one_thread: std::marker::PhantomData<*const ()>,
@@ -69,7 +73,10 @@ impl Ring {
     /// Sets a ring up with what `features` allows.
     pub fn new(config: &RingConfig, features: &Features) -> io::Result<Ring> {
         let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(config.completions);
+        builder
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_cqsize(config.completions);
         builder.setup_clamp();
         if features.no_sqarray {
             builder.setup_no_sqarray();
@@ -108,7 +115,9 @@ impl Ring {
     /// A duplicate of the ring's descriptor, for siblings that may outlive this ring.
     pub fn try_clone_descriptor(&self) -> io::Result<OwnedFd> {
         // SAFETY: the ring owns its descriptor for as long as `self` is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }.as_fd().try_clone_to_owned()
+        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
+            .as_fd()
+            .try_clone_to_owned()
     }
 
     /// Hands what was pushed to the kernel.
@@ -160,7 +169,9 @@ impl Ring {
     pub fn reap(&mut self, mut buffers: Option<&mut Buffers>, out: &mut Vec<Completion>) {
         let (sends, accepts) = (&mut self.sends, &mut self.accepts);
         for entry in self.uring.completion() {
-            let Some(token) = Token::unpack(entry.user_data()) else { continue };
+            let Some(token) = Token::unpack(entry.user_data()) else {
+                continue;
+            };
             let (flags, result) = (entry.flags(), entry.result());
             let mut completion = Completion {
                 token,
@@ -234,7 +245,10 @@ impl Ring {
 
     /// Puts a plain descriptor into a slot; the plain one is closed.
     pub fn install(&self, slot: u32, fd: OwnedFd) -> io::Result<()> {
-        self.uring.submitter().register_files_update(slot, &[fd.as_raw_fd()]).map(drop)
+        self.uring
+            .submitter()
+            .register_files_update(slot, &[fd.as_raw_fd()])
+            .map(drop)
     }
 
     pub(crate) fn register_buffers(
@@ -248,15 +262,21 @@ impl Ring {
         let flags = if incremental { IOU_PBUF_RING_INC } else { 0 };
         // SAFETY: `Buffers::new` is the only caller and never unmaps what it passes.
         unsafe {
-            self.uring.submitter().register_buf_ring_with_flags(address, count, group, flags)
+            self.uring
+                .submitter()
+                .register_buf_ring_with_flags(address, count, group, flags)
         }
     }
 
     pub(crate) fn accepts_incremental_buffers(&self) -> bool {
         const GROUP: u16 = u16::MAX;
         const ENTRIES: u16 = 1;
-        let Ok(page) = crate::buffers::map(4096) else { return false };
-        let accepted = self.register_buffers(page as u64, ENTRIES, GROUP, true).is_ok();
+        let Ok(page) = crate::buffers::map(4096) else {
+            return false;
+        };
+        let accepted = self
+            .register_buffers(page as u64, ENTRIES, GROUP, true)
+            .is_ok();
         accepted && self.uring.submitter().unregister_buf_ring(GROUP).is_ok()
     }
 

@@ -45,7 +45,11 @@ pub fn adopt<T: FromRawFd>(fd: OwnedFd) -> T {
 /// A listening socket that shares its port with its siblings (SO_REUSEPORT), whose connections
 /// inherit TCP_NODELAY.
 pub fn bound_listener(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     let fd = socket(family)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
@@ -62,7 +66,11 @@ pub fn bound_listener(address: SocketAddr, backlog: i32) -> io::Result<TcpListen
 /// An address that nobody listens on: the given one, or with a free port where that is 0. Sharing a
 /// port with siblings (SO_REUSEPORT) would share it with a second server as well, silently.
 pub fn free_address(address: SocketAddr) -> io::Result<SocketAddr> {
-    let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if address.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     let fd = socket(family)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
     if address.is_ipv6() {
@@ -97,7 +105,11 @@ pub(crate) fn bind(fd: &OwnedFd, address: SocketAddr) -> io::Result<()> {
 }
 
 fn checked(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 pub(crate) fn to_storage(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
@@ -109,7 +121,9 @@ pub(crate) fn to_storage(address: SocketAddr) -> (libc::sockaddr_storage, libc::
             let value = libc::sockaddr_in {
                 sin_family: libc::AF_INET as u16,
                 sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
                 sin_zero: [0; 8],
             };
             // SAFETY: a sockaddr_storage is larger than and aligned for every sockaddr.
@@ -122,7 +136,9 @@ pub(crate) fn to_storage(address: SocketAddr) -> (libc::sockaddr_storage, libc::
                 sin6_family: libc::AF_INET6 as u16,
                 sin6_port: v6.port().to_be(),
                 sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
                 sin6_scope_id: v6.scope_id(),
             };
             // SAFETY: as above.
@@ -145,7 +161,10 @@ pub(crate) fn from_storage(storage: &libc::sockaddr_storage) -> Option<SocketAdd
         libc::AF_INET6 => {
             // SAFETY: as above.
             let v6 = unsafe { address.cast::<libc::sockaddr_in6>().read() };
-            Some(SocketAddr::from((v6.sin6_addr.s6_addr, u16::from_be(v6.sin6_port))))
+            Some(SocketAddr::from((
+                v6.sin6_addr.s6_addr,
+                u16::from_be(v6.sin6_port),
+            )))
         }
         _ => None,
     }
@@ -154,7 +173,10 @@ pub(crate) fn from_storage(storage: &libc::sockaddr_storage) -> Option<SocketAdd
 /// The hard and soft limit of open files, raised to the hard one first. It also caps the table of
 /// direct descriptors of each ring.
 pub fn descriptors_max() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the pointer names `limit`.
     checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     limit.rlim_cur = limit.rlim_max;
@@ -171,12 +193,23 @@ pub fn pin_thread(index: usize) -> io::Result<()> {
     // SAFETY: a cpu_set_t is plain bits, and sizes and pointers name the sets.
     unsafe {
         let mut allowed: libc::cpu_set_t = std::mem::zeroed();
-        checked(libc::sched_getaffinity(0, size_of_val(&allowed), &raw mut allowed))?;
+        checked(libc::sched_getaffinity(
+            0,
+            size_of_val(&allowed),
+            &raw mut allowed,
+        ))?;
         let all = libc::CPU_SETSIZE as usize;
-        let usable: Vec<usize> = (0..all).filter(|&cpu| libc::CPU_ISSET(cpu, &allowed)).collect();
+        let usable: Vec<usize> = (0..all)
+            .filter(|&cpu| libc::CPU_ISSET(cpu, &allowed))
+            .collect();
         let mut chosen: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(usable[index % usable.len()], &mut chosen);
-        checked(libc::sched_setaffinity(0, size_of_val(&chosen), &raw const chosen)).map(drop)
+        checked(libc::sched_setaffinity(
+            0,
+            size_of_val(&chosen),
+            &raw const chosen,
+        ))
+        .map(drop)
     }
 }
 
@@ -188,7 +221,10 @@ pub fn lower_thread_priority() {
 
 /// CPU time used by the calling thread.
 pub fn thread_cpu() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: the pointer names `time`.
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
@@ -198,10 +234,15 @@ pub fn thread_cpu() -> Duration {
 pub fn resident_bytes(pid: Option<u32>) -> io::Result<u64> {
     let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
     let text = std::fs::read_to_string(format!("/proc/{process}/statm"))?;
-    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = text
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse::<u64>().ok());
     // SAFETY: no pointers are passed.
     let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as u64;
-    pages.map(|pages| pages * page).ok_or_else(|| io::Error::other("statm has another form"))
+    pages
+        .map(|pages| pages * page)
+        .ok_or_else(|| io::Error::other("statm has another form"))
 }
 
 /// The processors that this thread may run on.
@@ -212,7 +253,9 @@ pub fn allowed_processors() -> Vec<usize> {
         if libc::sched_getaffinity(0, size_of_val(&allowed), &raw mut allowed) != 0 {
             return vec![0];
         }
-        (0..libc::CPU_SETSIZE as usize).filter(|&cpu| libc::CPU_ISSET(cpu, &allowed)).collect()
+        (0..libc::CPU_SETSIZE as usize)
+            .filter(|&cpu| libc::CPU_ISSET(cpu, &allowed))
+            .collect()
     }
 }
 

@@ -1,11 +1,12 @@
 //! The io_uring engine without a word of XMPP: rings, direct descriptors, buffers, SPSC lanes.
 //!
 //! Invariant: memory that the kernel may touch belongs to this crate until the completion that
-//! releases it, so that every interface here is safe; all `unsafe` of the I/O path is in this crate.
+//! releases it, so that every interface here is safe; all `unsafe` of the I/O path is in this
+//! crate.
 //!
-//! Shape of use: [`probe()`] once, then per thread one [`Ring`] with its [`Buffers`]; push operations
-//! on slots, [`Ring::submit_and_wait`], [`Ring::reap`], look at each [`Completion`], give chunks
-//! back to the [`Buffers`] and sent `Vec`s back to the [`Pool`].
+//! Shape of use: [`probe()`] once, then per thread one [`Ring`] with its [`Buffers`]; push
+//! operations on slots, [`Ring::submit_and_wait`], [`Ring::reap`], look at each [`Completion`],
+//! give chunks back to the [`Buffers`] and sent `Vec`s back to the [`Pool`].
 
 mod buffers;
 mod connect;
@@ -22,8 +23,7 @@ pub use connect::ConnectPlan;
 pub use engine::{Completion, Ring, RingConfig};
 pub use fd::{
     EndSignals, EventFd, adopt, allowed_processors, bound_listener, descriptors_max, free_address,
-    lower_thread_priority, pin_thread,
-    resident_bytes, thread_cpu,
+    lower_thread_priority, pin_thread, resident_bytes, thread_cpu,
 };
 pub use ops::Bell;
 pub use pool::Pool;

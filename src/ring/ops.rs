@@ -18,7 +18,11 @@ impl Ring {
         while self.accepts.len() <= lane as usize {
             // SAFETY: all zeroes is a valid sockaddr_storage.
             let address = unsafe { std::mem::zeroed() };
-            self.accepts.push(Box::new(AcceptLane { address, len: 0, in_flight: false }));
+            self.accepts.push(Box::new(AcceptLane {
+                address,
+                len: 0,
+                in_flight: false,
+            }));
         }
         let place = &mut self.accepts[lane as usize];
         assert!(!place.in_flight, "one accept per lane");
@@ -35,14 +39,19 @@ impl Ring {
 
     /// Who connected in the last finished accept of `lane`.
     pub fn peer(&self, lane: u32) -> Option<SocketAddr> {
-        let lane = self.accepts.get(lane as usize).filter(|lane| !lane.in_flight)?;
+        let lane = self
+            .accepts
+            .get(lane as usize)
+            .filter(|lane| !lane.in_flight)?;
         fd::from_storage(&lane.address)
     }
 
     /// Accepts connections until a completion without `more` (a full table ends it with ENFILE).
     pub fn accept_multi(&mut self, listener: BorrowedFd<'_>, lane: u32, generation: u32) {
         let fd = types::Fd(listener.as_raw_fd());
-        let entry = opcode::AcceptMulti::new(fd).allocate_file_index(true).build();
+        let entry = opcode::AcceptMulti::new(fd)
+            .allocate_file_index(true)
+            .build();
         let token = Token::new(Op::Accept, lane, generation);
         self.push(&[entry.user_data(token.pack())]);
     }
@@ -124,13 +133,15 @@ impl Ring {
     pub fn ring_bell(&mut self, other: RawFd, token: Token, result: i32) {
         let entry = opcode::MsgRingData::new(types::Fd(other), result, token.pack(), None).build();
         let own = Token::new(Op::Cancel, u32::MAX, 0);
-        self.push(&[entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(own.pack())]);
+        self.push(&[entry
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(own.pack())]);
     }
 
     /// Sends the socket of `slot` into a free slot of another ring, then closes ours. There it
     /// arrives as `arrival` with the new slot as result; here [`Op::Sent`] follows, and an
-    /// [`Op::Close`] behind it. Where `Sent` is negative (ENFILE: the table there is full) the close is
-    /// cancelled and the slot is as it was.
+    /// [`Op::Close`] behind it. Where `Sent` is negative (ENFILE: the table there is full) the
+    /// close is cancelled and the slot is as it was.
     pub fn send_slot(&mut self, slot: u32, generation: u32, other: RawFd, arrival: Token) {
         let target = types::DestinationSlot::auto_target();
         let source = types::Fixed(slot);
@@ -155,8 +166,15 @@ pub struct Bell {
 impl Bell {
     /// A bell, to be used by the calling thread.
     pub fn new(features: &Features) -> io::Result<Bell> {
-        let config = RingConfig { entries: 16, completions: 32, slots: 1 };
-        Ok(Bell { ring: Ring::new(&config, features)?, ignored: Vec::new() })
+        let config = RingConfig {
+            entries: 16,
+            completions: 32,
+            slots: 1,
+        };
+        Ok(Bell {
+            ring: Ring::new(&config, features)?,
+            ignored: Vec::new(),
+        })
     }
 
     /// Posts a completion with `token` into `other`.

@@ -19,7 +19,11 @@ pub struct Pool {
 impl Pool {
     /// A pool that keeps at most `held_max` bytes of unused capacity.
     pub fn new(held_max: usize) -> Pool {
-        Pool { classes: [const { Vec::new() }; CLASSES], held: 0, held_max }
+        Pool {
+            classes: [const { Vec::new() }; CLASSES],
+            held: 0,
+            held_max,
+        }
     }
 
     /// An empty buffer with room for at least `size` bytes.
@@ -28,7 +32,10 @@ impl Pool {
         let class = class_of(wanted);
         // One class up is a fair fit; more would hide large buffers behind small uses.
         for class in class..(class + 2).min(CLASSES) {
-            if self.classes[class].last().is_some_and(|buffer| buffer.capacity() >= size) {
+            if self.classes[class]
+                .last()
+                .is_some_and(|buffer| buffer.capacity() >= size)
+            {
                 let buffer = self.classes[class].pop().expect("it was looked at");
                 self.held -= buffer.capacity();
                 return buffer;

@@ -75,9 +75,16 @@ impl fmt::Display for Refused {
 /// Asks the kernel what it offers.
 pub fn probe() -> Result<Features, Refused> {
     let base = Features::default();
-    let small = RingConfig { entries: 8, completions: 16, slots: 4 };
+    let small = RingConfig {
+        entries: 8,
+        completions: 16,
+        slots: 4,
+    };
     Ring::new(&small, &base).map_err(refusal)?;
-    let no_sqarray = Features { no_sqarray: true, ..base };
+    let no_sqarray = Features {
+        no_sqarray: true,
+        ..base
+    };
     let mut features = base;
     features.no_sqarray = Ring::new(&small, &no_sqarray).is_ok();
     let ring = Ring::new(&small, &features).map_err(Refused::Other)?;
@@ -96,10 +103,14 @@ fn can_send_descriptors(config: &RingConfig, features: &Features) -> io::Result<
     from.send_slot(0, 1, to.descriptor(), arrival);
     from.submit_and_wait(1)?;
     from.reap(None, &mut completions);
-    let left = completions.drain(..).any(|c| c.token.op == Op::Sent && c.result >= 0);
+    let left = completions
+        .drain(..)
+        .any(|c| c.token.op == Op::Sent && c.result >= 0);
     to.run_deferred()?;
     to.reap(None, &mut completions);
-    let arrived = completions.iter().any(|c| c.token == arrival && c.result >= 0);
+    let arrived = completions
+        .iter()
+        .any(|c| c.token == arrival && c.result >= 0);
     Ok(left && arrived)
 }
 
@@ -135,13 +146,21 @@ mod tests {
     #[test]
     fn this_kernel_is_good_enough_and_says_what_it_has() {
         let features = probe().unwrap();
-        assert!(features.to_string().starts_with("defer_taskrun=yes"), "{features}");
+        assert!(
+            features.to_string().starts_with("defer_taskrun=yes"),
+            "{features}"
+        );
     }
 
     #[test]
     fn each_refusal_is_one_sentence_with_a_remedy() {
         let other = Refused::Other(io::Error::from_raw_os_error(libc::ENOMEM));
-        for refused in [Refused::Disabled, Refused::Forbidden, Refused::TooOld, other] {
+        for refused in [
+            Refused::Disabled,
+            Refused::Forbidden,
+            Refused::TooOld,
+            other,
+        ] {
             let text = refused.to_string();
             assert!(text.contains(": ") && !text.contains('\n'), "{text}");
         }

@@ -73,7 +73,11 @@ impl Token {
 
     /// A token.
     pub fn new(op: Op, slot: u32, generation: u32) -> Token {
-        Token { op, slot, generation: generation & Token::GENERATION_MASK }
+        Token {
+            op,
+            slot,
+            generation: generation & Token::GENERATION_MASK,
+        }
     }
 
     pub(crate) fn pack(self) -> u64 {
@@ -83,7 +87,11 @@ impl Token {
     pub(crate) fn unpack(data: u64) -> Option<Token> {
         let op = Op::of((data >> 56) as u8)?;
         let generation = (data >> 32) as u32 & Token::GENERATION_MASK;
-        Some(Token { op, slot: data as u32, generation })
+        Some(Token {
+            op,
+            slot: data as u32,
+            generation,
+        })
     }
 }
 
@@ -99,7 +107,11 @@ pub struct Slots {
 impl Slots {
     /// `count` slots, all free.
     pub fn new(count: u32) -> Slots {
-        Slots { free: Vec::new(), next: 0, count }
+        Slots {
+            free: Vec::new(),
+            next: 0,
+            count,
+        }
     }
 
     /// A free slot, or `None` where all are taken.
@@ -147,6 +159,9 @@ mod tests {
         let (first, second) = (slots.take(), slots.take());
         assert_eq!((first, second, slots.take()), (Some(0), Some(1), None));
         slots.give(0);
-        assert_eq!((slots.taken(), slots.take(), slots.take()), (1, Some(0), None));
+        assert_eq!(
+            (slots.taken(), slots.take(), slots.take()),
+            (1, Some(0), None)
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! A bounded single-producer single-consumer lane with published batches.
 //!
 //! Pushing costs no shared write: items become visible together with [`Producer::publish`], once
-//! per turn. Invariant: slots between `head` and `tail` hold an item and belong to the consumer, the
-//! others to the producer.
+//! per turn. Invariant: slots between `head` and `tail` hold an item and belong to the consumer,
+//! the others to the producer.
 
 use crossbeam::utils::CachePadded;
 use std::cell::UnsafeCell;
@@ -25,7 +25,10 @@ unsafe impl<T: Send> Send for Shared<T> {}
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let (head, tail) = (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Relaxed));
+        let (head, tail) = (
+            self.head.load(Ordering::Relaxed),
+            self.tail.load(Ordering::Relaxed),
+        );
         let mut index = head;
         while index != tail {
             // SAFETY: slots from head to tail hold items, and nobody else is left.
@@ -57,15 +60,30 @@ pub struct Consumer<T> {
 /// A lane for at least `capacity` items (rounded up to a power of two).
 pub fn lane<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let capacity = capacity.max(1).next_power_of_two();
-    let slots = (0..capacity).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let slots = (0..capacity)
+        .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
+        .collect();
     let shared = Arc::new(Shared {
         head: CachePadded::new(AtomicUsize::new(0)),
         tail: CachePadded::new(AtomicUsize::new(0)),
         mask: capacity - 1,
         slots,
     });
-    let producer = Producer { shared: shared.clone(), tail: 0, published: 0, head: 0 };
-    (producer, Consumer { shared, head: 0, released: 0, tail: 0 })
+    let producer = Producer {
+        shared: shared.clone(),
+        tail: 0,
+        published: 0,
+        head: 0,
+    };
+    (
+        producer,
+        Consumer {
+            shared,
+            head: 0,
+            released: 0,
+            tail: 0,
+        },
+    )
 }
 
 impl<T> Producer<T> {
@@ -172,7 +190,10 @@ mod tests {
         consumer.release();
         assert_eq!(producer.push('c'), Ok(()));
         producer.publish();
-        assert_eq!([consumer.pop(), consumer.pop(), consumer.pop()], [Some('b'), Some('c'), None]);
+        assert_eq!(
+            [consumer.pop(), consumer.pop(), consumer.pop()],
+            [Some('b'), Some('c'), None]
+        );
         assert!(producer.is_drained());
     }
 

@@ -40,7 +40,13 @@ pub(crate) struct Accept {
 impl Accept {
     pub(crate) fn new(listeners: Vec<Listener>) -> Accept {
         let idle = (0..listeners.len() as u32 * LANES).collect();
-        Accept { listeners, idle, armed: 0, open: false, resting: false }
+        Accept {
+            listeners,
+            idle,
+            armed: 0,
+            open: false,
+            resting: false,
+        }
     }
 }
 
@@ -60,7 +66,9 @@ impl Turn {
     /// Arms as many accepts as there is room for.
     pub(crate) fn arm_accepts(&mut self) {
         while self.accept.open && !self.accept.resting && self.has_room(self.accept.armed + 1) {
-            let Some(lane) = self.accept.idle.pop() else { return };
+            let Some(lane) = self.accept.idle.pop() else {
+                return;
+            };
             let listener = &self.accept.listeners[(lane / LANES) as usize];
             self.ring.accept(listener.socket.as_fd(), lane, 0);
             self.accept.armed += 1;
@@ -112,7 +120,11 @@ impl Turn {
     }
 
     fn on_connection(&mut self, lane: u32, slot: u32) {
-        let Some(peer) = self.ring.peer(lane).map(|address| address.ip().to_canonical()) else {
+        let Some(peer) = self
+            .ring
+            .peer(lane)
+            .map(|address| address.ip().to_canonical())
+        else {
             return self.ring.close(slot, 0);
         };
         if !self.accept.open || !self.admission.enter(peer) {
@@ -121,8 +133,12 @@ impl Turn {
         }
         self.counters.accepted += 1;
         let id = self.world.conns.open(slot);
-        let direct = self.accept.listeners[(lane / LANES) as usize].direct_tls.as_ref();
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let direct = self.accept.listeners[(lane / LANES) as usize]
+            .direct_tls
+            .as_ref();
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         debug_assert!(conn.life == Life::Open);
         conn.peer = Some(peer);
         conn.direct_tls = direct.is_some();

@@ -19,7 +19,12 @@ impl Admission {
     /// `per_address_max` 0 is no cap.
     pub(crate) fn new(total_max: u32, per_address_max: u32) -> Admission {
         let by_address = Mutex::new(HashMap::new());
-        Admission { total: AtomicU32::new(0), total_max, per_address_max, by_address }
+        Admission {
+            total: AtomicU32::new(0),
+            total_max,
+            per_address_max,
+            by_address,
+        }
     }
 
     /// Lets a connection in, or not.
@@ -31,7 +36,10 @@ impl Admission {
         if self.per_address_max == 0 {
             return true;
         }
-        let mut counts = self.by_address.lock().expect("nobody panics while counting");
+        let mut counts = self
+            .by_address
+            .lock()
+            .expect("nobody panics while counting");
         let count = counts.entry(peer).or_default();
         if *count >= self.per_address_max {
             self.total.fetch_sub(1, Ordering::Relaxed);
@@ -47,7 +55,10 @@ impl Admission {
         if self.per_address_max == 0 {
             return;
         }
-        let mut counts = self.by_address.lock().expect("nobody panics while counting");
+        let mut counts = self
+            .by_address
+            .lock()
+            .expect("nobody panics while counting");
         if let Some(count) = counts.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {

@@ -12,8 +12,13 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Clock { base_us: since_epoch.as_micros() as u64, started: Instant::now() }
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Clock {
+            base_us: since_epoch.as_micros() as u64,
+            started: Instant::now(),
+        }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

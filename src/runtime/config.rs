@@ -35,8 +35,8 @@ pub const OUTPUT_MAX_DEFAULT: usize = 1 << 20;
 /// Connections from one address, unless configured: a large site behind one address passes.
 pub const CONNECTIONS_PER_ADDRESS_MAX_DEFAULT: u32 = 10_000;
 
-/// Connections of the whole process, unless configured: no wish, so as many as one shard for each core
-/// can hold. A configured number may ask for more shards than that.
+/// Connections of the whole process, unless configured: no wish, so as many as one shard for each
+/// core can hold. A configured number may ask for more shards than that.
 pub const CONNECTIONS_MAX_DEFAULT: u32 = u32::MAX;
 
 /// What makes the salts of unknown users, in the data directory.

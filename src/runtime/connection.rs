@@ -73,6 +73,8 @@ pub(crate) struct Conn {
     pub(crate) receives: u8,
     /// Bytes of the send in flight that are not taken yet.
     pub(crate) sending: u32,
+    /// When that send began, in milliseconds that wrap.
+    pub(crate) sending_since_ms: u32,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) tls: Option<Box<Tls>>,
     /// Plain bytes to be written.
@@ -146,14 +148,26 @@ impl Conns {
             self.used += 1;
         }
         let generation = conn.generation.wrapping_add(1) & Token::GENERATION_MASK;
-        *conn = Conn { generation, life: Life::Open, ..Conn::default() };
-        ConnId { index: slot, generation }
+        *conn = Conn {
+            generation,
+            life: Life::Open,
+            ..Conn::default()
+        };
+        ConnId {
+            index: slot,
+            generation,
+        }
     }
 
     /// The slot's close completed; a late one of an earlier user changes nothing.
     pub(crate) fn free(&mut self, id: ConnId) -> bool {
-        let Some(conn) = self.get_mut(id) else { return false };
-        *conn = Conn { generation: conn.generation, ..Conn::default() };
+        let Some(conn) = self.get_mut(id) else {
+            return false;
+        };
+        *conn = Conn {
+            generation: conn.generation,
+            ..Conn::default()
+        };
         self.used -= 1;
         true
     }
@@ -172,5 +186,8 @@ impl Conns {
 
 /// The connection that a completion speaks of.
 pub(crate) fn id_of(token: Token) -> ConnId {
-    ConnId { index: token.slot, generation: token.generation }
+    ConnId {
+        index: token.slot,
+        generation: token.generation,
+    }
 }

@@ -47,7 +47,14 @@ impl Control {
         // Seen from the first shard; only the homes of accounts are asked for.
         let router = Router::new(domain, inboxes.len() as u16, ShardId(0));
         let domain = domain.into();
-        Control(Arc::new(Inner { domain, router, features, storage, waker, inboxes }))
+        Control(Arc::new(Inner {
+            domain,
+            router,
+            features,
+            storage,
+            waker,
+            inboxes,
+        }))
     }
 
     /// Performs one storage operation.
@@ -101,15 +108,17 @@ impl AdminBackend for Control {
         let count = ops.len();
         let (answer, replies) = mpsc::channel();
         self.request(Request::Perform(ops, answer));
-        replies.recv().unwrap_or_else(|_| {
-            vec![StoreReply::Failed("the server is going down".into()); count]
-        })
+        replies
+            .recv()
+            .unwrap_or_else(|_| vec![StoreReply::Failed("the server is going down".into()); count])
     }
 
     fn accounts(&self) -> Listing {
         let (answer, listing) = mpsc::channel();
         self.request(Request::Accounts(answer));
-        listing.recv().unwrap_or_else(|_| Err("the server is going down".into()))
+        listing
+            .recv()
+            .unwrap_or_else(|_| Err("the server is going down".into()))
     }
 
     fn account_gone(&self, account: BareJid) {

@@ -19,6 +19,9 @@ struct Job {
     job: Box<DeriveJob>,
 }
 
+/// The way of the answers to one shard.
+type Answer = Sender<(Ticket, Derived)>;
+
 /// A shard's way to the threads and back.
 pub(crate) struct DeriveLink {
     shard: usize,
@@ -29,7 +32,13 @@ pub(crate) struct DeriveLink {
 impl DeriveLink {
     /// Asks; `false` where too many wait already.
     pub(crate) fn push(&mut self, ticket: Ticket, job: Box<DeriveJob>) -> bool {
-        self.jobs.try_send(Job { shard: self.shard, ticket, job }).is_ok()
+        self.jobs
+            .try_send(Job {
+                shard: self.shard,
+                ticket,
+                job,
+            })
+            .is_ok()
     }
 
     /// The next answer.
@@ -49,23 +58,27 @@ pub(crate) fn start(
     for (shard, bell) in bells.iter().enumerate() {
         // Bounded by the jobs that may wait.
         let (answer, derived) = channel::unbounded();
-        links.push(DeriveLink { shard, jobs: jobs.clone(), derived });
+        links.push(DeriveLink {
+            shard,
+            jobs: jobs.clone(),
+            derived,
+        });
         answers.push((answer, bell.clone()));
     }
     let mut handles = Vec::new();
     for index in 0..threads.max(1) {
         let (waiting, answers) = (waiting.clone(), answers.clone());
         let work = move || run(&waiting, &answers, &features);
-        handles.push(std::thread::Builder::new().name(format!("derive-{index}")).spawn(work)?);
+        handles.push(
+            std::thread::Builder::new()
+                .name(format!("derive-{index}"))
+                .spawn(work)?,
+        );
     }
     Ok((links, handles))
 }
 
-fn run(
-    waiting: &Receiver<Job>,
-    answers: &[(Sender<(Ticket, Derived)>, Arc<Doorbell>)],
-    features: &Features,
-) {
+fn run(waiting: &Receiver<Job>, answers: &[(Answer, Arc<Doorbell>)], features: &Features) {
     ring::lower_thread_priority();
     let mut own = Bell::new(features).expect("rings were probed, and this one is small");
     while let Ok(Job { shard, ticket, job }) = waiting.recv() {

@@ -1,7 +1,7 @@
 //! How a shard learns that something waits for it in a lane, and how it is woken.
 //!
-//! Invariant: who publishes sets a bit and then looks whether the shard sleeps; the shard says that it
-//! sleeps and then looks at the bits. Both in one total order, so no wake-up is lost.
+//! Invariant: who publishes sets a bit and then looks whether the shard sleeps; the shard says
+//! that it sleeps and then looks at the bits. Both in one total order, so no wake-up is lost.
 
 use crossbeam::utils::CachePadded;
 use ring::{Op, Ring, Token};
@@ -44,13 +44,18 @@ impl Doorbell {
             descriptor: OnceLock::new(),
             shards,
             sleeping: CachePadded::new(AtomicBool::new(false)),
-            posted: (0..words).map(|_| CachePadded::new(AtomicU64::new(0))).collect(),
+            posted: (0..words)
+                .map(|_| CachePadded::new(AtomicU64::new(0)))
+                .collect(),
         }
     }
 
     /// The shard's ring is up.
     pub(crate) fn hang(&self, descriptor: OwnedFd) {
-        assert!(self.descriptor.set(descriptor).is_ok(), "a shard has one ring");
+        assert!(
+            self.descriptor.set(descriptor).is_ok(),
+            "a shard has one ring"
+        );
     }
 
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
@@ -119,7 +124,11 @@ impl Doorbell {
     /// The shard is about to sleep; `false` where something came, so that it must not.
     pub(crate) fn fall_asleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
-        if self.posted.iter().any(|word| word.load(Ordering::SeqCst) != 0) {
+        if self
+            .posted
+            .iter()
+            .any(|word| word.load(Ordering::SeqCst) != 0)
+        {
             self.wake_up();
             return false;
         }

@@ -1,5 +1,5 @@
-//! Moving a connection to the shard of its account: an envelope through the mesh, the socket through
-//! MSG_RING.
+//! Moving a connection to the shard of its account: an envelope through the mesh, the socket
+//! through MSG_RING.
 //!
 //! Invariant: a connection leaves only while nothing is in flight on it, and from the moment its
 //! socket is sent this shard does not touch it. Bytes that come meanwhile wait in the socket. The
@@ -74,7 +74,9 @@ impl Turn {
     /// Sends a leaving connection off if nothing is in flight on it; else its next completion
     /// comes here again.
     pub(crate) fn try_depart(&mut self, id: ConnId) {
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         if conn.life != Life::Leaving || conn.unsent() > 0 {
             return;
         }
@@ -83,13 +85,19 @@ impl Turn {
             Reading::Cancelling => return,
             Reading::Once | Reading::Multi => {
                 conn.reading = Reading::Cancelling;
-                return self.ring.cancel(Token::new(Op::Recv, id.index, id.generation));
+                return self
+                    .ring
+                    .cancel(Token::new(Op::Recv, id.index, id.generation));
             }
         }
         if self.handoff.flying.len() >= IN_FLIGHT_MAX as usize {
             return self.handoff.waiting.push_back(id);
         }
-        let Leaving { to, state } = *conn.leaving.take().expect("a leaving connection has its state");
+        let leaving = conn
+            .leaving
+            .take()
+            .expect("a leaving connection has its state");
+        let Leaving { to, state } = *leaving;
         conn.life = Life::Departed;
         self.handoff.next = self.handoff.next.wrapping_add(1);
         let number = self.handoff.next;
@@ -114,9 +122,13 @@ impl Turn {
     /// Sends the sockets whose envelopes are published.
     pub(crate) fn send_departing(&mut self) {
         while let Some(id) = self.handoff.departing.pop() {
-            let Some(departure) = self.handoff.flying.get(&id) else { continue };
+            let Some(departure) = self.handoff.flying.get(&id) else {
+                continue;
+            };
             let bell = &self.bells[usize::from(departure.to.0)];
-            let ring = bell.descriptor().expect("shards listen when all rings are up");
+            let ring = bell
+                .descriptor()
+                .expect("shards listen when all rings are up");
             let own = u32::from(self.world.mesh.id().0);
             let arrival = Token::new(Op::Arrived, departure.number, own);
             self.ring.send_slot(id.index, id.generation, ring, arrival);
@@ -175,7 +187,9 @@ impl Turn {
 
     /// A socket came from another ring.
     pub(crate) fn on_arrived(&mut self, completion: &Completion) {
-        let Ok(slot) = u32::try_from(completion.result) else { return };
+        let Ok(slot) = u32::try_from(completion.result) else {
+            return;
+        };
         let key = (completion.token.generation as u16, completion.token.slot);
         match self.handoff.envelopes.remove(&key) {
             Some(envelope) => self.adopt(slot, *envelope),
@@ -186,7 +200,9 @@ impl Turn {
     fn adopt(&mut self, slot: u32, envelope: Envelope) {
         let id = self.world.conns.open(slot);
         self.yield_slots();
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         conn.peer = envelope.peer;
         conn.direct_tls = envelope.direct_tls;
         conn.tls = envelope.tls;

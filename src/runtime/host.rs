@@ -25,6 +25,11 @@ const OUTPUT_SIZE: usize = 512;
 /// What a parcel's buffer holds at first.
 const PARCEL_SIZE: usize = 512;
 
+/// How long one send may take while more than the maximum waits behind it.
+const STALLED_MS: u32 = 1_000;
+/// The maximum times this is where even a burst ends.
+const BURST_FACTOR: usize = 8;
+
 /// Everything that the protocol's effects change.
 pub(crate) struct World {
     pub(crate) conns: Conns,
@@ -51,6 +56,11 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// The time of this turn in milliseconds that wrap.
+    pub(crate) fn now_ms(&self) -> u32 {
+        (self.now.0 / 1000) as u32
+    }
+
     /// Has the flush look at `id`.
     pub(crate) fn touch(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id)
@@ -76,8 +86,14 @@ impl World {
         if bytes.is_empty() {
             return;
         }
-        let Some(conn) = self.conns.get_mut(id) else { return };
-        let place = if encrypted { &mut conn.records } else { &mut conn.undigested };
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
+        let place = if encrypted {
+            &mut conn.records
+        } else {
+            &mut conn.undigested
+        };
         if place.capacity() == 0 {
             *place = self.pool.take(bytes.len());
         }
@@ -87,8 +103,14 @@ impl World {
 
     /// Takes the bytes out that wait to be digested, to feed them.
     pub(crate) fn unhold(&mut self, id: ConnId, encrypted: bool) -> Vec<u8> {
-        let Some(conn) = self.conns.get_mut(id) else { return Vec::new() };
-        let place = if encrypted { &mut conn.records } else { &mut conn.undigested };
+        let Some(conn) = self.conns.get_mut(id) else {
+            return Vec::new();
+        };
+        let place = if encrypted {
+            &mut conn.records
+        } else {
+            &mut conn.undigested
+        };
         let bytes = std::mem::take(place);
         self.held -= bytes.len();
         bytes
@@ -96,8 +118,14 @@ impl World {
 
     /// Puts what remains of such bytes back in front of what came since.
     pub(crate) fn rehold(&mut self, id: ConnId, bytes: Vec<u8>, from: usize, encrypted: bool) {
-        let Some(conn) = self.conns.get_mut(id) else { return self.pool.give(bytes) };
-        let place = if encrypted { &mut conn.records } else { &mut conn.undigested };
+        let Some(conn) = self.conns.get_mut(id) else {
+            return self.pool.give(bytes);
+        };
+        let place = if encrypted {
+            &mut conn.records
+        } else {
+            &mut conn.undigested
+        };
         if from == bytes.len() {
             return self.pool.give(bytes);
         }
@@ -113,9 +141,17 @@ impl World {
 
     /// Gives a connection's buffers back to the pool.
     pub(crate) fn strip(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
         self.held -= conn.held();
-        let Conn { output, wire, undigested, records, .. } = conn;
+        let Conn {
+            output,
+            wire,
+            undigested,
+            records,
+            ..
+        } = conn;
         for buffer in [output, wire, undigested, records] {
             self.pool.give(std::mem::take(buffer));
         }
@@ -134,9 +170,19 @@ impl Host for World {
     }
 
     fn output(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        let World { conns, dirty, pool, scratch, output_max, .. } = self;
+        let now_ms = self.now_ms();
+        let World {
+            conns,
+            dirty,
+            pool,
+            scratch,
+            output_max,
+            ..
+        } = self;
         scratch.clear();
-        let Some(found) = conns.open_mut(conn) else { return scratch };
+        let Some(found) = conns.open_mut(conn) else {
+            return scratch;
+        };
         if !found.dirty {
             found.dirty = true;
             dirty.push(conn);
@@ -144,8 +190,12 @@ impl Host for World {
         let waiting = found.waiting();
         found.choked |= waiting > CHOKE_SIZE;
         if waiting > *output_max {
-            found.overflowed = true;
-            return scratch;
+            // A burst for a peer that reads is no reason to cut it; one that takes nothing is.
+            let stalled = now_ms.wrapping_sub(found.sending_since_ms) > STALLED_MS;
+            if found.sending > 0 && stalled || waiting > *output_max * BURST_FACTOR {
+                found.overflowed = true;
+                return scratch;
+            }
         }
         if found.output.capacity() == 0 {
             found.output = pool.take(OUTPUT_SIZE);
@@ -175,7 +225,10 @@ impl Host for World {
 
     fn start_tls(&mut self, conn: ConnId) {
         self.touch(conn);
-        let config = self.starttls.as_ref().expect("STARTTLS is offered where there is TLS");
+        let config = self
+            .starttls
+            .as_ref()
+            .expect("STARTTLS is offered where there is TLS");
         if let Some(found) = self.conns.open_mut(conn) {
             assert!(found.tls.is_none(), "TLS starts once");
             let plain = std::mem::take(&mut found.output);
@@ -233,7 +286,10 @@ impl Random {
     const BATCH: usize = 512;
 
     pub(crate) fn new() -> Random {
-        Random { bytes: [0; Random::BATCH], used: Random::BATCH }
+        Random {
+            bytes: [0; Random::BATCH],
+            used: Random::BATCH,
+        }
     }
 
     fn next(&mut self) -> u64 {

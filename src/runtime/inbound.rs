@@ -1,7 +1,8 @@
 //! From received bytes to the protocol: decrypted in place, fed in place, copied only where cut.
 //!
-//! Invariant: bytes reach the protocol in their order. What may not be fed now (paused, its share of
-//! the turn used, leaving) is held behind what is held already, and reading stops until it is fed.
+//! Invariant: bytes reach the protocol in their order. What may not be fed now (paused, its share
+//! of the turn used, leaving) is held behind what is held already, and reading stops until it is
+//! fed.
 
 use crate::connection::{Life, Reading, id_of};
 use crate::host::World;
@@ -58,7 +59,9 @@ impl Turn {
 
     /// Tells the protocol of the end once all is fed, keeps the budget, and looks after reading.
     fn after_input(&mut self, id: ConnId) {
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         if self.world.held > self.held_max && conn.held() > HELD_SMALL {
             self.counters.cut_undigested += 1;
             return self.lose(id);
@@ -83,7 +86,9 @@ impl Turn {
             if self.world.mesh.is_spilling() {
                 return;
             }
-            let Some(id) = self.world.ready.pop_front() else { return };
+            let Some(id) = self.world.ready.pop_front() else {
+                return;
+            };
             self.digest_more(id);
             self.worked = true;
         }
@@ -91,13 +96,17 @@ impl Turn {
 
     fn digest_more(&mut self, id: ConnId) {
         let Turn { shard, world, .. } = self;
-        let Some(conn) = world.conns.get_mut(id) else { return };
+        let Some(conn) = world.conns.get_mut(id) else {
+            return;
+        };
         conn.queued = false;
         if !conn.is_blocked() && !conn.undigested.is_empty() {
             let bytes = world.unhold(id, false);
             feed_held(shard, world, id, bytes);
         }
-        let Some(conn) = world.conns.get_mut(id) else { return };
+        let Some(conn) = world.conns.get_mut(id) else {
+            return;
+        };
         if !conn.is_blocked() && !conn.records.is_empty() {
             let mut records = world.unhold(id, true);
             let used = open_records(shard, world, id, &mut records);
@@ -109,7 +118,9 @@ impl Turn {
     /// Arms, keeps or stops receiving, as the connection's state asks.
     pub(crate) fn settle_reading(&mut self, id: ConnId) {
         let group = self.buffers.group();
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         let wanted = match conn.life {
             Life::Open => !conn.is_blocked() && !conn.eof,
             Life::Lingering => !conn.eof,
@@ -119,7 +130,8 @@ impl Turn {
             (true, Reading::Idle) if conn.receives < RECEIVES_SINGLE_MAX => {
                 conn.receives += 1;
                 conn.reading = Reading::Once;
-                self.ring.recv_once(id.index, id.generation, group, RECEIVE_SIZE);
+                self.ring
+                    .recv_once(id.index, id.generation, group, RECEIVE_SIZE);
             }
             (true, Reading::Idle) => {
                 conn.reading = Reading::Multi;
@@ -127,7 +139,8 @@ impl Turn {
             }
             (false, Reading::Multi) => {
                 conn.reading = Reading::Cancelling;
-                self.ring.cancel(Token::new(Op::Recv, id.index, id.generation));
+                self.ring
+                    .cancel(Token::new(Op::Recv, id.index, id.generation));
             }
             _ => {}
         }
@@ -136,7 +149,9 @@ impl Turn {
 
 /// Bytes from the socket: records where there is TLS, else plain ones.
 fn on_input(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u8]) {
-    let Some(conn) = world.conns.get_mut(id) else { return };
+    let Some(conn) = world.conns.get_mut(id) else {
+        return;
+    };
     if !matches!(conn.life, Life::Open | Life::Leaving) {
         return;
     }
@@ -158,8 +173,12 @@ fn on_input(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u8]) 
 
 /// Decrypts and feeds; answers how many bytes are done with. The rest stays as it is now.
 fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u8]) -> usize {
-    let Some(conn) = world.conns.get_mut(id) else { return bytes.len() };
-    let Some(mut tls) = conn.tls.take() else { return bytes.len() };
+    let Some(conn) = world.conns.get_mut(id) else {
+        return bytes.len();
+    };
+    let Some(mut tls) = conn.tls.take() else {
+        return bytes.len();
+    };
     let mut wire = std::mem::take(&mut conn.wire);
     let mut used = 0;
     let mut failed = None;
@@ -180,7 +199,9 @@ fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u
         }
     }
     let ended = tls.peer_closed();
-    let Some(conn) = world.conns.get_mut(id) else { return bytes.len() };
+    let Some(conn) = world.conns.get_mut(id) else {
+        return bytes.len();
+    };
     conn.tls = Some(tls);
     conn.wire = wire;
     conn.eof |= ended;
@@ -204,7 +225,9 @@ fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u
 
 /// Plain bytes for the protocol, behind those that are held.
 fn feed(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
-    let Some(conn) = world.conns.get_mut(id) else { return };
+    let Some(conn) = world.conns.get_mut(id) else {
+        return;
+    };
     if !matches!(conn.life, Life::Open | Life::Leaving) {
         return;
     }
@@ -227,7 +250,11 @@ fn feed(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
 
 fn feed_held(shard: &mut Shard, world: &mut World, id: ConnId, held: Vec<u8>) {
     let progress = shard.on_bytes(world, id, &held);
-    let used = if keeps_rest(world, id) { progress.consumed } else { held.len() };
+    let used = if keeps_rest(world, id) {
+        progress.consumed
+    } else {
+        held.len()
+    };
     world.rehold(id, held, used, false);
     if progress.again {
         world.enqueue(id);
@@ -236,7 +263,9 @@ fn feed_held(shard: &mut Shard, world: &mut World, id: ConnId, held: Vec<u8>) {
 
 /// Whether what was not consumed will be offered again.
 fn keeps_rest(world: &mut World, id: ConnId) -> bool {
-    let Some(conn) = world.conns.get_mut(id) else { return false };
+    let Some(conn) = world.conns.get_mut(id) else {
+        return false;
+    };
     let upgraded = std::mem::take(&mut conn.upgraded);
     !upgraded && matches!(conn.life, Life::Open | Life::Leaving)
 }

@@ -1,10 +1,10 @@
 //! The real world: one pinned thread per shard with glommio and a raw ring, TLS, storage, start and
 //! end of the process.
 //!
-//! Invariant: this crate moves bytes and knows no stanza. A [`Server`] is N shards that share nothing
-//! but lanes and bells; the storage thread alone touches the store. Where each thing is: a shard's
-//! loop is in `park`, what it does each time in `turn`, what the protocol may do to the world in
-//! `host`.
+//! Invariant: this crate moves bytes and knows no stanza. A [`Server`] is N shards that share
+//! nothing but lanes and bells; the storage thread alone touches the store. Where each thing is: a
+//! shard's loop is in `park`, what it does each time in `turn`, what the protocol may do to the
+//! world in `host`.
 
 mod accept;
 pub mod admin;

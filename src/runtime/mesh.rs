@@ -1,8 +1,9 @@
 //! The N x (N-1) lanes between shards, with the spill rule.
 //!
-//! Invariant: a full lane never drops and never blocks. What does not fit waits in the destination's
-//! spill, in order; while any spill is non-empty the turn admits no new client bytes, so a spill
-//! holds at most what the shard's inbound lanes could make it answer. Lanes in are always drained.
+//! Invariant: a full lane never drops and never blocks. What does not fit waits in the
+//! destination's spill, in order; while any spill is non-empty the turn admits no new client
+//! bytes, so a spill holds at most what the shard's inbound lanes could make it answer. Lanes in
+//! are always drained.
 
 use crate::doorbell::Doorbell;
 use crate::handoff::Envelope;
@@ -89,7 +90,15 @@ impl Peer {
         bell: &Arc<Doorbell>,
     ) -> Peer {
         let bell = bell.clone();
-        Peer { out, spill: VecDeque::new(), inbound, theirs, ours, bell, dirty: false }
+        Peer {
+            out,
+            spill: VecDeque::new(),
+            inbound,
+            theirs,
+            ours,
+            bell,
+            dirty: false,
+        }
     }
 
     /// Moves what was spilled into the lane, as far as it goes; says how many items that was.
@@ -112,7 +121,9 @@ impl Mesh {
     }
 
     fn peer(&mut self, shard: ShardId) -> &mut Peer {
-        self.peers[usize::from(shard.0)].as_mut().expect("a sibling, not the shard itself")
+        self.peers[usize::from(shard.0)]
+            .as_mut()
+            .expect("a sibling, not the shard itself")
     }
 
     /// Sends an item; it leaves with the next [`Mesh::publish`].
@@ -181,8 +192,8 @@ impl Mesh {
             let news = peer.out.publish();
             let homecoming = peer.theirs.publish();
             peer.dirty = !peer.spill.is_empty();
-            // Buffers that come home are no reason to wake anybody: they are collected with the next
-            // item, or found by the sender's own bit once it is awake.
+            // Buffers that come home are no reason to wake anybody: they are collected with the
+            // next item, or found by the sender's own bit once it is awake.
             if news {
                 peer.bell.post_from(own_bit, ring);
             } else if homecoming {
@@ -209,7 +220,11 @@ mod tests {
     }
 
     fn ring() -> Ring {
-        let config = ring::RingConfig { entries: 8, completions: 16, slots: 1 };
+        let config = ring::RingConfig {
+            entries: 8,
+            completions: 16,
+            slots: 1,
+        };
         Ring::new(&config, &ring::probe().unwrap()).unwrap()
     }
 
@@ -253,7 +268,13 @@ mod tests {
         let (mut ring, mut pool, mut other) = (ring(), Pool::new(1 << 20), Pool::new(1 << 20));
         let bytes = pool.take(1000);
         let address = bytes.as_ptr();
-        a.push(ShardId(1), Item::Parcel(Parcel::Stanza { bytes, home: ShardId(0) }));
+        a.push(
+            ShardId(1),
+            Item::Parcel(Parcel::Stanza {
+                bytes,
+                home: ShardId(0),
+            }),
+        );
         a.publish(&mut ring);
         let Some(Item::Parcel(Parcel::Stanza { bytes, home })) = b.pop(ShardId(0)) else {
             panic!("the stanza is there");

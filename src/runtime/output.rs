@@ -33,7 +33,9 @@ impl Turn {
     }
 
     fn flush_one(&mut self, id: ConnId) {
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         conn.dirty = false;
         match conn.life {
             Life::Free | Life::Departed | Life::Released => return,
@@ -49,7 +51,9 @@ impl Turn {
         if conn.sending == 0 {
             self.send_next(id);
         }
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         let relieved = conn.choked && conn.waiting() <= CHOKE_SIZE;
         conn.choked &= !relieved;
         match conn.life {
@@ -67,7 +71,10 @@ impl Turn {
 
     /// Sends what is in the output, sealed where there is TLS.
     fn send_next(&mut self, id: ConnId) {
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let now_ms = self.world.now_ms();
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         if !conn.output.is_empty() {
             match &mut conn.tls {
                 Some(tls) if !tls.is_handshaking() => {
@@ -89,6 +96,7 @@ impl Turn {
         if !conn.wire.is_empty() {
             let wire = std::mem::take(&mut conn.wire);
             conn.sending = wire.len() as u32;
+            conn.sending_since_ms = now_ms;
             self.counters.sends += 1;
             self.ring.send(id.index, id.generation, wire, 0);
         }
@@ -98,7 +106,9 @@ impl Turn {
     pub(crate) fn on_send(&mut self, mut completion: Completion) {
         let id = id_of(completion.token);
         let buffer = completion.buffer.take().unwrap_or_default();
-        let Some(conn) = self.world.conns.get_mut(id) else { return self.world.pool.give(buffer) };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return self.world.pool.give(buffer);
+        };
         let taken = completion.result.max(0) as u32;
         let rest = conn.sending.saturating_sub(taken);
         conn.sending = 0;
@@ -119,7 +129,9 @@ impl Turn {
 
     /// Everything is written: says goodbye, and lingers where the peer may still be talking.
     fn finish(&mut self, id: ConnId, why: Close) {
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         if let Some(tls) = &mut conn.tls
             && !conn.notified
         {
@@ -127,7 +139,9 @@ impl Turn {
             tls.close_notify(&mut conn.wire);
             if !conn.wire.is_empty() {
                 self.send_next(id);
-                return self.endings.push(Reverse((self.world.now.plus_ms(CLOSING_MS_MAX), id)));
+                return self
+                    .endings
+                    .push(Reverse((self.world.now.plus_ms(CLOSING_MS_MAX), id)));
             }
         }
         if why == Close::StreamError && !conn.eof {
@@ -140,20 +154,23 @@ impl Turn {
         self.release(id);
     }
 
-    /// A connection that is broken, too slow or over a budget: the protocol is told, nothing more is
-    /// written, and its slot is freed as soon as no send is in flight.
+    /// A connection that is broken, too slow or over a budget: the protocol is told, nothing more
+    /// is written, and its slot is freed as soon as no send is in flight.
     pub(crate) fn lose(&mut self, id: ConnId) {
         if self.world.conns.open_mut(id).is_some() {
             self.shard.on_close(&mut self.world, id);
         }
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         match conn.life {
             Life::Free | Life::Departed | Life::Released | Life::Cut => return,
             _ => {}
         }
         conn.life = Life::Cut;
         if conn.sending > 0 {
-            self.ring.cancel(Token::new(Op::Send, id.index, id.generation));
+            self.ring
+                .cancel(Token::new(Op::Send, id.index, id.generation));
         } else {
             self.release(id);
         }
@@ -161,7 +178,9 @@ impl Turn {
 
     /// Frees the slot. No send is in flight; a receive is cancelled, its completion will be stale.
     pub(crate) fn release(&mut self, id: ConnId) {
-        let Some(conn) = self.world.conns.get_mut(id) else { return };
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
         debug_assert!(conn.sending == 0, "the kernel still reads the buffer");
         let reading = std::mem::take(&mut conn.reading);
         conn.life = Life::Released;
@@ -170,7 +189,8 @@ impl Turn {
         }
         self.world.strip(id);
         if matches!(reading, Reading::Once | Reading::Multi) {
-            self.ring.cancel(Token::new(Op::Recv, id.index, id.generation));
+            self.ring
+                .cancel(Token::new(Op::Recv, id.index, id.generation));
         }
         self.ring.close(id.index, id.generation);
     }

@@ -1,14 +1,15 @@
 //! How a shard's thread waits: in its ring while it is busy, through glommio when it is idle.
 //!
-//! Always sleeping through glommio costs 6.5 us per wake and burned 97 % of a core at 50 k msg/s. So
-//! the ring task blocks the thread in the ring, with one timeout of 1 ms armed in it; a tick that saw
-//! work arms it again; one that saw none hands the waiting over to glommio by an eventfd. Invariant: no
-//! wait has a timeout argument of its own, and a wait in glommio always has an event to end it.
+//! Always sleeping through glommio costs 6.5 us per wake and burned 97 % of a core at 50 k msg/s.
+//! So the ring task blocks the thread in the ring, with one timeout of 1 ms armed in it; a tick
+//! that saw work arms it again; one that saw none hands the waiting over to glommio by an eventfd.
+//! Invariant: no wait has a timeout argument of its own, and a wait in glommio always has an event
+//! to end it.
 //!
 //! A busy shard does not yield to the executor, because it runs nothing else, and because glommio
 //! (0.9) goes to sleep beside a runnable task where its preemption timer runs out before the first
-//! task queue ran: with a timer of 1 ms on a crowded machine that stalled shards for ever. The timer is
-//! therefore [`PREEMPT`], too long to run out there.
+//! task queue ran: with a timer of 1 ms on a crowded machine that stalled shards for ever. The
+//! timer is therefore [`PREEMPT`], too long to run out there.
 
 use crate::turn::{Alarm, TICK, Turn};
 use glommio::io::BufferedFile;
@@ -60,7 +61,10 @@ async fn idle(turn: &mut Turn, event: &EventFd, signalled: &BufferedFile) -> io:
     if turn.bell().fall_asleep() {
         turn.ring.run_deferred()?;
         if turn.ring.is_quiet() {
-            signalled.read_at(0, size_of::<u64>()).await.map_err(io::Error::from)?;
+            signalled
+                .read_at(0, size_of::<u64>())
+                .await
+                .map_err(io::Error::from)?;
         }
         turn.bell().wake_up();
     }

@@ -41,7 +41,9 @@ impl Plan {
     }
 
     fn of(fixed: Option<u16>, wished: Option<u32>, cores: u64, descriptors: u64) -> Plan {
-        let slots_max = descriptors.saturating_sub(DESCRIPTOR_MARGIN).clamp(1, SLOTS_MAX);
+        let slots_max = descriptors
+            .saturating_sub(DESCRIPTOR_MARGIN)
+            .clamp(1, SLOTS_MAX);
         let usable = (slots_max * FILL_PERCENT / 100).max(1);
         let forced = u64::from(wished.unwrap_or(0)).div_ceil(usable);
         let shards = fixed.map_or(cores.max(forced), u64::from).max(1);
@@ -64,7 +66,13 @@ impl Plan {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { shards, slots, connections_max, descriptors, wished } = self;
+        let Plan {
+            shards,
+            slots,
+            connections_max,
+            descriptors,
+            wished,
+        } = self;
         write!(
             f,
             "{shards} shards of {slots} slots hold {connections_max} connections \
@@ -100,6 +108,10 @@ mod tests {
         assert_eq!(plan.shards, 1);
         assert!(plan.connections_max < 20_000);
         assert!(plan.to_string().contains("100000 were asked for"), "{plan}");
-        assert!(!Plan::of(None, None, 2, 20_000).to_string().contains("asked for"));
+        assert!(
+            !Plan::of(None, None, 2, 20_000)
+                .to_string()
+                .contains("asked for")
+        );
     }
 }

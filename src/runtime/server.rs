@@ -162,66 +162,8 @@ impl Server {
         }
         tracing::info!(%features, "io_uring");
         tracing::info!("{plan}");
-        let mut settings = config.settings.clone();
-        settings.shards = plan.shards;
-        let settings = Arc::new(settings);
-        let count = usize::from(plan.shards);
-
-        let (listeners, addresses) = listen(&config, count)?;
-        let bells: Vec<Arc<Doorbell>> = (0..count).map(|_| Arc::new(Doorbell::new(count))).collect();
-        let capacity = tuning.lane_capacity.unwrap_or_else(|| mesh::lane_capacity(count));
-        let meshes = mesh::weave(&bells, capacity);
-        let (requests, receive) = mpsc::channel();
-        let stored = storage::start(store, &bells, receive, features).map_err(ServeError::Thread)?;
-        let (derive_links, derivers) =
-            derive::start(tuning.derive_threads, &bells, features).map_err(ServeError::Thread)?;
-        let (senders, receivers): (Vec<Sender<Command>>, Vec<_>) =
-            (0..count).map(|_| mpsc::channel()).unzip();
-        let inboxes = senders.into_iter().zip(bells.iter().cloned()).collect();
-        let control =
-            Control::new(&settings.domain, features, requests, stored.waker.clone(), inboxes);
-
-        let per_address = config.connections_per_address_max;
-        let admission = Arc::new(Admission::new(plan.connections_max, per_address));
-        let clock = Clock::new();
-        let alive = Arc::new(());
-        let seeds = meshes
-            .into_iter()
-            .zip(stored.links)
-            .zip(derive_links)
-            .zip(listeners)
-            .zip(receivers)
-            .enumerate()
-            .map(|(index, ((((mesh, storage), derive), listeners), commands))| Seed {
-                index: index as u16,
-                settings: settings.clone(),
-                features,
-                plan,
-                tuning: tuning.clone(),
-                output_max: config.output_max,
-                mesh,
-                storage,
-                derive,
-                starttls: starttls(&config.tls),
-                listeners,
-                bells: bells.clone(),
-                admission: admission.clone(),
-                commands,
-                clock,
-                alive: alive.clone(),
-            });
-        let seeds: Vec<Seed> = seeds.collect();
+        let (mut server, seeds) = Server::lay_out(config, tuning, store, plan, features)?;
         let (up, ready) = mpsc::channel();
-        let mut server = Server {
-            control,
-            plan,
-            addresses,
-            shards: Vec::new(),
-            storage: stored.handle,
-            derivers,
-            alive,
-            stop_ms_max: tuning.stop_ms_max,
-        };
         let mut failure = None;
         for seed in seeds {
             let index = seed.index;
@@ -242,6 +184,83 @@ impl Server {
         }
         server.control.listen();
         Ok(server)
+    }
+
+    /// Binds, starts the threads beside the shards, and makes what each shard starts with.
+    fn lay_out(
+        config: RuntimeConfig,
+        tuning: &Tuning,
+        store: Box<dyn Store>,
+        plan: Plan,
+        features: Features,
+    ) -> Result<(Server, Vec<Seed>), ServeError> {
+        let count = usize::from(plan.shards);
+        let settings = Arc::new(Settings {
+            shards: plan.shards,
+            ..config.settings.clone()
+        });
+        let (listeners, addresses) = listen(&config, count)?;
+        let bells = Vec::from_iter((0..count).map(|_| Arc::new(Doorbell::new(count))));
+        let capacity = tuning
+            .lane_capacity
+            .unwrap_or_else(|| mesh::lane_capacity(count));
+        let meshes = mesh::weave(&bells, capacity);
+        let (requests, receive) = mpsc::channel();
+        let stored =
+            storage::start(store, &bells, receive, features).map_err(ServeError::Thread)?;
+        let (derive_links, derivers) =
+            derive::start(tuning.derive_threads, &bells, features).map_err(ServeError::Thread)?;
+        let (senders, receivers): (Vec<Sender<Command>>, Vec<_>) =
+            (0..count).map(|_| mpsc::channel()).unzip();
+        let inboxes = senders.into_iter().zip(bells.iter().cloned()).collect();
+        let control = Control::new(
+            &settings.domain,
+            features,
+            requests,
+            stored.waker.clone(),
+            inboxes,
+        );
+        let per_address = config.connections_per_address_max;
+        let admission = Arc::new(Admission::new(plan.connections_max, per_address));
+        let clock = Clock::new();
+        let alive = Arc::new(());
+        let links = stored.links.into_iter().zip(derive_links);
+        let ends = meshes
+            .into_iter()
+            .zip(links)
+            .zip(listeners.into_iter().zip(receivers));
+        let seeds = ends
+            .enumerate()
+            .map(|(index, ((mesh, (storage, derive)), ends))| Seed {
+                index: index as u16,
+                settings: settings.clone(),
+                features,
+                plan,
+                tuning: tuning.clone(),
+                output_max: config.output_max,
+                mesh,
+                storage,
+                derive,
+                starttls: starttls(&config.tls),
+                listeners: ends.0,
+                bells: bells.clone(),
+                admission: admission.clone(),
+                commands: ends.1,
+                clock,
+                alive: alive.clone(),
+            });
+        let seeds = seeds.collect();
+        let server = Server {
+            control,
+            plan,
+            addresses,
+            shards: Vec::new(),
+            storage: stored.handle,
+            derivers,
+            alive,
+            stop_ms_max: tuning.stop_ms_max,
+        };
+        Ok((server, seeds))
     }
 
     /// The handle for requests from outside.
@@ -329,7 +348,10 @@ fn listen(
     let mut all: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
     let plain = config.c2s.iter().map(|address| (*address, None));
-    let direct = config.c2s_tls.iter().map(|address| (*address, Some(&config.tls)));
+    let direct = config
+        .c2s_tls
+        .iter()
+        .map(|address| (*address, Some(&config.tls)));
     for (address, tls) in plain.chain(direct) {
         let failed = |error| ServeError::Listen(address, error);
         // Port 0 is chosen once; the siblings share it.
@@ -355,8 +377,8 @@ fn spawn(
     processors: &[usize],
     up: Up,
 ) -> Result<ExecutorJoinHandle<Result<Counters, String>>, String> {
-    // More shards than processors are moved about by the kernel: pinned, those that share a processor
-    // with somebody else's work would starve together.
+    // More shards than processors are moved about by the kernel: pinned, those that share a
+    // processor with somebody else's work would starve together.
     let pinned = seed.tuning.pinned && usize::from(seed.plan.shards) <= processors.len();
     let placement = match pinned {
         true => Placement::Fixed(processors[usize::from(seed.index) % processors.len()]),
@@ -382,7 +404,9 @@ fn spawn(
             drop(up);
             let result = park::run(&mut turn).await;
             turn.counters.spilled_max = turn.world.mesh.spilled_max() as u64;
-            result.map(|()| turn.counters).map_err(|error| error.to_string())
+            result
+                .map(|()| turn.counters)
+                .map_err(|error| error.to_string())
         })
         .map_err(|error| error.to_string())
 }

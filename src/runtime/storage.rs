@@ -18,7 +18,8 @@ use std::time::Duration;
 use xmpp::Ticket;
 use xmpp::port::{Store, StoreOp, StoreReply};
 
-/// Operations of one shard that fit its lane; more wait in its spill, one per waiting stream at most.
+/// Operations of one shard that fit its lane; more wait in its spill, one per waiting stream at
+/// most.
 const LANE_CAPACITY: usize = 2048;
 /// Operations of one commit.
 const BATCH_MAX: usize = 4096;
@@ -131,12 +132,20 @@ pub(crate) fn start(
 ) -> io::Result<StorageThread> {
     let parker = Parker::new();
     let unparker = parker.unparker().clone();
-    let waker = Arc::new(Waker { sleeping: AtomicBool::new(false), unparker });
+    let waker = Arc::new(Waker {
+        sleeping: AtomicBool::new(false),
+        unparker,
+    });
     let (mut links, mut clients) = (Vec::new(), Vec::new());
     for bell in bells {
         let (to_thread, ops) = spsc::lane(LANE_CAPACITY);
         let (replies, to_shard) = spsc::lane(LANE_CAPACITY);
-        clients.push(Client { ops, replies, spill: VecDeque::new(), bell: bell.clone() });
+        clients.push(Client {
+            ops,
+            replies,
+            spill: VecDeque::new(),
+            bell: bell.clone(),
+        });
         links.push(StorageLink {
             ops: to_thread,
             spill: VecDeque::new(),
@@ -145,22 +154,28 @@ pub(crate) fn start(
         });
     }
     let thread_waker = waker.clone();
-    let handle = std::thread::Builder::new().name("storage".into()).spawn(move || {
-        let bell = Bell::new(&features).expect("rings were probed, and this one is small");
-        let mut storage = Storage {
-            store,
-            clients,
-            requests,
-            waker: thread_waker,
-            bell,
-            batch: Vec::new(),
-            askers: Vec::new(),
-            replies: Vec::new(),
-            stopping: false,
-        };
-        while storage.round(&parker) {}
-    })?;
-    Ok(StorageThread { links, waker, handle })
+    let handle = std::thread::Builder::new()
+        .name("storage".into())
+        .spawn(move || {
+            let bell = Bell::new(&features).expect("rings were probed, and this one is small");
+            let mut storage = Storage {
+                store,
+                clients,
+                requests,
+                waker: thread_waker,
+                bell,
+                batch: Vec::new(),
+                askers: Vec::new(),
+                replies: Vec::new(),
+                stopping: false,
+            };
+            while storage.round(&parker) {}
+        })?;
+    Ok(StorageThread {
+        links,
+        waker,
+        handle,
+    })
 }
 
 impl Storage {
@@ -172,7 +187,11 @@ impl Storage {
             let mut ops = self.batch.drain(..);
             self.store.perform(&mut ops, &mut self.replies);
             drop(ops);
-            assert_eq!(self.replies.len(), self.askers.len(), "a store answers every operation");
+            assert_eq!(
+                self.replies.len(),
+                self.askers.len(),
+                "a store answers every operation"
+            );
         }
         let waiting = self.answer();
         let asked = self.serve_requests();
@@ -199,7 +218,9 @@ impl Storage {
         let share = (BATCH_MAX / self.clients.len()).max(1);
         for (index, client) in self.clients.iter_mut().enumerate() {
             for _ in 0..share {
-                let Some((ticket, op)) = client.ops.pop() else { break };
+                let Some((ticket, op)) = client.ops.pop() else {
+                    break;
+                };
                 self.batch.push(op);
                 self.askers.push((index, ticket));
             }

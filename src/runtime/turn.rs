@@ -1,8 +1,8 @@
 //! The turn of a shard: everything that came is handled before anything is written.
 //!
-//! Completions, lanes, answers, left-over input, timers; then one flush. Invariant: while a spill of
-//! the mesh is non-empty no bytes of clients are fed; their completions wait here with their chunks,
-//! until the ring itself runs out of buffers and the sockets fill.
+//! Completions, lanes, answers, left-over input, timers; then one flush. Invariant: while a spill
+//! of the mesh is non-empty no bytes of clients are fed; their completions wait here with their
+//! chunks, until the ring itself runs out of buffers and the sockets fill.
 
 use crate::accept::Accept;
 use crate::admission::Admission;
@@ -107,7 +107,8 @@ impl Turn {
     /// One turn over what the ring has already.
     pub(crate) fn run(&mut self) {
         self.world.now = self.world.clock.now();
-        self.ring.reap(Some(&mut self.buffers), &mut self.completions);
+        self.ring
+            .reap(Some(&mut self.buffers), &mut self.completions);
         self.admit_withheld();
         let mut completions = std::mem::take(&mut self.completions);
         self.counters.completions += completions.len() as u64;
@@ -126,27 +127,28 @@ impl Turn {
 
     /// Whether the next turn need not wait for anything.
     pub(crate) fn has_more(&self) -> bool {
-        let spilling = self.world.mesh.is_spilling();
-        !spilling && !(self.world.ready.is_empty() && self.withheld.is_empty())
+        let waits = !self.world.ready.is_empty() || !self.withheld.is_empty();
+        waits && !self.world.mesh.is_spilling()
     }
 
     /// Whether the shard must keep ticking though nothing happens.
     pub(crate) fn must_tick(&self) -> bool {
-        self.world.mesh.is_spilling()
-            || self.world.storage.is_spilling()
-            || self.stopping.is_some()
+        self.world.mesh.is_spilling() || self.world.storage.is_spilling() || self.stopping.is_some()
     }
 
     /// Whether the shard has ended.
     pub(crate) fn is_over(&self) -> bool {
         let quiet = || self.world.conns.used() == 0;
-        self.stopping.is_some_and(|deadline| self.world.now >= deadline || quiet())
+        self.stopping
+            .is_some_and(|deadline| self.world.now >= deadline || quiet())
     }
 
     /// Feeds what waited for the spill to drain.
     fn admit_withheld(&mut self) {
         while !self.world.mesh.is_spilling() {
-            let Some(completion) = self.withheld.pop_front() else { return };
+            let Some(completion) = self.withheld.pop_front() else {
+                return;
+            };
             self.on_recv(completion);
         }
     }
@@ -257,7 +259,9 @@ impl Turn {
     fn arm_deadline(&mut self) {
         let ending = self.endings.peek().map(|Reverse((at, _))| *at);
         let deadlines = [self.world.wish, ending, self.handoff.next_retry()];
-        let Some(next) = deadlines.into_iter().flatten().min() else { return };
+        let Some(next) = deadlines.into_iter().flatten().min() else {
+            return;
+        };
         if self.armed.is_none_or(|armed| next < armed) {
             self.armed = Some(next);
             self.alarms = (self.alarms + 1) & ring::Token::GENERATION_MASK;

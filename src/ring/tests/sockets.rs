@@ -6,7 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-const CONFIG: RingConfig = RingConfig { entries: 64, completions: 256, slots: 32 };
+const CONFIG: RingConfig = RingConfig {
+    entries: 64,
+    completions: 256,
+    slots: 32,
+};
 
 fn ring() -> Ring {
     Ring::new(&CONFIG, &ring::probe().unwrap()).unwrap()
@@ -64,13 +68,19 @@ fn an_accepted_connection_has_a_peer_and_echoes_what_it_gets() {
     let end = next(&mut ring, &mut buffers, &mut seen, Op::Recv);
     assert_eq!((end.result, end.more), (0, false));
     ring.close(slot, 1);
-    assert_eq!(next(&mut ring, &mut buffers, &mut seen, Op::Close).result, 0);
+    assert_eq!(
+        next(&mut ring, &mut buffers, &mut seen, Op::Close).result,
+        0
+    );
 }
 
 #[test]
 fn more_bytes_than_all_buffers_hold_pass_when_chunks_are_given_back() {
     let mut ring = ring();
-    let shape = ring::BufferShape { count: 4, size: 4096 };
+    let shape = ring::BufferShape {
+        count: 4,
+        size: 4096,
+    };
     let mut buffers = Buffers::new(&ring, 0, Some(shape)).unwrap();
     let (listener, address) = listener();
     let mut seen = Vec::new();
@@ -78,7 +88,10 @@ fn more_bytes_than_all_buffers_hold_pass_when_chunks_are_given_back() {
     let data: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
     let copy = data.clone();
     let client = std::thread::spawn(move || {
-        TcpStream::connect(address).unwrap().write_all(&copy).unwrap();
+        TcpStream::connect(address)
+            .unwrap()
+            .write_all(&copy)
+            .unwrap();
     });
     let accepted = next(&mut ring, &mut buffers, &mut seen, Op::Accept);
     assert!(accepted.more);
@@ -99,7 +112,12 @@ fn more_bytes_than_all_buffers_hold_pass_when_chunks_are_given_back() {
         }
     }
     client.join().unwrap();
-    assert!(got == data, "{} of {} bytes, or their order", got.len(), data.len());
+    assert!(
+        got == data,
+        "{} of {} bytes, or their order",
+        got.len(),
+        data.len()
+    );
 }
 
 #[test]
@@ -117,7 +135,10 @@ fn a_cancelled_receive_says_so_and_a_timeout_runs_out() {
     assert_eq!(cancelled.result, -125);
     ring.timeout(1, 2, Duration::from_millis(1)).unwrap();
     let late = next(&mut ring, &mut buffers, &mut seen, Op::Timeout);
-    assert_eq!((late.token.slot, late.token.generation, late.result), (1, 2, -62));
+    assert_eq!(
+        (late.token.slot, late.token.generation, late.result),
+        (1, 2, -62)
+    );
 }
 
 #[test]
@@ -128,11 +149,17 @@ fn a_client_connects_from_the_address_it_chose_and_refusal_is_one_completion() {
     let mut seen = Vec::new();
     let mut slots = Slots::new(ring.slots());
     let source = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
-    let plan = ConnectPlan { source: Some(source), target: address };
+    let plan = ConnectPlan {
+        source: Some(source),
+        target: address,
+    };
     let slot = slots.take().unwrap();
     ring.connect(slot, 4, &plan).unwrap();
     let connected = next(&mut ring, &mut buffers, &mut seen, Op::Connect);
-    assert_eq!((connected.token.slot, connected.token.generation), (slot, 4));
+    assert_eq!(
+        (connected.token.slot, connected.token.generation),
+        (slot, 4)
+    );
     assert_eq!(connected.result, 0);
     let (mut server, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip(), source);
@@ -148,7 +175,10 @@ fn a_client_connects_from_the_address_it_chose_and_refusal_is_one_completion() {
     assert_eq!((answer.token.slot, answer.result), (refused, -111));
     ring.close(refused, 5);
     next(&mut ring, &mut buffers, &mut seen, Op::Close);
-    assert!(seen.iter().all(|completion| completion.token.op != Op::Connect));
+    assert!(
+        seen.iter()
+            .all(|completion| completion.token.op != Op::Connect)
+    );
 }
 
 #[test]
@@ -179,9 +209,17 @@ fn a_socket_moves_to_another_ring_with_the_bytes_that_wait_in_it() {
         assert_eq!(next(&mut to, &mut buffers, &mut seen, Op::Send).result, 5);
     });
     let descriptor = receive.recv().unwrap();
-    from.send_slot(slot, 3, std::os::fd::AsRawFd::as_raw_fd(&descriptor), arrival);
+    from.send_slot(
+        slot,
+        3,
+        std::os::fd::AsRawFd::as_raw_fd(&descriptor),
+        arrival,
+    );
     assert!(next(&mut from, &mut buffers, &mut seen, Op::Sent).result >= 0);
-    assert_eq!(next(&mut from, &mut buffers, &mut seen, Op::Close).result, 0);
+    assert_eq!(
+        next(&mut from, &mut buffers, &mut seen, Op::Close).result,
+        0
+    );
     let mut back = [0; 5];
     client.read_exact(&mut back).unwrap();
     assert_eq!(&back, b"moved");
@@ -192,7 +230,8 @@ fn a_socket_moves_to_another_ring_with_the_bytes_that_wait_in_it() {
 fn a_full_table_refuses_a_moving_socket_and_leaves_it_where_it_is() {
     let small = RingConfig { slots: 1, ..CONFIG };
     let mut full = Ring::new(&small, &ring::probe().unwrap()).unwrap();
-    full.install(0, ring::EventFd::new().unwrap().into()).unwrap();
+    full.install(0, ring::EventFd::new().unwrap().into())
+        .unwrap();
     let mut from = ring();
     let mut buffers = Buffers::new(&from, 0, None).unwrap();
     let (listener, address) = listener();
@@ -206,12 +245,18 @@ fn a_full_table_refuses_a_moving_socket_and_leaves_it_where_it_is() {
         from.run_deferred().unwrap();
         full.run_deferred().unwrap();
         from.reap(Some(&mut buffers), &mut seen);
-        if let Some(index) = seen.iter().position(|completion| completion.token.op == Op::Sent) {
+        if let Some(index) = seen
+            .iter()
+            .position(|completion| completion.token.op == Op::Sent)
+        {
             break seen.remove(index);
         }
     };
     assert_eq!(sent.result, -23, "ENFILE");
-    assert!(next(&mut from, &mut buffers, &mut seen, Op::Close).result < 0, "it was cancelled");
+    assert!(
+        next(&mut from, &mut buffers, &mut seen, Op::Close).result < 0,
+        "it was cancelled"
+    );
     from.send(slot, 3, b"still here".to_vec(), 0);
     next(&mut from, &mut buffers, &mut seen, Op::Send);
     let mut back = [0; 10];
@@ -225,12 +270,15 @@ fn a_bell_wakes_a_ring_that_sleeps() {
     let sleeper = std::thread::spawn(move || {
         let mut ring = ring();
         let mut buffers = Buffers::new(&ring, 0, None).unwrap();
-        descriptor.send(ring.try_clone_descriptor().unwrap()).unwrap();
+        descriptor
+            .send(ring.try_clone_descriptor().unwrap())
+            .unwrap();
         next(&mut ring, &mut buffers, &mut Vec::new(), Op::Bell).token
     });
     let descriptor = receive.recv().unwrap();
     let token = Token::new(Op::Bell, 6, 0);
     let mut bell = ring::Bell::new(&ring::probe().unwrap()).unwrap();
-    bell.ring(std::os::fd::AsRawFd::as_raw_fd(&descriptor), token).unwrap();
+    bell.ring(std::os::fd::AsRawFd::as_raw_fd(&descriptor), token)
+        .unwrap();
     assert_eq!(sleeper.join().unwrap(), token);
 }

@@ -15,15 +15,18 @@ use xmpp::stream::sasl::{SALT_SIZE, Salts, derive_credentials};
 
 const HEADER: &str = "<stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' to='test.example' version='1.0'>";
-const ANONYMOUS: &str =
-    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'/>";
+const ANONYMOUS: &str = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'/>";
 const BIND: &str = "<iq type='set' id='bind'>\
     <bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
 /// A failing test ends by it instead of hanging; no verdict depends on it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(shards: u16) -> RuntimeConfig {
-    let unique = format!("vorpal-runtime-{}-{:?}", std::process::id(), std::thread::current().id());
+    let unique = format!(
+        "vorpal-runtime-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    );
     let data = std::env::temp_dir().join(unique.replace(['(', ')'], ""));
     std::fs::create_dir_all(&data).unwrap();
     let mut settings = Settings::for_tests("test.example");
@@ -51,7 +54,10 @@ fn start(config: RuntimeConfig, tuning: &Tuning) -> (Server, SocketAddr) {
 }
 
 fn tuning() -> Tuning {
-    Tuning { pinned: false, ..Tuning::default() }
+    Tuning {
+        pinned: false,
+        ..Tuning::default()
+    }
 }
 
 fn total(counters: &[Counters], of: impl Fn(&Counters) -> u64) -> u64 {
@@ -69,7 +75,10 @@ impl Wire {
         let socket = TcpStream::connect(address).unwrap();
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Wire { socket, got: String::new() }
+        Wire {
+            socket,
+            got: String::new(),
+        }
     }
 
     fn send(&mut self, text: &str) {
@@ -97,7 +106,8 @@ impl Wire {
                 Err(_) => break 0,
             }
         };
-        self.got.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        self.got
+            .push_str(std::str::from_utf8(&bytes[..count]).unwrap());
         count > 0
     }
 
@@ -111,7 +121,13 @@ impl Wire {
         wire.until("</stream:features>");
         wire.send(BIND);
         let bound = wire.until("</iq>");
-        let jid = bound.split("<jid>").nth(1).unwrap().split("</jid>").next().unwrap();
+        let jid = bound
+            .split("<jid>")
+            .nth(1)
+            .unwrap()
+            .split("</jid>")
+            .next()
+            .unwrap();
         (wire, jid.to_owned())
     }
 }
@@ -119,7 +135,9 @@ impl Wire {
 /// The numbers in `<body>n</body>`, in order of appearance.
 fn bodies(text: &str) -> Vec<usize> {
     let parts = text.split("<body>").skip(1);
-    parts.map(|part| part.split("</body>").next().unwrap().parse().unwrap()).collect()
+    parts
+        .map(|part| part.split("</body>").next().unwrap().parse().unwrap())
+        .collect()
 }
 
 #[test]
@@ -131,7 +149,10 @@ fn a_client_that_writes_all_the_time_moves_home_without_losing_or_reordering_a_b
         let account = BareJid::parse(&format!("u{client}@test.example")).unwrap();
         let salts: Salts = [[1; SALT_SIZE], [2; SALT_SIZE], [3; SALT_SIZE]];
         let credentials = Box::new(derive_credentials("secret", &salts, 1).unwrap());
-        let made = server.control().store(StoreOp::CreateAccount { account, credentials });
+        let made = server.control().store(StoreOp::CreateAccount {
+            account,
+            credentials,
+        });
         assert_eq!(made, StoreReply::Done);
     }
     let client = |seed: usize| {
@@ -149,7 +170,9 @@ fn a_client_that_writes_all_the_time_moves_home_without_losing_or_reordering_a_b
             // Pieces of every size, so that the move falls everywhere between them.
             let (mut rest, mut state) = (all.as_bytes(), seed * 7919 + 1);
             while !rest.is_empty() {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 let size = (1 + (state >> 33) % 90).min(rest.len());
                 writer.write_all(&rest[..size]).unwrap();
                 rest = &rest[size..];
@@ -163,7 +186,10 @@ fn a_client_that_writes_all_the_time_moves_home_without_losing_or_reordering_a_b
             assert_eq!(answers.matches(&id).count(), 1, "{id} in {answers}");
             answers.find(&id)
         };
-        assert!((1..PINGS).all(|number| at(number - 1) < at(number)), "{answers}");
+        assert!(
+            (1..PINGS).all(|number| at(number - 1) < at(number)),
+            "{answers}"
+        );
     };
     std::thread::scope(|scope| {
         for seed in 0..CLIENTS {
@@ -171,15 +197,24 @@ fn a_client_that_writes_all_the_time_moves_home_without_losing_or_reordering_a_b
         }
     });
     let counters = server.stop().unwrap();
-    let (moved, adopted) = (total(&counters, |c| c.moved), total(&counters, |c| c.adopted));
-    assert!(moved > 0 && moved == adopted, "{moved} left and {adopted} arrived");
+    let (moved, adopted) = (
+        total(&counters, |c| c.moved),
+        total(&counters, |c| c.adopted),
+    );
+    assert!(
+        moved > 0 && moved == adopted,
+        "{moved} left and {adopted} arrived"
+    );
 }
 
 #[test]
 fn lanes_with_room_for_one_item_lose_nothing_and_keep_order() {
     const PAIRS: usize = 12;
     const MESSAGES: usize = 400;
-    let tuning = Tuning { lane_capacity: Some(1), ..tuning() };
+    let tuning = Tuning {
+        lane_capacity: Some(1),
+        ..tuning()
+    };
     let (server, address) = start(config(3), &tuning);
     let mut clients: Vec<(Wire, String)> = (0..PAIRS).map(|_| Wire::login(address)).collect();
     let jids: Vec<String> = clients.iter().map(|(_, jid)| jid.clone()).collect();
@@ -202,26 +237,33 @@ fn lanes_with_room_for_one_item_lose_nothing_and_keep_order() {
         }
     });
     let counters = server.stop().unwrap();
-    assert!(total(&counters, |c| c.parcels) > 0, "some pairs are on two shards");
-    assert!(total(&counters, |c| c.spilled_max) > 0, "one item is soon too few");
+    assert!(
+        total(&counters, |c| c.parcels) > 0,
+        "some pairs are on two shards"
+    );
+    assert!(
+        total(&counters, |c| c.spilled_max) > 0,
+        "one item is soon too few"
+    );
 }
 
 #[test]
 fn a_client_that_does_not_read_is_cut_and_others_go_on() {
+    // Together more than both socket buffers and a burst may hold.
+    const MESSAGES: usize = 40_000;
     let (server, address) = start(config(2), &tuning());
     let (mut sleeper, deaf) = Wire::login(address);
     let (mut talker, own) = Wire::login(address);
-    let body = "x".repeat(8 << 10);
+    let body = "x".repeat(1 << 10);
     let message = format!("<message type='chat' to='{deaf}'><body>{body}</body></message>");
     let mut writer = talker.socket.try_clone().unwrap();
     let writing = std::thread::spawn(move || {
-        // More than the peer's and our socket buffers and the output may hold.
-        for _ in 0..4096 {
+        for _ in 0..MESSAGES {
             writer.write_all(message.as_bytes()).unwrap();
         }
         let last = format!("<message to='{own}'><body>7</body></message>");
         writer.write_all(last.as_bytes()).unwrap();
-        4096 * message.len()
+        MESSAGES * message.len()
     });
     // What comes behind the cut bounces, and is read as fast as it comes.
     while !talker.got.contains("<body>7</body>") {
