@@ -1,6 +1,5 @@
 //! What the account commands mean to clients: who can log in afterwards, and whose stream ends.
 
-#[allow(dead_code)] // each test binary uses its part of the support
 mod support;
 
 use std::path::Path;

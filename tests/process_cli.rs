@@ -1,5 +1,7 @@
 //! The command line as real processes: what it answers, and that it works beside a running server.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests may
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

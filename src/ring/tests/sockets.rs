@@ -1,5 +1,7 @@
 //! The engine over real sockets of the loopback: what is received, sent, moved and refused.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests may
+
 use ring::{Buffers, Completion, ConnectPlan, Op, Ring, RingConfig, Slots, Token, bound_listener};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,7 @@
 //! The whole runtime over real sockets: moves, lanes of one item, caps, and the end.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests may
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use runtime::config::RuntimeConfig;
