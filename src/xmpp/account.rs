@@ -69,7 +69,8 @@ impl Account {
     }
 
     fn place(&self, bare: &str) -> Result<usize, usize> {
-        self.roster.binary_search_by(|item| item.contact.as_str().cmp(bare))
+        self.roster
+            .binary_search_by(|item| item.contact.as_str().cmp(bare))
     }
 }
 
@@ -111,7 +112,9 @@ impl Accounts {
         };
         let slots = &self.slots;
         self.table.insert_unique(hash, key, |key| {
-            let account = slots[key.0 as usize].as_ref().expect("a listed account is in its slot");
+            let account = slots[key.0 as usize]
+                .as_ref()
+                .expect("a listed account is in its slot");
             home_hash(account.jid.as_str())
         });
         key
@@ -130,12 +133,16 @@ impl Accounts {
 
     /// The account, which exists as long as a session or a waiting request names it.
     pub fn at(&self, key: AccountKey) -> &Account {
-        self.slots[key.0 as usize].as_ref().expect("a named account is in its slot")
+        self.slots[key.0 as usize]
+            .as_ref()
+            .expect("a named account is in its slot")
     }
 
     /// As [`Accounts::at`], to change.
     pub fn at_mut(&mut self, key: AccountKey) -> &mut Account {
-        self.slots[key.0 as usize].as_mut().expect("a named account is in its slot")
+        self.slots[key.0 as usize]
+            .as_mut()
+            .expect("a named account is in its slot")
     }
 
     /// How many are in memory.

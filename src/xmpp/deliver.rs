@@ -87,10 +87,24 @@ impl Shard {
         };
         match self.router.route(&to) {
             Route::Server => {
-                self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable);
+                self.refuse(
+                    host,
+                    key,
+                    view,
+                    scope,
+                    type_,
+                    StanzaError::ServiceUnavailable,
+                );
             }
             Route::Remote => {
-                self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound);
+                self.refuse(
+                    host,
+                    key,
+                    view,
+                    scope,
+                    type_,
+                    StanzaError::RemoteServerNotFound,
+                );
             }
             route => self.carry(host, key, view, scope, type_, &to, route),
         }
@@ -130,7 +144,9 @@ impl Shard {
     /// The common case without any change of state, nor of memory: somebody here gets it.
     /// Answers whether somebody did.
     fn deliver_here(&self, host: &mut impl Host, hash: u64, stanza: &Stanza<'_>) -> bool {
-        let Some(key) = self.accounts.find(hash, stanza.to.bare()) else { return false };
+        let Some(key) = self.accounts.find(hash, stanza.to.bare()) else {
+            return false;
+        };
         match (stanza.kind, stanza.type_) {
             (Kind::Message, _) => self.deliver_message(host, key, stanza),
             (Kind::Presence, Type::Available | Type::Unavailable | Type::Error) => {
@@ -142,16 +158,13 @@ impl Shard {
     }
 
     /// Delivers a message to sessions by the table of RFC 6121 8.5; `false` means nobody got it.
-    fn deliver_message(
-        &self,
-        host: &mut impl Host,
-        key: AccountKey,
-        stanza: &Stanza<'_>,
-    ) -> bool {
+    fn deliver_message(&self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) -> bool {
         let account = self.accounts.at(key);
         if let Some(resource) = stanza.to.resource() {
-            let matching =
-                account.sessions.iter().find(|key| self.sessions.at(**key).resource() == resource);
+            let matching = account
+                .sessions
+                .iter()
+                .find(|key| self.sessions.at(**key).resource() == resource);
             if let Some(&session) = matching {
                 self.send(host, session, stanza);
                 return true;
@@ -216,10 +229,16 @@ impl Shard {
             debug_assert!(false, "a parcel holds a checked stanza");
             return;
         };
-        let (Some(from), Some(to)) = (view.from(), view.to()) else { return };
+        let (Some(from), Some(to)) = (view.from(), view.to()) else {
+            return;
+        };
         let to = Jid::from_prepared(&to);
         let hash = home_hash(to.bare());
-        debug_assert_eq!(self.router.shard_of(hash), self.id, "parcels go to the home shard");
+        debug_assert_eq!(
+            self.router.shard_of(hash),
+            self.id,
+            "parcels go to the home shard"
+        );
         self.deliver(host, hash, &Stanza::complete(&view, &from, &to));
     }
 
@@ -238,14 +257,15 @@ impl Shard {
     }
 
     /// Sends a stanza in a pooled buffer to a sibling.
-    pub(crate) fn forward_stanza(
-        &mut self,
-        host: &mut impl Host,
-        shard: ShardId,
-        bytes: Vec<u8>,
-    ) {
+    pub(crate) fn forward_stanza(&mut self, host: &mut impl Host, shard: ShardId, bytes: Vec<u8>) {
         self.in_flight[usize::from(shard.0)] += 1;
-        host.forward(shard, Parcel::Stanza { bytes, home: self.id });
+        host.forward(
+            shard,
+            Parcel::Stanza {
+                bytes,
+                home: self.id,
+            },
+        );
     }
 
     /// Answers a stanza by an error to its sender, if it may be answered.
@@ -262,8 +282,12 @@ impl Shard {
     /// As [`Shard::bounce`], for a complete stanza.
     pub(crate) fn bounce_bytes(&mut self, host: &mut impl Host, bytes: &[u8], error: StanzaError) {
         let scope = self.client_scope.clone();
-        let Ok(view) = StanzaView::parse(bytes, &scope) else { return };
-        let (Some(from), Some(to)) = (view.from(), view.to()) else { return };
+        let Ok(view) = StanzaView::parse(bytes, &scope) else {
+            return;
+        };
+        let (Some(from), Some(to)) = (view.from(), view.to()) else {
+            return;
+        };
         let to = Jid::from_prepared(&to);
         let stanza = Stanza::complete(&view, &from, &to);
         if stanza.kind != Kind::Presence {
@@ -288,7 +312,10 @@ impl Shard {
         let out = host.output(session.conn);
         // The address may be malformed, so it is copied as it was, not as a JID.
         let claimed = view.to();
-        let from = claimed.as_deref().filter(|to| !to.is_empty()).unwrap_or(session.bare());
+        let from = claimed
+            .as_deref()
+            .filter(|to| !to.is_empty())
+            .unwrap_or(session.bare());
         crate::stanza::write_reply_head(view.kind(), "error", from, session.full(), view.id(), out);
         crate::stanza::write_content(view, scope, out);
         error.write(out);
@@ -300,7 +327,9 @@ impl Shard {
     /// Ends a session: contacts learn that it is unavailable, then it is gone.
     pub(crate) fn end_session(&mut self, host: &mut impl Host, key: SessionKey) {
         self.withdraw(host, key);
-        let Some(session) = self.sessions.remove(key) else { return };
+        let Some(session) = self.sessions.remove(key) else {
+            return;
+        };
         let account = self.accounts.at_mut(session.account);
         account.sessions.retain(|other| *other != key);
         tracing::debug!(jid = session.full(), "session ended");

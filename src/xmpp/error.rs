@@ -1,7 +1,8 @@
-//! Stanza errors (RFC 6120 8.3) and stream errors (RFC 6120 4.9): their conditions, types and shapes.
+//! Stanza errors (RFC 6120 8.3) and stream errors (RFC 6120 4.9): their conditions, types and
+//! shapes.
 
-use stanza::XmlError;
 use crate::xml::Attr;
+use stanza::XmlError;
 use std::io::Write;
 
 /// The defined conditions of stanza errors that this server sends (RFC 6120 8.3.3).

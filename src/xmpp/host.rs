@@ -3,8 +3,8 @@
 
 use crate::parcel::{Buffer, Parcel};
 use crate::port::StoreOp;
-use crate::stream::sasl::DeriveJob;
 use crate::stream::StreamState;
+use crate::stream::sasl::DeriveJob;
 
 /// A shard of this process, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,7 +43,8 @@ pub enum StreamKind {
     C2sDirectTls,
 }
 
-/// Why a connection is closed. In every case what lies in the output is flushed first, in bounded time.
+/// Why a connection is closed. In every case what lies in the output is flushed first, in bounded
+/// time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Close {
     /// The stream ended in good order.
@@ -94,7 +95,8 @@ pub trait Host {
     /// there `Shard::on_adopt` answers. The id is dead here from now on.
     fn move_to(&mut self, conn: ConnId, to: ShardId, state: Box<StreamState>);
 
-    /// Sends a parcel to a sibling (never to this shard). Parcels between two shards keep their order.
+    /// Sends a parcel to a sibling (never to this shard). Parcels between two shards keep their
+    /// order.
     fn forward(&mut self, to: ShardId, parcel: Parcel);
 
     /// An empty buffer from this shard's pool.

@@ -46,15 +46,36 @@ impl Shard {
             Route::Server if to.is_bare() => {
                 self.answer(host, key, view, scope, type_, Target::Server);
             }
-            Route::Server => self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable),
-            Route::Remote => self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound),
+            Route::Server => self.refuse(
+                host,
+                key,
+                view,
+                scope,
+                type_,
+                StanzaError::ServiceUnavailable,
+            ),
+            Route::Remote => self.refuse(
+                host,
+                key,
+                view,
+                scope,
+                type_,
+                StanzaError::RemoteServerNotFound,
+            ),
             // RFC 6121 2.1.5: nobody reads or writes another account's roster.
             _ if to.is_bare() && view.payload().is_some_and(|(ns, _)| ns == Ns::Roster) => {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
             // RFC 6121 8.5.1: the server answers for an account, the same whether it exists or not.
             _ if to.is_bare() => {
-                self.refuse(host, key, view, scope, type_, StanzaError::ServiceUnavailable);
+                self.refuse(
+                    host,
+                    key,
+                    view,
+                    scope,
+                    type_,
+                    StanzaError::ServiceUnavailable,
+                );
             }
             route => self.carry(host, key, view, scope, type_, &to, route),
         }
@@ -80,10 +101,16 @@ impl Shard {
         account: AccountKey,
         stanza: &Stanza<'_>,
     ) -> bool {
-        let Some(resource) = stanza.to.resource() else { return false };
+        let Some(resource) = stanza.to.resource() else {
+            return false;
+        };
         let sessions = &self.accounts.at(account).sessions;
-        let matching = sessions.iter().find(|key| self.sessions.at(**key).resource() == resource);
-        let Some(&session) = matching else { return false };
+        let matching = sessions
+            .iter()
+            .find(|key| self.sessions.at(**key).resource() == resource);
+        let Some(&session) = matching else {
+            return false;
+        };
         self.send(host, session, stanza);
         true
     }
@@ -104,8 +131,12 @@ impl Shard {
             // RFC 6120 8.2.3: an answer to what the server never asked, or a push's, ends here.
             _ => return,
         };
-        let Some((ns, name)) = view.payload() else { return };
-        let Ok(tree) = Tree::parse(view.bytes(), scope) else { return };
+        let Some((ns, name)) = view.payload() else {
+            return;
+        };
+        let Ok(tree) = Tree::parse(view.bytes(), scope) else {
+            return;
+        };
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
             // RFC 6121 1.4: a session is there as soon as the resource is bound.
@@ -117,11 +148,19 @@ impl Shard {
                 let request = xep::Request {
                     target,
                     is_set,
-                    payload: tree.root().children().next().expect("a request has one child"),
+                    payload: tree
+                        .root()
+                        .children()
+                        .next()
+                        .expect("a request has one child"),
                 };
                 let session = self.sessions.at(key);
                 let now = host.now();
-                let context = Context { settings: &self.settings, session, now };
+                let context = Context {
+                    settings: &self.settings,
+                    session,
+                    now,
+                };
                 let mut payload = Vec::new();
                 let outcome = xep::iq(ns, &context, &request, &mut payload);
                 if outcome.is_ok() {

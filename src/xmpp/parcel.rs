@@ -33,7 +33,8 @@ pub enum Parcel {
 /// One presence, encoded once around the place of its `to`.
 #[derive(Debug)]
 pub struct Fanout {
-    /// Up to and including the quote that opens the value of `to`, then from the quote that closes it.
+    /// Up to and including the quote that opens the value of `to`, then from the quote that closes
+    /// it.
     pub bytes: Buffer,
     /// Where `head` ends and `tail` begins in `bytes`.
     pub split: u32,
@@ -80,4 +81,7 @@ pub enum Control {
     },
 }
 
-const _: () = assert!(size_of::<Parcel>() <= 40, "two parcels and more fit a pair of cache lines");
+const _: () = assert!(
+    size_of::<Parcel>() <= 40,
+    "two parcels and more fit a pair of cache lines"
+);

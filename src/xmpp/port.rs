@@ -1,7 +1,7 @@
 //! The store port: what the server asks of storage, in the server's own words.
 //!
-//! Invariant: routing never reads the store. Shards hand a [`StoreOp`] to [`crate::Host::store`] and
-//! get the [`StoreReply`] back as an event; only the storage thread touches a [`Store`].
+//! Invariant: routing never reads the store. Shards hand a [`StoreOp`] to [`crate::Host::store`]
+//! and get the [`StoreReply`] back as an event; only the storage thread touches a [`Store`].
 
 use stanza::jid::BareJid;
 
@@ -166,7 +166,8 @@ pub struct RosterItem {
     pub approved: bool,
     /// The contact's waiting inbound request, as the whole presence stanza.
     pub pending_in: Option<Box<[u8]>>,
-    /// Whether the item is in the roster as the client sees it; a mere pending inbound request is not.
+    /// Whether the item is in the roster as the client sees it; a mere pending inbound request is
+    /// not.
     pub listed: bool,
 }
 

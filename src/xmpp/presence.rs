@@ -31,7 +31,9 @@ impl Shard {
         to: Option<Jid<'_>>,
     ) {
         match (type_, to) {
-            (Type::Invalid, _) => self.refuse(host, key, view, scope, type_, StanzaError::BadRequest),
+            (Type::Invalid, _) => {
+                self.refuse(host, key, view, scope, type_, StanzaError::BadRequest)
+            }
             (Type::Available, None) => self.on_available(host, key, view, scope),
             (Type::Unavailable, None) => {
                 let presence = encode(view, scope, self.sessions.at(key).full());
@@ -92,9 +94,15 @@ impl Shard {
         }
         let mut bytes = Vec::new();
         let from = Attr(session.full());
-        put(&mut bytes, format_args!("<presence from='{from}' to='' type='probe'/>"));
+        put(
+            &mut bytes,
+            format_args!("<presence from='{from}' to='' type='probe'/>"),
+        );
         let split = bytes.len() - "' type='probe'/>".len();
-        let probe = Presence { bytes: bytes.into(), split: split as u32 };
+        let probe = Presence {
+            bytes: bytes.into(),
+            split: split as u32,
+        };
         self.broadcast(host, key, &probe, FanoutPurpose::Probe);
     }
 
@@ -127,9 +135,15 @@ impl Shard {
         }
         let mut bytes = Vec::new();
         let from = Attr(session.full());
-        put(&mut bytes, format_args!("<presence from='{from}' to='' type='unavailable'/>"));
+        put(
+            &mut bytes,
+            format_args!("<presence from='{from}' to='' type='unavailable'/>"),
+        );
         let split = bytes.len() - "' type='unavailable'/>".len();
-        let presence = Presence { bytes: bytes.into(), split: split as u32 };
+        let presence = Presence {
+            bytes: bytes.into(),
+            split: split as u32,
+        };
         let session = self.sessions.at_mut(key);
         let was_available = std::mem::replace(&mut session.available, false);
         session.presence = None;
@@ -182,7 +196,14 @@ impl Shard {
             Route::Remote if type_ == Type::Error => {}
             Route::Remote => {
                 self.sessions.at_mut(key).forget_directed(to.as_str());
-                self.refuse(host, key, view, scope, type_, StanzaError::RemoteServerNotFound);
+                self.refuse(
+                    host,
+                    key,
+                    view,
+                    scope,
+                    type_,
+                    StanzaError::RemoteServerNotFound,
+                );
             }
             route => self.carry(host, key, view, scope, type_, to, route),
         }
@@ -241,8 +262,9 @@ impl Shard {
         let prober = Jid::from_prepared(prober);
         let probed = self.accounts.at(account);
         let is_own = probed.jid.as_str() == prober.bare();
-        let subscribed =
-            probed.contact(prober.bare()).is_some_and(|item| item.subscription.is_from());
+        let subscribed = probed
+            .contact(prober.bare())
+            .is_some_and(|item| item.subscription.is_from());
         let mut answers = Vec::new();
         for &key in &probed.sessions {
             let session = self.sessions.at(key);
@@ -308,18 +330,28 @@ impl Shard {
 
     fn flush_fanout(&mut self, host: &mut impl Host, presence: &Presence, purpose: FanoutPurpose) {
         for index in 0..self.fanout.len() {
-            let Some(targets) = self.fanout[index].take() else { continue };
+            let Some(targets) = self.fanout[index].take() else {
+                continue;
+            };
             let mut bytes = host.buffer();
             bytes.extend_from_slice(&presence.bytes);
             let split = presence.split;
-            let fanout = Fanout { bytes, split, targets, purpose, home: self.id };
+            let fanout = Fanout {
+                bytes,
+                split,
+                targets,
+                purpose,
+                home: self.id,
+            };
             host.forward(ShardId(index as u16), Parcel::Fanout(Box::new(fanout)));
         }
     }
 
     /// Appends a presence to the outputs of a contact's available resources.
     fn present(&self, host: &mut impl Host, hash: u64, bare: &str, halves: (&[u8], &[u8])) {
-        let Some(key) = self.accounts.find(hash, bare) else { return };
+        let Some(key) = self.accounts.find(hash, bare) else {
+            return;
+        };
         for &session in &self.accounts.at(key).sessions {
             let session = self.sessions.at(session);
             if session.available {
@@ -330,7 +362,13 @@ impl Shard {
 
     /// A sibling's broadcast or probes.
     pub(crate) fn on_fanout(&mut self, host: &mut impl Host, fanout: Fanout) {
-        let Fanout { bytes, split, targets, purpose, home } = fanout;
+        let Fanout {
+            bytes,
+            split,
+            targets,
+            purpose,
+            home,
+        } = fanout;
         let split = split as usize;
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
         match purpose {
@@ -341,9 +379,9 @@ impl Shard {
             }
             FanoutPurpose::Probe => {
                 let scope = self.client_scope.clone();
-                let prober = StanzaView::parse(&bytes, &scope).ok().and_then(|view| {
-                    view.from().map(|from| from.into_owned())
-                });
+                let prober = StanzaView::parse(&bytes, &scope)
+                    .ok()
+                    .and_then(|view| view.from().map(|from| from.into_owned()));
                 let prober = prober.unwrap_or_default();
                 for bare in text.lines() {
                     if let Some(account) = self.accounts.find(home_hash(bare), bare) {
@@ -357,12 +395,7 @@ impl Shard {
     }
 
     /// The other resources of an account see each other's presence (RFC 6121 4.2.2, 4.4.2).
-    fn tell_own_resources(
-        &self,
-        host: &mut impl Host,
-        account: AccountKey,
-        presence: &Presence,
-    ) {
+    fn tell_own_resources(&self, host: &mut impl Host, account: AccountKey, presence: &Presence) {
         for &key in &self.accounts.at(account).sessions {
             let session = self.sessions.at(key);
             if session.available {
@@ -425,10 +458,15 @@ fn encode(view: &StanzaView<'_>, scope: &StreamScope, from: &str) -> Presence {
     let mut bytes = Vec::new();
     writer::restamp(view, scope, from, "?", &mut bytes).expect("a plain stanza is copied");
     // The writer puts `from` and `to` first; an escaped `from` holds no apostrophe.
-    let place = bytes.windows(PLACE.len()).position(|window| window == PLACE);
+    let place = bytes
+        .windows(PLACE.len())
+        .position(|window| window == PLACE);
     let split = place.expect("a stamped stanza has `to`") + PLACE.len() - 1;
     bytes.remove(split);
-    Presence { bytes: bytes.into(), split: split as u32 }
+    Presence {
+        bytes: bytes.into(),
+        split: split as u32,
+    }
 }
 
 /// The priority of a presence, 0 if it says none (RFC 6121 4.7.2.3).
@@ -438,8 +476,15 @@ fn parse_priority(view: &StanzaView<'_>, scope: &StreamScope) -> Result<i8, Stan
     }
     let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
     let root = tree.root();
-    match root.child("priority", root.ns()).or_else(|| root.child("priority", Ns::Client)) {
+    match root
+        .child("priority", root.ns())
+        .or_else(|| root.child("priority", Ns::Client))
+    {
         None => Ok(0),
-        Some(node) => node.text().trim().parse().map_err(|_| StanzaError::BadRequest),
+        Some(node) => node
+            .text()
+            .trim()
+            .parse()
+            .map_err(|_| StanzaError::BadRequest),
     }
 }

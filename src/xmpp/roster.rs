@@ -62,7 +62,10 @@ impl Shard {
             self.send_roster(host, key, view);
             return Ok(());
         }
-        let query = tree.root().child("query", Ns::Roster).ok_or(StanzaError::BadRequest)?;
+        let query = tree
+            .root()
+            .child("query", Ns::Roster)
+            .ok_or(StanzaError::BadRequest)?;
         let change = parse_change(query)?;
         let session = self.sessions.at(key);
         // RFC 6121 2.1.2.1 leaves one's own address in one's roster undefined; nobody has it.
@@ -81,7 +84,14 @@ impl Shard {
         session.interested = true;
         let session = self.sessions.at(key);
         let out = host.output(session.conn);
-        write_reply_head(Kind::Iq, "result", session.bare(), session.full(), view.id(), out);
+        write_reply_head(
+            Kind::Iq,
+            "result",
+            session.bare(),
+            session.full(),
+            view.id(),
+            out,
+        );
         out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>");
         for item in &self.accounts.at(session.account).roster {
             if item.listed {
@@ -113,7 +123,13 @@ impl Shard {
         let item = item.clone();
         let full = self.sessions.at(key).full().into();
         let ticket = self.store_item(host, account, item);
-        let request = RosterRequest { session: key, full, iq, contact, before };
+        let request = RosterRequest {
+            session: key,
+            full,
+            iq,
+            contact,
+            before,
+        };
         self.roster_requests.insert(ticket.0, request);
         Ok(())
     }
@@ -133,7 +149,10 @@ impl Shard {
         if !listed.is_some_and(|item| item.listed) {
             return Err(StanzaError::ItemNotFound);
         }
-        let removed = self.accounts.at_mut(account).remove_contact(contact.as_str());
+        let removed = self
+            .accounts
+            .at_mut(account)
+            .remove_contact(contact.as_str());
         let before = removed.clone();
         let ticket = self.store_removal(host, account, &contact);
         if let Some(item) = removed {
@@ -145,7 +164,13 @@ impl Shard {
                 self.withdraw_account(host, account, contact.as_str());
             }
         }
-        let request = RosterRequest { session: key, full, iq, contact, before };
+        let request = RosterRequest {
+            session: key,
+            full,
+            iq,
+            contact,
+            before,
+        };
         self.roster_requests.insert(ticket.0, request);
         Ok(())
     }
@@ -213,7 +238,13 @@ impl Shard {
         request: RosterRequest,
         done: bool,
     ) {
-        let RosterRequest { session, full, iq, contact, before } = request;
+        let RosterRequest {
+            session,
+            full,
+            iq,
+            contact,
+            before,
+        } = request;
         if done {
             self.push_item(host, account, &contact);
         } else {
@@ -265,7 +296,10 @@ impl Shard {
                 Some(item) => write_item(item, out),
                 None => put(
                     out,
-                    format_args!("<item jid='{}' subscription='remove'/>", Attr(contact.as_str())),
+                    format_args!(
+                        "<item jid='{}' subscription='remove'/>",
+                        Attr(contact.as_str())
+                    ),
                 ),
             }
             out.extend_from_slice(b"</query></iq>");
@@ -287,7 +321,10 @@ fn parse_change(query: Node<'_>) -> Result<Change, StanzaError> {
     let contact = jid.map_err(|_| StanzaError::JidMalformed)?.to_bare();
     // RFC 6121 2.1.2.5: of `subscription` a server heeds nothing but `remove`, of `ask` nothing.
     if item.attr("subscription") == Some("remove") {
-        return Ok(Change { contact, fields: None });
+        return Ok(Change {
+            contact,
+            fields: None,
+        });
     }
     let name = item.attr("name").unwrap_or_default();
     if name.len() > NAME_SIZE_MAX {
@@ -304,7 +341,10 @@ fn parse_change(query: Node<'_>) -> Result<Change, StanzaError> {
         }
         groups.push(group.into());
     }
-    Ok(Change { contact, fields: Some((name.into(), groups)) })
+    Ok(Change {
+        contact,
+        fields: Some((name.into(), groups)),
+    })
 }
 
 /// Appends an item as a client sees it (RFC 6121 2.1.2).

@@ -31,7 +31,11 @@ impl Router {
     /// The router of shard `here` of `shards` for the accounts of `domain`.
     pub fn new(domain: &str, shards: u16, here: ShardId) -> Router {
         assert!(shards > 0 && here.0 < shards);
-        Router { domain: domain.into(), shards, here }
+        Router {
+            domain: domain.into(),
+            shards,
+            here,
+        }
     }
 
     /// Whether the domain is ours.

@@ -122,12 +122,16 @@ impl Sessions {
 
     /// The session, which exists as long as its stream or account names it.
     pub fn at(&self, key: SessionKey) -> &Session {
-        self.slots[key.0 as usize].as_ref().expect("a named session is in its slot")
+        self.slots[key.0 as usize]
+            .as_ref()
+            .expect("a named session is in its slot")
     }
 
     /// As [`Sessions::at`], to change.
     pub fn at_mut(&mut self, key: SessionKey) -> &mut Session {
-        self.slots[key.0 as usize].as_mut().expect("a named session is in its slot")
+        self.slots[key.0 as usize]
+            .as_mut()
+            .expect("a named session is in its slot")
     }
 
     /// How many there are.

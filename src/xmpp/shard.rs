@@ -30,7 +30,8 @@ pub const ELEMENTS_PER_TURN_MAX: usize = 64;
 pub struct Progress {
     /// How many were used up; the rest is offered again.
     pub consumed: usize,
-    /// Whether the rest holds complete input, left because the connection's share of the turn is used.
+    /// Whether the rest holds complete input, left because the connection's share of the turn is
+    /// used.
     pub again: bool,
 }
 
@@ -105,8 +106,16 @@ impl Conns {
     }
 
     fn all(&self) -> Vec<ConnId> {
-        let live = self.slots.iter().enumerate().filter(|(_, slot)| slot.1.is_some());
-        live.map(|(index, slot)| ConnId { index: index as u32, generation: slot.0 }).collect()
+        let live = self
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.1.is_some());
+        live.map(|(index, slot)| ConnId {
+            index: index as u32,
+            generation: slot.0,
+        })
+        .collect()
     }
 }
 
@@ -137,13 +146,7 @@ impl Shard {
     }
 
     /// A connection came in.
-    pub fn on_open(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        kind: StreamKind,
-        peer: IpAddr,
-    ) {
+    pub fn on_open(&mut self, host: &mut impl Host, conn: ConnId, kind: StreamKind, peer: IpAddr) {
         let deadline = host.now().plus_ms(self.settings.limits.auth_ms_max);
         let stream = StreamState::new(kind, &self.settings.limits, deadline, peer);
         if self.stopping {
@@ -156,7 +159,9 @@ impl Shard {
 
     /// A connection's TLS handshake is done.
     pub fn on_secured(&mut self, host: &mut impl Host, conn: ConnId, facts: TlsFacts) {
-        let Some(mut stream) = self.conns.take(conn) else { return };
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
         stream.secure = true;
         stream.tls = Some(Box::new(facts));
         if let Phase::ExpectTls = stream.phase {
@@ -168,8 +173,13 @@ impl Shard {
 
     /// A connection's bytes: those not consumed last time, and more.
     pub fn on_bytes(&mut self, host: &mut impl Host, conn: ConnId, bytes: &[u8]) -> Progress {
-        let all = Progress { consumed: bytes.len(), again: false };
-        let Some(mut stream) = self.conns.take(conn) else { return all };
+        let all = Progress {
+            consumed: bytes.len(),
+            again: false,
+        };
+        let Some(mut stream) = self.conns.take(conn) else {
+            return all;
+        };
         let mut consumed = 0;
         for _ in 0..ELEMENTS_PER_TURN_MAX {
             if let Phase::ExpectVerdict(_) | Phase::ExpectAccount(_) = stream.phase {
@@ -179,7 +189,10 @@ impl Shard {
             let (flow, size) = match stream.scanner.next(rest) {
                 Ok(stanza::frame::Frame::Incomplete) => {
                     self.conns.put(conn, stream);
-                    return Progress { consumed, again: false };
+                    return Progress {
+                        consumed,
+                        again: false,
+                    };
                 }
                 Ok(frame) => {
                     let flow = self.on_frame(host, conn, &mut stream, &frame, rest);
@@ -194,19 +207,34 @@ impl Shard {
                 Flow::Next => consumed += size,
                 Flow::Stop => {
                     self.conns.put(conn, stream);
-                    return Progress { consumed: consumed + size, again: false };
+                    return Progress {
+                        consumed: consumed + size,
+                        again: false,
+                    };
                 }
                 Flow::Moved => {
-                    let to = self.moving_to.take().expect("a stream that moves says where to");
+                    let to = self
+                        .moving_to
+                        .take()
+                        .expect("a stream that moves says where to");
                     host.move_to(conn, to, stream);
-                    return Progress { consumed, again: false };
+                    return Progress {
+                        consumed,
+                        again: false,
+                    };
                 }
                 Flow::Over => return all,
             }
         }
-        let again = !matches!(stream.phase, Phase::ExpectVerdict(_) | Phase::ExpectAccount(_));
+        let again = !matches!(
+            stream.phase,
+            Phase::ExpectVerdict(_) | Phase::ExpectAccount(_)
+        );
         self.conns.put(conn, stream);
-        Progress { consumed, again: again && consumed < bytes.len() }
+        Progress {
+            consumed,
+            again: again && consumed < bytes.len(),
+        }
     }
 
     /// The peer will send no more; everything it sent was handled.
@@ -266,7 +294,11 @@ impl Shard {
 
     fn on_control(&mut self, host: &mut impl Host, from: ShardId, control: Control) {
         match control {
-            Control::Register { ticket, account, credentials } => {
+            Control::Register {
+                ticket,
+                account,
+                credentials,
+            } => {
                 self.on_register_parcel(host, from, Ticket(ticket), account, credentials);
             }
             Control::Registered { ticket, made } => {
@@ -286,7 +318,9 @@ impl Shard {
         match self.waiting.remove(&ticket.0) {
             None => {}
             Some(Waiting::Auth(conn)) => {
-                let Some(mut stream) = self.conns.take(conn) else { return };
+                let Some(mut stream) = self.conns.take(conn) else {
+                    return;
+                };
                 let flow = self.on_auth_stored(host, conn, &mut stream, ticket, reply);
                 self.settle_stream(host, conn, stream, flow);
             }
@@ -301,7 +335,9 @@ impl Shard {
     /// A derivation is done.
     pub fn on_derived(&mut self, host: &mut impl Host, ticket: Ticket, derived: Derived) {
         if let Some(Waiting::Auth(conn)) = self.waiting.remove(&ticket.0) {
-            let Some(mut stream) = self.conns.take(conn) else { return };
+            let Some(mut stream) = self.conns.take(conn) else {
+                return;
+            };
             let flow = self.on_auth_derived(host, conn, &mut stream, ticket, derived);
             self.settle_stream(host, conn, stream, flow);
         }
@@ -316,7 +352,9 @@ impl Shard {
                 return;
             }
             self.deadlines.pop();
-            let Some(stream) = self.conns.take(conn) else { continue };
+            let Some(stream) = self.conns.take(conn) else {
+                continue;
+            };
             if let Phase::Bound(_) = stream.phase {
                 self.conns.put(conn, stream);
                 continue;
@@ -330,7 +368,9 @@ impl Shard {
     pub fn on_shutdown(&mut self, host: &mut impl Host) {
         self.stopping = true;
         for conn in self.conns.all() {
-            let Some(stream) = self.conns.take(conn) else { continue };
+            let Some(stream) = self.conns.take(conn) else {
+                continue;
+            };
             match stream.phase {
                 Phase::ExpectTls => host.close(conn, Close::Shutdown),
                 _ => {
@@ -392,7 +432,10 @@ impl Shard {
     }
 
     fn arm(&mut self, host: &mut impl Host, at: Timestamp, conn: ConnId) {
-        let first = self.deadlines.peek().is_none_or(|Reverse((first, _))| at < *first);
+        let first = self
+            .deadlines
+            .peek()
+            .is_none_or(|Reverse((first, _))| at < *first);
         self.deadlines.push(Reverse((at, conn)));
         if first {
             host.wake_at(at);
@@ -400,7 +443,9 @@ impl Shard {
     }
 
     fn end_account(&mut self, host: &mut impl Host, bare: &str) {
-        let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else { return };
+        let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else {
+            return;
+        };
         for session in self.accounts.at(key).sessions.clone() {
             let conn = self.sessions.at(session).conn;
             if let Some(stream) = self.conns.take(conn) {

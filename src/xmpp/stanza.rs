@@ -87,13 +87,27 @@ impl<'a> Stanza<'a> {
         from: &'a str,
         to: &'a Jid<'a>,
     ) -> Stanza<'a> {
-        Stanza { kind: view.kind(), type_, from, to, view, scope: Some(scope) }
+        Stanza {
+            kind: view.kind(),
+            type_,
+            from,
+            to,
+            view,
+            scope: Some(scope),
+        }
     }
 
     /// A stanza that carries its own stamps.
     pub(crate) fn complete(view: &'a StanzaView<'a>, from: &'a str, to: &'a Jid<'a>) -> Stanza<'a> {
         let type_ = Type::parse(view.kind(), view.type_().as_deref());
-        Stanza { kind: view.kind(), type_, from, to, view, scope: None }
+        Stanza {
+            kind: view.kind(),
+            type_,
+            from,
+            to,
+            view,
+            scope: None,
+        }
     }
 
     /// Appends the stanza, with its stamps, without a namespace of its own.
@@ -110,7 +124,8 @@ impl<'a> Stanza<'a> {
         self.view.id()
     }
 
-    /// Whether an error may be sent for it: never for an error, nor for an iq result (RFC 6120 8.3.1).
+    /// Whether an error may be sent for it: never for an error, nor for an iq result (RFC 6120
+    /// 8.3.1).
     pub(crate) fn may_bounce(&self) -> bool {
         !matches!(self.type_, Type::Error | Type::Result)
     }
@@ -118,7 +133,14 @@ impl<'a> Stanza<'a> {
     /// Appends the error that answers the stanza: same kind and id, addresses swapped, the payload
     /// kept (RFC 6120 8.3.1).
     pub(crate) fn write_error(&self, error: StanzaError, out: &mut Vec<u8>) {
-        write_reply_head(self.kind, "error", self.to.as_str(), self.from, self.id(), out);
+        write_reply_head(
+            self.kind,
+            "error",
+            self.to.as_str(),
+            self.from,
+            self.id(),
+            out,
+        );
         let mut whole = Vec::new();
         self.write(&mut whole);
         write_payload(&whole, out);
@@ -186,7 +208,10 @@ fn content(element: &[u8]) -> &[u8] {
     if element[..end].ends_with(b"/") {
         return &[];
     }
-    let close = element.iter().rposition(|&byte| byte == b'<').unwrap_or(end + 1);
+    let close = element
+        .iter()
+        .rposition(|&byte| byte == b'<')
+        .unwrap_or(end + 1);
     &element[end + 1..close.max(end + 1)]
 }
 
@@ -202,7 +227,10 @@ mod tests {
 
     #[test]
     fn the_content_of_an_element_is_what_its_tags_enclose() {
-        assert_eq!(content(b"<iq id='>'><a b=\"/>\"/>x</iq>"), b"<a b=\"/>\"/>x");
+        assert_eq!(
+            content(b"<iq id='>'><a b=\"/>\"/>x</iq>"),
+            b"<a b=\"/>\"/>x"
+        );
         assert_eq!(content(b"<iq a='\"/>'/>"), b"");
         assert_eq!(content(b"<iq></iq>"), b"");
     }

@@ -39,14 +39,22 @@ pub fn outbound(item: &mut RosterItem, type_: Type) -> Step {
             let push = !item.listed || (!to && !item.ask);
             item.listed = true;
             item.ask = !to;
-            Step { pass: true, push, ..Step::default() }
+            Step {
+                pass: true,
+                push,
+                ..Step::default()
+            }
         }
         // A.2.2
         Type::Unsubscribe => {
             let push = to || item.ask;
             item.ask = false;
             item.subscription = Subscription::of(false, from);
-            Step { pass: true, push, ..Step::default() }
+            Step {
+                pass: true,
+                push,
+                ..Step::default()
+            }
         }
         // A.2.3, and 3.4 for pre-approval.
         Type::Subscribed if item.pending_in.is_some() => {
@@ -54,14 +62,22 @@ pub fn outbound(item: &mut RosterItem, type_: Type) -> Step {
             item.approved = false;
             item.listed = true;
             item.subscription = Subscription::of(to, true);
-            Step { pass: true, push: true, reveal: true, ..Step::default() }
+            Step {
+                pass: true,
+                push: true,
+                reveal: true,
+                ..Step::default()
+            }
         }
         Type::Subscribed if from => Step::default(),
         Type::Subscribed => {
             let push = !item.approved || !item.listed;
             item.approved = true;
             item.listed = true;
-            Step { push, ..Step::default() }
+            Step {
+                push,
+                ..Step::default()
+            }
         }
         // A.2.4
         Type::Unsubscribed => {
@@ -70,7 +86,12 @@ pub fn outbound(item: &mut RosterItem, type_: Type) -> Step {
             item.pending_in = None;
             item.approved = false;
             item.subscription = Subscription::of(to, false);
-            Step { pass, push, hide: from, ..Step::default() }
+            Step {
+                pass,
+                push,
+                hide: from,
+                ..Step::default()
+            }
         }
         _ => Step::default(),
     }
@@ -81,35 +102,59 @@ pub fn inbound(item: &mut RosterItem, type_: Type, request: &[u8]) -> Step {
     let (to, from) = (item.subscription.is_to(), item.subscription.is_from());
     match type_ {
         // A.3.1: who is subscribed already is told so again.
-        Type::Subscribe if from => Step { auto_reply: true, ..Step::default() },
+        Type::Subscribe if from => Step {
+            auto_reply: true,
+            ..Step::default()
+        },
         Type::Subscribe if item.approved => {
             item.approved = false;
             item.subscription = Subscription::of(to, true);
-            Step { auto_reply: true, push: true, reveal: true, ..Step::default() }
+            Step {
+                auto_reply: true,
+                push: true,
+                reveal: true,
+                ..Step::default()
+            }
         }
         Type::Subscribe => {
             let pass = item.pending_in.is_none();
             item.pending_in = Some(request.into());
-            Step { pass, ..Step::default() }
+            Step {
+                pass,
+                ..Step::default()
+            }
         }
         // A.3.2
         Type::Unsubscribe => {
             let pass = from || item.pending_in.is_some();
             item.pending_in = None;
             item.subscription = Subscription::of(to, false);
-            Step { pass, push: from, hide: from, ..Step::default() }
+            Step {
+                pass,
+                push: from,
+                hide: from,
+                ..Step::default()
+            }
         }
         // A.3.3
         Type::Subscribed if item.ask && !to => {
             item.ask = false;
             item.subscription = Subscription::of(true, from);
-            Step { pass: true, push: true, ..Step::default() }
+            Step {
+                pass: true,
+                push: true,
+                ..Step::default()
+            }
         }
         // A.3.4
         Type::Unsubscribed if to || item.ask => {
             item.ask = false;
             item.subscription = Subscription::of(false, from);
-            Step { pass: true, push: true, ..Step::default() }
+            Step {
+                pass: true,
+                push: true,
+                ..Step::default()
+            }
         }
         _ => Step::default(),
     }
@@ -144,7 +189,11 @@ impl Shard {
             let error = StanzaError::ServiceUnavailable;
             return self.refuse(host, key, view, scope, type_, error);
         }
-        let is_new = self.accounts.at(account).contact(contact.as_str()).is_none();
+        let is_new = self
+            .accounts
+            .at(account)
+            .contact(contact.as_str())
+            .is_none();
         let full = self.accounts.at(account).roster.len() >= self.settings.limits.roster_items_max;
         if is_new && full {
             let error = StanzaError::ResourceConstraint;
@@ -168,7 +217,15 @@ impl Shard {
                 .expect("a plain stanza is copied");
             self.route_bytes(host, &contact.as_jid(), bytes);
         }
-        self.after_step(host, account, contact, Step { push: false, ..step });
+        self.after_step(
+            host,
+            account,
+            contact,
+            Step {
+                push: false,
+                ..step
+            },
+        );
     }
 
     /// A contact's subscription stanza to an account at home here.
@@ -186,7 +243,11 @@ impl Shard {
         }
         debug_assert!(is_resident(&self.accounts.at(account).residence));
         let contact = Jid::from_prepared(stanza.from).to_bare();
-        let known = self.accounts.at(account).contact(contact.as_str()).is_some();
+        let known = self
+            .accounts
+            .at(account)
+            .contact(contact.as_str())
+            .is_some();
         let full = self.accounts.at(account).roster.len() >= self.settings.limits.roster_items_max;
         if !known && full {
             return self.bounce(host, stanza, StanzaError::ResourceConstraint);
@@ -198,7 +259,8 @@ impl Shard {
             self.route_bytes(host, &contact.as_jid(), reply);
         }
         if step.pass {
-            // RFC 6121 3.1.3, 3.1.6: a request goes to available, an answer to interested resources.
+            // RFC 6121 3.1.3, 3.1.6: a request goes to available, an answer to interested
+            // resources.
             for &key in &self.accounts.at(account).sessions {
                 let session = self.sessions.at(key);
                 let gets = if type_ == Type::Subscribe {
@@ -228,7 +290,9 @@ impl Shard {
         let step = table(item);
         let (item, blank) = (item.clone(), is_blank(item));
         if blank {
-            self.accounts.at_mut(account).remove_contact(contact.as_str());
+            self.accounts
+                .at_mut(account)
+                .remove_contact(contact.as_str());
         }
         match known {
             Some(known) if known == item => {}
@@ -281,8 +345,9 @@ mod tests {
     use super::*;
 
     /// The states of RFC 6121 A.1: subscription, then `o` for pending out, `i` for pending in.
-    const STATES: [&str; 9] =
-        ["none", "none o", "none i", "none oi", "to", "to i", "from", "from o", "both"];
+    const STATES: [&str; 9] = [
+        "none", "none o", "none i", "none oi", "to", "to i", "from", "from o", "both",
+    ];
 
     /// Per state: whether the stanza goes on, and the state behind it.
     type Table = [(bool, &'static str); 9];
@@ -305,7 +370,9 @@ mod tests {
     fn state(item: &RosterItem) -> String {
         let (out, inward) = (item.ask, item.pending_in.is_some());
         let pending = [(out, "o"), (inward, "i")].map(|(is, sign)| if is { sign } else { "" });
-        format!("{} {}", item.subscription.as_str(), pending.concat()).trim_end().to_owned()
+        format!("{} {}", item.subscription.as_str(), pending.concat())
+            .trim_end()
+            .to_owned()
     }
 
     /// Compares every row of a table; a change that the client sees must be pushed, no other.
@@ -313,13 +380,23 @@ mod tests {
         for (before, (passes, after)) in STATES.into_iter().zip(table) {
             let mut changed = item(before);
             let done = step(&mut changed);
-            assert_eq!(done.pass, passes, "{name}: whether it goes on from {before}");
-            assert_eq!(state(&changed), after, "{name}: where it leads from {before}");
+            assert_eq!(
+                done.pass, passes,
+                "{name}: whether it goes on from {before}"
+            );
+            assert_eq!(
+                state(&changed),
+                after,
+                "{name}: where it leads from {before}"
+            );
             let seen = |item: &RosterItem| (item.subscription, item.ask);
             let visible = seen(&item(before)) != seen(&changed);
             assert!(!visible || done.push, "{name}: no push from {before}");
             let approves = item(before).approved != changed.approved;
-            assert!(!done.push || visible || approves, "{name}: a push of nothing from {before}");
+            assert!(
+                !done.push || visible || approves,
+                "{name}: a push of nothing from {before}"
+            );
         }
     }
 
@@ -336,7 +413,9 @@ mod tests {
             (true, "from o"),
             (true, "both"),
         ];
-        check("A.2.1 subscribe", table, |item| outbound(item, Type::Subscribe));
+        check("A.2.1 subscribe", table, |item| {
+            outbound(item, Type::Subscribe)
+        });
         let table = [
             (true, "none"),
             (true, "none"),
@@ -348,7 +427,9 @@ mod tests {
             (true, "from"),
             (true, "from"),
         ];
-        check("A.2.2 unsubscribe", table, |item| outbound(item, Type::Unsubscribe));
+        check("A.2.2 unsubscribe", table, |item| {
+            outbound(item, Type::Unsubscribe)
+        });
         let table = [
             (false, "none"),
             (false, "none o"),
@@ -360,7 +441,9 @@ mod tests {
             (false, "from o"),
             (false, "both"),
         ];
-        check("A.2.3 subscribed", table, |item| outbound(item, Type::Subscribed));
+        check("A.2.3 subscribed", table, |item| {
+            outbound(item, Type::Subscribed)
+        });
         let table = [
             (false, "none"),
             (false, "none o"),
@@ -372,7 +455,9 @@ mod tests {
             (true, "none o"),
             (true, "to"),
         ];
-        check("A.2.4 unsubscribed", table, |item| outbound(item, Type::Unsubscribed));
+        check("A.2.4 unsubscribed", table, |item| {
+            outbound(item, Type::Unsubscribed)
+        });
     }
 
     #[test]
@@ -388,7 +473,9 @@ mod tests {
             (false, "from o"),
             (false, "both"),
         ];
-        check("A.3.1 subscribe", table, |item| inbound(item, Type::Subscribe, b"<presence/>"));
+        check("A.3.1 subscribe", table, |item| {
+            inbound(item, Type::Subscribe, b"<presence/>")
+        });
         let table = [
             (false, "none"),
             (false, "none o"),
@@ -400,7 +487,9 @@ mod tests {
             (true, "none o"),
             (true, "to"),
         ];
-        check("A.3.2 unsubscribe", table, |item| inbound(item, Type::Unsubscribe, b""));
+        check("A.3.2 unsubscribe", table, |item| {
+            inbound(item, Type::Unsubscribe, b"")
+        });
         let table = [
             (false, "none"),
             (true, "to"),
@@ -412,7 +501,9 @@ mod tests {
             (true, "both"),
             (false, "both"),
         ];
-        check("A.3.3 subscribed", table, |item| inbound(item, Type::Subscribed, b""));
+        check("A.3.3 subscribed", table, |item| {
+            inbound(item, Type::Subscribed, b"")
+        });
         let table = [
             (false, "none"),
             (true, "none"),
@@ -424,7 +515,9 @@ mod tests {
             (true, "from"),
             (true, "from"),
         ];
-        check("A.3.4 unsubscribed", table, |item| inbound(item, Type::Unsubscribed, b""));
+        check("A.3.4 unsubscribed", table, |item| {
+            inbound(item, Type::Unsubscribed, b"")
+        });
     }
 
     #[test]
@@ -437,9 +530,15 @@ mod tests {
             approved.approved = true;
             if !is_subscribed && approved.pending_in.is_none() {
                 let step = inbound(&mut approved, Type::Subscribe, b"");
-                assert!(step.auto_reply && step.reveal && step.push && !step.pass, "{before}");
+                assert!(
+                    step.auto_reply && step.reveal && step.push && !step.pass,
+                    "{before}"
+                );
                 assert!(approved.subscription.is_from() && approved.pending_in.is_none());
-                assert!(!approved.approved, "{before}: an approval is good for one request");
+                assert!(
+                    !approved.approved,
+                    "{before}: an approval is good for one request"
+                );
             }
         }
     }
@@ -451,7 +550,10 @@ mod tests {
             let step = outbound(&mut item, Type::Subscribed);
             let in_advance = matches!(before, "none" | "none o" | "to");
             assert_eq!(item.approved, in_advance, "{before}");
-            assert_eq!(step.reveal, step.pass, "{before}: whom it is told of may see");
+            assert_eq!(
+                step.reveal, step.pass,
+                "{before}: whom it is told of may see"
+            );
             let step = outbound(&mut item, Type::Unsubscribed);
             assert!(!item.approved, "{before}: an approval can be taken back");
             assert!(step.push, "{before}");
@@ -462,8 +564,16 @@ mod tests {
     fn who_may_no_longer_see_is_shown_that_nobody_is_there() {
         for before in STATES {
             let saw = item(before).subscription.is_from();
-            assert_eq!(outbound(&mut item(before), Type::Unsubscribed).hide, saw, "{before}");
-            assert_eq!(inbound(&mut item(before), Type::Unsubscribe, b"").hide, saw, "{before}");
+            assert_eq!(
+                outbound(&mut item(before), Type::Unsubscribed).hide,
+                saw,
+                "{before}"
+            );
+            assert_eq!(
+                inbound(&mut item(before), Type::Unsubscribe, b"").hide,
+                saw,
+                "{before}"
+            );
         }
     }
 }

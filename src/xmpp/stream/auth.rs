@@ -3,7 +3,9 @@
 //! Invariant: credentials are looked up on the account's home shard only; a connection moves there
 //! when its stream first names the account, before anything is verified.
 
-use super::sasl::{self, Derived, DeriveJob, Exchange, First, Mechanism, Offer, Password, SaslError};
+use super::sasl::{
+    self, DeriveJob, Derived, Exchange, First, Mechanism, Offer, Password, SaslError,
+};
 use super::{ExpectHeader, ExpectResponse, ExpectVerdict, Flow, Phase, StreamState};
 use crate::error::{StreamError, put};
 use crate::host::{ConnId, Host, Ticket, Timestamp};
@@ -25,9 +27,15 @@ pub(crate) const ANONYMOUS_PREFIX: &str = "anon-";
 #[derive(Debug)]
 pub(crate) enum Request {
     /// SCRAM: the account's keys are on their way.
-    Scram { account: BareJid, exchange: Exchange },
+    Scram {
+        account: BareJid,
+        exchange: Exchange,
+    },
     /// PLAIN: the keys first, then the derivation.
-    Plain { account: BareJid, password: Option<Password> },
+    Plain {
+        account: BareJid,
+        password: Option<Password>,
+    },
     /// In-band registration.
     Register(super::register::Request),
 }
@@ -42,7 +50,10 @@ pub(crate) struct Throttle {
 impl Throttle {
     /// A throttle that forgets after `window_us` microseconds.
     pub(crate) fn new(window_us: u64) -> Throttle {
-        Throttle { window_us, events: HashMap::new() }
+        Throttle {
+            window_us,
+            events: HashMap::new(),
+        }
     }
 
     /// Whether `name` had `max` events or more within the window.
@@ -55,7 +66,8 @@ impl Throttle {
     /// Counts one event for `name`.
     pub(crate) fn count(&mut self, name: &str, now: Timestamp) {
         if self.events.len() >= THROTTLE_ENTRIES_MAX && !self.events.contains_key(name) {
-            self.events.retain(|_, (since, _)| now.0 < since.0 + self.window_us);
+            self.events
+                .retain(|_, (since, _)| now.0 < since.0 + self.window_us);
             if self.events.len() >= THROTTLE_ENTRIES_MAX {
                 return;
             }
@@ -149,17 +161,24 @@ impl Shard {
                 self.auth_succeeded(host, conn, stream, account, None)
             }
             First::Plain { account, password } => {
-                let request = Request::Plain { account: account.clone(), password: Some(password) };
+                let request = Request::Plain {
+                    account: account.clone(),
+                    password: Some(password),
+                };
                 self.look_up(host, conn, stream, account, request)
             }
             First::NeedsCredentials { account, exchange } => {
-                let request = Request::Scram { account: account.clone(), exchange };
+                let request = Request::Scram {
+                    account: account.clone(),
+                    exchange,
+                };
                 self.look_up(host, conn, stream, account, request)
             }
         }
     }
 
-    /// Asks storage for the keys, at the account's home; elsewhere the connection moves there first.
+    /// Asks storage for the keys, at the account's home; elsewhere the connection moves there
+    /// first.
     fn look_up(
         &mut self,
         host: &mut impl Host,
@@ -176,7 +195,9 @@ impl Shard {
         let max = self.settings.limits.auth_failures_per_minute_max;
         let peer = stream.peer.to_string();
         let throttled = self.throttle.is_over(account.as_str(), host.now(), max)
-            || self.throttle.is_over(&peer, host.now(), max.saturating_mul(4));
+            || self
+                .throttle
+                .is_over(&peer, host.now(), max.saturating_mul(4));
         if throttled {
             // RFC 6120 6.5.9: says nothing about the account, and that later may do.
             return self.auth_failed(host, conn, stream, SaslError::TemporaryAuthFailure, None);
@@ -197,7 +218,9 @@ impl Shard {
         ticket: Ticket,
         reply: StoreReply,
     ) -> Flow {
-        let Some(request) = take_request(stream, ticket) else { return Flow::Next };
+        let Some(request) = take_request(stream, ticket) else {
+            return Flow::Next;
+        };
         let credentials = match (request, reply) {
             (Request::Register(request), reply) => {
                 return self.on_register_stored(host, conn, stream, request, reply);
@@ -223,7 +246,10 @@ impl Shard {
                     let error = SaslError::TemporaryAuthFailure;
                     return self.auth_failed(host, conn, stream, error, None);
                 }
-                let request = Request::Plain { account, password: None };
+                let request = Request::Plain {
+                    account,
+                    password: None,
+                };
                 stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
                 Flow::Stop
             }
@@ -301,11 +327,15 @@ impl Shard {
             ),
             None => out.extend_from_slice(b"<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"),
         }
-        stream.phase = Phase::ExpectHeader(ExpectHeader { account: Some(account) });
+        stream.phase = Phase::ExpectHeader(ExpectHeader {
+            account: Some(account),
+        });
         stream.tls = None;
         let limits = &self.settings.limits;
         stream.scanner.restart();
-        stream.scanner.set_limits(limits.scanner(limits.stanza_size_max));
+        stream
+            .scanner
+            .set_limits(limits.scanner(limits.stanza_size_max));
         Flow::Next
     }
 
@@ -349,7 +379,10 @@ impl Shard {
     fn anonymous_account(&self, host: &mut impl Host) -> BareJid {
         loop {
             let (a, b) = (host.random(), host.random());
-            let jid = format!("{ANONYMOUS_PREFIX}{a:016x}{b:016x}@{}", self.settings.domain);
+            let jid = format!(
+                "{ANONYMOUS_PREFIX}{a:016x}{b:016x}@{}",
+                self.settings.domain
+            );
             if self.router.home(&jid) == self.id {
                 return BareJid::parse(&jid).expect("hexadecimal digits make a valid local part");
             }

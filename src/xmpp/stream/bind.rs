@@ -12,11 +12,11 @@ use crate::limit::{LOAD_QUEUE_MAX, RESOURCE_SIZE_MAX};
 use crate::port::{AccountData, StoreOp, StoreReply};
 use crate::session::Session;
 use crate::shard::{Shard, Waiting};
+use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
 use stanza::ns::Ns;
 use stanza::tree::Tree;
 use stanza::view::{Kind, StanzaView};
-use crate::xml::Attr;
 
 impl Shard {
     /// The first stanza of an authenticated stream: it must be the bind request.
@@ -28,7 +28,9 @@ impl Shard {
         view: &StanzaView<'_>,
     ) -> Flow {
         let is_set = view.kind() == Kind::Iq && view.type_().as_deref() == Some("set");
-        let is_bind = view.payload().is_some_and(|(ns, name)| ns == Ns::Bind && name == "bind");
+        let is_bind = view
+            .payload()
+            .is_some_and(|(ns, name)| ns == Ns::Bind && name == "bind");
         let iq = view.id();
         let (true, true, Some(iq)) = (is_set, is_bind, iq) else {
             // RFC 6120 7.1: nothing is exchanged before the resource is bound.
@@ -42,13 +44,19 @@ impl Shard {
                 return Flow::Next;
             }
         };
-        let Phase::ExpectBind(jid) = &stream.phase else { return Flow::Next };
+        let Phase::ExpectBind(jid) = &stream.phase else {
+            return Flow::Next;
+        };
         let jid = jid.clone();
         let hash = home_hash(jid.as_str());
         let found = self.accounts.find(hash, jid.as_str());
         let account = found.unwrap_or_else(|| self.load(host, jid));
         let iq: Box<str> = iq.as_ref().into();
-        stream.phase = Phase::ExpectAccount(Box::new(ExpectAccount { account, resource, iq }));
+        stream.phase = Phase::ExpectAccount(Box::new(ExpectAccount {
+            account,
+            resource,
+            iq,
+        }));
         match &mut self.accounts.at_mut(account).residence {
             Residence::Resident => self.bind(host, conn, stream),
             Residence::Loading(queue) if queue.len() < LOAD_QUEUE_MAX => {
@@ -80,9 +88,14 @@ impl Shard {
     ) {
         let account = self.accounts.at_mut(key);
         let residence = std::mem::replace(&mut account.residence, Residence::Resident);
-        let Residence::Loading(queue) = residence else { return };
+        let Residence::Loading(queue) = residence else {
+            return;
+        };
         let is_anonymous = self.settings.anonymous
-            && account.jid.local().is_some_and(|local| local.starts_with(ANONYMOUS_PREFIX));
+            && account
+                .jid
+                .local()
+                .is_some_and(|local| local.starts_with(ANONYMOUS_PREFIX));
         let data = match reply {
             StoreReply::Account(Some(data)) => Ok(*data),
             // An anonymous account is nowhere in storage and lives as long as its stream.
@@ -116,7 +129,9 @@ impl Shard {
     fn serve_waiter(&mut self, host: &mut impl Host, waiter: Waiter) {
         match waiter {
             Waiter::Bind(conn) => {
-                let Some(mut stream) = self.conns.take(conn) else { return };
+                let Some(mut stream) = self.conns.take(conn) else {
+                    return;
+                };
                 let flow = self.bind(host, conn, &mut stream);
                 self.settle_stream(host, conn, stream, flow);
             }
@@ -127,7 +142,9 @@ impl Shard {
     fn refuse_waiter(&mut self, host: &mut impl Host, waiter: Waiter, error: StanzaError) {
         match waiter {
             Waiter::Bind(conn) => {
-                let Some(stream) = self.conns.take(conn) else { return };
+                let Some(stream) = self.conns.take(conn) else {
+                    return;
+                };
                 // The account was deleted between authentication and bind, or storage fails.
                 let condition = match error {
                     StanzaError::InternalServerError => StreamError::InternalServerError,
@@ -160,7 +177,11 @@ impl Shard {
         let count = self.accounts.at(expect.account).sessions.len();
         if count >= self.settings.limits.resources_max {
             // RFC 6120 7.6.2.1: the client may try again on this stream when another one has gone.
-            write_bind_error(host.output(conn), &expect.iq, StanzaError::ResourceConstraint);
+            write_bind_error(
+                host.output(conn),
+                &expect.iq,
+                StanzaError::ResourceConstraint,
+            );
             stream.phase = Phase::ExpectBind(jid);
             return Flow::Next;
         }
@@ -184,7 +205,9 @@ impl Shard {
     /// Ends the session that holds `resource`, if there is one (RFC 6120 7.7.2.2).
     fn replace_session(&mut self, host: &mut impl Host, account: AccountKey, resource: &str) {
         let sessions = &self.accounts.at(account).sessions;
-        let held = sessions.iter().find(|key| self.sessions.at(**key).resource() == resource);
+        let held = sessions
+            .iter()
+            .find(|key| self.sessions.at(**key).resource() == resource);
         let Some(&key) = held else { return };
         let conn = self.sessions.at(key).conn;
         if let Some(stream) = self.conns.take(conn) {
@@ -214,7 +237,10 @@ impl Shard {
             StoreReply::Exists => Some(false),
             _ => None,
         };
-        let control = crate::parcel::Control::Registered { ticket: asker.0, made };
+        let control = crate::parcel::Control::Registered {
+            ticket: asker.0,
+            made,
+        };
         host.forward(shard, crate::parcel::Parcel::Control(Box::new(control)));
     }
 }
@@ -226,8 +252,13 @@ fn requested_resource(
 ) -> Result<Option<Box<str>>, StanzaError> {
     let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
     let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
-    let bind = tree.root().child("bind", Ns::Bind).ok_or(StanzaError::BadRequest)?;
-    let Some(resource) = bind.child("resource", Ns::Bind) else { return Ok(None) };
+    let bind = tree
+        .root()
+        .child("bind", Ns::Bind)
+        .ok_or(StanzaError::BadRequest)?;
+    let Some(resource) = bind.child("resource", Ns::Bind) else {
+        return Ok(None);
+    };
     let text = resource.text();
     if text.is_empty() {
         return Ok(None);

@@ -58,7 +58,8 @@ impl Shard {
         Flow::Next
     }
 
-    /// `</stream:stream>` or the end of the bytes: everything before it was answered (RFC 6120 4.4).
+    /// `</stream:stream>` or the end of the bytes: everything before it was answered (RFC 6120
+    /// 4.4).
     pub(crate) fn finish(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
         if let Phase::Bound(key) = stream.phase {
             self.end_session(host, key);
@@ -91,7 +92,10 @@ impl Shard {
         if let Err((error, text)) = self.check_header(&header, expect.account.as_ref()) {
             return self.stream_error(host, conn, stream, error, Some(text));
         }
-        let from = header.from.as_deref().and_then(|from| Jid::parse(from).ok());
+        let from = header
+            .from
+            .as_deref()
+            .and_then(|from| Jid::parse(from).ok());
         let to = from.map(|from| from.as_str().to_owned());
         self.write_header(host, conn, to.as_deref());
         let account = match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
@@ -122,14 +126,20 @@ impl Shard {
                 to.local().is_none() && to.is_bare() && self.router.is_local(to.domain())
             });
             if !is_ours {
-                return Err((StreamError::HostUnknown, "this server does not serve that domain"));
+                return Err((
+                    StreamError::HostUnknown,
+                    "this server does not serve that domain",
+                ));
             }
         }
         // RFC 6120 4.7.1: after authentication `from` may be absent, but never another account.
         if let (Some(from), Some(account)) = (&header.from, account) {
             let same = Jid::parse(from).is_ok_and(|from| from.bare() == account.as_str());
             if !same {
-                return Err((StreamError::InvalidFrom, "the stream belongs to another account"));
+                return Err((
+                    StreamError::InvalidFrom,
+                    "the stream belongs to another account",
+                ));
             }
         }
         Ok(())
@@ -147,7 +157,10 @@ impl Shard {
             return self.stream_error(host, conn, stream, StreamError::BadFormat, text);
         }
         // The scope leaves the stream while its stanza is handled, so that both can be used.
-        let scope = stream.scope.take().expect("a stream past its header has a scope");
+        let scope = stream
+            .scope
+            .take()
+            .expect("a stream past its header has a scope");
         let flow = match StanzaView::parse(bytes, &scope) {
             Ok(view) => self.on_view(host, conn, stream, &view, &scope),
             Err(error) => self.stream_error(host, conn, stream, error.into(), None),
@@ -186,8 +199,9 @@ impl Shard {
         }
     }
 
-    /// A stanza whose own tag has a prefix or an odd namespace: written anew once, so that everything
-    /// after this copies. Only the writing can fail, by more namespaces than a stanza may declare.
+    /// A stanza whose own tag has a prefix or an odd namespace: written anew once, so that
+    /// everything after this copies. Only the writing can fail, by more namespaces than a stanza
+    /// may declare.
     fn on_prefixed(
         &mut self,
         host: &mut impl Host,
@@ -201,7 +215,10 @@ impl Shard {
             let error = StreamError::UnsupportedStanzaType;
             return self.stream_error(host, conn, stream, error, None);
         }
-        let (from, to) = (view.from().unwrap_or_default(), view.to().unwrap_or_default());
+        let (from, to) = (
+            view.from().unwrap_or_default(),
+            view.to().unwrap_or_default(),
+        );
         let mut bytes = Vec::new();
         let client = self.client_scope.clone();
         let plain = stanza::writer::restamp(view, scope, &from, &to, &mut bytes)
@@ -274,7 +291,8 @@ impl Shard {
             host.close(conn, Close::StreamError);
             return Flow::Over;
         }
-        host.output(conn).extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        host.output(conn)
+            .extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
         host.start_tls(conn);
         stream.phase = Phase::ExpectTls;
         stream.scanner.restart();

@@ -62,11 +62,10 @@ impl Shard {
             }
         }
         // XEP-0478 2: what applies from here on.
+        out.extend_from_slice(b"<limits xmlns='urn:xmpp:stream-limits:0'>");
         put(
             out,
-            format_args!(
-                "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>{size_max}</max-bytes></limits>"
-            ),
+            format_args!("<max-bytes>{size_max}</max-bytes></limits>"),
         );
         out.extend_from_slice(b"</stream:features>");
     }
@@ -76,7 +75,10 @@ impl Shard {
 fn write_mechanisms(offer: Offer<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
     for mechanism in offer.mechanisms() {
-        put(out, format_args!("<mechanism>{}</mechanism>", mechanism.as_str()));
+        put(
+            out,
+            format_args!("<mechanism>{}</mechanism>", mechanism.as_str()),
+        );
     }
     out.extend_from_slice(b"</mechanisms>");
     if offer.offers_plus() {

@@ -111,7 +111,12 @@ pub(crate) enum Flow {
 
 impl StreamState {
     /// A stream nobody has said anything on.
-    pub(crate) fn new(kind: StreamKind, limits: &Limits, deadline: Timestamp, peer: IpAddr) -> Self {
+    pub(crate) fn new(
+        kind: StreamKind,
+        limits: &Limits,
+        deadline: Timestamp,
+        peer: IpAddr,
+    ) -> Self {
         let phase = match kind {
             StreamKind::C2s => Phase::ExpectHeader(ExpectHeader { account: None }),
             StreamKind::C2sDirectTls => Phase::ExpectTls,
@@ -172,5 +177,11 @@ impl Shard {
     }
 }
 
-const _: () = assert!(size_of::<Phase>() <= 32, "a bound stream pays for its largest phase");
-const _: () = assert!(size_of::<StreamState>() <= 144, "100,000 idle streams are 14 MB");
+const _: () = assert!(
+    size_of::<Phase>() <= 32,
+    "a bound stream pays for its largest phase"
+);
+const _: () = assert!(
+    size_of::<StreamState>() <= 144,
+    "100,000 idle streams are 14 MB"
+);

@@ -7,11 +7,11 @@ use crate::host::{ConnId, Host, ShardId, Ticket};
 use crate::parcel::{Control, Parcel};
 use crate::port::{Credentials, StoreOp, StoreReply};
 use crate::shard::{Shard, Waiting};
+use crate::xml::Attr;
 use stanza::jid::{BareJid, check_new_local};
 use stanza::ns::Ns;
 use stanza::tree::Tree;
 use stanza::view::{Kind, StanzaView};
-use crate::xml::Attr;
 
 /// The window in which registrations of one address count, in microseconds.
 pub(crate) const REGISTRATION_WINDOW_US: u64 = 3_600_000_000;
@@ -71,11 +71,18 @@ impl Shard {
     ) -> Result<(BareJid, Password), StanzaError> {
         let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
         let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
-        let query = tree.root().child("query", Ns::Register).ok_or(StanzaError::BadRequest)?;
+        let query = tree
+            .root()
+            .child("query", Ns::Register)
+            .ok_or(StanzaError::BadRequest)?;
         if query.child("remove", Ns::Register).is_some() {
             return Err(StanzaError::UnexpectedRequest);
         }
-        let text = |name| query.child(name, Ns::Register).map(|node| node.text().to_owned());
+        let text = |name| {
+            query
+                .child(name, Ns::Register)
+                .map(|node| node.text().to_owned())
+        };
         // XEP-0077 3.1.1: an empty or missing field is not acceptable.
         let username = text("username").filter(|text| !text.is_empty());
         let password = text("password").filter(|text| !text.is_empty());
@@ -119,7 +126,10 @@ impl Shard {
             return self.register_error(host, conn, iq, StanzaError::ResourceConstraint);
         }
         host.pause(conn);
-        let request = auth::Request::Register(Request { account, iq: iq.into() });
+        let request = auth::Request::Register(Request {
+            account,
+            iq: iq.into(),
+        });
         stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
         Flow::Stop
     }
@@ -137,10 +147,20 @@ impl Shard {
         let account = request.account.clone();
         match self.router.home(account.as_str()) {
             home if home == self.id => {
-                host.store(ticket, StoreOp::CreateAccount { account, credentials });
+                host.store(
+                    ticket,
+                    StoreOp::CreateAccount {
+                        account,
+                        credentials,
+                    },
+                );
             }
             home => {
-                let control = Control::Register { ticket: ticket.0, account, credentials };
+                let control = Control::Register {
+                    ticket: ticket.0,
+                    account,
+                    credentials,
+                };
                 host.forward(home, Parcel::Control(Box::new(control)));
             }
         }
@@ -184,14 +204,23 @@ impl Shard {
         credentials: Box<Credentials>,
     ) {
         let ticket = self.ticket(Waiting::Registration { shard: from, asker });
-        host.store(ticket, StoreOp::CreateAccount { account, credentials });
+        host.store(
+            ticket,
+            StoreOp::CreateAccount {
+                account,
+                credentials,
+            },
+        );
     }
 
     fn register_result(&self, host: &mut impl Host, conn: ConnId, iq: &str, payload: &str) {
         let domain = Attr(&self.settings.domain);
         put(
             host.output(conn),
-            format_args!("<iq type='result' id='{}' from='{domain}'>{payload}</iq>", Attr(iq)),
+            format_args!(
+                "<iq type='result' id='{}' from='{domain}'>{payload}</iq>",
+                Attr(iq)
+            ),
         );
     }
 
@@ -204,7 +233,10 @@ impl Shard {
     ) -> Flow {
         let domain = Attr(&self.settings.domain);
         let out = host.output(conn);
-        put(out, format_args!("<iq type='error' id='{}' from='{domain}'>", Attr(iq)));
+        put(
+            out,
+            format_args!("<iq type='error' id='{}' from='{domain}'>", Attr(iq)),
+        );
         error.write(out);
         out.extend_from_slice(b"</iq>");
         Flow::Next

@@ -14,7 +14,10 @@ pub struct Disco;
 #[derive(Debug)]
 pub struct DiscoItems;
 
-const XEP: Xep = Xep { number: 30, version: "2.5.0" };
+const XEP: Xep = Xep {
+    number: 30,
+    version: "2.5.0",
+};
 
 impl Extension for Disco {
     const XEP: Xep = XEP;
@@ -35,17 +38,26 @@ impl Extension for Disco {
         let open = context.settings.registration_open;
         match request.target {
             Target::Server => {
-                put(payload, format_args!("<identity category='server' type='im' name='"));
+                put(
+                    payload,
+                    format_args!("<identity category='server' type='im' name='"),
+                );
                 put(payload, format_args!("{}'/>", Attr(SOFTWARE_NAME)));
                 let listed = FEATURES.iter().copied().flatten();
                 for feature in listed.filter(|ns| open || **ns != Ns::Register) {
-                    put(payload, format_args!("<feature var='{}'/>", feature.as_str()));
+                    put(
+                        payload,
+                        format_args!("<feature var='{}'/>", feature.as_str()),
+                    );
                 }
             }
             Target::Account => {
                 payload.extend_from_slice(b"<identity category='account' type='registered'/>");
                 for feature in Self::FEATURES.iter().chain(DiscoItems::FEATURES) {
-                    put(payload, format_args!("<feature var='{}'/>", feature.as_str()));
+                    put(
+                        payload,
+                        format_args!("<feature var='{}'/>", feature.as_str()),
+                    );
                 }
             }
         }

@@ -7,5 +7,8 @@ use super::{Extension, Xep};
 pub struct Limits;
 
 impl Extension for Limits {
-    const XEP: Xep = Xep { number: 478, version: "0.2.0" };
+    const XEP: Xep = Xep {
+        number: 478,
+        version: "0.2.0",
+    };
 }

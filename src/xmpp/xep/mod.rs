@@ -140,5 +140,9 @@ const _: () = {
 
 /// The answer to a set where only get makes sense.
 fn only_get(request: &Request<'_>) -> Result<(), StanzaError> {
-    if request.is_set { Err(StanzaError::NotAllowed) } else { Ok(()) }
+    if request.is_set {
+        Err(StanzaError::NotAllowed)
+    } else {
+        Ok(())
+    }
 }

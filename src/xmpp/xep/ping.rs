@@ -9,7 +9,10 @@ use stanza::ns::Ns;
 pub struct Ping;
 
 impl Extension for Ping {
-    const XEP: Xep = Xep { number: 199, version: "2.0.1" };
+    const XEP: Xep = Xep {
+        number: 199,
+        version: "2.0.1",
+    };
     const NAMESPACES: &'static [Ns] = &[Ns::Ping];
     const FEATURES: &'static [Ns] = &[Ns::Ping];
 

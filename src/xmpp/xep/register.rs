@@ -11,7 +11,10 @@ use stanza::ns::Ns;
 pub struct Register;
 
 impl Extension for Register {
-    const XEP: Xep = Xep { number: 77, version: "2.4" };
+    const XEP: Xep = Xep {
+        number: 77,
+        version: "2.4",
+    };
     const NAMESPACES: &'static [Ns] = &[Ns::Register];
     const FEATURES: &'static [Ns] = &[Ns::Register];
 

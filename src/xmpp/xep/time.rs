@@ -10,7 +10,10 @@ use stanza::ns::Ns;
 pub struct Time;
 
 impl Extension for Time {
-    const XEP: Xep = Xep { number: 202, version: "2.0" };
+    const XEP: Xep = Xep {
+        number: 202,
+        version: "2.0",
+    };
     const NAMESPACES: &'static [Ns] = &[Ns::Time];
     const FEATURES: &'static [Ns] = &[Ns::Time];
 
@@ -64,7 +67,13 @@ mod tests {
         assert_eq!(utc(Timestamp(0)), "1970-01-01T00:00:00Z");
         assert_eq!(utc(Timestamp(951_782_399_000_000)), "2000-02-28T23:59:59Z");
         assert_eq!(utc(Timestamp(951_782_400_000_000)), "2000-02-29T00:00:00Z");
-        assert_eq!(utc(Timestamp(1_709_251_199_999_999)), "2024-02-29T23:59:59Z");
-        assert_eq!(utc(Timestamp(4_107_542_400_000_000)), "2100-03-01T00:00:00Z");
+        assert_eq!(
+            utc(Timestamp(1_709_251_199_999_999)),
+            "2024-02-29T23:59:59Z"
+        );
+        assert_eq!(
+            utc(Timestamp(4_107_542_400_000_000)),
+            "2100-03-01T00:00:00Z"
+        );
     }
 }

@@ -11,7 +11,10 @@ use stanza::ns::Ns;
 pub struct Version;
 
 impl Extension for Version {
-    const XEP: Xep = Xep { number: 92, version: "1.1" };
+    const XEP: Xep = Xep {
+        number: 92,
+        version: "1.1",
+    };
     const NAMESPACES: &'static [Ns] = &[Ns::Version];
     const FEATURES: &'static [Ns] = &[Ns::Version];
 
