@@ -152,6 +152,9 @@ suite() {
         --with-plain "$port"
     measure chat-100-tls 0 "${secure[@]}" --clients 100 --closed --window 4 --duration 12 \
         --with-floor --with-plain "$port"
+    # What TLS adds to a stanza that has a record of its own, at the same pace with and without it.
+    measure chat-100-single-tls 0 "${secure[@]}" --clients 100 --closed --window 1 --duration 12 \
+        --with-plain "$port"
     measure chat-open 0 "${plain[@]}" --clients 500 --rate 20000 --duration 8
     measure memory-plain 0 "${plain[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 5 \
         --warmup 1
