@@ -180,9 +180,10 @@ impl Shard {
         let limits = &self.settings.limits;
         let session = self.sessions.at_mut(key);
         match type_ {
-            // Who gets the broadcasts of an available session gets the broadcast withdrawal, too.
+            // Who gets the broadcasts of an available session gets the broadcast withdrawal, too. A
+            // resource gets them only while it is available itself, so it is always remembered.
             Type::Available
-                if (!(subscribed || is_own) || !session.available)
+                if (!(subscribed || is_own) || !session.available || !to.is_bare())
                     && !session.remember_directed(to.as_str(), limits) =>
             {
                 let error = StanzaError::ResourceConstraint;
