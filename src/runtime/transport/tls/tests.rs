@@ -396,8 +396,8 @@ fn a_connection_may_change_threads() {
 /// Seals a TLS 1.3 record by hand, as no client of good manners would send it.
 fn forge(secrets: &rustls::ExtractedSecrets, sequence: u64, kind: u8, content: &[u8]) -> Vec<u8> {
     use aws_lc_rs::aead;
-    let rustls::ConnectionTrafficSecrets::Aes256Gcm { key, iv } = &secrets.tx.1 else {
-        panic!("rustls prefers AES-256-GCM");
+    let rustls::ConnectionTrafficSecrets::Aes128Gcm { key, iv } = &secrets.tx.1 else {
+        panic!("the server prefers AES-128-GCM");
     };
     let mut nonce: [u8; 12] = iv.as_ref().try_into().expect("twelve bytes");
     for (mine, count) in nonce[4..]
@@ -406,7 +406,7 @@ fn forge(secrets: &rustls::ExtractedSecrets, sequence: u64, kind: u8, content: &
     {
         *mine ^= count;
     }
-    let key = aead::UnboundKey::new(&aead::AES_256_GCM, key.as_ref()).expect("a key");
+    let key = aead::UnboundKey::new(&aead::AES_128_GCM, key.as_ref()).expect("a key");
     let mut body = [content, &[kind]].concat();
     let header = [23, 3, 3, 0, (body.len() + 16) as u8];
     let nonce = aead::Nonce::assume_unique_for_key(nonce);
