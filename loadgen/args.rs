@@ -13,6 +13,9 @@ use crate::ledger::PARTNERS_MAX;
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
 use crate::schedule::Arrivals;
 
+/// Stanzas a second where no rate is given, at most: what one core generates with room to spare.
+const RATE_DEFAULT_MAX: f64 = 10_000.0;
+
 /// Drives an XMPP server with many clients, verifies every delivery, and shows what it cost.
 ///
 /// Exit status: 0 all went well; 1 bad usage, or clients could not log in; 2 a delivery was lost,
@@ -136,6 +139,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "K", default_value_t = 20, help_heading = "Load")]
     pub clique: u32,
     /// Open loop: stanzas (or logins) a second, all clients together, whatever the server does.
+    /// Default: one a second for each client, 10,000 at most
     #[arg(
         long,
         value_name = "R",
@@ -238,9 +242,10 @@ impl LoadArgs {
             (None, true) => Pace::Closed {
                 window: self.window,
             },
-            (None, false) => {
-                return Err("say --rate R (open loop) or --closed --window N".into());
-            }
+            (None, false) => Pace::Open {
+                rate: f64::from(self.clients).min(RATE_DEFAULT_MAX),
+                arrivals: self.arrivals,
+            },
         };
         let files = ring::descriptors_max().unwrap_or(1024);
         let fits = files.saturating_sub(u64::from(SLOTS_SPARE) * 4);
@@ -352,8 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn a_loop_must_be_chosen_and_only_one() {
-        assert!(load(&["--clients", "10"]).unwrap_err().contains("--rate"));
+    fn the_loop_is_open_unless_told_otherwise_and_never_both() {
+        let rate_of = |clients: &str| match load(&["--clients", clients]).unwrap().pace {
+            Pace::Open { rate, .. } => rate,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((rate_of("10"), rate_of("100000")), (10.0, RATE_DEFAULT_MAX));
         assert!(load(&["--rate", "5", "--closed"]).is_err());
         assert_eq!(
             load(&["--closed", "--window", "4"]).unwrap().pace,

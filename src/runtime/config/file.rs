@@ -138,13 +138,16 @@ impl File {
         let at = |path: PathBuf| source.path.parent().unwrap_or(Path::new("")).join(path);
         let anonymous = self.auth.anonymous.unwrap_or(false);
         let limits = self.limits.protocol();
+        let c2s = addresses(self.listen.c2s, C2S_PORT);
+        let c2s_tls = addresses(self.listen.c2s_tls, C2S_TLS_PORT);
+        check_listeners(&c2s, &c2s_tls, source)?;
         Ok(Config {
             domain,
             data: at(self.data.unwrap_or_else(|| DATA_DEFAULT.into())),
             shards: self.shards.map(|Number(count)| count as u16),
             log: self.log.map_or_else(Log::default, |Text(log)| log),
-            c2s: addresses(self.listen.c2s, C2S_PORT),
-            c2s_tls: addresses(self.listen.c2s_tls, C2S_TLS_PORT),
+            c2s,
+            c2s_tls,
             certificate: certificate(self.tls.cert.map(at), self.tls.key.map(at), source)?,
             tls_required: self.tls.required.unwrap_or(true),
             mechanisms: mechanisms(self.auth.mechanisms, anonymous, source)?,
@@ -214,6 +217,26 @@ fn mechanisms(
             .any(|Text(one)| one.as_str() == name || one.as_str() == stem)
     };
     Ok(Mechanism::ALL.into_iter().filter(names).collect())
+}
+
+/// Listeners that no client could reach, or that are each other's.
+fn check_listeners(
+    c2s: &[SocketAddr],
+    c2s_tls: &[SocketAddr],
+    source: &Source<'_>,
+) -> Result<(), ConfigError> {
+    if c2s.is_empty() && c2s_tls.is_empty() {
+        let what = "neither c2s nor c2s_tls has an address, so that nobody could connect".into();
+        return Err(source.refuse(Some("listen"), "c2s", what, "give one of them an address"));
+    }
+    let shared = c2s
+        .iter()
+        .find(|address| address.port() != 0 && c2s_tls.contains(address));
+    if let Some(address) = shared {
+        let what = format!("c2s and c2s_tls both have {address}");
+        return Err(source.refuse(Some("listen"), "c2s_tls", what, "give one another port"));
+    }
+    Ok(())
 }
 
 fn output_max(

@@ -250,7 +250,10 @@ impl Tls {
                 Step::Blocked | Step::More | Step::Secured => {}
             }
             let secured = handshaking && !self.is_handshaking();
-            if secured || !matches!(step, Step::More) {
+            // After the handshake, nothing read and nothing to say means nothing to ask rustls for.
+            let spent =
+                !handshaking && consumed == incoming.len() && !self.connection.wants_write();
+            if secured || spent || !matches!(step, Step::More) {
                 return Ok(Opened { consumed, secured });
             }
         }

@@ -17,6 +17,9 @@ use std::collections::HashMap;
 /// Failed authentications remembered: accounts and addresses together, per shard.
 const THROTTLE_ENTRIES_MAX: usize = 10_000;
 
+/// How many times as many failures an address may have as an account: several people share one.
+const ADDRESS_FACTOR: u32 = 4;
+
 /// The window in which failed authentications count, in microseconds.
 pub(crate) const FAILURE_WINDOW_US: u64 = 60_000_000;
 
@@ -68,8 +71,12 @@ impl Throttle {
         if self.events.len() >= THROTTLE_ENTRIES_MAX && !self.events.contains_key(name) {
             self.events
                 .retain(|_, (since, _)| now.0 < since.0 + self.window_us);
-            if self.events.len() >= THROTTLE_ENTRIES_MAX {
-                return;
+            // A full table forgets its oldest, so that filling it does not switch it off.
+            let oldest = self.events.iter().min_by_key(|(_, (since, _))| *since);
+            if self.events.len() >= THROTTLE_ENTRIES_MAX
+                && let Some(name) = oldest.map(|(name, _)| name.clone())
+            {
+                self.events.remove(&name);
             }
         }
         let entry = self.events.entry(name.into()).or_insert((now, 0));
@@ -194,10 +201,12 @@ impl Shard {
         }
         let max = self.settings.limits.auth_failures_per_minute_max;
         let peer = stream.peer.to_string();
+        // Failures of an address are counted where its accounts are at home: on every shard.
+        let of_address = max
+            .saturating_mul(ADDRESS_FACTOR)
+            .div_ceil(u32::from(self.settings.shards));
         let throttled = self.throttle.is_over(account.as_str(), host.now(), max)
-            || self
-                .throttle
-                .is_over(&peer, host.now(), max.saturating_mul(4));
+            || self.throttle.is_over(&peer, host.now(), of_address);
         if throttled {
             // RFC 6120 6.5.9: says nothing about the account, and that later may do.
             return self.auth_failed(host, conn, stream, SaslError::TemporaryAuthFailure, None);
@@ -398,5 +407,25 @@ fn take_request(stream: &mut StreamState, ticket: Ticket) -> Option<Request> {
             stream.phase = other;
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_throttle_forgets_its_oldest_and_goes_on_counting() {
+        let mut throttle = Throttle::new(FAILURE_WINDOW_US);
+        for index in 0..THROTTLE_ENTRIES_MAX {
+            throttle.count(&format!("name {index}"), Timestamp(index as u64));
+        }
+        let now = Timestamp(THROTTLE_ENTRIES_MAX as u64);
+        assert!(throttle.is_over("name 0", now, 1));
+        throttle.count("one more", now);
+        assert!(throttle.is_over("one more", now, 1));
+        assert!(!throttle.is_over("name 0", now, 1));
+        assert!(throttle.is_over("name 1", now, 1));
+        assert_eq!(throttle.events.len(), THROTTLE_ENTRIES_MAX);
     }
 }

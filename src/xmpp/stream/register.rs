@@ -94,7 +94,13 @@ impl Shard {
         }
         let account = BareJid::parse(&format!("{username}@{}", self.settings.domain))
             .map_err(|_| StanzaError::NotAcceptable)?;
-        let max = self.settings.limits.registrations_per_hour_max;
+        // Counted on the shard that the connection came to, so each has its share of the limit.
+        let shards = u32::from(self.settings.shards);
+        let max = self
+            .settings
+            .limits
+            .registrations_per_hour_max
+            .div_ceil(shards);
         let peer = stream.peer.to_string();
         if self.registrations.is_over(&peer, host.now(), max) {
             return Err(StanzaError::ResourceConstraint);
