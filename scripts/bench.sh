@@ -174,6 +174,8 @@ held() {
 
 if [ -n "$clients" ]; then held; else suite; fi
 [ "${#ran[@]}" -gt 0 ] || { echo "bench: nothing was measured" >&2; exit 1; }
+# The folder of this run is gone afterwards and says nothing to anybody.
+sed -i "s|$work|DATA|g" "${ran[@]}"
 # The day's page shows what other invocations left there, too.
 "$loadgen" report "$out"/*.json --out "$out/report.html" || exit 1
 echo

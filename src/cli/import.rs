@@ -90,8 +90,8 @@ pub(crate) fn import(config: &Path, file: &Path) -> Result<ExitCode, Failure> {
     println!("Imported {imported} accounts; {existing} existed already and are as they were.");
     if partial > 0 {
         eprintln!(
-            "vorpal: {partial} lines have keys for some SCRAM hashes only. Their clients can log \
-             in only if `mechanisms` under [auth] offers no other hash (PLAIN works with any)."
+            "vorpal: {partial} lines have keys for some SCRAM hashes only. From its next start on \
+             the server offers nobody the others; restart it if it runs."
         );
     }
     Ok(if existing == 0 {

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use runtime::admin::AdminSocket;
 use runtime::config::Config;
-use store::{Embedded, Memory};
+use store::{Embedded, Lacking, Memory};
 use xmpp::port::Store;
+use xmpp::stream::sasl::Mechanism;
 
 use super::Failure;
 
@@ -23,7 +24,7 @@ pub(crate) fn serve(
     if let Some(file) = ready_file {
         forget(file)?;
     }
-    let runtime_config = config
+    let mut runtime_config = config
         .prepare()
         .map_err(|error| Failure::new(error.to_string()))?;
     let data = runtime_config.data.clone();
@@ -31,7 +32,9 @@ pub(crate) fn serve(
         tracing::warn!("accounts are kept in memory: they are gone when the server stops");
         Box::new(Memory::new())
     } else {
-        Box::new(Embedded::open(&data).map_err(|error| Failure::new(error.to_string()))?)
+        let store = Embedded::open(&data).map_err(|error| Failure::new(error.to_string()))?;
+        offer_what_all_can(&mut runtime_config.settings.mechanisms, store.lacking());
+        Box::new(store)
     };
     let mut up = Up::default();
     let served = runtime::serve(runtime_config, store, |server| {
@@ -43,6 +46,24 @@ pub(crate) fn serve(
     }
     served.map_err(|error| Failure(format!("{error}.")))?;
     up.failure.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+/// Takes the mechanisms away for which some account has no key: its client would choose one of them
+/// and fail. Accounts that are imported while the server runs count from the next start.
+fn offer_what_all_can(mechanisms: &mut Vec<Mechanism>, lacking: Lacking) {
+    mechanisms.retain(|mechanism| {
+        let name = mechanism.as_str();
+        let lacks = lacking.sha1 && name.starts_with("SCRAM-SHA-1")
+            || lacking.sha256 && name.starts_with("SCRAM-SHA-256")
+            || lacking.sha512 && name.starts_with("SCRAM-SHA-512");
+        if lacks {
+            tracing::warn!(
+                mechanism = name,
+                "not offered: imported accounts have no key for it"
+            );
+        }
+        !lacks
+    });
 }
 
 /// What exists while connections are accepted.
@@ -94,4 +115,25 @@ pub(crate) fn check(path: &Path) -> Result<ExitCode, Failure> {
 
 fn load(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|error| Failure::new(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mechanism_is_offered_only_where_every_account_has_its_key() {
+        let mut mechanisms = Mechanism::ALL.to_vec();
+        let lacking = Lacking {
+            sha256: true,
+            sha512: true,
+            ..Lacking::default()
+        };
+        offer_what_all_can(&mut mechanisms, lacking);
+        let names: Vec<_> = mechanisms.iter().map(|known| known.as_str()).collect();
+        assert_eq!(
+            names,
+            ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN", "ANONYMOUS"]
+        );
+    }
 }

@@ -9,7 +9,7 @@ use xmpp::port::{RosterItem, Store, StoreOp, StoreReply};
 
 use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
 use crate::conformance::{one, put, roster};
-use crate::{Embedded, OpenError};
+use crate::{Embedded, Lacking, OpenError};
 
 /// A directory of this test alone, removed with the value.
 struct Scratch(PathBuf);
@@ -347,6 +347,28 @@ fn a_newer_schema_is_refused_with_both_numbers() {
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
+}
+
+#[test]
+fn what_some_account_lacks_is_known_after_a_restart_too() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("whole@b.example", 1));
+    assert_eq!(store.lacking(), Lacking::default());
+    let mut half = keys(2);
+    half.sha512 = None;
+    let op = StoreOp::CreateAccount {
+        account: jid("half@b.example"),
+        credentials: half,
+    };
+    assert_eq!(one(&mut store, op), StoreReply::Done);
+    let expected = Lacking {
+        sha512: true,
+        ..Lacking::default()
+    };
+    assert_eq!(store.lacking(), expected);
+    drop(store);
+    assert_eq!(open(&scratch).lacking(), expected);
 }
 
 #[test]

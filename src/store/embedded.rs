@@ -38,11 +38,59 @@ const BULK_RECORDS_MAX: usize = 8_192;
 
 const SCHEMA_KEY: &[u8] = b"schema";
 
+/// Where [`Lacking`] stands; absent while every account has every key.
+const LACKING_KEY: &[u8] = b"lacking";
+
 /// An open database. It is locked against every other process until it is dropped.
 pub struct Embedded {
     database: Database,
+    about: Keyspace,
     accounts: Keyspace,
     roster: Keyspace,
+    lacking: Lacking,
+}
+
+/// Hashes for which at least one account has no key: their SCRAM mechanisms cannot be offered to
+/// all. Once said it stays, also when those accounts go or get passwords.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// SHA-1.
+    pub sha1: bool,
+    /// SHA-256.
+    pub sha256: bool,
+    /// SHA-512.
+    pub sha512: bool,
+}
+
+impl Lacking {
+    fn of(credentials: &Credentials) -> Lacking {
+        Lacking {
+            sha1: credentials.sha1.is_none(),
+            sha256: credentials.sha256.is_none(),
+            sha512: credentials.sha512.is_none(),
+        }
+    }
+
+    fn or(self, other: Lacking) -> Lacking {
+        Lacking {
+            sha1: self.sha1 || other.sha1,
+            sha256: self.sha256 || other.sha256,
+            sha512: self.sha512 || other.sha512,
+        }
+    }
+
+    fn to_record(self) -> [u8; 1] {
+        [u8::from(self.sha1) | u8::from(self.sha256) << 1 | u8::from(self.sha512) << 2]
+    }
+
+    fn from_record(record: &[u8]) -> Lacking {
+        let bits = record.first().copied().unwrap_or_default();
+        Lacking {
+            sha1: bits & 1 != 0,
+            sha256: bits & 2 != 0,
+            sha512: bits & 4 != 0,
+        }
+    }
 }
 
 /// Why a store cannot be opened, in one sentence that says what to do.
@@ -85,6 +133,7 @@ type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 struct Staged {
     accounts: Writes,
     roster: Writes,
+    lacking: Lacking,
 }
 
 impl Staged {
@@ -144,7 +193,11 @@ impl Embedded {
             }
             Err(error) => return Err(refused(format!("{error:?}"))),
         };
-        check_schema(&database, &path)?;
+        let about = check_schema(&database, &path)?;
+        let lacking = about
+            .get(LACKING_KEY)
+            .map_err(|error| refused(format!("{error:?}")))?
+            .map_or_else(Lacking::default, |record| Lacking::from_record(&record));
         let keyspace = |name: &str| {
             database
                 .keyspace(name, || {
@@ -156,8 +209,10 @@ impl Embedded {
         tracing::debug!(path = %path.display(), schema = SCHEMA, "store open");
         Ok(Embedded {
             database,
+            about,
             accounts,
             roster,
+            lacking,
         })
     }
 
@@ -186,6 +241,7 @@ impl Embedded {
                 let record = schema::encode_roster_item(item).map_err(damaged)?;
                 batch.insert(&self.roster, item_key, record);
             }
+            self.lacking = self.lacking.or(Lacking::of(&credentials));
             let record = schema::encode_credentials(credentials).map_err(damaged)?;
             batch.insert(&self.accounts, key.clone(), record);
             batched.insert(key);
@@ -195,6 +251,9 @@ impl Embedded {
                 full.commit().map_err(engine)?;
                 batched.clear();
             }
+        }
+        if self.lacking != Lacking::default() {
+            batch.insert(&self.about, LACKING_KEY, self.lacking.to_record());
         }
         batch.commit().map_err(engine)?;
         self.database
@@ -221,6 +280,7 @@ impl Embedded {
                 if exists(&self.accounts, &staged.accounts, &key)? {
                     return Ok(StoreReply::Exists);
                 }
+                staged.lacking = staged.lacking.or(Lacking::of(&credentials));
                 let record = schema::encode_credentials(*credentials).map_err(damaged)?;
                 staged.accounts.insert(key, Some(record));
                 Ok(StoreReply::Done)
@@ -233,6 +293,7 @@ impl Embedded {
                 if !exists(&self.accounts, &staged.accounts, &key)? {
                     return Ok(StoreReply::Missing);
                 }
+                staged.lacking = staged.lacking.or(Lacking::of(&credentials));
                 let record = schema::encode_credentials(*credentials).map_err(damaged)?;
                 staged.accounts.insert(key, Some(record));
                 Ok(StoreReply::Done)
@@ -295,7 +356,12 @@ impl Embedded {
         Ok(StoreReply::Done)
     }
 
-    fn commit(&self, staged: Staged) -> Result<(), Trouble> {
+    /// The hashes for which some account has no key.
+    pub fn lacking(&self) -> Lacking {
+        self.lacking
+    }
+
+    fn commit(&mut self, staged: Staged) -> Result<(), Trouble> {
         if staged.is_empty() {
             return Ok(());
         }
@@ -315,7 +381,13 @@ impl Embedded {
                 }
             }
         }
-        batch.commit().map_err(engine)
+        let lacking = self.lacking.or(staged.lacking);
+        if lacking != self.lacking {
+            batch.insert(&self.about, LACKING_KEY, lacking.to_record());
+        }
+        batch.commit().map_err(engine)?;
+        self.lacking = lacking;
+        Ok(())
     }
 
     /// The first [`LISTING_PAGE`] accounts behind `after`, ordered by JID. The keys are ordered by
@@ -372,7 +444,7 @@ impl Store for Embedded {
     }
 }
 
-fn check_schema(database: &Database, path: &Path) -> Result<(), OpenError> {
+fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError> {
     let refused = |error: fjall::Error| {
         OpenError::Engine(format!("Cannot open the store in {}: {error:?}.", path.display()).into())
     };
@@ -384,7 +456,7 @@ fn check_schema(database: &Database, path: &Path) -> Result<(), OpenError> {
         Some(found) => {
             let found = <[u8; 4]>::try_from(&found[..]).map_or(0, u32::from_be_bytes);
             match found {
-                SCHEMA => Ok(()),
+                SCHEMA => Ok(about),
                 newer if newer > SCHEMA => Err(OpenError::Newer(
                     format!(
                         "The store in {} has schema {newer} and this Vorpal knows {SCHEMA}; run \
@@ -406,7 +478,8 @@ fn check_schema(database: &Database, path: &Path) -> Result<(), OpenError> {
             about
                 .insert(SCHEMA_KEY, SCHEMA.to_be_bytes())
                 .map_err(refused)?;
-            database.persist(PersistMode::SyncAll).map_err(refused)
+            database.persist(PersistMode::SyncAll).map_err(refused)?;
+            Ok(about)
         }
         None => Err(OpenError::Engine(
             format!("The database in {} is not Vorpal's.", path.display()).into(),

@@ -10,7 +10,7 @@ pub mod embedded;
 pub mod memory;
 pub mod schema;
 
-pub use embedded::{BulkLoaded, Embedded, OpenError};
+pub use embedded::{BulkLoaded, Embedded, Lacking, OpenError};
 pub use memory::Memory;
 
 use stanza::jid::BareJid;

@@ -358,3 +358,13 @@ fn the_manual_names_every_key_and_its_range() {
         .and_then(|rest| rest.split("```").next());
     good(example.expect("an example"));
 }
+
+#[test]
+fn listeners_that_nobody_could_reach_are_refused_with_their_line() {
+    let none = refusal("domain = \"a.b\"\n[listen]\nc2s = []\nc2s_tls = []");
+    assert!(none.starts_with("vorpal.toml:3: "), "{none}");
+    assert!(none.contains("nobody could connect"), "{none}");
+    let same = refusal("domain = \"a.b\"\n[listen]\nc2s = \"[::1]:1\"\nc2s_tls = \"[::1]:1\"");
+    assert!(same.starts_with("vorpal.toml:4: "), "{same}");
+    assert!(same.contains("both have [::1]:1"), "{same}");
+}
