@@ -1,4 +1,4 @@
-//! From received bytes to the protocol: decrypted in place, fed in place, copied only where cut.
+//! From received bytes to the protocol: fed in place where they are in clear, copied where cut.
 //!
 //! Invariant: bytes reach the protocol in their order. What may not be fed now (paused, its share
 //! of the turn used, leaving) is held behind what is held already, and reading stops until it is

@@ -18,8 +18,9 @@ use std::time::Duration;
 use xmpp::Ticket;
 use xmpp::port::{Store, StoreOp, StoreReply};
 
-/// Operations of one shard that fit its lane; more wait in its spill, one per waiting stream at
-/// most.
+/// Operations of one shard that fit its lane; more wait in its spill. A stream that logs in waits
+/// for its answer, but roster and subscription writes do not hold their stream up: nothing bounds
+/// the spill yet where a client makes them faster than storage takes them.
 const LANE_CAPACITY: usize = 2048;
 /// Operations of one commit.
 const BATCH_MAX: usize = 4096;
