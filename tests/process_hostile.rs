@@ -339,3 +339,45 @@ fn count_messages(mut client: Client) -> usize {
         |event: &&Event| matches!(event, Event::Element(element) if element.name == "message");
     client.rest().iter().filter(is_message).count()
 }
+
+#[test]
+fn a_client_that_asks_more_of_storage_than_it_takes_waits_alone_and_is_answered() {
+    const SETS: usize = 20_000;
+    const REQUESTS: usize = 2_000;
+    let chat = Chat::start("");
+    let mut client = Client::log_in(&chat.server, &Chat::outsider(0), "eager");
+    let mut burst = String::new();
+    for index in 0..SETS {
+        let contact = index % 50;
+        burst += &format!(
+            "<iq type='set' id='{index}'><query xmlns='jabber:iq:roster'>\
+             <item jid='c{contact}@{DOMAIN}' name='{index}'/></query></iq>"
+        );
+    }
+    // An account that is not loaded, and may be at home on the other shard.
+    let contact = format!("{}@{DOMAIN}", Chat::outsider(1));
+    for _ in 0..REQUESTS {
+        burst += &format!(
+            "<presence to='{contact}' type='subscribe'/>\
+             <presence to='{contact}' type='unsubscribe'/>"
+        );
+    }
+    burst += &format!("<presence to='{contact}' type='subscribe'/>");
+    let mut writer = client.writer();
+    let sending = thread::spawn(move || writer.write_all(burst.as_bytes()).is_ok());
+    for index in 0..SETS {
+        let answer = client.element();
+        assert_eq!(answer.attr("id"), Some(&*index.to_string()), "{answer:?}");
+        assert_eq!(answer.attr("type"), Some("result"));
+    }
+    assert!(
+        sending.join().expect("the sender does not panic"),
+        "the client was cut"
+    );
+    let roster = client.ask("", "get", "<query xmlns='jabber:iq:roster'/>");
+    let items = roster.child("query").expect("a roster").children.iter();
+    let asked = items.filter(|item| item.attr("jid") == Some(&contact));
+    let asked: Vec<_> = asked.map(|item| item.attr("ask")).collect();
+    assert_eq!(asked, [Some("subscribe")], "the last request stands");
+    chat.finish();
+}

@@ -61,6 +61,12 @@ impl World {
         (self.now.0 / 1000) as u32
     }
 
+    /// Whether something waits outside a full lane, to a sibling or to storage: then no bytes of
+    /// clients are fed. Both drain without this shard's doing, so it ends.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.mesh.is_spilling() || self.storage.is_spilling()
+    }
+
     /// Has the flush look at `id`.
     pub(crate) fn touch(&mut self, id: ConnId) {
         if let Some(conn) = self.conns.get_mut(id)

@@ -83,7 +83,7 @@ impl Turn {
     /// Feeds connections whose input was left over, each once.
     pub(crate) fn feed_ready(&mut self) {
         for _ in 0..self.world.ready.len() {
-            if self.world.mesh.is_spilling() {
+            if self.world.is_backed_up() {
                 return;
             }
             let Some(id) = self.world.ready.pop_front() else {

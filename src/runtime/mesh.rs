@@ -3,7 +3,7 @@
 //! Invariant: a full lane never drops and never blocks. What does not fit waits in the
 //! destination's spill, in order; while any spill is non-empty the turn admits no new client
 //! bytes, so a spill holds at most what the shard's inbound lanes could make it answer. Lanes in
-//! are always drained.
+//! are drained whatever spills here; they wait only for storage, which waits for no shard.
 
 use crate::doorbell::Doorbell;
 use crate::handoff::Envelope;

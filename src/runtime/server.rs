@@ -50,7 +50,8 @@ const STOP_POLL: Duration = Duration::from_millis(2);
 /// What tests and benches set; nobody configures it.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// Items of a lane between two shards; `None` is chosen by the number of shards.
+    /// Items of a lane between two shards, and to storage; `None` is chosen by the number of
+    /// shards.
     pub lane_capacity: Option<usize>,
     /// Threads that derive keys.
     pub derive_threads: usize,
@@ -130,16 +131,21 @@ struct Seed {
     plan: Plan,
     tuning: Tuning,
     output_max: usize,
+    ends: Ends,
+    starttls: Option<Arc<crate::transport::tls::ServerConfig>>,
+    bells: Vec<Arc<Doorbell>>,
+    admission: Arc<Admission>,
+    clock: Clock,
+    alive: Arc<()>,
+}
+
+/// What a shard has to itself of all that was made for all: its ends of lanes, its sockets.
+struct Ends {
     mesh: Mesh,
     storage: StorageLink,
     derive: DeriveLink,
-    starttls: Option<Arc<crate::transport::tls::ServerConfig>>,
     listeners: Vec<Listener>,
-    bells: Vec<Arc<Doorbell>>,
-    admission: Arc<Admission>,
     commands: Receiver<Command>,
-    clock: Clock,
-    alive: Arc<()>,
 }
 
 impl Server {
@@ -206,8 +212,9 @@ impl Server {
             .unwrap_or_else(|| mesh::lane_capacity(count));
         let meshes = mesh::weave(&bells, capacity);
         let (requests, receive) = mpsc::channel();
-        let stored =
-            storage::start(store, &bells, receive, features).map_err(ServeError::Thread)?;
+        let capacity = tuning.lane_capacity.unwrap_or(storage::LANE_CAPACITY);
+        let stored = storage::start(store, &bells, receive, features, capacity)
+            .map_err(ServeError::Thread)?;
         let (derive_links, derivers) =
             derive::start(tuning.derive_threads, &bells, features).map_err(ServeError::Thread)?;
         let (senders, receivers): (Vec<Sender<Command>>, Vec<_>) =
@@ -225,31 +232,22 @@ impl Server {
         let clock = Clock::new();
         let alive = Arc::new(());
         let links = stored.links.into_iter().zip(derive_links);
-        let ends = meshes
-            .into_iter()
-            .zip(links)
-            .zip(listeners.into_iter().zip(receivers));
-        let seeds = ends
-            .enumerate()
-            .map(|(index, ((mesh, (storage, derive)), ends))| Seed {
-                index: index as u16,
-                settings: settings.clone(),
-                features,
-                plan,
-                tuning: tuning.clone(),
-                output_max: config.output_max,
-                mesh,
-                storage,
-                derive,
-                starttls: starttls(&config.tls),
-                listeners: ends.0,
-                bells: bells.clone(),
-                admission: admission.clone(),
-                commands: ends.1,
-                clock,
-                alive: alive.clone(),
-            });
-        let seeds = seeds.collect();
+        let ends = share_out(meshes, links, listeners.into_iter().zip(receivers));
+        let seed = |(index, ends)| Seed {
+            index: index as u16,
+            settings: settings.clone(),
+            features,
+            plan,
+            tuning: tuning.clone(),
+            output_max: config.output_max,
+            ends,
+            starttls: starttls(&config.tls),
+            bells: bells.clone(),
+            admission: admission.clone(),
+            clock,
+            alive: alive.clone(),
+        };
+        let seeds = ends.enumerate().map(seed).collect();
         let server = Server {
             control,
             plan,
@@ -370,6 +368,22 @@ fn starttls(tls: &ServerConfigs) -> Option<Arc<crate::transport::tls::ServerConf
     Some(tls.starttls.clone())
 }
 
+/// Gives each shard its own of everything that was made once for each.
+fn share_out(
+    meshes: Vec<Mesh>,
+    links: impl Iterator<Item = (StorageLink, DeriveLink)>,
+    outside: impl Iterator<Item = (Vec<Listener>, Receiver<Command>)>,
+) -> impl Iterator<Item = Ends> {
+    let own = meshes.into_iter().zip(links).zip(outside);
+    own.map(|((mesh, (storage, derive)), (listeners, commands))| Ends {
+        mesh,
+        storage,
+        derive,
+        listeners,
+        commands,
+    })
+}
+
 type Up = Sender<(u16, Result<(), String>)>;
 
 fn spawn(
@@ -420,14 +434,15 @@ fn grow(seed: Seed) -> io::Result<Turn> {
     };
     let ring = Ring::new(&config, &seed.features)?;
     let buffers = Buffers::new(&ring, 0, None)?;
-    let id = seed.mesh.id();
+    let ends = seed.ends;
+    let id = ends.mesh.id();
     seed.bells[usize::from(id.0)].hang(ring.try_clone_descriptor()?);
     let world = World {
         conns: Default::default(),
         pool: Pool::new(POOL_HELD_MAX),
-        mesh: seed.mesh,
-        storage: seed.storage,
-        derive: seed.derive,
+        mesh: ends.mesh,
+        storage: ends.storage,
+        derive: ends.derive,
         starttls: seed.starttls,
         dirty: Vec::new(),
         ready: VecDeque::new(),
@@ -444,11 +459,11 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         buffers,
         shard: Shard::new(id, seed.settings),
         world,
-        accept: Accept::new(seed.listeners),
+        accept: Accept::new(ends.listeners),
         handoff: Handoff::default(),
         admission: seed.admission,
         bells: seed.bells,
-        commands: seed.commands,
+        commands: ends.commands,
         counters: Counters::default(),
         endings: BinaryHeap::new(),
         held_max: seed.tuning.undigested_max,
@@ -458,6 +473,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         stop_ms_max: seed.tuning.stop_ms_max,
         completions: Vec::new(),
         withheld: VecDeque::new(),
+        lanes_wait: false,
         armed: None,
         alarms: 0,
     })

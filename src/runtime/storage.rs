@@ -18,10 +18,11 @@ use std::time::Duration;
 use xmpp::Ticket;
 use xmpp::port::{Store, StoreOp, StoreReply};
 
-/// Operations of one shard that fit its lane; more wait in its spill. A stream that logs in waits
-/// for its answer, but roster and subscription writes do not hold their stream up: nothing bounds
-/// the spill yet where a client makes them faster than storage takes them.
-const LANE_CAPACITY: usize = 2048;
+/// Operations of one shard that fit its lane. What one more stanza asks for waits in the spill,
+/// and while something does the shard takes neither bytes of clients nor parcels of siblings: the
+/// spill holds what was under way. Sessions are held back long before, each by
+/// [`xmpp::limit::STORE_REQUESTS_PER_SESSION_MAX`].
+pub(crate) const LANE_CAPACITY: usize = 2048;
 /// Operations of one commit.
 const BATCH_MAX: usize = 4096;
 /// How long to wait before replies that did not fit are tried again.
@@ -124,12 +125,13 @@ pub(crate) struct StorageThread {
     pub(crate) handle: JoinHandle<()>,
 }
 
-/// Starts the thread and makes each shard's end of its lanes.
+/// Starts the thread and makes each shard's end of its lanes, which hold `capacity` operations.
 pub(crate) fn start(
     store: Box<dyn Store>,
     bells: &[Arc<Doorbell>],
     requests: Receiver<Request>,
     features: Features,
+    capacity: usize,
 ) -> io::Result<StorageThread> {
     let parker = Parker::new();
     let unparker = parker.unparker().clone();
@@ -139,7 +141,7 @@ pub(crate) fn start(
     });
     let (mut links, mut clients) = (Vec::new(), Vec::new());
     for bell in bells {
-        let (to_thread, ops) = spsc::lane(LANE_CAPACITY);
+        let (to_thread, ops) = spsc::lane(capacity);
         let (replies, to_shard) = spsc::lane(LANE_CAPACITY);
         clients.push(Client {
             ops,

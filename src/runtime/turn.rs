@@ -1,8 +1,10 @@
 //! The turn of a shard: everything that came is handled before anything is written.
 //!
 //! Completions, lanes, answers, left-over input, timers; then one flush. Invariant: while a spill
-//! of the mesh is non-empty no bytes of clients are fed; their completions wait here with their
-//! chunks, until the ring itself runs out of buffers and the sockets fill.
+//! of the mesh or of storage is non-empty no bytes of clients are fed; their completions wait here
+//! with their chunks, until the ring itself runs out of buffers and the sockets fill. While
+//! storage's is, siblings' lanes wait, too: what their clients say may ask storage here. Storage
+//! itself waits for nobody, and its answers are always taken.
 
 use crate::accept::Accept;
 use crate::admission::Admission;
@@ -91,8 +93,10 @@ pub(crate) struct Turn {
     pub(crate) stopping: Option<Timestamp>,
     pub(crate) stop_ms_max: u64,
     pub(crate) completions: Vec<Completion>,
-    /// Received bytes that wait for the spill to drain.
+    /// Received bytes that wait for the spills to drain.
     pub(crate) withheld: VecDeque<Completion>,
+    /// Whether a sibling's lane waits for storage's spill to drain.
+    pub(crate) lanes_wait: bool,
     /// The deadline that is armed in the ring, and its number.
     pub(crate) armed: Option<Timestamp>,
     pub(crate) alarms: u32,
@@ -127,13 +131,14 @@ impl Turn {
 
     /// Whether the next turn need not wait for anything.
     pub(crate) fn has_more(&self) -> bool {
-        let waits = !self.world.ready.is_empty() || !self.withheld.is_empty();
-        waits && !self.world.mesh.is_spilling()
+        let input = !self.world.ready.is_empty() || !self.withheld.is_empty();
+        let lanes = self.lanes_wait && !self.world.storage.is_spilling();
+        lanes || input && !self.world.is_backed_up()
     }
 
     /// Whether the shard must keep ticking though nothing happens.
     pub(crate) fn must_tick(&self) -> bool {
-        self.world.mesh.is_spilling() || self.world.storage.is_spilling() || self.stopping.is_some()
+        self.world.is_backed_up() || self.stopping.is_some()
     }
 
     /// Whether the shard has ended.
@@ -143,9 +148,9 @@ impl Turn {
             .is_some_and(|deadline| self.world.now >= deadline || quiet())
     }
 
-    /// Feeds what waited for the spill to drain.
+    /// Feeds what waited for the spills to drain.
     fn admit_withheld(&mut self) {
-        while !self.world.mesh.is_spilling() {
+        while !self.world.is_backed_up() {
             let Some(completion) = self.withheld.pop_front() else {
                 return;
             };
@@ -157,7 +162,7 @@ impl Turn {
         let token = completion.token;
         self.worked |= token.op != Op::Timeout;
         match token.op {
-            Op::Recv if self.world.mesh.is_spilling() || !self.withheld.is_empty() => {
+            Op::Recv if self.world.is_backed_up() || !self.withheld.is_empty() => {
                 self.withheld.push_back(completion);
             }
             Op::Recv => self.on_recv(completion),
@@ -182,6 +187,13 @@ impl Turn {
     /// Takes what siblings, storage, derivation and the administrator published.
     fn drain_lanes(&mut self) {
         let shards = self.bells.len();
+        if self.lanes_wait && !self.world.storage.is_spilling() {
+            self.lanes_wait = false;
+            let own = usize::from(self.world.mesh.id().0);
+            for sibling in (0..shards).filter(|sibling| *sibling != own) {
+                self.bell().post(sibling);
+            }
+        }
         for word in 0..self.bell().words() {
             let mut bits = self.bell().take(word);
             while bits != 0 {
@@ -201,6 +213,11 @@ impl Turn {
     fn drain_sibling(&mut self, from: ShardId) {
         self.world.mesh.collect(from, &mut self.world.pool);
         for _ in 0..PARCELS_PER_TURN_MAX {
+            if self.world.storage.is_spilling() {
+                self.lanes_wait = true;
+                self.world.mesh.release(from);
+                return;
+            }
             match self.world.mesh.pop(from) {
                 None => return,
                 Some(Item::Parcel(parcel)) => {

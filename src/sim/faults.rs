@@ -21,6 +21,8 @@ pub struct Faults {
     pub move_us: (u64, u64),
     /// Parcels that a ring holds; what is more spills.
     pub ring_capacity: usize,
+    /// Requests of a shard that storage takes before it answers; with more nothing new is admitted.
+    pub storage_capacity: usize,
     /// Bytes on their way to a client, or in its kernel, that it has not read.
     pub window_bytes: usize,
     /// Bytes that wait in the server for one client; with more it is cut.
@@ -39,6 +41,7 @@ impl Faults {
             derive_us: (100, 500),
             move_us: (5, 20),
             ring_capacity: 1024,
+            storage_capacity: 2048,
             window_bytes: 64 << 10,
             unsent_max: 1 << 20,
         }
@@ -61,6 +64,7 @@ impl Faults {
             ring_capacity: *random.pick(&[1, 1, 2, 3, 16, 1024]),
             window_bytes: *random.pick(&[256, 4 << 10, 64 << 10]),
             unsent_max: 4 << 20,
+            storage_capacity: *random.pick(&[1, 2, 64, 2048]),
         }
     }
 }

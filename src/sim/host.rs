@@ -1,5 +1,6 @@
 //! One shard's side of the simulated world: [`xmpp::Host`] over virtual connections and rings.
 
+use crate::faults::Faults;
 use crate::random::Random;
 use std::collections::VecDeque;
 use xmpp::parcel::{Buffer, Parcel};
@@ -66,13 +67,16 @@ pub(crate) struct Side {
     /// Siblings' buffers, on their way home.
     pub returned: Vec<(ShardId, Buffer)>,
     pub derivations: usize,
+    /// Requests that storage has not answered, and how many it takes.
+    pub requests: usize,
+    pub storage_capacity: usize,
     /// The most parcels that ever waited outside a full ring.
     pub spill_peak: usize,
     scratch: Vec<u8>,
 }
 
 impl Side {
-    pub(crate) fn new(id: ShardId, shards: u16, random: Random, ring_capacity: usize) -> Side {
+    pub(crate) fn new(id: ShardId, shards: u16, random: Random, faults: &Faults) -> Side {
         Side {
             id,
             now: 0,
@@ -82,12 +86,14 @@ impl Side {
             dirty: Vec::new(),
             effects: Vec::new(),
             rings: (0..shards).map(|_| Ring::default()).collect(),
-            ring_capacity,
+            ring_capacity: faults.ring_capacity,
             wake: None,
             balance: 0,
             pool: Vec::new(),
             returned: Vec::new(),
             derivations: 0,
+            requests: 0,
+            storage_capacity: faults.storage_capacity,
             spill_peak: 0,
             scratch: Vec::new(),
         }
@@ -143,6 +149,16 @@ impl Side {
     pub(crate) fn slot(&mut self, conn: ConnId) -> Option<&mut Slot> {
         let slot = self.slots.get_mut(conn.index as usize)?;
         (slot.generation == conn.generation && slot.wire.is_some()).then_some(slot)
+    }
+
+    /// Whether requests wait outside what storage takes. Siblings' parcels wait then, too.
+    pub(crate) fn waits_for_storage(&self) -> bool {
+        self.requests > self.storage_capacity
+    }
+
+    /// Whether something waits outside what is full: then no bytes are offered.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.is_spilling() || self.waits_for_storage()
     }
 
     /// Whether parcels wait outside a full ring: then nothing new is admitted.
@@ -248,6 +264,7 @@ impl Host for Side {
     }
 
     fn store(&mut self, ticket: Ticket, op: StoreOp) {
+        self.requests += 1;
         self.effects.push(Effect::Store(ticket, op));
     }
 

@@ -1,8 +1,8 @@
 //! The world: shards, clients, wires, disk and clock, one event after another.
 //!
 //! Invariants: events happen in the order of their times; a wire and a ring keep the order of what
-//! is on them; a full ring neither drops nor blocks; while a parcel waits outside its ring nothing
-//! new is admitted; every buffer goes home.
+//! is on them; a full ring neither drops nor blocks; while a parcel waits outside its ring, or a
+//! request outside what storage takes, nothing new is admitted; every buffer goes home.
 
 mod turn;
 mod wire;
@@ -115,6 +115,8 @@ struct Node {
     shard: Shard,
     side: Side,
     inbox: VecDeque<Input>,
+    /// What storage and derivation answered: taken whatever else waits.
+    answers: VecDeque<Input>,
     /// A turn is on the agenda.
     awake: bool,
     /// When the last storage request, and the last answer, happens: their order is kept.
@@ -169,6 +171,8 @@ pub struct World {
     order: u64,
     /// The most bytes that ever waited in the server for one client.
     unsent_peak: usize,
+    /// The most requests that ever waited on one shard.
+    unanswered_peak: usize,
     moves: usize,
 }
 
@@ -181,8 +185,9 @@ impl World {
             let id = ShardId(index);
             Node {
                 shard: Shard::new(id, settings.clone()),
-                side: Side::new(id, settings.shards, random.fork(), faults.ring_capacity),
+                side: Side::new(id, settings.shards, random.fork(), &faults),
                 inbox: VecDeque::new(),
+                answers: VecDeque::new(),
                 awake: false,
                 disk_at: 0,
                 answer_at: 0,
@@ -205,6 +210,7 @@ impl World {
             agenda: BinaryHeap::new(),
             order: 0,
             unsent_peak: 0,
+            unanswered_peak: 0,
             moves: 0,
         }
     }
@@ -316,6 +322,11 @@ impl World {
     /// The most bytes that ever waited in the server for one client.
     pub fn unsent_peak(&self) -> usize {
         self.unsent_peak
+    }
+
+    /// The most requests to storage and derivation that ever waited on one shard between turns.
+    pub fn unanswered_peak(&self) -> usize {
+        self.unanswered_peak
     }
 
     /// How many connections moved to another shard.
@@ -484,7 +495,11 @@ impl World {
     }
 
     fn input(&mut self, shard: usize, input: Input) {
-        self.nodes[shard].inbox.push_back(input);
+        let node = &mut self.nodes[shard];
+        match input {
+            Input::Stored { .. } | Input::Derived { .. } => node.answers.push_back(input),
+            _ => node.inbox.push_back(input),
+        }
         self.wake(shard);
     }
 
@@ -574,9 +589,11 @@ impl World {
                 assert_eq!(waiting, 0, "seed {seed}: parcels of {id:?} were not taken");
             }
             assert!(
-                node.inbox.is_empty(),
+                node.inbox.is_empty() && node.answers.is_empty(),
                 "seed {seed}: {id:?} did not handle its input"
             );
+            let unanswered = (side.requests, node.shard.unanswered_count());
+            assert_eq!(unanswered, (0, 0), "seed {seed}: {id:?} was not answered");
             let open = self.wires.iter().filter(
                 |wire| matches!(wire.place, Place::At(shard, _) if shard == usize::from(id.0)),
             );

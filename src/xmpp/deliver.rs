@@ -326,6 +326,9 @@ impl Shard {
 
     /// Ends a session: contacts learn that it is unavailable, then it is gone.
     pub(crate) fn end_session(&mut self, host: &mut impl Host, key: SessionKey) {
+        if self.asker == Some(key) {
+            self.asker = None;
+        }
         self.withdraw(host, key);
         let Some(session) = self.sessions.remove(key) else {
             return;

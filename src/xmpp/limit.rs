@@ -54,5 +54,9 @@ impl Default for Limits {
 /// Stanzas that wait for one account to load; the next one bounces `resource-constraint`.
 pub const LOAD_QUEUE_MAX: usize = 256;
 
+/// Requests to storage that one session may have unanswered: its input waits from there on. The
+/// stanza that reaches it may make a few more (a removal tells the contact of two things).
+pub const STORE_REQUESTS_PER_SESSION_MAX: u16 = 32;
+
 /// Bytes of a resource part (RFC 7622 3.4).
 pub const RESOURCE_SIZE_MAX: usize = 1023;

@@ -17,6 +17,10 @@ pub struct Session {
     pub conn: ConnId,
     full: Box<str>,
     bare_size: u16,
+    /// Requests to storage that its stanzas made and that are not answered. From
+    /// [`STORE_REQUESTS_PER_SESSION_MAX`](crate::limit::STORE_REQUESTS_PER_SESSION_MAX) on its
+    /// connection is paused.
+    pub unanswered: u16,
     /// The priority of the last presence; meaningless while unavailable.
     pub priority: i8,
     /// Sent presence and no unavailable one since.
@@ -46,6 +50,7 @@ impl Session {
             conn,
             full: format!("{bare}/{resource}").into(),
             bare_size: u16::try_from(bare.len()).expect("a bare JID has at most 2,047 bytes"),
+            unanswered: 0,
             priority: 0,
             available: false,
             interested: false,
@@ -125,6 +130,11 @@ impl Sessions {
         self.slots[key.0 as usize]
             .as_ref()
             .expect("a named session is in its slot")
+    }
+
+    /// The session, where it may have ended.
+    pub fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.slots.get_mut(key.0 as usize)?.as_mut()
     }
 
     /// As [`Sessions::at`], to change.

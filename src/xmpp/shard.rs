@@ -5,12 +5,12 @@
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
-use crate::limit::Limits;
+use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::StoreReply;
 use crate::roster::RosterWrite;
 use crate::router::Router;
-use crate::session::Sessions;
+use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
 use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
@@ -48,6 +48,13 @@ pub(crate) enum Waiting {
     Roster(RosterWrite),
 }
 
+/// A session whose stanza made a request. The key alone may have a new user by the answer.
+#[derive(Clone, Copy, Debug)]
+struct Asker {
+    session: SessionKey,
+    conn: ConnId,
+}
+
 /// One shard's state.
 pub struct Shard {
     pub(crate) id: ShardId,
@@ -64,7 +71,9 @@ pub struct Shard {
     pub(crate) fanout: Vec<Option<Buffer>>,
     /// Roster items and errors of roster writes under way, by ticket.
     pub(crate) roster_requests: HashMap<u64, crate::roster::RosterRequest>,
-    waiting: HashMap<u64, Waiting>,
+    waiting: HashMap<u64, (Waiting, Option<Asker>)>,
+    /// The session whose stanza is being handled: requests made meanwhile are its own.
+    pub(crate) asker: Option<SessionKey>,
     last_ticket: u64,
     deadlines: BinaryHeap<Reverse<(Timestamp, ConnId)>>,
     /// Stanza parcels received from each sibling since the last `Settled`.
@@ -136,6 +145,7 @@ impl Shard {
             fanout: (0..shards).map(|_| None).collect(),
             roster_requests: HashMap::new(),
             waiting: HashMap::new(),
+            asker: None,
             last_ticket: 0,
             deadlines: BinaryHeap::new(),
             unsettled: vec![0; shards],
@@ -315,7 +325,7 @@ impl Shard {
 
     /// Storage answered.
     pub fn on_stored(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
-        match self.waiting.remove(&ticket.0) {
+        match self.answered(host, ticket) {
             None => {}
             Some(Waiting::Auth(conn)) => {
                 let Some(mut stream) = self.conns.take(conn) else {
@@ -334,7 +344,7 @@ impl Shard {
 
     /// A derivation is done.
     pub fn on_derived(&mut self, host: &mut impl Host, ticket: Ticket, derived: Derived) {
-        if let Some(Waiting::Auth(conn)) = self.waiting.remove(&ticket.0) {
+        if let Some(Waiting::Auth(conn)) = self.answered(host, ticket) {
             let Some(mut stream) = self.conns.take(conn) else {
                 return;
             };
@@ -395,6 +405,11 @@ impl Shard {
         self.in_flight.iter().map(|count| u64::from(*count)).sum()
     }
 
+    /// Requests to storage and derivation that are not answered yet.
+    pub fn unanswered_count(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// The bare JIDs in memory.
     pub fn account_jids(&self) -> impl Iterator<Item = &stanza::jid::BareJid> {
         self.accounts.jids()
@@ -422,8 +437,47 @@ impl Shard {
     /// A new ticket for a request.
     pub(crate) fn ticket(&mut self, waiting: Waiting) -> Ticket {
         self.last_ticket += 1;
-        self.waiting.insert(self.last_ticket, waiting);
+        let asker = self.asker.map(|key| {
+            let session = self.sessions.at_mut(key);
+            session.unanswered += 1;
+            Asker {
+                session: key,
+                conn: session.conn,
+            }
+        });
+        self.waiting.insert(self.last_ticket, (waiting, asker));
         Ticket(self.last_ticket)
+    }
+
+    /// Takes the request that is answered, and lets its session go on where that waited for it.
+    fn answered(&mut self, host: &mut impl Host, ticket: Ticket) -> Option<Waiting> {
+        let (waiting, asker) = self.waiting.remove(&ticket.0)?;
+        if let Some(Asker { session, conn }) = asker
+            && let Some(session) = self.sessions.get_mut(session)
+            && session.conn == conn
+        {
+            let was_full = session.unanswered == STORE_REQUESTS_PER_SESSION_MAX;
+            session.unanswered -= 1;
+            if was_full {
+                host.resume(conn);
+            }
+        }
+        Some(waiting)
+    }
+
+    /// A stanza of a session is handled: the session's input waits if it has as many requests
+    /// unanswered as it may have. Back-pressure, for an error would lose what a client was told to
+    /// expect an answer to.
+    pub(crate) fn hold_back(&mut self, host: &mut impl Host, conn: ConnId, flow: Flow) -> Flow {
+        // A session that ended is nobody's asker any more.
+        let Some(key) = self.asker.take() else {
+            return flow;
+        };
+        if self.sessions.at(key).unanswered < STORE_REQUESTS_PER_SESSION_MAX {
+            return flow;
+        }
+        host.pause(conn);
+        Flow::Stop
     }
 
     /// Takes a ticket back whose request was refused.

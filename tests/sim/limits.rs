@@ -3,7 +3,7 @@
 use sim::client::Phase;
 use sim::{ClientId, Element, Faults, Login, Random, World};
 use xmpp::Settings;
-use xmpp::limit::Limits;
+use xmpp::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
 
 /// A world of two shards with these limits, and some accounts.
 fn world(limits: Limits, names: &[&str]) -> World {
@@ -302,6 +302,104 @@ fn so_many_accounts_are_made_from_one_address_in_an_hour() {
     assert_eq!(register(&mut world, "c"), "error resource-constraint");
     world.run_for(3_600_001);
     assert_eq!(register(&mut world, "c").trim(), "result");
+}
+
+#[test]
+fn a_session_that_asks_more_of_storage_than_it_may_waits_and_is_answered_in_order() {
+    const SETS: usize = 3_000;
+    let settings = Settings {
+        shards: 2,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    for name in ["alice", "bob", "carol"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let [alice, bob, carol] =
+        ["alice", "bob", "carol"].map(|name| login(&mut world, &format!("{name}@example.org/x")));
+    world.faults.disk_us = (50_000, 50_000);
+    for index in 0..SETS {
+        let contact = index % 50;
+        world.send(
+            alice,
+            &format!(
+                "<iq type='set' id='{index}'><query xmlns='jabber:iq:roster'>\
+                 <item jid='c{contact}@example.org' name='{index}'/></query></iq>"
+            ),
+        );
+    }
+    let mut answers = Vec::new();
+    let mut chats = 0;
+    while answers.len() < SETS {
+        let message = format!("<message to='carol@example.org/x' type='chat' id='{chats}'/>");
+        world.send(bob, &message);
+        world.run_for(10);
+        let got = world.received(carol);
+        assert_eq!(got.len(), 1, "who asks nothing of storage waits for nobody");
+        assert_eq!(got[0].attr("id"), chats.to_string());
+        chats += 1;
+        assert!(chats < SETS, "the answers stopped at {}", answers.len());
+        answers.extend(world.received(alice));
+    }
+    for (index, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.attr("id"), index.to_string());
+        assert_eq!(answer.attr("type"), "result");
+    }
+    let max = usize::from(STORE_REQUESTS_PER_SESSION_MAX);
+    assert_eq!(world.unanswered_peak(), max, "so many, and no more");
+    world.run();
+    world.check_rest();
+}
+
+#[test]
+fn a_shard_whose_storage_lags_takes_no_more_from_clients_and_siblings_and_loses_nothing() {
+    const STRANGERS: usize = 1_000;
+    let faults = Faults {
+        storage_capacity: 1,
+        ring_capacity: 2,
+        disk_us: (20_000, 20_000),
+        ..Faults::calm()
+    };
+    let settings = Settings {
+        shards: 3,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(8, settings, faults);
+    let names: Vec<String> = (0..6)
+        .map(|index| format!("u{index}@example.org"))
+        .collect();
+    for name in &names {
+        world.add_account(name, "secret");
+    }
+    let ids: Vec<ClientId> = names
+        .iter()
+        .map(|name| login(&mut world, &format!("{name}/x")))
+        .collect();
+    // Every stranger has storage asked on whichever shard would be its home, in the name of nobody
+    // there.
+    for (index, id) in ids.iter().enumerate() {
+        for stranger in 0..STRANGERS / ids.len() {
+            let to = format!("s{index}-{stranger}@example.org");
+            world.send(*id, &format!("<presence to='{to}' type='unsubscribe'/>"));
+        }
+        let to = &names[(index + 1) % names.len()];
+        world.send(
+            *id,
+            &format!("<message to='{to}/x' type='chat' id='{index}'/>"),
+        );
+    }
+    world.run();
+    for (index, id) in ids.iter().enumerate() {
+        let got = world.received(*id);
+        let sender = (index + ids.len() - 1) % ids.len();
+        assert_eq!(got.len(), 1, "{got:?}");
+        assert_eq!(got[0].attr("id"), sender.to_string());
+    }
+    // One connection's bytes, and what lies in two rings, are handled before anybody looks again.
+    let max = usize::from(STORE_REQUESTS_PER_SESSION_MAX) + 2 * 2 + 1;
+    let peak = world.unanswered_peak();
+    assert!(peak <= max, "{peak} requests waited, {max} may");
+    world.check_rest();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use store::Memory;
 use xmpp::Settings;
-use xmpp::port::{StoreOp, StoreReply};
+use xmpp::port::{Store, StoreOp, StoreReply};
 use xmpp::stream::sasl::{SALT_SIZE, Salts, derive_credentials};
 
 const HEADER: &str = "<stream:stream xmlns='jabber:client' \
@@ -247,6 +247,76 @@ fn lanes_with_room_for_one_item_lose_nothing_and_keep_order() {
         total(&counters, |c| c.spilled_max) > 0,
         "one item is soon too few"
     );
+}
+
+/// Storage that takes its time.
+struct Slow(Memory);
+
+impl Store for Slow {
+    fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
+        std::thread::sleep(Duration::from_millis(1));
+        self.0.perform(ops, replies);
+    }
+
+    fn accounts(&mut self, each: &mut dyn FnMut(BareJid) -> bool) -> Result<(), Box<str>> {
+        self.0.accounts(each)
+    }
+}
+
+#[test]
+fn with_room_for_one_request_to_slow_storage_all_are_answered_and_messages_go_on() {
+    const CLIENTS: usize = 9;
+    const ROUNDS: usize = 60;
+    let tuning = Tuning {
+        lane_capacity: Some(1),
+        ..tuning()
+    };
+    let config = config(3);
+    let data = config.data.clone();
+    let server = Server::start(config, &tuning, Box::new(Slow(Memory::new()))).unwrap();
+    std::fs::remove_dir_all(data).unwrap();
+    let address = server.addresses()[0];
+    let mut clients: Vec<(Wire, String)> = (0..CLIENTS).map(|_| Wire::login(address)).collect();
+    let jids: Vec<String> = clients.iter().map(|(_, jid)| jid.clone()).collect();
+    std::thread::scope(|scope| {
+        for (index, (wire, _)) in clients.iter_mut().enumerate() {
+            let to = &jids[(index + 1) % CLIENTS];
+            let mut burst = String::new();
+            for number in 0..ROUNDS {
+                // Two requests at home, and one wherever the stranger would be at home.
+                burst += &format!(
+                    "<iq type='set' id='{number}'><query xmlns='jabber:iq:roster'>\
+                     <item jid='c@test.example' name='{number}'/></query></iq>\
+                     <presence to='s{index}-{number}@test.example' type='unsubscribe'/>\
+                     <message type='chat' to='{to}'><body>{number}</body></message>"
+                );
+            }
+            burst += "<iq type='get' id='last'><ping xmlns='urn:xmpp:ping'/></iq>";
+            scope.spawn(move || {
+                wire.send(&burst);
+                // The ping's answer, the sets' answers and the neighbour's messages may come in
+                // any order among each other, but each kind in its own.
+                let expected = [
+                    ("id='last'", 1),
+                    ("<iq from", ROUNDS + 1),
+                    ("<body>", ROUNDS),
+                ];
+                let all = |got: &str| {
+                    expected
+                        .iter()
+                        .all(|(what, count)| got.matches(what).count() == *count)
+                };
+                while !(all(&wire.got) && wire.got.ends_with('>')) {
+                    assert!(wire.more(), "the end, behind: {}", wire.got);
+                }
+                assert_eq!(bodies(&wire.got), Vec::from_iter(0..ROUNDS));
+                let places = (0..ROUNDS).map(|number| wire.got.find(&format!("id='{number}'")));
+                let places: Vec<usize> = places.map(Option::unwrap).collect();
+                assert!(places.is_sorted(), "the answers keep the order of the sets");
+            });
+        }
+    });
+    server.stop().unwrap();
 }
 
 #[test]

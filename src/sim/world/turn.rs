@@ -1,4 +1,4 @@
-//! One turn of one shard: parcels, then events, then bytes, then the flush.
+//! One turn of one shard: answers, then parcels, then events, then bytes, then the flush.
 
 use super::wire::{Away, Place};
 use super::{Event, Input, Node, World};
@@ -16,6 +16,9 @@ impl World {
         node.awake = false;
         node.side.now = self.now;
         node.side.unspill();
+        while let Some(answer) = self.nodes[shard].answers.pop_front() {
+            self.admit(shard, answer);
+        }
         self.take_parcels(shard);
         while !self.nodes[shard].side.is_spilling() {
             let Some(input) = self.nodes[shard].inbox.pop_front() else {
@@ -34,15 +37,20 @@ impl World {
         let node = &mut self.nodes[shard];
         node.shard.on_turn_end(&mut node.side);
         self.effects(shard);
+        let unanswered = self.nodes[shard].shard.unanswered_count();
+        self.unanswered_peak = self.unanswered_peak.max(unanswered);
         self.flush(shard);
         self.wake_others(shard);
     }
 
-    /// Inbound rings are always drained, whatever else waits.
+    /// Inbound rings are drained whatever else waits, except for storage, which waits for nobody.
     fn take_parcels(&mut self, shard: usize) {
         let count = self.nodes.len();
         let first = self.random.below(count as u64) as usize;
         for sibling in (0..count).map(|offset| (first + offset) % count) {
+            if self.nodes[shard].side.waits_for_storage() {
+                return;
+            }
             let parcels = std::mem::take(&mut self.nodes[sibling].side.rings[shard].queue);
             if parcels.is_empty() {
                 continue;
@@ -91,6 +99,7 @@ impl World {
                 self.trace
                     .note("stored", self.now, ticket.0, text.as_bytes());
                 let Node { shard, side, .. } = &mut self.nodes[shard];
+                side.requests -= 1;
                 shard.on_stored(side, ticket, reply);
             }
             Input::Derived { ticket, derived } => {
@@ -168,7 +177,7 @@ impl World {
         }
         let first = self.random.below(count as u64) as usize;
         for index in (0..count).map(|offset| (first + offset) % count) {
-            if self.nodes[shard].side.is_spilling() {
+            if self.nodes[shard].side.is_backed_up() {
                 return;
             }
             let slot = &self.nodes[shard].side.slots[index];
@@ -345,8 +354,12 @@ impl World {
             .slots
             .iter()
             .any(|slot| slot.wire.is_some() && slot.ready && !slot.paused && !slot.handshaking);
-        // A spilling shard is woken by whoever makes room in its ring.
-        if (waits || !node.inbox.is_empty()) && !node.side.is_spilling() {
+        // A shard that is backed up is woken by whoever makes room in its ring, or by storage.
+        let bytes = waits && !node.side.is_backed_up();
+        let events = !node.inbox.is_empty() && !node.side.is_spilling();
+        let mut rings = self.nodes.iter().map(|node| &node.side.rings[shard]);
+        let parcels = rings.any(|ring| !ring.queue.is_empty()) && !node.side.waits_for_storage();
+        if bytes || events || parcels {
             self.wake(shard);
         }
     }

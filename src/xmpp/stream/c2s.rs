@@ -182,10 +182,12 @@ impl Shard {
         match &stream.phase {
             Phase::Bound(key) => {
                 let key = *key;
-                if !view.is_plain() {
-                    return self.on_prefixed(host, conn, stream, key, view, scope);
-                }
-                self.on_stanza(host, conn, stream, key, view, scope)
+                self.asker = Some(key);
+                let flow = match view.is_plain() {
+                    true => self.on_stanza(host, conn, stream, key, view, scope),
+                    false => self.on_prefixed(host, conn, stream, key, view, scope),
+                };
+                self.hold_back(host, conn, flow)
             }
             Phase::ExpectBind(_) => {
                 if view.kind() == Kind::Other {
