@@ -58,25 +58,7 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let mut live = Live::new(load.quiet, expected(args), load.hgrm.is_some());
     let machine = Machine::read();
     let mut server = args.server_pid.map(watch).transpose()?;
-    let cpu = |pid: Option<u32>| pid.and_then(machine::process_busy);
-
-    live.label("log in", true);
-    let cpu_before = cpu(args.server_pid);
-    let fleet = Fleet::start(plan.clone(), script.clone(), &tls, features)?;
-    if let Err(reason) = fleet.wait_ready(&mut live) {
-        live.end();
-        let findings = fleet.finish()?;
-        return Err(explain(&reason, &findings));
-    }
-    if let Some(server) = &mut server {
-        let spent = cpu(args.server_pid)
-            .zip(cpu_before)
-            .map(|(after, before)| after - before);
-        server.cpu_us_per_login = spent.map(|spent| spent as f64 / 1e3 / f64::from(load.clients));
-        server.resident_ready = machine::resident(server.pid).unwrap_or(0);
-        let more = server.resident_ready.saturating_sub(server.resident_before);
-        server.bytes_per_connection = more as f64 / f64::from(load.clients);
-    }
+    let fleet = log_in(&plan, script, &tls, features, server.as_mut(), &mut live)?;
     let rival = match args.with_floor {
         true => Some(Rival::start(load, features, clock, &mut live)?),
         false => None,
@@ -85,37 +67,7 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         Some(port) => Some(start_plain(args, port, &plan, features, &mut live)?),
         None => None,
     };
-    let pid = args.server_pid;
-    let cost = move || cpu(pid);
-    let path = rival.as_ref().map(|rival| rival.relay.busy_path.clone());
-    let floor_cost = move || path.as_deref().and_then(machine::busy_at);
-    let label = format!("{:?}", load.scenario).to_lowercase();
-    let mut contestants = vec![Contestant {
-        fleet: &fleet,
-        label,
-        is_subject: true,
-        cost: &cost,
-    }];
-    if let Some(rival) = &rival {
-        let (fleet, label) = (&rival.fleet, "floor".to_owned());
-        contestants.push(Contestant {
-            fleet,
-            label,
-            is_subject: false,
-            cost: &floor_cost,
-        });
-    }
-    if let Some(fleet) = &beside {
-        let label = "without TLS".to_owned();
-        contestants.push(Contestant {
-            fleet,
-            label,
-            is_subject: false,
-            cost: &cost,
-        });
-    }
-    let mut slices = measure(load, &contestants, &mut live).into_iter();
-    drop(contestants);
+    let mut slices = take_turns(args, &fleet, rival.as_ref(), beside.as_ref(), &mut live);
     let own = slices.next().unwrap_or_default();
     if let Some(server) = &mut server {
         server.resident_after = machine::resident(server.pid).unwrap_or(0);
@@ -148,19 +100,90 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         control,
     };
     let mut result = parts.judge(&findings, &live, features);
-    result.load.target = format!("{}:{}", args.host, args.port);
-    args.domain().clone_into(&mut result.load.domain);
-    result.load.tls = format!("{:?}", args.tls).to_lowercase();
-    result.load.mechanism = match (args.mechanism, args.anonymous) {
-        (Some(mechanism), _) => mechanism.name().to_owned(),
-        (None, true) => "ANONYMOUS".to_owned(),
-        (None, false) => "strongest on offer".to_owned(),
-    };
+    describe(&mut result.load, args);
     Ok(Ran {
         result,
         findings,
         live,
     })
+}
+
+/// Starts the clients and awaits the last of them; says what a log-in cost the server.
+fn log_in(
+    plan: &Plan,
+    script: Arc<Script>,
+    tls: &TlsSetup,
+    features: Features,
+    server: Option<&mut Server>,
+    live: &mut Live,
+) -> Result<Fleet, String> {
+    live.label("log in", true);
+    let before = server
+        .as_ref()
+        .and_then(|server| machine::process_busy(server.pid));
+    let fleet = Fleet::start(plan.clone(), script, tls, features)?;
+    if let Err(reason) = fleet.wait_ready(live) {
+        live.end();
+        let findings = fleet.finish()?;
+        return Err(explain(&reason, &findings));
+    }
+    if let Some(server) = server {
+        let clients = f64::from(plan.clients);
+        let spent = machine::process_busy(server.pid)
+            .zip(before)
+            .map(|(after, before)| after - before);
+        server.cpu_us_per_login = spent.map(|spent| spent as f64 / 1e3 / clients);
+        server.resident_ready = machine::resident(server.pid).unwrap_or(0);
+        let more = server.resident_ready.saturating_sub(server.resident_before);
+        server.bytes_per_connection = more as f64 / clients;
+    }
+    Ok(fleet)
+}
+
+/// Measures the server, and in turns with it the floor and the neighbours without TLS where there
+/// are any. Gives the slices of each, in this order.
+fn take_turns(
+    args: &RunArgs,
+    fleet: &Fleet,
+    rival: Option<&Rival>,
+    beside: Option<&Fleet>,
+    live: &mut Live,
+) -> std::vec::IntoIter<Vec<Slice>> {
+    let pid = args.server_pid;
+    let cost = move || pid.and_then(machine::process_busy);
+    let path = rival.map(|rival| rival.relay.busy_path.clone());
+    let floor_cost = move || path.as_deref().and_then(machine::busy_at);
+    let mut contestants = vec![Contestant {
+        fleet,
+        label: format!("{:?}", args.load.scenario).to_lowercase(),
+        is_subject: true,
+        cost: &cost,
+    }];
+    contestants.extend(rival.map(|rival| Contestant {
+        fleet: &rival.fleet,
+        label: "floor".to_owned(),
+        is_subject: false,
+        cost: &floor_cost,
+    }));
+    contestants.extend(beside.map(|fleet| Contestant {
+        fleet,
+        label: "without TLS".to_owned(),
+        is_subject: false,
+        cost: &cost,
+    }));
+    measure(&args.load, &contestants, live).into_iter()
+}
+
+/// What was asked for, as the result says it.
+fn describe(load: &mut Load, args: &RunArgs) {
+    load.target = format!("{}:{}", args.host, args.port);
+    args.domain().clone_into(&mut load.domain);
+    load.tls = format!("{:?}", args.tls).to_lowercase();
+    load.mechanism = match (args.mechanism, args.anonymous) {
+        (Some(mechanism), _) => mechanism.name().to_owned(),
+        (None, true) => "ANONYMOUS".to_owned(),
+        (None, false) => "strongest on offer".to_owned(),
+    };
 }
 
 /// Measures the floor alone.

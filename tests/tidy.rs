@@ -295,8 +295,7 @@ fn function_lengths(code: &str) -> Vec<(usize, usize)> {
     let lines: Vec<&str> = code.lines().collect();
     let mut found = Vec::new();
     for (start, line) in lines.iter().enumerate() {
-        let is_item = has_word(line, "fn") && line.contains("fn ") && line.contains('(');
-        if !is_item {
+        if !declares_function(line) {
             continue;
         }
         let mut depth = 0_usize;
@@ -312,14 +311,24 @@ fn function_lengths(code: &str) -> Vec<(usize, usize)> {
                     b'}' if depth > 1 => depth -= 1,
                     b'(' | b'[' if depth == 0 => nested += 1,
                     b')' | b']' if depth == 0 => nested = nested.saturating_sub(1),
-                    // A declaration without a body, or a function pointer type.
-                    b';' | b',' | b'}' if depth == 0 && nested == 0 => break 'body,
+                    // A declaration without a body. Commas say nothing: `Result<A, B>` has one.
+                    b';' if depth == 0 && nested == 0 => break 'body,
                     _ => {}
                 }
             }
         }
     }
     found
+}
+
+/// Whether a function's name stands on the line, unlike that of a function pointer's type.
+fn declares_function(line: &str) -> bool {
+    line.match_indices("fn ").any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let name = line[at + "fn ".len()..].chars().next();
+        before.is_none_or(|c| c == ' ' || c == '(')
+            && name.is_some_and(|c| c.is_alphabetic() || c == '_' || c == '$')
+    })
 }
 
 #[test]
@@ -584,8 +593,45 @@ fn blanking_keeps_code_and_lines_and_hides_prose() {
     assert_eq!(code.lines().count(), source.lines().count());
     assert!(!code.contains("unsafe") && !code.contains("todo!") && !code.contains('x'));
     assert!(code.contains("fn f<'a>() {") && code.ends_with(" c"));
-    assert_eq!(
-        function_lengths("fn a() {\n}\nfn b();\nfn c(d: [u8; 4]) { if x { } }"),
-        [(1, 2), (4, 1)]
-    );
+}
+
+#[test]
+fn every_function_with_a_body_is_measured_whatever_its_signature() {
+    let cases: &[(&str, &[(usize, usize)])] = &[
+        (
+            "fn a() {\n}\nfn b();\nfn c(d: [u8; 4]) { if x { } }",
+            &[(1, 2), (4, 1)],
+        ),
+        // Commas behind the parameters.
+        (
+            "pub fn a(b: C) -> Result<(D, E), F> {\n    g();\n}",
+            &[(1, 3)],
+        ),
+        (
+            "fn a<B, C>(b: B) -> D<C>\nwhere\n    B: E<C, F>,\n    C: G,\n{\n}",
+            &[(1, 6)],
+        ),
+        // The parameters begin on a later line.
+        (
+            "fn a<\n    B: C,\n>(\n    b: B,\n) -> Result<D, E> {\n    f\n}",
+            &[(1, 7)],
+        ),
+        ("const fn a() -> [u8; 4] {\n    [0; 4]\n}", &[(1, 3)]),
+        // A declaration's end is not the end of what follows it.
+        (
+            "trait A {\n    fn b(&self) -> Result<C, D>;\n    fn e() {\n    }\n}",
+            &[(3, 2)],
+        ),
+        (
+            "struct A {\n    b: fn(C, D) -> E,\n    f: &dyn Fn(G),\n}\nfn h() {\n}",
+            &[(5, 2)],
+        ),
+        (
+            "fn a() {\n    fn b() -> Result<C, D> {\n    }\n}",
+            &[(1, 4), (2, 2)],
+        ),
+    ];
+    for (code, lengths) in cases {
+        assert_eq!(function_lengths(code), *lengths, "{code}");
+    }
 }

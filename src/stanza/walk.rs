@@ -217,7 +217,6 @@ impl<'a> Walk<'a> {
     /// Reads an opening tag and enters its element.
     #[inline(always)]
     pub(crate) fn tag(&mut self, start: usize) -> Result<(Tag, usize), XmlError> {
-        let bytes = self.text.as_bytes();
         let depth = self.elements.len() as u16;
         if depth >= DEPTH_MAX {
             return Err(XmlError::TooDeep);
@@ -229,45 +228,7 @@ impl<'a> Walk<'a> {
             default: self.default,
             declarations: self.declarations.len() as u16,
         });
-        self.attributes.truncate(0);
-        let mut seen = 0_u64;
-        let mut is_suspect = false;
-        let mut prefixed = 0;
-        let is_empty = loop {
-            let from = at;
-            let byte = self.skip_space(&mut at)?;
-            if byte == b'>' {
-                break false;
-            }
-            if byte == b'/' {
-                if bytes.get(at + 1) != Some(&b'>') {
-                    return Err(XmlError::NotWellFormed);
-                }
-                break true;
-            }
-            if at == from {
-                return Err(XmlError::NotWellFormed);
-            }
-            let attribute = self.attribute(from, &mut at)?;
-            let name = attribute.name.bytes(bytes);
-            // One bit per rough shape of a name: two names that differ in it need no comparison.
-            let shape = name.len() ^ usize::from(name[0]) ^ usize::from(name[name.len() - 1]) << 2;
-            is_suspect |= seen & 1 << (shape & 63) != 0;
-            seen |= 1 << (shape & 63);
-            if attribute.prefix != 0 || name == b"xmlns" {
-                prefixed += self.declare(attribute.name, attribute.value)? as usize;
-            }
-            self.attributes.push(attribute);
-            if self.attributes.len() > STAMPED_ATTRIBUTES_MAX {
-                return Err(XmlError::TooManyAttributes);
-            }
-        };
-        if is_suspect {
-            self.refuse_duplicates()?;
-        }
-        if prefixed > 0 {
-            self.resolve_attributes(prefixed)?;
-        }
+        let is_empty = self.attributes(&mut at)?;
         let ns = match prefix {
             0 => self.default_ns(),
             _ => self.resolve(Span::new(start + 1, start + 1 + prefix))?,
@@ -287,6 +248,53 @@ impl<'a> Walk<'a> {
             is_empty,
         };
         Ok((tag, at + 1 + is_empty as usize))
+    }
+
+    /// Reads the attributes of a tag whose name ends at `at`, up to what closes the tag; answers
+    /// whether that is `/>`.
+    #[inline(always)]
+    fn attributes(&mut self, at: &mut usize) -> Result<bool, XmlError> {
+        let bytes = self.text.as_bytes();
+        self.attributes.truncate(0);
+        let mut seen = 0_u64;
+        let mut is_suspect = false;
+        let mut prefixed = 0;
+        let is_empty = loop {
+            let from = *at;
+            let byte = self.skip_space(at)?;
+            if byte == b'>' {
+                break false;
+            }
+            if byte == b'/' {
+                if bytes.get(*at + 1) != Some(&b'>') {
+                    return Err(XmlError::NotWellFormed);
+                }
+                break true;
+            }
+            if *at == from {
+                return Err(XmlError::NotWellFormed);
+            }
+            let attribute = self.attribute(from, at)?;
+            let name = attribute.name.bytes(bytes);
+            // One bit per rough shape of a name: two names that differ in it need no comparison.
+            let shape = name.len() ^ usize::from(name[0]) ^ usize::from(name[name.len() - 1]) << 2;
+            is_suspect |= seen & 1 << (shape & 63) != 0;
+            seen |= 1 << (shape & 63);
+            if attribute.prefix != 0 || name == b"xmlns" {
+                prefixed += self.declare(attribute.name, attribute.value)? as usize;
+            }
+            self.attributes.push(attribute);
+            if self.attributes.len() > STAMPED_ATTRIBUTES_MAX {
+                return Err(XmlError::TooManyAttributes);
+            }
+        };
+        if is_suspect {
+            self.refuse_duplicates()?;
+        }
+        if prefixed > 0 {
+            self.resolve_attributes(prefixed)?;
+        }
+        Ok(is_empty)
     }
 
     /// Reads an attribute at `at`, before which white space started at `from`.
