@@ -148,6 +148,63 @@ fn depth_attributes_and_namespaces_have_their_limits() {
 }
 
 #[test]
+fn a_prefixed_stanza_arrives_with_its_namespaces_or_is_refused_with_all_it_declares() {
+    // The limit of what a stanza declares, and of what it would when its prefixes are written out.
+    let declared = |count: usize| {
+        let list: String = (1..count)
+            .map(|i| format!(" xmlns:p{i}='urn:{i}'"))
+            .collect();
+        let uses: String = (1..count).map(|i| format!("<p{i}:x/>")).collect();
+        (list, uses)
+    };
+    let alternating = |count: usize| {
+        let uses = "<p:x/>".repeat(count);
+        (" xmlns:p='urn:p'".to_owned(), uses)
+    };
+    // The simulated client takes no more than 128 declarations of the 256 that it might get.
+    let shapes: [(&dyn Fn(usize) -> (String, String), usize, usize); 2] =
+        [(&declared, 128, 129), (&alternating, 127, 257)];
+    for (shape, most, over) in shapes {
+        let mut world = world(Limits::default(), &["alice", "bob"]);
+        let alice = login(&mut world, "alice@example.org/x");
+        let bob = login(&mut world, "bob@example.org/x");
+        let stanza = |count: usize| {
+            let (list, uses) = shape(count);
+            format!(
+                "<c:message xmlns:c='jabber:client'{list} to='bob@example.org/x' id='{count}'>\
+                 {uses}<c:body>hi</c:body></c:message>"
+            )
+        };
+        world.send(alice, &stanza(most));
+        world.run();
+        let got = world.received(bob);
+        assert_eq!(got.len(), 1, "{most}");
+        let (body, children) = got[0].children.split_last().unwrap();
+        assert_eq!(
+            (&*got[0].ns, &*body.ns, &*body.text),
+            ("jabber:client", "jabber:client", "hi")
+        );
+        for (index, child) in children.iter().enumerate() {
+            let ns = if most == 128 {
+                format!("urn:{}", index + 1)
+            } else {
+                "urn:p".to_owned()
+            };
+            assert_eq!((&*child.name, &*child.ns), ("x", &*ns));
+        }
+        world.send(alice, &stanza(over));
+        world.run();
+        assert_eq!(
+            stream_error(&world, alice),
+            Some("policy-violation"),
+            "{most}"
+        );
+        assert_eq!(world.received(bob), [], "{most}");
+        assert!(world.client(bob).is_online());
+    }
+}
+
+#[test]
 fn white_space_before_authentication_is_limited_and_afterwards_is_not() {
     let limits = Limits {
         whitespace_before_auth_max: 100,

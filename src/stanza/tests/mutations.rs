@@ -5,9 +5,9 @@
 mod support;
 
 use stanza::XmlError;
-use stanza::frame::{Frame, Limits, Scanner};
+use stanza::frame::{Frame, Limits, NAMESPACES_MAX, Scanner};
 use stanza::scope::StreamScope;
-use stanza::tree::Tree;
+use stanza::tree::{DECLARATIONS_MAX, Tree};
 use stanza::view::StanzaView;
 use stanza::writer;
 use support::{assert_same, corpus, oracle, scope};
@@ -255,4 +255,101 @@ fn what_the_view_accepts_the_scanner_cuts_whole() {
         }
     }
     assert!(accepted > MUTATIONS / 20);
+}
+
+/// A stanza whose own tag has a prefix, with exactly so many declarations on it and inside: some
+/// hide others or the stream header's, some undo the default namespace, and the prefixes are used
+/// by elements and attributes, `uses` times beyond that.
+fn prefixed(declarations: usize, uses: usize, random: &mut Random) -> String {
+    let mut text = "<c:message xmlns:c='jabber:client' to='q' id='1'".to_owned();
+    let mut left = declarations - 1;
+    // What is in force inside each open element: its tag's name, and the prefixes.
+    let mut open = vec![("c:message".to_owned(), vec!["c".to_owned(), "e".to_owned()])];
+    let on_root = random.below(left + 1);
+    for number in 0..on_root {
+        text += &format!(" xmlns:p{number}='urn:p{number}'");
+        open[0].1.push(format!("p{number}"));
+    }
+    left -= on_root;
+    let mut uses = uses;
+    text += ">";
+    while left > 0 || uses > 0 {
+        let mut prefixes = open[open.len() - 1].1.clone();
+        let mut declared = String::new();
+        for turn in 0..random.below(4).min(left) {
+            left -= 1;
+            // Each once in a tag: the prefixes of `turn` differ from those of other turns.
+            match (turn, random.below(3)) {
+                (0, 0) => declared += " xmlns=''",
+                (0, _) => declared += &format!(" xmlns='urn:d{}'", random.below(3)),
+                (1, _) => declared += [" xmlns:c='urn:c'", " xmlns:e='jabber:client'"][left % 2],
+                (_, pick) => {
+                    declared += &format!(" xmlns:p{pick}='urn:o{left}'");
+                    prefixes.push(format!("p{pick}"));
+                }
+            }
+        }
+        uses = uses.saturating_sub(1);
+        let name = match random.below(4) {
+            0 => "x".to_owned(),
+            _ => format!("{}:x", prefixes[random.below(prefixes.len())]),
+        };
+        let attribute = &prefixes[random.below(prefixes.len())];
+        text += &format!("<{name}{declared} {attribute}:a='&lt;' b='{left}'>&amp;");
+        open.push((name, prefixes));
+        while open.len() > 1 + random.below(12) && open.len() > 1 {
+            text += &format!("</{}>", open.pop().expect("more than one").0);
+        }
+    }
+    for (name, _) in open.into_iter().rev() {
+        text += &format!("</{name}>");
+    }
+    text
+}
+
+#[test]
+fn prefixed_stanzas_up_to_the_limit_of_declarations_are_written_anew_as_xml_rs_reads_them() {
+    let scope = scope();
+    let mut random = Random(5);
+    let (mut written, mut refused) = (0, 0);
+    for round in 0..2_000 {
+        let declarations = 1 + round % usize::from(NAMESPACES_MAX);
+        let uses = random.below(200);
+        let stanza = prefixed(declarations, uses, &mut random);
+        let bytes = stanza.as_bytes();
+        let whole = Ok(Frame::Element(bytes.len()));
+        let found = Scanner::headless(Limits::default()).next(bytes);
+        assert_eq!(found, whole, "{declarations}: {stanza}");
+        let view = StanzaView::parse(bytes, &scope).expect(&stanza);
+        assert!(!view.is_plain());
+        let mut expected = oracle(bytes).expect(&stanza);
+        expected.stamp("from", "a@b/c");
+        expected.stamp("to", "d@e");
+        let mut out = b"before".to_vec();
+        match writer::restamp(&view, &scope, "a@b/c", "d@e", &mut out) {
+            Ok(()) => {
+                written += 1;
+                let out = &out["before".len()..];
+                assert_eq!(oracle(out), Some(expected), "{stanza}");
+                // It stands on its own: without the header whose prefix it may have used.
+                let plain = StanzaView::parse(out, &StreamScope::client()).expect(&stanza);
+                assert!(plain.is_plain(), "{stanza}");
+            }
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error, XmlError::TooManyNamespaces);
+                assert_eq!(out, b"before", "nothing half is left");
+                // Each element and each attribute with a prefix declares one at most.
+                let most = 2 * stanza.matches("<").count();
+                assert!(most > usize::from(DECLARATIONS_MAX), "{stanza}");
+            }
+        }
+    }
+    assert!(written > 500 && refused > 100, "{written} {refused}");
+    for _ in 0..100 {
+        let uses = random.below(200);
+        let stanza = prefixed(usize::from(NAMESPACES_MAX) + 1, uses, &mut random);
+        let found = Scanner::headless(Limits::default()).next(stanza.as_bytes());
+        assert_eq!(found, Err(XmlError::TooManyNamespaces), "{stanza}");
+    }
 }

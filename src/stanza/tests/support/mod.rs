@@ -59,6 +59,15 @@ pub(crate) enum Child {
 }
 
 impl Element {
+    /// Sets an attribute that has no namespace.
+    pub(crate) fn stamp(&mut self, name: &str, value: &str) {
+        self.attributes
+            .retain(|(ns, n, _)| !(ns.is_empty() && n == name));
+        self.attributes
+            .push((String::new(), name.to_owned(), value.to_owned()));
+        self.attributes.sort();
+    }
+
     fn push_text(&mut self, text: &str) {
         match self.children.last_mut() {
             Some(Child::Text(before)) => before.push_str(text),
