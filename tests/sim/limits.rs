@@ -147,6 +147,9 @@ fn depth_attributes_and_namespaces_have_their_limits() {
     }
 }
 
+/// Declarations on a stanza's own tag, and the elements inside that use them.
+type Shape<'a> = &'a dyn Fn(usize) -> (String, String);
+
 #[test]
 fn a_prefixed_stanza_arrives_with_its_namespaces_or_is_refused_with_all_it_declares() {
     // The limit of what a stanza declares, and of what it would when its prefixes are written out.
@@ -162,8 +165,7 @@ fn a_prefixed_stanza_arrives_with_its_namespaces_or_is_refused_with_all_it_decla
         (" xmlns:p='urn:p'".to_owned(), uses)
     };
     // The simulated client takes no more than 128 declarations of the 256 that it might get.
-    let shapes: [(&dyn Fn(usize) -> (String, String), usize, usize); 2] =
-        [(&declared, 128, 129), (&alternating, 127, 257)];
+    let shapes: [(Shape<'_>, usize, usize); 2] = [(&declared, 128, 129), (&alternating, 127, 257)];
     for (shape, most, over) in shapes {
         let mut world = world(Limits::default(), &["alice", "bob"]);
         let alice = login(&mut world, "alice@example.org/x");
