@@ -2,18 +2,20 @@
 //!
 //! Invariant: memory that the kernel may touch belongs to this crate until the completion that
 //! releases it, so that every interface here is safe; all `unsafe` of the I/O path is in this
-//! crate.
+//! crate, the cipher's in [`aead`] too.
 //!
 //! Shape of use: [`probe()`] once, then per thread one [`Ring`] with its [`Buffers`]; push
 //! operations on slots, [`Ring::submit_and_wait`], [`Ring::reap`], look at each [`Completion`],
 //! give chunks back to the [`Buffers`] and sent `Vec`s back to the [`Pool`].
 
+pub mod aead;
 mod buffers;
 mod connect;
 mod engine;
 mod fd;
 mod ops;
 mod pool;
+mod prefetch;
 mod probe;
 mod slots;
 pub mod spsc;
@@ -27,5 +29,6 @@ pub use fd::{
 };
 pub use ops::Bell;
 pub use pool::Pool;
+pub use prefetch::prefetch;
 pub use probe::{Features, Refused, probe};
 pub use slots::{Op, Slots, Token};

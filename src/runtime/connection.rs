@@ -178,6 +178,18 @@ impl Conns {
         (conn.generation == id.generation && conn.life != Life::Free).then_some(conn)
     }
 
+    /// Has the connection's record come from memory.
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(conn) = self.slots.get(slot as usize) {
+            ring::prefetch(conn);
+        }
+    }
+
+    /// The TLS state in a slot, whoever uses it.
+    pub(crate) fn tls(&self, slot: u32) -> Option<&Tls> {
+        self.slots.get(slot as usize)?.tls.as_deref()
+    }
+
     /// The connection where the protocol still knows it.
     pub(crate) fn open_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
         self.get_mut(id).filter(|conn| conn.life == Life::Open)

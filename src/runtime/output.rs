@@ -4,7 +4,7 @@
 //! Invariant: one send in flight per connection; the slot is closed only when there is none.
 
 use crate::connection::{CHOKE_SIZE, Life, Reading, id_of};
-use crate::turn::Turn;
+use crate::turn::{CONNS_AHEAD, KEYS_AHEAD, Turn};
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
 use xmpp::{Close, ConnId};
@@ -20,9 +20,12 @@ impl Turn {
         // Cutting one may write to others; each is cut once, so this ends.
         while !self.world.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.world.dirty);
-            for id in dirty.drain(..) {
+            let mut coming = dirty.drain(..);
+            while let Some(id) = coming.next() {
+                self.look_ahead_of_flush(coming.as_slice());
                 self.flush_one(id);
             }
+            drop(coming);
             if self.world.dirty.is_empty() {
                 self.world.dirty = dirty;
             }
@@ -30,6 +33,17 @@ impl Turn {
         self.world.storage.publish();
         self.world.mesh.publish(&mut self.ring);
         self.send_departing();
+    }
+
+    /// As for completions: the keys that the next connections seal with come meanwhile.
+    fn look_ahead_of_flush(&self, coming: &[ConnId]) {
+        if let Some(id) = coming.get(CONNS_AHEAD) {
+            self.world.conns.prefetch(id.index);
+        }
+        let next = coming.get(KEYS_AHEAD);
+        if let Some(tls) = next.and_then(|id| self.world.conns.tls(id.index)) {
+            tls.prefetch_sealing();
+        }
     }
 
     fn flush_one(&mut self, id: ConnId) {

@@ -23,6 +23,11 @@ use xmpp::{ConnId, Shard, ShardId, Timestamp};
 
 /// Parcels taken from one sibling in one turn; the rest has the next.
 const PARCELS_PER_TURN_MAX: usize = 4096;
+/// How far ahead of its use a connection's record is fetched, in connections: the time of handling
+/// two or three is that of the way from memory.
+pub(crate) const CONNS_AHEAD: usize = 5;
+/// The same for its keys, whose place the record tells.
+pub(crate) const KEYS_AHEAD: usize = 2;
 /// One tick of a busy shard: so long nothing must happen until it counts as idle.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
@@ -116,9 +121,12 @@ impl Turn {
         self.admit_withheld();
         let mut completions = std::mem::take(&mut self.completions);
         self.counters.completions += completions.len() as u64;
-        for completion in completions.drain(..) {
+        let mut coming = completions.drain(..);
+        while let Some(completion) = coming.next() {
+            self.look_ahead(coming.as_slice());
             self.on_completion(completion);
         }
+        drop(coming);
         self.completions = completions;
         self.drain_lanes();
         self.feed_ready();
@@ -155,6 +163,21 @@ impl Turn {
                 return;
             };
             self.on_recv(completion);
+        }
+    }
+
+    /// Has what the completions behind this one will need come from memory meanwhile: first the
+    /// connection, then what it points to. With thousands of connections nothing of them is near.
+    fn look_ahead(&self, coming: &[Completion]) {
+        let slot_at = |ahead: usize| {
+            let token = coming.get(ahead)?.token;
+            (token.op == Op::Recv).then_some(token.slot)
+        };
+        if let Some(slot) = slot_at(CONNS_AHEAD) {
+            self.world.conns.prefetch(slot);
+        }
+        if let Some(tls) = slot_at(KEYS_AHEAD).and_then(|slot| self.world.conns.tls(slot)) {
+            tls.prefetch_opening();
         }
     }
 

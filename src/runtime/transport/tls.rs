@@ -1,17 +1,17 @@
 //! TLS of one connection without I/O: bytes in, plaintext and bytes out.
 //!
-//! Invariant: rustls' unbuffered connection is never shown less than what it still refers to; it
-//! would panic. So the rest of [`Tls::open`] is offered again, and a fragment that rustls keeps
-//! referring to after the handshake ends the connection.
+//! rustls makes the handshake and all keys. The records of TLS 1.3 are then opened and sealed by a
+//! layer of our own with the same primitives, which costs a third (decision 0006).
+
+mod machine;
+mod records;
 
 use super::binding;
-use rustls::server::{NoServerSessionStorage, ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
-    UnbufferedStatus, WriteTraffic,
-};
+use machine::Machine;
+use records::Records;
+use rustls::CipherSuite;
+use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, SupportedCipherSuite};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
 use std::sync::Arc;
@@ -28,9 +28,6 @@ const FRAGMENT_SIZE_MAX: usize = 1 << 14;
 
 /// What a record adds to them at most: header, nonce of TLS 1.2, content type of 1.3, tag.
 const RECORD_OVERHEAD_MAX: usize = RECORD_HEADER_SIZE + 8 + 1 + 16;
-
-/// Alerts that are fetched after an error; rustls queues one.
-const ALERTS_MAX: usize = 4;
 
 /// The protocol of clients on the direct TLS port (XEP-0368 5).
 const ALPN_CLIENT: &[u8] = b"xmpp-client";
@@ -73,6 +70,8 @@ impl ServerConfigs {
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
         config.ignore_client_order = true;
+        // For the record layer of our own; nothing else takes them.
+        config.enable_secret_extraction = true;
         config.key_log = Arc::new(binding::ExporterLog);
         // No resumption: with ECDSA it saves nothing, and its cache would be a lock between shards.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -139,18 +138,30 @@ pub struct Opened {
     pub secured: bool,
 }
 
-/// The server's side of one TLS connection. Idle, it takes about 2.4 KB.
+/// The server's side of one TLS connection. Idle on TLS 1.3, it is 1.3 KB with
+/// all keys, and what rustls needs to make the next ones.
 pub struct Tls {
-    connection: Box<UnbufferedServerConnection>,
-    /// Until the facts are taken.
-    config: Option<Arc<ServerConfig>>,
-    exporter: Option<[u8; 32]>,
-    /// Plaintext that came to light while something was sealed.
-    early: Vec<u8>,
+    layer: Layer,
+    /// From the end of the handshake until they are taken.
+    facts: Option<Box<TlsFacts>>,
     /// Bytes that the last `open` left over.
     held: u32,
     peer_closed: bool,
     broken: bool,
+}
+
+/// What opens and seals.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost all connections are of the large kind, which is to be near"
+)]
+enum Layer {
+    /// rustls, which still shakes hands or speaks TLS 1.2.
+    Machine(Box<Machine>),
+    /// Our own record layer.
+    Records(Records),
+    /// Nothing: the connection is broken.
+    Over,
 }
 
 impl fmt::Debug for Tls {
@@ -163,31 +174,29 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// What one step of rustls' machine came to.
-enum Step {
-    /// Take another one.
-    More,
-    /// The handshake has ended, and plaintext may wait.
-    Secured,
-    /// Nothing to do without more bytes.
-    Blocked,
-    /// The peer has closed its side.
-    Closed,
-}
-
 impl Tls {
     /// Waits for a `ClientHello`.
     pub fn accept(config: &Arc<ServerConfig>) -> Tls {
-        let connection = UnbufferedServerConnection::new(config.rustls.clone())
-            .expect("rustls refuses only fragment sizes, and we set none");
         Tls {
-            connection: Box::new(connection),
-            config: Some(config.clone()),
-            exporter: None,
-            early: Vec::new(),
+            layer: Layer::Machine(Box::new(Machine::accept(config))),
+            facts: None,
             held: 0,
             peer_closed: false,
             broken: false,
+        }
+    }
+
+    /// Has what [`Tls::open`] will read come from memory; costs next to nothing.
+    pub(crate) fn prefetch_opening(&self) {
+        if let Layer::Records(records) = &self.layer {
+            records.prefetch_opening();
+        }
+    }
+
+    /// As [`Tls::prefetch_opening`], for [`Tls::seal`].
+    pub(crate) fn prefetch_sealing(&self) {
+        if let Layer::Records(records) = &self.layer {
+            records.prefetch_sealing();
         }
     }
 
@@ -202,7 +211,29 @@ impl Tls {
         plain: &mut impl FnMut(&[u8]),
         out: &mut Vec<u8>,
     ) -> Result<Opened, TlsError> {
-        let opened = self.open_records(incoming, plain, out);
+        if self.broken || incoming.len() < self.held as usize {
+            self.broken = true;
+            return Err(TlsError::Broken);
+        }
+        let opened = match &mut self.layer {
+            Layer::Records(records) => records.open(incoming, plain, out).map(|progress| {
+                self.peer_closed |= progress.closed;
+                Opened {
+                    // RFC 8446 6.1: whatever stands behind close_notify is ignored.
+                    consumed: match progress.closed {
+                        true => incoming.len(),
+                        false => progress.consumed,
+                    },
+                    secured: false,
+                }
+            }),
+            Layer::Machine(machine) => {
+                let opened = machine.open(incoming, plain, out);
+                self.after_step(&opened);
+                opened
+            }
+            Layer::Over => Err(TlsError::Broken),
+        };
         match &opened {
             Ok(opened) => self.held = (incoming.len() - opened.consumed) as u32,
             Err(_) => self.broken = true,
@@ -210,124 +241,26 @@ impl Tls {
         opened
     }
 
-    fn open_records(
-        &mut self,
-        incoming: &mut [u8],
-        plain: &mut impl FnMut(&[u8]),
-        out: &mut Vec<u8>,
-    ) -> Result<Opened, TlsError> {
-        if self.broken || incoming.len() < self.held as usize {
-            return Err(TlsError::Broken);
-        }
-        if !self.early.is_empty() {
-            plain(&std::mem::take(&mut self.early));
-        }
-        let mut consumed = 0;
-        loop {
-            let handshaking = self.is_handshaking();
-            let (discard, step) = self.step(&mut incoming[consumed..], handshaking, plain, out);
-            consumed += discard;
-            let step = match step {
-                Ok(step) => step,
-                Err(error) => {
-                    self.fetch_alerts(&mut incoming[consumed..], out);
-                    return Err(TlsError::Protocol(error));
-                }
-            };
-            let rest = &incoming[consumed..];
-            match step {
-                // RFC 8446 6.1: whatever stands behind close_notify is ignored.
-                Step::Closed => {
-                    return Ok(Opened {
-                        consumed: incoming.len(),
-                        secured: false,
-                    });
-                }
-                Step::Blocked if !self.is_handshaking() && holds_record(rest) => {
-                    return Err(TlsError::Fragmented);
-                }
-                Step::Blocked if rest.len() > RECORD_SIZE_MAX => return Err(TlsError::TooBig),
-                Step::Blocked | Step::More | Step::Secured => {}
-            }
-            let secured = handshaking && !self.is_handshaking();
-            // After the handshake, nothing read and nothing to say means nothing to ask rustls for.
-            let spent =
-                !handshaking && consumed == incoming.len() && !self.connection.wants_write();
-            if secured || spent || !matches!(step, Step::More) {
-                return Ok(Opened { consumed, secured });
-            }
-        }
-    }
-
-    /// One turn of rustls' machine: how many bytes it is done with, and what it came to.
-    fn step(
-        &mut self,
-        incoming: &mut [u8],
-        handshaking: bool,
-        plain: &mut impl FnMut(&[u8]),
-        out: &mut Vec<u8>,
-    ) -> (usize, Result<Step, rustls::Error>) {
-        let connection = &mut *self.connection;
-        let (status, secret) = if handshaking {
-            binding::overhear(move || connection.process_tls_records(incoming))
-        } else {
-            (connection.process_tls_records(incoming), None)
+    /// Notes what rustls came to, and takes the records over where it is done.
+    fn after_step(&mut self, opened: &Result<Opened, TlsError>) {
+        let Layer::Machine(machine) = &self.layer else {
+            return;
         };
-        let UnbufferedStatus { mut discard, state } = status;
-        let step = match state {
-            Err(error) => return (discard, Err(error)),
-            // Left alone, it comes again in the next call, when the stream knows the facts.
-            Ok(ConnectionState::ReadTraffic(_)) if handshaking => Step::Secured,
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(record) = traffic.next_record() {
-                    match record {
-                        Ok(record) => {
-                            discard += record.discard;
-                            plain(record.payload);
-                        }
-                        Err(error) => return (discard, Err(error)),
-                    }
-                }
-                Step::More
-            }
-            Ok(ConnectionState::EncodeTlsData(chunk)) => {
-                append_chunk(chunk, out);
-                Step::More
-            }
-            Ok(ConnectionState::TransmitTlsData(chunk)) => {
-                chunk.done();
-                Step::More
-            }
-            Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-                self.peer_closed = true;
-                Step::Closed
-            }
-            // Early data is never offered, and no other state is known.
-            Ok(_) => Step::Blocked,
+        self.peer_closed |= machine.peer_closed;
+        let Ok(opened) = opened else {
+            return;
         };
-        if let (Some(secret), Some(SupportedCipherSuite::Tls13(suite))) =
-            (secret, self.connection.negotiated_cipher_suite())
+        if opened.secured {
+            self.facts = Some(Box::new(machine.facts()));
+        } else if machine.is_spent()
+            && let Layer::Machine(machine) = std::mem::replace(&mut self.layer, Layer::Over)
         {
-            self.exporter = binding::exporter(suite, &secret);
-        }
-        (discard, Ok(step))
-    }
-
-    /// Appends the alert that rustls queued when it failed. It must not look again at the bytes
-    /// that it failed on: it would trip over its own first alert.
-    fn fetch_alerts(&mut self, incoming: &mut [u8], out: &mut Vec<u8>) {
-        let mut consumed = 0;
-        for _ in 0..ALERTS_MAX {
-            if !self.connection.wants_write() {
-                return;
-            }
-            let status = self
-                .connection
-                .process_tls_records(&mut incoming[consumed..]);
-            consumed += status.discard;
-            match status.state {
-                Ok(ConnectionState::EncodeTlsData(chunk)) => append_chunk(chunk, out),
-                _ => return,
+            match machine.into_records() {
+                Ok(records) => self.layer = Layer::Records(records),
+                Err(error) => {
+                    tracing::error!(%error, "the records of a connection could not be taken over");
+                    self.broken = true;
+                }
             }
         }
     }
@@ -335,98 +268,42 @@ impl Tls {
     /// Encrypts `plain` and appends the records to `out`. Before the end of the handshake and on a
     /// broken connection nothing is appended: see [`Tls::is_broken`].
     pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) {
-        if plain.is_empty() {
+        if plain.is_empty() || self.broken {
             return;
         }
-        let records = plain.len().div_ceil(FRAGMENT_SIZE_MAX);
-        let size = plain.len() + records * RECORD_OVERHEAD_MAX;
-        self.write(size, out, |traffic, space| traffic.encrypt(plain, space));
+        match &mut self.layer {
+            Layer::Records(records) => self.broken = records.seal(plain, out).is_err(),
+            Layer::Machine(machine) => {
+                machine.seal(plain, out);
+                self.broken = machine.broken;
+                self.peer_closed |= machine.peer_closed;
+            }
+            Layer::Over => self.broken = true,
+        }
     }
 
     /// Appends our `close_notify` to `out`; nothing can be sealed after it.
     pub fn close_notify(&mut self, out: &mut Vec<u8>) {
-        let size = 2 + RECORD_OVERHEAD_MAX;
-        self.write(size, out, |traffic, space| {
-            traffic.queue_close_notify(space)
-        });
-        self.broken = true;
-    }
-
-    /// Lets `encode` write into `size` bytes of `out`, or into as many more as it asks for.
-    fn write(
-        &mut self,
-        size: usize,
-        out: &mut Vec<u8>,
-        mut encode: impl FnMut(&mut Traffic<'_>, &mut [u8]) -> Result<usize, EncryptError>,
-    ) {
-        // A half-read ClientHello forbids to call rustls without its bytes.
-        if self.broken || self.is_handshaking() {
-            return;
-        }
-        let mut size = size;
-        loop {
-            let status = self.connection.process_tls_records(&mut []);
-            match status.state {
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let start = out.len();
-                    out.resize(start + size, 0);
-                    match encode(&mut traffic, &mut out[start..]) {
-                        Ok(written) => {
-                            out.truncate(start + written);
-                            return;
-                        }
-                        Err(EncryptError::InsufficientSize(needed))
-                            if needed.required_size > size =>
-                        {
-                            out.truncate(start);
-                            size = needed.required_size;
-                        }
-                        Err(_) => {
-                            out.truncate(start);
-                            self.broken = true;
-                            return;
-                        }
-                    }
-                }
-                Ok(ConnectionState::EncodeTlsData(chunk)) => append_chunk(chunk, out),
-                Ok(ConnectionState::TransmitTlsData(chunk)) => chunk.done(),
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(Ok(record)) = traffic.next_record() {
-                        self.early.extend_from_slice(record.payload);
-                    }
-                }
-                Ok(ConnectionState::PeerClosed) => self.peer_closed = true,
-                _ => {
-                    self.broken = true;
-                    return;
-                }
+        if !self.broken {
+            match &mut self.layer {
+                // What cannot be said is said by the end of the connection.
+                Layer::Records(records) => records.close_notify(out).unwrap_or_default(),
+                Layer::Machine(machine) => machine.close_notify(out),
+                Layer::Over => {}
             }
         }
+        self.broken = true;
     }
 
     /// Whether the handshake still goes on.
     pub fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        matches!(&self.layer, Layer::Machine(machine) if machine.is_handshaking())
     }
 
     /// What channel bindings need; asked once, when [`Opened::secured`] says so.
     pub fn facts(&mut self) -> TlsFacts {
-        debug_assert!(
-            !self.is_handshaking(),
-            "the facts are known after the handshake"
-        );
-        TlsFacts {
-            exporter: self.exporter.take(),
-            server_end_point: self
-                .config
-                .take()
-                .and_then(|own| own.server_end_point.clone()),
-        }
-    }
-
-    /// The protocol agreed on by ALPN.
-    pub fn alpn(&self) -> Option<&[u8]> {
-        self.connection.alpn_protocol()
+        debug_assert!(self.facts.is_some(), "asked once, after the handshake");
+        self.facts.take().map(|facts| *facts).unwrap_or_default()
     }
 
     /// Whether the peer said `close_notify`: the end of its bytes is the end of its stream.
@@ -437,30 +314,6 @@ impl Tls {
     /// Whether nothing can be written any more: after an error or our `close_notify`.
     pub fn is_broken(&self) -> bool {
         self.broken
-    }
-}
-
-type Traffic<'c> = WriteTraffic<'c, ServerConnectionData>;
-
-/// Appends one handshake record or alert, as rustls made it.
-fn append_chunk(mut chunk: EncodeTlsData<'_, ServerConnectionData>, out: &mut Vec<u8>) {
-    let start = out.len();
-    if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
-        chunk.encode(&mut [])
-    {
-        out.resize(start + required_size, 0);
-        let written = chunk.encode(&mut out[start..]).unwrap_or(0);
-        out.truncate(start + written);
-    }
-}
-
-/// Whether `bytes` begin with a whole record.
-fn holds_record(bytes: &[u8]) -> bool {
-    match bytes {
-        [_, _, _, high, low, body @ ..] => {
-            body.len() >= usize::from(u16::from_be_bytes([*high, *low]))
-        }
-        _ => false,
     }
 }
 
