@@ -115,9 +115,10 @@ limits! {
     stanza_size_before_auth_max: 4_096..=1 << 20;
     // RFC 6120 13.12: not below 10,000 bytes.
     stanza_size_max: 10_000..=16 << 20;
-    depth_max: 8..=1_024;
-    attributes_max: 16..=4_096;
-    namespaces_max: 16..=4_096;
+    // The scanner goes no further than these three.
+    depth_max: 8..=stanza::frame::DEPTH_MAX as u64;
+    attributes_max: 16..=stanza::frame::ATTRIBUTES_MAX as u64;
+    namespaces_max: 16..=stanza::frame::NAMESPACES_MAX as u64;
     auth_ms_max: 1_000..=600_000;
     whitespace_before_auth_max: 0..=65_536;
     resources_max: 1..=1_000;
