@@ -16,6 +16,7 @@ fn parcel(bytes: Vec<u8>) -> Parcel {
     Parcel::Stanza {
         bytes,
         home: ShardId(0),
+        origin: None,
     }
 }
 

@@ -37,8 +37,19 @@ enum To {
     NoMatch,
 }
 
-/// Who gets a message, and whether its sender gets an error instead.
-fn expected(type_: &str, to: To, resources: Resources) -> (Vec<&'static str>, bool) {
+/// What becomes of a message that nobody gets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Else {
+    /// It is gone.
+    Dropped,
+    /// Its sender gets an error.
+    Bounces,
+    /// It is delivered to whoever comes (XEP-0160).
+    Waits,
+}
+
+/// Who gets a message, and what becomes of it if nobody does.
+fn expected(type_: &str, to: To, resources: Resources) -> (Vec<&'static str>, Else) {
     let everyone = || {
         let takes = resources
             .iter()
@@ -47,16 +58,14 @@ fn expected(type_: &str, to: To, resources: Resources) -> (Vec<&'static str>, bo
     };
     match (to, type_) {
         // RFC 6121 8.5.3.1: a connected resource gets whatever names it.
-        (To::Match, _) => (vec![resources[0].0], false),
+        (To::Match, _) => (vec![resources[0].0], Else::Dropped),
         // RFC 6121 8.5.2.1.1 and 8.5.2.2.1; a chat without a match goes on as if to the bare JID.
         (To::Bare, "" | "normal" | "chat" | "unheard-of") | (To::NoMatch, "chat") => {
-            let receivers = everyone();
-            let nobody = receivers.is_empty();
-            (receivers, nobody)
+            (everyone(), Else::Waits)
         }
-        (To::Bare, "headline") => (everyone(), false),
-        (To::Bare | To::NoMatch, "error") | (To::NoMatch, "headline") => (vec![], false),
-        (To::Bare, "groupchat") | (To::NoMatch, _) => (vec![], true),
+        (To::Bare, "headline") => (everyone(), Else::Dropped),
+        (To::Bare | To::NoMatch, "error") | (To::NoMatch, "headline") => (vec![], Else::Dropped),
+        (To::Bare, "groupchat") | (To::NoMatch, _) => (vec![], Else::Bounces),
         (To::Bare, other) => panic!("no rule for {other}"),
     }
 }
@@ -88,7 +97,7 @@ fn messages(elements: &[Element]) -> Vec<&Element> {
         .collect()
 }
 
-/// Sends one message and checks all that it does.
+/// Sends one message and checks all that it does; gives its address and type where it waits.
 fn check_message(
     sender: &mut Client,
     user: &str,
@@ -96,7 +105,7 @@ fn check_message(
     to: To,
     resources: Resources,
     receivers: &mut [Client],
-) {
+) -> Option<(String, String)> {
     let address = match to {
         To::Bare => format!("{user}@{DOMAIN}"),
         To::Match => format!("{user}@{DOMAIN}/{}", resources[0].0),
@@ -112,7 +121,7 @@ fn check_message(
          <x xmlns='urn:example:x'/></message>"
     ));
     let what = format!("{type_:?} to {to:?} of {resources:?}");
-    let (names, bounces) = expected(type_, to, resources);
+    let (names, otherwise) = expected(type_, to, resources);
     for (receiver, (name, _)) in receivers.iter_mut().zip(resources) {
         let arrived = receiver.settle_with(sender);
         let arrived = messages(&arrived);
@@ -129,7 +138,8 @@ fn check_message(
             );
         }
     }
-    if bounces {
+    let otherwise = names.is_empty().then_some(otherwise);
+    if otherwise == Some(Else::Bounces) {
         let error = sender.until(|element| element.name == "message");
         check_error(&error, "it", &address, &sender.jid, "service-unavailable");
     }
@@ -140,6 +150,30 @@ fn check_message(
         let strays = sender.settle();
         assert_eq!(messages(&strays), Vec::<&Element>::new(), "{what}");
     }
+    (otherwise == Some(Else::Waits)).then(|| (address, type_.to_owned()))
+}
+
+/// Whoever comes next gets what waits, each with the time it came, and nothing else.
+fn check_waiting(server: &Server, sender: &str, user: &str, waiting: &[(String, String)]) {
+    let mut later = Client::log_in(server, user, "later");
+    later.send("<presence/>");
+    let mut arrived = Vec::new();
+    while arrived.len() < waiting.len() {
+        arrived.push(later.until(|element| element.name == "message"));
+    }
+    arrived.extend(messages(&later.settle()).into_iter().cloned());
+    assert_eq!(arrived.len(), waiting.len(), "{arrived:?}");
+    for (message, (address, type_)) in arrived.iter().zip(waiting) {
+        assert_eq!(message.attr("from"), Some(sender));
+        assert_eq!(message.attr("to"), Some(&**address));
+        assert_eq!(message.attr("type").unwrap_or_default(), type_);
+        let delay = message.child("delay").expect("it says when it came");
+        assert_eq!(
+            (&*delay.ns, delay.attr("from")),
+            ("urn:xmpp:delay", Some(DOMAIN))
+        );
+    }
+    close(later);
 }
 
 /// RFC 6120 8.3.1: addresses swapped, the same id, a type that fits the condition.
@@ -180,17 +214,21 @@ fn messages_reach_whom_the_table_of_rfc_6121_8_5_names() {
         for user in TARGETS {
             for resources in ALL {
                 let mut receivers = log_in(&server, user, resources);
+                let mut waiting = Vec::new();
                 for to in [To::Bare, To::Match, To::NoMatch] {
                     if to == To::Match && resources.is_empty() {
                         continue;
                     }
                     for type_ in types {
-                        check_message(&mut sender, user, type_, to, resources, &mut receivers);
+                        let waits =
+                            check_message(&mut sender, user, type_, to, resources, &mut receivers);
+                        waiting.extend(waits);
                     }
                 }
                 for receiver in receivers {
                     close(receiver);
                 }
+                check_waiting(&server, &sender.jid, user, &waiting);
             }
         }
     }
@@ -325,7 +363,6 @@ fn unknown_and_absent_users_answer_requests_alike() {
                     .retain(|(name, _)| name != "id" && name != "from");
                 answer
             });
-            assert_eq!(answers[0].attr("type"), Some("error"), "{payload}");
             assert_eq!(
                 answers[0], answers[1],
                 "{payload}: accounts can be told from others"

@@ -1,12 +1,12 @@
 //! The accounts of a server, through its admin socket where it runs and in its store where not.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use runtime::admin::Client;
 use runtime::config::Config;
 use stanza::jid::{BareJid, check_new_local};
-use store::{Embedded, OpenError};
+use store::{Embedded, OpenError, WholeAccount};
 use xmpp::port::{Credentials, RosterItem, Store, StoreOp, StoreReply};
 
 use super::Failure;
@@ -21,6 +21,7 @@ const SERVER_BATCH: usize = 2048;
 /// The accounts of the server that a configuration describes.
 pub(crate) struct Accounts {
     domain: String,
+    data: PathBuf,
     reach: Reach,
 }
 
@@ -39,6 +40,7 @@ impl Accounts {
         let reach = reach(&config.data)?;
         Ok(Accounts {
             domain: config.domain.to_string(),
+            data: config.data,
             reach,
         })
     }
@@ -51,6 +53,47 @@ impl Accounts {
     /// The account that an operator names: a bare JID of this domain, or its local part.
     pub(crate) fn name(&self, text: &str) -> Result<BareJid, Failure> {
         name(text, &self.domain).map_err(Failure)
+    }
+
+    /// The data directory.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Writes a backup of this moment to an absolute path; gives the number of its records.
+    pub(crate) fn back_up(&mut self, file: &Path) -> Result<u64, Failure> {
+        match &mut self.reach {
+            Reach::Server(client) => {
+                let text = file.to_str().ok_or_else(|| {
+                    let file = file.display();
+                    Failure(format!(
+                        "A running server takes UTF-8 paths only, not {file}."
+                    ))
+                })?;
+                let saved = client.back_up(text, &mut |count| tracing::info!(count, "records"));
+                saved.map_err(|error| Failure::new(error.to_string()))
+            }
+            Reach::Store(store) => {
+                let snapshot = store.snapshot().map_err(|text| failed(&text))?;
+                snapshot.save(file, &mut |_| {}).map_err(Failure::new)
+            }
+        }
+    }
+
+    /// Creates accounts with all they own and calls `existed` with each that was there before; of
+    /// that nothing is changed. Gives the number of those that are new.
+    pub(crate) fn create_whole(
+        &mut self,
+        accounts: Vec<WholeAccount>,
+        existed: &mut dyn FnMut(&BareJid),
+    ) -> Result<u64, Failure> {
+        match &mut self.reach {
+            Reach::Store(store) => {
+                let loaded = store.bulk_load_whole(accounts.into_iter(), existed);
+                Ok(loaded.map_err(|text| failed(&text))?.created)
+            }
+            Reach::Server(client) => create_whole_through(client, accounts, existed),
+        }
     }
 
     /// Performs one operation.
@@ -193,6 +236,66 @@ fn create_through(
             }
         }
         ask(client, &items)?;
+    }
+}
+
+fn create_whole_through(
+    client: &mut Client,
+    accounts: Vec<WholeAccount>,
+    existed: &mut dyn FnMut(&BareJid),
+) -> Result<u64, Failure> {
+    let creations: Vec<StoreOp> = accounts
+        .iter()
+        .map(|whole| StoreOp::CreateAccount {
+            account: whole.account.clone(),
+            credentials: Box::new(whole.credentials.clone()),
+        })
+        .collect();
+    let mut created = 0;
+    let mut rest = Vec::new();
+    for (reply, whole) in ask(client, &creations)?.into_iter().zip(accounts) {
+        if reply == StoreReply::Done {
+            created += 1;
+            belongings(whole, &mut rest);
+        } else {
+            existed(&whole.account);
+        }
+    }
+    ask(client, &rest)?;
+    Ok(created)
+}
+
+/// The writes of all that a new account owns.
+fn belongings(whole: WholeAccount, ops: &mut Vec<StoreOp>) {
+    let account = whole.account;
+    for item in whole.data.roster {
+        ops.push(StoreOp::PutRosterItem {
+            account: account.clone(),
+            item: Box::new(item),
+        });
+    }
+    if !whole.data.blocked.is_empty() {
+        let blocked = whole.data.blocked;
+        ops.push(StoreOp::SetBlocked {
+            account: account.clone(),
+            blocked,
+        });
+    }
+    for (space, key, bytes) in whole.documents {
+        ops.push(StoreOp::PutDocument {
+            account: account.clone(),
+            space,
+            key,
+            bytes,
+        });
+    }
+    for stanza in whole.offline {
+        ops.push(StoreOp::PutOffline {
+            account: account.clone(),
+            stanza,
+            count_max: u32::MAX,
+            origin: None,
+        });
     }
 }
 

@@ -1,8 +1,12 @@
 //! The command line: what can be asked, and the words for what went wrong.
 
 mod accounts;
+mod backup;
 mod derive;
+mod element;
+mod export;
 mod import;
+mod import227;
 mod make;
 mod password;
 mod serve;
@@ -37,6 +41,35 @@ enum Command {
     },
     /// Read the configuration and say what is wrong with it.
     Check {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Write everything to one file, whether or not the server runs.
+    Backup {
+        /// The file to be written.
+        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Make the store from a backup, in a data directory without one.
+    Restore {
+        /// The backup.
+        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Write every account with all it owns in the format of XEP-0227.
+    Export {
+        /// The file to be written.
+        file: PathBuf,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Create accounts with all they own from files in the format of XEP-0227.
+    Import {
+        /// The files, as Vorpal, Prosody and ejabberd write them.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -138,6 +171,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             ephemeral,
         } => serve::serve(&config.path, ready_file.as_deref(), ephemeral),
         Command::Check { config } => serve::check(&config.path),
+        Command::Backup { file, config } => backup::backup(&config.path, &file),
+        Command::Restore { file, config } => backup::restore(&config.path, &file),
+        Command::Export { file, config } => export::export(&config.path, &file),
+        Command::Import { files, config } => import227::import(&config.path, &files),
         Command::User(UserCommand::Add {
             jid,
             password,

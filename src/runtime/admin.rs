@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use stanza::jid::BareJid;
-use xmpp::port::{StoreOp, StoreReply};
+use xmpp::port::{Snapshot, StoreOp, StoreReply};
 
 use protocol::{ACCOUNTS_PER_LINE, LINE_SIZE_MAX, OPS_MAX, Reply, Request};
 
@@ -44,6 +44,14 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// # Errors
     /// What the store says, in words.
     fn accounts(&self) -> Result<Vec<BareJid>, Box<str>>;
+
+    /// A view of this moment.
+    ///
+    /// # Errors
+    /// What the store says, in words.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, Box<str>> {
+        Err("there is nothing to be backed up".into())
+    }
 
     /// This account was deleted: its streams end (`not-authorized`), its state is forgotten.
     fn account_gone(&self, account: BareJid);
@@ -153,6 +161,7 @@ fn converse(stream: &UnixStream, backend: &impl AdminBackend) -> io::Result<()> 
             Line::Whole => match serde_json::from_slice(&line) {
                 Ok(Request::Perform(ops)) => write_line(&mut writer, &perform(ops, backend))?,
                 Ok(Request::List) => list(&mut writer, backend)?,
+                Ok(Request::Backup(file)) => back_up(&mut writer, Path::new(&file), backend)?,
                 Err(error) => {
                     let text = format!("This is no request: {error}.");
                     write_line(&mut writer, &Reply::Error(text))?;
@@ -198,6 +207,31 @@ fn list(writer: &mut impl Write, backend: &impl AdminBackend) -> io::Result<()> 
         write_line(writer, &Reply::Accounts(page))?;
     }
     write_line(writer, &Reply::Accounts(Vec::new()))
+}
+
+/// Writes a backup from this thread; the storage thread only freezes the moment.
+fn back_up(writer: &mut impl Write, file: &Path, backend: &impl AdminBackend) -> io::Result<()> {
+    if !file.is_absolute() {
+        let text = "A backup's path must be absolute.";
+        return write_line(writer, &Reply::Error(text.into()));
+    }
+    let mut told = Ok(());
+    let mut progress = |count| {
+        if told.is_ok() {
+            told = write_line(writer, &Reply::Progress(count));
+        }
+    };
+    let saved = backend
+        .snapshot()
+        .and_then(|snapshot| snapshot.save(file, &mut progress));
+    told?;
+    write_line(
+        writer,
+        &match saved {
+            Ok(count) => Reply::Saved(count),
+            Err(error) => Reply::Error(error.into()),
+        },
+    )
 }
 
 /// What [`read_line`] found.

@@ -21,6 +21,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use xmpp::Settings;
 use xmpp::limit::Limits;
+use xmpp::settings::Durability;
 use xmpp::stream::sasl::Mechanism;
 
 /// Bytes of a configuration file; a larger one is something else.
@@ -69,6 +70,10 @@ pub struct Config {
     pub anonymous: bool,
     /// Whether anybody may create an account.
     pub registration_open: bool,
+    /// What an acknowledgement promises.
+    pub durability: Durability,
+    /// Kinds of contact with their addresses (XEP-0157).
+    pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// The limits of the protocol.
     pub limits: Limits,
     /// Bytes that may wait for one connection before it is cut.
@@ -144,6 +149,8 @@ impl Config {
             plain_without_tls: self.plain_without_tls,
             anonymous: self.anonymous,
             registration_open: self.registration_open,
+            durability: self.durability,
+            contacts: self.contacts.clone(),
             ..Settings::new(&self.domain)
         }
     }

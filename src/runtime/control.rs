@@ -2,7 +2,7 @@
 
 use crate::admin::AdminBackend;
 use crate::doorbell::{Caller, Doorbell};
-use crate::storage::{Listing, Request, Waker};
+use crate::storage::{Listing, Request, Viewed, Waker};
 use ring::{Bell, Features};
 use stanza::jid::BareJid;
 use std::sync::Arc;
@@ -117,6 +117,14 @@ impl AdminBackend for Control {
         let (answer, listing) = mpsc::channel();
         self.request(Request::Accounts(answer));
         listing
+            .recv()
+            .unwrap_or_else(|_| Err("the server is going down".into()))
+    }
+
+    fn snapshot(&self) -> Viewed {
+        let (answer, viewed) = mpsc::channel();
+        self.request(Request::Snapshot(answer));
+        viewed
             .recv()
             .unwrap_or_else(|_| Err("the server is going down".into()))
     }

@@ -273,10 +273,11 @@ mod tests {
             Item::Parcel(Parcel::Stanza {
                 bytes,
                 home: ShardId(0),
+                origin: None,
             }),
         );
         a.publish(&mut ring);
-        let Some(Item::Parcel(Parcel::Stanza { bytes, home })) = b.pop(ShardId(0)) else {
+        let Some(Item::Parcel(Parcel::Stanza { bytes, home, .. })) = b.pop(ShardId(0)) else {
             panic!("the stanza is there");
         };
         b.recycle(home, bytes, &mut other);

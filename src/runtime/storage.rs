@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use xmpp::Ticket;
-use xmpp::port::{Store, StoreOp, StoreReply};
+use xmpp::port::{Snapshot, Store, StoreOp, StoreReply};
 
 /// Operations of one shard that fit its lane. What one more stanza asks for waits in the spill,
 /// and while something does the shard takes neither bytes of clients nor parcels of siblings: the
@@ -45,12 +45,17 @@ impl Waker {
 /// The accounts of a store, or why they could not be read.
 pub(crate) type Listing = Result<Vec<BareJid>, Box<str>>;
 
+/// A view of a store, or why there is none.
+pub(crate) type Viewed = Result<Box<dyn Snapshot>, Box<str>>;
+
 /// A request from outside the shards.
 pub(crate) enum Request {
     /// Perform these as one commit.
     Perform(Vec<StoreOp>, Sender<Vec<StoreReply>>),
     /// List the accounts.
     Accounts(Sender<Listing>),
+    /// Freeze this moment.
+    Snapshot(Sender<Viewed>),
     /// End, once everything that waits is done.
     Stop,
 }
@@ -272,6 +277,9 @@ impl Storage {
                     };
                     let read = self.store.accounts(&mut each);
                     let _ = answer.send(read.map(|()| all));
+                }
+                Request::Snapshot(answer) => {
+                    let _ = answer.send(self.store.snapshot());
                 }
                 Request::Stop => self.stopping = true,
             }

@@ -151,7 +151,7 @@ impl Turn {
 
     /// Whether the shard has ended.
     pub(crate) fn is_over(&self) -> bool {
-        let quiet = || self.world.conns.used() == 0;
+        let quiet = || self.world.conns.used() == 0 && self.shard.unanswered_count() == 0;
         self.stopping
             .is_some_and(|deadline| self.world.now >= deadline || quiet())
     }

@@ -4,7 +4,7 @@
 
 use crate::element::Element;
 use crate::world::ClientId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a client sent and may ask about later.
 #[derive(Clone, Debug)]
@@ -30,6 +30,10 @@ pub struct Got {
     pub by: ClientId,
     /// From whom.
     pub from: String,
+    /// To whom, as it says.
+    pub to: String,
+    /// Whether it waited in storage.
+    pub delayed: bool,
     /// The stanza's name.
     pub name: String,
     /// Its type, empty where there is none.
@@ -63,6 +67,8 @@ impl Ledger {
         self.got.push(Got {
             by,
             from,
+            to: stanza.attr("to").to_owned(),
+            delayed: stanza.child("delay").is_some(),
             name: stanza.name.clone(),
             type_: stanza.attr("type").to_owned(),
             id: stanza.attr("id").to_owned(),
@@ -85,19 +91,24 @@ impl Ledger {
         self.got.iter().filter(is_it).count()
     }
 
-    /// Checks that what one client sent to another arrived in the order in which it was sent, and
-    /// nothing twice.
+    /// Checks that what one client sent to an address of another arrived in the order in which it
+    /// was sent, and nothing twice. What waited in storage is in order within itself.
     ///
     /// # Errors
     /// The first pair that is out of order.
     pub fn check_order(&self) -> Result<(), String> {
-        let mut last: BTreeMap<(ClientId, usize), (usize, &Got)> = BTreeMap::new();
+        let mut last: BTreeMap<(ClientId, usize, &str, bool), (usize, &Got)> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
         for got in &self.got {
             let answer = matches!(got.type_.as_str(), "error" | "result");
             let Some((sender, number)) = parse_id(&got.id).filter(|_| !answer) else {
                 continue;
             };
-            if let Some((before, earlier)) = last.insert((got.by, sender), (number, got))
+            if !seen.insert((got.by, sender, number)) {
+                return Err(format!("{got:?} came twice"));
+            }
+            let way = (got.by, sender, got.to.as_str(), got.delayed);
+            if let Some((before, earlier)) = last.insert(way, (number, got))
                 && before >= number
             {
                 return Err(format!("{got:?} came after {earlier:?}"));

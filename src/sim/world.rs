@@ -409,7 +409,9 @@ impl World {
                 let node = &mut self.nodes[shard];
                 let idle = !node.awake && !node.side.is_spilling();
                 let due = node.side.wake.filter(|at| *at <= end && idle);
-                if let Some(at) = due {
+                // Whatever happens before that may wake it earlier.
+                let next = self.agenda.peek().map(|Reverse(entry)| entry.at);
+                if let Some(at) = due.filter(|at| next.is_none_or(|next| next >= *at)) {
                     node.awake = true;
                     let at = at.max(self.now);
                     self.schedule(at, Event::Turn(shard));

@@ -2,15 +2,18 @@
 
 use stanza::jid::BareJid;
 use xmpp::port::{
-    AccountData, Credentials, RosterItem, ScramKey, Store, StoreOp, StoreReply, Subscription,
+    AccountData, Credentials, DOCUMENTS_MAX, RosterItem, ScramKey, Space, Store, StoreOp,
+    StoreReply, Subscription,
 };
+
+pub(crate) mod sessions;
 
 /// Runs the whole suite; `make` gives an empty store each time.
 ///
 /// # Panics
 /// Where the store does not do what the port says.
 pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
-    let parts: [fn(&mut dyn Store); 11] = [
+    let parts: [fn(&mut dyn Store); 15] = [
         an_account_is_created_once,
         keys_are_replaced_where_there_is_an_account,
         missing_hashes_stay_missing,
@@ -22,8 +25,12 @@ pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
         a_call_sees_its_own_writes,
         replies_are_appended_in_order,
         accounts_are_listed_by_jid_until_told_to_stop,
+        a_block_list_is_replaced_whole_and_read_with_the_account,
+        documents_are_told_apart_by_kind_and_key,
+        messages_wait_in_order_within_their_quota,
+        what_is_kept_goes_with_its_account,
     ];
-    for part in parts {
+    for part in parts.into_iter().chain(sessions::PARTS) {
         part(&mut *make());
     }
 }
@@ -94,6 +101,51 @@ pub(crate) fn account(account: &str) -> StoreOp {
     }
 }
 
+/// Appends a waiting message.
+pub(crate) fn wait(account: &str, stanza: &str, count_max: u32) -> StoreOp {
+    StoreOp::PutOffline {
+        account: jid(account),
+        stanza: stanza.as_bytes().into(),
+        count_max,
+        origin: None,
+    }
+}
+
+/// What waits, as numbers and texts.
+pub(crate) fn waiting(store: &mut dyn Store, of: &str) -> Vec<(u64, String)> {
+    match one(store, StoreOp::Offline { account: jid(of) }) {
+        StoreReply::Offline(found) => found
+            .into_iter()
+            .map(|(id, stanza)| (id, String::from_utf8_lossy(&stanza).into_owned()))
+            .collect(),
+        other => panic!("{of} should have messages: {other:?}"),
+    }
+}
+
+fn document(account: &str, space: Space, key: &str) -> StoreOp {
+    StoreOp::Document {
+        account: jid(account),
+        space,
+        key: key.into(),
+    }
+}
+
+fn put_document(account: &str, space: Space, key: &str, text: &str) -> StoreOp {
+    StoreOp::PutDocument {
+        account: jid(account),
+        space,
+        key: key.into(),
+        bytes: text.as_bytes().into(),
+    }
+}
+
+fn block(account: &str, list: &[&str]) -> StoreOp {
+    StoreOp::SetBlocked {
+        account: jid(account),
+        blocked: list.iter().map(|jid| Box::from(*jid)).collect(),
+    }
+}
+
 /// Inserts or replaces a roster item.
 pub(crate) fn put(account: &str, item: RosterItem) -> StoreOp {
     StoreOp::PutRosterItem {
@@ -119,7 +171,7 @@ fn delete(account: &str) -> StoreOp {
 pub(crate) fn roster(store: &mut dyn Store, of: &str) -> Vec<RosterItem> {
     match one(store, account(of)) {
         StoreReply::Account(Some(data)) => {
-            let AccountData { mut roster } = *data;
+            let AccountData { mut roster, .. } = *data;
             roster.sort_by(|a, b| a.contact.cmp(&b.contact));
             roster
         }
@@ -291,7 +343,12 @@ fn a_call_sees_its_own_writes(store: &mut dyn Store) {
     ];
     let mut replies = Vec::new();
     store.perform(&mut ops.into_iter(), &mut replies);
-    let of = |roster| StoreReply::Account(Some(Box::new(AccountData { roster })));
+    let of = |roster| {
+        StoreReply::Account(Some(Box::new(AccountData {
+            roster,
+            ..AccountData::default()
+        })))
+    };
     let expected = [
         StoreReply::Done,
         StoreReply::Exists,
@@ -366,4 +423,136 @@ fn accounts_are_listed_by_jid_until_told_to_stop(store: &mut dyn Store) {
     assert_eq!(list(store, 3), names[..3]);
     one(store, delete(names[1].as_str()));
     assert_eq!(list(store, 2), [names[0].clone(), names[2].clone()]);
+}
+
+fn blocked(store: &mut dyn Store, of: &str) -> Vec<Box<str>> {
+    match one(store, account(of)) {
+        StoreReply::Account(Some(data)) => data.blocked,
+        other => panic!("{of} should have a block list: {other:?}"),
+    }
+}
+
+fn a_block_list_is_replaced_whole_and_read_with_the_account(store: &mut dyn Store) {
+    assert_eq!(one(store, block(ROMEO, &["a@b"])), StoreReply::Missing);
+    one(store, create(ROMEO, 1));
+    assert_eq!(blocked(store, ROMEO), []);
+    assert_eq!(
+        one(store, block(ROMEO, &["x.example", "a@b/c"])),
+        StoreReply::Done
+    );
+    assert_eq!(blocked(store, ROMEO), ["x.example".into(), "a@b/c".into()]);
+    assert_eq!(one(store, block(ROMEO, &[])), StoreReply::Done);
+    assert_eq!(blocked(store, ROMEO), []);
+}
+
+fn documents_are_told_apart_by_kind_and_key(store: &mut dyn Store) {
+    let none = StoreReply::Document(None);
+    let some = |text: &str| StoreReply::Document(Some(text.as_bytes().into()));
+    assert_eq!(
+        one(store, put_document(ROMEO, Space::Vcard, "", "x")),
+        StoreReply::Missing
+    );
+    one(store, create(ROMEO, 1));
+    assert_eq!(one(store, document(ROMEO, Space::Private, "a")), none);
+    for (space, key, text) in [
+        (Space::Private, "a", "1"),
+        (Space::Private, "ab", "2"),
+        (Space::Vcard, "a", "3"),
+    ] {
+        assert_eq!(
+            one(store, put_document(ROMEO, space, key, text)),
+            StoreReply::Done
+        );
+    }
+    assert_eq!(
+        one(store, put_document(ROMEO, Space::Private, "a", "4")),
+        StoreReply::Done
+    );
+    assert_eq!(one(store, document(ROMEO, Space::Private, "a")), some("4"));
+    assert_eq!(one(store, document(ROMEO, Space::Private, "ab")), some("2"));
+    assert_eq!(one(store, document(ROMEO, Space::Vcard, "a")), some("3"));
+    assert_eq!(
+        one(store, put_document(ROMEO, Space::Private, "a", "")),
+        StoreReply::Done
+    );
+    assert_eq!(one(store, document(ROMEO, Space::Private, "a")), none);
+    for index in 1..DOCUMENTS_MAX {
+        let put = put_document(ROMEO, Space::Private, &format!("n{index}"), "x");
+        assert_eq!(one(store, put), StoreReply::Done);
+    }
+    assert_eq!(
+        one(store, put_document(ROMEO, Space::Private, "more", "x")),
+        StoreReply::Full
+    );
+    assert_eq!(
+        one(store, put_document(ROMEO, Space::Private, "ab", "x")),
+        StoreReply::Done
+    );
+}
+
+fn messages_wait_in_order_within_their_quota(store: &mut dyn Store) {
+    assert_eq!(one(store, wait(ROMEO, "x", 9)), StoreReply::Missing);
+    one(store, create(ROMEO, 1));
+    assert_eq!(waiting(store, ROMEO), []);
+    let has_waiting = |store: &mut dyn Store| match one(store, account(ROMEO)) {
+        StoreReply::Account(Some(data)) => data.has_waiting,
+        other => panic!("the account is there: {other:?}"),
+    };
+    assert!(!has_waiting(store));
+    for text in ["a", "b", "c"] {
+        assert_eq!(one(store, wait(ROMEO, text, 3)), StoreReply::Done);
+    }
+    assert_eq!(one(store, wait(ROMEO, "d", 3)), StoreReply::Full);
+    let expected = [
+        (1, "a".to_owned()),
+        (2, "b".to_owned()),
+        (3, "c".to_owned()),
+    ];
+    assert_eq!(waiting(store, ROMEO), expected);
+    let removal = |up_to| StoreOp::RemoveOffline {
+        account: jid(ROMEO),
+        up_to,
+    };
+    assert_eq!(one(store, removal(2)), StoreReply::Done);
+    assert_eq!(waiting(store, ROMEO), expected[2..]);
+    assert!(has_waiting(store));
+    assert_eq!(one(store, removal(9)), StoreReply::Done);
+    assert_eq!(waiting(store, ROMEO), []);
+    assert!(!has_waiting(store));
+    // Numbers are never used again, within a call either.
+    let mut replies = Vec::new();
+    let ops = [
+        wait(ROMEO, "e", 2),
+        wait(ROMEO, "f", 2),
+        wait(ROMEO, "g", 2),
+        removal(4),
+    ];
+    store.perform(&mut ops.into_iter(), &mut replies);
+    let done = StoreReply::Done;
+    assert_eq!(
+        replies,
+        [done.clone(), done.clone(), StoreReply::Full, done]
+    );
+    assert_eq!(waiting(store, ROMEO), [(5, "f".to_owned())]);
+}
+
+fn what_is_kept_goes_with_its_account(store: &mut dyn Store) {
+    for account in [ROMEO, JULIET] {
+        one(store, create(account, 1));
+        one(store, wait(account, "x", 9));
+        one(store, block(account, &["a@b"]));
+        one(store, put_document(account, Space::Vcard, "", "card"));
+    }
+    assert_eq!(one(store, delete(ROMEO)), StoreReply::Done);
+    one(store, create(ROMEO, 2));
+    assert_eq!(
+        (waiting(store, ROMEO), blocked(store, ROMEO)),
+        (vec![], vec![])
+    );
+    assert_eq!(
+        one(store, document(ROMEO, Space::Vcard, "")),
+        StoreReply::Document(None)
+    );
+    assert_eq!(waiting(store, JULIET).len(), 1);
+    assert_eq!(blocked(store, JULIET).len(), 1);
 }

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use xmpp::port::{RosterItem, Store, StoreOp, StoreReply};
+use xmpp::port::{Origin, QueuePlace, RosterItem, Store, StoreOp, StoreReply};
 
+use crate::conformance::sessions::{queue, save, session, stored};
 use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
-use crate::conformance::{one, put, roster};
-use crate::{Embedded, Lacking, OpenError};
+use crate::conformance::{one, put, roster, wait, waiting};
+use crate::{Embedded, Lacking, OpenError, schema};
 
 /// A directory of this test alone, removed with the value.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Scratch {
-    fn new() -> Scratch {
+    pub(crate) fn new() -> Scratch {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = format!("vorpal-store-{}-{number}", std::process::id());
@@ -288,9 +289,12 @@ fn a_garbage_record_fails_its_own_account_only() {
         b"\x63future record",
         &[0xff; 300],
     ] {
-        store.put_raw_item(&romeo, &nurse, garbage);
+        store
+            .engine()
+            .unwrap()
+            .put_raw_item(&romeo, &nurse, garbage);
         failure(one(&mut store, account("romeo@a.example")));
-        store.put_raw_account(&romeo, garbage);
+        store.engine().unwrap().put_raw_account(&romeo, garbage);
         failure(one(&mut store, credentials("romeo@a.example")));
     }
     assert_eq!(roster(&mut store, "juliet@a.example").len(), 1);
@@ -318,7 +322,10 @@ fn a_failed_operation_leaves_the_others_of_its_call_alone() {
     let scratch = Scratch::new();
     let mut store = open(&scratch);
     one(&mut store, create("romeo@a.example", 1));
-    store.put_raw_account(&jid("romeo@a.example"), b"\x01torn");
+    store
+        .engine()
+        .unwrap()
+        .put_raw_account(&jid("romeo@a.example"), b"\x01torn");
     let ops = [
         create("a@a.example", 1),
         credentials("romeo@a.example"),
@@ -338,16 +345,148 @@ fn a_failed_operation_leaves_the_others_of_its_call_alone() {
 #[test]
 fn a_newer_schema_is_refused_with_both_numbers() {
     let scratch = Scratch::new();
-    open(&scratch).put_raw_schema(&2_u32.to_be_bytes());
+    open(&scratch)
+        .engine()
+        .unwrap()
+        .put_raw_schema(&4_u32.to_be_bytes());
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("schema 2") && text.contains("knows 1"),
+        text.contains("schema 4") && text.contains("knows 3"),
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
 }
+
+/// Octets written as hexadecimal digits.
+fn octets(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.chunks(2).map(pair).collect()
+}
+
+#[test]
+fn a_store_of_schema_1_is_upgraded_and_keeps_what_it_has() {
+    let scratch = Scratch::new();
+    let (account, contact) = (jid("a@b.example"), jid("juliet@b.example"));
+    {
+        // What schema 1 wrote, which had no keyspace of kept things.
+        let store = open(&scratch);
+        let engine = store.engine().unwrap();
+        engine.put_raw_account(&account, &octets(CREDENTIALS_1));
+        engine.put_raw_item(&account, &contact, &octets(ITEM_1));
+        engine.put_raw_schema(&1_u32.to_be_bytes());
+    }
+    let mut store = open(&scratch);
+    let found = one(&mut store, credentials("a@b.example"));
+    assert_eq!(found, StoreReply::Credentials(Some(keys(1))));
+    assert_eq!(
+        roster(&mut store, "a@b.example"),
+        [full_item("juliet@b.example")]
+    );
+    assert_eq!(
+        one(&mut store, wait("a@b.example", "x", 1)),
+        StoreReply::Done
+    );
+    drop(store);
+    let mut again = open(&scratch);
+    assert_eq!(waiting(&mut again, "a@b.example").len(), 1);
+    // Nobody who knows only schema 1 opens it any more: it says so by its number.
+    assert_eq!(
+        again.engine().unwrap().raw_schema(),
+        schema::SCHEMA.to_be_bytes()
+    );
+}
+
+#[test]
+fn a_store_of_schema_2_gets_room_for_sessions_and_keeps_what_it_has() {
+    let scratch = Scratch::new();
+    {
+        let mut store = open(&scratch);
+        one(&mut store, create("a@b.example", 1));
+        one(&mut store, wait("a@b.example", "<message/>", 9));
+        let engine = store.engine().unwrap();
+        // Kept things have had the same records since schema 2.
+        engine.drop_keyspaces(&["sessions", "queue"]);
+        engine.put_raw_schema(&2_u32.to_be_bytes());
+    }
+    let mut store = open(&scratch);
+    assert_eq!(
+        one(&mut store, save("a@b.example", 1, "orchard")),
+        StoreReply::Done
+    );
+    let claim = StoreOp::ClaimOffline {
+        account: jid("a@b.example"),
+        session: session("a@b.example", 1),
+        place: 1,
+        number: 1,
+    };
+    one(&mut store, claim);
+    drop(store);
+    let mut again = open(&scratch);
+    let expected = [(1, 1, "<message/>".to_owned())];
+    assert_eq!(queue(&mut again, "a@b.example", 1), expected);
+    assert_eq!(waiting(&mut again, "a@b.example"), []);
+}
+
+#[test]
+fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("a@b.example", 1));
+    one(&mut store, save("a@b.example", 1, "orchard"));
+    let before = written_size(&scratch);
+    let origin = Origin {
+        session: session("a@b.example", 1),
+        number: 1,
+    };
+    let place = QueuePlace {
+        session: origin.session,
+        place: 1,
+        number: 1,
+    };
+    let op = StoreOp::Enqueue {
+        account: jid("a@b.example"),
+        copies: vec![place],
+        stanza: b"<message/>"[..].into(),
+        origin: Some(origin),
+    };
+    assert_eq!(one(&mut store, op), StoreReply::Done);
+    let after = written_size(&scratch);
+    assert!(after > before);
+    for size in before..=after {
+        let copy = scratch.killed();
+        let journal = std::fs::OpenOptions::new()
+            .write(true)
+            .open(journal_of(&copy))
+            .unwrap();
+        journal.set_len(size).unwrap();
+        drop(journal);
+        let found = stored(&mut open(&copy), "a@b.example", 1).unwrap();
+        let is_whole = size == after;
+        let lengths = (found.queue.len(), found.marks.len());
+        assert_eq!(lengths, (is_whole.into(), is_whole.into()), "{size}");
+    }
+}
+
+/// The record of [`keys`] of 1, by the build that had schema 1.
+const CREDENTIALS_1: &str = "\
+    01010101010101010101010101010101010101010101010101010101010101010101010101fefefefefefefefe \
+    fefefefefefefefefefefefe010101010101010101010101010101010101010101010101010101010101010101 \
+    010101010101010101010101010101fefefefefefefefefefefefefefefefefefefefefefefefefefefefefefe \
+    fefe01010101010101010101010101010101010101010101010101010101010101010101010101010101010101 \
+    01010101010101010101010101010101010101010101010101010101010101010101010101fefefefefefefefe \
+    fefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefefe \
+    fefefefefefefefefefefe01e7feffff1000000001100000ebfeffff14000000f7feffff140000000102ffffff \
+    100000000110000006ffffff200000001effffff200000000135ffffff100000000110000039ffffff40000000 \
+    71ffffff40000000";
+
+/// The record of [`full_item`], by the same.
+const ITEM_1: &str = "\
+    014e7572736520f09fa49653657276616e7473436170756c6574202620736f6e73eaffffff08000000eaffffff \
+    0e0000003c70726573656e636520747970653d27737562736372696265272f3eb4ffffff0a000000ccffffff02 \
+    000000030701d1ffffff1c000000";
 
 #[test]
 fn what_some_account_lacks_is_known_after_a_restart_too() {
@@ -374,7 +513,7 @@ fn what_some_account_lacks_is_known_after_a_restart_too() {
 #[test]
 fn a_damaged_schema_number_is_refused() {
     let scratch = Scratch::new();
-    open(&scratch).put_raw_schema(b"?");
+    open(&scratch).engine().unwrap().put_raw_schema(b"?");
     let error = open_error(&scratch);
     assert!(error.to_string().contains("damaged"), "{error}");
 }

@@ -1,18 +1,24 @@
 //! The default store: fjall, an embedded log-structured engine (decided in the design's storage
 //! page: the fastest library at 64 or more writes per commit, atomic across keyspaces).
 //!
-//! Invariant: one [`Store::perform`] call is one batch and one `fdatasync`, and no write of it is
-//! answered before that. What a call has staged but not committed only its own later reads see.
+//! Invariant: one [`xmpp::port::Store::perform`] call is one batch and one `fdatasync`, and no
+//! write of it is answered before that. What a call has staged but not committed only its own later
+//! reads see.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use stanza::jid::BareJid;
-use xmpp::port::{AccountData, Credentials, RosterItem, Store, StoreOp, StoreReply};
+use xmpp::port::{AccountData, Credentials, Snapshot, StoreOp, StoreReply};
 
+use crate::backup::{self, Table};
+use crate::lacking::Lacking;
 use crate::schema::{self, SCHEMA};
+use crate::{WholeAccount, kept, sessions};
 
 /// Where the database lies in the server's data directory.
 pub const DIRECTORY: &str = "store";
@@ -36,61 +42,27 @@ const LISTING_PAGE: usize = 1 << 20;
 /// Records of one bulk batch.
 const BULK_RECORDS_MAX: usize = 8_192;
 
+/// Records between two reports of a backup.
+const PROGRESS_EVERY: u64 = 200_000;
+
 const SCHEMA_KEY: &[u8] = b"schema";
 
 /// Where [`Lacking`] stands; absent while every account has every key.
 const LACKING_KEY: &[u8] = b"lacking";
 
 /// An open database. It is locked against every other process until it is dropped.
-pub struct Embedded {
+pub(crate) struct Engine {
     database: Database,
     about: Keyspace,
-    accounts: Keyspace,
+    pub(crate) accounts: Keyspace,
     roster: Keyspace,
-    lacking: Lacking,
-}
-
-/// Hashes for which at least one account has no key: their SCRAM mechanisms cannot be offered to
-/// all. Once said it stays, also when those accounts go or get passwords.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
-    /// SHA-1.
-    pub sha1: bool,
-    /// SHA-256.
-    pub sha256: bool,
-    /// SHA-512.
-    pub sha512: bool,
-}
-
-impl Lacking {
-    fn of(credentials: &Credentials) -> Lacking {
-        Lacking {
-            sha1: credentials.sha1.is_none(),
-            sha256: credentials.sha256.is_none(),
-            sha512: credentials.sha512.is_none(),
-        }
-    }
-
-    fn or(self, other: Lacking) -> Lacking {
-        Lacking {
-            sha1: self.sha1 || other.sha1,
-            sha256: self.sha256 || other.sha256,
-            sha512: self.sha512 || other.sha512,
-        }
-    }
-
-    fn to_record(self) -> [u8; 1] {
-        [u8::from(self.sha1) | u8::from(self.sha256) << 1 | u8::from(self.sha512) << 2]
-    }
-
-    fn from_record(record: &[u8]) -> Lacking {
-        let bits = record.first().copied().unwrap_or_default();
-        Lacking {
-            sha1: bits & 1 != 0,
-            sha256: bits & 2 != 0,
-            sha512: bits & 4 != 0,
-        }
-    }
+    pub(crate) kept: Keyspace,
+    pub(crate) sessions: Keyspace,
+    /// What waits for acknowledgement, and the marks.
+    pub(crate) queue: Keyspace,
+    /// Held by every snapshot: the database stays open as long as one is.
+    lent: Arc<()>,
+    lacking: Cell<Lacking>,
 }
 
 /// Why a store cannot be opened, in one sentence that says what to do.
@@ -116,7 +88,7 @@ impl std::fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// What [`Embedded::bulk_load`] did.
+/// What [`crate::Embedded::bulk_load`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BulkLoaded {
     /// Accounts that are new.
@@ -126,44 +98,54 @@ pub struct BulkLoaded {
 }
 
 /// Staged writes of one keyspace: a value, or `None` for a removal.
-type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// What one `perform` call will commit.
 #[derive(Default)]
-struct Staged {
-    accounts: Writes,
+pub(crate) struct Staged {
+    pub(crate) accounts: Writes,
     roster: Writes,
+    pub(crate) kept: Writes,
+    pub(crate) sessions: Writes,
+    pub(crate) queue: Writes,
     lacking: Lacking,
 }
 
 impl Staged {
     fn is_empty(&self) -> bool {
-        self.accounts.is_empty() && self.roster.is_empty()
+        let all = [
+            &self.accounts,
+            &self.roster,
+            &self.kept,
+            &self.sessions,
+            &self.queue,
+        ];
+        all.into_iter().all(Writes::is_empty)
     }
 }
 
 /// Trouble in the words of the log.
-type Trouble = Box<str>;
+pub(crate) type Trouble = Box<str>;
 
 fn engine(error: fjall::Error) -> Trouble {
     match error {
         fjall::Error::Poisoned => {
-            "an earlier write failed, so the store takes no more until the server restarts".into()
+            "an earlier write failed, and the store takes no more until the disk does".into()
         }
         other => format!("the storage engine failed: {other:?}").into(),
     }
 }
 
-fn damaged(error: schema::Unreadable) -> Trouble {
+pub(crate) fn damaged(error: schema::Unreadable) -> Trouble {
     error.0
 }
 
-impl Embedded {
+impl Engine {
     /// Opens the store in the server's data directory, creating both where they are missing.
     ///
     /// # Errors
     /// See [`OpenError`].
-    pub fn open(data: &Path) -> Result<Embedded, OpenError> {
+    pub(crate) fn open(data: &Path) -> Result<Engine, OpenError> {
         let path = data.join(DIRECTORY);
         let refused = |what: String| {
             OpenError::Engine(
@@ -206,43 +188,51 @@ impl Embedded {
                 .map_err(|error| refused(format!("{error:?}")))
         };
         let (accounts, roster) = (keyspace("accounts")?, keyspace("roster")?);
+        let (kept, sessions) = (keyspace("kept")?, keyspace("sessions")?);
+        let queue = keyspace("queue")?;
         tracing::debug!(path = %path.display(), schema = SCHEMA, "store open");
-        Ok(Embedded {
+        Ok(Engine {
             database,
             about,
             accounts,
             roster,
-            lacking,
+            kept,
+            sessions,
+            queue,
+            lent: Arc::new(()),
+            lacking: Cell::new(lacking),
         })
     }
 
-    /// Creates many accounts without a commit for each, then makes all of them durable at once.
-    /// An account that exists already is left as it is, its roster too, and given to `existed`.
-    ///
-    /// # Errors
-    /// What the engine says, in words; the accounts before the failing one may have been created.
-    pub fn bulk_load(
-        &mut self,
-        accounts: impl Iterator<Item = (BareJid, Credentials, Vec<RosterItem>)>,
+    /// See [`crate::Embedded::bulk_load`].
+    pub(crate) fn bulk_load(
+        &self,
+        accounts: impl Iterator<Item = WholeAccount>,
         mut existed: impl FnMut(&BareJid),
-    ) -> Result<BulkLoaded, Box<str>> {
+    ) -> Result<BulkLoaded, Trouble> {
         let mut loaded = BulkLoaded::default();
         let mut batch = self.database.batch().durability(None);
         let mut batched = HashSet::new();
-        for (account, credentials, roster) in accounts {
+        let mut lacking = self.lacking.get();
+        for whole in accounts {
+            let account = whole.account.clone();
             let key = schema::account_key(&account);
             if batched.contains(&key) || self.accounts.contains_key(&key).map_err(engine)? {
                 loaded.existed += 1;
                 existed(&account);
                 continue;
             }
-            for item in roster {
+            for item in whole.data.roster {
                 let item_key = schema::roster_key(&account, &item.contact);
                 let record = schema::encode_roster_item(item).map_err(damaged)?;
                 batch.insert(&self.roster, item_key, record);
             }
-            self.lacking = self.lacking.or(Lacking::of(&credentials));
-            let record = schema::encode_credentials(credentials).map_err(damaged)?;
+            let (blocked, documents) = (whole.data.blocked, whole.documents);
+            for (key, record) in kept::of_new(&account, blocked, documents, whole.offline)? {
+                batch.insert(&self.kept, key, record);
+            }
+            lacking = lacking.or(Lacking::of(&whole.credentials));
+            let record = schema::encode_credentials(whole.credentials).map_err(damaged)?;
             batch.insert(&self.accounts, key.clone(), record);
             batched.insert(key);
             loaded.created += 1;
@@ -252,14 +242,65 @@ impl Embedded {
                 batched.clear();
             }
         }
-        if self.lacking != Lacking::default() {
-            batch.insert(&self.about, LACKING_KEY, self.lacking.to_record());
-        }
+        self.note_lacking(&mut batch, lacking);
         batch.commit().map_err(engine)?;
-        self.database
-            .persist(PersistMode::SyncData)
-            .map_err(engine)?;
+        self.lacking.set(lacking);
+        self.sync()?;
         Ok(loaded)
+    }
+
+    /// Makes all that was written durable.
+    pub(crate) fn sync(&self) -> Result<(), Trouble> {
+        self.database.persist(PersistMode::SyncData).map_err(engine)
+    }
+
+    /// Writes records as another store had them, without a commit for each: [`Engine::sync`] ends
+    /// it.
+    pub(crate) fn load_records(
+        &self,
+        records: &mut dyn Iterator<Item = (Table, Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), Trouble> {
+        let mut batch = self.database.batch().durability(None);
+        let mut lacking = self.lacking.get();
+        for (table, key, record) in records {
+            if table == Table::Accounts {
+                let credentials = schema::decode_credentials(&record).map_err(damaged)?;
+                lacking = lacking.or(Lacking::of(&credentials));
+            }
+            batch.insert(self.keyspace(table), key, record);
+            if batch.len() >= BULK_RECORDS_MAX {
+                let full = std::mem::replace(&mut batch, self.database.batch().durability(None));
+                full.commit().map_err(engine)?;
+            }
+        }
+        self.note_lacking(&mut batch, lacking);
+        batch.commit().map_err(engine)?;
+        self.lacking.set(lacking);
+        Ok(())
+    }
+
+    fn keyspace(&self, table: Table) -> &Keyspace {
+        match table {
+            Table::Accounts => &self.accounts,
+            Table::Roster => &self.roster,
+            Table::Kept => &self.kept,
+            Table::Sessions => &self.sessions,
+            Table::Queue => &self.queue,
+        }
+    }
+
+    /// A view of this moment, to be read on any thread.
+    pub(crate) fn snapshot(&self) -> Box<dyn Snapshot> {
+        Box::new(View {
+            snapshot: self.database.snapshot(),
+            keyspaces: Table::ALL.map(|table| (table, self.keyspace(table).clone())),
+            _lent: Arc::clone(&self.lent),
+        })
+    }
+
+    /// Whether a snapshot of this database is still in use.
+    pub(crate) fn is_lent(&self) -> bool {
+        Arc::strong_count(&self.lent) > 1
     }
 
     fn apply(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
@@ -288,31 +329,9 @@ impl Embedded {
             StoreOp::SetCredentials {
                 account,
                 credentials,
-            } => {
-                let key = schema::account_key(&account);
-                if !exists(&self.accounts, &staged.accounts, &key)? {
-                    return Ok(StoreReply::Missing);
-                }
-                staged.lacking = staged.lacking.or(Lacking::of(&credentials));
-                let record = schema::encode_credentials(*credentials).map_err(damaged)?;
-                staged.accounts.insert(key, Some(record));
-                Ok(StoreReply::Done)
-            }
+            } => self.set_credentials(staged, &account, *credentials),
             StoreOp::DeleteAccount { account } => self.delete(staged, &account),
-            StoreOp::Account { account } => {
-                let key = schema::account_key(&account);
-                if !exists(&self.accounts, &staged.accounts, &key)? {
-                    return Ok(StoreReply::Account(None));
-                }
-                let prefix = schema::roster_prefix(&account);
-                let mut roster = Vec::new();
-                each_record(&self.roster, &staged.roster, &prefix, |key, record| {
-                    let item = schema::decode_roster_item(key, prefix.len(), record);
-                    roster.push(item.map_err(damaged)?);
-                    Ok(())
-                })?;
-                Ok(StoreReply::Account(Some(Box::new(AccountData { roster }))))
-            }
+            StoreOp::Account { account } => self.account(staged, &account),
             StoreOp::PutRosterItem { account, item } => {
                 let key = schema::account_key(&account);
                 if !exists(&self.accounts, &staged.accounts, &key)? {
@@ -330,6 +349,97 @@ impl Embedded {
                 }
                 Ok(StoreReply::Done)
             }
+            StoreOp::Document {
+                account,
+                space,
+                key,
+            } => kept::document(&self.kept, staged, &account, space, &key),
+            StoreOp::Offline { account } => {
+                kept::waiting(&self.kept, staged, &account).map(StoreReply::Offline)
+            }
+            StoreOp::RemoveOffline { account, up_to } => {
+                kept::remove_offline(&self.kept, staged, &account, up_to)
+            }
+            StoreOp::SetBlocked { .. }
+            | StoreOp::PutDocument { .. }
+            | StoreOp::PutOffline { .. } => self.keep(staged, op),
+            on_sessions => self.apply_to_sessions(staged, on_sessions),
+        }
+    }
+
+    fn set_credentials(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        credentials: Credentials,
+    ) -> Result<StoreReply, Trouble> {
+        let key = schema::account_key(account);
+        if !exists(&self.accounts, &staged.accounts, &key)? {
+            return Ok(StoreReply::Missing);
+        }
+        staged.lacking = staged.lacking.or(Lacking::of(&credentials));
+        let record = schema::encode_credentials(credentials).map_err(damaged)?;
+        staged.accounts.insert(key, Some(record));
+        Ok(StoreReply::Done)
+    }
+
+    fn account(&self, staged: &Staged, account: &BareJid) -> Result<StoreReply, Trouble> {
+        let key = schema::account_key(account);
+        if !exists(&self.accounts, &staged.accounts, &key)? {
+            return Ok(StoreReply::Account(None));
+        }
+        let prefix = schema::roster_prefix(account);
+        let mut roster = Vec::new();
+        each_record(&self.roster, &staged.roster, &prefix, |key, record| {
+            let item = schema::decode_roster_item(key, prefix.len(), record);
+            roster.push(item.map_err(damaged)?);
+            Ok(())
+        })?;
+        Ok(StoreReply::Account(Some(Box::new(AccountData {
+            roster,
+            blocked: kept::blocked(&self.kept, staged, account)?,
+            has_waiting: kept::has_waiting(&self.kept, staged, account)?,
+        }))))
+    }
+
+    /// Writes of what an account keeps; they need the account.
+    fn keep(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
+        let (StoreOp::SetBlocked { account, .. }
+        | StoreOp::PutDocument { account, .. }
+        | StoreOp::PutOffline { account, .. }) = &op
+        else {
+            return Ok(StoreReply::Failed("not a write of this kind".into()));
+        };
+        if !exists(
+            &self.accounts,
+            &staged.accounts,
+            &schema::account_key(account),
+        )? {
+            return Ok(StoreReply::Missing);
+        }
+        match op {
+            StoreOp::SetBlocked { account, blocked } => {
+                kept::set_blocked(staged, &account, blocked)
+            }
+            StoreOp::PutDocument {
+                account,
+                space,
+                key,
+                bytes,
+            } => kept::put_document(&self.kept, staged, &account, space, &key, &bytes),
+            StoreOp::PutOffline {
+                account,
+                stanza,
+                count_max,
+                origin,
+            } => {
+                let reply = kept::put_offline(&self.kept, staged, &account, &stanza, count_max)?;
+                if reply == StoreReply::Done {
+                    sessions::mark(staged, &account, origin);
+                }
+                Ok(reply)
+            }
+            _ => Ok(StoreReply::Failed("not a write of this kind".into())),
         }
     }
 
@@ -352,16 +462,31 @@ impl Embedded {
         staged
             .roster
             .extend(owned.into_iter().map(|key| (key, None)));
+        let mut owned = Vec::new();
+        let prefix = schema::roster_prefix(account);
+        each_record(&self.kept, &staged.kept, &prefix, |key, _| {
+            owned.push(key.to_vec());
+            Ok(())
+        })?;
+        staged.kept.extend(owned.into_iter().map(|key| (key, None)));
+        self.end_sessions_of(staged, account)?;
         staged.accounts.insert(key, None);
         Ok(StoreReply::Done)
     }
 
     /// The hashes for which some account has no key.
-    pub fn lacking(&self) -> Lacking {
-        self.lacking
+    pub(crate) fn lacking(&self) -> Lacking {
+        self.lacking.get()
     }
 
-    fn commit(&mut self, staged: Staged) -> Result<(), Trouble> {
+    /// Has a batch carry what accounts lack, if that is more than before.
+    fn note_lacking(&self, batch: &mut OwnedWriteBatch, lacking: Lacking) {
+        if lacking != self.lacking.get() {
+            batch.insert(&self.about, LACKING_KEY, lacking.to_record());
+        }
+    }
+
+    fn commit(&self, staged: Staged) -> Result<(), Trouble> {
         if staged.is_empty() {
             return Ok(());
         }
@@ -372,6 +497,9 @@ impl Embedded {
         let keyspaces = [
             (&self.accounts, staged.accounts),
             (&self.roster, staged.roster),
+            (&self.kept, staged.kept),
+            (&self.sessions, staged.sessions),
+            (&self.queue, staged.queue),
         ];
         for (keyspace, writes) in keyspaces {
             for (key, value) in writes {
@@ -381,12 +509,10 @@ impl Embedded {
                 }
             }
         }
-        let lacking = self.lacking.or(staged.lacking);
-        if lacking != self.lacking {
-            batch.insert(&self.about, LACKING_KEY, lacking.to_record());
-        }
+        let lacking = self.lacking.get().or(staged.lacking);
+        self.note_lacking(&mut batch, lacking);
         batch.commit().map_err(engine)?;
-        self.lacking = lacking;
+        self.lacking.set(lacking);
         Ok(())
     }
 
@@ -409,10 +535,13 @@ impl Embedded {
         }
         Ok(first.into_sorted_vec())
     }
-}
 
-impl Store for Embedded {
-    fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
+    /// Performs one call; says whether its commit succeeded.
+    pub(crate) fn perform(
+        &self,
+        ops: &mut dyn Iterator<Item = StoreOp>,
+        replies: &mut Vec<StoreReply>,
+    ) -> bool {
         let mut staged = Staged::default();
         let mut uncertain_from = None;
         for op in ops {
@@ -424,14 +553,17 @@ impl Store for Embedded {
             }
             replies.push(reply);
         }
-        if let Err(trouble) = self.commit(staged) {
+        let committed = self.commit(staged);
+        if let Err(trouble) = &committed {
             // Reads behind the first write may have seen what is not there, so they fail as well.
             let from = uncertain_from.unwrap_or(replies.len());
-            replies[from..].fill(StoreReply::Failed(trouble));
+            replies[from..].fill(StoreReply::Failed(trouble.clone()));
         }
+        committed.is_ok()
     }
 
-    fn accounts(&mut self, each: &mut dyn FnMut(BareJid) -> bool) -> Result<(), Box<str>> {
+    /// See [`xmpp::port::Store::accounts`].
+    pub(crate) fn list(&self, each: &mut dyn FnMut(BareJid) -> bool) -> Result<(), Trouble> {
         let mut after = None;
         loop {
             let page = self.page_after(after.as_ref())?;
@@ -441,6 +573,29 @@ impl Store for Embedded {
                 return Ok(());
             }
         }
+    }
+}
+
+/// What [`Engine::snapshot`] gives.
+struct View {
+    snapshot: fjall::Snapshot,
+    keyspaces: [(Table, Keyspace); Table::ALL.len()],
+    _lent: Arc<()>,
+}
+
+impl Snapshot for View {
+    fn save(&self, file: &Path, progress: &mut dyn FnMut(u64)) -> Result<u64, Box<str>> {
+        let mut writer = backup::Writer::create(file)?;
+        for (table, keyspace) in &self.keyspaces {
+            for entry in self.snapshot.iter(keyspace) {
+                let (key, record) = entry.into_inner().map_err(engine)?;
+                let count = writer.record(*table, &key, &record)?;
+                if count.is_multiple_of(PROGRESS_EVERY) {
+                    progress(count);
+                }
+            }
+        }
+        writer.finish()
     }
 }
 
@@ -457,6 +612,16 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             let found = <[u8; 4]>::try_from(&found[..]).map_or(0, u32::from_be_bytes);
             match found {
                 SCHEMA => Ok(about),
+                // Schema 2 added what accounts keep, schema 3 the sessions; the records of schemas
+                // 1 and 2 are read as they are.
+                1 | 2 => {
+                    tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
+                    about
+                        .insert(SCHEMA_KEY, SCHEMA.to_be_bytes())
+                        .map_err(refused)?;
+                    database.persist(PersistMode::SyncAll).map_err(refused)?;
+                    Ok(about)
+                }
                 newer if newer > SCHEMA => Err(OpenError::Newer(
                     format!(
                         "The store in {} has schema {newer} and this Vorpal knows {SCHEMA}; run \
@@ -488,14 +653,18 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
 }
 
 /// A record as this call sees it: what it staged itself, else what is committed.
-fn read(keyspace: &Keyspace, staged: &Writes, key: &[u8]) -> Result<Option<fjall::Slice>, Trouble> {
+pub(crate) fn read(
+    keyspace: &Keyspace,
+    staged: &Writes,
+    key: &[u8],
+) -> Result<Option<fjall::Slice>, Trouble> {
     match staged.get(key) {
         Some(value) => Ok(value.as_deref().map(fjall::Slice::from)),
         None => keyspace.get(key).map_err(engine),
     }
 }
 
-fn exists(keyspace: &Keyspace, staged: &Writes, key: &[u8]) -> Result<bool, Trouble> {
+pub(crate) fn exists(keyspace: &Keyspace, staged: &Writes, key: &[u8]) -> Result<bool, Trouble> {
     match staged.get(key) {
         Some(value) => Ok(value.is_some()),
         None => keyspace.contains_key(key).map_err(engine),
@@ -503,7 +672,7 @@ fn exists(keyspace: &Keyspace, staged: &Writes, key: &[u8]) -> Result<bool, Trou
 }
 
 /// Calls `each` with every record below `prefix` as this call sees it.
-fn each_record(
+pub(crate) fn each_record(
     keyspace: &Keyspace,
     staged: &Writes,
     prefix: &[u8],
@@ -527,7 +696,7 @@ fn each_record(
 }
 
 #[cfg(test)]
-impl Embedded {
+impl Engine {
     /// Replaces an account's record by `record`.
     pub(crate) fn put_raw_account(&self, account: &BareJid, record: &[u8]) {
         self.accounts
@@ -540,6 +709,26 @@ impl Embedded {
         self.roster
             .insert(schema::roster_key(account, contact), record)
             .unwrap();
+    }
+
+    /// Makes the store as one that never had these.
+    pub(crate) fn drop_keyspaces(&self, names: &[&str]) {
+        for name in names {
+            let keyspace = self
+                .database
+                .keyspace(name, KeyspaceCreateOptions::default)
+                .unwrap();
+            self.database.delete_keyspace(keyspace).unwrap();
+        }
+    }
+
+    /// The schema number as it lies there.
+    pub(crate) fn raw_schema(&self) -> Vec<u8> {
+        let about = self
+            .database
+            .keyspace("about", KeyspaceCreateOptions::default)
+            .unwrap();
+        about.get(SCHEMA_KEY).unwrap().unwrap().to_vec()
     }
 
     /// Writes another schema number.

@@ -4,18 +4,47 @@
 use std::collections::BTreeMap;
 
 use stanza::jid::BareJid;
-use xmpp::port::{AccountData, Credentials, RosterItem, Store, StoreOp, StoreReply};
+use xmpp::port::{
+    AccountData, Credentials, DOCUMENTS_MAX, Origin, QueuedStanza, RosterItem, SavedSession,
+    SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
+};
 
 /// Accounts in a map. It is as large as what is put into it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memory {
     accounts: BTreeMap<BareJid, Account>,
+    /// Per session and receiver the last stanza that took effect.
+    marks: BTreeMap<(SessionId, BareJid), u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Account {
     credentials: Credentials,
     roster: BTreeMap<BareJid, RosterItem>,
+    blocked: Vec<Box<str>>,
+    documents: BTreeMap<(Space, Box<str>), Box<[u8]>>,
+    offline: BTreeMap<u64, Box<[u8]>>,
+    offline_last: u64,
+    sessions: BTreeMap<SessionId, Session>,
+}
+
+/// A managed session.
+#[derive(Clone, Debug, Default)]
+struct Session {
+    saved: Option<SavedSession>,
+    handled: u64,
+    queue: BTreeMap<u64, (u32, Box<[u8]>)>,
+}
+
+impl Session {
+    fn renumber(&mut self, numbers: Vec<(u64, u32)>) {
+        let mut before = std::mem::take(&mut self.queue);
+        for (place, number) in numbers {
+            if let Some((_, stanza)) = before.remove(&place) {
+                self.queue.insert(place, (number, stanza));
+            }
+        }
+    }
 }
 
 impl Memory {
@@ -39,7 +68,7 @@ impl Memory {
                 }
                 let fresh = Account {
                     credentials: *credentials,
-                    roster: BTreeMap::new(),
+                    ..Account::default()
                 };
                 self.accounts.insert(account, fresh);
                 StoreReply::Done
@@ -49,7 +78,12 @@ impl Memory {
                 credentials,
             } => self.change(&account, |found| found.credentials = *credentials),
             StoreOp::DeleteAccount { account } => match self.accounts.remove(&account) {
-                Some(_) => StoreReply::Done,
+                Some(gone) => {
+                    for session in gone.sessions.keys() {
+                        self.forget_marks(*session);
+                    }
+                    StoreReply::Done
+                }
                 None => StoreReply::Missing,
             },
             StoreOp::Account { account } => {
@@ -57,6 +91,8 @@ impl Memory {
                 StoreReply::Account(found.map(|found| {
                     Box::new(AccountData {
                         roster: found.roster.values().cloned().collect(),
+                        blocked: found.blocked.clone(),
+                        has_waiting: !found.offline.is_empty(),
                     })
                 }))
             }
@@ -69,7 +105,223 @@ impl Memory {
                 }
                 StoreReply::Done
             }
+            StoreOp::SetBlocked { account, blocked } => {
+                self.change(&account, |found| found.blocked = blocked)
+            }
+            other => self.apply_to_kept(other),
         }
+    }
+
+    /// The operations on what an account keeps besides keys, roster and block list.
+    fn apply_to_kept(&mut self, op: StoreOp) -> StoreReply {
+        match op {
+            StoreOp::Document {
+                account,
+                space,
+                key,
+            } => {
+                let found = self.accounts.get(&account);
+                let document = found.and_then(|found| found.documents.get(&(space, key)));
+                StoreReply::Document(document.cloned())
+            }
+            StoreOp::PutDocument {
+                account,
+                space,
+                key,
+                bytes,
+            } => self.put_document(&account, space, key, bytes),
+            StoreOp::PutOffline {
+                account,
+                stanza,
+                count_max,
+                origin,
+            } => {
+                let reply = self.put_offline(&account, stanza, count_max);
+                if reply == StoreReply::Done {
+                    self.mark(account, origin);
+                }
+                reply
+            }
+            StoreOp::Offline { account } => {
+                let found = self.accounts.get(&account);
+                let waiting = found.map(|found| &found.offline).into_iter().flatten();
+                StoreReply::Offline(waiting.map(|(id, stanza)| (*id, stanza.clone())).collect())
+            }
+            StoreOp::RemoveOffline { account, up_to } => {
+                if let Some(found) = self.accounts.get_mut(&account) {
+                    found.offline = found.offline.split_off(&(up_to + 1));
+                }
+                StoreReply::Done
+            }
+            other => self.apply_to_sessions(other),
+        }
+    }
+
+    /// The operations on managed sessions.
+    fn apply_to_sessions(&mut self, op: StoreOp) -> StoreReply {
+        match op {
+            StoreOp::PutSession {
+                account,
+                session,
+                saved,
+            } => self.change(&account, |found| {
+                found.sessions.entry(session).or_default().saved = Some(*saved);
+            }),
+            StoreOp::PutHandled {
+                account,
+                session,
+                handled,
+            } => self.blindly(&account, session, |found| found.handled = handled),
+            StoreOp::Enqueue {
+                account,
+                copies,
+                stanza,
+                origin,
+            } => {
+                for copy in copies {
+                    self.blindly(&account, copy.session, |found| {
+                        let queued = (copy.number, stanza.clone());
+                        found.queue.insert(copy.place, queued);
+                    });
+                }
+                self.mark(account, origin);
+                StoreReply::Done
+            }
+            StoreOp::Dequeue {
+                account,
+                session,
+                from,
+                to,
+            } => self.blindly(&account, session, |found| {
+                found.queue.retain(|place, _| !(from..=to).contains(place));
+            }),
+            StoreOp::Renumber {
+                account,
+                session,
+                numbers,
+            } => self.blindly(&account, session, |found| found.renumber(numbers)),
+            StoreOp::ClaimOffline {
+                account,
+                session,
+                place,
+                number,
+            } => self.claim_offline(&account, session, place, number),
+            StoreOp::Session { account, session } => {
+                StoreReply::Session(self.session(&account, session).map(Box::new))
+            }
+            StoreOp::EndSession { account, session } => {
+                if let Some(found) = self.accounts.get_mut(&account) {
+                    found.sessions.remove(&session);
+                }
+                self.forget_marks(session);
+                StoreReply::Done
+            }
+            StoreOp::Sessions => {
+                let each = self.accounts.iter().flat_map(|(account, found)| {
+                    let saved = found.sessions.iter().filter(|(_, it)| it.saved.is_some());
+                    saved.map(|(session, _)| (account.clone(), *session))
+                });
+                StoreReply::Sessions(each.collect())
+            }
+            other => StoreReply::Failed(format!("not of this kind: {other:?}").into()),
+        }
+    }
+
+    /// A write to a session that nobody asks whether it exists.
+    fn blindly(
+        &mut self,
+        account: &BareJid,
+        session: SessionId,
+        change: impl FnOnce(&mut Session),
+    ) -> StoreReply {
+        if let Some(found) = self.accounts.get_mut(account) {
+            change(found.sessions.entry(session).or_default());
+        }
+        StoreReply::Done
+    }
+
+    fn mark(&mut self, account: BareJid, origin: Option<Origin>) {
+        if let Some(Origin { session, number }) = origin {
+            self.marks.insert((session, account), number);
+        }
+    }
+
+    fn forget_marks(&mut self, session: SessionId) {
+        self.marks.retain(|(marked, _), _| *marked != session);
+    }
+
+    fn claim_offline(
+        &mut self,
+        account: &BareJid,
+        session: SessionId,
+        place: u64,
+        number: u32,
+    ) -> StoreReply {
+        let Some(found) = self.accounts.get_mut(account) else {
+            return StoreReply::Offline(Vec::new());
+        };
+        let waiting = std::mem::take(&mut found.offline).into_values();
+        let queue = &mut found.sessions.entry(session).or_default().queue;
+        let mut claimed = Vec::new();
+        for (index, stanza) in waiting.enumerate() {
+            let place = place + index as u64;
+            let number = number.wrapping_add(index as u32);
+            queue.insert(place, (number, stanza.clone()));
+            claimed.push((place, stanza));
+        }
+        StoreReply::Offline(claimed)
+    }
+
+    fn session(&self, account: &BareJid, session: SessionId) -> Option<StoredSession> {
+        let found = self.accounts.get(account)?.sessions.get(&session)?;
+        let queue = found.queue.iter();
+        let queue = queue.map(|(place, (number, stanza))| QueuedStanza {
+            place: *place,
+            number: *number,
+            stanza: stanza.clone(),
+        });
+        let marks = self.marks.iter().filter(|((of, _), _)| *of == session);
+        Some(StoredSession {
+            saved: found.saved.clone()?,
+            handled: found.handled,
+            queue: queue.collect(),
+            marks: marks.map(|((_, to), n)| (to.clone(), *n)).collect(),
+        })
+    }
+
+    fn put_document(
+        &mut self,
+        account: &BareJid,
+        space: Space,
+        key: Box<str>,
+        bytes: Box<[u8]>,
+    ) -> StoreReply {
+        let Some(found) = self.accounts.get_mut(account) else {
+            return StoreReply::Missing;
+        };
+        let key = (space, key);
+        if bytes.is_empty() {
+            found.documents.remove(&key);
+            return StoreReply::Done;
+        }
+        let count = found.documents.keys().filter(|key| key.0 == space).count();
+        if count >= DOCUMENTS_MAX && !found.documents.contains_key(&key) {
+            return StoreReply::Full;
+        }
+        found.documents.insert(key, bytes);
+        StoreReply::Done
+    }
+
+    fn put_offline(&mut self, account: &BareJid, stanza: Box<[u8]>, max: u32) -> StoreReply {
+        let Some(found) = self.accounts.get_mut(account) else {
+            return StoreReply::Missing;
+        };
+        if found.offline.len() >= max as usize {
+            return StoreReply::Full;
+        }
+        found.offline_last += 1;
+        found.offline.insert(found.offline_last, stanza);
+        StoreReply::Done
     }
 
     fn change(&mut self, account: &BareJid, change: impl FnOnce(&mut Account)) -> StoreReply {

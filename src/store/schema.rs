@@ -11,10 +11,13 @@ use stanza::jid::{BareJid, virtual_shard};
 use xmpp::port::{Credentials, RosterItem, ScramKey, Subscription};
 
 /// The layout that this build writes, and the newest that it reads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 3;
 
-/// The version byte of every record of schema 1.
+/// The version byte of every record of schemas 1 to 3.
 const RECORD_V1: u8 = 1;
+
+/// A key and its record.
+pub(crate) type Entry = (Vec<u8>, Vec<u8>);
 
 /// Bytes of the virtual shard before the JID.
 const SHARD_SIZE: usize = 2;
@@ -33,7 +36,7 @@ impl std::fmt::Display for Unreadable {
     }
 }
 
-fn unreadable(what: impl Into<Box<str>>) -> Unreadable {
+pub(crate) fn unreadable(what: impl Into<Box<str>>) -> Unreadable {
     Unreadable(what.into())
 }
 
@@ -127,7 +130,7 @@ pub fn roster_key(account: &BareJid, contact: &BareJid) -> Vec<u8> {
     key
 }
 
-fn jid_of(bytes: &[u8]) -> Result<BareJid, Unreadable> {
+pub(crate) fn jid_of(bytes: &[u8]) -> Result<BareJid, Unreadable> {
     let text = std::str::from_utf8(bytes).map_err(|_| unreadable("a key is not UTF-8"))?;
     BareJid::parse(text).map_err(|_| unreadable(format!("a key names no JID: {text:?}")))
 }

@@ -1,8 +1,8 @@
 //! A bare JID's live state on its home shard, and the table of the resident ones.
 
-use crate::parcel::Buffer;
-use crate::port::RosterItem;
+use crate::port::{RosterItem, SessionId, StoredSession};
 use crate::session::SessionKey;
+use crate::settle::Held;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -13,7 +13,7 @@ pub struct AccountKey(pub u32);
 
 /// Where an account is between storage and memory.
 #[derive(Debug)]
-pub enum Residence {
+pub(crate) enum Residence {
     /// Asked of storage; what came meanwhile waits.
     Loading(Vec<Waiter>),
     /// In memory.
@@ -22,11 +22,15 @@ pub enum Residence {
 
 /// What waits for an account to load.
 #[derive(Debug)]
-pub enum Waiter {
+pub(crate) enum Waiter {
     /// A stream that binds.
     Bind(crate::host::ConnId),
+    /// A stream that resumes a session from storage.
+    Resume(crate::host::ConnId),
+    /// A session from storage that nobody came back to.
+    End(SessionId, Box<StoredSession>),
     /// A stanza for the account, complete and stamped.
-    Stanza(Buffer),
+    Stanza(Held),
 }
 
 /// The live state of one bare JID.
@@ -35,16 +39,31 @@ pub struct Account {
     /// Its address.
     pub jid: BareJid,
     /// Loading or resident.
-    pub residence: Residence,
+    pub(crate) residence: Residence,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// The roster, sorted by contact.
     pub roster: Vec<RosterItem>,
+    /// The block list (XEP-0191): prepared JIDs of any form.
+    pub blocked: Vec<Box<str>>,
+    /// Whether storage may have messages that wait.
+    pub has_waiting: bool,
+    /// Offline messages are on their way from storage.
+    pub fetching: bool,
+    /// Messages on their way to storage.
+    pub storing: u32,
+    /// Messages that must not overtake those, while there are sessions that could get them.
+    pub(crate) held: Vec<Held>,
     /// Writes that storage has not answered, and work under way; an account with some stays.
     pub pins: u32,
 }
 
 impl Account {
+    /// Whether what comes now would overtake messages that are between here and storage.
+    pub fn must_hold(&self) -> bool {
+        (self.fetching || self.storing > 0) && !self.sessions.is_empty()
+    }
+
     /// The roster item of a contact.
     pub fn contact(&self, bare: &str) -> Option<&RosterItem> {
         self.place(bare).ok().map(|index| &self.roster[index])
@@ -98,6 +117,11 @@ impl Accounts {
             residence: Residence::Loading(Vec::new()),
             sessions: SmallVec::new(),
             roster: Vec::new(),
+            blocked: Vec::new(),
+            has_waiting: false,
+            fetching: false,
+            storing: 0,
+            held: Vec::new(),
             pins: 0,
         };
         let key = match self.free.pop() {

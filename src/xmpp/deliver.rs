@@ -6,13 +6,17 @@
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::{StanzaError, StreamError};
 use crate::host::{ConnId, Host, ShardId};
+use crate::keep::Receivers;
 use crate::limit::LOAD_QUEUE_MAX;
+use crate::outbox::Keep;
 use crate::parcel::Parcel;
 use crate::router::Route;
-use crate::session::SessionKey;
+use crate::session::{Session, SessionKey};
+use crate::settle::Cause;
 use crate::shard::Shard;
-use crate::stanza::{Stanza, Type};
+use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::stream::{Flow, StreamState};
+use crate::xep::offline::may_wait;
 use stanza::jid::{BareJid, Jid, home_hash};
 use stanza::scope::StreamScope;
 use stanza::view::{Kind, StanzaView};
@@ -49,6 +53,11 @@ impl Shard {
                 return Flow::Next;
             }
         };
+        if let Some(to) = &to
+            && !self.may_send(host, key, view, type_, to)
+        {
+            return Flow::Next;
+        }
         match kind {
             Kind::Message => self.on_message(host, key, view, scope, type_, to),
             Kind::Presence => self.on_presence(host, key, view, scope, type_, to),
@@ -75,13 +84,12 @@ impl Shard {
         type_: Type,
         to: Option<Jid<'_>>,
     ) {
-        let session = self.sessions.at(key);
         // RFC 6120 10.3.1: without `to` a message is for the sender's own bare JID.
         let own;
         let to = match to {
             Some(to) => to,
             None => {
-                own = session.bare().to_owned();
+                own = self.sessions.at(key).bare().to_owned();
                 Jid::from_prepared(&own)
             }
         };
@@ -122,16 +130,13 @@ impl Shard {
         to: &Jid<'_>,
         route: Route,
     ) {
-        let stanza = Stanza::received(view, scope, type_, self.sessions.at(key).full(), to);
+        // Copied out, because sender and receiver lie in the same table.
+        let mut sender = std::mem::take(&mut self.sender);
+        sender.push_str(self.sessions.at(key).full());
+        let stanza = Stanza::received(view, scope, type_, &sender, to);
         match route {
-            Route::Here(hash) => {
-                if self.deliver_here(host, hash, &stanza) {
-                    return;
-                }
-                let sender = self.sessions.at(key).full().to_owned();
-                let stanza = Stanza::received(view, scope, type_, &sender, to);
-                self.deliver(host, hash, &stanza);
-            }
+            _ if self.took_effect(key, &stanza) => {}
+            Route::Here(hash) => self.deliver(host, hash, &stanza),
             Route::Shard(shard) => {
                 let mut bytes = host.buffer();
                 stanza.write(&mut bytes);
@@ -139,26 +144,17 @@ impl Shard {
             }
             Route::Server | Route::Remote => debug_assert!(false, "only accounts are carried to"),
         }
-    }
-
-    /// The common case without any change of state, nor of memory: somebody here gets it.
-    /// Answers whether somebody did.
-    fn deliver_here(&self, host: &mut impl Host, hash: u64, stanza: &Stanza<'_>) -> bool {
-        let Some(key) = self.accounts.find(hash, stanza.to.bare()) else {
-            return false;
-        };
-        match (stanza.kind, stanza.type_) {
-            (Kind::Message, _) => self.deliver_message(host, key, stanza),
-            (Kind::Presence, Type::Available | Type::Unavailable | Type::Error) => {
-                self.deliver_directed(host, key, stanza)
-            }
-            (Kind::Presence, _) => false,
-            (Kind::Iq | Kind::Other, _) => self.deliver_request(host, key, stanza),
-        }
+        sender.clear();
+        self.sender = sender;
     }
 
     /// Delivers a message to sessions by the table of RFC 6121 8.5; `false` means nobody got it.
-    fn deliver_message(&self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) -> bool {
+    fn deliver_message(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        stanza: &Stanza<'_>,
+    ) -> bool {
         let account = self.accounts.at(key);
         if let Some(resource) = stanza.to.resource() {
             let matching = account
@@ -166,7 +162,7 @@ impl Shard {
                 .iter()
                 .find(|key| self.sessions.at(**key).resource() == resource);
             if let Some(&session) = matching {
-                self.send(host, session, stanza);
+                self.give(host, key, &[session], stanza);
                 return true;
             }
             // RFC 6121 8.5.3.2.1: only a chat message goes on as if it were to the bare JID.
@@ -178,47 +174,119 @@ impl Shard {
         if matches!(stanza.type_, Type::Groupchat | Type::Error) {
             return false;
         }
-        let mut delivered = false;
-        for &session in &account.sessions {
-            if self.sessions.at(session).takes_bare() {
-                self.send(host, session, stanza);
-                delivered = true;
-            }
-        }
-        delivered
+        self.deliver_to_bare(host, key, stanza)
     }
 
-    /// Writes a stanza to a session's outlet.
-    pub(crate) fn send(&self, host: &mut impl Host, session: SessionKey, stanza: &Stanza<'_>) {
-        stanza.write(host.output(self.sessions.at(session).conn));
+    /// Delivers to all resources that take what is for the bare JID; `false` if there are none.
+    fn deliver_to_bare(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        stanza: &Stanza<'_>,
+    ) -> bool {
+        let sessions = self.accounts.at(key).sessions.iter().copied();
+        let takers = sessions.filter(|session| self.sessions.at(*session).takes_bare());
+        let takers: Receivers = takers.collect();
+        self.give(host, key, &takers, stanza);
+        !takers.is_empty()
+    }
+
+    /// Whether a message of a session that survived a crash was stored before that.
+    fn took_effect(&self, key: SessionKey, stanza: &Stanza<'_>) -> bool {
+        let (Kind::Message, Some(origin)) = (stanza.kind, self.origin) else {
+            return false;
+        };
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        acks.is_some_and(|acks| acks.is_marked(origin.number, stanza.to.bare()))
     }
 
     /// Delivers to an account at home here, whatever the stanza is.
     pub(crate) fn deliver(&mut self, host: &mut impl Host, hash: u64, stanza: &Stanza<'_>) {
         let found = self.accounts.find(hash, stanza.to.bare());
         if let Some(key) = found
-            && let Residence::Loading(queue) = &mut self.accounts.at_mut(key).residence
+            && self.must_queue(key, stanza)
         {
-            if queue.len() >= LOAD_QUEUE_MAX {
-                self.bounce(host, stanza, StanzaError::ResourceConstraint);
-                return;
-            }
-            let mut bytes = Vec::new();
-            stanza.write(&mut bytes);
-            queue.push(Waiter::Stanza(bytes));
+            return self.queue(host, key, stanza);
+        }
+        if let Some(key) = found
+            && self.is_blocked(host, key, stanza)
+        {
             return;
         }
         match (stanza.kind, found) {
-            (Kind::Message, found) => {
-                let delivered = found.is_some_and(|key| self.deliver_message(host, key, stanza));
-                // RFC 6121 8.5.2.2: headlines and errors that reach nobody are dropped silently.
-                let silent = matches!(stanza.type_, Type::Headline | Type::Error);
-                if !delivered && !silent {
-                    self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+            (Kind::Message, Some(key)) => {
+                if !self.deliver_message(host, key, stanza) {
+                    self.on_undelivered(host, key, stanza);
                 }
             }
+            (Kind::Message, None) if may_wait(stanza.type_) => {
+                // Not in memory: whether it waits or bounces is known when the account is loaded.
+                let held = self.hold(stanza);
+                let key = self.load(host, stanza.to.to_bare());
+                if let Residence::Loading(queue) = &mut self.accounts.at_mut(key).residence {
+                    queue.push(Waiter::Stanza(held));
+                }
+            }
+            (Kind::Message, None) if matches!(stanza.type_, Type::Headline | Type::Error) => {}
+            (Kind::Message, None) => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
             (Kind::Presence, _) => self.deliver_presence(host, found, stanza),
             (Kind::Iq | Kind::Other, found) => self.deliver_iq(host, found, stanza),
+        }
+    }
+
+    /// Whether a stanza for this account has to wait for what came before it: messages do while
+    /// others are between here and storage, and whatever else their senders send then.
+    fn must_queue(&self, key: AccountKey, stanza: &Stanza<'_>) -> bool {
+        let account = self.accounts.at(key);
+        let is_loading = matches!(account.residence, Residence::Loading(_));
+        let is_message = stanza.kind == Kind::Message;
+        is_loading
+            || is_message && account.must_hold()
+            || account.held.iter().any(|held| held.is_from(stanza.from))
+    }
+
+    /// Has a stanza wait for the account's load, or for messages on their way from and to storage.
+    fn queue(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
+        let account = self.accounts.at(key);
+        let count = match &account.residence {
+            Residence::Loading(queue) => queue.len(),
+            Residence::Resident => account.held.len(),
+        };
+        if count >= LOAD_QUEUE_MAX {
+            return self.bounce(host, stanza, StanzaError::ResourceConstraint);
+        }
+        let held = self.hold(stanza);
+        let account = self.accounts.at_mut(key);
+        match &mut account.residence {
+            Residence::Loading(queue) => queue.push(Waiter::Stanza(held)),
+            Residence::Resident => account.held.push(held),
+        }
+    }
+
+    /// A message that no session took (RFC 6121 8.5.2.2, 8.5.3.2).
+    fn on_undelivered(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
+        match stanza.type_ {
+            Type::Headline | Type::Error => {}
+            // RFC 6121 8.5.3.2.1: a normal message to a resource that is gone is answered by an
+            // error.
+            Type::Normal if stanza.to.resource().is_some() => {
+                self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+            }
+            type_ if may_wait(type_) => self.keep_offline(host, key, stanza),
+            _ => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
+        }
+    }
+
+    /// Delivers a message, whose session went away, as if it were to the bare JID.
+    pub(crate) fn deliver_undelivered(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        stanza: &Stanza<'_>,
+    ) {
+        // While messages are between here and storage, this one lines up there.
+        if self.accounts.at(key).must_hold() || !self.deliver_to_bare(host, key, stanza) {
+            self.keep_offline(host, key, stanza);
         }
     }
 
@@ -244,6 +312,8 @@ impl Shard {
 
     /// Sends a complete stanza, made here, to wherever its `to` lives.
     pub(crate) fn route_bytes(&mut self, host: &mut impl Host, to: &Jid<'_>, bytes: Vec<u8>) {
+        // It is no client's: nothing about it is marked.
+        let origin = self.origin.take();
         match self.router.route(to) {
             Route::Here(_) => self.receive(host, &bytes),
             Route::Shard(shard) => {
@@ -254,18 +324,24 @@ impl Shard {
             // An answer to the server itself, or to a domain that we cannot have heard from.
             Route::Server | Route::Remote => {}
         }
+        self.origin = origin;
     }
 
     /// Sends a stanza in a pooled buffer to a sibling.
     pub(crate) fn forward_stanza(&mut self, host: &mut impl Host, shard: ShardId, bytes: Vec<u8>) {
-        self.in_flight[usize::from(shard.0)] += 1;
-        host.forward(
-            shard,
-            Parcel::Stanza {
-                bytes,
-                home: self.id,
-            },
-        );
+        // No parcel waits for another, or two shards could wait for each other. What one leads to
+        // is an answer, and that is with its receiver before the parcel is said to be settled.
+        let cause = match self.cause {
+            Some(Cause::Parcel { .. }) => None,
+            _ => self.open_effect(),
+        };
+        self.in_flight[usize::from(shard.0)].push_back(cause);
+        let parcel = Parcel::Stanza {
+            bytes,
+            home: self.id,
+            origin: self.origin.map(Box::new),
+        };
+        host.forward(shard, parcel);
     }
 
     /// Answers a stanza by an error to its sender, if it may be answered.
@@ -308,26 +384,33 @@ impl Shard {
         if matches!(type_, Type::Error | Type::Result) {
             return;
         }
-        let session = self.sessions.at(key);
-        let out = host.output(session.conn);
+        let Session {
+            outlet, address, ..
+        } = self.sessions.at_mut(key);
         // The address may be malformed, so it is copied as it was, not as a JID.
         let claimed = view.to();
         let from = claimed
             .as_deref()
             .filter(|to| !to.is_empty())
-            .unwrap_or(session.bare());
-        crate::stanza::write_reply_head(view.kind(), "error", from, session.full(), view.id(), out);
-        crate::stanza::write_content(view, scope, out);
-        error.write(out);
-        out.extend_from_slice(b"</");
-        out.extend_from_slice(view.name().as_bytes());
-        out.push(b'>');
+            .unwrap_or(address.bare());
+        outlet.send(host, Keep::Memory, |out| {
+            write_reply_head(view.kind(), "error", from, address.full(), view.id(), out);
+            crate::stanza::write_content(view, scope, out);
+            error.write(out);
+            out.extend_from_slice(b"</");
+            out.extend_from_slice(view.name().as_bytes());
+            out.push(b'>');
+        });
     }
 
     /// Ends a session: contacts learn that it is unavailable, then it is gone.
     pub(crate) fn end_session(&mut self, host: &mut impl Host, key: SessionKey) {
+        let was_available = self.sessions.at(key).available;
         if self.asker == Some(key) {
             self.asker = None;
+        }
+        if matches!(self.cause, Some(Cause::Stanza { session, .. }) if session == key) {
+            (self.cause, self.origin) = (None, None);
         }
         self.withdraw(host, key);
         let Some(session) = self.sessions.remove(key) else {
@@ -335,7 +418,16 @@ impl Shard {
         };
         let account = self.accounts.at_mut(session.account);
         account.sessions.retain(|other| *other != key);
+        if was_available && account.sessions.is_empty() {
+            self.note_activity(host, session.account);
+        }
         tracing::debug!(jid = session.full(), "session ended");
+        if let Some(acks) = session.outlet.acks {
+            self.accounts.at_mut(session.account).pins += 1;
+            self.dispose_unacked(host, session.account, *acks);
+            self.accounts.at_mut(session.account).pins -= 1;
+        }
+        self.release_held(host, session.account);
         self.evict_if_idle(session.account);
     }
 

@@ -2,17 +2,34 @@
 
 use crate::account::AccountKey;
 use crate::error::StanzaError;
-use crate::host::Host;
+use crate::host::{Host, Ticket};
+use crate::outbox::Keep;
+use crate::port::StoreReply;
 use crate::router::Route;
-use crate::session::SessionKey;
-use crate::shard::Shard;
+use crate::session::{Session, SessionKey};
+use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
-use crate::xep::{self, Context, Target};
-use stanza::jid::Jid;
+use crate::xep::{self, Answer, Context, Target};
+use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::tree::Tree;
 use stanza::view::{Kind, StanzaView};
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+pub(crate) struct IqRequest {
+    session: SessionKey,
+    /// The session's full JID: the key may have a new user by then.
+    full: Box<str>,
+    iq: Box<str>,
+    target: Target,
+    /// The account that was asked for, if it is not the asker's own.
+    other: Option<BareJid>,
+    ns: Ns,
+    /// What the extension wants to find again.
+    payload: Vec<u8>,
+}
 
 impl Shard {
     /// An iq of a bound client.
@@ -68,14 +85,7 @@ impl Shard {
             }
             // RFC 6121 8.5.1: the server answers for an account, the same whether it exists or not.
             _ if to.is_bare() => {
-                self.refuse(
-                    host,
-                    key,
-                    view,
-                    scope,
-                    type_,
-                    StanzaError::ServiceUnavailable,
-                );
+                self.ask_extension(host, key, view, scope, type_, Target::Other, Some(&to));
             }
             route => self.carry(host, key, view, scope, type_, &to, route),
         }
@@ -96,7 +106,7 @@ impl Shard {
 
     /// Delivers to the resource that matches; answers whether there is one.
     pub(crate) fn deliver_request(
-        &self,
+        &mut self,
         host: &mut impl Host,
         account: AccountKey,
         stanza: &Stanza<'_>,
@@ -111,7 +121,7 @@ impl Shard {
         let Some(&session) = matching else {
             return false;
         };
-        self.send(host, session, stanza);
+        self.sessions.send(host, session, stanza);
         true
     }
 
@@ -125,72 +135,160 @@ impl Shard {
         type_: Type,
         target: Target,
     ) {
+        let (Some((ns, name)), Ok(tree)) = (view.payload(), Tree::parse(view.bytes(), scope))
+        else {
+            return;
+        };
+        // RFC 6120 8.2.3: an answer to what the server never asked, or a push's, ends here.
         let is_set = match type_ {
             Type::Get => false,
             Type::Set => true,
-            // RFC 6120 8.2.3: an answer to what the server never asked, or a push's, ends here.
             _ => return,
-        };
-        let Some((ns, name)) = view.payload() else {
-            return;
-        };
-        let Ok(tree) = Tree::parse(view.bytes(), scope) else {
-            return;
         };
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
+            (Ns::Blocking, Target::Account) => self.on_blocking(host, key, view, &tree, is_set),
+            (Ns::Register, Target::Server) if is_set => {
+                self.on_account_change(host, key, view, &tree)
+            }
             // RFC 6121 1.4: a session is there as soon as the resource is bound.
             (Ns::Session, _) if is_set && name == "session" => {
-                self.reply(host, key, view, target, &[]);
+                let answered = self.iq_request(key, view, target, None);
+                self.reply(host, &answered, Ok(&[]));
                 Ok(())
             }
-            _ => {
-                let request = xep::Request {
-                    target,
-                    is_set,
-                    payload: tree
-                        .root()
-                        .children()
-                        .next()
-                        .expect("a request has one child"),
-                };
-                let session = self.sessions.at(key);
-                let now = host.now();
-                let context = Context {
-                    settings: &self.settings,
-                    session,
-                    now,
-                };
-                let mut payload = Vec::new();
-                let outcome = xep::iq(ns, &context, &request, &mut payload);
-                if outcome.is_ok() {
-                    self.reply(host, key, view, target, &payload);
-                }
-                outcome
-            }
+            _ => return self.ask_extension(host, key, view, scope, type_, target, None),
         };
         if let Err(error) = outcome {
             self.refuse(host, key, view, scope, type_, error);
         }
     }
 
-    /// Writes the result of a request.
-    fn reply(
-        &self,
+    /// Has the owner of the payload's namespace answer, at once or when storage has.
+    fn ask_extension(
+        &mut self,
         host: &mut impl Host,
         key: SessionKey,
         view: &StanzaView<'_>,
+        scope: &StreamScope,
+        type_: Type,
         target: Target,
-        payload: &[u8],
+        other: Option<&Jid<'_>>,
     ) {
-        let session = self.sessions.at(key);
-        let from = match target {
-            Target::Server => &self.settings.domain,
-            Target::Account => session.bare(),
+        let is_set = match type_ {
+            Type::Get => false,
+            Type::Set => true,
+            _ => return,
         };
-        let out = host.output(session.conn);
-        write_reply_head(Kind::Iq, "result", from, session.full(), view.id(), out);
-        out.extend_from_slice(payload);
-        out.extend_from_slice(b"</iq>");
+        let (Some((ns, _)), Ok(tree)) = (view.payload(), Tree::parse(view.bytes(), scope)) else {
+            return;
+        };
+        let request = xep::Request {
+            target,
+            is_set,
+            payload: tree
+                .root()
+                .children()
+                .next()
+                .expect("a request has one child"),
+            bytes: view.bytes(),
+        };
+        let session = self.sessions.at(key);
+        let own = &self.accounts.at(session.account);
+        let other_jid = other.map(Jid::to_bare);
+        let asked = other_jid.as_ref().unwrap_or(&own.jid);
+        let sees_presence = other_jid.is_none()
+            || own
+                .contact(asked.as_str())
+                .is_some_and(|item| item.subscription.is_to());
+        let context = Context {
+            settings: &self.settings,
+            session,
+            account: asked,
+            sees_presence,
+            now: host.now(),
+            started: self.started.unwrap_or_default(),
+        };
+        let mut payload = Vec::new();
+        let outcome = xep::iq(ns, &context, &request, &mut payload);
+        let answered = self.iq_request(key, view, target, other_jid);
+        match outcome {
+            Ok(Answer::Now) => self.reply(host, &answered, Ok(&payload)),
+            Ok(Answer::Ask(op)) => {
+                let ticket = self.ticket(Waiting::Iq);
+                self.iq_requests.insert(
+                    ticket.0,
+                    IqRequest {
+                        ns,
+                        payload,
+                        ..answered
+                    },
+                );
+                host.store(ticket, op);
+            }
+            Err(error) => self.refuse(host, key, view, scope, type_, error),
+        }
+    }
+
+    /// Storage answered an extension's question.
+    pub(crate) fn on_iq_stored(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
+        let Some(mut request) = self.iq_requests.remove(&ticket.0) else {
+            return;
+        };
+        let mut payload = std::mem::take(&mut request.payload);
+        match xep::stored(request.ns, reply, &mut payload) {
+            Ok(()) => self.reply(host, &request, Ok(&payload)),
+            Err(error) => self.reply(host, &request, Err(error)),
+        }
+    }
+
+    /// What it takes to answer a request later.
+    pub(crate) fn iq_request(
+        &self,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        target: Target,
+        other: Option<BareJid>,
+    ) -> IqRequest {
+        IqRequest {
+            session: key,
+            full: self.sessions.at(key).full().into(),
+            iq: view.id().unwrap_or_default().as_ref().into(),
+            target,
+            other,
+            ns: Ns::Unknown,
+            payload: Vec::new(),
+        }
+    }
+
+    /// Writes the answer to a request, if its session is still there.
+    pub(crate) fn reply(
+        &mut self,
+        host: &mut impl Host,
+        request: &IqRequest,
+        outcome: Result<&[u8], StanzaError>,
+    ) {
+        let alive = self.sessions.get(request.session);
+        if alive.is_none_or(|session| session.full() != &*request.full) {
+            return;
+        }
+        let Session {
+            outlet, address, ..
+        } = self.sessions.at_mut(request.session);
+        let from = match (request.target, &request.other) {
+            (Target::Server, _) => &self.settings.domain,
+            (_, Some(other)) => other.as_str(),
+            (_, None) => address.bare(),
+        };
+        let type_ = if outcome.is_ok() { "result" } else { "error" };
+        outlet.send(host, Keep::Memory, |out| {
+            let id = Some(request.iq.as_ref().into());
+            write_reply_head(Kind::Iq, type_, from, address.full(), id, out);
+            match outcome {
+                Ok(payload) => out.extend_from_slice(payload),
+                Err(error) => error.write(out),
+            }
+            out.extend_from_slice(b"</iq>");
+        });
     }
 }

@@ -27,6 +27,8 @@ pub struct Limits {
     pub directed_max: usize,
     /// Accounts created in-band from one address per hour.
     pub registrations_per_hour_max: u32,
+    /// Messages that wait for one account.
+    pub offline_max: u32,
     /// Failed authentications per account within a minute; more are refused unexamined.
     pub auth_failures_per_minute_max: u32,
 }
@@ -46,6 +48,7 @@ impl Default for Limits {
             auth_tries_max: 5,
             directed_max: 1_000,
             registrations_per_hour_max: 20,
+            offline_max: 1_000,
             auth_failures_per_minute_max: 30,
         }
     }

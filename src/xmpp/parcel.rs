@@ -4,6 +4,7 @@
 //! namespace; the receiving stream's outlet adds it where its kind of stream needs it.
 
 use crate::host::ShardId;
+use crate::port::Origin;
 use stanza::jid::BareJid;
 
 /// A pooled byte buffer. It goes home through [`crate::Host::recycle`].
@@ -18,6 +19,8 @@ pub enum Parcel {
         bytes: Buffer,
         /// Who filled `bytes`.
         home: ShardId,
+        /// The managed stanza that it came by, where what it does must happen once.
+        origin: Option<Box<Origin>>,
     },
     /// One presence for many: each target gets `head`, its own address, `tail`.
     Fanout(Box<Fanout>),
@@ -53,6 +56,8 @@ pub enum FanoutPurpose {
     Presence,
     /// Ask each target for the presence of its resources.
     Probe,
+    /// The same, and who has none says so: the asker may believe otherwise.
+    Refresh,
 }
 
 /// Work between shards that is no stanza.

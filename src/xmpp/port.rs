@@ -52,6 +52,228 @@ pub enum StoreOp {
         /// Which contact.
         contact: BareJid,
     },
+    /// Replace the block list. Answered by `Done` or `Missing`.
+    SetBlocked {
+        /// Whose.
+        account: BareJid,
+        /// Prepared JIDs.
+        blocked: Vec<Box<str>>,
+    },
+    /// Read one document of an account. Answered by [`StoreReply::Document`].
+    Document {
+        /// Whose.
+        account: BareJid,
+        /// Which kind.
+        space: Space,
+        /// Which of its kind.
+        key: Box<str>,
+    },
+    /// Write one document; an empty one is removed. Answered by `Done`, `Missing`, or `Full` where
+    /// the account would have more than [`DOCUMENTS_MAX`] of the kind.
+    PutDocument {
+        /// Whose.
+        account: BareJid,
+        /// Which kind.
+        space: Space,
+        /// Which of its kind.
+        key: Box<str>,
+        /// What it says.
+        bytes: Box<[u8]>,
+    },
+    /// Append a message to what waits for an account. Answered by `Done`, `Missing`, or `Full`
+    /// where `count_max` wait already.
+    PutOffline {
+        /// Whose.
+        account: BareJid,
+        /// The complete stanza.
+        stanza: Box<[u8]>,
+        /// The quota.
+        count_max: u32,
+        /// The managed stanza that it came by.
+        origin: Option<Origin>,
+    },
+    /// Read what waits for an account, oldest first. Answered by [`StoreReply::Offline`].
+    Offline {
+        /// Whose.
+        account: BareJid,
+    },
+    /// Remove what waits, up to and including a number. Answered by `Done`.
+    RemoveOffline {
+        /// Whose.
+        account: BareJid,
+        /// The last number to go.
+        up_to: u64,
+    },
+    /// Insert or replace what a managed session is; its queue, its count and its marks stay as they
+    /// are. Answered by `Done` or `Missing`.
+    PutSession {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        session: SessionId,
+        /// What is to be known of it.
+        saved: Box<SavedSession>,
+    },
+    /// Set how many stanzas of a session's client are settled. Nothing is read for it. Answered by
+    /// `Done`.
+    PutHandled {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        session: SessionId,
+        /// Counted from the session's beginning, never wrapped.
+        handled: u64,
+    },
+    /// Append a stanza to the queues of an account's sessions and mark its origin, in one commit.
+    /// Nothing is read for it. Answered by `Done`.
+    Enqueue {
+        /// Whose.
+        account: BareJid,
+        /// Where.
+        copies: Vec<QueuePlace>,
+        /// The complete stanza.
+        stanza: Box<[u8]>,
+        /// The managed stanza that it came by.
+        origin: Option<Origin>,
+    },
+    /// Remove a range of places from a session's queue. Nothing is read for it. Answered by `Done`.
+    Dequeue {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        session: SessionId,
+        /// The first place to go.
+        from: u64,
+        /// The last one.
+        to: u64,
+    },
+    /// Give the stanzas of a session's queue new numbers, and remove those that get none. Answered
+    /// by `Done`.
+    Renumber {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        session: SessionId,
+        /// Places with their numbers; those where nothing lies are passed over.
+        numbers: Vec<(u64, u32)>,
+    },
+    /// Read a session with all that belongs to it. Answered by [`StoreReply::Session`].
+    Session {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        session: SessionId,
+    },
+    /// Remove a session with its queue, its count and its marks. Answered by `Done`, also where
+    /// there is none.
+    EndSession {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        session: SessionId,
+    },
+    /// Name every session. Answered by [`StoreReply::Sessions`].
+    Sessions,
+    /// Move what waits for an account into a session's queue, oldest first, from a place and number
+    /// on. Answered by [`StoreReply::Offline`] with the places.
+    ClaimOffline {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        session: SessionId,
+        /// The first place.
+        place: u64,
+        /// Its number.
+        number: u32,
+    },
+}
+
+/// A managed session (XEP-0198) for as long as it can be resumed, over restarts too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId {
+    /// The virtual shard of its account.
+    pub home: u16,
+    /// What nobody can guess.
+    pub secret: u128,
+}
+
+/// A stanza of a managed session's client: by it a stanza that is sent again is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// Whose client sent it.
+    pub session: SessionId,
+    /// The how manieth of the session it is, from 1, never wrapped.
+    pub number: u64,
+}
+
+/// Where a stanza waits for its acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueuePlace {
+    /// In whose queue.
+    pub session: SessionId,
+    /// Ascending and without gaps, from 1; it stays for as long as the stanza waits.
+    pub place: u64,
+    /// What the client counts it as (XEP-0198 4: `h`).
+    pub number: u32,
+}
+
+/// What a session needs besides its queue to be taken up again.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct SavedSession {
+    /// Its resource.
+    pub resource: Box<str>,
+    /// Of its last presence.
+    pub priority: i8,
+    /// Whether it sent initial presence.
+    pub available: bool,
+    /// Whether it asked for the roster.
+    pub interested: bool,
+    /// Whether it asked for the block list.
+    pub blocking: bool,
+    /// Its last presence as it is sent to others, and after how many bytes of it `to` stands.
+    pub presence: Option<(Box<[u8]>, u32)>,
+    /// Those to whom it sent directed presence.
+    pub directed: Vec<Box<str>>,
+}
+
+/// A stanza that waits for its acknowledgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueuedStanza {
+    /// See [`QueuePlace::place`].
+    pub place: u64,
+    /// See [`QueuePlace::number`].
+    pub number: u32,
+    /// The complete stanza.
+    pub stanza: Box<[u8]>,
+}
+
+/// A session as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSession {
+    /// What it is.
+    pub saved: SavedSession,
+    /// How many stanzas of its client are settled.
+    pub handled: u64,
+    /// What waits for its acknowledgement, by ascending place.
+    pub queue: Vec<QueuedStanza>,
+    /// Per receiver the last of its stanzas that took effect.
+    pub marks: Vec<(BareJid, u64)>,
+}
+
+/// Documents of one kind that an account may have.
+pub const DOCUMENTS_MAX: usize = 200;
+
+/// A kind of documents; the numbers are in the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Space {
+    /// Private XML (XEP-0049); the key is name and namespace.
+    Private = 1,
+    /// The vCard (XEP-0054); one, with an empty key.
+    Vcard = 2,
+    /// When the account was last available (XEP-0012), in decimal microseconds, and its last
+    /// status.
+    Activity = 3,
 }
 
 /// The answer to one [`StoreOp`]; writes are durable when it arrives.
@@ -65,6 +287,16 @@ pub enum StoreReply {
     Done,
     /// The account to be created exists already; nothing was changed.
     Exists,
+    /// The document, or `None` where there is none, nor such an account.
+    Document(Option<Box<[u8]>>),
+    /// The session, or `None` where there is none.
+    Session(Option<Box<StoredSession>>),
+    /// Every session with its account.
+    Sessions(Vec<(BareJid, SessionId)>),
+    /// What waits for the account, by ascending number.
+    Offline(Vec<(u64, Box<[u8]>)>),
+    /// A quota is used up; nothing was changed.
+    Full,
     /// There is no such account; nothing was changed.
     Missing,
     /// Storage failed; nothing is known to have been written. The text is for the log.
@@ -76,6 +308,10 @@ pub enum StoreReply {
 pub struct AccountData {
     /// The roster, in no particular order.
     pub roster: Vec<RosterItem>,
+    /// The block list (XEP-0191): prepared JIDs of any form.
+    pub blocked: Vec<Box<str>>,
+    /// Whether messages wait for it.
+    pub has_waiting: bool,
 }
 
 /// The keys of one SCRAM hash (RFC 5802 3): 20 bytes for SHA-1, 32 for SHA-256, 64 for SHA-512.
@@ -198,4 +434,22 @@ pub trait Store: Send {
     /// # Errors
     /// What the engine says, in words.
     fn accounts(&mut self, each: &mut dyn FnMut(BareJid) -> bool) -> Result<(), Box<str>>;
+
+    /// A view of this moment, to be read on any thread.
+    ///
+    /// # Errors
+    /// The engine keeps nothing that could be backed up, or failed.
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, Box<str>> {
+        Err("accounts are kept in memory only".into())
+    }
+}
+
+/// A frozen view of a store.
+pub trait Snapshot: Send {
+    /// Writes all of it to `file`, which appears whole or not at all, and calls `progress` with the
+    /// number of records now and then. Gives their number.
+    ///
+    /// # Errors
+    /// What the engine or the file system says, in words.
+    fn save(&self, file: &std::path::Path, progress: &mut dyn FnMut(u64)) -> Result<u64, Box<str>>;
 }

@@ -3,14 +3,16 @@
 //! Invariant: whoever was told that a session is available is told when it no longer is, once, on
 //! any end of the session.
 
-use crate::account::AccountKey;
+use crate::account::{Account, AccountKey};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, ShardId};
-use crate::parcel::{Fanout, FanoutPurpose, Parcel};
+use crate::outbox::Keep;
+use crate::parcel::{Buffer, Fanout, FanoutPurpose, Parcel};
 use crate::router::Route;
-use crate::session::{Presence, SessionKey};
+use crate::session::{Presence, Session, SessionKey, Sessions};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type, simple_presence};
+use crate::xep::blocking::blocks;
 use crate::xml::Attr;
 use stanza::jid::{Jid, home_hash};
 use stanza::ns::Ns;
@@ -22,6 +24,22 @@ use stanza::writer::{self, escape_attr};
 impl Shard {
     /// A presence of a bound client.
     pub(crate) fn on_presence(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+        type_: Type,
+        to: Option<Jid<'_>>,
+    ) {
+        let is_plain = type_ != Type::Error && !type_.is_subscription();
+        self.handle_presence(host, key, view, scope, type_, to);
+        if is_plain {
+            self.save_session(host, key);
+        }
+    }
+
+    fn handle_presence(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,
@@ -63,6 +81,7 @@ impl Shard {
         let presence = encode(view, scope, self.sessions.at(key).full());
         let session = self.sessions.at_mut(key);
         let is_initial = !session.available;
+        let took_bare = session.takes_bare();
         session.available = true;
         session.priority = priority;
         session.presence = Some(Box::new(presence.clone()));
@@ -70,28 +89,40 @@ impl Shard {
         self.broadcast(host, key, &presence, FanoutPurpose::Presence);
         self.tell_own_resources(host, account, &presence);
         if is_initial {
-            self.greet(host, key);
+            self.greet(host, key, FanoutPurpose::Probe);
+        }
+        // XEP-0160 2: what waits goes to the first resource that takes messages.
+        if !took_bare && self.sessions.at(key).takes_bare() {
+            self.fetch_offline(host, key);
         }
     }
 
     /// Initial presence brings what others last said: own resources, contacts, waiting requests.
-    fn greet(&mut self, host: &mut impl Host, key: SessionKey) {
-        let session = self.sessions.at(key);
-        let account = self.accounts.at(session.account);
-        for &other in &account.sessions {
-            let presence = self.sessions.at(other).presence.as_deref();
-            if other != key
-                && let Some(presence) = presence
-            {
-                presence.write(session.full(), host.output(session.conn));
-            }
+    pub(crate) fn greet(&mut self, host: &mut impl Host, key: SessionKey, probe: FanoutPurpose) {
+        let account = self.accounts.at(self.sessions.at(key).account);
+        for &other in account.sessions.iter().filter(|other| **other != key) {
+            // Taken out for the moment, so that one session is read while the other is written to.
+            let Some(presence) = self.sessions.at_mut(other).presence.take() else {
+                continue;
+            };
+            let Session {
+                outlet, address, ..
+            } = self.sessions.at_mut(key);
+            outlet.send(host, Keep::Memory, |out| {
+                presence.write(address.full(), out)
+            });
+            self.sessions.at_mut(other).presence = Some(presence);
         }
         // RFC 6121 3.1.3: a waiting request is shown at each login until it is answered.
         for item in &account.roster {
             if let Some(request) = &item.pending_in {
-                host.output(session.conn).extend_from_slice(request);
+                self.sessions
+                    .at_mut(key)
+                    .outlet
+                    .send(host, Keep::Memory, |out| out.extend_from_slice(request));
             }
         }
+        let session = self.sessions.at(key);
         let mut bytes = Vec::new();
         let from = Attr(session.full());
         put(
@@ -99,11 +130,11 @@ impl Shard {
             format_args!("<presence from='{from}' to='' type='probe'/>"),
         );
         let split = bytes.len() - "' type='probe'/>".len();
-        let probe = Presence {
+        let bytes_of_probe = Presence {
             bytes: bytes.into(),
             split: split as u32,
         };
-        self.broadcast(host, key, &probe, FanoutPurpose::Probe);
+        self.broadcast(host, key, &bytes_of_probe, probe);
     }
 
     /// RFC 6121 4.5: the session stays connected but is no longer available.
@@ -117,8 +148,12 @@ impl Shard {
             self.broadcast(host, key, presence, FanoutPurpose::Presence);
             self.tell_own_resources(host, account, presence);
             // RFC 6121 4.5.2: the resource itself gets its unavailable presence too.
-            let session = self.sessions.at(key);
-            presence.write(session.full(), host.output(session.conn));
+            let Session {
+                outlet, address, ..
+            } = self.sessions.at_mut(key);
+            outlet.send(host, Keep::Memory, |out| {
+                presence.write(address.full(), out)
+            });
         }
         for to in directed.into_iter().flat_map(|list| *list) {
             let mut bytes = Vec::new();
@@ -223,14 +258,15 @@ impl Shard {
         // An account that is not resident has no resource to tell and none to tell of.
         let Some(account) = account else { return };
         if stanza.type_ == Type::Probe {
-            return self.answer_probe(host, account, stanza.from, stanza.to.resource());
+            self.answer_probe(host, account, stanza.from, stanza.to.resource());
+            return;
         }
         self.deliver_directed(host, account, stanza);
     }
 
     /// Delivers to the resource that matches, or to all available ones; answers whether any is.
     pub(crate) fn deliver_directed(
-        &self,
+        &mut self,
         host: &mut impl Host,
         account: AccountKey,
         stanza: &Stanza<'_>,
@@ -245,7 +281,7 @@ impl Shard {
                 None => session.available,
             };
             if wanted {
-                self.send(host, key, stanza);
+                self.sessions.send(host, key, stanza);
                 delivered = true;
             }
         }
@@ -259,10 +295,13 @@ impl Shard {
         account: AccountKey,
         prober: &str,
         resource: Option<&str>,
-    ) {
+    ) -> bool {
         let prober = Jid::from_prepared(prober);
         let probed = self.accounts.at(account);
         let is_own = probed.jid.as_str() == prober.bare();
+        if blocks(&probed.blocked, &prober) {
+            return false;
+        }
         let subscribed = probed
             .contact(prober.bare())
             .is_some_and(|item| item.subscription.is_from());
@@ -283,8 +322,22 @@ impl Shard {
                 answers.push(bytes);
             }
         }
+        let is_answered = !answers.is_empty();
         for bytes in answers {
             self.route_bytes(host, &prober, bytes);
+        }
+        is_answered
+    }
+
+    /// Answers who refreshes what it knows of an account: it may believe resources to be available
+    /// that went in a crash.
+    fn answer_refresh(&mut self, host: &mut impl Host, bare: &str, prober: &str) {
+        let account = self.accounts.find(home_hash(bare), bare);
+        let is_answered =
+            account.is_some_and(|account| self.answer_probe(host, account, prober, None));
+        if !is_answered {
+            let bytes = simple_presence("unavailable", bare, prober);
+            self.route_bytes(host, &Jid::from_prepared(prober), bytes);
         }
     }
 
@@ -296,21 +349,31 @@ impl Shard {
         presence: &Presence,
         purpose: FanoutPurpose,
     ) {
-        let sender = self.sessions.at(key);
-        let account = self.accounts.at(sender.account);
-        let mut here = Vec::new();
+        let account = self.accounts.at(self.sessions.at(key).account);
+        let (mut here, mut refreshed) = (Vec::new(), Vec::new());
+        let mut late = Vec::new();
         for item in &account.roster {
             let concerned = match purpose {
                 FanoutPurpose::Presence => item.subscription.is_from(),
-                FanoutPurpose::Probe => item.subscription.is_to(),
+                FanoutPurpose::Probe | FanoutPurpose::Refresh => item.subscription.is_to(),
             };
             let contact = item.contact.as_str();
+            // XEP-0191 3.3: who is blocked gets no presence; probes of it would go unanswered.
+            let is_blocked =
+                !account.blocked.is_empty() && blocks(&account.blocked, &item.contact.as_jid());
+            let concerned = concerned && !is_blocked;
             if !concerned || !self.router.is_local(item.contact.domain()) {
                 continue;
             }
             match self.router.route_account(contact) {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
-                    self.present(host, hash, contact, presence.halves());
+                    let found = self.accounts.find(hash, contact);
+                    let found = found.map(|key| self.accounts.at(key));
+                    let halves = presence.halves();
+                    late.extend(present(host, &mut self.sessions, found, contact, halves));
+                }
+                Route::Here(_) if purpose == FanoutPurpose::Refresh => {
+                    refreshed.push(item.contact.clone());
                 }
                 Route::Here(hash) => here.extend(self.accounts.find(hash, contact)),
                 Route::Shard(shard) => {
@@ -322,9 +385,17 @@ impl Shard {
                 Route::Server | Route::Remote => {}
             }
         }
-        let prober = (!here.is_empty()).then(|| sender.full().to_owned());
+        for bytes in late {
+            self.receive(host, &bytes);
+        }
+        let is_probed = !here.is_empty() || !refreshed.is_empty();
+        let prober = is_probed.then(|| self.sessions.at(key).full().to_owned());
+        let prober = prober.unwrap_or_default();
         for account in here {
-            self.answer_probe(host, account, prober.as_deref().unwrap_or_default(), None);
+            self.answer_probe(host, account, &prober, None);
+        }
+        for contact in refreshed {
+            self.answer_refresh(host, contact.as_str(), &prober);
         }
         self.flush_fanout(host, presence, purpose);
     }
@@ -348,19 +419,6 @@ impl Shard {
         }
     }
 
-    /// Appends a presence to the outputs of a contact's available resources.
-    fn present(&self, host: &mut impl Host, hash: u64, bare: &str, halves: (&[u8], &[u8])) {
-        let Some(key) = self.accounts.find(hash, bare) else {
-            return;
-        };
-        for &session in &self.accounts.at(key).sessions {
-            let session = self.sessions.at(session);
-            if session.available {
-                write_addressed(halves, bare, host.output(session.conn));
-            }
-        }
-    }
-
     /// A sibling's broadcast or probes.
     pub(crate) fn on_fanout(&mut self, host: &mut impl Host, fanout: Fanout) {
         let Fanout {
@@ -375,17 +433,24 @@ impl Shard {
         match purpose {
             FanoutPurpose::Presence => {
                 for bare in text.lines() {
-                    self.present(host, home_hash(bare), bare, bytes.split_at(split));
+                    let found = self.accounts.find(home_hash(bare), bare);
+                    let found = found.map(|key| self.accounts.at(key));
+                    let halves = bytes.split_at(split);
+                    if let Some(late) = present(host, &mut self.sessions, found, bare, halves) {
+                        self.receive(host, &late);
+                    }
                 }
             }
-            FanoutPurpose::Probe => {
+            FanoutPurpose::Probe | FanoutPurpose::Refresh => {
                 let scope = self.client_scope.clone();
                 let prober = StanzaView::parse(&bytes, &scope)
                     .ok()
                     .and_then(|view| view.from().map(|from| from.into_owned()));
                 let prober = prober.unwrap_or_default();
                 for bare in text.lines() {
-                    if let Some(account) = self.accounts.find(home_hash(bare), bare) {
+                    if purpose == FanoutPurpose::Refresh {
+                        self.answer_refresh(host, bare, &prober);
+                    } else if let Some(account) = self.accounts.find(home_hash(bare), bare) {
                         self.answer_probe(host, account, &prober, None);
                     }
                 }
@@ -396,11 +461,23 @@ impl Shard {
     }
 
     /// The other resources of an account see each other's presence (RFC 6121 4.2.2, 4.4.2).
-    fn tell_own_resources(&self, host: &mut impl Host, account: AccountKey, presence: &Presence) {
+    pub(crate) fn tell_own_resources(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        presence: &Presence,
+    ) {
         for &key in &self.accounts.at(account).sessions {
-            let session = self.sessions.at(key);
-            if session.available {
-                presence.write(session.full(), host.output(session.conn));
+            let Session {
+                outlet,
+                address,
+                available,
+                ..
+            } = self.sessions.at_mut(key);
+            if *available {
+                outlet.send(host, Keep::Memory, |out| {
+                    presence.write(address.full(), out)
+                });
             }
         }
     }
@@ -445,6 +522,31 @@ impl Presence {
     fn halves(&self) -> (&[u8], &[u8]) {
         self.bytes.split_at(self.split as usize)
     }
+}
+
+/// Sends a presence to a contact's available resources; gives it back whole where it may have to
+/// wait behind messages, or be blocked.
+fn present(
+    host: &mut impl Host,
+    sessions: &mut Sessions,
+    contact: Option<&Account>,
+    bare: &str,
+    halves: (&[u8], &[u8]),
+) -> Option<Buffer> {
+    if contact.is_some_and(|account| !account.held.is_empty() || !account.blocked.is_empty()) {
+        let mut bytes = Vec::new();
+        write_addressed(halves, bare, &mut bytes);
+        return Some(bytes);
+    }
+    for &key in contact.into_iter().flat_map(|account| &account.sessions) {
+        let session = sessions.at_mut(key);
+        if session.available {
+            session
+                .outlet
+                .send(host, Keep::Memory, |out| write_addressed(halves, bare, out));
+        }
+    }
+    None
 }
 
 fn write_addressed((head, tail): (&[u8], &[u8]), to: &str, out: &mut Vec<u8>) {

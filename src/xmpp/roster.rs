@@ -2,16 +2,17 @@
 //!
 //! Invariant: a result follows the pushes it caused, and both follow the commit.
 
-use crate::account::AccountKey;
+use crate::account::{Account, AccountKey};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
+use crate::outbox::Keep;
 use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
-use crate::session::SessionKey;
+use crate::session::{Session, SessionKey};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::write_reply_head;
 use crate::subscription::is_blank;
 use crate::xml::Attr;
-use stanza::jid::{BareJid, Jid};
+use stanza::jid::{BareJid, Jid, home_hash};
 use stanza::ns::Ns;
 use stanza::tree::{Node, Tree};
 use stanza::view::{Kind, StanzaView};
@@ -59,7 +60,8 @@ impl Shard {
         is_set: bool,
     ) -> Result<(), StanzaError> {
         if !is_set {
-            self.send_roster(host, key, view);
+            self.send_roster(host, key, view, tree.root());
+            self.save_session(host, key);
             return Ok(());
         }
         let query = tree
@@ -79,26 +81,54 @@ impl Shard {
         }
     }
 
-    fn send_roster(&mut self, host: &mut impl Host, key: SessionKey, view: &StanzaView<'_>) {
-        let session = self.sessions.at_mut(key);
-        session.interested = true;
-        let session = self.sessions.at(key);
-        let out = host.output(session.conn);
-        write_reply_head(
-            Kind::Iq,
-            "result",
-            session.bare(),
-            session.full(),
-            view.id(),
-            out,
-        );
-        out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>");
-        for item in &self.accounts.at(session.account).roster {
-            if item.listed {
-                write_item(item, out);
+    fn send_roster(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        root: Node<'_>,
+    ) {
+        let known = root
+            .child("query", Ns::Roster)
+            .and_then(|query| query.attr("ver"));
+        let Session {
+            outlet,
+            address,
+            account,
+            interested,
+            ..
+        } = self.sessions.at_mut(key);
+        *interested = true;
+        let account = self.accounts.at(*account);
+        outlet.send(host, Keep::Memory, |out| {
+            write_reply_head(
+                Kind::Iq,
+                "result",
+                address.bare(),
+                address.full(),
+                view.id(),
+                out,
+            );
+            // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has the
+            // current one gets an empty result.
+            let version = known.map(|_| version(account));
+            if known.is_none() || known != version.as_deref() {
+                match version {
+                    Some(version) => {
+                        put(
+                            out,
+                            format_args!("<query xmlns='jabber:iq:roster' ver='{version}'>"),
+                        );
+                    }
+                    None => out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>"),
+                }
+                for item in account.roster.iter().filter(|item| item.listed) {
+                    write_item(item, out);
+                }
+                out.extend_from_slice(b"</query>");
             }
-        }
-        out.extend_from_slice(b"</query></iq>");
+            out.extend_from_slice(b"</iq>");
+        });
     }
 
     fn set_item(
@@ -258,15 +288,18 @@ impl Shard {
         if !alive || self.sessions.at(session).full() != &*full {
             return;
         }
-        let session = self.sessions.at(session);
-        let out = host.output(session.conn);
-        let type_ = if done { "result" } else { "error" };
-        let id = Some(iq.as_ref().into());
-        write_reply_head(Kind::Iq, type_, session.bare(), session.full(), id, out);
-        if !done {
-            StanzaError::InternalServerError.write(out);
-        }
-        out.extend_from_slice(b"</iq>");
+        let Session {
+            outlet, address, ..
+        } = self.sessions.at_mut(session);
+        outlet.send(host, Keep::Memory, |out| {
+            let type_ = if done { "result" } else { "error" };
+            let id = Some(iq.as_ref().into());
+            write_reply_head(Kind::Iq, type_, address.bare(), address.full(), id, out);
+            if !done {
+                StanzaError::InternalServerError.write(out);
+            }
+            out.extend_from_slice(b"</iq>");
+        });
     }
 
     /// Tells interested resources what an item is now (RFC 6121 2.1.6).
@@ -276,33 +309,54 @@ impl Shard {
         account: AccountKey,
         contact: &BareJid,
     ) {
+        let sessions = self.accounts.at(account).sessions.clone();
+        self.push_item_to(host, account, &sessions, contact);
+    }
+
+    /// The same for some of them.
+    pub(crate) fn push_item_to(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        sessions: &[SessionKey],
+        contact: &BareJid,
+    ) {
         let account = self.accounts.at(account);
         let item = account.contact(contact.as_str()).filter(|item| item.listed);
-        for &key in &account.sessions {
-            let session = self.sessions.at(key);
-            if !session.interested {
+        let version = version(account);
+        for &key in sessions {
+            let Session {
+                outlet,
+                address,
+                interested,
+                ..
+            } = self.sessions.at_mut(key);
+            if !*interested {
                 continue;
             }
             let id = host.random();
-            let out = host.output(session.conn);
-            put(
-                out,
-                format_args!(
-                    "<iq type='set' id='push-{id:016x}' to='{}'><query xmlns='jabber:iq:roster'>",
-                    Attr(session.full())
-                ),
-            );
-            match item {
-                Some(item) => write_item(item, out),
-                None => put(
+            outlet.send(host, Keep::Memory, |out| {
+                let to = Attr(address.full());
+                put(
                     out,
-                    format_args!(
-                        "<item jid='{}' subscription='remove'/>",
-                        Attr(contact.as_str())
-                    ),
-                ),
-            }
-            out.extend_from_slice(b"</query></iq>");
+                    format_args!("<iq type='set' id='push-{id:016x}' to='{to}'>"),
+                );
+                put(
+                    out,
+                    format_args!("<query xmlns='jabber:iq:roster' ver='{version}'>"),
+                );
+                match item {
+                    Some(item) => write_item(item, out),
+                    None => {
+                        let jid = Attr(contact.as_str());
+                        put(
+                            out,
+                            format_args!("<item jid='{jid}' subscription='remove'/>"),
+                        );
+                    }
+                }
+                out.extend_from_slice(b"</query></iq>");
+            });
         }
         debug_assert!(item.is_none_or(|item| !is_blank(item)));
     }
@@ -345,6 +399,17 @@ fn parse_change(query: Node<'_>) -> Result<Change, StanzaError> {
         contact,
         fields: Some((name.into(), groups)),
     })
+}
+
+/// The roster's version: a hash of what a client sees of it, so it survives restarts and changes
+/// with every change (RFC 6121 2.6.2 leaves its form to the server).
+fn version(account: &Account) -> String {
+    let mut seen = Vec::new();
+    for item in account.roster.iter().filter(|item| item.listed) {
+        write_item(item, &mut seen);
+    }
+    let seen = std::str::from_utf8(&seen).expect("items are written as UTF-8");
+    format!("{:016x}", home_hash(seen))
 }
 
 /// Appends an item as a client sees it (RFC 6121 2.1.2).

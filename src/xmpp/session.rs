@@ -1,11 +1,12 @@
 //! One bound resource: what the server knows of a connected client.
 
 use crate::account::AccountKey;
-use crate::host::ConnId;
+use crate::host::{ConnId, Host};
 use crate::limit::Limits;
+use crate::outbox::{Acks, Keep};
 
 /// A session's place in [`Sessions`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u32);
 
 /// One bound resource.
@@ -13,24 +14,80 @@ pub struct SessionKey(pub u32);
 pub struct Session {
     /// Its account.
     pub account: AccountKey,
-    /// Its connection: the session's outlet.
-    pub conn: ConnId,
-    full: Box<str>,
-    bare_size: u16,
+    /// The way to its client.
+    pub(crate) outlet: Outlet,
+    /// Its full JID.
+    pub(crate) address: Address,
     /// Requests to storage that its stanzas made and that are not answered. From
     /// [`STORE_REQUESTS_PER_SESSION_MAX`](crate::limit::STORE_REQUESTS_PER_SESSION_MAX) on its
     /// connection is paused.
     pub unanswered: u16,
+    /// Which of its key's users it is; given by [`Sessions::insert`], wraps.
+    pub serial: u32,
     /// The priority of the last presence; meaningless while unavailable.
     pub priority: i8,
     /// Sent presence and no unavailable one since.
     pub available: bool,
     /// Asked for the roster, so it gets pushes (RFC 6121 2.1.6).
     pub interested: bool,
+    /// Asked for the block list, so it gets its pushes (XEP-0191 3.3).
+    pub blocking: bool,
     /// The last available presence, as a stanza with an empty `to`.
     pub presence: Option<Box<Presence>>,
     /// Who got directed presence and does not get broadcasts (RFC 6121 4.6).
     pub directed: Option<Box<Vec<Box<str>>>>,
+}
+
+/// A full JID that knows where its resource begins.
+#[derive(Debug)]
+pub(crate) struct Address {
+    full: Box<str>,
+    bare_size: u16,
+}
+
+impl Address {
+    pub(crate) fn full(&self) -> &str {
+        &self.full
+    }
+
+    pub(crate) fn bare(&self) -> &str {
+        &self.full[..usize::from(self.bare_size)]
+    }
+
+    pub(crate) fn resource(&self) -> &str {
+        &self.full[usize::from(self.bare_size) + 1..]
+    }
+}
+
+/// The way from a session to its client: a connection, an acknowledged queue, or both.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    /// The connection; `None` while the session hibernates.
+    pub conn: Option<ConnId>,
+    /// What stream management keeps, where it is enabled.
+    pub acks: Option<Box<Acks>>,
+}
+
+impl Outlet {
+    /// Sends one stanza.
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        host: &mut impl Host,
+        keep: Keep,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        match (&mut self.acks, self.conn) {
+            (None, Some(conn)) => write(host.output(conn)),
+            (Some(acks), conn) => acks.send(host, conn, keep, write),
+            (None, None) => debug_assert!(false, "only a managed session has no connection"),
+        }
+    }
+
+    /// Whether more waits for acknowledgement than may.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.acks.as_ref().is_some_and(|acks| acks.has_overflowed())
+    }
 }
 
 /// A presence encoded around the place of its `to`.
@@ -45,15 +102,29 @@ pub struct Presence {
 impl Session {
     /// A session just bound: connected, not available.
     pub fn new(account: AccountKey, conn: ConnId, bare: &str, resource: &str) -> Session {
+        let mut session = Session::detached(account, bare, resource);
+        session.outlet.conn = Some(conn);
+        session
+    }
+
+    /// A session without a connection; somebody sees to it that it is managed.
+    pub(crate) fn detached(account: AccountKey, bare: &str, resource: &str) -> Session {
         Session {
             account,
-            conn,
-            full: format!("{bare}/{resource}").into(),
-            bare_size: u16::try_from(bare.len()).expect("a bare JID has at most 2,047 bytes"),
+            outlet: Outlet {
+                conn: None,
+                acks: None,
+            },
+            address: Address {
+                full: format!("{bare}/{resource}").into(),
+                bare_size: u16::try_from(bare.len()).expect("a bare JID has at most 2,047 bytes"),
+            },
             unanswered: 0,
+            serial: 0,
             priority: 0,
             available: false,
             interested: false,
+            blocking: false,
             presence: None,
             directed: None,
         }
@@ -61,17 +132,17 @@ impl Session {
 
     /// The full JID.
     pub fn full(&self) -> &str {
-        &self.full
+        self.address.full()
     }
 
     /// The account's bare JID.
     pub fn bare(&self) -> &str {
-        &self.full[..usize::from(self.bare_size)]
+        self.address.bare()
     }
 
     /// The resource.
     pub fn resource(&self) -> &str {
-        &self.full[usize::from(self.bare_size) + 1..]
+        self.address.resource()
     }
 
     /// Whether messages to the bare JID reach it (RFC 6121 8.5.2.1.1).
@@ -105,11 +176,16 @@ impl Session {
 pub struct Sessions {
     slots: Vec<Option<Session>>,
     free: Vec<u32>,
+    last_serial: u32,
+    /// Those whose queues outgrew their limits in this turn; some may have ended.
+    pub(crate) overflowed: Vec<SessionKey>,
 }
 
 impl Sessions {
     /// Adds a session.
-    pub fn insert(&mut self, session: Session) -> SessionKey {
+    pub fn insert(&mut self, mut session: Session) -> SessionKey {
+        self.last_serial = self.last_serial.wrapping_add(1);
+        session.serial = self.last_serial;
         if let Some(index) = self.free.pop() {
             self.slots[index as usize] = Some(session);
             return SessionKey(index);
@@ -137,6 +213,11 @@ impl Sessions {
         self.slots.get_mut(key.0 as usize)?.as_mut()
     }
 
+    /// The session, if the slot has one.
+    pub fn get(&self, key: SessionKey) -> Option<&Session> {
+        self.slots.get(key.0 as usize)?.as_ref()
+    }
+
     /// As [`Sessions::at`], to change.
     pub fn at_mut(&mut self, key: SessionKey) -> &mut Session {
         self.slots[key.0 as usize]
@@ -150,4 +231,4 @@ impl Sessions {
     }
 }
 
-const _: () = assert!(size_of::<Session>() <= 72, "100,000 idle sessions are 7 MB");
+const _: () = assert!(size_of::<Session>() <= 88, "100,000 idle sessions are 7 MB");

@@ -13,6 +13,30 @@ pub const SCRAM_ITERATIONS_MAX: u32 = 10_000_000;
 /// The server's name in XEP-0092 replies.
 pub const SOFTWARE_NAME: &str = "Vorpal";
 
+/// What an acknowledgement of XEP-0198 promises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// What was acknowledged survives a crash, and so do sessions.
+    #[default]
+    Full,
+    /// What waits for its receiver in storage survives a crash; sessions live in memory.
+    Archive,
+    /// Acknowledged means handled; nothing waits for storage.
+    Memory,
+}
+
+impl Durability {
+    /// Whether acknowledgements wait for storage.
+    pub(crate) fn settles_late(self) -> bool {
+        self != Durability::Memory
+    }
+
+    /// Whether managed sessions and what they are sent are stored.
+    pub(crate) fn saves_sessions(self) -> bool {
+        self == Durability::Full
+    }
+}
+
 /// The settings of all shards.
 #[derive(Clone)]
 pub struct Settings {
@@ -22,6 +46,8 @@ pub struct Settings {
     pub shards: u16,
     /// The limits.
     pub limits: Limits,
+    /// What a client may rely on once it was told.
+    pub durability: Durability,
     /// Whether there is a certificate, so that STARTTLS can be offered.
     pub tls_available: bool,
     /// Whether nothing but STARTTLS is offered in clear.
@@ -38,6 +64,8 @@ pub struct Settings {
     pub scram_iterations: u32,
     /// Makes the salts shown for unknown users; the same across restarts, known to nobody.
     pub fake_salt_secret: [u8; 32],
+    /// Kinds of contact (`abuse`, `admin`, ..) with their addresses as URIs (XEP-0157).
+    pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// The version in XEP-0092 replies.
     pub software_version: &'static str,
 }
@@ -49,6 +77,7 @@ impl Settings {
             domain: domain.into(),
             shards: 1,
             limits: Limits::default(),
+            durability: Durability::Full,
             tls_available: true,
             tls_required: true,
             mechanisms: Settings::mechanisms_default(),
@@ -57,6 +86,7 @@ impl Settings {
             registration_open: false,
             scram_iterations: SCRAM_ITERATIONS_DEFAULT,
             fake_salt_secret: [0; 32],
+            contacts: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -89,6 +119,7 @@ impl fmt::Debug for Settings {
             .field("domain", &self.domain)
             .field("shards", &self.shards)
             .field("limits", &self.limits)
+            .field("durability", &self.durability)
             .field("tls_available", &self.tls_available)
             .field("tls_required", &self.tls_required)
             .field("mechanisms", &self.mechanisms)

@@ -5,20 +5,27 @@
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
+use crate::iq::IqRequest;
+use crate::keep::Enqueued;
 use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
-use crate::port::StoreReply;
+use crate::port::{Origin, SessionId, StoreReply};
 use crate::roster::RosterWrite;
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
+use crate::settle::{Cause, Settling};
 use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::{Flow, Phase, StreamState};
+use crate::xep::blocking::BlockRequest;
+use crate::xep::offline::{OfflineRead, OfflineWrite};
+use crate::xep::register::AccountChange;
+use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -46,13 +53,72 @@ pub(crate) enum Waiting {
     Registration { shard: ShardId, asker: Ticket },
     /// A roster write.
     Roster(RosterWrite),
+    /// A change of a block list.
+    Blocking,
+    /// An iq that an extension answers with what storage says.
+    Iq,
+    /// An offline message on its way to storage.
+    OfflineWrite,
+    /// Offline messages on their way from storage.
+    OfflineRead,
+    /// A new password, or the end of an account.
+    AccountChange,
+    /// A session that was enabled, on its way to storage.
+    Enabled { key: SessionKey, serial: u32 },
+    /// How far a session is settled, on its way to storage.
+    Handled {
+        key: SessionKey,
+        serial: u32,
+        handled: u64,
+    },
+    /// A message on its way into the queues of sessions.
+    Enqueue,
+    /// What waits for an account, on its way into a session's queue.
+    Claim,
+    /// The numbers of a session's queue.
+    Renumbered { key: SessionKey, serial: u32 },
+    /// The same, before the session's client gets it back.
+    Resumed {
+        conn: ConnId,
+        key: SessionKey,
+        serial: u32,
+    },
+    /// A session that its client wants back.
+    Resume(ConnId),
+    /// The sessions that the last process left.
+    Sessions,
+    /// One of them, which ends.
+    Dormant,
+    /// A write that nobody waits for; a failure is logged.
+    Nothing,
+}
+
+/// What the shard's clock is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// The stream must be bound by now.
+    Bound(ConnId),
+    /// The session's client must be back by now.
+    Hibernation { key: SessionKey, id: SessionId },
+    /// The clients of the last process's sessions must be back by now.
+    Dormancy,
+}
+
+/// A request to storage or a derivation that is not answered.
+#[derive(Debug)]
+struct Request {
+    waiting: Waiting,
+    /// The session whose input waits when it has many.
+    asker: Option<Asker>,
+    /// The stanza that is not settled before the answer.
+    cause: Option<Cause>,
 }
 
 /// A session whose stanza made a request. The key alone may have a new user by the answer.
 #[derive(Clone, Copy, Debug)]
 struct Asker {
     session: SessionKey,
-    conn: ConnId,
+    serial: u32,
 }
 
 /// One shard's state.
@@ -67,19 +133,43 @@ pub struct Shard {
     pub(crate) accounts: Accounts,
     pub(crate) throttle: Throttle,
     pub(crate) registrations: Throttle,
+    /// Room for the address of whoever sends the message in hand.
+    pub(crate) sender: String,
     /// Targets of the fan-out under way, per sibling; empty between fan-outs.
     pub(crate) fanout: Vec<Option<Buffer>>,
     /// Roster items and errors of roster writes under way, by ticket.
     pub(crate) roster_requests: HashMap<u64, crate::roster::RosterRequest>,
-    waiting: HashMap<u64, (Waiting, Option<Asker>)>,
+    pub(crate) block_requests: HashMap<u64, BlockRequest>,
+    pub(crate) account_changes: HashMap<u64, AccountChange>,
+    pub(crate) iq_requests: HashMap<u64, IqRequest>,
+    pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
+    pub(crate) offline_reads: HashMap<u64, OfflineRead>,
+    /// When the first turn was.
+    pub(crate) started: Option<Timestamp>,
+    /// Messages on their way into the queues of sessions, by ticket.
+    pub(crate) enqueued: HashMap<u64, Enqueued>,
+    waiting: HashMap<u64, Request>,
     /// The session whose stanza is being handled: requests made meanwhile are its own.
     pub(crate) asker: Option<SessionKey>,
+    /// What the effects of this moment are for.
+    pub(crate) cause: Option<Cause>,
+    /// The managed stanza that is being handled, wherever its client is.
+    pub(crate) origin: Option<Origin>,
+    /// The managed sessions in memory.
+    pub(crate) managed: HashMap<SessionId, SessionKey>,
+    /// Sessions of the last process that nobody has come back to yet.
+    pub(crate) dormant: VecDeque<(BareJid, SessionId)>,
+    /// The one of them that is being ended.
+    pub(crate) ending: Option<(BareJid, SessionId)>,
     last_ticket: u64,
-    deadlines: BinaryHeap<Reverse<(Timestamp, ConnId)>>,
-    /// Stanza parcels received from each sibling since the last `Settled`.
-    unsettled: Vec<u32>,
-    /// Stanza parcels that each sibling has not settled yet.
-    pub(crate) in_flight: Vec<u32>,
+    timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
+    /// Sessions that wait for their clients, the longest waiting first; some have found them.
+    pub(crate) hibernating: VecDeque<(SessionKey, SessionId)>,
+    /// Stanza parcels of each sibling, and how many it was told to be settled.
+    pub(crate) unsettled: Vec<Settling>,
+    told_settled: Vec<u64>,
+    /// What waits for each stanza parcel that a sibling has not settled yet.
+    pub(crate) in_flight: Vec<VecDeque<Option<Cause>>>,
     /// Where the stream that answered `Flow::Moved` goes.
     pub(crate) moving_to: Option<ShardId>,
     stopping: bool,
@@ -142,14 +232,29 @@ impl Shard {
             accounts: Accounts::default(),
             throttle: Throttle::new(FAILURE_WINDOW_US),
             registrations: Throttle::new(REGISTRATION_WINDOW_US),
+            sender: String::new(),
             fanout: (0..shards).map(|_| None).collect(),
             roster_requests: HashMap::new(),
+            block_requests: HashMap::new(),
+            account_changes: HashMap::new(),
+            iq_requests: HashMap::new(),
+            offline_writes: HashMap::new(),
+            offline_reads: HashMap::new(),
+            started: None,
+            enqueued: HashMap::new(),
             waiting: HashMap::new(),
             asker: None,
+            cause: None,
+            origin: None,
+            managed: HashMap::new(),
+            dormant: VecDeque::new(),
+            ending: None,
             last_ticket: 0,
-            deadlines: BinaryHeap::new(),
-            unsettled: vec![0; shards],
-            in_flight: vec![0; shards],
+            timers: BinaryHeap::new(),
+            hibernating: VecDeque::new(),
+            unsettled: (0..shards).map(|_| Settling::default()).collect(),
+            told_settled: vec![0; shards],
+            in_flight: vec![VecDeque::new(); shards],
             moving_to: None,
             stopping: false,
         }
@@ -157,6 +262,7 @@ impl Shard {
 
     /// A connection came in.
     pub fn on_open(&mut self, host: &mut impl Host, conn: ConnId, kind: StreamKind, peer: IpAddr) {
+        self.start(host);
         let deadline = host.now().plus_ms(self.settings.limits.auth_ms_max);
         let stream = StreamState::new(kind, &self.settings.limits, deadline, peer);
         if self.stopping {
@@ -164,7 +270,7 @@ impl Shard {
             return;
         }
         self.conns.put(conn, Box::new(stream));
-        self.arm(host, deadline, conn);
+        self.arm(host, deadline, Timer::Bound(conn));
     }
 
     /// A connection's TLS handshake is done.
@@ -192,7 +298,7 @@ impl Shard {
         };
         let mut consumed = 0;
         for _ in 0..ELEMENTS_PER_TURN_MAX {
-            if let Phase::ExpectVerdict(_) | Phase::ExpectAccount(_) = stream.phase {
+            if stream.waits() {
                 break;
             }
             let rest = &bytes[consumed..];
@@ -236,10 +342,7 @@ impl Shard {
                 Flow::Over => return all,
             }
         }
-        let again = !matches!(
-            stream.phase,
-            Phase::ExpectVerdict(_) | Phase::ExpectAccount(_)
-        );
+        let again = !stream.waits();
         self.conns.put(conn, stream);
         Progress {
             consumed,
@@ -249,9 +352,15 @@ impl Shard {
 
     /// The peer will send no more; everything it sent was handled.
     pub fn on_eof(&mut self, host: &mut impl Host, conn: ConnId) {
-        if let Some(stream) = self.conns.take(conn) {
-            self.finish(host, conn, &stream);
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        if let Phase::Bound(key) = stream.phase {
+            // RFC 6120 4.4: without `</stream:stream>` this is a loss, not a farewell.
+            self.lose_connection(host, key);
+            stream.phase = Phase::ExpectAuth;
         }
+        self.finish(host, conn, &stream);
     }
 
     /// A connection is gone: reset, cut for not reading, or its handshake failed.
@@ -259,34 +368,46 @@ impl Shard {
         if let Some(stream) = self.conns.take(conn)
             && let Phase::Bound(key) = stream.phase
         {
-            self.end_session(host, key);
+            self.lose_connection(host, key);
         }
     }
 
     /// A connection arrived from a sibling; its undigested bytes are offered next.
     pub fn on_adopt(&mut self, host: &mut impl Host, conn: ConnId, state: Box<StreamState>) {
+        self.start(host);
         let deadline = state.deadline;
         if self.stopping {
             self.stream_error(host, conn, &state, StreamError::SystemShutdown, None);
             return;
         }
         self.conns.put(conn, state);
-        self.arm(host, deadline, conn);
+        self.arm(host, deadline, Timer::Bound(conn));
     }
 
     /// A sibling's parcel.
     pub fn on_parcel(&mut self, host: &mut impl Host, from: ShardId, parcel: Parcel) {
         match parcel {
-            Parcel::Stanza { bytes, home } => {
-                self.unsettled[usize::from(from.0)] += 1;
+            Parcel::Stanza {
+                bytes,
+                home,
+                origin,
+            } => {
+                let number = self.unsettled[usize::from(from.0)].begin();
+                let cause = Cause::Parcel { from, number };
+                self.cause = Some(cause);
+                self.origin = origin.map(|origin| *origin);
                 self.receive(host, &bytes);
+                (self.cause, self.origin) = (None, None);
+                self.unsettled[usize::from(from.0)].close(number);
                 host.recycle(home, bytes);
             }
             Parcel::Fanout(fanout) => self.on_fanout(host, *fanout),
             Parcel::Settled { count } => {
-                let in_flight = &mut self.in_flight[usize::from(from.0)];
-                debug_assert!(*in_flight >= count, "a sibling settles what it was sent");
-                *in_flight = in_flight.saturating_sub(count);
+                for _ in 0..count {
+                    let settled = self.in_flight[usize::from(from.0)].pop_front();
+                    debug_assert!(settled.is_some(), "a sibling settles what it was sent");
+                    self.close_effect(host, settled.flatten());
+                }
             }
             Parcel::Control(control) => self.on_control(host, from, *control),
         }
@@ -294,9 +415,13 @@ impl Shard {
 
     /// The turn's input is used up: settles with each sibling what it sent.
     pub fn on_turn_end(&mut self, host: &mut impl Host) {
-        for (index, unsettled) in self.unsettled.iter_mut().enumerate() {
-            if *unsettled > 0 {
-                let count = std::mem::take(unsettled);
+        self.end_overflowed(host);
+        let told = self.told_settled.iter_mut();
+        for (index, (unsettled, told)) in self.unsettled.iter_mut().zip(told).enumerate() {
+            let settled = unsettled.settled();
+            if settled > *told {
+                let count = (settled - *told) as u32;
+                *told = settled;
                 host.forward(ShardId(index as u16), Parcel::Settled { count });
             }
         }
@@ -319,59 +444,128 @@ impl Shard {
                 };
                 self.on_stored(host, Ticket(ticket), reply);
             }
-            Control::AccountGone { account } => self.end_account(host, account.as_str()),
+            Control::AccountGone { account } => {
+                self.end_account(host, account.as_str(), StreamError::NotAuthorized);
+            }
         }
     }
 
     /// Storage answered.
     pub fn on_stored(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
-        match self.answered(host, ticket) {
-            None => {}
-            Some(Waiting::Auth(conn)) => {
+        let Some((waiting, cause)) = self.answered(host, ticket) else {
+            return;
+        };
+        // What the answer leads to is still the cause's.
+        self.cause = cause;
+        self.on_answer(host, ticket, waiting, reply);
+        self.cause = None;
+        self.close_effect(host, cause);
+    }
+
+    fn on_answer(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        waiting: Waiting,
+        reply: StoreReply,
+    ) {
+        match waiting {
+            Waiting::Auth(conn) => {
                 let Some(mut stream) = self.conns.take(conn) else {
                     return;
                 };
                 let flow = self.on_auth_stored(host, conn, &mut stream, ticket, reply);
                 self.settle_stream(host, conn, stream, flow);
             }
-            Some(Waiting::Account(key)) => self.on_account_stored(host, key, reply),
-            Some(Waiting::Registration { shard, asker }) => {
+            Waiting::Account(key) => self.on_account_stored(host, key, reply),
+            Waiting::Registration { shard, asker } => {
                 self.on_registration_stored(host, shard, asker, reply);
             }
-            Some(Waiting::Roster(write)) => self.on_roster_stored(host, ticket, write, reply),
+            Waiting::Roster(write) => self.on_roster_stored(host, ticket, write, reply),
+            Waiting::Blocking => self.on_blocking_stored(host, ticket, reply),
+            Waiting::Iq => self.on_iq_stored(host, ticket, reply),
+            Waiting::OfflineWrite => self.on_offline_written(host, ticket, reply),
+            Waiting::OfflineRead => self.on_offline_read(host, ticket, reply),
+            Waiting::AccountChange => self.on_account_changed(host, ticket, reply),
+            Waiting::Enabled { key, serial } => self.on_enabled(host, key, serial, reply),
+            Waiting::Handled {
+                key,
+                serial,
+                handled,
+            } => self.on_handled(host, key, serial, handled, reply),
+            Waiting::Enqueue => self.on_enqueued(host, ticket, reply),
+            Waiting::Claim => self.on_claimed(host, ticket, reply),
+            Waiting::Renumbered { key, serial } => self.on_renumbered(key, serial, &reply),
+            Waiting::Resumed { conn, key, serial } => {
+                self.on_resumed(host, conn, key, serial, &reply);
+            }
+            Waiting::Resume(conn) => self.on_resume_stored(host, conn, reply),
+            Waiting::Sessions => self.on_sessions_stored(host, reply),
+            Waiting::Dormant => self.on_dormant_stored(host, reply),
+            Waiting::Nothing => {
+                if let StoreReply::Failed(why) = reply {
+                    tracing::error!(%why, "a write failed");
+                }
+            }
         }
     }
 
     /// A derivation is done.
     pub fn on_derived(&mut self, host: &mut impl Host, ticket: Ticket, derived: Derived) {
-        if let Some(Waiting::Auth(conn)) = self.answered(host, ticket) {
-            let Some(mut stream) = self.conns.take(conn) else {
-                return;
-            };
-            let flow = self.on_auth_derived(host, conn, &mut stream, ticket, derived);
-            self.settle_stream(host, conn, stream, flow);
+        let Some((waiting, cause)) = self.answered(host, ticket) else {
+            return;
+        };
+        self.cause = cause;
+        match waiting {
+            Waiting::Auth(conn) => self.on_stream_derived(host, conn, ticket, derived),
+            Waiting::AccountChange => self.on_password_derived(host, ticket, derived),
+            _ => {}
         }
+        self.cause = None;
+        self.close_effect(host, cause);
+    }
+
+    fn on_stream_derived(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        ticket: Ticket,
+        derived: Derived,
+    ) {
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        let flow = self.on_auth_derived(host, conn, &mut stream, ticket, derived);
+        self.settle_stream(host, conn, stream, flow);
     }
 
     /// The time asked for has come.
     pub fn on_timer(&mut self, host: &mut impl Host) {
         let now = host.now();
-        while let Some(&Reverse((at, conn))) = self.deadlines.peek() {
+        while let Some(&Reverse((at, timer))) = self.timers.peek() {
             if at > now {
                 host.wake_at(at);
                 return;
             }
-            self.deadlines.pop();
-            let Some(stream) = self.conns.take(conn) else {
-                continue;
-            };
-            if let Phase::Bound(_) = stream.phase {
-                self.conns.put(conn, stream);
-                continue;
+            self.timers.pop();
+            match timer {
+                Timer::Bound(conn) => self.check_bound(host, conn),
+                Timer::Hibernation { key, id } => self.end_hibernation(host, key, id),
+                Timer::Dormancy => self.end_dormancy(host),
             }
-            let text = Some("authentication took too long");
-            self.stream_error(host, conn, &stream, StreamError::ConnectionTimeout, text);
         }
+    }
+
+    fn check_bound(&mut self, host: &mut impl Host, conn: ConnId) {
+        let Some(stream) = self.conns.take(conn) else {
+            return;
+        };
+        if let Phase::Bound(_) = stream.phase {
+            self.conns.put(conn, stream);
+            return;
+        }
+        let text = Some("authentication took too long");
+        self.stream_error(host, conn, &stream, StreamError::ConnectionTimeout, text);
     }
 
     /// The server goes down: every stream ends with `system-shutdown`.
@@ -383,11 +577,20 @@ impl Shard {
             };
             match stream.phase {
                 Phase::ExpectTls => host.close(conn, Close::Shutdown),
+                Phase::Bound(key) if self.can_leave(key) => {
+                    self.conns.put(conn, stream);
+                    self.say_farewell(host, key);
+                }
                 _ => {
                     self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
                 }
             }
         }
+    }
+
+    /// Whether the server goes down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
     }
 
     /// Streams on this shard.
@@ -402,7 +605,8 @@ impl Shard {
 
     /// Stanza parcels that siblings have not settled yet.
     pub fn in_flight_count(&self) -> u64 {
-        self.in_flight.iter().map(|count| u64::from(*count)).sum()
+        let counts = self.in_flight.iter().map(|parcels| parcels.len() as u64);
+        counts.sum()
     }
 
     /// Requests to storage and derivation that are not answered yet.
@@ -442,27 +646,48 @@ impl Shard {
             session.unanswered += 1;
             Asker {
                 session: key,
-                conn: session.conn,
+                serial: session.serial,
             }
         });
-        self.waiting.insert(self.last_ticket, (waiting, asker));
+        let request = Request {
+            waiting,
+            asker,
+            cause: self.open_effect(),
+        };
+        self.waiting.insert(self.last_ticket, request);
         Ticket(self.last_ticket)
     }
 
+    /// A ticket for a request that no stanza waits for.
+    pub(crate) fn ticket_for_itself(&mut self, waiting: Waiting) -> Ticket {
+        let (asker, cause) = (self.asker.take(), self.cause.take());
+        let ticket = self.ticket(waiting);
+        (self.asker, self.cause) = (asker, cause);
+        ticket
+    }
+
     /// Takes the request that is answered, and lets its session go on where that waited for it.
-    fn answered(&mut self, host: &mut impl Host, ticket: Ticket) -> Option<Waiting> {
-        let (waiting, asker) = self.waiting.remove(&ticket.0)?;
-        if let Some(Asker { session, conn }) = asker
+    fn answered(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+    ) -> Option<(Waiting, Option<Cause>)> {
+        let Request {
+            waiting,
+            asker,
+            cause,
+        } = self.waiting.remove(&ticket.0)?;
+        if let Some(Asker { session, serial }) = asker
             && let Some(session) = self.sessions.get_mut(session)
-            && session.conn == conn
+            && session.serial == serial
         {
             let was_full = session.unanswered == STORE_REQUESTS_PER_SESSION_MAX;
             session.unanswered -= 1;
-            if was_full {
+            if was_full && let Some(conn) = session.outlet.conn {
                 host.resume(conn);
             }
         }
-        Some(waiting)
+        Some((waiting, cause))
     }
 
     /// A stanza of a session is handled: the session's input waits if it has as many requests
@@ -481,30 +706,37 @@ impl Shard {
     }
 
     /// Takes a ticket back whose request was refused.
-    pub(crate) fn forget(&mut self, ticket: Ticket) {
-        self.waiting.remove(&ticket.0);
+    pub(crate) fn forget(&mut self, host: &mut impl Host, ticket: Ticket) {
+        if let Some((_, cause)) = self.answered(host, ticket) {
+            self.close_effect(host, cause);
+        }
     }
 
-    fn arm(&mut self, host: &mut impl Host, at: Timestamp, conn: ConnId) {
+    /// Sets a timer.
+    pub(crate) fn arm(&mut self, host: &mut impl Host, at: Timestamp, timer: Timer) {
         let first = self
-            .deadlines
+            .timers
             .peek()
             .is_none_or(|Reverse((first, _))| at < *first);
-        self.deadlines.push(Reverse((at, conn)));
+        self.timers.push(Reverse((at, timer)));
         if first {
             host.wake_at(at);
         }
     }
 
-    fn end_account(&mut self, host: &mut impl Host, bare: &str) {
+    /// Ends every session of an account.
+    pub(crate) fn end_account(&mut self, host: &mut impl Host, bare: &str, error: StreamError) {
         let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else {
             return;
         };
         for session in self.accounts.at(key).sessions.clone() {
-            let conn = self.sessions.at(session).conn;
-            if let Some(stream) = self.conns.take(conn) {
-                let text = Some("the account was deleted");
-                self.stream_error(host, conn, &stream, StreamError::NotAuthorized, text);
+            let conn = self.sessions.at(session).outlet.conn;
+            match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
+                Some((conn, stream)) => {
+                    let text = Some("the account was deleted");
+                    self.stream_error(host, conn, &stream, error, text);
+                }
+                None => self.end_session(host, session),
             }
         }
     }

@@ -124,6 +124,11 @@ impl<'a> Stanza<'a> {
         self.view.id()
     }
 
+    /// The checked element.
+    pub(crate) fn view(&self) -> &'a StanzaView<'a> {
+        self.view
+    }
+
     /// Whether an error may be sent for it: never for an error, nor for an iq result (RFC 6120
     /// 8.3.1).
     pub(crate) fn may_bounce(&self) -> bool {

@@ -232,16 +232,20 @@ impl Shard {
     pub(crate) fn on_inbound_subscription(&mut self, host: &mut impl Host, stanza: &Stanza<'_>) {
         let bare = stanza.to.bare().to_owned();
         let account = self.loaded_or_loading(host, &bare);
-        let mut bytes = Vec::new();
-        stanza.write(&mut bytes);
-        if let Residence::Loading(queue) = &mut self.accounts.at_mut(account).residence {
+        if let Residence::Loading(queue) = &self.accounts.at(account).residence {
             // A full queue drops the request: the contact's client repeats it at its next login.
-            if queue.len() < LOAD_QUEUE_MAX {
-                queue.push(Waiter::Stanza(bytes));
+            if queue.len() >= LOAD_QUEUE_MAX {
+                return;
+            }
+            let held = self.hold(stanza);
+            if let Residence::Loading(queue) = &mut self.accounts.at_mut(account).residence {
+                queue.push(Waiter::Stanza(held));
             }
             return;
         }
         debug_assert!(is_resident(&self.accounts.at(account).residence));
+        let mut bytes = Vec::new();
+        stanza.write(&mut bytes);
         let contact = Jid::from_prepared(stanza.from).to_bare();
         let known = self
             .accounts
@@ -269,7 +273,7 @@ impl Shard {
                     session.interested
                 };
                 if gets {
-                    self.send(host, key, stanza);
+                    self.sessions.send(host, key, stanza);
                 }
             }
         }

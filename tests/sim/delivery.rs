@@ -2,7 +2,9 @@
 //! stanza, on one shard and across two.
 
 use sim::{ClientId, Faults, Login, World};
+use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::port::{StoreOp, StoreReply};
 
 /// What the receiving account has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ enum Address {
 /// What becomes of a stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
+    /// It waits in storage.
+    Stored,
     /// These resources get it, in the order of their names.
     Delivered(Vec<&'static str>),
     /// The sender gets this error.
@@ -103,8 +107,13 @@ fn expected(state: State, address: Address, name: &str, type_: &str) -> Fate {
         }
         // 8.5.1, 8.5.2.1.1, 8.5.2.2.1, 8.5.3.2.1: all of non-negative priority, or nobody.
         // 5.2.2: an unknown type is a normal one.
+        // 8.5.2.2.1 and XEP-0160: what a person would read later waits, if there is an account.
         ("message", "" | "normal" | "unheard-of", Address::Bare) | ("message", "chat", _) => {
-            delivered(state.available(0), UNAVAILABLE)
+            let waits = match state {
+                State::NoAccount => UNAVAILABLE,
+                _ => Fate::Stored,
+            };
+            delivered(state.available(0), waits)
         }
         ("message", "headline", Address::Bare) => delivered(state.available(0), Fate::Dropped),
         ("message", "groupchat", _) => UNAVAILABLE,
@@ -201,6 +210,7 @@ impl Scene {
         }
         let answers = self.world.received(self.alice);
         match (answers.first(), delivered.is_empty()) {
+            (None, true) if self.waits() => Fate::Stored,
             (None, true) => Fate::Dropped,
             (None, false) => Fate::Delivered(delivered),
             (Some(error), true) => {
@@ -216,6 +226,32 @@ impl Scene {
             }
             (Some(answer), false) => panic!("{text} was delivered and answered by {answer}"),
         }
+    }
+}
+
+impl Scene {
+    /// Whether the stanza waits for bob in storage; it is taken out.
+    fn waits(&mut self) -> bool {
+        let account = BareJid::from_prepared("bob@example.org");
+        let asked = StoreOp::Offline {
+            account: account.clone(),
+        };
+        let StoreReply::Offline(waiting) = self.world.perform(asked) else {
+            panic!("storage tells what waits");
+        };
+        let Some((last, bytes)) = waiting.last() else {
+            return false;
+        };
+        let text = String::from_utf8_lossy(bytes);
+        assert_eq!(waiting.len(), 1, "{text}");
+        assert!(
+            text.contains("id='cell'") && text.contains("<delay "),
+            "{text}"
+        );
+        let up_to = *last;
+        self.world
+            .perform(StoreOp::RemoveOffline { account, up_to });
+        true
     }
 }
 

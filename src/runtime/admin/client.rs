@@ -119,6 +119,28 @@ impl Client {
         }
     }
 
+    /// Lets the server write a backup to an absolute path and calls `progress` with the number of
+    /// records so far; gives their number.
+    ///
+    /// # Errors
+    /// The server failed or went away.
+    pub fn back_up(
+        &mut self,
+        file: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<u64, ClientError> {
+        let mut reply = self.ask(&Request::Backup(file.into()))?;
+        loop {
+            match reply {
+                Reply::Progress(count) => progress(count),
+                Reply::Saved(count) => return Ok(count),
+                Reply::Error(text) => return Err(ClientError(text)),
+                other => return Err(unexpected(&other)),
+            }
+            reply = self.read()?;
+        }
+    }
+
     fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
         write_line(&mut self.writer, request)?;
         self.read()

@@ -10,17 +10,20 @@
 //! > "list"
 //! < {"accounts":["juliet@a.example","romeo@a.example"]}
 //! < {"accounts":[]}
+//! > {"backup":"/srv/backups/monday"}
+//! < {"progress":200000}
+//! < {"saved":312345}
 //! > anything else
 //! < {"error":"This is no request: .."}
 //! ```
 //!
 //! Octets are hexadecimal. The operations of one `perform` are one commit. `list` is answered by as
-//! many lines as it takes and then an empty one. There are no passwords here: whoever asks derives
-//! the keys.
+//! many lines as it takes and then an empty one; `backup` by progress, in records, until it ends.
+//! There are no passwords here: whoever asks derives the keys.
 
 use serde::{Deserialize, Serialize};
 use stanza::jid::{BareJid, check_new_local};
-use xmpp::port::{Credentials, RosterItem, ScramKey, StoreOp, StoreReply, Subscription};
+use xmpp::port::{Credentials, RosterItem, ScramKey, Space, StoreOp, StoreReply, Subscription};
 
 /// Bytes of one line.
 pub const LINE_SIZE_MAX: usize = 8 << 20;
@@ -39,6 +42,8 @@ pub enum Request {
     Perform(Vec<Op>),
     /// Name every account.
     List,
+    /// Write a backup to this absolute path.
+    Backup(String),
 }
 
 /// What the server answers.
@@ -49,6 +54,10 @@ pub enum Reply {
     Replies(Vec<Outcome>),
     /// Accounts, ordered by JID; an empty line is the last one.
     Accounts(Vec<String>),
+    /// So many records of a backup are written.
+    Progress(u64),
+    /// A backup of so many records is on the disk.
+    Saved(u64),
     /// Nothing was done; a sentence says why.
     Error(String),
 }
@@ -63,6 +72,8 @@ pub enum Outcome {
     Exists,
     /// There is no such account.
     Missing,
+    /// A quota is used up.
+    Full,
     /// Storage failed.
     Failed(String),
 }
@@ -105,7 +116,48 @@ pub enum Op {
         groups: Vec<String>,
         /// `none`, `to`, `from` or `both`.
         subscription: String,
+        /// An outbound request waits.
+        #[serde(default, skip_serializing_if = "is_false")]
+        ask: bool,
+        /// The contact's request is approved beforehand.
+        #[serde(default, skip_serializing_if = "is_false")]
+        approved: bool,
+        /// The contact's waiting request, a presence stanza.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pending: Option<String>,
+        /// There is only that request, and nothing that the roster shows.
+        #[serde(default, skip_serializing_if = "is_false")]
+        hidden: bool,
     },
+    /// Replace an account's block list.
+    Block {
+        /// Whose.
+        account: String,
+        /// Whom.
+        blocked: Vec<String>,
+    },
+    /// Write a document of an account.
+    Document {
+        /// Whose.
+        account: String,
+        /// `private`, `vcard` or `activity`.
+        space: String,
+        /// Its name among those.
+        key: String,
+        /// What it says.
+        text: String,
+    },
+    /// Let a message wait for an account.
+    Offline {
+        /// Whose.
+        account: String,
+        /// The stanza.
+        stanza: String,
+    },
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// An account's SCRAM keys.
@@ -139,7 +191,13 @@ impl From<StoreReply> for Outcome {
             StoreReply::Exists => Outcome::Exists,
             StoreReply::Missing => Outcome::Missing,
             StoreReply::Failed(text) => Outcome::Failed(text.into()),
-            StoreReply::Credentials(_) | StoreReply::Account(_) => {
+            StoreReply::Full => Outcome::Full,
+            StoreReply::Credentials(_)
+            | StoreReply::Account(_)
+            | StoreReply::Document(_)
+            | StoreReply::Offline(_)
+            | StoreReply::Session(_)
+            | StoreReply::Sessions(_) => {
                 Outcome::Failed("the store answered another question".into())
             }
         }
@@ -152,6 +210,7 @@ impl From<Outcome> for StoreReply {
             Outcome::Done => StoreReply::Done,
             Outcome::Exists => StoreReply::Exists,
             Outcome::Missing => StoreReply::Missing,
+            Outcome::Full => StoreReply::Full,
             Outcome::Failed(text) => StoreReply::Failed(text.into()),
         }
     }
@@ -192,6 +251,31 @@ impl Op {
                     .map(|group| group.as_ref().into())
                     .collect(),
                 subscription: item.subscription.as_str().into(),
+                ask: item.ask,
+                approved: item.approved,
+                pending: item.pending_in.as_deref().map(lossless).transpose()?,
+                hidden: !item.listed,
+            },
+            StoreOp::SetBlocked { account, blocked } => Op::Block {
+                account: text(account),
+                blocked: blocked.iter().map(|jid| jid.as_ref().into()).collect(),
+            },
+            StoreOp::PutDocument {
+                account,
+                space,
+                key,
+                bytes,
+            } => Op::Document {
+                account: text(account),
+                space: space_name(*space).into(),
+                key: key.as_ref().into(),
+                text: lossless(bytes)?,
+            },
+            StoreOp::PutOffline {
+                account, stanza, ..
+            } => Op::Offline {
+                account: text(account),
+                stanza: lossless(stanza)?,
             },
             other => return Err(format!("The admin socket does not offer {other:?}.")),
         })
@@ -227,12 +311,19 @@ impl Op {
                 name,
                 groups,
                 subscription,
+                ask,
+                approved,
+                pending,
+                hidden,
             } => {
                 let item = RosterItem {
                     name: name.into(),
                     groups: groups.into_iter().map(String::into_boxed_str).collect(),
                     subscription: subscription_of(&subscription)?,
-                    listed: true,
+                    ask,
+                    approved,
+                    pending_in: pending.map(|stanza| stanza.into_bytes().into()),
+                    listed: !hidden,
                     ..RosterItem::new(parse(&contact)?)
                 };
                 let account = account_of(&account, domain)?;
@@ -241,6 +332,27 @@ impl Op {
                     item: Box::new(item),
                 }
             }
+            Op::Block { account, blocked } => StoreOp::SetBlocked {
+                account: account_of(&account, domain)?,
+                blocked: blocked.into_iter().map(String::into).collect(),
+            },
+            Op::Document {
+                account,
+                space,
+                key,
+                text,
+            } => StoreOp::PutDocument {
+                account: account_of(&account, domain)?,
+                space: space_of(&space)?,
+                key: key.into(),
+                bytes: text.into_bytes().into(),
+            },
+            Op::Offline { account, stanza } => StoreOp::PutOffline {
+                account: account_of(&account, domain)?,
+                stanza: stanza.into_bytes().into(),
+                count_max: u32::MAX,
+                origin: None,
+            },
         })
     }
 }
@@ -257,6 +369,28 @@ fn account_of(text: &str, domain: &str) -> Result<BareJid, String> {
         ));
     }
     Ok(account)
+}
+
+/// Stanzas and documents are text: nothing else comes through the parser.
+fn lossless(bytes: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(bytes);
+    text.map(str::to_owned)
+        .map_err(|_| "The admin socket takes UTF-8 only.".into())
+}
+
+const SPACES: [Space; 3] = [Space::Private, Space::Vcard, Space::Activity];
+
+fn space_name(space: Space) -> &'static str {
+    match space {
+        Space::Private => "private",
+        Space::Vcard => "vcard",
+        Space::Activity => "activity",
+    }
+}
+
+fn space_of(text: &str) -> Result<Space, String> {
+    let found = SPACES.into_iter().find(|space| space_name(*space) == text);
+    found.ok_or_else(|| format!("{text:?} is no kind of document."))
 }
 
 fn subscription_of(text: &str) -> Result<Subscription, String> {

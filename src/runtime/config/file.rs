@@ -1,7 +1,7 @@
 //! The keys of the configuration file, their ranges, and what they mean together.
 
 use super::complaint::{ConfigError, Source};
-use super::value::{Addresses, Domain, Number, Text};
+use super::value::{Addresses, ContactUri, Domain, Number, Text};
 use super::{
     CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, OUTPUT_MAX_DEFAULT,
     SHARDS_MAX,
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use xmpp::limit::Limits;
-use xmpp::settings::Settings;
+use xmpp::settings::{Durability, Settings};
 use xmpp::stream::sasl::Mechanism;
 
 /// Where everything is kept unless configured, beside the configuration file.
@@ -40,6 +40,10 @@ pub(super) struct File {
     limits: LimitsFile,
     #[serde(default)]
     registration: RegistrationFile,
+    #[serde(default)]
+    durability: DurabilityFile,
+    #[serde(default)]
+    contact: ContactFile,
 }
 
 #[derive(Default, Deserialize)]
@@ -70,6 +74,40 @@ struct AuthFile {
 struct RegistrationFile {
     open: Option<bool>,
 }
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [durability]")]
+struct DurabilityFile {
+    mode: Option<Text<Durability>>,
+}
+
+/// The kinds of contact (XEP-0157 3) by name.
+macro_rules! contacts {
+    ($($kind:ident)*) => {
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "the section [contact]")]
+        struct ContactFile {
+            $($kind: Option<Vec<Text<ContactUri>>>,)*
+        }
+
+        impl ContactFile {
+            /// Those that have addresses.
+            fn listed(self) -> Vec<(Box<str>, Vec<Box<str>>)> {
+                let all = [$((stringify!($kind), self.$kind),)*];
+                let addresses = |list: Option<Vec<Text<ContactUri>>>| -> Vec<Box<str>> {
+                    let list = list.unwrap_or_default().into_iter();
+                    list.map(|Text(ContactUri(uri))| uri).collect()
+                };
+                all.into_iter()
+                    .map(|(kind, list)| (kind.into(), addresses(list)))
+                    .filter(|(_, list)| !list.is_empty())
+                    .collect()
+            }
+        }
+    };
+}
+
+contacts!(abuse admin feedback sales security status support);
 
 /// The limits by name, each with its range.
 macro_rules! limits {
@@ -125,6 +163,7 @@ limits! {
     roster_items_max: 0..=100_000;
     auth_tries_max: 1..=100;
     directed_max: 1..=100_000;
+    offline_max: 0..=100_000;
     registrations_per_hour_max: 0..=1_000_000;
     auth_failures_per_minute_max: 1..=1_000_000;
 }
@@ -155,6 +194,11 @@ impl File {
             plain_without_tls: self.auth.plain_without_tls.unwrap_or(false),
             anonymous,
             registration_open: self.registration.open.unwrap_or(false),
+            durability: self
+                .durability
+                .mode
+                .map_or_else(Durability::default, |Text(mode)| mode),
+            contacts: self.contact.listed(),
             output_max: output_max(&self.limits, &limits, source)?,
             limits,
             connections_per_address_max: count(

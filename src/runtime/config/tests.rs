@@ -3,6 +3,7 @@
 use super::file::{RANGES, limit};
 use super::*;
 use tracing_subscriber::filter::LevelFilter;
+use xmpp::settings::Durability;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("/etc/vorpal/vorpal.toml"), text)
@@ -44,6 +45,8 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert!(settings.tls_required && settings.tls_available);
     assert!(!settings.plain_without_tls && !settings.anonymous && !settings.registration_open);
     assert_eq!(settings.mechanisms, Settings::mechanisms_default());
+    assert_eq!(settings.durability, Durability::Full);
+    assert_eq!(settings.contacts, []);
     assert_eq!(
         settings.limits.stanza_size_max,
         Limits::default().stanza_size_max
@@ -76,6 +79,12 @@ fn every_key_is_understood() {
         connections_max = 6
         [registration]
         open = true
+        [durability]
+        mode = "archive"
+        [contact]
+        abuse = ["mailto:abuse@example.org"]
+        admin = []
+        support = ["xmpp:help@example.org", "https://example.org/help"]
         "#,
     );
     assert_eq!(config.data, Path::new("/var/lib/vorpal"));
@@ -99,6 +108,13 @@ fn every_key_is_understood() {
     assert_eq!(settings.limits.stanza_size_max, 100_000);
     assert!(settings.anonymous && settings.registration_open && settings.plain_without_tls);
     assert!(!settings.tls_required);
+    assert_eq!(settings.durability, Durability::Archive);
+    let contacts: Vec<(&str, usize)> = settings
+        .contacts
+        .iter()
+        .map(|(kind, list)| (&**kind, list.len()))
+        .collect();
+    assert_eq!(contacts, [("abuse", 1), ("support", 2)]);
     let names: Vec<_> = settings.mechanisms.iter().map(|one| one.as_str()).collect();
     assert_eq!(names, ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"]);
 }
@@ -141,7 +157,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
          connections_per_address_max, connections_max, stanza_size_before_auth_max, \
          stanza_size_max, depth_max, attributes_max, namespaces_max, auth_ms_max, \
          whitespace_before_auth_max, resources_max, roster_items_max, auth_tries_max, \
-         directed_max, registrations_per_hour_max, auth_failures_per_minute_max"
+         directed_max, offline_max, registrations_per_hour_max, auth_failures_per_minute_max"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[registration]\nopened = true"),
@@ -206,6 +222,16 @@ fn values_that_check_themselves_say_what_to_write_instead() {
             "[listen]\n\nc2s = [\"x:y\"]",
             3,
             "is no address with a port",
+        ),
+        (
+            "[durability]\nmode = \"fast\"",
+            2,
+            "`mode` is no mode (\"fast\"); write \"full\", \"archive\" or \"memory\"",
+        ),
+        (
+            "[contact]\nadmin = [\"admin@example.org\"]",
+            2,
+            "`admin` has what is no URI of a contact (\"admin@example.org\"); write it like",
         ),
         (
             "[auth]\nmechanisms = [\"EXTERNAL\"]",

@@ -7,6 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor}
 use stanza::jid::Jid;
 use std::fmt;
 use std::net::SocketAddr;
+use xmpp::settings::Durability;
 use xmpp::stream::sasl::Mechanism;
 
 /// Addresses that one kind of port listens on.
@@ -75,6 +76,43 @@ impl FromText for Log {
                  or \"trace\", with \"json:\" before it for JSON"
             )
         })
+    }
+}
+
+impl FromText for Durability {
+    const EXPECTED: &'static str = "the name of a mode in quotes";
+
+    fn from_text(text: &str) -> Result<Durability, String> {
+        match text {
+            "full" => Ok(Durability::Full),
+            "archive" => Ok(Durability::Archive),
+            "memory" => Ok(Durability::Memory),
+            _ => Err(format!(
+                "is no mode ({text:?}); write \"full\", \"archive\" or \"memory\""
+            )),
+        }
+    }
+}
+
+/// Where somebody is reached, as a URI (XEP-0157).
+pub(super) struct ContactUri(pub(super) Box<str>);
+
+impl FromText for ContactUri {
+    const EXPECTED: &'static str = "a URI in quotes";
+
+    fn from_text(text: &str) -> Result<ContactUri, String> {
+        let known = ["mailto:", "xmpp:", "https:", "http:", "tel:"];
+        let has_scheme = known.iter().any(|scheme| {
+            text.strip_prefix(scheme)
+                .is_some_and(|rest| !rest.is_empty())
+        });
+        if !has_scheme || text.contains(char::is_whitespace) {
+            return Err(format!(
+                "has what is no URI of a contact ({text:?}); write it like \
+                 \"mailto:admin@example.org\" or \"xmpp:admin@example.org\""
+            ));
+        }
+        Ok(ContactUri(text.into()))
     }
 }
 

@@ -251,7 +251,7 @@ impl Shard {
                 let job = DeriveJob::verify_plain(password, keys.as_deref(), rounds);
                 let ticket = self.ticket(Waiting::Auth(conn));
                 if !host.derive(ticket, Box::new(job)) {
-                    self.forget(ticket);
+                    self.forget(host, ticket);
                     let error = SaslError::TemporaryAuthFailure;
                     return self.auth_failed(host, conn, stream, error, None);
                 }

@@ -10,7 +10,8 @@ use crate::error::{StanzaError, StreamError, put};
 use crate::host::{ConnId, Host, Ticket};
 use crate::limit::{LOAD_QUEUE_MAX, RESOURCE_SIZE_MAX};
 use crate::port::{AccountData, StoreOp, StoreReply};
-use crate::session::Session;
+use crate::session::{Session, SessionKey};
+use crate::settings::Settings;
 use crate::shard::{Shard, Waiting};
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
@@ -91,11 +92,7 @@ impl Shard {
         let Residence::Loading(queue) = residence else {
             return;
         };
-        let is_anonymous = self.settings.anonymous
-            && account
-                .jid
-                .local()
-                .is_some_and(|local| local.starts_with(ANONYMOUS_PREFIX));
+        let is_anonymous = is_anonymous(&self.settings, &account.jid);
         let data = match reply {
             StoreReply::Account(Some(data)) => Ok(*data),
             // An anonymous account is nowhere in storage and lives as long as its stream.
@@ -110,23 +107,25 @@ impl Shard {
             Ok(data) => {
                 account.roster = data.roster;
                 account.roster.sort_by(|a, b| a.contact.cmp(&b.contact));
+                account.blocked = data.blocked;
+                account.has_waiting = data.has_waiting;
                 account.pins += 1;
                 for waiter in queue {
-                    self.serve_waiter(host, waiter);
+                    self.serve_waiter(host, key, waiter);
                 }
                 self.accounts.at_mut(key).pins -= 1;
                 self.evict_if_idle(key);
             }
             Err(error) => {
-                self.accounts.remove(key);
+                let account = self.accounts.remove(key).map(|account| account.jid);
                 for waiter in queue {
-                    self.refuse_waiter(host, waiter, error);
+                    self.refuse_waiter(host, account.as_ref(), waiter, error);
                 }
             }
         }
     }
 
-    fn serve_waiter(&mut self, host: &mut impl Host, waiter: Waiter) {
+    fn serve_waiter(&mut self, host: &mut impl Host, key: AccountKey, waiter: Waiter) {
         match waiter {
             Waiter::Bind(conn) => {
                 let Some(mut stream) = self.conns.take(conn) else {
@@ -135,11 +134,24 @@ impl Shard {
                 let flow = self.bind(host, conn, &mut stream);
                 self.settle_stream(host, conn, stream, flow);
             }
-            Waiter::Stanza(bytes) => self.receive(host, &bytes),
+            Waiter::Resume(conn) => self.resume_loaded(host, conn),
+            Waiter::End(id, stored) => {
+                self.end_stored(host, key, id, *stored);
+                self.end_dormancy(host);
+            }
+            Waiter::Stanza(held) => {
+                self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
+            }
         }
     }
 
-    fn refuse_waiter(&mut self, host: &mut impl Host, waiter: Waiter, error: StanzaError) {
+    fn refuse_waiter(
+        &mut self,
+        host: &mut impl Host,
+        account: Option<&BareJid>,
+        waiter: Waiter,
+        error: StanzaError,
+    ) {
         match waiter {
             Waiter::Bind(conn) => {
                 let Some(stream) = self.conns.take(conn) else {
@@ -152,7 +164,24 @@ impl Shard {
                 };
                 self.stream_error(host, conn, &stream, condition, None);
             }
-            Waiter::Stanza(bytes) => self.bounce_bytes(host, &bytes, error),
+            Waiter::Resume(conn) => {
+                if let Some(stream) = self.conns.take(conn) {
+                    self.fail_resume(host, conn, stream, error.condition());
+                }
+            }
+            Waiter::End(session, _) => {
+                // Where storage fails it stays for the next start.
+                if error != StanzaError::InternalServerError
+                    && let Some(account) = account.cloned()
+                {
+                    let ticket = self.ticket_for_itself(Waiting::Nothing);
+                    host.store(ticket, StoreOp::EndSession { account, session });
+                }
+                self.end_dormancy(host);
+            }
+            Waiter::Stanza(held) => self.take_up(host, held, |shard, host, bytes| {
+                shard.bounce_bytes(host, bytes, error);
+            }),
         }
     }
 
@@ -209,10 +238,19 @@ impl Shard {
             .iter()
             .find(|key| self.sessions.at(**key).resource() == resource);
         let Some(&key) = held else { return };
-        let conn = self.sessions.at(key).conn;
-        if let Some(stream) = self.conns.take(conn) {
-            self.stream_error(host, conn, &stream, StreamError::Conflict, None);
+        let conn = self.sessions.at(key).outlet.conn;
+        match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
+            Some((conn, stream)) => {
+                self.stream_error(host, conn, &stream, StreamError::Conflict, None);
+            }
+            None => self.end_session(host, key),
         }
+    }
+
+    /// Whether a session's account is nowhere in storage.
+    pub(crate) fn is_anonymous(&self, key: SessionKey) -> bool {
+        let account = self.sessions.at(key).account;
+        is_anonymous(&self.settings, &self.accounts.at(account).jid)
     }
 
     /// Drops an account from memory when nobody needs it.
@@ -243,6 +281,11 @@ impl Shard {
         };
         host.forward(shard, crate::parcel::Parcel::Control(Box::new(control)));
     }
+}
+
+fn is_anonymous(settings: &Settings, account: &BareJid) -> bool {
+    let local = account.local();
+    settings.anonymous && local.is_some_and(|local| local.starts_with(ANONYMOUS_PREFIX))
 }
 
 /// The prepared resource that the client wants; `None` leaves the choice to the server.

@@ -3,7 +3,11 @@
 use super::{Flow, Phase, StreamState};
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host};
+use crate::port::Origin;
+use crate::session::SessionKey;
+use crate::settle::Cause;
 use crate::shard::Shard;
+use crate::xep::stream_management::is_management;
 use stanza::frame::Frame;
 use stanza::jid::Jid;
 use stanza::ns::Ns;
@@ -180,13 +184,16 @@ impl Shard {
         scope: &StreamScope,
     ) -> Flow {
         match &stream.phase {
+            Phase::Bound(_) | Phase::ExpectBind(_) if is_management(view) => {
+                self.on_management(host, conn, stream, view, scope)
+            }
             Phase::Bound(key) => {
                 let key = *key;
+                if self.sessions.at(key).outlet.acks.is_some() {
+                    return self.on_managed(host, conn, stream, key, view, scope);
+                }
                 self.asker = Some(key);
-                let flow = match view.is_plain() {
-                    true => self.on_stanza(host, conn, stream, key, view, scope),
-                    false => self.on_prefixed(host, conn, stream, key, view, scope),
-                };
+                let flow = self.on_any_stanza(host, conn, stream, key, view, scope);
                 self.hold_back(host, conn, flow)
             }
             Phase::ExpectBind(_) => {
@@ -201,6 +208,58 @@ impl Shard {
         }
     }
 
+    /// A stanza of a managed session: it counts, and what it does has it for a cause.
+    fn on_managed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) -> Flow {
+        if view.kind() == Kind::Other {
+            return self.on_any_stanza(host, conn, stream, key, view, scope);
+        }
+        let session = self.sessions.at_mut(key);
+        let serial = session.serial;
+        let acks = session.outlet.acks.as_mut();
+        let acks = acks.expect("only managed sessions come here");
+        let Some(number) = acks.receive() else {
+            return Flow::Next; // It was handled before the connection was lost.
+        };
+        self.origin = acks.saved.then_some(Origin {
+            session: acks.id,
+            number,
+        });
+        let cause = Cause::Stanza {
+            session: key,
+            serial,
+            number,
+        };
+        self.cause = Some(cause);
+        self.asker = Some(key);
+        let flow = self.on_any_stanza(host, conn, stream, key, view, scope);
+        (self.cause, self.origin) = (None, None);
+        self.close_effect(host, Some(cause));
+        self.hold_back(host, conn, flow)
+    }
+
+    fn on_any_stanza(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) -> Flow {
+        match view.is_plain() {
+            true => self.on_stanza(host, conn, stream, key, view, scope),
+            false => self.on_prefixed(host, conn, stream, key, view, scope),
+        }
+    }
+
     /// A stanza whose own tag has a prefix or an odd namespace: written anew once, so that
     /// everything after this copies. Only the writing can fail, by more namespaces than a stanza
     /// may declare.
@@ -209,7 +268,7 @@ impl Shard {
         host: &mut impl Host,
         conn: ConnId,
         stream: &mut StreamState,
-        key: crate::session::SessionKey,
+        key: SessionKey,
         view: &StanzaView<'_>,
         scope: &StreamScope,
     ) -> Flow {

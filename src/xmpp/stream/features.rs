@@ -40,7 +40,9 @@ impl Shard {
             out.extend_from_slice(
                 b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
                   <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
-                  <sub xmlns='urn:xmpp:features:pre-approval'/>",
+                  <sub xmlns='urn:xmpp:features:pre-approval'/>\
+                  <ver xmlns='urn:xmpp:features:rosterver'/>\
+                  <sm xmlns='urn:xmpp:sm:3'/>",
             );
             size_max = settings.limits.stanza_size_max;
         } else {

@@ -13,6 +13,7 @@ use crate::account::AccountKey;
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::limit::Limits;
+use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::shard::Shard;
 use sasl::{Exchange, Mechanism};
@@ -63,6 +64,8 @@ pub(crate) enum Phase {
     ExpectBind(BareJid),
     /// The account's data from storage; the connection is paused.
     ExpectAccount(Box<ExpectAccount>),
+    /// A session from storage; the connection is paused.
+    ExpectResume(Box<ExpectResume>),
     /// A bound session: stanzas flow.
     Bound(SessionKey),
 }
@@ -94,6 +97,18 @@ pub(crate) struct ExpectAccount {
     pub account: AccountKey,
     pub resource: Option<Box<str>>,
     pub iq: Box<str>,
+}
+
+/// See [`Phase::ExpectResume`].
+#[derive(Debug)]
+pub(crate) struct ExpectResume {
+    /// Who authenticated.
+    pub account: BareJid,
+    pub id: SessionId,
+    /// How far the client has counted.
+    pub h: u32,
+    /// What storage has, until the account is there.
+    pub stored: Option<Box<StoredSession>>,
 }
 
 /// What handling one frame means for the rest of the input.
@@ -138,9 +153,20 @@ impl StreamState {
     pub(crate) fn is_authenticated(&self) -> bool {
         match &self.phase {
             Phase::ExpectHeader(expect) => expect.account.is_some(),
-            Phase::ExpectBind(_) | Phase::ExpectAccount(_) | Phase::Bound(_) => true,
+            Phase::ExpectBind(_)
+            | Phase::ExpectAccount(_)
+            | Phase::ExpectResume(_)
+            | Phase::Bound(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether it waits for storage or a derivation, and no byte is looked at meanwhile.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::ExpectVerdict(_) | Phase::ExpectAccount(_) | Phase::ExpectResume(_)
+        )
     }
 
     /// Whether a stream header of ours is already on the wire for the current stream.

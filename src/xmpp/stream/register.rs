@@ -128,7 +128,7 @@ impl Shard {
         };
         let ticket = self.ticket(Waiting::Auth(conn));
         if !host.derive(ticket, Box::new(job)) {
-            self.forget(ticket);
+            self.forget(host, ticket);
             return self.register_error(host, conn, iq, StanzaError::ResourceConstraint);
         }
         host.pause(conn);

@@ -2,17 +2,25 @@
 //!
 //! Invariant: a namespace has at most one owner; a second one is an error of the build.
 
+pub mod blocking;
 pub mod disco;
+pub mod last;
 pub mod limits;
+pub mod offline;
 pub mod ping;
+pub mod private;
 pub mod register;
+pub mod stream_management;
 pub mod time;
+pub mod vcard;
 pub mod version;
 
 use crate::error::StanzaError;
 use crate::host::Timestamp;
+use crate::port::{StoreOp, StoreReply};
 use crate::session::Session;
 use crate::settings::Settings;
+use stanza::jid::BareJid;
 use stanza::ns::Ns;
 use stanza::tree::Node;
 
@@ -32,6 +40,8 @@ pub enum Target {
     Server,
     /// The sender's own account, by its bare JID or by no address at all.
     Account,
+    /// Another account, by its bare JID.
+    Other,
 }
 
 /// An iq request.
@@ -43,6 +53,8 @@ pub struct Request<'a> {
     pub is_set: bool,
     /// The only child of the iq.
     pub payload: Node<'a>,
+    /// The iq as it was received.
+    pub bytes: &'a [u8],
 }
 
 /// What an extension may look at.
@@ -52,8 +64,23 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// Who asks.
     pub session: &'a Session,
+    /// The account that is asked for: the asker's own, or the one whose bare JID was addressed.
+    pub account: &'a BareJid,
+    /// Whether the asker gets that account's presence.
+    pub sees_presence: bool,
     /// The time of the turn.
     pub now: Timestamp,
+    /// When the server started.
+    pub started: Timestamp,
+}
+
+/// How a request is answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// By the payload that was appended.
+    Now,
+    /// By what storage says; `Extension::stored` writes the payload then.
+    Ask(StoreOp),
 }
 
 /// A XEP's part in the server. What an extension leaves out costs nothing.
@@ -65,7 +92,8 @@ pub trait Extension {
     /// What the server says of it in disco#info.
     const FEATURES: &'static [Ns] = &[];
 
-    /// Answers a request in one of its namespaces: appends the payload of the result.
+    /// Answers a request in one of its namespaces: appends the payload of the result, or asks
+    /// storage first.
     ///
     /// # Errors
     /// The condition of the error that answers the request.
@@ -73,9 +101,18 @@ pub trait Extension {
         context: &Context<'_>,
         request: &Request<'_>,
         payload: &mut Vec<u8>,
-    ) -> Result<(), StanzaError> {
+    ) -> Result<Answer, StanzaError> {
         let _ = (context, request, payload);
         Err(StanzaError::ServiceUnavailable)
+    }
+
+    /// Continues a request whose [`Answer::Ask`] storage has answered.
+    ///
+    /// # Errors
+    /// The condition of the error that answers the request.
+    fn stored(reply: StoreReply, payload: &mut Vec<u8>) -> Result<(), StanzaError> {
+        let _ = payload;
+        done(reply)
     }
 }
 
@@ -101,7 +138,7 @@ macro_rules! extensions {
             context: &Context<'_>,
             request: &Request<'_>,
             payload: &mut Vec<u8>,
-        ) -> Result<(), StanzaError> {
+        ) -> Result<Answer, StanzaError> {
             $(if const { !<$extension as Extension>::NAMESPACES.is_empty() }
                 && <$extension as Extension>::NAMESPACES.contains(&ns)
             {
@@ -109,16 +146,39 @@ macro_rules! extensions {
             })*
             Err(StanzaError::ServiceUnavailable)
         }
+
+        /// Has the owner of a namespace continue a request that storage answered.
+        ///
+        /// # Errors
+        /// The owner's.
+        pub(crate) fn stored(
+            ns: Ns,
+            reply: StoreReply,
+            payload: &mut Vec<u8>,
+        ) -> Result<(), StanzaError> {
+            $(if const { !<$extension as Extension>::NAMESPACES.is_empty() }
+                && <$extension as Extension>::NAMESPACES.contains(&ns)
+            {
+                return <$extension as Extension>::stored(reply, payload);
+            })*
+            Err(StanzaError::ServiceUnavailable)
+        }
     };
 }
 
 extensions! {
+    blocking: blocking::Blocking,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
+    last: last::LastActivity,
     limits: limits::Limits,
+    offline: offline::Offline,
     ping: ping::Ping,
+    private: private::Private,
     register: register::Register,
+    stream_management: stream_management::StreamManagement,
     time: time::Time,
+    vcard: vcard::Vcard,
     version: version::Version,
 }
 
@@ -137,6 +197,19 @@ const _: () = {
         list += 1;
     }
 };
+
+/// What a write's answer means for the request that caused it.
+fn done(reply: StoreReply) -> Result<(), StanzaError> {
+    match reply {
+        StoreReply::Done => Ok(()),
+        StoreReply::Full => Err(StanzaError::ResourceConstraint),
+        StoreReply::Missing => Err(StanzaError::ItemNotFound),
+        reply => {
+            tracing::error!(?reply, "storage did not answer a request");
+            Err(StanzaError::InternalServerError)
+        }
+    }
+}
 
 /// The answer to a set where only get makes sense.
 fn only_get(request: &Request<'_>) -> Result<(), StanzaError> {

@@ -1,6 +1,6 @@
 //! XEP-0199: XMPP Ping. Whether the server is still there.
 
-use super::{Context, Extension, Request, Xep, only_get};
+use super::{Answer, Context, Extension, Request, Target, Xep, only_get};
 use crate::error::StanzaError;
 use stanza::ns::Ns;
 
@@ -20,7 +20,11 @@ impl Extension for Ping {
         _context: &Context<'_>,
         request: &Request<'_>,
         _payload: &mut Vec<u8>,
-    ) -> Result<(), StanzaError> {
-        only_get(request)
+    ) -> Result<Answer, StanzaError> {
+        if request.target == Target::Other {
+            return Err(StanzaError::ServiceUnavailable);
+        }
+        only_get(request)?;
+        Ok(Answer::Now)
     }
 }

@@ -1,6 +1,6 @@
 //! XEP-0202: Entity Time, in the format of XEP-0082.
 
-use super::{Context, Extension, Request, Xep, only_get};
+use super::{Answer, Context, Extension, Request, Target, Xep, only_get};
 use crate::error::{StanzaError, put};
 use crate::host::Timestamp;
 use stanza::ns::Ns;
@@ -21,7 +21,10 @@ impl Extension for Time {
         context: &Context<'_>,
         request: &Request<'_>,
         payload: &mut Vec<u8>,
-    ) -> Result<(), StanzaError> {
+    ) -> Result<Answer, StanzaError> {
+        if request.target == Target::Other {
+            return Err(StanzaError::ServiceUnavailable);
+        }
         only_get(request)?;
         put(
             payload,
@@ -30,7 +33,7 @@ impl Extension for Time {
                 utc(context.now)
             ),
         );
-        Ok(())
+        Ok(Answer::Now)
     }
 }
 

@@ -1,6 +1,6 @@
 //! XEP-0092: Software Version.
 
-use super::{Context, Extension, Request, Target, Xep, only_get};
+use super::{Answer, Context, Extension, Request, Target, Xep, only_get};
 use crate::error::{StanzaError, put};
 use crate::settings::SOFTWARE_NAME;
 use crate::xml::Attr;
@@ -22,11 +22,11 @@ impl Extension for Version {
         context: &Context<'_>,
         request: &Request<'_>,
         payload: &mut Vec<u8>,
-    ) -> Result<(), StanzaError> {
-        only_get(request)?;
-        if request.target == Target::Account {
+    ) -> Result<Answer, StanzaError> {
+        if request.target != Target::Server {
             return Err(StanzaError::ServiceUnavailable);
         }
+        only_get(request)?;
         let version = Attr(context.settings.software_version);
         put(
             payload,
@@ -36,6 +36,6 @@ impl Extension for Version {
                 Attr(SOFTWARE_NAME)
             ),
         );
-        Ok(())
+        Ok(Answer::Now)
     }
 }

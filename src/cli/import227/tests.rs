@@ -1,0 +1,232 @@
+//! What comes in from files of XEP-0227, and what of them is refused.
+
+use super::*;
+use crate::cli::export;
+
+const DOMAIN: &str = "a.example";
+
+/// A directory of this test alone, removed with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let name = format!("vorpal-import-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Scratch(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _best_effort = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What comes in from a file, and whether all of it did.
+fn imported(path: &Path) -> (Vec<Arrival>, Result<(), String>, Import) {
+    let mut arrivals = Vec::new();
+    let mut import = Import::new(DOMAIN.into());
+    let mut create = |batch: Vec<Arrival>, _: &mut Notes| {
+        arrivals.extend(batch);
+        Ok(0)
+    };
+    let read = import.file(path, Level::Root, 0, &mut create);
+    let batch = std::mem::take(&mut import.batch);
+    arrivals.extend(batch);
+    (
+        arrivals,
+        read.map_err(|failure| failure.to_string()),
+        import,
+    )
+}
+
+fn document(users: &str) -> String {
+    format!("<server-data xmlns='{PIE}'><host jid='{DOMAIN}'>{users}</host></server-data>")
+}
+
+fn some_account() -> WholeAccount {
+    let key = |size: usize| {
+        let octets: Box<[u8]> = vec![7; size].into();
+        let (salt, stored_key, server_key) = ([1; 16].into(), octets.clone(), octets);
+        Some(ScramKey {
+            salt,
+            iterations: 4096,
+            stored_key,
+            server_key,
+        })
+    };
+    let keys = Credentials {
+        sha1: key(20),
+        sha256: key(32),
+        sha512: key(64),
+    };
+    let mut whole = WholeAccount::new(BareJid::parse("juliet@a.example").unwrap(), keys);
+    let item = |contact: &str| RosterItem::new(BareJid::parse(contact).unwrap());
+    let request = |from: &str| -> Option<Box<[u8]>> {
+        let text = format!(
+            "<presence from='{from}' to='juliet@a.example' type='subscribe'>\
+             <nick xmlns='http://jabber.org/protocol/nick'>A &amp; B</nick></presence>"
+        );
+        Some(text.into_bytes().into())
+    };
+    whole.data.roster = vec![
+        RosterItem {
+            name: "R'omeo & \"co\" <\u{1f916}>".into(),
+            groups: vec!["Friends".into(), " a  b ".into()],
+            subscription: Subscription::To,
+            approved: true,
+            pending_in: request("romeo@a.example"),
+            listed: true,
+            ..item("romeo@a.example")
+        },
+        RosterItem {
+            ask: true,
+            listed: true,
+            ..item("friar@b.example")
+        },
+        RosterItem {
+            pending_in: request("nurse@a.example"),
+            ..item("nurse@a.example")
+        },
+    ];
+    whole.data.blocked = vec!["tybalt@a.example".into(), "c.example".into()];
+    let text = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
+    whole.documents = vec![
+        (
+            Space::Private,
+            "a urn:a".into(),
+            text("<a xmlns='urn:a'><b xmlns=''/> </a>"),
+        ),
+        (
+            Space::Vcard,
+            "".into(),
+            text("<vCard xmlns='vcard-temp'><FN>J</FN></vCard>"),
+        ),
+        (
+            Space::Activity,
+            "".into(),
+            text("1700000000000000 gone & away"),
+        ),
+    ];
+    whole.offline = vec![
+        text("<message from='r@b/x' xml:lang='de' id='1'><body>1 &lt; 2\n</body></message>"),
+        text("<message from='r@b/x'><body/><delay xmlns='urn:xmpp:delay' stamp='s'/></message>"),
+    ];
+    whole
+}
+
+#[test]
+fn what_is_exported_comes_in_as_it_was() {
+    let scratch = Scratch::new("again");
+    let mut users = Vec::new();
+    let bare = BareJid::parse("bare@a.example").unwrap();
+    let accounts = [
+        some_account(),
+        WholeAccount::new(bare, some_account().credentials),
+    ];
+    for whole in &accounts {
+        export::user(whole, &mut users, &mut |what| panic!("{what} was left out"));
+    }
+    let text = document(&String::from_utf8(users).unwrap());
+    let (arrivals, read, import) = imported(&scratch.file("file", &text));
+    assert_eq!(read, Ok(()));
+    assert_eq!((import.notes.count, import.unknown.len()), (0, 0));
+    let arrived: Vec<_> = arrivals.into_iter().map(|arrival| arrival.whole).collect();
+    assert_eq!(arrived, accounts);
+}
+
+#[test]
+fn a_stanza_that_cannot_be_read_is_told_and_the_rest_exported() {
+    let mut whole = some_account();
+    whole
+        .offline
+        .insert(0, b"<message><body>".as_slice().into());
+    let (mut out, mut left_out) = (Vec::new(), Vec::new());
+    export::user(&whole, &mut out, &mut |what| left_out.push(what));
+    assert_eq!(left_out.len(), 1, "{left_out:?}");
+    let scratch = Scratch::new("left-out");
+    let text = document(&String::from_utf8(out).unwrap());
+    let (arrivals, ..) = imported(&scratch.file("file", &text));
+    assert_eq!(arrivals[0].whole, some_account());
+}
+
+#[test]
+fn files_are_included_from_beside_and_nowhere_else() {
+    let scratch = Scratch::new("include");
+    let include = |href: &str| format!("<i:include xmlns:i='{XINCLUDE}' href='{href}'/>");
+    scratch.file(
+        "user.xml",
+        &format!("<user xmlns='{PIE}' name='juliet' password='p'/>"),
+    );
+    // An include is a root element too, so a file can name itself.
+    scratch.file("self.xml", &include("self.xml"));
+    let host = format!(
+        "<host xmlns='{PIE}' jid='{DOMAIN}'>{}</host>",
+        include("user.xml")
+    );
+    scratch.file("host.xml", &host);
+    let main = |href: &str| format!("<server-data xmlns='{PIE}'>{}</server-data>", include(href));
+    let (arrivals, read, _) = imported(&scratch.file("main.xml", &main("host.xml")));
+    assert_eq!((arrivals.len(), read), (1, Ok(())));
+    assert_eq!(arrivals[0].password.as_deref(), Some("p"));
+    for href in [
+        "../host.xml",
+        "/etc/passwd",
+        "file:host.xml",
+        "",
+        "missing.xml",
+    ] {
+        let (arrivals, read, _) = imported(&scratch.file("main.xml", &main(href)));
+        assert!(
+            arrivals.is_empty() && read.is_err(),
+            "{href:?} was included"
+        );
+    }
+    let (_, read, _) = imported(&scratch.file("main.xml", &main("self.xml")));
+    assert!(read.unwrap_err().contains("too deeply"));
+}
+
+#[test]
+fn entities_of_a_file_are_refused() {
+    let scratch = Scratch::new("entities");
+    let bomb = format!(
+        "<!DOCTYPE a [<!ENTITY b 'c'>]>{}",
+        document("<user name='&b;'/>")
+    );
+    let (arrivals, read, _) = imported(&scratch.file("file", &bomb));
+    assert!(arrivals.is_empty());
+    assert!(read.unwrap_err().contains("document type"));
+}
+
+#[test]
+fn what_is_before_the_trouble_comes_in_whole() {
+    let scratch = Scratch::new("torn");
+    let users = "<user name='romeo' password='p'/><user name='torn' password='p'><query";
+    let (arrivals, read, _) = imported(&scratch.file("file", &document(users)));
+    assert!(read.unwrap_err().contains("file:1:"));
+    let names: Vec<_> = arrivals
+        .iter()
+        .map(|one| one.whole.account.as_str())
+        .collect();
+    assert_eq!(names, ["romeo@a.example"]);
+}
+
+#[test]
+fn others_hosts_and_what_is_unknown_are_passed_over_and_told() {
+    let scratch = Scratch::new("others");
+    let text = format!(
+        "<server-data xmlns='{PIE}'><host jid='b.example'><user name='x'/></host>\
+         <host jid='A.example'><user name='y' password='p'><archive xmlns='{PIE}#mam'/></user>\
+         </host></server-data>"
+    );
+    let (arrivals, read, import) = imported(&scratch.file("file", &text));
+    assert_eq!((arrivals.len(), read), (1, Ok(())));
+    assert_eq!((import.notes.count, import.unknown.len()), (1, 1));
+}

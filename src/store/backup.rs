@@ -1,0 +1,463 @@
+//! Backups: a store in one file, and a store made from one.
+//!
+//! ```text
+//! "VORPALBK"                                          8 bytes
+//! version of this format, schema of the records       two u32
+//! table, sizes of key and record (u32 each), key, record   ..
+//! 0, number of records                                u8, u64
+//! XXH3 (64 bits) of everything before it              u64
+//! ```
+//!
+//! Numbers are big-endian; keys and records are those of [`crate::schema`], table by table
+//! ([`Table`]), in ascending order of their keys. Invariant: the file appears under its name only
+//! when it is whole and on the disk, and nothing of one is used before its checksum was seen to be
+//! right.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::embedded::{DIRECTORY, Engine};
+use crate::schema::{self, Entry, SCHEMA};
+use crate::{WholeAccount, kept, sessions};
+
+const MAGIC: &[u8; 8] = b"VORPALBK";
+const VERSION: u32 = 1;
+const HEAD_SIZE: u64 = 16;
+
+/// Bytes of a key; those of an account's documents are the longest.
+const KEY_SIZE_MAX: u32 = 1 << 16;
+/// Bytes of a record: more than any that the server writes.
+const RECORD_SIZE_MAX: u32 = 1 << 28;
+
+/// The buffer of a file that is read or written once.
+const BUFFER_SIZE: usize = 1 << 18;
+
+/// One of the store's keyspaces; the numbers are in backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Table {
+    /// Credentials by account.
+    Accounts = 1,
+    /// Roster items by account and contact.
+    Roster = 2,
+    /// What else an account keeps.
+    Kept = 3,
+    /// Managed sessions, since schema 3.
+    Sessions = 4,
+    /// What waits for the acknowledgement of sessions, since schema 3.
+    Queue = 5,
+}
+
+impl Table {
+    /// All of them, in the order of a backup.
+    pub const ALL: [Table; 5] = [
+        Table::Accounts,
+        Table::Roster,
+        Table::Kept,
+        Table::Sessions,
+        Table::Queue,
+    ];
+}
+
+/// Where the records of each table begin.
+type Starts = [u64; Table::ALL.len()];
+
+/// A record with where it lies.
+type Record = (Table, Vec<u8>, Vec<u8>);
+
+/// A backup in the making; it is removed where it is not finished.
+pub(crate) struct Writer {
+    out: BufWriter<File>,
+    hash: Xxh3,
+    count: u64,
+    target: PathBuf,
+    fresh: Fresh,
+}
+
+/// A file under a passing name, removed with the value.
+struct Fresh(Option<PathBuf>);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _best_effort = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Writer {
+    pub(crate) fn create(target: &Path) -> Result<Writer, Box<str>> {
+        let mut name = target.as_os_str().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        let path = PathBuf::from(name);
+        // It holds the keys of every account: for its owner only.
+        let made = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path);
+        let file = made.map_err(|error| cannot("create", &path, &error))?;
+        let mut writer = Writer {
+            out: BufWriter::with_capacity(BUFFER_SIZE, file),
+            hash: Xxh3::new(),
+            count: 0,
+            target: target.to_owned(),
+            fresh: Fresh(Some(path)),
+        };
+        let head = [&MAGIC[..], &VERSION.to_be_bytes(), &SCHEMA.to_be_bytes()].concat();
+        writer.put(&head)?;
+        Ok(writer)
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Box<str>> {
+        self.hash.update(bytes);
+        self.out
+            .write_all(bytes)
+            .map_err(|error| cannot("write", &self.target, &error))
+    }
+
+    /// Appends a record and gives the number of all so far.
+    pub(crate) fn record(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        record: &[u8],
+    ) -> Result<u64, Box<str>> {
+        let mut head = [0; 9];
+        head[0] = table as u8;
+        head[1..5].copy_from_slice(&size_of_part(key, KEY_SIZE_MAX)?.to_be_bytes());
+        head[5..].copy_from_slice(&size_of_part(record, RECORD_SIZE_MAX)?.to_be_bytes());
+        self.put(&head)?;
+        self.put(key)?;
+        self.put(record)?;
+        self.count += 1;
+        Ok(self.count)
+    }
+
+    /// Puts the file in its place and gives the number of records.
+    pub(crate) fn finish(mut self) -> Result<u64, Box<str>> {
+        self.put(&[0])?;
+        self.put(&self.count.to_be_bytes())?;
+        let checksum = self.hash.digest();
+        let target = std::mem::take(&mut self.target);
+        let cannot_write = |error: io::Error| cannot("write", &target, &error);
+        self.out
+            .write_all(&checksum.to_be_bytes())
+            .map_err(cannot_write)?;
+        self.out.flush().map_err(cannot_write)?;
+        self.out.get_ref().sync_all().map_err(cannot_write)?;
+        if let Some(path) = &self.fresh.0 {
+            std::fs::rename(path, &target).map_err(cannot_write)?;
+        }
+        self.fresh.0 = None;
+        sync_directory_of(&target).map_err(cannot_write)?;
+        Ok(self.count)
+    }
+}
+
+fn size_of_part(part: &[u8], size_max: u32) -> Result<u32, Box<str>> {
+    let size = u32::try_from(part.len())
+        .ok()
+        .filter(|size| *size <= size_max);
+    size.ok_or_else(|| format!("A record of {} bytes does not fit a backup.", part.len()).into())
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Box<str> {
+    format!("Cannot {what} {}: {error}.", path.display()).into()
+}
+
+fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// A backup whose checksum was right when it was opened.
+#[derive(Debug)]
+pub struct Backup {
+    path: PathBuf,
+    count: u64,
+    starts: Starts,
+}
+
+impl Backup {
+    /// Opens a backup and reads all of it once.
+    ///
+    /// # Errors
+    /// A sentence: it cannot be read, is no backup, of a newer version, or damaged.
+    pub fn open(path: &Path) -> Result<Backup, Box<str>> {
+        let (starts, count) = scan(path)?;
+        Ok(Backup {
+            path: path.to_owned(),
+            count,
+            starts,
+        })
+    }
+
+    /// How many records it has.
+    pub fn record_count(&self) -> u64 {
+        self.count
+    }
+
+    fn records(&self, from: Table) -> Result<Records, Box<str>> {
+        let file = File::open(&self.path).map_err(|error| cannot("read", &self.path, &error))?;
+        let mut input = BufReader::with_capacity(BUFFER_SIZE, file);
+        let start = self.starts[from as usize - 1];
+        let found = input.seek(SeekFrom::Start(start));
+        found.map_err(|error| cannot("read", &self.path, &error))?;
+        Ok(Records {
+            input,
+            failure: None,
+        })
+    }
+
+    /// Calls `each` with every account until it answers `false`.
+    ///
+    /// # Errors
+    /// A record cannot be read, or the file cannot any more.
+    pub fn accounts(&self, each: &mut dyn FnMut(WholeAccount) -> bool) -> Result<(), Box<str>> {
+        let mut rosters = Ahead::of(Table::Roster, self.records(Table::Roster)?);
+        let mut kept = Ahead::of(Table::Kept, self.records(Table::Kept)?);
+        let mut queues = Ahead::of(Table::Queue, self.records(Table::Queue)?);
+        let mut accounts = self.records(Table::Accounts)?;
+        for (table, key, record) in &mut accounts {
+            if table != Table::Accounts {
+                break;
+            }
+            let account = schema::account_of_key(&key).map_err(|error| error.0)?;
+            let credentials = schema::decode_credentials(&record).map_err(|error| error.0)?;
+            let prefix = schema::roster_prefix(&account);
+            let mut whole = WholeAccount::new(account, credentials);
+            while let Some((key, record)) = rosters.next_below(&prefix)? {
+                let item = schema::decode_roster_item(&key, prefix.len(), &record);
+                whole.data.roster.push(item.map_err(|error| error.0)?);
+            }
+            while let Some((key, record)) = kept.next_below(&prefix)? {
+                kept::gather(&mut whole, &key[prefix.len()..], &record)?;
+            }
+            while let Some((key, record)) = queues.next_below(&prefix)? {
+                let stanza = sessions::unacked(&key[prefix.len()..], &record)?;
+                // A message to the bare JID waits in the queues of several sessions.
+                if !whole.offline.iter().any(|waiting| **waiting == *stanza) {
+                    whole.offline.push(stanza.into());
+                }
+            }
+            if !each(whole) {
+                return Ok(());
+            }
+        }
+        accounts.failure.map_or(Ok(()), Err)
+    }
+
+    /// Makes a store of it in the server's data directory, which must have none.
+    ///
+    /// # Errors
+    /// A sentence: there is a store, or the disk refused; then there is none.
+    pub fn restore(&self, data: &Path) -> Result<(), Box<str>> {
+        let target = data.join(DIRECTORY);
+        if std::fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(format!(
+                "There is a store in {} already; restore into an empty data directory.",
+                target.display()
+            )
+            .into());
+        }
+        let passing = data.join("restoring");
+        let remove = || match std::fs::remove_dir_all(&passing) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(cannot("remove", &passing, &error))
+            }
+            _ => Ok(()),
+        };
+        remove()?;
+        let restored = self.load(&passing).and_then(|()| {
+            let moved = std::fs::rename(passing.join(DIRECTORY), &target);
+            let moved = moved.and_then(|()| sync_directory_of(&target));
+            moved.map_err(|error| cannot("put the store into", &target, &error))
+        });
+        restored.and(remove())
+    }
+
+    fn load(&self, data: &Path) -> Result<(), Box<str>> {
+        let engine = Engine::open(data).map_err(|error| error.to_string())?;
+        let mut records = self.records(Table::Accounts)?;
+        engine.load_records(&mut records)?;
+        engine.sync()?;
+        records.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// The records of a file from some place on; ends at the last one.
+struct Records {
+    input: BufReader<File>,
+    failure: Option<Box<str>>,
+}
+
+impl Iterator for Records {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failure.is_some() {
+            return None;
+        }
+        read_record(&mut self.input, |_| {}).unwrap_or_else(|error| {
+            self.failure = Some(format!("The backup cannot be read: {error}.").into());
+            None
+        })
+    }
+}
+
+/// Reads one record and shows every byte to `seen`; `None` at the end of the records.
+fn read_record(input: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result<Option<Record>> {
+    let mut table = [0];
+    input.read_exact(&mut table)?;
+    seen(&table);
+    if table == [0] {
+        return Ok(None);
+    }
+    let known = Table::ALL.into_iter().find(|known| [*known as u8] == table);
+    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let known = known.ok_or_else(|| damaged("a record is of an unknown table"))?;
+    let mut sizes = [[0; 4]; 2];
+    let mut parts = [Vec::new(), Vec::new()];
+    for size in &mut sizes {
+        input.read_exact(size)?;
+        seen(size);
+    }
+    for ((part, size), size_max) in parts
+        .iter_mut()
+        .zip(sizes)
+        .zip([KEY_SIZE_MAX, RECORD_SIZE_MAX])
+    {
+        let size = u32::from_be_bytes(size);
+        if size > size_max {
+            return Err(damaged("a record is too large"));
+        }
+        *part = vec![0; size as usize];
+        input.read_exact(part)?;
+        seen(part);
+    }
+    let [key, record] = parts;
+    Ok(Some((known, key, record)))
+}
+
+/// The records of one table, of which the next is known.
+struct Ahead {
+    table: Table,
+    records: Records,
+    next: Option<Entry>,
+}
+
+impl Ahead {
+    fn of(table: Table, records: Records) -> Ahead {
+        let mut ahead = Ahead {
+            table,
+            records,
+            next: None,
+        };
+        ahead.advance();
+        ahead
+    }
+
+    fn advance(&mut self) {
+        let next = self
+            .records
+            .next()
+            .filter(|(table, ..)| *table == self.table);
+        self.next = next.map(|(_, key, record)| (key, record));
+    }
+
+    /// The next record, if its key begins with `prefix`; what lies before that belongs to no
+    /// account and is passed over.
+    fn next_below(&mut self, prefix: &[u8]) -> Result<Option<Entry>, Box<str>> {
+        while self
+            .next
+            .as_ref()
+            .is_some_and(|(key, _)| !key.starts_with(prefix) && key.as_slice() < prefix)
+        {
+            self.advance();
+        }
+        let found = match &self.next {
+            Some((key, _)) if key.starts_with(prefix) => self.next.take(),
+            _ => None,
+        };
+        if found.is_some() {
+            self.advance();
+        }
+        self.records.failure.take().map_or(Ok(found), Err)
+    }
+}
+
+/// Behind the last table.
+const END: u8 = Table::ALL.len() as u8 + 1;
+
+/// Reads a whole file: where its tables begin, and how many records there are.
+fn scan(path: &Path) -> Result<(Starts, u64), Box<str>> {
+    let no_backup = |what: &str| -> Box<str> {
+        format!("{} is no usable backup: {what}.", path.display()).into()
+    };
+    let file = File::open(path).map_err(|error| cannot("read", path, &error))?;
+    let mut input = BufReader::with_capacity(BUFFER_SIZE, file);
+    let mut head = [0; HEAD_SIZE as usize];
+    input
+        .read_exact(&mut head)
+        .map_err(|_| no_backup("it is too short"))?;
+    let number =
+        |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    if &head[..8] != MAGIC {
+        return Err(no_backup("it does not begin as one"));
+    }
+    let (version, schema) = (number(8), number(12));
+    if version != VERSION || schema == 0 || schema > SCHEMA {
+        return Err(no_backup(&format!(
+            "it has version {version} and schema {schema}, and this Vorpal knows {VERSION} and up \
+             to {SCHEMA}"
+        )));
+    }
+    let mut hash = Xxh3::new();
+    hash.update(&head);
+    let (mut starts, mut at, mut count, mut last) =
+        ([HEAD_SIZE; Table::ALL.len()], HEAD_SIZE, 0_u64, 0);
+    loop {
+        let start = at;
+        let record = read_record(&mut input, |bytes| {
+            hash.update(bytes);
+            at += bytes.len() as u64;
+        });
+        let table = match record.map_err(|error| no_backup(&error.to_string()))? {
+            Some((table, ..)) => table as u8,
+            None => END,
+        };
+        if table < last {
+            return Err(no_backup("its tables are out of order"));
+        }
+        // Tables that are empty begin where the next one does.
+        for begun in last + 1..=table.min(END - 1) {
+            starts[usize::from(begun) - 1] = start;
+        }
+        last = table;
+        if table == END {
+            break;
+        }
+        count += 1;
+    }
+    let mut end = [0; 16];
+    input
+        .read_exact(&mut end)
+        .map_err(|_| no_backup("its end is missing"))?;
+    hash.update(&end[..8]);
+    let expected = [count.to_be_bytes(), hash.digest().to_be_bytes()].concat();
+    if end[..] != expected[..] || input.read(&mut [0]).map_or(true, |more| more != 0) {
+        return Err(no_backup("its checksum is wrong"));
+    }
+    Ok((starts, count))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Backups hold one moment, come back whole, and are refused where a byte is wrong.
+
+use super::*;
+use crate::Embedded;
+use crate::conformance::sessions::{enqueue, queue, save as save_session, stored};
+use crate::conformance::{create, credentials, full_item, jid, keys, one, wait, waiting};
+use crate::crash::Scratch;
+use xmpp::port::{Space, Store, StoreOp, StoreReply};
+
+fn whole(name: &str, fill: u8) -> WholeAccount {
+    let mut whole = WholeAccount::new(jid(name), *keys(fill));
+    whole.data.roster = vec![full_item("juliet@c.example"), full_item("nurse@c.example")];
+    whole.data.blocked = vec!["tybalt@c.example".into(), "c.example".into()];
+    whole.documents = vec![
+        (
+            Space::Private,
+            "a urn:a".into(),
+            b"<a xmlns='urn:a'/>"[..].into(),
+        ),
+        (Space::Vcard, "".into(), b"<vCard/>"[..].into()),
+    ];
+    whole.offline = (0..300)
+        .map(|number| format!("<message id='{number}'/>").into_bytes().into())
+        .collect();
+    whole
+}
+
+/// Names that share beginnings, so that one account's records could be taken for another's.
+fn household() -> Vec<WholeAccount> {
+    let mut all: Vec<_> = (0..40)
+        .map(|number| whole(&format!("u{number}@a.example"), number))
+        .chain([
+            whole("u1@a.example.net", 41),
+            WholeAccount::new(jid("bare@a.example"), *keys(9)),
+        ])
+        .collect();
+    all.sort_by(|a, b| a.account.cmp(&b.account));
+    all
+}
+
+fn accounts(backup: &Backup) -> Vec<WholeAccount> {
+    let mut all = Vec::new();
+    backup
+        .accounts(&mut |account| {
+            all.push(account);
+            true
+        })
+        .unwrap();
+    all.sort_by(|a, b| a.account.cmp(&b.account));
+    all
+}
+
+fn save(store: &mut Embedded, file: &Path) -> u64 {
+    store.snapshot().unwrap().save(file, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn a_backup_holds_the_moment_of_its_snapshot_and_comes_back_whole() {
+    let (scratch, other) = (Scratch::new(), Scratch::new());
+    let mut store = Embedded::open(&scratch.0).unwrap();
+    store
+        .bulk_load_whole(household().into_iter(), |_| panic!("all are new"))
+        .unwrap();
+    let snapshot = store.snapshot().unwrap();
+    one(&mut store, create("later@a.example", 1));
+    one(
+        &mut store,
+        StoreOp::DeleteAccount {
+            account: jid("u1@a.example"),
+        },
+    );
+
+    let file = scratch.0.join("backup");
+    let count = snapshot.save(&file, &mut |_| {}).unwrap();
+    let backup = Backup::open(&file).unwrap();
+    assert_eq!(backup.record_count(), count);
+    assert_eq!(accounts(&backup), household());
+
+    backup.restore(&other.0).unwrap();
+    let mut restored = Embedded::open(&other.0).unwrap();
+    let found = one(&mut restored, credentials("later@a.example"));
+    assert_eq!(found, StoreReply::Credentials(None));
+    assert_eq!(
+        one(&mut restored, wait("u1@a.example", "x", 301)),
+        StoreReply::Done
+    );
+    assert_eq!(
+        waiting(&mut restored, "u1@a.example").last().unwrap().0,
+        301
+    );
+    assert_eq!(
+        one(&mut restored, wait("u1@a.example", "x", 301)),
+        StoreReply::Full
+    );
+    let again = other.0.join("backup");
+    save(&mut restored, &again);
+    assert_eq!(
+        accounts(&Backup::open(&again).unwrap()).len(),
+        household().len()
+    );
+}
+
+#[test]
+fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
+    let (scratch, other) = (Scratch::new(), Scratch::new());
+    let mut store = Embedded::open(&scratch.0).unwrap();
+    for name in ["a@b.example", "a@b"] {
+        one(&mut store, create(name, 1));
+        one(&mut store, wait(name, "<message id='1'/>", 9));
+        for secret in [1, 2] {
+            one(&mut store, save_session(name, secret, "orchard"));
+            one(&mut store, enqueue(name, secret, 1, "<message id='2'/>"));
+        }
+        one(&mut store, enqueue(name, 2, 2, "<message id='3'/>"));
+    }
+    let file = scratch.0.join("backup");
+    save(&mut store, &file);
+    let backup = Backup::open(&file).unwrap();
+    let expected: Vec<Box<[u8]>> = (1..=3)
+        .map(|id| format!("<message id='{id}'/>").into_bytes().into())
+        .collect();
+    for whole in accounts(&backup) {
+        assert_eq!(whole.offline, expected, "{:?}", whole.account);
+    }
+    // A store that is made of it has the sessions themselves.
+    backup.restore(&other.0).unwrap();
+    let mut restored = Embedded::open(&other.0).unwrap();
+    assert_eq!(
+        stored(&mut restored, "a@b", 2),
+        stored(&mut store, "a@b", 2)
+    );
+    assert_eq!(queue(&mut restored, "a@b", 2).len(), 2);
+    assert_eq!(waiting(&mut restored, "a@b").len(), 1);
+}
+
+#[test]
+fn a_restore_leaves_a_store_that_is_there_alone() {
+    let (scratch, other) = (Scratch::new(), Scratch::new());
+    let file = scratch.0.join("backup");
+    save(&mut Embedded::open(&scratch.0).unwrap(), &file);
+    let mut there = Embedded::open(&other.0).unwrap();
+    one(&mut there, create("a@b.example", 1));
+    let refusal = Backup::open(&file).unwrap().restore(&other.0).unwrap_err();
+    assert!(refusal.contains("already"), "{refusal}");
+    let found = one(&mut there, credentials("a@b.example"));
+    assert_eq!(found, StoreReply::Credentials(Some(keys(1))));
+}
+
+#[test]
+fn a_backup_with_any_wrong_byte_is_refused() {
+    let scratch = Scratch::new();
+    let mut store = Embedded::open(&scratch.0).unwrap();
+    one(&mut store, create("a@b.example", 1));
+    one(&mut store, wait("a@b.example", "<message/>", 9));
+    let file = scratch.0.join("backup");
+    save(&mut store, &file);
+    let good = std::fs::read(&file).unwrap();
+    for index in 0..good.len() {
+        let mut wrong = good.clone();
+        wrong[index] ^= 4;
+        std::fs::write(&file, wrong).unwrap();
+        assert!(Backup::open(&file).is_err(), "byte {index} was not missed");
+        std::fs::write(&file, &good[..index]).unwrap();
+        assert!(Backup::open(&file).is_err(), "{index} bytes were enough");
+    }
+    std::fs::write(&file, [&good[..], b"\0"].concat()).unwrap();
+    assert!(Backup::open(&file).is_err(), "a byte too much was not seen");
+    std::fs::write(&file, good).unwrap();
+    assert_eq!(accounts(&Backup::open(&file).unwrap()).len(), 1);
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_leaves_nothing_behind() {
+    let scratch = Scratch::new();
+    let mut store = Embedded::open(&scratch.0).unwrap();
+    let target = scratch.0.join("a-directory");
+    std::fs::create_dir_all(target.join("in-the-way")).unwrap();
+    let snapshot = store.snapshot().unwrap();
+    snapshot.save(&target, &mut |_| {}).unwrap_err();
+    snapshot
+        .save(&scratch.0.join("missing/backup"), &mut |_| {})
+        .unwrap_err();
+    let left = std::fs::read_dir(&scratch.0)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left
+        .filter(|name| name.to_string_lossy().ends_with(".part"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}

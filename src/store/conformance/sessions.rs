@@ -1,0 +1,350 @@
+//! What every adapter must do with managed sessions.
+
+use stanza::jid::virtual_shard;
+use xmpp::port::{
+    Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, Store, StoreOp, StoreReply,
+    StoredSession,
+};
+
+use super::{JULIET, ROMEO, create, delete, jid, one, wait, waiting};
+
+/// The parts of the suite.
+pub(super) const PARTS: [fn(&mut dyn Store); 8] = [
+    a_session_is_read_as_it_was_written,
+    nothing_is_known_of_a_missing_session,
+    what_is_acknowledged_goes_and_the_rest_keeps_its_places,
+    renumbering_keeps_what_it_names_and_nothing_else,
+    marks_say_what_took_effect_and_go_with_their_session,
+    what_waits_is_claimed_by_one_session_in_one_commit,
+    sessions_are_named_with_their_accounts,
+    sessions_go_with_their_account,
+];
+
+/// A session of an account.
+pub(crate) fn session(account: &str, secret: u128) -> SessionId {
+    SessionId {
+        home: virtual_shard(account),
+        secret,
+    }
+}
+
+/// A session's saved state with nothing left at its default.
+pub(crate) fn saved(resource: &str) -> SavedSession {
+    SavedSession {
+        resource: resource.into(),
+        priority: -7,
+        available: true,
+        interested: true,
+        blocking: true,
+        presence: Some((b"<presence/>"[..].into(), 10)),
+        directed: vec!["room@muc.example/nick".into(), JULIET.into()],
+    }
+}
+
+/// Inserts or replaces a session.
+pub(crate) fn save(account: &str, secret: u128, resource: &str) -> StoreOp {
+    StoreOp::PutSession {
+        account: jid(account),
+        session: session(account, secret),
+        saved: Box::new(saved(resource)),
+    }
+}
+
+/// Appends to the queue of one session; places and numbers are the same.
+pub(crate) fn enqueue(account: &str, secret: u128, place: u64, stanza: &str) -> StoreOp {
+    StoreOp::Enqueue {
+        account: jid(account),
+        copies: vec![QueuePlace {
+            session: session(account, secret),
+            place,
+            number: place as u32,
+        }],
+        stanza: stanza.as_bytes().into(),
+        origin: None,
+    }
+}
+
+fn dequeue(account: &str, secret: u128, from: u64, to: u64) -> StoreOp {
+    StoreOp::Dequeue {
+        account: jid(account),
+        session: session(account, secret),
+        from,
+        to,
+    }
+}
+
+fn end(account: &str, secret: u128) -> StoreOp {
+    StoreOp::EndSession {
+        account: jid(account),
+        session: session(account, secret),
+    }
+}
+
+/// Reads a session.
+pub(crate) fn stored(store: &mut dyn Store, account: &str, secret: u128) -> Option<StoredSession> {
+    let op = StoreOp::Session {
+        account: jid(account),
+        session: session(account, secret),
+    };
+    match one(store, op) {
+        StoreReply::Session(found) => found.map(|found| *found),
+        other => panic!("{account} should have sessions: {other:?}"),
+    }
+}
+
+/// A session's queue as places, numbers and texts.
+pub(crate) fn queue(store: &mut dyn Store, account: &str, secret: u128) -> Vec<(u64, u32, String)> {
+    let found = stored(store, account, secret).expect("there is such a session");
+    let text = |stanza: Box<[u8]>| String::from_utf8_lossy(&stanza).into_owned();
+    found
+        .queue
+        .into_iter()
+        .map(
+            |QueuedStanza {
+                 place,
+                 number,
+                 stanza,
+             }| (place, number, text(stanza)),
+        )
+        .collect()
+}
+
+fn done(store: &mut dyn Store, op: StoreOp) {
+    assert_eq!(one(store, op.clone()), StoreReply::Done, "{op:?}");
+}
+
+fn a_session_is_read_as_it_was_written(store: &mut dyn Store) {
+    assert_eq!(one(store, save(ROMEO, 1, "orchard")), StoreReply::Missing);
+    done(store, create(ROMEO, 1));
+    done(store, save(ROMEO, 1, "orchard"));
+    let fresh = StoredSession {
+        saved: saved("orchard"),
+        handled: 0,
+        queue: Vec::new(),
+        marks: Vec::new(),
+    };
+    assert_eq!(stored(store, ROMEO, 1), Some(fresh));
+    let handled = |handled| StoreOp::PutHandled {
+        account: jid(ROMEO),
+        session: session(ROMEO, 1),
+        handled,
+    };
+    done(store, handled(3));
+    done(store, handled(u64::from(u32::MAX) + 9));
+    done(store, enqueue(ROMEO, 1, 1, "<message/>"));
+    // Saving it again changes nothing of these.
+    done(store, save(ROMEO, 1, "balcony"));
+    let found = stored(store, ROMEO, 1).expect("it was saved");
+    assert_eq!(found.saved, saved("balcony"));
+    assert_eq!(found.handled, u64::from(u32::MAX) + 9);
+    assert_eq!(found.queue.len(), 1);
+}
+
+fn nothing_is_known_of_a_missing_session(store: &mut dyn Store) {
+    assert_eq!(stored(store, ROMEO, 1), None);
+    done(store, create(ROMEO, 1));
+    assert_eq!(stored(store, ROMEO, 1), None);
+    done(store, end(ROMEO, 1));
+    done(store, dequeue(ROMEO, 1, 1, 9));
+    assert_eq!(stored(store, ROMEO, 1), None);
+    assert_eq!(one(store, StoreOp::Sessions), StoreReply::Sessions(vec![]));
+}
+
+fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store) {
+    done(store, create(ROMEO, 1));
+    done(store, save(ROMEO, 1, "a"));
+    done(store, save(ROMEO, 2, "b"));
+    let copies = [(1, 1, 10), (2, 1, 20)].map(|(secret, place, number)| QueuePlace {
+        session: session(ROMEO, secret),
+        place,
+        number,
+    });
+    done(
+        store,
+        StoreOp::Enqueue {
+            account: jid(ROMEO),
+            copies: copies.to_vec(),
+            stanza: b"both"[..].into(),
+            origin: None,
+        },
+    );
+    for place in 2..=300 {
+        done(store, enqueue(ROMEO, 1, place, &place.to_string()));
+    }
+    assert_eq!(queue(store, ROMEO, 2), [(1, 20, "both".to_owned())]);
+    let all = queue(store, ROMEO, 1);
+    assert_eq!(all[0], (1, 10, "both".to_owned()));
+    assert!(all.is_sorted() && all.len() == 300);
+    // Within one call, behind what it appends itself.
+    let mut replies = Vec::new();
+    let ops = [
+        enqueue(ROMEO, 1, 301, "301"),
+        dequeue(ROMEO, 1, 1, 298),
+        enqueue(ROMEO, 1, 302, "302"),
+        dequeue(ROMEO, 1, 301, 301),
+    ];
+    store.perform(&mut ops.into_iter(), &mut replies);
+    assert_eq!(replies, [const { StoreReply::Done }; 4]);
+    let left = [299, 300, 302].map(|place| (u64::from(place), place, place.to_string()));
+    assert_eq!(queue(store, ROMEO, 1), left);
+    assert_eq!(queue(store, ROMEO, 2).len(), 1, "the other's queue stays");
+    done(store, end(ROMEO, 1));
+    assert_eq!(stored(store, ROMEO, 1), None);
+    done(store, save(ROMEO, 1, "a"));
+    assert_eq!(queue(store, ROMEO, 1), [], "its queue went with it");
+}
+
+fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
+    done(store, create(ROMEO, 1));
+    done(store, save(ROMEO, 1, "a"));
+    for (place, text) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        done(store, enqueue(ROMEO, 1, place, text));
+    }
+    let numbers = vec![(2, 7), (4, 8), (5, 9)];
+    done(
+        store,
+        StoreOp::Renumber {
+            account: jid(ROMEO),
+            session: session(ROMEO, 1),
+            numbers,
+        },
+    );
+    let expected = [(2, 7, "b".to_owned()), (4, 8, "d".to_owned())];
+    assert_eq!(queue(store, ROMEO, 1), expected);
+}
+
+fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
+    for account in [ROMEO, JULIET] {
+        done(store, create(account, 1));
+    }
+    done(store, save(ROMEO, 1, "a"));
+    done(store, save(ROMEO, 2, "b"));
+    let from = |secret, number| {
+        Some(Origin {
+            session: session(ROMEO, secret),
+            number,
+        })
+    };
+    let queued = |account: &str, origin| StoreOp::Enqueue {
+        account: jid(account),
+        copies: Vec::new(),
+        stanza: b"<message/>"[..].into(),
+        origin,
+    };
+    let kept = |account: &str, count_max, origin| StoreOp::PutOffline {
+        account: jid(account),
+        stanza: b"<message/>"[..].into(),
+        count_max,
+        origin,
+    };
+    done(store, queued(JULIET, from(1, 5)));
+    done(store, queued(JULIET, from(1, 7)));
+    done(store, queued(ROMEO, from(1, 6)));
+    done(store, kept(JULIET, 1, from(2, 9)));
+    assert_eq!(
+        one(store, kept(JULIET, 1, from(2, 10))),
+        StoreReply::Full,
+        "what is refused marks nothing"
+    );
+    let marks = |store: &mut dyn Store, secret| {
+        let mut marks = stored(store, ROMEO, secret).expect("it is saved").marks;
+        marks.sort();
+        marks
+    };
+    assert_eq!(marks(store, 1), [(jid(JULIET), 7), (jid(ROMEO), 6)]);
+    assert_eq!(marks(store, 2), [(jid(JULIET), 9)]);
+    done(store, end(ROMEO, 1));
+    done(store, save(ROMEO, 1, "a"));
+    assert_eq!(marks(store, 1), []);
+    assert_eq!(marks(store, 2).len(), 1);
+}
+
+fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
+    done(store, create(ROMEO, 1));
+    done(store, save(ROMEO, 1, "a"));
+    for text in ["x", "y", "z"] {
+        done(store, wait(ROMEO, text, 3));
+    }
+    done(store, enqueue(ROMEO, 1, 1, "live"));
+    let claim = |place, number| StoreOp::ClaimOffline {
+        account: jid(ROMEO),
+        session: session(ROMEO, 1),
+        place,
+        number,
+    };
+    let claimed =
+        [(2, "x"), (3, "y"), (4, "z")].map(|(place, text)| (place, text.as_bytes().into()));
+    assert_eq!(
+        one(store, claim(2, u32::MAX)),
+        StoreReply::Offline(claimed.to_vec())
+    );
+    assert_eq!(waiting(store, ROMEO), []);
+    let expected = [(1, 1, "live"), (2, u32::MAX, "x"), (3, 0, "y"), (4, 1, "z")];
+    let expected = expected.map(|(place, number, text)| (place, number, text.to_owned()));
+    assert_eq!(queue(store, ROMEO, 1), expected);
+    assert_eq!(one(store, claim(5, 2)), StoreReply::Offline(vec![]));
+    // The quota is free again, and numbers are not used twice.
+    for text in ["x", "y", "z"] {
+        done(store, wait(ROMEO, text, 3));
+    }
+    assert_eq!(waiting(store, ROMEO)[0].0, 4);
+}
+
+fn sessions_are_named_with_their_accounts(store: &mut dyn Store) {
+    let names = ["a@b", "a@b.example", "aa@b", ROMEO, JULIET];
+    let mut expected = Vec::new();
+    for (fill, name) in (1..).zip(names) {
+        done(store, create(name, fill));
+        for secret in [u128::from(fill), u128::MAX - u128::from(fill)] {
+            done(store, save(name, secret, "a"));
+            done(store, enqueue(name, secret, 1, "<message/>"));
+            expected.push((jid(name), session(name, secret)));
+        }
+    }
+    // A count alone is no session.
+    done(
+        store,
+        StoreOp::PutHandled {
+            account: jid(ROMEO),
+            session: session(ROMEO, 99),
+            handled: 1,
+        },
+    );
+    let StoreReply::Sessions(mut found) = one(store, StoreOp::Sessions) else {
+        panic!("sessions were asked for");
+    };
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+fn sessions_go_with_their_account(store: &mut dyn Store) {
+    for account in [ROMEO, JULIET] {
+        done(store, create(account, 1));
+        done(store, save(account, 1, "a"));
+        done(store, enqueue(account, 1, 1, "<message/>"));
+    }
+    // One that lost its own record.
+    done(store, enqueue(ROMEO, 2, 1, "<message/>"));
+    done(
+        store,
+        StoreOp::Enqueue {
+            account: jid(JULIET),
+            copies: Vec::new(),
+            stanza: b"<message/>"[..].into(),
+            origin: Some(Origin {
+                session: session(ROMEO, 1),
+                number: 1,
+            }),
+        },
+    );
+    done(store, delete(ROMEO));
+    assert_eq!(stored(store, ROMEO, 1), None);
+    done(store, create(ROMEO, 2));
+    for secret in [1, 2] {
+        done(store, save(ROMEO, secret, "a"));
+        let found = stored(store, ROMEO, secret).expect("it was saved");
+        assert_eq!((found.queue.len(), found.marks.len()), (0, 0));
+    }
+    assert_eq!(queue(store, JULIET, 1).len(), 1);
+}

@@ -1,0 +1,185 @@
+//! The embedded store as the server has it: it goes on by itself when the disk does.
+//!
+//! The engine takes no more writes after one that failed. Invariant: from then on writes are
+//! answered `Failed` and reads come from what is committed, until a probe says that the disk takes
+//! writes again; then the database is opened anew, and what it has is written once more.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use stanza::jid::BareJid;
+use xmpp::port::{Credentials, RosterItem, Snapshot, Store, StoreOp, StoreReply};
+
+use crate::WholeAccount;
+use crate::embedded::{BulkLoaded, DIRECTORY, Engine, OpenError};
+use crate::lacking::Lacking;
+
+/// How long a failing disk is left alone before it is tried again.
+const RETRY_WAIT: Duration = Duration::from_millis(500);
+
+/// What must fit before the database is opened again.
+const PROBE_SIZE: usize = 1 << 20;
+
+/// The probe's name beside the journals.
+const PROBE_NAME: &str = "probe";
+
+/// A store on disk. It is locked against every other process until it is dropped.
+pub struct Embedded {
+    data: PathBuf,
+    /// Absent where it could not be opened again.
+    engine: Option<Engine>,
+    /// When the disk was last seen to fail.
+    failed_at: Option<Instant>,
+}
+
+impl Embedded {
+    /// Opens the store in the server's data directory, creating both where they are missing.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(data: &Path) -> Result<Embedded, OpenError> {
+        let engine = Some(Engine::open(data)?);
+        Ok(Embedded {
+            data: data.to_owned(),
+            engine,
+            failed_at: None,
+        })
+    }
+
+    /// Creates many accounts without a commit for each, then makes all of them durable at once.
+    /// An account that exists already is left as it is, its roster too, and given to `existed`.
+    ///
+    /// # Errors
+    /// What the engine says, in words; the accounts before the failing one may have been created.
+    pub fn bulk_load(
+        &mut self,
+        accounts: impl Iterator<Item = (BareJid, Credentials, Vec<RosterItem>)>,
+        existed: impl FnMut(&BareJid),
+    ) -> Result<BulkLoaded, Box<str>> {
+        let whole = accounts.map(|(account, credentials, roster)| {
+            let mut whole = WholeAccount::new(account, credentials);
+            whole.data.roster = roster;
+            whole
+        });
+        self.engine()?.bulk_load(whole, existed)
+    }
+
+    /// The same for accounts with everything they own.
+    ///
+    /// # Errors
+    /// As for [`Embedded::bulk_load`].
+    pub fn bulk_load_whole(
+        &mut self,
+        accounts: impl Iterator<Item = WholeAccount>,
+        existed: impl FnMut(&BareJid),
+    ) -> Result<BulkLoaded, Box<str>> {
+        self.engine()?.bulk_load(accounts, existed)
+    }
+
+    /// The hashes for which some account has no key.
+    pub fn lacking(&self) -> Lacking {
+        self.engine
+            .as_ref()
+            .map_or_else(Lacking::default, Engine::lacking)
+    }
+
+    pub(crate) fn engine(&self) -> Result<&Engine, Box<str>> {
+        self.engine
+            .as_ref()
+            .ok_or_else(|| "the store could not be opened again".into())
+    }
+
+    /// Goes on where the disk does.
+    fn recover(&mut self) {
+        if self.failed_at.is_none_or(|at| at.elapsed() < RETRY_WAIT) {
+            return;
+        }
+        self.failed_at = Some(Instant::now());
+        if self.engine.as_ref().is_some_and(Engine::is_lent) {
+            return; // A backup reads the old one, which thus cannot be closed.
+        }
+        let directory = self.data.join(DIRECTORY);
+        if let Err(error) = probe(&directory) {
+            tracing::warn!(%error, "the store's disk still takes no writes");
+            return;
+        }
+        self.engine = None;
+        if let Err(error) = rewrite_journals(&directory) {
+            tracing::warn!(%error, "the store's journal cannot be written");
+        } else {
+            match Engine::open(&self.data) {
+                Ok(engine) => {
+                    self.engine = Some(engine);
+                    self.failed_at = None;
+                    tracing::info!("the store takes writes again");
+                }
+                Err(error) => tracing::error!(%error, "the store cannot be opened again"),
+            }
+        }
+    }
+}
+
+impl Store for Embedded {
+    fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
+        self.recover();
+        match self.engine() {
+            Ok(engine) => {
+                if !engine.perform(ops, replies) {
+                    if self.failed_at.is_none() {
+                        tracing::error!("the store takes no writes");
+                    }
+                    self.failed_at.get_or_insert_with(Instant::now);
+                }
+            }
+            Err(trouble) => replies.extend(ops.map(|_| StoreReply::Failed(trouble.clone()))),
+        }
+    }
+
+    fn accounts(&mut self, each: &mut dyn FnMut(BareJid) -> bool) -> Result<(), Box<str>> {
+        self.engine()?.list(each)
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, Box<str>> {
+        Ok(self.engine()?.snapshot())
+    }
+}
+
+/// Whether the disk takes writes.
+fn probe(directory: &Path) -> io::Result<()> {
+    let path = directory.join(PROBE_NAME);
+    let written = File::create(&path).and_then(|mut file| {
+        file.write_all(&vec![1; PROBE_SIZE])?;
+        file.sync_all()
+    });
+    let removed = std::fs::remove_file(&path);
+    written.and(removed)
+}
+
+/// Writes the journals' bytes over themselves. After a failed sync the kernel may hold pages that
+/// it believes to be on the disk and that are not: what is read from them must not be trusted until
+/// it was written again.
+fn rewrite_journals(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|end| end != "jnl") {
+            continue;
+        }
+        let mut file = OpenOptions::new().read(true).write(true).open(path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        // The zeros behind the last record are space that the engine took ahead.
+        let size = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&bytes[..size])?;
+        file.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,407 @@
+//! Managed sessions (XEP-0198) as they outlive the process: what each is, how much of its client's
+//! stream is settled, what waits for its acknowledgement, and which of its stanzas took effect.
+//!
+//! Sessions lie below their account's prefix in one keyspace, their queues below the same prefix in
+//! another, so that all sessions are found without reading what waits for them. The marks, which
+//! the receivers' shards write, lie beside the queues below the home shard, a zero byte, with which
+//! no JID begins, and the session's secret. Values begin with a version byte. Everything that is
+//! written for every stanza is written blindly: nothing is read for it.
+
+use std::collections::HashMap;
+
+use fjall::Keyspace;
+use rkyv::rancor::Error as RkyvError;
+use rkyv::{Archive, Deserialize, Serialize};
+use stanza::jid::BareJid;
+use xmpp::port::{
+    Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, StoreOp, StoreReply, StoredSession,
+};
+
+use crate::embedded::{Engine, Staged, Trouble, Writes, each_record, exists, read};
+use crate::{kept, schema};
+
+const SAVED: u8 = 1;
+const HANDLED: u8 = 2;
+const QUEUED: u8 = 3;
+
+/// The version byte of every record here.
+const VERSION: u8 = 1;
+
+/// Bytes of a session's secret in a key.
+const SECRET_SIZE: usize = 16;
+
+/// Bytes of a place in a key.
+const PLACE_SIZE: usize = 8;
+
+const AVAILABLE: u8 = 1;
+const INTERESTED: u8 = 2;
+const BLOCKING: u8 = 4;
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SavedSessionV1 {
+    resource: Box<str>,
+    priority: i8,
+    flags: u8,
+    presence: Option<(Box<[u8]>, u32)>,
+    directed: Vec<Box<str>>,
+}
+
+fn key(account: &BareJid, kind: u8, secret: u128) -> Vec<u8> {
+    let mut key = schema::roster_prefix(account);
+    key.push(kind);
+    key.extend_from_slice(&secret.to_be_bytes());
+    key
+}
+
+fn queue_key(account: &BareJid, secret: u128, place: u64) -> Vec<u8> {
+    let mut key = key(account, QUEUED, secret);
+    key.extend_from_slice(&place.to_be_bytes());
+    key
+}
+
+fn marks_prefix(session: SessionId) -> Vec<u8> {
+    let mut key = Vec::with_capacity(3 + SECRET_SIZE + 32);
+    key.extend_from_slice(&session.home.to_be_bytes());
+    key.push(0);
+    key.extend_from_slice(&session.secret.to_be_bytes());
+    key
+}
+
+fn number_record(number: u64) -> Vec<u8> {
+    let mut record = vec![VERSION];
+    record.extend_from_slice(&number.to_be_bytes());
+    record
+}
+
+fn read_number(record: &[u8]) -> Result<u64, Trouble> {
+    match record.split_first_chunk() {
+        Some(([VERSION], number)) => <[u8; 8]>::try_from(number)
+            .map(u64::from_be_bytes)
+            .map_err(|_| "a session's count is damaged".into()),
+        _ => Err("a session's count has an unknown record version".into()),
+    }
+}
+
+fn queued_record(number: u32, stanza: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(stanza.len() + 5);
+    record.push(VERSION);
+    record.extend_from_slice(&number.to_be_bytes());
+    record.extend_from_slice(stanza);
+    record
+}
+
+fn read_queued(record: &[u8]) -> Result<(u32, &[u8]), Trouble> {
+    match record.split_first_chunk() {
+        Some(([VERSION], queued)) => queued
+            .split_first_chunk()
+            .map(|(number, stanza)| (u32::from_be_bytes(*number), stanza))
+            .ok_or_else(|| "a queued stanza is damaged".into()),
+        _ => Err("a queued stanza has an unknown record version".into()),
+    }
+}
+
+fn saved_record(saved: SavedSession) -> Result<Vec<u8>, Trouble> {
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let record = SavedSessionV1 {
+        resource: saved.resource,
+        priority: saved.priority,
+        flags: flag(saved.available, AVAILABLE)
+            | flag(saved.interested, INTERESTED)
+            | flag(saved.blocking, BLOCKING),
+        presence: saved.presence,
+        directed: saved.directed,
+    };
+    rkyv::api::high::to_bytes_in::<_, RkyvError>(&record, vec![VERSION])
+        .map_err(|error| format!("cannot archive a session: {error}").into())
+}
+
+fn read_saved(record: &[u8]) -> Result<SavedSession, Trouble> {
+    let Some((&VERSION, archive)) = record.split_first() else {
+        return Err("a session has an unknown record version".into());
+    };
+    let read = rkyv::from_bytes::<SavedSessionV1, RkyvError>(archive)
+        .map_err(|error| Trouble::from(format!("a session is damaged: {error}")))?;
+    Ok(SavedSession {
+        resource: read.resource,
+        priority: read.priority,
+        available: read.flags & AVAILABLE != 0,
+        interested: read.flags & INTERESTED != 0,
+        blocking: read.flags & BLOCKING != 0,
+        presence: read.presence,
+        directed: read.directed,
+    })
+}
+
+/// The number at the end of a queue's key, behind `prefix`.
+fn place_of(key: &[u8], prefix: &[u8]) -> Result<u64, Trouble> {
+    key.get(prefix.len()..)
+        .and_then(|place| <[u8; PLACE_SIZE]>::try_from(place).ok())
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| "a queued stanza has no place".into())
+}
+
+/// Notes in the same commit as a stanza's effect that it took effect.
+pub(crate) fn mark(staged: &mut Staged, receiver: &BareJid, origin: Option<Origin>) {
+    if let Some(Origin { session, number }) = origin {
+        let mut key = marks_prefix(session);
+        key.extend_from_slice(receiver.as_str().as_bytes());
+        staged.queue.insert(key, Some(number_record(number)));
+    }
+}
+
+fn enqueue(
+    staged: &mut Staged,
+    account: &BareJid,
+    copies: &[QueuePlace],
+    stanza: &[u8],
+    origin: Option<Origin>,
+) {
+    for copy in copies {
+        let key = queue_key(account, copy.session.secret, copy.place);
+        let record = queued_record(copy.number, stanza);
+        staged.queue.insert(key, Some(record));
+    }
+    mark(staged, account, origin);
+}
+
+/// The keys below a prefix as this call sees them.
+fn keys_below(
+    keyspace: &Keyspace,
+    staged: &Writes,
+    prefix: &[u8],
+) -> Result<Vec<Vec<u8>>, Trouble> {
+    let mut keys = Vec::new();
+    each_record(keyspace, staged, prefix, |key, _| {
+        keys.push(key.to_vec());
+        Ok(())
+    })?;
+    Ok(keys)
+}
+
+impl Engine {
+    /// The operations on managed sessions.
+    pub(crate) fn apply_to_sessions(
+        &self,
+        staged: &mut Staged,
+        op: StoreOp,
+    ) -> Result<StoreReply, Trouble> {
+        match op {
+            StoreOp::Enqueue {
+                account,
+                copies,
+                stanza,
+                origin,
+            } => enqueue(staged, &account, &copies, &stanza, origin),
+            StoreOp::PutHandled {
+                account,
+                session,
+                handled,
+            } => {
+                let key = key(&account, HANDLED, session.secret);
+                staged.sessions.insert(key, Some(number_record(handled)));
+            }
+            StoreOp::Dequeue {
+                account,
+                session,
+                from,
+                to,
+            } => {
+                let places = from..=to;
+                let gone = places.map(|place| (queue_key(&account, session.secret, place), None));
+                staged.queue.extend(gone);
+            }
+            StoreOp::PutSession {
+                account,
+                session,
+                saved,
+            } => {
+                let owner = schema::account_key(&account);
+                if !exists(&self.accounts, &staged.accounts, &owner)? {
+                    return Ok(StoreReply::Missing);
+                }
+                let key = key(&account, SAVED, session.secret);
+                staged.sessions.insert(key, Some(saved_record(*saved)?));
+            }
+            StoreOp::Renumber {
+                account,
+                session,
+                numbers,
+            } => self.renumber(staged, &account, session, numbers)?,
+            StoreOp::EndSession { account, session } => {
+                self.end_session(staged, &account, session)?;
+            }
+            StoreOp::ClaimOffline {
+                account,
+                session,
+                place,
+                number,
+            } => return self.claim_offline(staged, &account, session, place, number),
+            StoreOp::Session { account, session } => {
+                let stored = self.session(staged, &account, session)?;
+                return Ok(StoreReply::Session(stored.map(Box::new)));
+            }
+            StoreOp::Sessions => return self.sessions(staged).map(StoreReply::Sessions),
+            _ => return Ok(StoreReply::Failed("not an operation of this kind".into())),
+        }
+        Ok(StoreReply::Done)
+    }
+
+    fn renumber(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        session: SessionId,
+        numbers: Vec<(u64, u32)>,
+    ) -> Result<(), Trouble> {
+        let prefix = key(account, QUEUED, session.secret);
+        let numbers: HashMap<u64, u32> = numbers.into_iter().collect();
+        let mut changes = Vec::new();
+        each_record(&self.queue, &staged.queue, &prefix, |key, record| {
+            let change = match numbers.get(&place_of(key, &prefix)?) {
+                Some(number) => Some(queued_record(*number, read_queued(record)?.1)),
+                None => None,
+            };
+            changes.push((key.to_vec(), change));
+            Ok(())
+        })?;
+        staged.queue.extend(changes);
+        Ok(())
+    }
+
+    fn end_session(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        session: SessionId,
+    ) -> Result<(), Trouble> {
+        for prefix in [key(account, QUEUED, session.secret), marks_prefix(session)] {
+            let gone = keys_below(&self.queue, &staged.queue, &prefix)?;
+            staged.queue.extend(gone.into_iter().map(|key| (key, None)));
+        }
+        for kind in [SAVED, HANDLED] {
+            let key = key(account, kind, session.secret);
+            if exists(&self.sessions, &staged.sessions, &key)? {
+                staged.sessions.insert(key, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends every session of an account, those included that have lost their own record.
+    pub(crate) fn end_sessions_of(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+    ) -> Result<(), Trouble> {
+        let prefix = schema::roster_prefix(account);
+        let mut keys = keys_below(&self.sessions, &staged.sessions, &prefix)?;
+        keys.extend(keys_below(&self.queue, &staged.queue, &prefix)?);
+        let mut secrets: Vec<u128> = keys
+            .iter()
+            .filter_map(|key| key.get(prefix.len() + 1..)?.first_chunk::<SECRET_SIZE>())
+            .map(|secret| u128::from_be_bytes(*secret))
+            .collect();
+        secrets.sort_unstable();
+        secrets.dedup();
+        let home = stanza::jid::virtual_shard(account.as_str());
+        for secret in secrets {
+            self.end_session(staged, account, SessionId { home, secret })?;
+        }
+        Ok(())
+    }
+
+    fn claim_offline(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        session: SessionId,
+        place: u64,
+        number: u32,
+    ) -> Result<StoreReply, Trouble> {
+        let waiting = kept::waiting(&self.kept, staged, account)?;
+        let Some((last, _)) = waiting.last() else {
+            return Ok(StoreReply::Offline(waiting));
+        };
+        kept::remove_offline(&self.kept, staged, account, *last)?;
+        let mut claimed = Vec::with_capacity(waiting.len());
+        for (index, (_, stanza)) in waiting.into_iter().enumerate() {
+            let copy = QueuePlace {
+                session,
+                place: place + index as u64,
+                number: number.wrapping_add(index as u32),
+            };
+            enqueue(staged, account, &[copy], &stanza, None);
+            claimed.push((copy.place, stanza));
+        }
+        Ok(StoreReply::Offline(claimed))
+    }
+
+    fn session(
+        &self,
+        staged: &Staged,
+        account: &BareJid,
+        session: SessionId,
+    ) -> Result<Option<StoredSession>, Trouble> {
+        let record = |kind| {
+            let key = key(account, kind, session.secret);
+            read(&self.sessions, &staged.sessions, &key)
+        };
+        let Some(saved) = record(SAVED)? else {
+            return Ok(None);
+        };
+        let handled = record(HANDLED)?;
+        let mut stored = StoredSession {
+            saved: read_saved(&saved)?,
+            handled: handled.as_deref().map_or(Ok(0), read_number)?,
+            queue: Vec::new(),
+            marks: Vec::new(),
+        };
+        let prefix = key(account, QUEUED, session.secret);
+        each_record(&self.queue, &staged.queue, &prefix, |key, record| {
+            let (number, stanza) = read_queued(record)?;
+            stored.queue.push(QueuedStanza {
+                place: place_of(key, &prefix)?,
+                number,
+                stanza: stanza.into(),
+            });
+            Ok(())
+        })?;
+        // What this call staged comes behind what is committed.
+        stored.queue.sort_unstable_by_key(|queued| queued.place);
+        let prefix = marks_prefix(session);
+        each_record(&self.queue, &staged.queue, &prefix, |key, record| {
+            let receiver = schema::jid_of(&key[prefix.len()..]).map_err(|error| error.0)?;
+            stored.marks.push((receiver, read_number(record)?));
+            Ok(())
+        })?;
+        Ok(Some(stored))
+    }
+
+    fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
+        let mut sessions = Vec::new();
+        each_record(&self.sessions, &staged.sessions, &[], |key, _| {
+            let damaged = || Trouble::from("a session's key is damaged");
+            let (name, secret) = key.split_last_chunk::<SECRET_SIZE>().ok_or_else(damaged)?;
+            let Some((name, [0, kind])) = name.split_last_chunk() else {
+                return Err(damaged());
+            };
+            if *kind == SAVED {
+                let account = schema::account_of_key(name).map_err(|error| error.0)?;
+                let home = stanza::jid::virtual_shard(account.as_str());
+                let secret = u128::from_be_bytes(*secret);
+                sessions.push((account, SessionId { home, secret }));
+            }
+            Ok(())
+        })?;
+        Ok(sessions)
+    }
+}
+
+/// A stanza that an account's session had not acknowledged, out of its queue's record; `name` is
+/// the key behind the account's prefix.
+pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<&'a [u8], Trouble> {
+    match name.first() {
+        Some(&QUEUED) => Ok(read_queued(record)?.1),
+        _ => Err("a record is of an unknown kind".into()),
+    }
+}

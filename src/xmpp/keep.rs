@@ -1,0 +1,172 @@
+//! Messages that storage has before a client does: the queues of managed sessions.
+//!
+//! Invariant: a message that is kept is written to a client only after its commit, and every one
+//! that storage refuses is answered by an error.
+
+use crate::account::AccountKey;
+use crate::error::StanzaError;
+use crate::host::{Host, Ticket};
+use crate::outbox::Keep;
+use crate::port::{QueuePlace, StoreOp, StoreReply};
+use crate::session::{SessionKey, Sessions};
+use crate::shard::{Shard, Waiting};
+use crate::stanza::{Stanza, Type};
+use crate::xep::offline::is_of_the_moment;
+use smallvec::SmallVec;
+use stanza::view::Kind;
+
+/// The sessions that get one message.
+pub(crate) type Receivers = SmallVec<[SessionKey; 4]>;
+
+/// A message on its way into the queues of sessions.
+#[derive(Debug)]
+pub(crate) struct Enqueued {
+    account: AccountKey,
+    /// Each session, its serial, and the message's place in its queue.
+    copies: SmallVec<[(SessionKey, u32, u64); 2]>,
+    /// Whether a refusal would leave nobody who knows of it: an error is delivered unstored then.
+    is_error: bool,
+    /// Whether a session that nothing is stored for has it already.
+    is_delivered: bool,
+}
+
+/// Whether managed sessions keep a stanza in storage: what a person would miss.
+fn is_kept(stanza: &Stanza<'_>) -> bool {
+    stanza.kind == Kind::Message
+        && matches!(stanza.type_, Type::Normal | Type::Chat | Type::Error)
+        && !is_of_the_moment(stanza.view())
+}
+
+impl Shard {
+    /// Gives a message to sessions of one account; where it is kept, storage has it first.
+    pub(crate) fn give(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        receivers: &[SessionKey],
+        stanza: &Stanza<'_>,
+    ) {
+        let saves = self.settings.durability.saves_sessions();
+        if !saves || !receivers.iter().any(|key| self.sessions.is_saved(*key)) || !is_kept(stanza) {
+            for &key in receivers {
+                self.sessions.send(host, key, stanza);
+            }
+            return;
+        }
+        let mut bytes = Vec::new();
+        stanza.write(&mut bytes);
+        let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
+        let mut copies = SmallVec::new();
+        for &key in receivers {
+            let session = self.sessions.at_mut(key);
+            match &mut session.outlet.acks {
+                Some(acks) if acks.saved => {
+                    let place = acks.send_kept(&bytes);
+                    places.push(place);
+                    copies.push((key, session.serial, place.place));
+                }
+                _ => self.sessions.send(host, key, stanza),
+            }
+            self.note_overflow(key);
+        }
+        let ticket = self.ticket(Waiting::Enqueue);
+        let enqueued = Enqueued {
+            account,
+            copies,
+            is_error: stanza.type_ == Type::Error,
+            is_delivered: places.len() < receivers.len(),
+        };
+        self.enqueued.insert(ticket.0, enqueued);
+        self.accounts.at_mut(account).pins += 1;
+        let op = StoreOp::Enqueue {
+            account: self.accounts.at(account).jid.clone(),
+            copies: places,
+            stanza: bytes.into(),
+            origin: self.origin,
+        };
+        host.store(ticket, op);
+    }
+
+    /// Storage has a message, or refuses it.
+    pub(crate) fn on_enqueued(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
+        let Some(enqueued) = self.enqueued.remove(&ticket.0) else {
+            return;
+        };
+        let Enqueued {
+            account, copies, ..
+        } = enqueued;
+        let mut refused = None;
+        for (key, serial, place) in copies {
+            let Some(session) = self.session_of(key, serial) else {
+                continue; // What it left behind has gone elsewhere.
+            };
+            let conn = session.outlet.conn;
+            let Some(acks) = &mut session.outlet.acks else {
+                continue;
+            };
+            if reply == StoreReply::Done {
+                acks.stored_at(host, conn, place);
+                if acks.misnumbered {
+                    self.renumber(host, key, |serial| Waiting::Renumbered { key, serial });
+                }
+            } else if enqueued.is_error {
+                acks.unstored_at(host, conn, place);
+            } else {
+                refused = acks.refused_at(place).or(refused);
+                acks.flush(host, conn);
+            }
+        }
+        if let Some(bytes) = refused.filter(|_| !enqueued.is_delivered) {
+            tracing::error!(?reply, "a message was not stored");
+            self.bounce_bytes(host, &bytes, StanzaError::InternalServerError);
+        }
+        self.accounts.at_mut(account).pins -= 1;
+        self.evict_if_idle(account);
+    }
+
+    /// Remembers that a session's queue may have outgrown its limits: the turn's end looks.
+    pub(crate) fn note_overflow(&mut self, key: SessionKey) {
+        if self.sessions.at(key).outlet.has_overflowed() {
+            self.sessions.overflowed.push(key);
+        }
+    }
+
+    /// Ends the sessions whose clients let too much pile up: their messages wait elsewhere.
+    pub(crate) fn end_overflowed(&mut self, host: &mut impl Host) {
+        while let Some(key) = self.sessions.overflowed.pop() {
+            let Some(session) = self.sessions.get(key) else {
+                continue;
+            };
+            if !session.outlet.has_overflowed() {
+                continue;
+            }
+            tracing::info!(jid = session.full(), "too much is not acknowledged");
+            let conn = session.outlet.conn;
+            match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
+                Some((conn, stream)) => {
+                    let error = crate::error::StreamError::ResourceConstraint;
+                    let text = Some("too many stanzas are not acknowledged");
+                    self.stream_error(host, conn, &stream, error, text);
+                }
+                None => self.end_session(host, key),
+            }
+        }
+    }
+}
+
+impl Sessions {
+    /// Whether storage keeps what the session is sent.
+    fn is_saved(&self, key: SessionKey) -> bool {
+        let acks = self.at(key).outlet.acks.as_ref();
+        acks.is_some_and(|acks| acks.saved)
+    }
+
+    /// Sends a stanza to a session's client.
+    pub(crate) fn send(&mut self, host: &mut impl Host, key: SessionKey, stanza: &Stanza<'_>) {
+        let outlet = &mut self.at_mut(key).outlet;
+        outlet.send(host, Keep::Memory, |out| stanza.write(out));
+        if outlet.has_overflowed() {
+            self.overflowed.push(key);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! What a managed session (XEP-0198) has sent and its client not acknowledged, and what waits to be
+//! sent until storage has it.
+//!
+//! Invariant: the queue holds, oldest first, the `written` stanzas that the client was sent and did
+//! not acknowledge, then those that wait. Nothing is written before what stands before it. Wire
+//! counters wrap at 2^32; places in storage only grow.
+
+use crate::host::{ConnId, Host};
+use crate::port::{QueuePlace, SessionId, StoredSession};
+use crate::settle::Settling;
+use std::collections::{HashMap, VecDeque};
+
+/// Unacknowledged stanzas of one session; one more ends it.
+pub(crate) const UNACKED_MAX: usize = 4_000;
+
+/// Unacknowledged bytes of one session; more end it.
+pub(crate) const UNACKED_SIZE_MAX: usize = 4 << 20;
+
+/// Stanzas after which an acknowledgement is asked for.
+pub(crate) const REQUEST_EVERY: u32 = 8;
+
+/// The stanzas of a session that took effect before a crash: per account the last number.
+pub(crate) type Marks = HashMap<Box<str>, u64>;
+
+/// What a managed session keeps.
+#[derive(Debug)]
+pub(crate) struct Acks {
+    /// Names the session for good.
+    pub id: SessionId,
+    /// Whether its client may come back to it.
+    pub resumable: bool,
+    /// Whether storage has the session and what it sends.
+    pub saved: bool,
+    /// Whether `<enabled/>` or `<resumed/>` is written: nothing is counted before.
+    pub opened: bool,
+    /// The client's stanzas and what they wait for.
+    pub settling: Settling,
+    /// How many stanzas the client has sent, as both sides count them.
+    pub received: u64,
+    /// How many of them were handled; a resumption may bring the last ones once more.
+    pub seen: u64,
+    /// How many of them storage has as settled.
+    pub committed: u64,
+    /// Whether storage is being told a newer number.
+    pub committing: bool,
+    /// Whether the client waits for a higher number than it was told.
+    pub owed: bool,
+    /// The connection that gets the session as soon as storage has the number it is told.
+    pub resuming: Option<ConnId>,
+    /// Whether the server goes down: its connection is closed as soon as all is settled.
+    pub leaving: bool,
+    /// What took effect before a crash, and whose stanzas may come again.
+    pub marks: Option<Box<Marks>>,
+    /// What waited for the account is on its way from storage into the queue, to begin with this
+    /// number.
+    pub claiming: Option<u32>,
+    /// Whether numbers in storage are higher than those on the wire, because a write failed.
+    pub misnumbered: bool,
+    /// The number of the last acknowledged stanza.
+    acked: u32,
+    written: usize,
+    queue: VecDeque<Sent>,
+    size: usize,
+    since_request: u32,
+    last_place: u64,
+}
+
+/// A stanza that was sent and not acknowledged, or waits to be sent.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub bytes: Box<[u8]>,
+    pub keep: Keep,
+    /// Whether it may be written: storage has it, or never will.
+    ready: bool,
+}
+
+/// Where a stanza is besides the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nowhere.
+    Memory,
+    /// At a place of the session's queue in storage.
+    Queue(u64),
+    /// Among what waits for the account, by its number there.
+    Offline(u64),
+}
+
+/// What an acknowledgement makes superfluous in storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cleared {
+    /// The first and the last place.
+    pub places: Option<(u64, u64)>,
+    /// The last number of what waited.
+    pub offline: Option<u64>,
+}
+
+impl Acks {
+    /// A session that begins.
+    pub(crate) fn new(id: SessionId, resumable: bool, saved: bool) -> Acks {
+        Acks {
+            id,
+            resumable,
+            saved,
+            opened: false,
+            settling: Settling::default(),
+            received: 0,
+            seen: 0,
+            committed: 0,
+            committing: false,
+            owed: false,
+            resuming: None,
+            leaving: false,
+            marks: None,
+            claiming: None,
+            misnumbered: false,
+            acked: 0,
+            written: 0,
+            queue: VecDeque::new(),
+            size: 0,
+            since_request: 0,
+            last_place: 0,
+        }
+    }
+
+    /// A session from storage, whose client has counted to `h`: that is authoritative.
+    pub(crate) fn stored(id: SessionId, stored: StoredSession, h: u32) -> Acks {
+        let mut acks = Acks::new(id, true, true);
+        let handled = stored.handled;
+        acks.settling = Settling::after(handled);
+        (acks.received, acks.seen, acks.committed) = (handled, handled, handled);
+        acks.acked = h;
+        acks.last_place = stored.queue.last().map_or(0, |last| last.place);
+        for queued in stored.queue {
+            // At or below `h`, modulo 2^32: the client has it.
+            if h.wrapping_sub(queued.number) >= 1 << 31 {
+                let keep = Keep::Queue(queued.place);
+                acks.push(queued.stanza, keep, true);
+            }
+        }
+        let marks = stored.marks.into_iter();
+        let marks: Marks = marks.map(|(bare, n)| (bare.as_str().into(), n)).collect();
+        acks.marks = (!marks.is_empty()).then(|| Box::new(marks));
+        acks
+    }
+
+    /// The `h` that the client may be told.
+    pub(crate) fn h(&self) -> u32 {
+        self.committed.min(self.received) as u32
+    }
+
+    /// Whether the queue has outgrown its limits.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        self.queue.len() > UNACKED_MAX || self.size > UNACKED_SIZE_MAX
+    }
+
+    fn push(&mut self, bytes: Box<[u8]>, keep: Keep, ready: bool) {
+        self.size += bytes.len();
+        self.queue.push_back(Sent { bytes, keep, ready });
+    }
+
+    /// Sends a stanza that storage does not keep in the queue, behind all that waits.
+    pub(crate) fn send(
+        &mut self,
+        host: &mut impl Host,
+        conn: Option<ConnId>,
+        keep: Keep,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        debug_assert!(!matches!(keep, Keep::Queue(_)), "those wait for storage");
+        if let Some(conn) = conn
+            && self.opened
+            && self.claiming.is_none()
+            && self.written == self.queue.len()
+        {
+            let out = host.output(conn);
+            let start = out.len();
+            write(out);
+            let bytes = out[start..].into();
+            self.push(bytes, keep, true);
+            self.count_written(out);
+            return;
+        }
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        self.push(bytes.into(), keep, true);
+        self.flush(host, conn);
+    }
+
+    /// Queues a stanza until storage has it: where that will be.
+    pub(crate) fn send_kept(&mut self, bytes: &[u8]) -> QueuePlace {
+        debug_assert!(self.claiming.is_none(), "messages are held meanwhile");
+        self.last_place += 1;
+        self.push(bytes.into(), Keep::Queue(self.last_place), false);
+        QueuePlace {
+            session: self.id,
+            place: self.last_place,
+            number: self.number_behind(),
+        }
+    }
+
+    /// The number of the queue's last stanza once it is written.
+    fn number_behind(&self) -> u32 {
+        self.acked.wrapping_add(self.queue.len() as u32)
+    }
+
+    /// Storage is going to put what waits for the account into the queue: the place and the number
+    /// of the first.
+    pub(crate) fn begin_claim(&mut self) -> (u64, u32) {
+        let number = self.number_behind().wrapping_add(1);
+        self.claiming = Some(number);
+        (self.last_place + 1, number)
+    }
+
+    /// Takes what storage has put into the queue, before what came meanwhile.
+    pub(crate) fn claim(&mut self, claimed: Vec<(u64, Box<[u8]>)>) {
+        let Some(number) = self.claiming.take() else {
+            return;
+        };
+        let first = number.wrapping_sub(self.acked) as usize - 1;
+        for (index, (place, bytes)) in claimed.into_iter().enumerate() {
+            self.last_place = place;
+            self.size += bytes.len();
+            let keep = Keep::Queue(place);
+            let ready = true;
+            self.queue
+                .insert(first + index, Sent { bytes, keep, ready });
+        }
+    }
+
+    fn place_of(&self, place: u64) -> Option<usize> {
+        // What waits stands at the end.
+        let from = self.written;
+        let found = self.queue.iter().skip(from);
+        let found = found
+            .enumerate()
+            .find(|(_, sent)| sent.keep == Keep::Queue(place));
+        found.map(|(index, _)| from + index)
+    }
+
+    /// Storage has what is at a place.
+    pub(crate) fn stored_at(&mut self, host: &mut impl Host, conn: Option<ConnId>, place: u64) {
+        if let Some(index) = self.place_of(place) {
+            self.queue[index].ready = true;
+            self.flush(host, conn);
+        }
+    }
+
+    /// Storage will not have what is at a place; the client gets it all the same.
+    pub(crate) fn unstored_at(&mut self, host: &mut impl Host, conn: Option<ConnId>, place: u64) {
+        if let Some(index) = self.place_of(place) {
+            self.queue[index].keep = Keep::Memory;
+            self.queue[index].ready = true;
+            self.flush(host, conn);
+        }
+    }
+
+    /// Storage will not have what is at a place: it leaves the queue.
+    pub(crate) fn refused_at(&mut self, place: u64) -> Option<Box<[u8]>> {
+        let index = self.place_of(place)?;
+        let sent = self.queue.remove(index)?;
+        self.size -= sent.bytes.len();
+        self.misnumbered |= index < self.queue.len();
+        if let Some(number) = &mut self.claiming {
+            // The claim begins behind it.
+            *number = number.wrapping_sub(1);
+            self.misnumbered = true;
+        }
+        Some(sent.bytes)
+    }
+
+    /// The places of the queue with the numbers that they have on the wire.
+    pub(crate) fn numbers(&self) -> Vec<(u64, u32)> {
+        let numbered = self.queue.iter().zip(1_u32..);
+        let kept = numbered.filter_map(|(sent, index)| match sent.keep {
+            Keep::Queue(place) => Some((place, self.acked.wrapping_add(index))),
+            Keep::Memory | Keep::Offline(_) => None,
+        });
+        kept.collect()
+    }
+
+    /// Writes what may be written.
+    pub(crate) fn flush(&mut self, host: &mut impl Host, conn: Option<ConnId>) {
+        let Some(conn) = conn else { return };
+        while self.opened
+            && self.claiming != Some(self.sent().wrapping_add(1))
+            && let Some(sent) = self.queue.get(self.written)
+            && sent.ready
+        {
+            let out = host.output(conn);
+            out.extend_from_slice(&sent.bytes);
+            self.count_written(out);
+        }
+    }
+
+    fn count_written(&mut self, out: &mut Vec<u8>) {
+        self.written += 1;
+        self.since_request += 1;
+        if self.since_request >= REQUEST_EVERY {
+            self.since_request = 0;
+            out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+        }
+    }
+
+    /// Writes once more what the client did not get, then what waits.
+    pub(crate) fn rewrite(&mut self, host: &mut impl Host, conn: ConnId) {
+        let out = host.output(conn);
+        for sent in self.queue.iter().take(self.written) {
+            out.extend_from_slice(&sent.bytes);
+        }
+        self.flush(host, Some(conn));
+        self.since_request = 0;
+        if self.written > 0 {
+            let out = host.output(conn);
+            out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+        }
+    }
+
+    /// How many stanzas were sent, as both sides count them.
+    pub(crate) fn sent(&self) -> u32 {
+        self.acked.wrapping_add(self.written as u32)
+    }
+
+    /// Whether a client can have counted to `h`: not beyond what was sent, modulo 2^32.
+    pub(crate) fn can_be(&self, h: u32) -> bool {
+        h.wrapping_sub(self.acked) as usize <= self.written
+    }
+
+    /// Takes an acknowledgement that can be.
+    pub(crate) fn acknowledge(&mut self, h: u32) -> Cleared {
+        debug_assert!(self.can_be(h));
+        let mut cleared = Cleared::default();
+        for _ in 0..h.wrapping_sub(self.acked) {
+            let Some(sent) = self.queue.pop_front() else {
+                break;
+            };
+            self.written -= 1;
+            self.size -= sent.bytes.len();
+            match sent.keep {
+                Keep::Memory => {}
+                Keep::Queue(place) => {
+                    let from = cleared.places.map_or(place, |(from, _)| from);
+                    cleared.places = Some((from, place));
+                }
+                Keep::Offline(id) => cleared.offline = Some(id),
+            }
+        }
+        self.acked = h;
+        cleared
+    }
+
+    /// What the session leaves behind, oldest first.
+    pub(crate) fn into_unacked(self) -> VecDeque<Sent> {
+        self.queue
+    }
+
+    /// A resumption: the client sends again what it was not told to be settled.
+    pub(crate) fn rewind(&mut self) {
+        self.received = self.committed;
+    }
+
+    /// One more stanza of the client; its number if it is new, `None` if it was handled already.
+    pub(crate) fn receive(&mut self) -> Option<u64> {
+        self.received += 1;
+        if self.received <= self.seen {
+            return None;
+        }
+        self.seen = self.received;
+        let number = self.settling.begin();
+        debug_assert_eq!(number, self.seen);
+        Some(number)
+    }
+
+    /// Whether a message for an account took effect before a crash.
+    pub(crate) fn is_marked(&self, number: u64, bare: &str) -> bool {
+        let marks = self.marks.as_ref();
+        marks.is_some_and(|marks| marks.get(bare).is_some_and(|last| *last >= number))
+    }
+}

@@ -1,0 +1,393 @@
+//! Managed sessions in storage: how they get there, and how they come back after a restart.
+//!
+//! Invariant: a session is either in [`Shard::managed`], or dormant in storage until its client
+//! resumes it or its time runs out.
+
+use crate::account::{AccountKey, Residence, Waiter};
+use crate::host::{ConnId, Host};
+use crate::limit::LOAD_QUEUE_MAX;
+use crate::outbox::Acks;
+use crate::parcel::FanoutPurpose;
+use crate::port::{SavedSession, SessionId, StoreOp, StoreReply, StoredSession};
+use crate::session::{Presence, Session, SessionKey};
+use crate::shard::{Shard, Timer, Waiting};
+use crate::stream::{ExpectResume, Flow, Phase, StreamState};
+use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
+use stanza::jid::{BareJid, home_hash};
+
+impl Shard {
+    /// The session behind a key, unless the key has a new user.
+    pub(crate) fn session_of(&mut self, key: SessionKey, serial: u32) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(key)?;
+        (session.serial == serial).then_some(session)
+    }
+
+    /// Writes a managed session down as it is now.
+    pub(crate) fn put_session(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        waiting: impl FnOnce(u32) -> Waiting,
+    ) {
+        let session = self.sessions.at(key);
+        let Some(acks) = session.outlet.acks.as_ref().filter(|acks| acks.saved) else {
+            return;
+        };
+        let presence = session.presence.as_ref();
+        let saved = SavedSession {
+            resource: session.resource().into(),
+            priority: session.priority,
+            available: session.available,
+            interested: session.interested,
+            blocking: session.blocking,
+            presence: presence.map(|presence| (presence.bytes.clone(), presence.split)),
+            directed: session.directed.as_deref().cloned().unwrap_or_default(),
+        };
+        let op = StoreOp::PutSession {
+            account: self.accounts.at(session.account).jid.clone(),
+            session: acks.id,
+            saved: Box::new(saved),
+        };
+        let waiting = waiting(session.serial);
+        let ticket = self.ticket_for_itself(waiting);
+        host.store(ticket, op);
+    }
+
+    /// A managed session has changed.
+    pub(crate) fn save_session(&mut self, host: &mut impl Host, key: SessionKey) {
+        self.put_session(host, key, |_| Waiting::Nothing);
+    }
+
+    /// The shard's first event: asks for the sessions that the last process left.
+    pub(crate) fn start(&mut self, host: &mut impl Host) {
+        if self.started.is_some() {
+            return;
+        }
+        self.started = Some(host.now());
+        if self.settings.durability.saves_sessions() {
+            let ticket = self.ticket_for_itself(Waiting::Sessions);
+            host.store(ticket, StoreOp::Sessions);
+        }
+    }
+
+    /// Storage named the sessions that it has.
+    pub(crate) fn on_sessions_stored(&mut self, host: &mut impl Host, reply: StoreReply) {
+        let StoreReply::Sessions(stored) = reply else {
+            tracing::error!(?reply, "stored sessions not read");
+            return;
+        };
+        for (account, id) in stored {
+            if self.is_home_of(account.as_str()) && !self.managed.contains_key(&id) {
+                self.dormant.push_back((account, id));
+            }
+        }
+        if !self.dormant.is_empty() {
+            let count = self.dormant.len();
+            tracing::info!(count, shard = self.id.0, "sessions wait for their clients");
+            let at = host.now().plus_ms(RESUME_MS_MAX);
+            self.arm(host, at, Timer::Dormancy);
+        }
+    }
+
+    fn is_home_of(&self, bare: &str) -> bool {
+        self.router.shard_of(home_hash(bare)) == self.id
+    }
+
+    /// Nobody came back to the sessions of the last process in time: they end one after another.
+    pub(crate) fn end_dormancy(&mut self, host: &mut impl Host) {
+        while let Some((account, id)) = self.dormant.pop_front() {
+            if self.managed.contains_key(&id) {
+                continue;
+            }
+            let ticket = self.ticket_for_itself(Waiting::Dormant);
+            let (session, jid) = (id, account.clone());
+            host.store(
+                ticket,
+                StoreOp::Session {
+                    account: jid,
+                    session,
+                },
+            );
+            self.ending = Some((account, id));
+            return;
+        }
+    }
+
+    /// A session that ends is there; its account may not be.
+    pub(crate) fn on_dormant_stored(&mut self, host: &mut impl Host, reply: StoreReply) {
+        let Some((account, id)) = self.ending.take() else {
+            return;
+        };
+        let StoreReply::Session(Some(stored)) = reply else {
+            return self.end_dormancy(host);
+        };
+        let key = self.loaded_or_loading(host, account.as_str());
+        match &mut self.accounts.at_mut(key).residence {
+            Residence::Resident => {
+                self.end_stored(host, key, id, *stored);
+                self.end_dormancy(host);
+            }
+            Residence::Loading(queue) => queue.push(Waiter::End(id, stored)),
+        }
+    }
+
+    /// Ends a session that is in storage only: contacts hear of it, its messages wait elsewhere.
+    pub(crate) fn end_stored(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        id: SessionId,
+        stored: StoredSession,
+    ) {
+        if self.managed.contains_key(&id) {
+            return;
+        }
+        let h = stored.queue.first().map_or(0, |first| first.number);
+        let key = self.revive(account, id, stored, h.wrapping_sub(1));
+        let resource = self.sessions.at(key).resource().to_owned();
+        let sessions = &self.accounts.at(account).sessions;
+        let has_heir = sessions
+            .iter()
+            .any(|other| *other != key && self.sessions.at(*other).resource() == resource);
+        if has_heir {
+            // What its contacts see under this address is the newer session's.
+            let session = self.sessions.at_mut(key);
+            session.available = false;
+            session.presence = None;
+            session.directed = None;
+        }
+        self.end_session(host, key);
+    }
+
+    /// Makes the session that storage has, without a connection.
+    fn revive(
+        &mut self,
+        account: AccountKey,
+        id: SessionId,
+        stored: StoredSession,
+        h: u32,
+    ) -> SessionKey {
+        let jid = self.accounts.at(account).jid.clone();
+        let mut session = Session::detached(account, jid.as_str(), &stored.saved.resource);
+        let saved = &stored.saved;
+        session.priority = saved.priority;
+        session.available = saved.available;
+        session.interested = saved.interested;
+        session.blocking = saved.blocking;
+        let presence = saved.presence.clone();
+        session.presence = presence.map(|(bytes, split)| Box::new(Presence { bytes, split }));
+        let directed = &saved.directed;
+        session.directed = (!directed.is_empty()).then(|| Box::new(directed.clone()));
+        session.outlet.acks = Some(Box::new(Acks::stored(id, stored, h)));
+        let key = self.sessions.insert(session);
+        self.managed.insert(id, key);
+        self.accounts.at_mut(account).sessions.push(key);
+        key
+    }
+
+    /// `<resume/>` of a session that is not in memory: storage may have it.
+    pub(crate) fn resume_stored(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        id: SessionId,
+        h: u32,
+    ) -> Flow {
+        let Phase::ExpectBind(account) = &stream.phase else {
+            return Flow::Next;
+        };
+        if !self.settings.durability.saves_sessions() {
+            write_failed(host.output(conn), "item-not-found");
+            return Flow::Next;
+        }
+        let account = account.clone();
+        let op = StoreOp::Session {
+            account: account.clone(),
+            session: id,
+        };
+        stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
+            account,
+            id,
+            h,
+            stored: None,
+        }));
+        let ticket = self.ticket_for_itself(Waiting::Resume(conn));
+        host.store(ticket, op);
+        host.pause(conn);
+        Flow::Stop
+    }
+
+    /// Storage has the session of a `<resume/>`, or it has not.
+    pub(crate) fn on_resume_stored(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        reply: StoreReply,
+    ) {
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        let Phase::ExpectResume(expect) = &mut stream.phase else {
+            return self.conns.put(conn, stream);
+        };
+        let condition = match reply {
+            StoreReply::Session(Some(stored)) => {
+                expect.stored = Some(stored);
+                None
+            }
+            StoreReply::Session(None) => Some("item-not-found"),
+            reply => {
+                tracing::error!(?reply, "a session was not read");
+                Some("internal-server-error")
+            }
+        };
+        if let Some(condition) = condition {
+            return self.fail_resume(host, conn, stream, condition);
+        }
+        let account = self.loaded_or_loading(host, expect.account.clone().as_str());
+        match &mut self.accounts.at_mut(account).residence {
+            Residence::Loading(queue) if queue.len() < LOAD_QUEUE_MAX => {
+                queue.push(Waiter::Resume(conn));
+                self.conns.put(conn, stream);
+            }
+            Residence::Loading(_) => {
+                self.fail_resume(host, conn, stream, "resource-constraint");
+            }
+            Residence::Resident => {
+                self.conns.put(conn, stream);
+                self.resume_loaded(host, conn);
+            }
+        }
+    }
+
+    pub(crate) fn fail_resume(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        mut stream: Box<StreamState>,
+        condition: &str,
+    ) {
+        if let Phase::ExpectResume(expect) = stream.phase {
+            stream.phase = Phase::ExpectBind(expect.account);
+        }
+        write_failed(host.output(conn), condition);
+        self.settle_stream(host, conn, stream, Flow::Next);
+    }
+
+    /// The session and its account are there: storage learns how it goes on.
+    pub(crate) fn resume_loaded(&mut self, host: &mut impl Host, conn: ConnId) {
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        let Phase::ExpectResume(expect) = &mut stream.phase else {
+            return self.conns.put(conn, stream);
+        };
+        let (id, h) = (expect.id, expect.h);
+        let bare = expect.account.clone();
+        let found = self.accounts.find(home_hash(bare.as_str()), bare.as_str());
+        let (Some(stored), Some(account)) = (expect.stored.take(), found) else {
+            return self.fail_resume(host, conn, stream, "item-not-found");
+        };
+        // Another stream may have been faster, or the client has bound the resource anew.
+        let taken = self
+            .accounts
+            .at(account)
+            .sessions
+            .iter()
+            .any(|key| self.sessions.at(*key).resource() == &*stored.saved.resource);
+        if taken || self.managed.contains_key(&id) {
+            self.evict_if_idle(account);
+            return self.fail_resume(host, conn, stream, "item-not-found");
+        }
+        let key = self.revive(account, id, *stored, h);
+        self.hibernate(host, key, id);
+        self.conns.put(conn, stream);
+        self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
+    }
+
+    /// Tells storage the numbers that a session's queue has on the wire.
+    pub(crate) fn renumber(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        waiting: impl FnOnce(u32) -> Waiting,
+    ) {
+        let session = self.sessions.at_mut(key);
+        let serial = session.serial;
+        let account = self.accounts.at(session.account).jid.clone();
+        let Some(acks) = &mut session.outlet.acks else {
+            return;
+        };
+        acks.misnumbered = false;
+        let op = StoreOp::Renumber {
+            account,
+            session: acks.id,
+            numbers: acks.numbers(),
+        };
+        let ticket = self.ticket_for_itself(waiting(serial));
+        host.store(ticket, op);
+    }
+
+    /// Storage knows how a queue is numbered, or a later success has it told again.
+    pub(crate) fn on_renumbered(&mut self, key: SessionKey, serial: u32, reply: &StoreReply) {
+        if *reply != StoreReply::Done
+            && let Some(session) = self.session_of(key, serial)
+            && let Some(acks) = &mut session.outlet.acks
+        {
+            acks.misnumbered = true;
+        }
+    }
+
+    /// A session is back from storage: its client gets it.
+    pub(crate) fn on_resumed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        key: SessionKey,
+        serial: u32,
+        reply: &StoreReply,
+    ) {
+        self.on_renumbered(key, serial, reply);
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        let Phase::ExpectResume(expect) = &stream.phase else {
+            return self.conns.put(conn, stream);
+        };
+        let h = expect.h;
+        let alive = self.session_of(key, serial);
+        if *reply != StoreReply::Done || alive.is_none_or(|session| session.outlet.conn.is_some()) {
+            return self.fail_resume(host, conn, stream, "internal-server-error");
+        }
+        self.reattach(host, conn, key, h);
+        stream.phase = Phase::Bound(key);
+        self.settle_stream(host, conn, stream, Flow::Next);
+        self.refresh(host, key);
+    }
+
+    /// What a resumed client knows may be old: the crash took presence and pushes with it.
+    fn refresh(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at(key);
+        let account = session.account;
+        if session.interested {
+            let contacts = self.accounts.at(account).roster.iter();
+            let contacts: Vec<BareJid> = contacts
+                .filter(|item| item.listed)
+                .map(|item| item.contact.clone())
+                .collect();
+            for contact in contacts {
+                self.push_item_to(host, account, &[key], &contact);
+            }
+        }
+        let Some(presence) = self.sessions.at(key).presence.clone() else {
+            return;
+        };
+        self.broadcast(host, key, &presence, FanoutPurpose::Presence);
+        self.tell_own_resources(host, account, &presence);
+        self.greet(host, key, FanoutPurpose::Refresh);
+        if self.sessions.at(key).takes_bare() {
+            self.fetch_offline(host, key);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! XEP-0191: Blocking Command. What comes from a blocked address is as if the account were not
+//! there.
+//!
+//! Invariant: blocking comes before archive, carbons, offline storage and push.
+
+use super::{Extension, Xep};
+use crate::account::AccountKey;
+use crate::error::{StanzaError, put};
+use crate::host::{Host, Ticket};
+use crate::outbox::Keep;
+use crate::port::{StoreOp, StoreReply};
+use crate::session::{Session, SessionKey};
+use crate::shard::{Shard, Waiting};
+use crate::stanza::{Stanza, Type, write_reply_head};
+use crate::xml::Attr;
+use stanza::jid::Jid;
+use stanza::ns::Ns;
+use stanza::tree::{Node, Tree};
+use stanza::view::{Kind, StanzaView};
+
+/// Addresses that one account may block.
+pub const BLOCKED_MAX: usize = 1_000;
+
+/// The block list. It changes live state of the account, so its requests are answered by the shard.
+#[derive(Debug)]
+pub struct Blocking;
+
+impl Extension for Blocking {
+    const XEP: Xep = Xep {
+        number: 191,
+        version: "1.3",
+    };
+    const FEATURES: &'static [Ns] = &[Ns::Blocking];
+}
+
+/// A change of the list that waits for its commit.
+#[derive(Debug)]
+pub(crate) struct BlockRequest {
+    account: AccountKey,
+    session: SessionKey,
+    full: Box<str>,
+    iq: Box<str>,
+    /// `block` or `unblock`.
+    block: bool,
+    /// The addresses named; for `unblock`, none means all.
+    named: Vec<Box<str>>,
+    /// The list from the commit on.
+    list: Vec<Box<str>>,
+}
+
+/// The JIDs that a request names, each once.
+fn named_in(payload: Node<'_>) -> Result<Vec<Box<str>>, StanzaError> {
+    let mut named: Vec<Box<str>> = Vec::new();
+    for item in payload
+        .children()
+        .filter(|node| node.is("item", Ns::Blocking))
+    {
+        let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::BadRequest)?);
+        let jid = jid.map_err(|_| StanzaError::JidMalformed)?.as_str().into();
+        if !named.contains(&jid) {
+            named.push(jid);
+        }
+    }
+    Ok(named)
+}
+
+/// Whether `list` blocks `jid`: by full JID, bare JID, domain with resource, or domain (XEP-0191
+/// 3.1).
+pub(crate) fn blocks(list: &[Box<str>], jid: &Jid<'_>) -> bool {
+    if list.is_empty() {
+        return false;
+    }
+    let with_resource = jid
+        .resource()
+        .map(|resource| format!("{}/{resource}", jid.domain()));
+    list.iter().any(|blocked| {
+        **blocked == *jid.as_str()
+            || **blocked == *jid.bare()
+            || **blocked == *jid.domain()
+            || with_resource.as_deref() == Some(blocked)
+    })
+}
+
+impl Shard {
+    /// Whether the sender of a stanza is blocked by its receiver. A blocked stanza is answered
+    /// here.
+    pub(crate) fn is_blocked(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        stanza: &Stanza<'_>,
+    ) -> bool {
+        let list = &self.accounts.at(key).blocked;
+        if list.is_empty() || !blocks(list, &Jid::from_prepared(stanza.from)) {
+            return false;
+        }
+        // XEP-0191 3.3: presence is dropped; a groupchat message comes from a room that was joined.
+        match (stanza.kind, stanza.type_) {
+            (Kind::Presence, _) | (_, Type::Error | Type::Result) => {}
+            _ => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
+        }
+        true
+    }
+
+    /// Whether a client may send to `to`: not while it blocks it (XEP-0191 3.2). A refused stanza
+    /// is answered here.
+    pub(crate) fn may_send(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        type_: Type,
+        to: &Jid<'_>,
+    ) -> bool {
+        let account = self.sessions.at(key).account;
+        let list = &self.accounts.at(account).blocked;
+        // A withdrawal of presence must not be held up by a block.
+        if list.is_empty() || type_ == Type::Unavailable || !blocks(list, to) {
+            return true;
+        }
+        if matches!(type_, Type::Error | Type::Result) {
+            return false;
+        }
+        let Session {
+            outlet, address, ..
+        } = self.sessions.at_mut(key);
+        outlet.send(host, Keep::Memory, |out| {
+            let (from, full) = (to.as_str(), address.full());
+            write_reply_head(view.kind(), "error", from, full, view.id(), out);
+            put(
+                out,
+                format_args!(
+                    "<error type='cancel'><not-acceptable \
+                     xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
+                     <blocked xmlns='urn:xmpp:blocking:errors'/></error></{}>",
+                    view.name()
+                ),
+            );
+        });
+        false
+    }
+
+    /// A request about the sender's own block list.
+    pub(crate) fn on_blocking(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        tree: &Tree<'_>,
+        is_set: bool,
+    ) -> Result<(), StanzaError> {
+        let payload = tree
+            .root()
+            .children()
+            .next()
+            .ok_or(StanzaError::BadRequest)?;
+        let block = match (payload.name(), is_set) {
+            ("blocklist", false) => {
+                self.send_block_list(host, key, view);
+                return Ok(());
+            }
+            ("block", true) => true,
+            ("unblock", true) => false,
+            _ => return Err(StanzaError::BadRequest),
+        };
+        let named = named_in(payload)?;
+        // XEP-0191 3.3: a block without items means nothing; an unblock without items means all.
+        if block && named.is_empty() {
+            return Err(StanzaError::BadRequest);
+        }
+        let session = self.sessions.at(key);
+        let account = session.account;
+        let mut list = self.accounts.at(account).blocked.clone();
+        match (block, named.is_empty()) {
+            (true, _) => {
+                let new = named.iter().filter(|jid| !list.contains(jid)).cloned();
+                let new: Vec<_> = new.collect();
+                list.extend(new);
+            }
+            (false, true) => list.clear(),
+            (false, false) => list.retain(|jid| !named.contains(jid)),
+        }
+        if list.len() > BLOCKED_MAX {
+            return Err(StanzaError::ResourceConstraint);
+        }
+        let request = BlockRequest {
+            account,
+            session: key,
+            full: session.full().into(),
+            iq: view.id().unwrap_or_default().as_ref().into(),
+            block,
+            named,
+            list: list.clone(),
+        };
+        self.accounts.at_mut(account).pins += 1;
+        let ticket = self.ticket(Waiting::Blocking);
+        self.block_requests.insert(ticket.0, request);
+        let op = StoreOp::SetBlocked {
+            account: self.accounts.at(account).jid.clone(),
+            blocked: list,
+        };
+        host.store(ticket, op);
+        Ok(())
+    }
+
+    fn send_block_list(&mut self, host: &mut impl Host, key: SessionKey, view: &StanzaView<'_>) {
+        let Session {
+            outlet,
+            address,
+            account,
+            blocking,
+            ..
+        } = self.sessions.at_mut(key);
+        *blocking = true;
+        let list = &self.accounts.at(*account).blocked;
+        outlet.send(host, Keep::Memory, |out| {
+            write_reply_head(
+                Kind::Iq,
+                "result",
+                address.bare(),
+                address.full(),
+                view.id(),
+                out,
+            );
+            out.extend_from_slice(b"<blocklist xmlns='urn:xmpp:blocking'>");
+            write_items(list, out);
+            out.extend_from_slice(b"</blocklist></iq>");
+        });
+    }
+
+    /// Storage answered a change of a block list.
+    pub(crate) fn on_blocking_stored(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        reply: StoreReply,
+    ) {
+        let Some(request) = self.block_requests.remove(&ticket.0) else {
+            return;
+        };
+        let account = request.account;
+        let outcome = super::done(reply);
+        if outcome.is_ok() {
+            let before = std::mem::replace(
+                &mut self.accounts.at_mut(account).blocked,
+                request.list.clone(),
+            );
+            self.push_blocking(host, &request);
+            self.apply_blocking(host, account, &before);
+        }
+        let alive = self
+            .accounts
+            .at(account)
+            .sessions
+            .contains(&request.session);
+        if alive && self.sessions.at(request.session).full() == &*request.full {
+            let Session {
+                outlet, address, ..
+            } = self.sessions.at_mut(request.session);
+            outlet.send(host, Keep::Memory, |out| {
+                let type_ = if outcome.is_ok() { "result" } else { "error" };
+                let id = Some(request.iq.as_ref().into());
+                write_reply_head(Kind::Iq, type_, address.bare(), address.full(), id, out);
+                if let Err(error) = outcome {
+                    error.write(out);
+                }
+                out.extend_from_slice(b"</iq>");
+            });
+        }
+        self.accounts.at_mut(account).pins -= 1;
+        self.evict_if_idle(account);
+    }
+
+    /// XEP-0191 3.3: every resource that asked for the list learns of changes.
+    fn push_blocking(&mut self, host: &mut impl Host, request: &BlockRequest) {
+        let name = if request.block { "block" } else { "unblock" };
+        for &key in &self.accounts.at(request.account).sessions {
+            let Session {
+                outlet,
+                address,
+                blocking,
+                ..
+            } = self.sessions.at_mut(key);
+            if !*blocking {
+                continue;
+            }
+            let id = host.random();
+            outlet.send(host, Keep::Memory, |out| {
+                let to = Attr(address.full());
+                put(
+                    out,
+                    format_args!("<iq type='set' id='block-{id:016x}' to='{to}'>"),
+                );
+                put(out, format_args!("<{name} xmlns='urn:xmpp:blocking'>"));
+                write_items(&request.named, out);
+                put(out, format_args!("</{name}></iq>"));
+            });
+        }
+    }
+
+    /// Who is newly blocked sees the account go; who no longer is sees it come (XEP-0191 3.3, 3.4).
+    fn apply_blocking(&mut self, host: &mut impl Host, key: AccountKey, before: &[Box<str>]) {
+        let account = self.accounts.at(key);
+        let mut changed = Vec::new();
+        for item in account
+            .roster
+            .iter()
+            .filter(|item| item.subscription.is_from())
+        {
+            let contact = item.contact.as_jid();
+            let (was, is) = (blocks(before, &contact), blocks(&account.blocked, &contact));
+            if was != is {
+                changed.push((item.contact.clone(), is));
+            }
+        }
+        for (contact, is_blocked) in changed {
+            if is_blocked {
+                self.withdraw_account(host, key, contact.as_str());
+            } else {
+                self.present_account(host, key, contact.as_str());
+            }
+        }
+    }
+}
+
+fn write_items(list: &[Box<str>], out: &mut Vec<u8>) {
+    for jid in list {
+        put(out, format_args!("<item jid='{}'/>", Attr(jid)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_means_the_address_and_what_lies_under_it() {
+        let list: Vec<Box<str>> = vec![
+            "a@x.example".into(),
+            "b@x.example/r".into(),
+            "y.example".into(),
+            "z.example/r".into(),
+        ];
+        for blocked in [
+            "a@x.example",
+            "a@x.example/any",
+            "b@x.example/r",
+            "c@y.example/q",
+            "c@z.example/r",
+        ] {
+            assert!(blocks(&list, &Jid::parse(blocked).unwrap()), "{blocked}");
+        }
+        for free in [
+            "b@x.example",
+            "b@x.example/s",
+            "x.example",
+            "c@z.example",
+            "z.example/s",
+        ] {
+            assert!(!blocks(&list, &Jid::parse(free).unwrap()), "{free}");
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! XEP-0160: Best Practices for Handling Offline Messages, with the delays of XEP-0203.
+//!
+//! Invariant: a message that waits leaves storage only after a client has it: on its
+//! acknowledgement with stream management, else on the write to its connection.
+
+use super::time::utc;
+use super::{Extension, Xep};
+use crate::account::AccountKey;
+use crate::error::{StanzaError, put};
+use crate::host::{Host, Ticket};
+use crate::outbox::Keep;
+use crate::parcel::Buffer;
+use crate::port::{Origin, SessionId, StoreOp, StoreReply};
+use crate::session::{Session, SessionKey};
+use crate::shard::{Shard, Waiting};
+use crate::stanza::{Stanza, Type};
+use crate::xml::Attr;
+use stanza::ns::Ns;
+use stanza::view::{Kind, StanzaView};
+
+/// Offline storage; it works by itself, `msgoffline` announces it.
+#[derive(Debug)]
+pub struct Offline;
+
+impl Extension for Offline {
+    const XEP: Xep = Xep {
+        number: 160,
+        version: "1.0.1",
+    };
+    const FEATURES: &'static [Ns] = &[Ns::Offline];
+}
+
+/// Messages that wait, on their way to a session.
+#[derive(Debug)]
+pub(crate) struct OfflineRead {
+    account: AccountKey,
+    session: SessionKey,
+    serial: u32,
+    /// The session's queue that storage moves them to; else they stay until they are acknowledged.
+    queue: Option<SessionId>,
+}
+
+/// A write of a message that waits; on failure it bounces.
+#[derive(Debug)]
+pub(crate) struct OfflineWrite {
+    account: AccountKey,
+    stanza: Buffer,
+}
+
+impl Shard {
+    /// A message that no session takes: it waits in storage, or the sender hears of it.
+    pub(crate) fn keep_offline(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        stanza: &Stanza<'_>,
+    ) {
+        debug_assert_eq!(stanza.kind, Kind::Message);
+        if is_of_the_moment(stanza.view()) {
+            return;
+        }
+        let mut bytes = Vec::new();
+        stanza.write(&mut bytes);
+        self.put_offline(host, key, bytes, self.origin);
+    }
+
+    /// Has a complete message wait; one that waited before has its delay.
+    fn put_offline(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        bytes: Buffer,
+        origin: Option<Origin>,
+    ) {
+        let mut waiting = bytes.clone();
+        if !has_delay(&waiting, &self.settings.domain) {
+            stamp_delay(&mut waiting, &self.settings.domain, &utc(host.now()));
+        }
+        let account = self.accounts.at_mut(key);
+        account.pins += 1;
+        account.storing += 1;
+        let op = StoreOp::PutOffline {
+            account: account.jid.clone(),
+            stanza: waiting.into(),
+            count_max: self.settings.limits.offline_max,
+            origin,
+        };
+        let ticket = self.ticket(Waiting::OfflineWrite);
+        let write = OfflineWrite {
+            account: key,
+            stanza: bytes,
+        };
+        self.offline_writes.insert(ticket.0, write);
+        host.store(ticket, op);
+    }
+
+    /// Storage answered for a message that is to wait.
+    pub(crate) fn on_offline_written(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        reply: StoreReply,
+    ) {
+        let Some(write) = self.offline_writes.remove(&ticket.0) else {
+            return;
+        };
+        let error = match reply {
+            StoreReply::Done => None,
+            StoreReply::Full => Some(StanzaError::ResourceConstraint),
+            StoreReply::Missing => Some(StanzaError::ServiceUnavailable),
+            reply => {
+                tracing::error!(?reply, "offline message not stored");
+                Some(StanzaError::InternalServerError)
+            }
+        };
+        let account = self.accounts.at_mut(write.account);
+        account.storing -= 1;
+        // Also after a failure: what was not answered may be there.
+        account.has_waiting = true;
+        if let Some(error) = error {
+            self.bounce_bytes(host, &write.stanza, error);
+        }
+        if self.accounts.at(write.account).storing == 0 {
+            self.deliver_late(host, write.account);
+            self.release_held(host, write.account);
+        }
+        self.accounts.at_mut(write.account).pins -= 1;
+        self.evict_if_idle(write.account);
+    }
+
+    /// A resource that takes messages may have come while one was being stored.
+    fn deliver_late(&mut self, host: &mut impl Host, account: AccountKey) {
+        let sessions = &self.accounts.at(account).sessions;
+        let taker = sessions
+            .iter()
+            .copied()
+            .find(|key| self.sessions.at(*key).takes_bare());
+        if let Some(key) = taker {
+            self.fetch_offline(host, key);
+        }
+    }
+
+    /// A session that takes messages asks for those that wait (XEP-0160 2).
+    pub(crate) fn fetch_offline(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at(key);
+        let (account, serial) = (session.account, session.serial);
+        let known = self.accounts.at(account);
+        // While some are still being written, the last of them asks again.
+        if !known.has_waiting || known.storing > 0 || known.fetching {
+            return;
+        }
+        self.accounts.at_mut(account).fetching = true;
+        self.accounts.at_mut(account).pins += 1;
+        let jid = self.accounts.at(account).jid.clone();
+        let acks = self.sessions.at_mut(key).outlet.acks.as_mut();
+        let (op, queue, waiting) = match acks {
+            Some(acks) if acks.saved => {
+                let (place, number) = acks.begin_claim();
+                let op = StoreOp::ClaimOffline {
+                    account: jid,
+                    session: acks.id,
+                    place,
+                    number,
+                };
+                (op, Some(acks.id), Waiting::Claim)
+            }
+            _ => (
+                StoreOp::Offline { account: jid },
+                None,
+                Waiting::OfflineRead,
+            ),
+        };
+        let ticket = self.ticket(waiting);
+        let read = OfflineRead {
+            account,
+            session: key,
+            serial,
+            queue,
+        };
+        self.offline_reads.insert(ticket.0, read);
+        host.store(ticket, op);
+    }
+
+    /// Storage has moved what waits into a session's queue, or nothing has changed.
+    pub(crate) fn on_claimed(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
+        let Some(read) = self.offline_reads.remove(&ticket.0) else {
+            return;
+        };
+        let account = read.account;
+        self.accounts.at_mut(account).fetching = false;
+        let claimed = match reply {
+            StoreReply::Offline(claimed) => {
+                self.accounts.at_mut(account).has_waiting = false;
+                claimed
+            }
+            reply => {
+                tracing::error!(?reply, "offline messages not read");
+                Vec::new()
+            }
+        };
+        if let Some(session) = self.session_of(read.session, read.serial) {
+            let conn = session.outlet.conn;
+            if let Some(acks) = &mut session.outlet.acks {
+                acks.claim(claimed);
+                acks.flush(host, conn);
+                if acks.misnumbered {
+                    let (key, serial) = (read.session, read.serial);
+                    self.renumber(host, key, |_| Waiting::Renumbered { key, serial });
+                }
+            }
+        } else if let Some(queue) = read.queue {
+            // The session has ended: they wait on, and only then it is forgotten.
+            for (_, bytes) in claimed {
+                self.put_offline(host, account, bytes.into(), None);
+            }
+            self.forget_session(host, account, queue);
+        }
+        self.release_held(host, account);
+        self.accounts.at_mut(account).pins -= 1;
+        self.evict_if_idle(account);
+    }
+
+    /// What waits is there.
+    pub(crate) fn on_offline_read(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        reply: StoreReply,
+    ) {
+        let Some(read) = self.offline_reads.remove(&ticket.0) else {
+            return;
+        };
+        let (account, key) = (read.account, read.session);
+        self.accounts.at_mut(account).fetching = false;
+        let alive = self.session_of(key, read.serial).is_some();
+        match reply {
+            StoreReply::Offline(waiting) if alive => self.deliver_waiting(host, key, waiting),
+            StoreReply::Offline(_) => {}
+            reply => tracing::error!(?reply, "offline messages not read"),
+        }
+        self.release_held(host, account);
+        self.accounts.at_mut(account).pins -= 1;
+        self.evict_if_idle(account);
+    }
+
+    fn deliver_waiting(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        waiting: Vec<(u64, Box<[u8]>)>,
+    ) {
+        let Some(&(last, _)) = waiting.last() else {
+            return;
+        };
+        let Session { outlet, .. } = self.sessions.at_mut(key);
+        for (id, bytes) in waiting {
+            outlet.send(host, Keep::Offline(id), |out| out.extend_from_slice(&bytes));
+        }
+        if outlet.acks.is_none() {
+            let account = self.sessions.at(key).account;
+            self.accounts.at_mut(account).has_waiting = false;
+            self.clear_offline(host, key, last);
+        }
+    }
+
+    /// A client has everything up to a number.
+    pub(crate) fn clear_offline(&mut self, host: &mut impl Host, key: SessionKey, up_to: u64) {
+        let account = self.sessions.at(key).account;
+        let account = self.accounts.at(account).jid.clone();
+        let ticket = self.ticket_for_itself(Waiting::Nothing);
+        host.store(ticket, StoreOp::RemoveOffline { account, up_to });
+    }
+}
+
+/// Whether nobody would miss a message later: XEP-0160 3 names mere chat states, and hints
+/// (XEP-0334) may say so of anything.
+pub(crate) fn is_of_the_moment(view: &StanzaView<'_>) -> bool {
+    let is_state = !view.has_body() && view.has_child_ns(Ns::ChatStates);
+    is_state || view.has_child_ns(Ns::Hints) && says_no_store(view.bytes())
+}
+
+/// Puts `<delay/>` at the end of a message's content.
+pub(crate) fn stamp_delay(stanza: &mut Vec<u8>, from: &str, stamp: &str) {
+    let mut delay = Vec::new();
+    let from = Attr(from);
+    put(
+        &mut delay,
+        format_args!("<delay xmlns='urn:xmpp:delay' from='{from}' stamp='{stamp}'/>"),
+    );
+    if stanza.ends_with(b"/>") {
+        stanza.truncate(stanza.len() - 2);
+        stanza.push(b'>');
+        stanza.extend_from_slice(&delay);
+        stanza.extend_from_slice(b"</message>");
+    } else if let Some(place) = stanza.windows(2).rposition(|window| window == b"</") {
+        stanza.splice(place..place, delay);
+    }
+}
+
+/// Whether a message has a delay that this server stamped.
+fn has_delay(stanza: &[u8], from: &str) -> bool {
+    let mark = format!("<delay xmlns='urn:xmpp:delay' from='{}'", Attr(from));
+    let mark = mark.as_bytes();
+    stanza.windows(mark.len()).any(|window| window == mark)
+}
+
+fn says_no_store(stanza: &[u8]) -> bool {
+    [&b"<no-store"[..], b"<no-permanent-store"]
+        .iter()
+        .any(|hint| stanza.windows(hint.len()).any(|window| window == *hint))
+}
+
+/// Whether a message may wait for its receiver: only what a person would read later.
+pub(crate) fn may_wait(type_: Type) -> bool {
+    matches!(type_, Type::Normal | Type::Chat)
+}

@@ -1,0 +1,629 @@
+//! XEP-0198: Stream Management. Its elements on the wire, and the way back to a session.
+//!
+//! Invariant: every `h` that a client is told is settled, and in storage where the session is.
+
+use super::{Extension, Xep};
+use crate::account::AccountKey;
+use crate::error::{StreamError, put};
+use crate::host::{Close, ConnId, Host};
+use crate::outbox::{Acks, Cleared, Keep, Sent};
+use crate::port::{SessionId, StoreOp, StoreReply};
+use crate::session::{Session, SessionKey};
+use crate::shard::{Shard, Timer, Waiting};
+use crate::stanza::{Stanza, Type};
+use crate::stream::{ExpectResume, Flow, Phase, StreamState};
+use crate::xml::Attr;
+use stanza::jid::{Jid, virtual_shard};
+use stanza::ns::Ns;
+use stanza::scope::StreamScope;
+use stanza::tree::{Node, Tree};
+use stanza::view::{Kind, StanzaView};
+
+/// Milliseconds that a session waits for its client to come back.
+pub const RESUME_MS_MAX: u64 = 300_000;
+
+/// Sessions of one shard that wait for their clients at once; the oldest ends when one more comes.
+pub const HIBERNATING_MAX: usize = 100_000;
+
+/// Digits of an id's virtual shard; those of its secret follow.
+const ID_HOME_DIGITS: usize = 3;
+
+/// Digits of a whole id.
+const ID_DIGITS: usize = ID_HOME_DIGITS + 32;
+
+/// Stream management. Its elements are no stanzas, so the stream hands them over itself.
+#[derive(Debug)]
+pub struct StreamManagement;
+
+impl Extension for StreamManagement {
+    const XEP: Xep = Xep {
+        number: 198,
+        version: "1.6.3",
+    };
+}
+
+/// The text of a resumption id: where its session is at home, and a secret that nobody can guess.
+fn write_id(id: SessionId) -> String {
+    format!("{:03x}{:032x}", id.home, id.secret)
+}
+
+fn parse_id(text: &str) -> Option<SessionId> {
+    let is_id = text.len() == ID_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let (home, secret) = is_id.then(|| text.split_at(ID_HOME_DIGITS))?;
+    Some(SessionId {
+        home: u16::from_str_radix(home, 16).ok()?,
+        secret: u128::from_str_radix(secret, 16).ok()?,
+    })
+}
+
+impl Shard {
+    /// An element of stream management on an authenticated stream.
+    pub(crate) fn on_management(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) -> Flow {
+        let Ok(tree) = Tree::parse(view.bytes(), scope) else {
+            return self.stream_error(host, conn, stream, StreamError::NotWellFormed, None);
+        };
+        let root = tree.root();
+        match (&stream.phase, view.name()) {
+            (Phase::Bound(key), "enable") => {
+                let key = *key;
+                self.enable(host, conn, key, root);
+            }
+            (Phase::Bound(key), "r") => {
+                let key = *key;
+                self.on_request(host, conn, key);
+            }
+            (Phase::Bound(key), "a") => {
+                let key = *key;
+                return self.on_acknowledgement(host, conn, stream, key, root);
+            }
+            (Phase::ExpectBind(_), "resume") => return self.resume(host, conn, stream, root),
+            (_, "enable" | "resume") => {
+                write_failed(host.output(conn), "unexpected-request");
+            }
+            (_, "r" | "a") => {}
+            _ => {
+                let error = StreamError::UnsupportedStanzaType;
+                return self.stream_error(host, conn, stream, error, None);
+            }
+        }
+        Flow::Next
+    }
+
+    fn enable(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, root: Node<'_>) {
+        let session = self.sessions.at(key);
+        if session.outlet.acks.is_some() || self.is_stopping() {
+            return write_failed(host.output(conn), "unexpected-request");
+        }
+        let resumable = matches!(root.attr("resume"), Some("true" | "1"));
+        let secret = u128::from(host.random()) << 64 | u128::from(host.random());
+        let home = virtual_shard(session.bare());
+        let id = SessionId { home, secret };
+        let saved = self.settings.durability.saves_sessions() && !self.is_anonymous(key);
+        let acks = Acks::new(id, resumable, saved);
+        self.sessions.at_mut(key).outlet.acks = Some(Box::new(acks));
+        self.managed.insert(id, key);
+        if saved {
+            self.put_session(host, key, |serial| Waiting::Enabled { key, serial });
+        } else {
+            self.open_managed(host, key);
+        }
+    }
+
+    /// Storage has a session that was enabled, or it has not.
+    pub(crate) fn on_enabled(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        serial: u32,
+        reply: StoreReply,
+    ) {
+        if self.session_of(key, serial).is_none() {
+            return;
+        }
+        if reply == StoreReply::Done {
+            return self.open_managed(host, key);
+        }
+        tracing::error!(?reply, "a session was not stored");
+        let outlet = &mut self.sessions.at_mut(key).outlet;
+        let conn = outlet.conn;
+        let Some(acks) = outlet.acks.take() else {
+            return;
+        };
+        self.managed.remove(&acks.id);
+        let Some(conn) = conn else {
+            // Nobody can come back to it.
+            self.sessions.at_mut(key).outlet.acks = Some(acks);
+            return self.end_session(host, key);
+        };
+        let out = host.output(conn);
+        write_failed(out, "internal-server-error");
+        for sent in acks.into_unacked() {
+            out.extend_from_slice(&sent.bytes);
+        }
+    }
+
+    /// Writes `<enabled/>`; from here on both sides count.
+    fn open_managed(&mut self, host: &mut impl Host, key: SessionKey) {
+        let Session { outlet, .. } = self.sessions.at_mut(key);
+        let Some(acks) = &mut outlet.acks else { return };
+        acks.opened = true;
+        let Some(conn) = outlet.conn else { return };
+        let out = host.output(conn);
+        match acks.resumable {
+            true => put(
+                out,
+                format_args!(
+                    "<enabled xmlns='urn:xmpp:sm:3' id='{}' resume='true' max='{}'/>",
+                    write_id(acks.id),
+                    RESUME_MS_MAX / 1000
+                ),
+            ),
+            false => out.extend_from_slice(b"<enabled xmlns='urn:xmpp:sm:3'/>"),
+        }
+        acks.flush(host, Some(conn));
+    }
+
+    /// `<r/>`: answered at once by what is certain; the rest follows when it is.
+    fn on_request(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+        self.acknowledge_settled(host, key);
+        let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
+            return;
+        };
+        if !acks.opened {
+            acks.owed = true;
+            return;
+        }
+        write_answer(acks.h(), host.output(conn));
+        acks.owed = acks.committed < acks.received;
+        self.acknowledge_settled(host, key);
+    }
+
+    /// Something of a client's was settled: it goes to storage and to the client, if that waits.
+    pub(crate) fn acknowledge_settled(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at_mut(key);
+        let Some(acks) = &mut session.outlet.acks else {
+            return;
+        };
+        let settled = acks.settling.settled();
+        if settled <= acks.committed || acks.committing {
+            return;
+        }
+        if !acks.saved {
+            acks.committed = settled;
+            return self.tell_settled(host, key);
+        }
+        if !acks.owed {
+            return;
+        }
+        acks.committing = true;
+        let (id, serial) = (acks.id, session.serial);
+        let account = self.accounts.at(session.account).jid.clone();
+        let waiting = Waiting::Handled {
+            key,
+            serial,
+            handled: settled,
+        };
+        let ticket = self.ticket_for_itself(waiting);
+        let op = StoreOp::PutHandled {
+            account,
+            session: id,
+            handled: settled,
+        };
+        host.store(ticket, op);
+    }
+
+    /// Storage knows how far a session is settled. Where it does not, the number stays as it is.
+    pub(crate) fn on_handled(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        serial: u32,
+        handled: u64,
+        reply: StoreReply,
+    ) {
+        let Some(session) = self.session_of(key, serial) else {
+            return;
+        };
+        let Some(acks) = &mut session.outlet.acks else {
+            return;
+        };
+        acks.committing = false;
+        let resuming = acks.resuming.take();
+        if reply == StoreReply::Done {
+            acks.committed = handled;
+            self.tell_settled(host, key);
+            self.acknowledge_settled(host, key);
+            self.farewell_if_settled(host, key);
+        } else {
+            tracing::error!(?reply, "a session's count was not stored");
+        }
+        if let Some(conn) = resuming {
+            self.resume_committed(host, conn, key);
+        }
+    }
+
+    /// The unsolicited `<a/>` behind an answer that was short.
+    fn tell_settled(&mut self, host: &mut impl Host, key: SessionKey) {
+        let Session { outlet, .. } = self.sessions.at_mut(key);
+        let (Some(acks), Some(conn)) = (&mut outlet.acks, outlet.conn) else {
+            return;
+        };
+        if acks.owed && acks.opened {
+            acks.owed = acks.committed < acks.received;
+            write_answer(acks.h(), host.output(conn));
+        }
+    }
+
+    /// Whether the next process can go on with a session.
+    pub(crate) fn can_leave(&self, key: SessionKey) -> bool {
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        acks.is_some_and(|acks| acks.saved && acks.resumable && acks.opened)
+    }
+
+    /// The server goes down: a session that the next process can go on with is settled and
+    /// acknowledged, then its connection is closed without the end of its stream.
+    pub(crate) fn say_farewell(&mut self, host: &mut impl Host, key: SessionKey) {
+        let Session { outlet, .. } = self.sessions.at_mut(key);
+        let (Some(acks), Some(conn)) = (&mut outlet.acks, outlet.conn) else {
+            return;
+        };
+        acks.leaving = true;
+        acks.owed = true;
+        host.pause(conn);
+        self.acknowledge_settled(host, key);
+        self.farewell_if_settled(host, key);
+    }
+
+    fn farewell_if_settled(&mut self, host: &mut impl Host, key: SessionKey) {
+        let Session { outlet, .. } = self.sessions.at_mut(key);
+        let (Some(acks), Some(conn)) = (&mut outlet.acks, outlet.conn) else {
+            return;
+        };
+        if !acks.leaving || acks.committing || acks.committed < acks.seen {
+            return;
+        }
+        if acks.owed && acks.opened {
+            acks.owed = false;
+            write_answer(acks.h(), host.output(conn));
+        }
+        outlet.conn = None;
+        self.conns.take(conn);
+        host.close(conn, Close::Shutdown);
+    }
+
+    fn on_acknowledgement(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &StreamState,
+        key: SessionKey,
+        root: Node<'_>,
+    ) -> Flow {
+        let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
+            return Flow::Next;
+        };
+        let Some(h) = root.attr("h").and_then(|h| h.parse().ok()) else {
+            return self.stream_error(host, conn, stream, StreamError::InvalidXml, None);
+        };
+        if !acks.can_be(h) {
+            let sent = acks.sent();
+            return self.claimed_too_much(host, conn, stream, h, sent);
+        }
+        let cleared = acks.acknowledge(h);
+        self.clear(host, key, cleared);
+        Flow::Next
+    }
+
+    /// What a client has acknowledged leaves storage.
+    pub(crate) fn clear(&mut self, host: &mut impl Host, key: SessionKey, cleared: Cleared) {
+        if let Some((from, to)) = cleared.places {
+            let session = self.sessions.at(key);
+            let Some(acks) = &session.outlet.acks else {
+                return;
+            };
+            let op = StoreOp::Dequeue {
+                account: self.accounts.at(session.account).jid.clone(),
+                session: acks.id,
+                from,
+                to,
+            };
+            let ticket = self.ticket_for_itself(Waiting::Nothing);
+            host.store(ticket, op);
+        }
+        if let Some(up_to) = cleared.offline {
+            self.clear_offline(host, key, up_to);
+        }
+    }
+
+    /// XEP-0198 4: a client that acknowledges what was never sent has lost count.
+    fn claimed_too_much(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &StreamState,
+        h: u32,
+        sent: u32,
+    ) -> Flow {
+        if let Phase::Bound(key) = stream.phase {
+            self.end_session(host, key);
+        }
+        put(
+            host.output(conn),
+            format_args!(
+                "<stream:error><undefined-condition xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>\
+                 <handled-count-too-high xmlns='urn:xmpp:sm:3' h='{h}' send-count='{sent}'/>\
+                 </stream:error></stream:stream>"
+            ),
+        );
+        host.close(conn, Close::StreamError);
+        Flow::Over
+    }
+
+    /// `<resume/>` instead of a bind request (XEP-0198 5).
+    fn resume(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        root: Node<'_>,
+    ) -> Flow {
+        let Phase::ExpectBind(account) = &stream.phase else {
+            return Flow::Next;
+        };
+        let h = root.attr("h").and_then(|h| h.parse::<u32>().ok());
+        let named = root.attr("previd").and_then(parse_id);
+        let (Some(h), Some(id)) = (h, named) else {
+            write_failed(host.output(conn), "item-not-found");
+            return Flow::Next;
+        };
+        let Some(&key) = self.managed.get(&id) else {
+            return self.resume_stored(host, conn, stream, id, h);
+        };
+        // Only the account that the session belongs to, and only with its secret.
+        let session = self.sessions.at(key);
+        let acks = session.outlet.acks.as_ref();
+        let acks = acks.filter(|acks| acks.resumable && acks.opened);
+        let Some(acks) = acks.filter(|_| session.bare() == account.as_str()) else {
+            write_failed(host.output(conn), "item-not-found");
+            return Flow::Next;
+        };
+        if !acks.can_be(h) {
+            let sent = acks.sent();
+            return self.claimed_too_much(host, conn, stream, h, sent);
+        }
+        if self.resume_later(host, conn, key) {
+            let account = account.clone();
+            stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
+                account,
+                id,
+                h,
+                stored: None,
+            }));
+            host.pause(conn);
+            return Flow::Stop;
+        }
+        self.take_over(host, key);
+        self.reattach(host, conn, key, h);
+        stream.phase = Phase::Bound(key);
+        Flow::Next
+    }
+
+    /// Whether storage first has to learn how far a session is settled: a client that is told less
+    /// sends again what is settled.
+    fn resume_later(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) -> bool {
+        let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
+            return false;
+        };
+        acks.owed = true;
+        self.acknowledge_settled(host, key);
+        let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
+            return false;
+        };
+        if !acks.committing {
+            return false;
+        }
+        if let Some(earlier) = acks.resuming.replace(conn) {
+            self.fail_resuming(host, earlier);
+        }
+        true
+    }
+
+    /// A stream that waits for its session gets none.
+    fn fail_resuming(&mut self, host: &mut impl Host, conn: ConnId) {
+        if let Some(stream) = self.conns.take(conn) {
+            self.fail_resume(host, conn, stream, "item-not-found");
+        }
+    }
+
+    /// Storage knows how far a session is settled: its client gets it.
+    fn resume_committed(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        let Phase::ExpectResume(expect) = &stream.phase else {
+            return self.conns.put(conn, stream);
+        };
+        let h = expect.h;
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        if !acks.is_some_and(|acks| acks.can_be(h)) {
+            // The old connection has acknowledged more meanwhile.
+            return self.fail_resume(host, conn, stream, "item-not-found");
+        }
+        self.take_over(host, key);
+        self.reattach(host, conn, key, h);
+        stream.phase = Phase::Bound(key);
+        self.settle_stream(host, conn, stream, Flow::Next);
+    }
+
+    /// XEP-0198 5: the old connection of a session may seem alive; the newer one wins.
+    fn take_over(&mut self, host: &mut impl Host, key: SessionKey) {
+        let old = self.sessions.at_mut(key).outlet.conn.take();
+        if let Some(old) = old
+            && let Some(old_stream) = self.conns.take(old)
+        {
+            debug_assert!(matches!(old_stream.phase, Phase::Bound(bound) if bound == key));
+            StreamError::Conflict.write(None, host.output(old));
+            host.close(old, Close::StreamError);
+        }
+    }
+
+    /// Gives a session its new connection, and the connection what it missed.
+    pub(crate) fn reattach(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, h: u32) {
+        let Session {
+            outlet, address, ..
+        } = self.sessions.at_mut(key);
+        outlet.conn = Some(conn);
+        let acks = outlet.acks.as_mut().expect("a resumed session is managed");
+        acks.opened = true;
+        let cleared = acks.acknowledge(h);
+        acks.rewind();
+        acks.owed = false;
+        put(
+            host.output(conn),
+            format_args!(
+                "<resumed xmlns='urn:xmpp:sm:3' previd='{}' h='{}'/>",
+                write_id(acks.id),
+                acks.h()
+            ),
+        );
+        acks.rewrite(host, conn);
+        tracing::debug!(jid = address.full(), "session resumed");
+        self.clear(host, key, cleared);
+    }
+
+    /// The connection of a session is gone without a farewell: it waits for its client if it can.
+    pub(crate) fn lose_connection(&mut self, host: &mut impl Host, key: SessionKey) {
+        let stopping = self.is_stopping();
+        let session = self.sessions.at_mut(key);
+        let acks = session.outlet.acks.as_ref();
+        let Some(acks) = acks.filter(|acks| acks.resumable && acks.opened) else {
+            return self.end_session(host, key);
+        };
+        if stopping && !acks.saved {
+            return self.end_session(host, key);
+        }
+        let id = acks.id;
+        session.outlet.conn = None;
+        tracing::debug!(jid = session.full(), "session waits for its client");
+        self.hibernate(host, key, id);
+        if self.sessions.at(key).outlet.has_overflowed() {
+            self.end_session(host, key);
+        }
+    }
+
+    /// Has a session wait for its client.
+    pub(crate) fn hibernate(&mut self, host: &mut impl Host, key: SessionKey, id: SessionId) {
+        let at = host.now().plus_ms(RESUME_MS_MAX);
+        self.hibernating.push_back((key, id));
+        self.arm(host, at, Timer::Hibernation { key, id });
+        if self.hibernating.len() > HIBERNATING_MAX
+            && let Some((key, id)) = self.hibernating.pop_front()
+        {
+            self.end_hibernation(host, key, id);
+        }
+    }
+
+    /// A session's client did not come back in time.
+    pub(crate) fn end_hibernation(&mut self, host: &mut impl Host, key: SessionKey, id: SessionId) {
+        // Timers of equal length run out in the order of the queue, stale entries included.
+        if self.hibernating.front() == Some(&(key, id)) {
+            self.hibernating.pop_front();
+        }
+        let waits =
+            self.managed.get(&id) == Some(&key) && self.sessions.at(key).outlet.conn.is_none();
+        if waits {
+            self.end_session(host, key);
+        }
+    }
+
+    /// What a session that ends has not been acknowledged goes where the table of the design sends
+    /// it; by now the session is no longer among its account's. Storage forgets it afterwards.
+    pub(crate) fn dispose_unacked(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        acks: Acks,
+    ) {
+        self.managed.remove(&acks.id);
+        if let Some(conn) = acks.resuming {
+            self.fail_resuming(host, conn);
+        }
+        let (id, saved) = (acks.id, acks.saved);
+        // What is on its way into its queue is not in hand yet: its answer ends it.
+        let claiming = acks.claiming.is_some();
+        for sent in acks.into_unacked() {
+            self.dispose_sent(host, account, &sent);
+        }
+        if saved && !claiming {
+            self.forget_session(host, account, id);
+        }
+    }
+
+    /// Storage forgets a session.
+    pub(crate) fn forget_session(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        session: SessionId,
+    ) {
+        let account = self.accounts.at(account).jid.clone();
+        let ticket = self.ticket_for_itself(Waiting::Nothing);
+        host.store(ticket, StoreOp::EndSession { account, session });
+    }
+
+    fn dispose_sent(&mut self, host: &mut impl Host, account: AccountKey, sent: &Sent) {
+        // What waits in storage anyway waits on.
+        if let Keep::Offline(_) = sent.keep {
+            return;
+        }
+        let scope = self.client_scope.clone();
+        if let Ok(view) = StanzaView::parse(&sent.bytes, &scope)
+            && let (Some(from), Some(to)) = (view.from(), view.to())
+        {
+            let to = Jid::from_prepared(&to);
+            self.dispose(host, account, &Stanza::complete(&view, &from, &to));
+        }
+    }
+
+    fn dispose(&mut self, host: &mut impl Host, account: AccountKey, stanza: &Stanza<'_>) {
+        match (stanza.kind, stanza.type_) {
+            (Kind::Message, Type::Normal | Type::Chat) => {
+                // Another resource if there is one, else offline, else an error.
+                self.deliver_undelivered(host, account, stanza);
+            }
+            (Kind::Message, Type::Groupchat) | (Kind::Iq, Type::Get | Type::Set) => {
+                self.bounce(host, stanza, crate::error::StanzaError::ServiceUnavailable);
+            }
+            // Headlines, errors, other answers; a subscription request is pending already.
+            _ => {}
+        }
+    }
+}
+
+/// Writes `<a/>`.
+fn write_answer(h: u32, out: &mut Vec<u8>) {
+    put(out, format_args!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+}
+
+pub(crate) fn write_failed(out: &mut Vec<u8>, condition: &str) {
+    let condition = Attr(condition);
+    put(
+        out,
+        format_args!(
+            "<failed xmlns='urn:xmpp:sm:3'>\
+             <{condition} xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>"
+        ),
+    );
+}
+
+/// Whether the element is stream management's.
+pub(crate) fn is_management(view: &StanzaView<'_>) -> bool {
+    view.ns() == Ns::StreamManagement
+}

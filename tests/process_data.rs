@@ -1,0 +1,237 @@
+//! Backup, restore, export and import as real processes, beside a server that runs.
+
+#![allow(clippy::unwrap_used)] // helpers of tests may, as tests may
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::client::plain;
+use support::{Client, Options, Server};
+
+/// What a command printed: to standard output, and to standard error.
+struct Said {
+    success: bool,
+    out: String,
+    err: String,
+}
+
+/// Runs `vorpal` in a directory with a configuration.
+fn vorpal(directory: &Path, arguments: &[&str]) -> Said {
+    let output = Command::new(env!("CARGO_BIN_EXE_vorpal"))
+        .current_dir(directory)
+        .args(arguments)
+        .args(["--config", "vorpal.toml"])
+        .output()
+        .expect("the binary was built");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Said {
+        success: output.status.success(),
+        out: text(&output.stdout),
+        err: text(&output.stderr),
+    }
+}
+
+/// The same, which must succeed.
+fn done(directory: &Path, arguments: &[&str]) -> String {
+    let said = vorpal(directory, arguments);
+    assert!(said.success, "{arguments:?}: {}{}", said.out, said.err);
+    said.out
+}
+
+/// The same, which must be refused in one sentence.
+fn refused(directory: &Path, arguments: &[&str]) -> String {
+    let said = vorpal(directory, arguments);
+    assert!(!said.success, "{arguments:?}: {}", said.out);
+    assert!(!said.err.contains("panicked"), "{}", said.err);
+    assert_eq!(said.err.trim().lines().count(), 1, "{}", said.err);
+    said.err
+}
+
+/// A second data directory with the configuration of a server.
+fn elsewhere(server: &Server, name: &str) -> PathBuf {
+    let directory = server.directory().join(name);
+    std::fs::create_dir(&directory).unwrap();
+    let config = std::fs::read_to_string(server.directory().join("vorpal.toml")).unwrap();
+    let (of_server, own) = (server.directory().join("data"), directory.join("data"));
+    let config = config.replace(of_server.to_str().unwrap(), own.to_str().unwrap());
+    std::fs::write(directory.join("vorpal.toml"), config).unwrap();
+    directory
+}
+
+/// What another server exported, as if it had served this domain.
+fn fixtures(server: &Server, of: &str) -> Vec<String> {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(of);
+    let to = server.directory().join(of);
+    std::fs::create_dir(&to).unwrap();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let name = entry.unwrap().file_name();
+        let from = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/data")
+            .join(of)
+            .join(&name);
+        let text = std::fs::read_to_string(from)
+            .unwrap()
+            .replace("'a.example'", "'localhost'");
+        let text = text.replace("@a.example", "@localhost");
+        std::fs::write(to.join(&name), text).unwrap();
+        names.push(format!("{of}/{}", name.to_str().unwrap()));
+    }
+    names.sort();
+    names
+}
+
+fn log_in(server: &Server, name: &str) -> Client {
+    let (mut client, _, _) = Client::open(server);
+    client.send(&plain(name, &format!("pw-{name}")));
+    let answer = client.element();
+    assert_eq!(answer.name, "success", "{name}: {answer:?}");
+    client.open_stream();
+    client.bind("one");
+    client
+}
+
+/// What both fixtures have of Juliet.
+fn juliet_has_what_she_had(server: &Server) {
+    let mut juliet = log_in(server, "juliet");
+    let roster = juliet.ask("", "get", "<query xmlns='jabber:iq:roster'/>");
+    let roster = roster.child("query").expect("a roster").children.clone();
+    let item = |jid: &str| roster.iter().find(|item| item.attr("jid") == Some(jid));
+    assert_eq!(
+        roster.len(),
+        3,
+        "the waiting request is no contact: {roster:?}"
+    );
+    let romeo = item("romeo@localhost").expect("Romeo");
+    assert_eq!(romeo.attr("name"), Some("Romeo & <co> \u{1f916}"));
+    assert_eq!(romeo.attr("subscription"), Some("both"));
+    let mut groups: Vec<_> = romeo.children.iter().map(|group| &*group.text).collect();
+    groups.sort_unstable();
+    assert_eq!(groups, ["Friends", "Verona"]);
+    let friar = item("friar@localhost").expect("the friar");
+    assert_eq!(friar.attr("ask"), Some("subscribe"));
+    assert!(item("nobody@b.example").is_some());
+
+    let card = juliet.ask("", "get", "<vCard xmlns='vcard-temp'/>");
+    let name = card.child("vCard").and_then(|card| card.child("FN"));
+    assert_eq!(&*name.expect("a name").text, "Juliet Capulet");
+    let query = "<query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'/></query>";
+    let private = juliet.ask("", "get", query);
+    let room = private
+        .child("query")
+        .and_then(|query| query.child("storage"));
+    let room = room
+        .and_then(|storage| storage.child("conference"))
+        .expect("a bookmark");
+    assert_eq!(room.attr("jid"), Some("orchard@rooms.example"));
+
+    // The nurse's request waits.
+    juliet.send("<presence/>");
+    let request = juliet.until(|got| got.attr("type") == Some("subscribe"));
+    assert_eq!(request.attr("from"), Some("nurse@localhost"));
+}
+
+#[test]
+fn what_prosody_exported_comes_into_a_running_server() {
+    let server = Server::start(&Options::default());
+    let files = fixtures(&server, "prosody");
+    let arguments: Vec<&str> = ["import"]
+        .into_iter()
+        .chain(files.iter().map(|file| &**file))
+        .collect();
+    let said = done(server.directory(), &arguments);
+    assert_eq!(said, "Imported 4 accounts.\n");
+    juliet_has_what_she_had(&server);
+    for name in ["romeo", "tybalt", "nurse"] {
+        log_in(&server, name);
+    }
+    // Once more: nothing changes, and it is told.
+    let again = vorpal(server.directory(), &arguments);
+    assert!(
+        !again.success && again.err.matches("exists already").count() == 4,
+        "{}",
+        again.err
+    );
+}
+
+#[test]
+fn what_ejabberd_exported_comes_into_a_running_server() {
+    let server = Server::start(&Options::default());
+    fixtures(&server, "ejabberd");
+    let said = done(server.directory(), &["import", "ejabberd/main.xml"]);
+    assert_eq!(said, "Imported 4 accounts.\n");
+    juliet_has_what_she_had(&server);
+    let mut juliet = log_in(&server, "juliet");
+    let list = juliet.ask("", "get", "<blocklist xmlns='urn:xmpp:blocking'/>");
+    let list = list
+        .child("blocklist")
+        .expect("a block list")
+        .children
+        .clone();
+    let mut blocked: Vec<_> = list.iter().filter_map(|item| item.attr("jid")).collect();
+    blocked.sort_unstable();
+    assert_eq!(blocked, ["c.example", "tybalt@localhost"]);
+}
+
+#[test]
+fn an_export_of_a_running_server_comes_back_byte_for_byte() {
+    let server = Server::start(&Options::default());
+    fixtures(&server, "ejabberd");
+    done(server.directory(), &["import", "ejabberd/main.xml"]);
+    let said = done(server.directory(), &["export", "first.xml"]);
+    assert!(said.starts_with("Exported 8 accounts"), "{said}");
+    let other = elsewhere(&server, "other");
+    done(&other, &["import", "../first.xml"]);
+    done(&other, &["export", "second.xml"]);
+    let first = std::fs::read_to_string(server.directory().join("first.xml")).unwrap();
+    let second = std::fs::read_to_string(other.join("second.xml")).unwrap();
+    assert_eq!(first, second);
+    for part in [
+        "Neither, fair saint",
+        "Angelica",
+        "tybalt@localhost",
+        "storage:bookmarks",
+    ] {
+        // ejabberd drops what a request says beside its sender.
+        assert_eq!(first.contains(part), part != "Angelica", "{part}");
+    }
+    let left = std::fs::read_dir(server.directory().join("data")).unwrap();
+    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+    let passing = left
+        .iter()
+        .any(|name| name.to_string_lossy().ends_with(".passing"));
+    assert!(!passing, "{left:?}");
+}
+
+#[test]
+fn a_backup_of_a_running_server_is_restored_elsewhere() {
+    let server = Server::start(&Options::default());
+    fixtures(&server, "ejabberd");
+    done(server.directory(), &["import", "ejabberd/main.xml"]);
+    done(server.directory(), &["backup", "monday"]);
+    done(server.directory(), &["export", "before.xml"]);
+    done(server.directory(), &["user", "del", "juliet"]);
+    let other = elsewhere(&server, "other");
+    done(&other, &["restore", "../monday"]);
+    done(&other, &["export", "after.xml"]);
+    let before = std::fs::read_to_string(server.directory().join("before.xml")).unwrap();
+    let after = std::fs::read_to_string(other.join("after.xml")).unwrap();
+    assert_eq!(before, after);
+
+    let refusal = refused(&other, &["restore", "../monday"]);
+    assert!(refusal.contains("already"), "{refusal}");
+    let refusal = refused(server.directory(), &["restore", "monday"]);
+    assert!(refusal.contains("runs"), "{refusal}");
+    std::fs::write(
+        other.join("torn"),
+        &std::fs::read(server.directory().join("monday")).unwrap()[..99],
+    )
+    .unwrap();
+    let third = elsewhere(&server, "third");
+    let refusal = refused(&third, &["restore", "../other/torn"]);
+    assert!(refusal.contains("no usable backup"), "{refusal}");
+}
