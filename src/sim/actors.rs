@@ -1,6 +1,6 @@
 //! Clients that act by themselves: they chat, ask, come and go, and write down what they see.
 
-use crate::client::Client;
+use crate::client::{Client, Login};
 use crate::element::Element;
 use crate::ledger::{Ledger, Sent};
 use crate::random::Random;
@@ -36,6 +36,17 @@ pub struct Scene<'a> {
     pub wake_us: Option<u64>,
     /// Whether and how it goes, after it has said all.
     pub leaves: Option<Leave>,
+    /// Whether it comes back on another connection, where [`Actor::again`] acts on.
+    pub returns: Option<Reconnection>,
+}
+
+/// When a client comes back, and how.
+#[derive(Clone, Debug)]
+pub struct Reconnection {
+    /// In how many microseconds.
+    pub in_us: u64,
+    /// As whom.
+    pub login: Login,
 }
 
 /// A client with a mind of its own.
@@ -49,6 +60,14 @@ pub trait Actor {
     /// Its connection is gone.
     fn on_end(&mut self, scene: &mut Scene<'_>) {
         let _ = scene;
+    }
+    /// Its login failed; the connection may still be there.
+    fn on_refused(&mut self, scene: &mut Scene<'_>) {
+        let _ = scene;
+    }
+    /// Who acts on its next connection.
+    fn again(&self) -> Option<Box<dyn Actor>> {
+        None
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Login {
     pub proof: Proof,
     /// Whether and when the stream is protected.
     pub tls: Tls,
+    /// The session (XEP-0198) to go on with, and how many stanzas of it have come.
+    pub resume: Option<(String, u32)>,
 }
 
 impl Login {
@@ -62,6 +64,7 @@ impl Login {
             resource,
             proof: Proof::Scram,
             tls: Tls::Never,
+            resume: None,
         }
     }
 }
@@ -79,6 +82,8 @@ pub enum Phase {
     Proving,
     /// Waits for the bind result.
     Binding,
+    /// Waits for its session.
+    Resuming,
     /// Bound.
     Online,
     /// Login failed, for this reason.
@@ -102,6 +107,8 @@ pub struct Client {
     pub ended: bool,
     /// The condition of the stream error that it got.
     pub stream_error: Option<String>,
+    /// How many of its stanzas the server has, if its session was resumed.
+    pub resumed: Option<u32>,
     /// Whether its bytes are protected.
     pub secure: bool,
     pub(crate) exporter: [u8; 32],
@@ -128,6 +135,8 @@ pub(crate) struct Reaction {
     pub handshake: bool,
     /// It has just come online.
     pub online: bool,
+    /// Its login has just failed.
+    pub refused: bool,
     /// Stanzas that came while it was online, for its actor.
     pub stanzas: Vec<Element>,
 }
@@ -147,6 +156,7 @@ impl Client {
             stream_closed: false,
             ended: false,
             stream_error: None,
+            resumed: None,
             secure,
             exporter,
             scram: None,
@@ -160,6 +170,11 @@ impl Client {
     /// Whether it is bound and its stream is open.
     pub fn is_online(&self) -> bool {
         matches!(self.phase, Phase::Online) && !self.stream_closed && !self.ended
+    }
+
+    /// Whether it was ever bound.
+    pub fn was_online(&self) -> bool {
+        !self.full.is_empty()
     }
 
     /// The bare JID, once bound.
@@ -181,6 +196,7 @@ impl Client {
     /// When the server sends what is not XML: no test survives that.
     pub(crate) fn on_bytes(&mut self, bytes: &[u8], random: &mut Random) -> Reaction {
         let mut reaction = Reaction::default();
+        let was_refused = matches!(self.phase, Phase::Refused(_));
         self.unread.extend_from_slice(bytes);
         while let Some(item) = self.next_item() {
             match item {
@@ -193,6 +209,7 @@ impl Client {
                 Item::Element(element) => self.on_element(element, random, &mut reaction),
             }
         }
+        reaction.refused = !was_refused && matches!(self.phase, Phase::Refused(_));
         reaction
     }
 
@@ -331,8 +348,38 @@ impl Client {
                 reaction.online = true;
                 Ok(())
             }
+            (Phase::Resuming, "resumed") => {
+                let h = element.attr("h").parse();
+                self.resumed = Some(h.map_err(|_| "a session resumed without a number")?);
+                let resource = login.resource.as_deref().unwrap_or_default();
+                self.full = format!("{}@{}/{resource}", login.user, login.domain);
+                self.phase = Phase::Online;
+                reaction.online = true;
+                Ok(())
+            }
+            (Phase::Resuming, "failed") => {
+                self.bind(&login, &mut reaction.bytes);
+                Ok(())
+            }
             _ => Err(element.condition().to_owned()),
         }
+    }
+
+    fn bind(&mut self, login: &Login, out: &mut Vec<u8>) {
+        let resource = login.resource.as_deref().map(|resource| {
+            let mut escaped = Vec::new();
+            stanza::writer::escape_text(resource, &mut escaped);
+            format!("<resource>{}</resource>", String::from_utf8_lossy(&escaped))
+        });
+        out.extend(
+            format!(
+                "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{}\
+                 </bind></iq>",
+                resource.unwrap_or_default()
+            )
+            .into_bytes(),
+        );
+        self.phase = Phase::Binding;
     }
 
     fn on_features(
@@ -344,20 +391,15 @@ impl Client {
     ) -> Result<(), String> {
         let out = &mut reaction.bytes;
         if features.child("bind").is_some() {
-            let resource = login.resource.as_deref().map(|resource| {
-                let mut escaped = Vec::new();
-                stanza::writer::escape_text(resource, &mut escaped);
-                format!("<resource>{}</resource>", String::from_utf8_lossy(&escaped))
-            });
-            out.extend(
-                format!(
-                    "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>{}\
-                     </bind></iq>",
-                    resource.unwrap_or_default()
-                )
-                .into_bytes(),
-            );
-            self.phase = Phase::Binding;
+            match &login.resume {
+                Some((session, h)) => {
+                    let text =
+                        format!("<resume xmlns='urn:xmpp:sm:3' previd='{session}' h='{h}'/>");
+                    out.extend(text.into_bytes());
+                    self.phase = Phase::Resuming;
+                }
+                None => self.bind(login, out),
+            }
             return Ok(());
         }
         if login.tls == Tls::Start && !self.secure {

@@ -10,6 +10,7 @@ pub mod element;
 pub mod faults;
 mod host;
 pub mod ledger;
+pub mod managed;
 pub mod random;
 pub mod scenario;
 mod scram;

@@ -7,7 +7,7 @@
 mod turn;
 mod wire;
 
-use crate::actors::{Actor, Leave, Scene};
+use crate::actors::{Actor, Leave, Reconnection, Scene};
 use crate::client::{Client, Login, Tls};
 use crate::faults::Faults;
 use crate::host::Side;
@@ -79,6 +79,10 @@ enum Event {
     },
     Wake {
         client: usize,
+    },
+    Connect {
+        login: Login,
+        actor: Option<Box<dyn Actor>>,
     },
 }
 
@@ -176,24 +180,28 @@ pub struct World {
     moves: usize,
 }
 
+fn nodes(settings: &Arc<Settings>, random: &mut Random, faults: &Faults) -> Vec<Node> {
+    let node = |index| {
+        let id = ShardId(index);
+        Node {
+            shard: Shard::new(id, settings.clone()),
+            side: Side::new(id, settings.shards, random.fork(), faults),
+            inbox: VecDeque::new(),
+            answers: VecDeque::new(),
+            awake: false,
+            disk_at: 0,
+            answer_at: 0,
+        }
+    };
+    (0..settings.shards).map(node).collect()
+}
+
 impl World {
     /// A world of `settings.shards` shards.
     pub fn new(seed: u64, settings: Settings, faults: Faults) -> World {
         let mut random = Random::new(seed);
         let settings = Arc::new(settings);
-        let nodes = (0..settings.shards).map(|index| {
-            let id = ShardId(index);
-            Node {
-                shard: Shard::new(id, settings.clone()),
-                side: Side::new(id, settings.shards, random.fork(), &faults),
-                inbox: VecDeque::new(),
-                answers: VecDeque::new(),
-                awake: false,
-                disk_at: 0,
-                answer_at: 0,
-            }
-        });
-        let nodes = nodes.collect();
+        let nodes = nodes(&settings, &mut random, &faults);
         World {
             ledger: Ledger::default(),
             trace: Trace::new(),
@@ -390,6 +398,43 @@ impl World {
         }
     }
 
+    /// The process dies: what it has not written is gone. Of what is on its way to the disk some
+    /// may have arrived, a beginning of it, for there is one lane; nobody was told.
+    pub fn crash(&mut self) {
+        self.trace.note("crash", self.now, 0, &[]);
+        let mut agenda: Vec<Entry> = std::mem::take(&mut self.agenda)
+            .into_iter()
+            .map(|Reverse(entry)| entry)
+            .collect();
+        agenda.sort();
+        let is_write = |entry: &&Entry| matches!(entry.event, Event::Disk { .. });
+        let writes = agenda.iter().filter(is_write).count();
+        let mut arrives = self.random.below(writes as u64 + 1);
+        for entry in agenda {
+            match entry.event {
+                Event::Disk { op, .. } if arrives > 0 => {
+                    arrives -= 1;
+                    if self.random.happens(self.faults.disk_failures) {
+                        self.disk.refuse(&op, "the seed says so");
+                    } else {
+                        self.perform(op);
+                    }
+                }
+                // What has left the machine arrives; clients go on.
+                Event::ToClient { .. }
+                | Event::ClientEof { .. }
+                | Event::Wake { .. }
+                | Event::Connect { .. } => self.agenda.push(Reverse(entry)),
+                _ => {}
+            }
+        }
+        self.disk.reopen();
+        self.nodes = nodes(&self.settings, &mut self.random, &self.faults);
+        for wire in 0..self.wires.len() {
+            self.hang_up(wire);
+        }
+    }
+
     /// Lets everything happen that is under way. Deadlines in the future stay there.
     pub fn run(&mut self) {
         while let Some(Reverse(entry)) = self.agenda.pop() {
@@ -471,6 +516,9 @@ impl World {
             Event::Adopt { wire, shard, state } => {
                 self.input(shard, Input::Adopt { wire, state });
             }
+            Event::Connect { login, actor } => {
+                self.connect_actor(login, actor);
+            }
             Event::Wake { client } => self.act(client, |actor, scene| actor.on_wake(scene)),
         }
     }
@@ -481,7 +529,7 @@ impl World {
             .note("disk", self.now, ticket.0, format!("{op:?}").as_bytes());
         let fails = self.random.happens(self.faults.disk_failures);
         let reply = match fails {
-            true => StoreReply::Failed("the seed says so".into()),
+            true => self.disk.refuse(&op, "the seed says so"),
             false => self.perform(op),
         };
         let delay = self.random.within(self.faults.disk_us);
@@ -527,9 +575,20 @@ impl World {
             says: Vec::new(),
             wake_us: None,
             leaves: None,
+            returns: None,
         };
         does(&mut *actor, &mut scene);
-        let (says, wake_us, leaves) = (scene.says, scene.wake_us, scene.leaves);
+        let Scene {
+            says,
+            wake_us,
+            leaves,
+            returns,
+            ..
+        } = scene;
+        if let Some(Reconnection { in_us, login }) = returns {
+            let actor = actor.again();
+            self.schedule(self.now + in_us, Event::Connect { login, actor });
+        }
         self.actors[client] = Some(actor);
         self.send_bytes(ClientId(client), &says);
         if let Some(delay) = wake_us {

@@ -470,6 +470,28 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
     }
 }
 
+#[test]
+fn a_mark_keeps_what_failed_over_a_restart() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("a@b.example", 1));
+    one(&mut store, save("a@b.example", 1, "orchard"));
+    let marked = |number| StoreOp::Enqueue {
+        account: jid("a@b.example"),
+        copies: Vec::new(),
+        stanza: b"<message/>"[..].into(),
+        origin: Some(Origin {
+            session: session("a@b.example", 1),
+            number,
+        }),
+    };
+    store.note_failure(&marked(3));
+    one(&mut store, marked(4));
+    drop(store);
+    let marks = stored(&mut open(&scratch), "a@b.example", 1).unwrap().marks;
+    assert_eq!((marks[0].last, &marks[0].failed[..]), (4, &[3][..]));
+}
+
 /// The record of [`keys`] of 1, by the build that had schema 1.
 const CREDENTIALS_1: &str = "\
     01010101010101010101010101010101010101010101010101010101010101010101010101fefefefefefefefe \

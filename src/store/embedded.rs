@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
 use stanza::jid::BareJid;
-use xmpp::port::{AccountData, Credentials, Snapshot, StoreOp, StoreReply};
+use xmpp::port::{AccountData, Credentials, Origin, Snapshot, StoreOp, StoreReply};
 
 use crate::backup::{self, Table};
+use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 use crate::schema::{self, SCHEMA};
 use crate::{WholeAccount, kept, sessions};
@@ -109,6 +110,10 @@ pub(crate) struct Staged {
     pub(crate) sessions: Writes,
     pub(crate) queue: Writes,
     lacking: Lacking,
+    /// What failed before.
+    pub(crate) gaps: Gaps,
+    /// The stanzas that are marked as having had their effect.
+    pub(crate) marked: Vec<(Origin, BareJid)>,
 }
 
 impl Staged {
@@ -539,10 +544,14 @@ impl Engine {
     /// Performs one call; says whether its commit succeeded.
     pub(crate) fn perform(
         &self,
+        gaps: &mut Gaps,
         ops: &mut dyn Iterator<Item = StoreOp>,
         replies: &mut Vec<StoreReply>,
     ) -> bool {
-        let mut staged = Staged::default();
+        let mut staged = Staged {
+            gaps: std::mem::take(gaps),
+            ..Staged::default()
+        };
         let mut uncertain_from = None;
         for op in ops {
             let reply = self
@@ -553,8 +562,13 @@ impl Engine {
             }
             replies.push(reply);
         }
+        *gaps = std::mem::take(&mut staged.gaps);
+        let marked = std::mem::take(&mut staged.marked);
         let committed = self.commit(staged);
         if let Err(trouble) = &committed {
+            for (origin, receiver) in marked {
+                gaps.note(origin, receiver);
+            }
             // Reads behind the first write may have seen what is not there, so they fail as well.
             let from = uncertain_from.unwrap_or(replies.len());
             replies[from..].fill(StoreReply::Failed(trouble.clone()));

@@ -74,6 +74,8 @@ fn is_read(op: &StoreOp) -> bool {
             | StoreOp::Account { .. }
             | StoreOp::Document { .. }
             | StoreOp::Offline { .. }
+            | StoreOp::Session { .. }
+            | StoreOp::Sessions
     )
 }
 

@@ -9,6 +9,7 @@ pub mod conformance;
 mod crash;
 pub mod embedded;
 pub mod faults;
+mod gaps;
 mod kept;
 mod lacking;
 pub mod memory;

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::gaps::Gaps;
 use stanza::jid::BareJid;
 use xmpp::port::{
-    AccountData, Credentials, DOCUMENTS_MAX, Origin, QueuedStanza, RosterItem, SavedSession,
+    AccountData, Credentials, DOCUMENTS_MAX, Mark, Origin, QueuedStanza, RosterItem, SavedSession,
     SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
 };
 
@@ -13,8 +14,9 @@ use xmpp::port::{
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     accounts: BTreeMap<BareJid, Account>,
-    /// Per session and receiver the last stanza that took effect.
-    marks: BTreeMap<(SessionId, BareJid), u64>,
+    /// Per session and receiver which stanzas took effect.
+    marks: BTreeMap<(SessionId, BareJid), Mark>,
+    gaps: Gaps,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -51,6 +53,17 @@ impl Memory {
     /// An empty store.
     pub fn new() -> Memory {
         Memory::default()
+    }
+
+    /// Refuses an operation, as a disk that takes no writes does.
+    pub fn refuse(&mut self, op: &StoreOp, why: &str) -> StoreReply {
+        self.gaps.note_op(op);
+        StoreReply::Failed(why.into())
+    }
+
+    /// The process that had it open dies.
+    pub fn reopen(&mut self) {
+        self.gaps = Gaps::default();
     }
 
     fn apply(&mut self, op: StoreOp) -> StoreReply {
@@ -209,11 +222,12 @@ impl Memory {
             StoreOp::Session { account, session } => {
                 StoreReply::Session(self.session(&account, session).map(Box::new))
             }
-            StoreOp::EndSession { account, session } => {
-                if let Some(found) = self.accounts.get_mut(&account) {
-                    found.sessions.remove(&session);
-                }
-                self.forget_marks(session);
+            StoreOp::EndSession {
+                account,
+                session,
+                waiting,
+            } => {
+                self.end_session(&account, session, waiting);
                 StoreReply::Done
             }
             StoreOp::Sessions => {
@@ -241,13 +255,24 @@ impl Memory {
     }
 
     fn mark(&mut self, account: BareJid, origin: Option<Origin>) {
-        if let Some(Origin { session, number }) = origin {
-            self.marks.insert((session, account), number);
+        if let Some(origin) = origin {
+            let mark = self.gaps.mark(origin, &account);
+            self.marks.insert((origin.session, account), mark);
         }
     }
 
     fn forget_marks(&mut self, session: SessionId) {
         self.marks.retain(|(marked, _), _| *marked != session);
+    }
+
+    fn end_session(&mut self, account: &BareJid, session: SessionId, waiting: Vec<Box<[u8]>>) {
+        for stanza in waiting {
+            self.put_offline(account, stanza, u32::MAX);
+        }
+        if let Some(found) = self.accounts.get_mut(account) {
+            found.sessions.remove(&session);
+        }
+        self.forget_marks(session);
     }
 
     fn claim_offline(
@@ -285,7 +310,7 @@ impl Memory {
             saved: found.saved.clone()?,
             handled: found.handled,
             queue: queue.collect(),
-            marks: marks.map(|((_, to), n)| (to.clone(), *n)).collect(),
+            marks: marks.map(|(_, mark)| mark.clone()).collect(),
         })
     }
 

@@ -14,6 +14,7 @@ use xmpp::port::{Credentials, RosterItem, Snapshot, Store, StoreOp, StoreReply};
 
 use crate::WholeAccount;
 use crate::embedded::{BulkLoaded, DIRECTORY, Engine, OpenError};
+use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 
 /// How long a failing disk is left alone before it is tried again.
@@ -21,6 +22,9 @@ const RETRY_WAIT: Duration = Duration::from_millis(500);
 
 /// What must fit before the database is opened again.
 const PROBE_SIZE: usize = 1 << 20;
+
+/// Why nothing is done while the database is not open.
+const CLOSED: &str = "the store could not be opened again";
 
 /// The probe's name beside the journals.
 const PROBE_NAME: &str = "probe";
@@ -30,6 +34,7 @@ pub struct Embedded {
     data: PathBuf,
     /// Absent where it could not be opened again.
     engine: Option<Engine>,
+    gaps: Gaps,
     /// When the disk was last seen to fail.
     failed_at: Option<Instant>,
 }
@@ -44,6 +49,7 @@ impl Embedded {
         Ok(Embedded {
             data: data.to_owned(),
             engine,
+            gaps: Gaps::default(),
             failed_at: None,
         })
     }
@@ -85,10 +91,14 @@ impl Embedded {
             .map_or_else(Lacking::default, Engine::lacking)
     }
 
+    /// Has an operation count as failed.
+    #[cfg(test)]
+    pub(crate) fn note_failure(&mut self, op: &StoreOp) {
+        self.gaps.note_op(op);
+    }
+
     pub(crate) fn engine(&self) -> Result<&Engine, Box<str>> {
-        self.engine
-            .as_ref()
-            .ok_or_else(|| "the store could not be opened again".into())
+        self.engine.as_ref().ok_or_else(|| CLOSED.into())
     }
 
     /// Goes on where the disk does.
@@ -124,16 +134,19 @@ impl Embedded {
 impl Store for Embedded {
     fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
         self.recover();
-        match self.engine() {
-            Ok(engine) => {
-                if !engine.perform(ops, replies) {
+        match &self.engine {
+            Some(engine) => {
+                if !engine.perform(&mut self.gaps, ops, replies) {
                     if self.failed_at.is_none() {
                         tracing::error!("the store takes no writes");
                     }
                     self.failed_at.get_or_insert_with(Instant::now);
                 }
             }
-            Err(trouble) => replies.extend(ops.map(|_| StoreReply::Failed(trouble.clone()))),
+            None => replies.extend(ops.map(|op| {
+                self.gaps.note_op(&op);
+                StoreReply::Failed(CLOSED.into())
+            })),
         }
     }
 

@@ -14,7 +14,8 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
 use xmpp::port::{
-    Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, StoreOp, StoreReply, StoredSession,
+    Mark, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, StoreOp, StoreReply,
+    StoredSession,
 };
 
 use crate::embedded::{Engine, Staged, Trouble, Writes, each_record, exists, read};
@@ -65,6 +66,29 @@ fn marks_prefix(session: SessionId) -> Vec<u8> {
     key.push(0);
     key.extend_from_slice(&session.secret.to_be_bytes());
     key
+}
+
+/// The last number, then those that failed.
+fn mark_record(mark: &Mark) -> Vec<u8> {
+    let mut record = number_record(mark.last);
+    for number in &mark.failed {
+        record.extend_from_slice(&number.to_be_bytes());
+    }
+    record
+}
+
+fn read_mark(receiver: BareJid, record: &[u8]) -> Result<Mark, Trouble> {
+    let (last, failed) = record
+        .split_at_checked(1 + size_of::<u64>())
+        .ok_or("a mark is damaged")?;
+    let (failed, []) = failed.as_chunks::<8>() else {
+        return Err("a mark is damaged".into());
+    };
+    Ok(Mark {
+        receiver,
+        last: read_number(last)?,
+        failed: failed.iter().map(|n| u64::from_be_bytes(*n)).collect(),
+    })
 }
 
 fn number_record(number: u64) -> Vec<u8> {
@@ -142,10 +166,12 @@ fn place_of(key: &[u8], prefix: &[u8]) -> Result<u64, Trouble> {
 
 /// Notes in the same commit as a stanza's effect that it took effect.
 pub(crate) fn mark(staged: &mut Staged, receiver: &BareJid, origin: Option<Origin>) {
-    if let Some(Origin { session, number }) = origin {
-        let mut key = marks_prefix(session);
+    if let Some(origin) = origin {
+        let mut key = marks_prefix(origin.session);
         key.extend_from_slice(receiver.as_str().as_bytes());
-        staged.queue.insert(key, Some(number_record(number)));
+        let record = mark_record(&staged.gaps.mark(origin, receiver));
+        staged.queue.insert(key, Some(record));
+        staged.marked.push((origin, receiver.clone()));
     }
 }
 
@@ -227,7 +253,12 @@ impl Engine {
                 session,
                 numbers,
             } => self.renumber(staged, &account, session, numbers)?,
-            StoreOp::EndSession { account, session } => {
+            StoreOp::EndSession {
+                account,
+                session,
+                waiting,
+            } => {
+                self.put_waiting(staged, &account, waiting)?;
                 self.end_session(staged, &account, session)?;
             }
             StoreOp::ClaimOffline {
@@ -244,6 +275,22 @@ impl Engine {
             _ => return Ok(StoreReply::Failed("not an operation of this kind".into())),
         }
         Ok(StoreReply::Done)
+    }
+
+    /// Appends to what waits for an account, if there is one, whatever the quota.
+    fn put_waiting(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        waiting: Vec<Box<[u8]>>,
+    ) -> Result<(), Trouble> {
+        let owner = schema::account_key(account);
+        if exists(&self.accounts, &staged.accounts, &owner)? {
+            for stanza in waiting {
+                kept::put_offline(&self.kept, staged, account, &stanza, u32::MAX)?;
+            }
+        }
+        Ok(())
     }
 
     fn renumber(
@@ -371,7 +418,7 @@ impl Engine {
         let prefix = marks_prefix(session);
         each_record(&self.queue, &staged.queue, &prefix, |key, record| {
             let receiver = schema::jid_of(&key[prefix.len()..]).map_err(|error| error.0)?;
-            stored.marks.push((receiver, read_number(record)?));
+            stored.marks.push(read_mark(receiver, record)?);
             Ok(())
         })?;
         Ok(Some(stored))

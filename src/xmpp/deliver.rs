@@ -277,16 +277,22 @@ impl Shard {
         }
     }
 
-    /// Delivers a message, whose session went away, as if it were to the bare JID.
+    /// Delivers a message, whose session went away, as if it were to the bare JID; where nobody
+    /// takes it, it waits, or is left to whoever gave `left`.
     pub(crate) fn deliver_undelivered(
         &mut self,
         host: &mut impl Host,
         key: AccountKey,
         stanza: &Stanza<'_>,
+        left: Option<&mut Vec<Box<[u8]>>>,
     ) {
         // While messages are between here and storage, this one lines up there.
-        if self.accounts.at(key).must_hold() || !self.deliver_to_bare(host, key, stanza) {
-            self.keep_offline(host, key, stanza);
+        if !self.accounts.at(key).must_hold() && self.deliver_to_bare(host, key, stanza) {
+            return;
+        }
+        match left {
+            None => self.keep_offline(host, key, stanza),
+            Some(left) => left.extend(self.as_waiting(host, stanza)),
         }
     }
 

@@ -55,13 +55,14 @@ impl Shard {
         }
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
+        let is_error = stanza.type_ == Type::Error;
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
         let mut copies = SmallVec::new();
         for &key in receivers {
             let session = self.sessions.at_mut(key);
             match &mut session.outlet.acks {
                 Some(acks) if acks.saved => {
-                    let place = acks.send_kept(&bytes);
+                    let place = acks.send_kept(&bytes, is_error);
                     places.push(place);
                     copies.push((key, session.serial, place.place));
                 }
@@ -73,7 +74,7 @@ impl Shard {
         let enqueued = Enqueued {
             account,
             copies,
-            is_error: stanza.type_ == Type::Error,
+            is_error,
             is_delivered: places.len() < receivers.len(),
         };
         self.enqueued.insert(ticket.0, enqueued);
@@ -108,6 +109,9 @@ impl Shard {
                 acks.stored_at(host, conn, place);
                 if acks.misnumbered {
                     self.renumber(host, key, |serial| Waiting::Renumbered { key, serial });
+                }
+                if enqueued.is_error {
+                    self.acknowledge_settled(host, key);
                 }
             } else if enqueued.is_error {
                 acks.unstored_at(host, conn, place);

@@ -6,7 +6,7 @@
 //! counters wrap at 2^32; places in storage only grow.
 
 use crate::host::{ConnId, Host};
-use crate::port::{QueuePlace, SessionId, StoredSession};
+use crate::port::{Mark, QueuePlace, SessionId, StoredSession};
 use crate::settle::Settling;
 use std::collections::{HashMap, VecDeque};
 
@@ -19,8 +19,8 @@ pub(crate) const UNACKED_SIZE_MAX: usize = 4 << 20;
 /// Stanzas after which an acknowledgement is asked for.
 pub(crate) const REQUEST_EVERY: u32 = 8;
 
-/// The stanzas of a session that took effect before a crash: per account the last number.
-pub(crate) type Marks = HashMap<Box<str>, u64>;
+/// The stanzas of a session that took effect before a crash, by account.
+pub(crate) type Marks = HashMap<Box<str>, Mark>;
 
 /// What a managed session keeps.
 #[derive(Debug)]
@@ -43,6 +43,10 @@ pub(crate) struct Acks {
     pub committed: u64,
     /// Whether storage is being told a newer number.
     pub committing: bool,
+    /// Writes of what the session is that storage has not answered.
+    pub saving: u32,
+    /// Whether the last of them failed: no number is committed before one succeeds.
+    pub unsaved: bool,
     /// Whether the client waits for a higher number than it was told.
     pub owed: bool,
     /// The connection that gets the session as soon as storage has the number it is told.
@@ -56,6 +60,8 @@ pub(crate) struct Acks {
     pub claiming: Option<u32>,
     /// Whether numbers in storage are higher than those on the wire, because a write failed.
     pub misnumbered: bool,
+    /// Errors in the queue that neither storage nor the client has.
+    pub vital: u32,
     /// The number of the last acknowledged stanza.
     acked: u32,
     written: usize,
@@ -72,6 +78,9 @@ pub(crate) struct Sent {
     pub keep: Keep,
     /// Whether it may be written: storage has it, or never will.
     ready: bool,
+    /// Whether no number is committed before storage or the client has it: an error is all that
+    /// is left of a stanza.
+    is_vital: bool,
 }
 
 /// Where a stanza is besides the queue.
@@ -107,12 +116,15 @@ impl Acks {
             seen: 0,
             committed: 0,
             committing: false,
+            saving: 0,
+            unsaved: false,
             owed: false,
             resuming: None,
             leaving: false,
             marks: None,
             claiming: None,
             misnumbered: false,
+            vital: 0,
             acked: 0,
             written: 0,
             queue: VecDeque::new(),
@@ -138,7 +150,9 @@ impl Acks {
             }
         }
         let marks = stored.marks.into_iter();
-        let marks: Marks = marks.map(|(bare, n)| (bare.as_str().into(), n)).collect();
+        let marks: Marks = marks
+            .map(|mark| (mark.receiver.as_str().into(), mark))
+            .collect();
         acks.marks = (!marks.is_empty()).then(|| Box::new(marks));
         acks
     }
@@ -155,7 +169,13 @@ impl Acks {
 
     fn push(&mut self, bytes: Box<[u8]>, keep: Keep, ready: bool) {
         self.size += bytes.len();
-        self.queue.push_back(Sent { bytes, keep, ready });
+        let is_vital = false;
+        self.queue.push_back(Sent {
+            bytes,
+            keep,
+            ready,
+            is_vital,
+        });
     }
 
     /// Sends a stanza that storage does not keep in the queue, behind all that waits.
@@ -187,10 +207,14 @@ impl Acks {
     }
 
     /// Queues a stanza until storage has it: where that will be.
-    pub(crate) fn send_kept(&mut self, bytes: &[u8]) -> QueuePlace {
+    pub(crate) fn send_kept(&mut self, bytes: &[u8], is_error: bool) -> QueuePlace {
         debug_assert!(self.claiming.is_none(), "messages are held meanwhile");
         self.last_place += 1;
         self.push(bytes.into(), Keep::Queue(self.last_place), false);
+        if let Some(sent) = self.queue.back_mut().filter(|_| is_error) {
+            sent.is_vital = true;
+            self.vital += 1;
+        }
         QueuePlace {
             session: self.id,
             place: self.last_place,
@@ -221,9 +245,13 @@ impl Acks {
             self.last_place = place;
             self.size += bytes.len();
             let keep = Keep::Queue(place);
-            let ready = true;
-            self.queue
-                .insert(first + index, Sent { bytes, keep, ready });
+            let sent = Sent {
+                bytes,
+                keep,
+                ready: true,
+                is_vital: false,
+            };
+            self.queue.insert(first + index, sent);
         }
     }
 
@@ -240,7 +268,9 @@ impl Acks {
     /// Storage has what is at a place.
     pub(crate) fn stored_at(&mut self, host: &mut impl Host, conn: Option<ConnId>, place: u64) {
         if let Some(index) = self.place_of(place) {
-            self.queue[index].ready = true;
+            let sent = &mut self.queue[index];
+            sent.ready = true;
+            self.vital -= u32::from(std::mem::take(&mut sent.is_vital));
             self.flush(host, conn);
         }
     }
@@ -335,6 +365,7 @@ impl Acks {
             };
             self.written -= 1;
             self.size -= sent.bytes.len();
+            self.vital -= u32::from(sent.is_vital);
             match sent.keep {
                 Keep::Memory => {}
                 Keep::Queue(place) => {
@@ -373,6 +404,7 @@ impl Acks {
     /// Whether a message for an account took effect before a crash.
     pub(crate) fn is_marked(&self, number: u64, bare: &str) -> bool {
         let marks = self.marks.as_ref();
-        marks.is_some_and(|marks| marks.get(bare).is_some_and(|last| *last >= number))
+        let mark = marks.and_then(|marks| marks.get(bare));
+        mark.is_some_and(|mark| number <= mark.last && !mark.failed.contains(&number))
     }
 }

@@ -164,13 +164,15 @@ pub enum StoreOp {
         /// Which.
         session: SessionId,
     },
-    /// Remove a session with its queue, its count and its marks. Answered by `Done`, also where
-    /// there is none.
+    /// Remove a session with its queue, its count and its marks, and append to what waits for its
+    /// account, whatever the quota, in one commit. Answered by `Done`, also where there is none.
     EndSession {
         /// Whose.
         account: BareJid,
         /// Which.
         session: SessionId,
+        /// What its client had not acknowledged and goes nowhere else.
+        waiting: Vec<Box<[u8]>>,
     },
     /// Name every session. Answered by [`StoreReply::Sessions`].
     Sessions,
@@ -256,8 +258,19 @@ pub struct StoredSession {
     pub handled: u64,
     /// What waits for its acknowledgement, by ascending place.
     pub queue: Vec<QueuedStanza>,
-    /// Per receiver the last of its stanzas that took effect.
-    pub marks: Vec<(BareJid, u64)>,
+    /// Which of its stanzas took effect.
+    pub marks: Vec<Mark>,
+}
+
+/// Which stanzas of a session took effect on one receiver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Whose account.
+    pub receiver: BareJid,
+    /// The number of the last one that did.
+    pub last: u64,
+    /// Those below it that did not, because their writes failed.
+    pub failed: Vec<u64>,
 }
 
 /// Documents of one kind that an account may have.

@@ -4,7 +4,8 @@
 //! resumes it or its time runs out.
 
 use crate::account::{AccountKey, Residence, Waiter};
-use crate::host::{ConnId, Host};
+use crate::error::StreamError;
+use crate::host::{ConnId, Host, Ticket};
 use crate::limit::LOAD_QUEUE_MAX;
 use crate::outbox::Acks;
 use crate::parcel::FanoutPurpose;
@@ -14,6 +15,18 @@ use crate::shard::{Shard, Timer, Waiting};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
 use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
 use stanza::jid::{BareJid, home_hash};
+
+/// Milliseconds until what storage did not do for the sessions of the last process is tried again.
+const DORMANCY_RETRY_MS: u64 = 1_000;
+
+/// A session of the last process that is to end.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    account: BareJid,
+    session: SessionId,
+    /// Only if it is this resource's.
+    resource: Option<Box<str>>,
+}
 
 impl Shard {
     /// The session behind a key, unless the key has a new user.
@@ -29,10 +42,13 @@ impl Shard {
         key: SessionKey,
         waiting: impl FnOnce(u32) -> Waiting,
     ) {
-        let session = self.sessions.at(key);
-        let Some(acks) = session.outlet.acks.as_ref().filter(|acks| acks.saved) else {
+        let session = self.sessions.at_mut(key);
+        let Some(acks) = session.outlet.acks.as_mut().filter(|acks| acks.saved) else {
             return;
         };
+        acks.saving += 1;
+        let id = acks.id;
+        let session = self.sessions.at(key);
         let presence = session.presence.as_ref();
         let saved = SavedSession {
             resource: session.resource().into(),
@@ -45,7 +61,7 @@ impl Shard {
         };
         let op = StoreOp::PutSession {
             account: self.accounts.at(session.account).jid.clone(),
-            session: acks.id,
+            session: id,
             saved: Box::new(saved),
         };
         let waiting = waiting(session.serial);
@@ -55,7 +71,31 @@ impl Shard {
 
     /// A managed session has changed.
     pub(crate) fn save_session(&mut self, host: &mut impl Host, key: SessionKey) {
-        self.put_session(host, key, |_| Waiting::Nothing);
+        self.put_session(host, key, |serial| Waiting::Saved { key, serial });
+    }
+
+    /// Storage knows what a session is, or a later try has to tell it.
+    pub(crate) fn on_saved(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        serial: u32,
+        reply: &StoreReply,
+    ) {
+        let Some(session) = self.session_of(key, serial) else {
+            return;
+        };
+        let Some(acks) = &mut session.outlet.acks else {
+            return;
+        };
+        acks.saving -= 1;
+        acks.unsaved = *reply != StoreReply::Done;
+        if acks.unsaved {
+            tracing::error!(?reply, "a session was not stored");
+        } else {
+            self.acknowledge_settled(host, key);
+            self.farewell_if_settled(host, key);
+        }
     }
 
     /// The shard's first event: asks for the sessions that the last process left.
@@ -74,61 +114,139 @@ impl Shard {
     pub(crate) fn on_sessions_stored(&mut self, host: &mut impl Host, reply: StoreReply) {
         let StoreReply::Sessions(stored) = reply else {
             tracing::error!(?reply, "stored sessions not read");
-            return;
+            return self.retry_dormancy(host);
         };
+        self.sessions_known = true;
         for (account, id) in stored {
             if self.is_home_of(account.as_str()) && !self.managed.contains_key(&id) {
-                self.dormant.push_back((account, id));
+                self.dormant.entry(account).or_default().push(id);
             }
         }
         if !self.dormant.is_empty() {
             let count = self.dormant.len();
-            tracing::info!(count, shard = self.id.0, "sessions wait for their clients");
+            tracing::info!(count, shard = self.id.0, "accounts have sessions that wait");
             let at = host.now().plus_ms(RESUME_MS_MAX);
             self.arm(host, at, Timer::Dormancy);
         }
+    }
+
+    fn retry_dormancy(&mut self, host: &mut impl Host) {
+        let at = host.now().plus_ms(DORMANCY_RETRY_MS);
+        self.arm(host, at, Timer::Dormancy);
     }
 
     fn is_home_of(&self, bare: &str) -> bool {
         self.router.shard_of(home_hash(bare)) == self.id
     }
 
-    /// Nobody came back to the sessions of the last process in time: they end one after another.
-    pub(crate) fn end_dormancy(&mut self, host: &mut impl Host) {
-        while let Some((account, id)) = self.dormant.pop_front() {
-            if self.managed.contains_key(&id) {
-                continue;
-            }
-            let ticket = self.ticket_for_itself(Waiting::Dormant);
-            let (session, jid) = (id, account.clone());
-            host.store(
-                ticket,
-                StoreOp::Session {
-                    account: jid,
-                    session,
-                },
-            );
-            self.ending = Some((account, id));
-            return;
+    /// The timer of the sessions of the last process.
+    pub(crate) fn on_dormancy(&mut self, host: &mut impl Host) {
+        if self.sessions_known {
+            self.end_dormancy(host);
+        } else {
+            let ticket = self.ticket_for_itself(Waiting::Sessions);
+            host.store(ticket, StoreOp::Sessions);
         }
     }
 
-    /// A session that ends is there; its account may not be.
-    pub(crate) fn on_dormant_stored(&mut self, host: &mut impl Host, reply: StoreReply) {
-        let Some((account, id)) = self.ending.take() else {
+    /// Nobody came back to the sessions of the last process in time: they end one after another.
+    fn end_dormancy(&mut self, host: &mut impl Host) {
+        while let Some(mut first) = self.dormant.first_entry() {
+            match first.get().last().copied() {
+                Some(id) if !self.managed.contains_key(&id) => {
+                    let account = first.key().clone();
+                    return self.ask_dormant(host, account, id, None);
+                }
+                Some(_) => drop(first.get_mut().pop()),
+                None => drop(first.remove()),
+            }
+        }
+    }
+
+    /// A client has bound a resource: the session of the last process that had it ends now.
+    pub(crate) fn end_superseded(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        resource: &str,
+    ) {
+        let account = &self.accounts.at(account).jid;
+        let Some(ids) = self.dormant.get(account).cloned() else {
             return;
         };
-        let StoreReply::Session(Some(stored)) = reply else {
-            return self.end_dormancy(host);
-        };
-        let key = self.loaded_or_loading(host, account.as_str());
-        match &mut self.accounts.at_mut(key).residence {
-            Residence::Resident => {
-                self.end_stored(host, key, id, *stored);
-                self.end_dormancy(host);
-            }
-            Residence::Loading(queue) => queue.push(Waiter::End(id, stored)),
+        let account = account.clone();
+        for id in ids {
+            self.ask_dormant(host, account.clone(), id, Some(resource.into()));
         }
+    }
+
+    fn ask_dormant(
+        &mut self,
+        host: &mut impl Host,
+        account: BareJid,
+        session: SessionId,
+        resource: Option<Box<str>>,
+    ) {
+        let ticket = self.ticket_for_itself(Waiting::Dormant);
+        let ending = Ending {
+            account: account.clone(),
+            session,
+            resource,
+        };
+        self.endings.insert(ticket.0, ending);
+        host.store(ticket, StoreOp::Session { account, session });
+    }
+
+    /// A session that is to end is there; its account may not be.
+    pub(crate) fn on_dormant_stored(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        reply: StoreReply,
+    ) {
+        let Some(ending) = self.endings.remove(&ticket.0) else {
+            return;
+        };
+        let is_swept = ending.resource.is_none();
+        let stored = match reply {
+            StoreReply::Session(stored) => stored,
+            reply => {
+                tracing::error!(?reply, "a session was not read");
+                if is_swept {
+                    self.retry_dormancy(host);
+                }
+                return;
+            }
+        };
+        let other = |stored: &StoredSession| {
+            let wanted = ending.resource.as_deref();
+            wanted.is_some_and(|wanted| wanted != &*stored.saved.resource)
+        };
+        if stored.as_deref().is_some_and(other) {
+            return;
+        }
+        let ids = self.dormant.get_mut(&ending.account);
+        let known = ids.map(|ids| {
+            let before = ids.len();
+            ids.retain(|id| *id != ending.session);
+            ids.len() < before
+        });
+        if let (Some(stored), Some(true)) = (stored, known) {
+            let key = self.loaded_or_loading(host, ending.account.as_str());
+            match &mut self.accounts.at_mut(key).residence {
+                Residence::Resident => self.end_stored(host, key, ending.session, *stored),
+                Residence::Loading(queue) => queue.push(Waiter::End(ending.session, stored)),
+            }
+        }
+        if is_swept {
+            self.end_dormancy(host);
+        }
+    }
+
+    /// A session that is to end has to wait: its account cannot be loaded.
+    pub(crate) fn end_later(&mut self, host: &mut impl Host, account: BareJid, session: SessionId) {
+        self.dormant.entry(account).or_default().push(session);
+        self.retry_dormancy(host);
     }
 
     /// Ends a session that is in storage only: contacts hear of it, its messages wait elsewhere.
@@ -239,7 +357,7 @@ impl Shard {
             StoreReply::Session(None) => Some("item-not-found"),
             reply => {
                 tracing::error!(?reply, "a session was not read");
-                Some("internal-server-error")
+                return self.put_off_resume(host, conn, &stream);
             }
         };
         if let Some(condition) = condition {
@@ -252,7 +370,7 @@ impl Shard {
                 self.conns.put(conn, stream);
             }
             Residence::Loading(_) => {
-                self.fail_resume(host, conn, stream, "resource-constraint");
+                self.put_off_resume(host, conn, &stream);
             }
             Residence::Resident => {
                 self.conns.put(conn, stream);
@@ -261,6 +379,19 @@ impl Shard {
         }
     }
 
+    /// Storage fails: the client tries again on another connection, for a `<failed/>` would end its
+    /// session.
+    pub(crate) fn put_off_resume(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &StreamState,
+    ) {
+        let text = Some("the session cannot be read now");
+        self.stream_error(host, conn, stream, StreamError::InternalServerError, text);
+    }
+
+    /// There is no such session, or no longer.
     pub(crate) fn fail_resume(
         &mut self,
         host: &mut impl Host,
@@ -357,8 +488,11 @@ impl Shard {
         };
         let h = expect.h;
         let alive = self.session_of(key, serial);
-        if *reply != StoreReply::Done || alive.is_none_or(|session| session.outlet.conn.is_some()) {
-            return self.fail_resume(host, conn, stream, "internal-server-error");
+        if alive.is_none_or(|session| session.outlet.conn.is_some()) {
+            return self.fail_resume(host, conn, stream, "item-not-found");
+        }
+        if *reply != StoreReply::Done {
+            return self.put_off_resume(host, conn, &stream);
         }
         self.reattach(host, conn, key, h);
         stream.phase = Phase::Bound(key);

@@ -113,11 +113,8 @@ impl Shard {
                 serial,
                 number,
             } => {
-                let session = self.sessions.get_mut(session)?;
-                debug_assert_eq!(
-                    session.serial, serial,
-                    "a session that ends takes its cause"
-                );
+                // It may have ended while storage worked for its stanza.
+                let session = self.session_of(session, serial)?;
                 session.outlet.acks.as_mut()?.settling.open(number);
             }
             Cause::Parcel { from, number } => {

@@ -10,6 +10,7 @@ use crate::keep::Enqueued;
 use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
+use crate::revive::Ending;
 use crate::roster::RosterWrite;
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
@@ -20,12 +21,12 @@ use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::{Flow, Phase, StreamState};
 use crate::xep::blocking::BlockRequest;
-use crate::xep::offline::{OfflineRead, OfflineWrite};
+use crate::xep::offline::{OfflineRead, OfflineWrite, SessionEnd};
 use crate::xep::register::AccountChange;
 use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -59,12 +60,16 @@ pub(crate) enum Waiting {
     Iq,
     /// An offline message on its way to storage.
     OfflineWrite,
+    /// A session that is on its way out of storage.
+    SessionEnd,
     /// Offline messages on their way from storage.
     OfflineRead,
     /// A new password, or the end of an account.
     AccountChange,
     /// A session that was enabled, on its way to storage.
     Enabled { key: SessionKey, serial: u32 },
+    /// What a session has become, on its way to storage.
+    Saved { key: SessionKey, serial: u32 },
     /// How far a session is settled, on its way to storage.
     Handled {
         key: SessionKey,
@@ -100,6 +105,8 @@ pub(crate) enum Timer {
     Bound(ConnId),
     /// The session's client must be back by now.
     Hibernation { key: SessionKey, id: SessionId },
+    /// Storage failed to give the session what waits for its account.
+    Fetch { key: SessionKey, serial: u32 },
     /// The clients of the last process's sessions must be back by now.
     Dormancy,
 }
@@ -144,6 +151,7 @@ pub struct Shard {
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
+    pub(crate) session_ends: HashMap<u64, SessionEnd>,
     /// When the first turn was.
     pub(crate) started: Option<Timestamp>,
     /// Messages on their way into the queues of sessions, by ticket.
@@ -158,9 +166,11 @@ pub struct Shard {
     /// The managed sessions in memory.
     pub(crate) managed: HashMap<SessionId, SessionKey>,
     /// Sessions of the last process that nobody has come back to yet.
-    pub(crate) dormant: VecDeque<(BareJid, SessionId)>,
-    /// The one of them that is being ended.
-    pub(crate) ending: Option<(BareJid, SessionId)>,
+    pub(crate) dormant: BTreeMap<BareJid, Vec<SessionId>>,
+    /// Whether storage has named them.
+    pub(crate) sessions_known: bool,
+    /// Those of them that are to end and that storage is asked for, by ticket.
+    pub(crate) endings: HashMap<u64, Ending>,
     last_ticket: u64,
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
     /// Sessions that wait for their clients, the longest waiting first; some have found them.
@@ -240,6 +250,7 @@ impl Shard {
             iq_requests: HashMap::new(),
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
+            session_ends: HashMap::new(),
             started: None,
             enqueued: HashMap::new(),
             waiting: HashMap::new(),
@@ -247,8 +258,9 @@ impl Shard {
             cause: None,
             origin: None,
             managed: HashMap::new(),
-            dormant: VecDeque::new(),
-            ending: None,
+            dormant: BTreeMap::new(),
+            sessions_known: false,
+            endings: HashMap::new(),
             last_ticket: 0,
             timers: BinaryHeap::new(),
             hibernating: VecDeque::new(),
@@ -485,9 +497,11 @@ impl Shard {
             Waiting::Blocking => self.on_blocking_stored(host, ticket, reply),
             Waiting::Iq => self.on_iq_stored(host, ticket, reply),
             Waiting::OfflineWrite => self.on_offline_written(host, ticket, reply),
+            Waiting::SessionEnd => self.on_session_ended(host, ticket, reply),
             Waiting::OfflineRead => self.on_offline_read(host, ticket, reply),
             Waiting::AccountChange => self.on_account_changed(host, ticket, reply),
             Waiting::Enabled { key, serial } => self.on_enabled(host, key, serial, reply),
+            Waiting::Saved { key, serial } => self.on_saved(host, key, serial, &reply),
             Waiting::Handled {
                 key,
                 serial,
@@ -501,7 +515,7 @@ impl Shard {
             }
             Waiting::Resume(conn) => self.on_resume_stored(host, conn, reply),
             Waiting::Sessions => self.on_sessions_stored(host, reply),
-            Waiting::Dormant => self.on_dormant_stored(host, reply),
+            Waiting::Dormant => self.on_dormant_stored(host, ticket, reply),
             Waiting::Nothing => {
                 if let StoreReply::Failed(why) = reply {
                     tracing::error!(%why, "a write failed");
@@ -551,7 +565,8 @@ impl Shard {
             match timer {
                 Timer::Bound(conn) => self.check_bound(host, conn),
                 Timer::Hibernation { key, id } => self.end_hibernation(host, key, id),
-                Timer::Dormancy => self.end_dormancy(host),
+                Timer::Fetch { key, serial } => self.fetch_again(host, key, serial),
+                Timer::Dormancy => self.on_dormancy(host),
             }
         }
     }

@@ -344,7 +344,9 @@ impl World {
     /// Whoever has something to do gets a turn: siblings with parcels, this shard with leftovers.
     fn wake_others(&mut self, shard: usize) {
         for sibling in 0..self.nodes.len() {
-            if !self.nodes[shard].side.rings[sibling].queue.is_empty() {
+            // Who waits for storage takes no parcels, and is woken by its answer.
+            let takes = !self.nodes[sibling].side.waits_for_storage();
+            if takes && !self.nodes[shard].side.rings[sibling].queue.is_empty() {
                 self.wake(sibling);
             }
         }

@@ -174,6 +174,17 @@ impl World {
         self.pump(wire);
     }
 
+    /// The server's process is gone: the client sees its end of the wire close.
+    pub(super) fn hang_up(&mut self, wire: usize) {
+        if let Place::Gone = self.wires[wire].place {
+            return;
+        }
+        self.wires[wire].place = Place::Gone;
+        self.wires[wire].unsent.clear();
+        self.wires[wire].closing = true;
+        self.pump(wire);
+    }
+
     /// Puts on the wire what the server wrote, as far as the client's window goes.
     pub(super) fn pump(&mut self, wire: usize) {
         if self.wires[wire].client_gone {
@@ -236,6 +247,9 @@ impl World {
         }
         for stanza in &reaction.stanzas {
             self.act(wire, |actor, scene| actor.on_stanza(scene, stanza));
+        }
+        if reaction.refused {
+            self.act(wire, |actor, scene| actor.on_refused(scene));
         }
     }
 

@@ -77,6 +77,7 @@ fn end(account: &str, secret: u128) -> StoreOp {
     StoreOp::EndSession {
         account: jid(account),
         session: session(account, secret),
+        waiting: Vec::new(),
     }
 }
 
@@ -248,8 +249,9 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
     );
     let marks = |store: &mut dyn Store, secret| {
         let mut marks = stored(store, ROMEO, secret).expect("it is saved").marks;
-        marks.sort();
-        marks
+        marks.sort_by(|a, b| a.receiver.cmp(&b.receiver));
+        let of = marks.into_iter().map(|mark| (mark.receiver, mark.last));
+        of.collect::<Vec<_>>()
     };
     assert_eq!(marks(store, 1), [(jid(JULIET), 7), (jid(ROMEO), 6)]);
     assert_eq!(marks(store, 2), [(jid(JULIET), 9)]);
@@ -283,11 +285,29 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
     let expected = expected.map(|(place, number, text)| (place, number, text.to_owned()));
     assert_eq!(queue(store, ROMEO, 1), expected);
     assert_eq!(one(store, claim(5, 2)), StoreReply::Offline(vec![]));
+    // A session that ends leaves what it was sent to its account, in the same commit.
+    done(
+        store,
+        StoreOp::EndSession {
+            account: jid(ROMEO),
+            session: session(ROMEO, 1),
+            waiting: vec![b"left"[..].into()],
+        },
+    );
+    assert_eq!(stored(store, ROMEO, 1), None);
+    assert_eq!(waiting(store, ROMEO), [(4, "left".to_owned())]);
+    done(
+        store,
+        StoreOp::RemoveOffline {
+            account: jid(ROMEO),
+            up_to: 4,
+        },
+    );
     // The quota is free again, and numbers are not used twice.
     for text in ["x", "y", "z"] {
         done(store, wait(ROMEO, text, 3));
     }
-    assert_eq!(waiting(store, ROMEO)[0].0, 4);
+    assert_eq!(waiting(store, ROMEO)[0].0, 5);
 }
 
 fn sessions_are_named_with_their_accounts(store: &mut dyn Store) {

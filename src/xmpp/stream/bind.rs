@@ -137,7 +137,6 @@ impl Shard {
             Waiter::Resume(conn) => self.resume_loaded(host, conn),
             Waiter::End(id, stored) => {
                 self.end_stored(host, key, id, *stored);
-                self.end_dormancy(host);
             }
             Waiter::Stanza(held) => {
                 self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
@@ -165,19 +164,30 @@ impl Shard {
                 self.stream_error(host, conn, &stream, condition, None);
             }
             Waiter::Resume(conn) => {
-                if let Some(stream) = self.conns.take(conn) {
-                    self.fail_resume(host, conn, stream, error.condition());
+                let Some(stream) = self.conns.take(conn) else {
+                    return;
+                };
+                match error {
+                    StanzaError::InternalServerError => self.put_off_resume(host, conn, &stream),
+                    _ => self.fail_resume(host, conn, stream, "item-not-found"),
                 }
             }
             Waiter::End(session, _) => {
-                // Where storage fails it stays for the next start.
-                if error != StanzaError::InternalServerError
-                    && let Some(account) = account.cloned()
-                {
-                    let ticket = self.ticket_for_itself(Waiting::Nothing);
-                    host.store(ticket, StoreOp::EndSession { account, session });
+                let Some(account) = account.cloned() else {
+                    return;
+                };
+                if error == StanzaError::InternalServerError {
+                    return self.end_later(host, account, session);
                 }
-                self.end_dormancy(host);
+                let ticket = self.ticket_for_itself(Waiting::Nothing);
+                host.store(
+                    ticket,
+                    StoreOp::EndSession {
+                        account,
+                        session,
+                        waiting: Vec::new(),
+                    },
+                );
             }
             Waiter::Stanza(held) => self.take_up(host, held, |shard, host, bytes| {
                 shard.bounce_bytes(host, bytes, error);
@@ -227,6 +237,7 @@ impl Shard {
         tracing::debug!(jid = session.full(), peer = %stream.peer, "session bound");
         let key = self.sessions.insert(session);
         self.accounts.at_mut(expect.account).sessions.push(key);
+        self.end_superseded(host, expect.account, &resource);
         stream.phase = Phase::Bound(key);
         Flow::Next
     }

@@ -10,9 +10,9 @@ use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
 use crate::parcel::Buffer;
-use crate::port::{Origin, SessionId, StoreOp, StoreReply};
+use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
-use crate::shard::{Shard, Waiting};
+use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::xml::Attr;
 use stanza::ns::Ns;
@@ -30,6 +30,9 @@ impl Extension for Offline {
     const FEATURES: &'static [Ns] = &[Ns::Offline];
 }
 
+/// Milliseconds until storage is asked again for what waits, where it failed.
+const FETCH_RETRY_MS: u64 = 1_000;
+
 /// Messages that wait, on their way to a session.
 #[derive(Debug)]
 pub(crate) struct OfflineRead {
@@ -38,6 +41,14 @@ pub(crate) struct OfflineRead {
     serial: u32,
     /// The session's queue that storage moves them to; else they stay until they are acknowledged.
     queue: Option<SessionId>,
+}
+
+/// The end of a session in storage.
+#[derive(Debug)]
+pub(crate) struct SessionEnd {
+    account: AccountKey,
+    session: SessionId,
+    leaves_some: bool,
 }
 
 /// A write of a message that waits; on failure it bounces.
@@ -55,35 +66,19 @@ impl Shard {
         key: AccountKey,
         stanza: &Stanza<'_>,
     ) {
-        debug_assert_eq!(stanza.kind, Kind::Message);
-        if is_of_the_moment(stanza.view()) {
+        let Some(waiting) = self.as_waiting(host, stanza) else {
             return;
-        }
+        };
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
-        self.put_offline(host, key, bytes, self.origin);
-    }
-
-    /// Has a complete message wait; one that waited before has its delay.
-    fn put_offline(
-        &mut self,
-        host: &mut impl Host,
-        key: AccountKey,
-        bytes: Buffer,
-        origin: Option<Origin>,
-    ) {
-        let mut waiting = bytes.clone();
-        if !has_delay(&waiting, &self.settings.domain) {
-            stamp_delay(&mut waiting, &self.settings.domain, &utc(host.now()));
-        }
         let account = self.accounts.at_mut(key);
         account.pins += 1;
         account.storing += 1;
         let op = StoreOp::PutOffline {
             account: account.jid.clone(),
-            stanza: waiting.into(),
+            stanza: waiting,
             count_max: self.settings.limits.offline_max,
-            origin,
+            origin: self.origin,
         };
         let ticket = self.ticket(Waiting::OfflineWrite);
         let write = OfflineWrite {
@@ -92,6 +87,84 @@ impl Shard {
         };
         self.offline_writes.insert(ticket.0, write);
         host.store(ticket, op);
+    }
+
+    /// A message as it waits, with the time; `None` where nobody would miss it.
+    pub(crate) fn as_waiting(&self, host: &impl Host, stanza: &Stanza<'_>) -> Option<Box<[u8]>> {
+        debug_assert_eq!(stanza.kind, Kind::Message);
+        if is_of_the_moment(stanza.view()) {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        stanza.write(&mut bytes);
+        // One that waited before has its delay.
+        if !has_delay(&bytes, &self.settings.domain) {
+            stamp_delay(&mut bytes, &self.settings.domain, &utc(host.now()));
+        }
+        Some(bytes.into())
+    }
+
+    /// Storage forgets a session, and what it leaves waits.
+    pub(crate) fn forget_session(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        session: SessionId,
+        waiting: Vec<Box<[u8]>>,
+    ) {
+        let leaves_some = !waiting.is_empty();
+        let account = self.accounts.at_mut(key);
+        account.pins += 1;
+        account.storing += 1;
+        let op = StoreOp::EndSession {
+            account: account.jid.clone(),
+            session,
+            waiting,
+        };
+        let ticket = self.ticket_for_itself(Waiting::SessionEnd);
+        let end = SessionEnd {
+            account: key,
+            session,
+            leaves_some,
+        };
+        self.session_ends.insert(ticket.0, end);
+        host.store(ticket, op);
+    }
+
+    /// Storage has forgotten a session, or it is tried again.
+    pub(crate) fn on_session_ended(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        reply: StoreReply,
+    ) {
+        let Some(end) = self.session_ends.remove(&ticket.0) else {
+            return;
+        };
+        let SessionEnd {
+            account,
+            session,
+            leaves_some,
+        } = end;
+        if reply != StoreReply::Done {
+            tracing::error!(?reply, "a session that ended is still stored");
+            let jid = self.accounts.at(account).jid.clone();
+            self.end_later(host, jid, session);
+        }
+        self.on_stored_waiting(host, account, leaves_some);
+    }
+
+    /// One of the writes of what waits for an account is answered.
+    fn on_stored_waiting(&mut self, host: &mut impl Host, key: AccountKey, waits: bool) {
+        let account = self.accounts.at_mut(key);
+        account.storing -= 1;
+        account.has_waiting |= waits;
+        if account.storing == 0 {
+            self.deliver_late(host, key);
+            self.release_held(host, key);
+        }
+        self.accounts.at_mut(key).pins -= 1;
+        self.evict_if_idle(key);
     }
 
     /// Storage answered for a message that is to wait.
@@ -113,19 +186,11 @@ impl Shard {
                 Some(StanzaError::InternalServerError)
             }
         };
-        let account = self.accounts.at_mut(write.account);
-        account.storing -= 1;
-        // Also after a failure: what was not answered may be there.
-        account.has_waiting = true;
         if let Some(error) = error {
             self.bounce_bytes(host, &write.stanza, error);
         }
-        if self.accounts.at(write.account).storing == 0 {
-            self.deliver_late(host, write.account);
-            self.release_held(host, write.account);
-        }
-        self.accounts.at_mut(write.account).pins -= 1;
-        self.evict_if_idle(write.account);
+        // Also after a failure: what was not answered may be there.
+        self.on_stored_waiting(host, write.account, true);
     }
 
     /// A resource that takes messages may have come while one was being stored.
@@ -195,6 +260,7 @@ impl Shard {
             }
             reply => {
                 tracing::error!(?reply, "offline messages not read");
+                self.fetch_later(host, &read);
                 Vec::new()
             }
         };
@@ -210,10 +276,8 @@ impl Shard {
             }
         } else if let Some(queue) = read.queue {
             // The session has ended: they wait on, and only then it is forgotten.
-            for (_, bytes) in claimed {
-                self.put_offline(host, account, bytes.into(), None);
-            }
-            self.forget_session(host, account, queue);
+            let waiting = claimed.into_iter().map(|(_, bytes)| bytes).collect();
+            self.forget_session(host, account, queue, waiting);
         }
         self.release_held(host, account);
         self.accounts.at_mut(account).pins -= 1;
@@ -236,11 +300,28 @@ impl Shard {
         match reply {
             StoreReply::Offline(waiting) if alive => self.deliver_waiting(host, key, waiting),
             StoreReply::Offline(_) => {}
-            reply => tracing::error!(?reply, "offline messages not read"),
+            reply => {
+                tracing::error!(?reply, "offline messages not read");
+                self.fetch_later(host, &read);
+            }
         }
         self.release_held(host, account);
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);
+    }
+
+    fn fetch_later(&mut self, host: &mut impl Host, read: &OfflineRead) {
+        let (key, serial) = (read.session, read.serial);
+        let at = host.now().plus_ms(FETCH_RETRY_MS);
+        self.arm(host, at, Timer::Fetch { key, serial });
+    }
+
+    /// Asks storage once more for what waits.
+    pub(crate) fn fetch_again(&mut self, host: &mut impl Host, key: SessionKey, serial: u32) {
+        let alive = self.session_of(key, serial);
+        if alive.is_some_and(|session| session.takes_bare()) {
+            self.fetch_offline(host, key);
+        }
     }
 
     fn deliver_waiting(

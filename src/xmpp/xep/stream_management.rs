@@ -124,10 +124,13 @@ impl Shard {
         serial: u32,
         reply: StoreReply,
     ) {
-        if self.session_of(key, serial).is_none() {
+        let Some(session) = self.session_of(key, serial) else {
             return;
-        }
+        };
         if reply == StoreReply::Done {
+            if let Some(acks) = &mut session.outlet.acks {
+                acks.saving -= 1;
+            }
             return self.open_managed(host, key);
         }
         tracing::error!(?reply, "a session was not stored");
@@ -144,9 +147,12 @@ impl Shard {
         };
         let out = host.output(conn);
         write_failed(out, "internal-server-error");
+        let id = acks.id;
         for sent in acks.into_unacked() {
             out.extend_from_slice(&sent.bytes);
         }
+        let account = self.sessions.at(key).account;
+        self.forget_session(host, account, id, Vec::new());
     }
 
     /// Writes `<enabled/>`; from here on both sides count.
@@ -199,8 +205,11 @@ impl Shard {
             acks.committed = settled;
             return self.tell_settled(host, key);
         }
-        if !acks.owed {
+        if !acks.owed || acks.saving > 0 || acks.vital > 0 {
             return;
+        }
+        if acks.unsaved {
+            return self.save_session(host, key);
         }
         acks.committing = true;
         let (id, serial) = (acks.id, session.serial);
@@ -281,7 +290,7 @@ impl Shard {
         self.farewell_if_settled(host, key);
     }
 
-    fn farewell_if_settled(&mut self, host: &mut impl Host, key: SessionKey) {
+    pub(crate) fn farewell_if_settled(&mut self, host: &mut impl Host, key: SessionKey) {
         let Session { outlet, .. } = self.sessions.at_mut(key);
         let (Some(acks), Some(conn)) = (&mut outlet.acks, outlet.conn) else {
             return;
@@ -316,8 +325,12 @@ impl Shard {
             let sent = acks.sent();
             return self.claimed_too_much(host, conn, stream, h, sent);
         }
+        let was_held = acks.vital > 0;
         let cleared = acks.acknowledge(h);
         self.clear(host, key, cleared);
+        if was_held {
+            self.acknowledge_settled(host, key);
+        }
         Flow::Next
     }
 
@@ -558,27 +571,24 @@ impl Shard {
         let (id, saved) = (acks.id, acks.saved);
         // What is on its way into its queue is not in hand yet: its answer ends it.
         let claiming = acks.claiming.is_some();
+        let mut left = Vec::new();
         for sent in acks.into_unacked() {
-            self.dispose_sent(host, account, &sent);
+            // A stored session and what it leaves behind change places in one commit.
+            let left = (saved && !claiming).then_some(&mut left);
+            self.dispose_sent(host, account, &sent, left);
         }
         if saved && !claiming {
-            self.forget_session(host, account, id);
+            self.forget_session(host, account, id, left);
         }
     }
 
-    /// Storage forgets a session.
-    pub(crate) fn forget_session(
+    fn dispose_sent(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
-        session: SessionId,
+        sent: &Sent,
+        left: Option<&mut Vec<Box<[u8]>>>,
     ) {
-        let account = self.accounts.at(account).jid.clone();
-        let ticket = self.ticket_for_itself(Waiting::Nothing);
-        host.store(ticket, StoreOp::EndSession { account, session });
-    }
-
-    fn dispose_sent(&mut self, host: &mut impl Host, account: AccountKey, sent: &Sent) {
         // What waits in storage anyway waits on.
         if let Keep::Offline(_) = sent.keep {
             return;
@@ -588,15 +598,21 @@ impl Shard {
             && let (Some(from), Some(to)) = (view.from(), view.to())
         {
             let to = Jid::from_prepared(&to);
-            self.dispose(host, account, &Stanza::complete(&view, &from, &to));
+            self.dispose(host, account, &Stanza::complete(&view, &from, &to), left);
         }
     }
 
-    fn dispose(&mut self, host: &mut impl Host, account: AccountKey, stanza: &Stanza<'_>) {
+    fn dispose(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        stanza: &Stanza<'_>,
+        left: Option<&mut Vec<Box<[u8]>>>,
+    ) {
         match (stanza.kind, stanza.type_) {
             (Kind::Message, Type::Normal | Type::Chat) => {
                 // Another resource if there is one, else offline, else an error.
-                self.deliver_undelivered(host, account, stanza);
+                self.deliver_undelivered(host, account, stanza, left);
             }
             (Kind::Message, Type::Groupchat) | (Kind::Iq, Type::Get | Type::Set) => {
                 self.bounce(host, stanza, crate::error::StanzaError::ServiceUnavailable);

@@ -1,0 +1,395 @@
+#!/usr/bin/env python3
+"""Kills a server at random under load and checks that what it acknowledged is not lost.
+
+usage: scripts/crash.py --vorpal BINARY [--kills N] [--seed N] [--stored N]
+
+Residents manage their streams (XEP-0198) and resume them after every kill: each message that one
+sends another must arrive exactly once and in order. Visitors come and go with new sessions: each
+message for them must arrive at least once. The server is killed with SIGKILL after a random time,
+200 times, and started again on the same data. With --stored so many messages wait in storage for
+others meanwhile. The last line is the verdict; the status is 0 only if nothing is wrong.
+"""
+
+import argparse
+import asyncio
+import base64
+import collections
+import pathlib
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from xml.etree.ElementTree import XMLPullParser
+
+DOMAIN = "localhost"
+PASSWORD = "secret"
+RESIDENTS = 8
+VISITORS = 3
+START_SECONDS_MAX = 60
+DRAIN_SECONDS_MAX = 120
+# Waiting messages of one account, within its quota.
+STORED_PER_ACCOUNT = 1000
+SM = "urn:xmpp:sm:3"
+CLIENT = "{jabber:client}"
+HEADER = (
+    "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
+    f"xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
+)
+
+
+class Closed(Exception):
+    """The stream is over."""
+
+
+class Stream:
+    """One connection, read element by element."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+        self.restart()
+
+    def restart(self):
+        self.parser = XMLPullParser(["start", "end"])
+        self.depth, self.root = 0, None
+        self.send(HEADER)
+
+    def send(self, text):
+        self.writer.write(text.encode())
+
+    async def next(self):
+        while True:
+            for event, element in self.parser.read_events():
+                if event == "start":
+                    self.depth += 1
+                    self.root = self.root if self.depth > 1 else element
+                    continue
+                self.depth -= 1
+                if self.depth == 0:
+                    raise Closed
+                if self.depth == 1:
+                    self.root.remove(element)
+                    return element
+            data = await self.reader.read(1 << 16)
+            if not data:
+                raise Closed
+            self.parser.feed(data)
+
+    async def expect(self, name):
+        element = await self.next()
+        if not element.tag.endswith("}" + name):
+            raise Closed
+        return element
+
+
+class Person:
+    """Somebody with one client, over many connections."""
+
+    def __init__(self, world, name, resumes):
+        self.world, self.name, self.resumes = world, name, resumes
+        self.session, self.acked, self.received = None, 0, 0
+        self.unacked = collections.deque()
+        self.count, self.acknowledged = 0, set()
+        self.seen, self.order = collections.Counter(), collections.defaultdict(list)
+        self.resumed, self.lost, self.errors = 0, 0, 0
+        self.stream = None
+        self.last_news = time.monotonic()
+
+    async def live(self):
+        while not self.world.over:
+            try:
+                await self.connect()
+                await self.visit()
+            except (Closed, OSError):
+                pass
+            finally:
+                if self.stream:
+                    self.stream.writer.close()
+                    self.stream = None
+            pause = (0.02, 0.2) if self.resumes else (0.2, 1.5)
+            await asyncio.sleep(random.uniform(*pause))
+
+    async def connect(self):
+        ends = await asyncio.open_connection("127.0.0.1", self.world.port)
+        self.stream = stream = Stream(*ends)
+        await stream.expect("features")
+        proof = base64.b64encode(f"\0{self.name}\0{PASSWORD}".encode()).decode()
+        ns = "urn:ietf:params:xml:ns:xmpp-sasl"
+        stream.send(f"<auth xmlns='{ns}' mechanism='PLAIN'>{proof}</auth>")
+        await stream.expect("success")
+        self.world.logged_in()
+        stream.restart()
+        await stream.expect("features")
+        if self.session and await self.resume():
+            return
+        ns = "urn:ietf:params:xml:ns:xmpp-bind"
+        stream.send(
+            f"<iq type='set' id='b'><bind xmlns='{ns}'><resource>home</resource></bind></iq>"
+        )
+        await stream.expect("iq")
+        wish = " resume='true'" if self.resumes else ""
+        left, self.unacked = self.unacked, collections.deque()
+        stream.send(f"<enable xmlns='{SM}'{wish}/>")
+        while True:
+            element = await stream.next()
+            if element.tag == f"{{{SM}}}enabled":
+                break
+            if element.tag == CLIENT + "message":
+                self.hear(element)
+        self.session, self.acked, self.received = element.get("id"), 0, 0
+        self.say("<presence/>", None)
+        for text, key in left:
+            if key:
+                self.say(text, key)
+
+    async def resume(self):
+        self.stream.send(f"<resume xmlns='{SM}' previd='{self.session}' h='{self.received}'/>")
+        element = await self.stream.next()
+        if element.tag == f"{{{SM}}}resumed":
+            self.resumed += 1
+            self.acknowledge(int(element.get("h")))
+            for text, _ in self.unacked:
+                self.stream.send(text)
+            return True
+        if element.tag == f"{{{SM}}}failed":
+            self.lost += 1
+            self.session = None
+            return False
+        raise Closed
+
+    def say(self, text, key):
+        self.unacked.append((text, key))
+        self.stream.send(text)
+
+    def acknowledge(self, h):
+        for _ in range(h - self.acked):
+            _, key = self.unacked.popleft()
+            if key:
+                self.acknowledged.add(key)
+        self.acked = h
+
+    async def visit(self):
+        talk = asyncio.ensure_future(self.talk())
+        try:
+            if self.resumes:
+                await self.listen()
+            else:
+                try:
+                    await asyncio.wait_for(self.listen(), random.uniform(0.3, 1.5))
+                except asyncio.TimeoutError:
+                    if not self.world.quiet:
+                        self.stream.send(f"<a xmlns='{SM}' h='{self.received}'/></stream:stream>")
+                        await self.stream.writer.drain()
+                        raise Closed from None
+                    await self.listen()
+        finally:
+            talk.cancel()
+
+    async def listen(self):
+        while True:
+            element = await self.stream.next()
+            if element.tag == f"{{{SM}}}a":
+                self.acknowledge(int(element.get("h")))
+            elif element.tag == f"{{{SM}}}r":
+                self.stream.send(f"<a xmlns='{SM}' h='{self.received}'/>")
+            elif element.tag.startswith(CLIENT):
+                self.received += 1
+                if element.tag == CLIENT + "message":
+                    self.hear(element)
+
+    def hear(self, message):
+        self.last_news = time.monotonic()
+        if message.get("type") == "error":
+            self.errors += 1
+            return
+        key = message.get("id")
+        self.seen[key] += 1
+        sender, number = key.split("-")
+        late = message.find("{urn:xmpp:delay}delay") is not None
+        self.order[sender, message.get("to"), late].append(int(number))
+
+    async def talk(self):
+        while True:
+            if self.resumes and not self.world.quiet:
+                for _ in range(random.randrange(8)):
+                    to = random.choice(self.world.people)
+                    self.count += 1
+                    key = f"{self.name}-{self.count}"
+                    self.world.sent[key] = to
+                    full = "/home" if to.resumes and random.random() < 0.5 else ""
+                    self.say(
+                        f"<message to='{to.name}@{DOMAIN}{full}' id='{key}' type='chat'>"
+                        f"<body>{key}</body></message>",
+                        key,
+                    )
+            if self.stream.writer.is_closing():
+                return
+            self.stream.send(f"<r xmlns='{SM}'/>")
+            await self.stream.writer.drain()
+            await asyncio.sleep(random.uniform(0.005, 0.05))
+
+
+class World:
+    """The server, everybody who uses it, and what must be true in the end."""
+
+    def __init__(self, arguments, directory):
+        self.binary, self.directory = arguments.vorpal, directory
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.over = self.quiet = False
+        self.sent = {}
+        residents = [Person(self, f"u{number}", True) for number in range(RESIDENTS)]
+        visitors = [Person(self, f"u{RESIDENTS + number}", False) for number in range(VISITORS)]
+        self.people = residents + visitors
+        self.process, self.started, self.login_seconds = None, None, []
+        self.config = directory / "vorpal.toml"
+        self.config.write_text(
+            f'domain = "{DOMAIN}"\nshards = 2\nlog = "warn"\n'
+            f'[listen]\nc2s = "127.0.0.1:{self.port}"\nc2s_tls = []\n'
+            "[tls]\nrequired = false\n[auth]\nplain_without_tls = true\n"
+        )
+
+    def vorpal(self, *words):
+        command = [self.binary, *words, "--config", self.config]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    def prepare(self, stored):
+        count = RESIDENTS + VISITORS
+        self.vorpal("user", "make", "u%d", "--count", str(count), "--password", PASSWORD)
+        if stored:
+            path = self.directory / "stored.xml"
+            write_stored(path, stored)
+            self.vorpal("import", str(path))
+
+    def start(self):
+        ready = self.directory / "ready"
+        ready.unlink(missing_ok=True)
+        self.started = time.monotonic()
+        command = [self.binary, "serve", "--config", self.config, "--ready-file", ready]
+        with open(self.directory / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+
+    def logged_in(self):
+        if self.started:
+            self.login_seconds.append(time.monotonic() - self.started)
+            self.started = None
+
+    async def wait_for_login(self):
+        until = time.monotonic() + START_SECONDS_MAX
+        while self.started:
+            if self.process.poll() is not None or time.monotonic() > until:
+                sys.exit(f"crash: the server did not come up; see {self.directory}/log")
+            await asyncio.sleep(0.01)
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    async def drain(self):
+        """Until everything is acknowledged and nothing has come for a while."""
+        self.quiet = True
+        until = time.monotonic() + DRAIN_SECONDS_MAX
+        while time.monotonic() < until:
+            await asyncio.sleep(0.2)
+            open_ = sum(len(person.unacked) for person in self.people)
+            news = max(person.last_news for person in self.people)
+            if open_ == 0 and time.monotonic() - news > 3:
+                return
+
+    def verdict(self):
+        """Every violation, as a sentence."""
+        wrong = []
+        acknowledged = set().union(*(person.acknowledged for person in self.people))
+        for key, to in self.sent.items():
+            copies = to.seen[key]
+            if key not in acknowledged:
+                wrong.append(f"{key} was never acknowledged")
+            elif copies == 0:
+                wrong.append(f"{key} to {to.name} was acknowledged and is lost")
+            elif to.resumes and copies > 1:
+                wrong.append(f"{key} to {to.name} arrived {copies} times")
+        for person in self.people:
+            if person.lost:
+                wrong.append(f"{person.name} could not resume {person.lost} times")
+            if person.errors:
+                wrong.append(f"{person.name} got {person.errors} errors")
+            for (sender, to, late), numbers in person.order.items():
+                if person.resumes and numbers != sorted(numbers):
+                    wrong.append(f"{sender} to {to} arrived out of order, late: {late}")
+        return wrong
+
+
+def write_stored(path, count):
+    """A file of XEP-0227 with messages that wait."""
+    with open(path, "w", encoding="utf-8") as out:
+        out.write(
+            "<?xml version='1.0'?><server-data xmlns='urn:xmpp:pie:0'>"
+            f"<host jid='{DOMAIN}'>"
+        )
+        for account in range(-(-count // STORED_PER_ACCOUNT)):
+            out.write(f"<user name='stored{account}' password='x'><offline-messages>")
+            for number in range(min(STORED_PER_ACCOUNT, count - account * STORED_PER_ACCOUNT)):
+                out.write(
+                    f"<message xmlns='jabber:client' from='u0@{DOMAIN}/home' "
+                    f"to='stored{account}@{DOMAIN}' id='s{number}' type='chat'>"
+                    f"<body>{'x' * 120}</body></message>"
+                )
+            out.write("</offline-messages></user>")
+        out.write("</host></server-data>")
+
+
+async def play(world, kills):
+    tasks = [asyncio.ensure_future(person.live()) for person in world.people]
+    world.start()
+    for number in range(kills):
+        await world.wait_for_login()
+        await asyncio.sleep(random.uniform(0.05, 1.2))
+        world.kill()
+        if (number + 1) % 20 == 0:
+            print(f"{number + 1} kills, {len(world.sent)} messages", flush=True)
+        world.start()
+    await world.wait_for_login()
+    await asyncio.sleep(1)
+    await world.drain()
+    world.over = True
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    world.process.terminate()
+    world.process.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--vorpal", required=True, help="the server's binary")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--stored", type=int, default=0, help="messages that wait meanwhile")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", flush=True)
+    random.seed(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="vorpal-crash-") as directory:
+        world = World(arguments, pathlib.Path(directory))
+        world.prepare(arguments.stored)
+        try:
+            asyncio.run(play(world, arguments.kills))
+        finally:
+            if world.process and world.process.poll() is None:
+                world.kill()
+        wrong = world.verdict()
+    for sentence in wrong[:20]:
+        print(sentence)
+    resumed = sum(person.resumed for person in world.people)
+    again = sum(copies - 1 for person in world.people for copies in person.seen.values())
+    slowest = max(world.login_seconds)
+    print(f"{resumed} resumptions, {again} second copies for visitors")
+    print(f"first login at most {slowest:.2f} s after the start, {arguments.stored} stored")
+    print(f"{arguments.kills} kills, {len(world.sent)} messages, {len(wrong)} violations")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
