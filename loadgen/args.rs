@@ -36,7 +36,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// The same traffic through a relay that parses nothing: what TCP alone costs on this machine.
-    Floor(LoadArgs),
+    Floor(Box<LoadArgs>),
     /// One page of several runs' JSON files.
     Report {
         /// What `--json` wrote.
@@ -156,6 +156,20 @@ pub struct LoadArgs {
     /// The closed loop's window.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub window: u16,
+    /// Manage the streams (XEP-0198), with resumption; the result tells how long acknowledgements
+    /// took.
+    #[arg(long, help_heading = "Load")]
+    pub stream_management: bool,
+    /// Stanzas after which a client asks for acknowledgement; so it does when it stops sending.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = clap::value_parser!(u32).range(1..),
+        requires = "stream_management",
+        help_heading = "Load"
+    )]
+    pub ack_every: u32,
     /// Bytes of a stanza as the client writes it.
     #[arg(
         long,
@@ -188,6 +202,10 @@ pub struct LoadArgs {
     /// Ring threads (default: as few as the limit of descriptors allows).
     #[arg(long, help_heading = "Generator")]
     pub threads: Option<u32>,
+    /// Sleep until a stanza is due, instead of awaiting it awake: the schedule is met less exactly,
+    /// and a server on the same cores has them.
+    #[arg(long, help_heading = "Generator")]
+    pub no_spin: bool,
     /// First core of the generator's threads (default: 1, where the target is this machine and has
     /// two); the floor's relay is on core 0.
     #[arg(long, help_heading = "Generator")]
@@ -269,10 +287,12 @@ impl LoadArgs {
             partners: self.partners,
             clique: self.clique,
             pace,
+            ack_every: self.stream_management.then_some(self.ack_every),
             stanza_size: self.stanza_size,
             connect_rate,
             core: self.core.or(near.then_some(1)),
             seed: self.seed,
+            spins: !self.no_spin,
             threads: self
                 .threads
                 .unwrap_or(1)

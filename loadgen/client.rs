@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::accounts::Accounts;
+use crate::acks::{self, Acks};
 use crate::random::Random;
 use crate::scan::{self, Piece};
 use crate::scram::{Exchange, Hash, KeyCache, Keys, Recipe};
@@ -72,6 +73,8 @@ pub struct Script {
     pub roster: bool,
     /// Whether initial presence is sent.
     pub presence: bool,
+    /// Stanzas after which a client asks for acknowledgement (XEP-0198); none: unmanaged streams.
+    pub ack_every: Option<u32>,
     /// Keys derived so far.
     pub keys: KeyCache,
 }
@@ -109,6 +112,8 @@ pub enum Step {
     Bind,
     /// The old session request is out (RFC 3921).
     Session,
+    /// Stream management was asked for.
+    Manage,
     /// The roster was asked for.
     Roster,
     /// Initial presence and a ping are out.
@@ -163,17 +168,19 @@ struct Login {
     registered: bool,
     authenticated: bool,
     old_session: bool,
+    offers_management: bool,
     features: Vec<u8>,
     jid: Option<Box<str>>,
 }
 
-/// One client: two words while it is ready.
+/// One client: three words while it is ready, and its counters where its stream is managed.
 #[derive(Debug, Default)]
 pub struct Client {
     /// Where it is.
     pub step: Step,
     since: u64,
     login: Option<Box<Login>>,
+    acks: Option<Box<Acks>>,
 }
 
 impl Client {
@@ -181,6 +188,7 @@ impl Client {
     pub fn on_connect(&mut self, now: u64) {
         self.step = Step::Connecting;
         self.since = now;
+        self.acks = None;
         self.login = Some(Box::new(Login {
             began: now,
             ..Login::default()
@@ -223,6 +231,10 @@ impl Client {
 
     /// Closes our side of the stream.
     pub fn close(&mut self, out: &mut Vec<u8>) {
+        if let Some(acks) = &self.acks {
+            // What is acknowledged is not kept for later.
+            acks.answer(out);
+        }
         out.extend_from_slice(b"</stream:stream>");
         self.step = Step::Closing;
     }
@@ -242,6 +254,9 @@ impl Client {
         if name == b"error" {
             return Turn::Fail(format!("stream error: {}", condition(element)));
         }
+        if self.acks.is_some() && self.manage(element, (0, cx.now), cx.meter, cx.out) {
+            return Turn::Nothing;
+        }
         match (self.step, name) {
             (Step::Features, b"features") => self.on_features(cx, element),
             (Step::Proceed, b"proceed") => {
@@ -253,6 +268,14 @@ impl Client {
             (Step::Challenge | Step::Success, b"success") => self.on_success(cx, element),
             (Step::Challenge | Step::Success, b"failure") => {
                 Turn::Fail(format!("login refused: {}", condition(element)))
+            }
+            (Step::Manage, b"enabled") => {
+                self.phase(cx, Phase::Manage);
+                self.acks = Some(Box::default());
+                self.after_manage(cx)
+            }
+            (Step::Manage, b"failed") => {
+                Turn::Fail(format!("stream management refused: {}", condition(element)))
             }
             (_, b"iq") => self.on_iq(cx, element),
             (Step::Presence | Step::Roster | Step::Ready | Step::Closing, _) => Turn::Nothing,
@@ -279,6 +302,7 @@ impl Client {
             self.login().old_session =
                 scan::holds(features, b"urn:ietf:params:xml:ns:xmpp-session")
                     && !scan::holds(features, b"<optional");
+            self.login().offers_management = scan::holds(features, acks::XMLNS.as_bytes());
             self.step = Step::Bind;
             let resource = match script.accounts {
                 Accounts::Anonymous => "",
@@ -405,6 +429,7 @@ impl Client {
         let id = scan::attribute(element, b"id").unwrap_or(b"");
         if kind == b"get" || kind == b"set" {
             answer_request(element, kind, cx.out);
+            self.sent(1);
             return Turn::Nothing;
         }
         let is_error = kind == b"error";
@@ -452,12 +477,29 @@ impl Client {
     }
 
     fn after_bind(&mut self, cx: &mut Cx<'_>) -> Turn {
+        if cx.script.ack_every.is_none() {
+            return self.after_manage(cx);
+        }
+        if !self.login().offers_management {
+            return Turn::Fail("the server does not offer stream management".into());
+        }
+        self.step = Step::Manage;
+        let xmlns = acks::XMLNS;
+        write_out(
+            cx.out,
+            format_args!("<enable xmlns='{xmlns}' resume='true'/>"),
+        );
+        Turn::Nothing
+    }
+
+    fn after_manage(&mut self, cx: &mut Cx<'_>) -> Turn {
         if !cx.script.roster {
             return self.announce(cx);
         }
         self.step = Step::Roster;
         cx.out
             .extend_from_slice(b"<iq type='get' id='o'><query xmlns='jabber:iq:roster'/></iq>");
+        self.sent(1);
         Turn::Nothing
     }
 
@@ -466,6 +508,7 @@ impl Client {
             return self.ready(cx);
         }
         self.step = Step::Presence;
+        self.sent(2);
         // Not every server returns our own presence; every server answers what comes behind it.
         write_out(
             cx.out,
@@ -485,6 +528,55 @@ impl Client {
         login
             .jid
             .map_or_else(|| Turn::Fail("ready without a JID".into()), Turn::Ready)
+    }
+
+    /// So many stanzas were written.
+    pub fn sent(&mut self, stanzas: u32) {
+        if let Some(acks) = &mut self.acks {
+            acks.send(stanzas);
+        }
+    }
+
+    /// The counters of a managed stream.
+    pub fn acks(&mut self) -> Option<&mut Acks> {
+        self.acks.as_deref_mut()
+    }
+
+    /// Counts `element` where it is a stanza. Where it is a request or an answer of stream
+    /// management instead, deals with it and says so; answers are timed from the first of
+    /// `times` on, the second being now.
+    pub fn manage(
+        &mut self,
+        element: &[u8],
+        (record_from, now): (u64, u64),
+        meter: &mut Meter,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let Some(acks) = &mut self.acks else {
+            return false;
+        };
+        match scan::local_name(element) {
+            b"r" => acks.answer(out),
+            b"a" => {
+                let text = scan::attribute(element, b"h").and_then(|h| std::str::from_utf8(h).ok());
+                let heard = text.and_then(|h| h.parse().ok()).ok_or_else(String::new);
+                let settled = |at: u64| {
+                    if at >= record_from {
+                        meter.acks.saturating_record(now.saturating_sub(at));
+                    }
+                };
+                if heard.and_then(|h| acks.on_answer(h, settled)).is_err() {
+                    meter.false_acks += 1;
+                }
+            }
+            name => {
+                if matches!(name, b"message" | b"presence" | b"iq") {
+                    acks.receive();
+                }
+                return false;
+            }
+        }
+        true
     }
 
     fn open_stream(&mut self, cx: &mut Cx<'_>) {

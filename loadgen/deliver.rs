@@ -4,9 +4,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::body::{BROADCAST, Mark};
-use crate::client::{self, Step, Turn};
+use crate::client::{self, Client, Step, Turn};
 use crate::clock::SECOND;
-use crate::driver::Worker;
+use crate::driver::{LOGIN_SIZE, Worker};
 use crate::ledger::{Arrival, Verdict};
 use crate::plan::{Dialect, Pace, Scenario, Stage};
 use crate::scan::{self, Piece};
@@ -59,6 +59,9 @@ impl Worker {
     }
 
     fn on_stanza(&mut self, index: u32, element: &[u8]) {
+        if self.job.plan.ack_every.is_some() && self.on_managed(index, element) {
+            return;
+        }
         match self.shape.read(element) {
             Reading::Other => {}
             Reading::Measured(mark, from) => {
@@ -80,9 +83,29 @@ impl Worker {
                 let kind = scan::attribute(element, b"type").unwrap_or(b"get");
                 let out = &mut self.lines[index as usize].out;
                 client::answer_request(element, kind, out);
+                self.lines[index as usize].client.sent(1);
                 self.touch(index);
             }
         }
+    }
+
+    /// Says whether `element` is a request or an answer of stream management; deals with it.
+    fn on_managed(&mut self, index: u32, element: &[u8]) -> bool {
+        if scan::local_name(element) == b"r" {
+            self.prepare(index, LOGIN_SIZE);
+        }
+        let line = &mut self.lines[index as usize];
+        let open = |client: &mut Client| client.acks().map_or(0, |acks| acks.open());
+        let before = open(&mut line.client);
+        let times = (self.record_from, self.now);
+        let handled = line
+            .client
+            .manage(element, times, &mut self.meter, &mut line.out);
+        self.acks_open -= before - open(&mut line.client);
+        if !line.out.is_empty() {
+            self.touch(index);
+        }
+        handled
     }
 
     fn digest_frames(&mut self, index: u32, bytes: &[u8]) -> usize {
@@ -200,11 +223,17 @@ impl Worker {
             Scenario::Presence if !self.job.plan.directed => self.copies_sent,
             _ => verdict.sent,
         };
-        expected.saturating_sub(verdict.delivered)
+        expected.saturating_sub(verdict.delivered) + self.acks_open
     }
 
     /// The final account.
-    pub(crate) fn settle(&self) -> Verdict {
+    pub(crate) fn settle(&mut self) -> Verdict {
+        self.ledger.verdict.false_acks = self.meter.false_acks;
+        for line in &mut self.lines {
+            let failed = line.client.step == Step::Failed;
+            let acks = line.client.acks().filter(|_| !failed);
+            self.ledger.verdict.unacked += acks.map_or(0, |acks| acks.unacked().into());
+        }
         let mut verdict = self.ledger.verdict;
         match self.job.plan.scenario {
             Scenario::Login => {

@@ -138,6 +138,8 @@ pub(crate) struct Worker {
     /// Deliveries that what was sent should make.
     pub(crate) copies_sent: u64,
     pub(crate) busy_read: u64,
+    /// Requests for acknowledgement that are not answered in full.
+    pub(crate) acks_open: u64,
     /// Whether several ring threads run on this one's core.
     shares_core: bool,
 }
@@ -218,6 +220,7 @@ impl Worker {
             reached: 0,
             copies_sent: 0,
             busy_read: 0,
+            acks_open: 0,
             shares_core,
             job,
         }
@@ -269,7 +272,8 @@ impl Worker {
     fn sleep(&mut self) -> std::io::Result<()> {
         let due = self.next_due().min(self.now + TICK);
         // Threads that share a core would only take it from each other.
-        let spin = if self.shares_core { 0 } else { SPIN };
+        let spins = self.job.plan.spins && !self.shares_core;
+        let spin = if spins { SPIN } else { 0 };
         if due <= self.now + spin {
             return self.ring.run_deferred();
         }
@@ -306,6 +310,9 @@ impl Worker {
         let sends = |stage| matches!(stage, Stage::Warm | Stage::Measure);
         if sends(stage.0) && !sends(before) {
             self.start_sending();
+        }
+        if sends(before) && !sends(stage.0) {
+            self.stop_sending();
         }
         match stage.0 {
             Stage::Warm => self.record_from = u64::MAX,

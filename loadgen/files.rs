@@ -93,6 +93,7 @@ pub fn histograms(directory: &Path, ran: &Ran) -> Result<(), String> {
     let mut all = vec![
         (ran.result.latency.name.as_str(), &meter.latency),
         ("service", &meter.service),
+        ("ack", &meter.acks),
         ("lag", &meter.lag),
     ];
     all.extend(

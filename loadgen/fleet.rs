@@ -13,6 +13,7 @@ use crate::derive;
 use crate::driver::{self, Job, Outcome};
 use crate::ledger::Verdict;
 use crate::live::Live;
+use crate::machine::Busy;
 use crate::plan::{Control, Plan, Stage};
 use crate::stats::{Meter, sum};
 
@@ -46,7 +47,7 @@ pub struct Findings {
 }
 
 /// One measured stretch of a run.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Slice {
     /// When it began, in seconds of the run.
     pub at: f64,
@@ -58,6 +59,9 @@ pub struct Slice {
     pub delivered: u64,
     /// CPU seconds of the other side.
     pub server_cpu: Option<f64>,
+    /// The same, by kind of thread.
+    #[serde(default)]
+    pub server_threads: BTreeMap<String, f64>,
     /// CPU seconds of the generator's ring threads.
     pub generator_cpu: f64,
 }
@@ -69,6 +73,16 @@ impl Slice {
         let delivered: u64 = slices.iter().map(|slice| slice.delivered).sum();
         cpu.filter(|_| delivered > 0)
             .map(|cpu| cpu * 1e6 / delivered as f64)
+    }
+
+    /// CPU seconds of each kind of the other side's threads per million deliveries.
+    pub fn threads_per_million(slices: &[Slice]) -> BTreeMap<String, f64> {
+        let delivered: u64 = slices.iter().map(|slice| slice.delivered).sum();
+        let mut all = BTreeMap::new();
+        for (kind, seconds) in slices.iter().flat_map(|slice| &slice.server_threads) {
+            *all.entry(kind.clone()).or_default() += seconds * 1e6 / delivered.max(1) as f64;
+        }
+        all
     }
 
     /// Deliveries a second.
@@ -159,7 +173,7 @@ impl Fleet {
         warmup: Duration,
         length: Duration,
         live: &mut Live,
-        cost: &dyn Fn() -> Option<u64>,
+        cost: &dyn Fn() -> Option<Busy>,
     ) -> Slice {
         let clock = self.plan.clock;
         if !warmup.is_zero() {
@@ -171,15 +185,17 @@ impl Fleet {
         self.pass(length, live);
         let after = self.sample(cost);
         self.control.enter(Stage::Hold, after.at);
+        let threads = after
+            .cost
+            .zip(before.cost)
+            .map(|(after, before)| spent(after, &before));
         let slice = Slice {
             at: before.at as f64 / 1e9,
             seconds: (after.at - before.at) as f64 / 1e9,
             sent: after.sent - before.sent,
             delivered: after.delivered - before.delivered,
-            server_cpu: after
-                .cost
-                .zip(before.cost)
-                .map(|(a, b)| a.saturating_sub(b) as f64 / 1e9),
+            server_cpu: threads.as_ref().map(|threads| threads.values().sum()),
+            server_threads: threads.unwrap_or_default(),
             generator_cpu: (after.busy - before.busy) as f64 / 1e9,
         };
         self.drain(live);
@@ -212,7 +228,7 @@ impl Fleet {
         }
     }
 
-    fn sample(&self, cost: &dyn Fn() -> Option<u64>) -> Sample {
+    fn sample(&self, cost: &dyn Fn() -> Option<Busy>) -> Sample {
         Sample {
             sent: sum(&self.control.gauges, |gauge| &gauge.sent),
             delivered: sum(&self.control.gauges, |gauge| &gauge.delivered),
@@ -247,10 +263,22 @@ impl Fleet {
     }
 }
 
+/// Seconds on a core between two readings.
+fn spent(after: Busy, before: &Busy) -> BTreeMap<String, f64> {
+    let since = |kind: &str, now: u64| now.saturating_sub(before.get(kind).copied().unwrap_or(0));
+    after
+        .into_iter()
+        .map(|(kind, now)| {
+            let seconds = since(&kind, now) as f64 / 1e9;
+            (kind, seconds)
+        })
+        .collect()
+}
+
 struct Sample {
     at: u64,
     sent: u64,
     delivered: u64,
     busy: u64,
-    cost: Option<u64>,
+    cost: Option<Busy>,
 }

@@ -466,7 +466,12 @@ fn times_table(result: &RunResult) -> String {
          <th>p99.99</th><th>max</th></tr>",
     );
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
-    let more = [&result.latency, &result.service, &result.generator.lag];
+    let more = [
+        &result.latency,
+        &result.service,
+        &result.acks,
+        &result.generator.lag,
+    ];
     let plain = result.plain.as_ref().map(|plain| &plain.latency);
     for times in result
         .phases
@@ -638,6 +643,7 @@ mod tests {
             rate: 1_234_567.0,
             latency: times.clone(),
             service: Times::default(),
+            acks: Times::default(),
             phases: vec![times],
             verdict: Default::default(),
             failures: Default::default(),

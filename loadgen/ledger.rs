@@ -71,6 +71,12 @@ pub struct Verdict {
     pub bounced: u64,
     /// Connections that ended while they were needed.
     pub disconnected: u64,
+    /// Stanzas of managed streams that the server did not acknowledge in the end.
+    #[serde(default)]
+    pub unacked: u64,
+    /// Acknowledgements of what was not sent, or unreadable ones.
+    #[serde(default)]
+    pub false_acks: u64,
 }
 
 impl Verdict {
@@ -80,7 +86,7 @@ impl Verdict {
     }
 
     /// The counts that must be zero, with their names.
-    pub fn faults(&self) -> [(&'static str, u64); 7] {
+    pub fn faults(&self) -> [(&'static str, u64); 9] {
         [
             ("lost", self.lost),
             ("duplicated", self.duplicated),
@@ -89,6 +95,8 @@ impl Verdict {
             ("misrouted", self.misrouted),
             ("bounced", self.bounced),
             ("disconnected", self.disconnected),
+            ("unacked", self.unacked),
+            ("false acks", self.false_acks),
         ]
     }
 
@@ -105,6 +113,8 @@ impl Verdict {
         self.misrouted += other.misrouted;
         self.bounced += other.bounced;
         self.disconnected += other.disconnected;
+        self.unacked += other.unacked;
+        self.false_acks += other.false_acks;
     }
 }
 

@@ -4,6 +4,7 @@
 //! arrives with code of its own, so that it cannot share the server's mistakes.
 
 pub mod accounts;
+pub mod acks;
 pub mod args;
 pub mod body;
 pub mod client;

@@ -1,5 +1,6 @@
 //! What the machine and a process say about themselves under `/proc`.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 /// The facts of the machine that decide a result.
@@ -85,15 +86,25 @@ pub fn resident(pid: u32) -> Option<u64> {
     Some(number(rest) * 1024)
 }
 
-/// Nanoseconds that all threads of a process have spent on a core. A thread that ends takes its
+/// Nanoseconds on a core, by kind of thread: their names without the numbers.
+pub type Busy = BTreeMap<String, u64>;
+
+/// Nanoseconds that the threads of a process have spent on a core. A thread that ends takes its
 /// time with it, so compare only while the set of threads is stable.
-pub fn process_busy(pid: u32) -> Option<u64> {
+pub fn process_busy(pid: u32) -> Option<Busy> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    let mut sum = 0;
-    for task in tasks.flatten() {
-        sum += schedstat(&task.path().join("schedstat").to_string_lossy()).unwrap_or(0);
+    let mut busy = Busy::new();
+    for task in tasks.flatten().map(|task| task.path()) {
+        let Some(spent) = schedstat(&task.join("schedstat").to_string_lossy()) else {
+            continue;
+        };
+        let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+        let kind = name
+            .trim_end()
+            .trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+        *busy.entry(kind.to_owned()).or_default() += spent;
     }
-    Some(sum)
+    Some(busy)
 }
 
 /// Nanoseconds that the calling thread has spent on a core.
@@ -150,7 +161,7 @@ mod tests {
         }
         assert!(thread_busy() > 0);
         assert!(busy_at(&thread_path()).unwrap() > 0);
-        assert!(process_busy(pid).unwrap() >= thread_busy() / 2);
+        assert!(process_busy(pid).unwrap().values().sum::<u64>() >= thread_busy() / 2);
         assert!(resident(u32::MAX).is_none());
     }
 

@@ -46,7 +46,7 @@ fn run(cli: &Cli) -> Result<u8, String> {
             files::write(out, html::render_all(&results).as_bytes())?;
             return Ok(exit::OK);
         }
-        Some(Command::Floor(load)) => (run::floor(load, features)?, load),
+        Some(Command::Floor(load)) => (run::floor(load, features)?, &**load),
         None => (run::server(&cli.run, features)?, &cli.run.load),
     };
     print!("{}", table::render(&ran.result));

@@ -72,6 +72,10 @@ pub struct Plan {
     pub clique: u32,
     /// When stanzas are sent.
     pub pace: Pace,
+    /// Whether what is due soon is awaited awake.
+    pub spins: bool,
+    /// Stanzas after which a client asks for acknowledgement (XEP-0198), where streams are managed.
+    pub ack_every: Option<u32>,
     /// Bytes of a stanza as the client writes it.
     pub stanza_size: usize,
     /// Connections a second, all clients together; unlimited (but never too many at once) without.
@@ -197,6 +201,8 @@ mod tests {
             partners: 1,
             clique: 20,
             pace: Pace::Closed { window: 1 },
+            spins: true,
+            ack_every: None,
             stanza_size: 200,
             connect_rate: None,
             core: None,

@@ -100,6 +100,9 @@ pub struct Load {
     pub clique: u32,
     /// `closed loop, window 4` or `open loop, 5000/s poisson`.
     pub pace: String,
+    /// Stanzas after which a client asked for acknowledgement, where streams were managed.
+    #[serde(default)]
+    pub ack_every: Option<u32>,
     /// Bytes of a stanza as the client wrote it.
     pub stanza_size: usize,
     /// Connections a second, where limited.
@@ -125,6 +128,9 @@ pub struct Server {
     pub command: String,
     /// CPU seconds per million deliveries.
     pub cpu_per_million: Option<f64>,
+    /// The same for each kind of its threads: their names without numbers.
+    #[serde(default)]
+    pub cpu_per_million_by_thread: BTreeMap<String, f64>,
     /// CPU microseconds per login: in the login phase, or in the login scenario's measured part.
     pub cpu_us_per_login: Option<f64>,
     /// Share of one core while clients idled.
@@ -219,6 +225,9 @@ pub struct RunResult {
     pub latency: Times,
     /// Service time from the actual time; empty where the two are the same.
     pub service: Times,
+    /// Acknowledgements, from asking to the answer that covers everything sent before.
+    #[serde(default)]
+    pub acks: Times,
     /// The parts of a login.
     pub phases: Vec<Times>,
     /// The account of deliveries.

@@ -13,7 +13,7 @@ use crate::client::{Script, TlsMode};
 use crate::clock::{Clock, SECOND};
 use crate::fleet::{Findings, Fleet, Slice, TlsSetup};
 use crate::live::Live;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Busy, Machine};
 use crate::plan::{CLIENTS_PER_RING_MAX, Control, Dialect, Pace, Plan, Scenario};
 use crate::relay::{self, Relay};
 use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
@@ -131,7 +131,7 @@ fn log_in(
         let clients = f64::from(plan.clients);
         let spent = machine::process_busy(server.pid)
             .zip(before)
-            .map(|(after, before)| after - before);
+            .map(|(after, before)| after.values().sum::<u64>() - before.values().sum::<u64>());
         server.cpu_us_per_login = spent.map(|spent| spent as f64 / 1e3 / clients);
         server.resident_ready = machine::resident(server.pid).unwrap_or(0);
         let more = server.resident_ready.saturating_sub(server.resident_before);
@@ -152,7 +152,7 @@ fn take_turns(
     let pid = args.server_pid;
     let cost = move || pid.and_then(machine::process_busy);
     let path = rival.map(|rival| rival.relay.busy_path.clone());
-    let floor_cost = move || path.as_deref().and_then(machine::busy_at);
+    let floor_cost = move || path.as_deref().and_then(relay_busy);
     let mut contestants = vec![Contestant {
         fleet,
         label: format!("{:?}", args.load.scenario).to_lowercase(),
@@ -208,7 +208,7 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
     let rival = Rival::start(load, features, clock, &mut live)?;
     live.label("floor", true);
     let path = rival.relay.busy_path.clone();
-    let cost = move || machine::busy_at(&path);
+    let cost = move || relay_busy(&path);
     let slice = rival
         .fleet
         .slice(load.warmup(), load.duration(), &mut live, &cost);
@@ -242,6 +242,11 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
         findings,
         live,
     })
+}
+
+/// Nanoseconds on a core of the relay's thread.
+fn relay_busy(path: &str) -> Option<Busy> {
+    Some(Busy::from([("relay".to_owned(), machine::busy_at(path)?)]))
 }
 
 /// The floor while it runs beside a server.
@@ -283,6 +288,7 @@ impl Rival {
             register: false,
             roster: false,
             presence: false,
+            ack_every: None,
             keys: KeyCache::default(),
         });
         let fleet = Fleet::start(plan, script, &None, features)?;
@@ -315,7 +321,7 @@ struct Contestant<'a> {
     fleet: &'a Fleet,
     label: String,
     is_subject: bool,
-    cost: &'a dyn Fn() -> Option<u64>,
+    cost: &'a dyn Fn() -> Option<Busy>,
 }
 
 /// The measured part: in one piece, or all contestants in turns. Gives the slices of each.
@@ -386,6 +392,7 @@ fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) {
         Scenario::Login => server.cpu_us_per_login = Slice::cpu_per_million(slices),
         Scenario::Chat | Scenario::Presence => {
             server.cpu_per_million = Slice::cpu_per_million(slices);
+            server.cpu_per_million_by_thread = Slice::threads_per_million(slices);
         }
     }
 }
@@ -436,6 +443,7 @@ fn script(args: &RunArgs, accounts: Accounts) -> Script {
         register: args.register,
         roster: stays && !args.no_roster,
         presence: stays && !args.no_presence,
+        ack_every: args.load.stream_management.then_some(args.load.ack_every),
         keys: KeyCache::default(),
     }
 }
@@ -513,6 +521,7 @@ impl Parts<'_> {
             rate: Slice::rate(&self.slices),
             latency: Times::of(kind, &meter.latency),
             service: Times::of("service", &meter.service),
+            acks: Times::of("ack", &meter.acks),
             phases,
             verdict: findings.verdict,
             failures: findings.failures.clone(),
@@ -563,7 +572,7 @@ impl Parts<'_> {
             ("plain: ", plain),
         ];
         for (whose, verdict) in accounts {
-            let faults = verdict.map_or([("", 0); 7], |verdict| verdict.faults());
+            let faults = verdict.map_or([("", 0); 9], |verdict| verdict.faults());
             for (name, count) in faults.iter().filter(|(_, count)| *count > 0) {
                 reasons.push(format!("{whose}{count} {name}"));
                 code = exit::UNVERIFIED;
@@ -602,6 +611,7 @@ impl Parts<'_> {
             partners: self.plan.partners,
             clique: self.plan.clique,
             pace,
+            ack_every: self.plan.ack_every,
             stanza_size: self.plan.stanza_size,
             connect_rate: self.plan.connect_rate,
             warmup: self.load.warmup,
@@ -657,12 +667,15 @@ mod tests {
             server_cpu: Some(1.0),
             ..Slice::default()
         };
-        assert_eq!(Slice::cpu_per_million(&[slice, slice]), Some(2.0));
+        assert_eq!(
+            Slice::cpu_per_million(&[slice.clone(), slice.clone()]),
+            Some(2.0)
+        );
         let blind = Slice {
             server_cpu: None,
-            ..slice
+            ..slice.clone()
         };
-        assert_eq!(Slice::cpu_per_million(&[slice, blind]), None);
+        assert_eq!(Slice::cpu_per_million(&[slice.clone(), blind]), None);
         assert_eq!(
             Slice::cpu_per_million(&[Slice {
                 delivered: 0,

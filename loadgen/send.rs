@@ -33,6 +33,26 @@ impl Worker {
         }
     }
 
+    /// Sending ends (for now): what nobody asked acknowledgement for is asked for.
+    pub(crate) fn stop_sending(&mut self) {
+        if self.job.plan.ack_every.is_none() {
+            return;
+        }
+        for index in 0..self.job.count {
+            let line = &mut self.lines[index as usize];
+            let waits = line.client.step == Step::Ready;
+            if let Some(acks) = line
+                .client
+                .acks()
+                .filter(|acks| waits && acks.unasked() > 0)
+            {
+                acks.ask(self.now, &mut line.out);
+                self.acks_open += 1;
+                self.touch(index);
+            }
+        }
+    }
+
     /// Sends what the schedule says is due by now.
     pub(crate) fn send_what_is_due(&mut self) {
         let sends = matches!(self.job.plan.scenario, Scenario::Chat | Scenario::Presence);
@@ -87,8 +107,15 @@ impl Worker {
             sent: self.now,
         };
         let to = self.jids.get(to as usize).map_or("", |jid| jid);
-        self.shape
-            .write(&mark, to, &mut self.lines[sender as usize].out);
+        let line = &mut self.lines[sender as usize];
+        self.shape.write(&mark, to, &mut line.out);
+        if let Some(acks) = line.client.acks() {
+            acks.send(1);
+            if acks.unasked() >= self.job.plan.ack_every.unwrap_or(1) {
+                acks.ask(self.now, &mut line.out);
+                self.acks_open += 1;
+            }
+        }
         self.touch(sender);
     }
 }

@@ -28,6 +28,8 @@ pub enum Phase {
     Auth,
     /// From SASL success to the bind result.
     Bind,
+    /// Enabling stream management.
+    Manage,
     /// Fetching the roster.
     Roster,
     /// Initial presence, up to the answer to a ping behind it.
@@ -38,12 +40,13 @@ pub enum Phase {
 
 impl Phase {
     /// All of them in order.
-    pub const ALL: [Phase; 8] = [
+    pub const ALL: [Phase; 9] = [
         Phase::Connect,
         Phase::Tls,
         Phase::Register,
         Phase::Auth,
         Phase::Bind,
+        Phase::Manage,
         Phase::Roster,
         Phase::Presence,
         Phase::Login,
@@ -57,6 +60,7 @@ impl Phase {
             Phase::Register => "register",
             Phase::Auth => "auth",
             Phase::Bind => "bind",
+            Phase::Manage => "manage",
             Phase::Roster => "roster",
             Phase::Presence => "presence",
             Phase::Login => "login in all",
@@ -71,6 +75,10 @@ pub struct Meter {
     pub latency: Histogram<u64>,
     /// Deliveries, from the actual time.
     pub service: Histogram<u64>,
+    /// Acknowledgements, from asking to the answer that covers everything sent before.
+    pub acks: Histogram<u64>,
+    /// Acknowledgements of what was never sent, or unreadable ones.
+    pub false_acks: u64,
     /// How late the generator itself was in writing.
     pub lag: Histogram<u64>,
 }
@@ -81,6 +89,8 @@ impl Default for Meter {
             phases: Phase::ALL.iter().map(|_| histogram()).collect(),
             latency: histogram(),
             service: histogram(),
+            acks: histogram(),
+            false_acks: 0,
             lag: histogram(),
         }
     }
@@ -105,6 +115,8 @@ impl Meter {
         }
         self.latency.add(&other.latency).expect(SAME);
         self.service.add(&other.service).expect(SAME);
+        self.acks.add(&other.acks).expect(SAME);
+        self.false_acks += other.false_acks;
         self.lag.add(&other.lag).expect(SAME);
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::live::{grouped, micros};
-use crate::result::{RunResult, Times, exit};
+use crate::result::{RunResult, Server, Times, exit};
 
 /// The whole table.
 pub fn render(result: &RunResult) -> String {
@@ -49,7 +49,12 @@ fn times(text: &mut String, result: &RunResult) {
         ),
     );
     let floor = result.floor.as_ref().map(|floor| &floor.latency);
-    let more = [&result.latency, &result.service, &result.generator.lag];
+    let more = [
+        &result.latency,
+        &result.service,
+        &result.acks,
+        &result.generator.lag,
+    ];
     let plain = result.plain.as_ref().map(|plain| &plain.latency);
     for times in result.phases.iter().chain(more).chain(plain).chain(floor) {
         row(text, times);
@@ -98,7 +103,10 @@ fn cost(text: &mut String, result: &RunResult) {
         if let Some(cpu) = server.cpu_per_million {
             line(
                 text,
-                &format!("  server CPU    {cpu:.3} s per million deliveries"),
+                &format!(
+                    "  server CPU    {cpu:.3} s per million deliveries{}",
+                    kinds(server)
+                ),
             );
         }
         if let Some(cpu) = server.cpu_us_per_login {
@@ -150,6 +158,20 @@ fn cost(text: &mut String, result: &RunResult) {
             ),
         );
     }
+}
+
+/// What each kind of thread had of it, where there are several.
+fn kinds(server: &Server) -> String {
+    let mut kinds: Vec<_> = server.cpu_per_million_by_thread.iter().collect();
+    kinds.retain(|(_, cpu)| **cpu >= 0.0005);
+    if kinds.len() < 2 {
+        return String::new();
+    }
+    let words: Vec<_> = kinds
+        .iter()
+        .map(|(kind, cpu)| format!("{kind} {cpu:.3}"))
+        .collect();
+    format!(": {}", words.join(", "))
 }
 
 fn row(text: &mut String, times: &Times) {

@@ -132,6 +132,8 @@ mod tests {
             partners: 1,
             clique: 5,
             pace: Pace::Closed { window: 1 },
+            spins: true,
+            ack_every: None,
             stanza_size: 200,
             connect_rate: None,
             core: None,

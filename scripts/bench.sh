@@ -72,7 +72,7 @@ stop_server() {
 trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# configure SHARDS [CONNECTIONS]: an empty SHARDS leaves the number to the server, which takes more
+# configure SHARDS [CONNECTIONS [DURABILITY]]: an empty SHARDS leaves the number to the server, which takes more
 # than there are cores where so many CONNECTIONS do not fit the limit of descriptors otherwise.
 configure() {
     {
@@ -87,6 +87,7 @@ configure() {
         echo '[auth]'
         echo 'plain_without_tls = true'
         [ -z "${2:-}" ] || printf '[limits]\nconnections_max = %d\n' "$2"
+        [ -z "${3:-}" ] || printf '[durability]\nmode = "%s"\n' "$3"
     } >"$work/vorpal.toml"
 }
 
@@ -161,6 +162,14 @@ suite() {
         --warmup 1
     measure memory-tls 0 "${secure[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 5 \
         --warmup 1
+    # Stream management, with nothing stored and with everything durable before it is acknowledged;
+    # server and generator share both cores.
+    local managed=("${plain[@]}" --clients 500 --stream-management --duration 8)
+    for mode in memory archive full; do
+        configure 1 "" "$mode"
+        measure "managed-$mode" 0,1 "${managed[@]}" --rate 60000 --no-spin
+        measure "managed-$mode-closed" 0,1 "${managed[@]}" --closed --window 2
+    done
     configure 2
     measure two-shards 0,1 "${plain[@]}" --clients 500 --closed --window 2 --partners 8 --duration 6
 }

@@ -24,6 +24,7 @@ impl World {
             register: false,
             roster: true,
             presence: true,
+            ack_every: None,
             keys: KeyCache::default(),
         };
         let mut world = World {
@@ -269,4 +270,35 @@ fn requests_are_answered_even_while_logging_in() {
     assert_eq!(pong, "<iq type='result' id=\"7\" to=\"bench\"/>");
     let (_, refusal) = world.hear("<iq type='get' id='8'><query xmlns='jabber:iq:version'/></iq>");
     assert!(refusal.contains("type='error' id=\"8\"") && refusal.contains("service-unavailable"));
+}
+
+#[test]
+fn a_managed_stream_is_counted_both_ways() {
+    let mut world = World::new(TlsMode::None, numbered());
+    world.script.ack_every = Some(2);
+    world.client.step = Step::Bind;
+    world.client.login().offers_management = true;
+    let bound = "<iq type='result' id='b'><bind><jid>u7@bench/lg</jid></bind></iq>";
+    let (_, enable) = world.hear(bound);
+    assert_eq!(enable, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    world.hear("<enabled xmlns='urn:xmpp:sm:3' id='1' resume='true'/>");
+    world.hear("<iq type='result' id='o'><query xmlns='jabber:iq:roster'/></iq>");
+    // The roster's answer is the first stanza that came in; requests do not count.
+    let (_, answer) = world.hear("<r xmlns='urn:xmpp:sm:3'/>");
+    assert_eq!(answer, "<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    // The roster's request, presence and the ping went out.
+    assert_eq!(world.client.acks().unwrap().unacked(), 3);
+    world.hear("<a xmlns='urn:xmpp:sm:3' h='3'/>");
+    assert_eq!(world.client.acks().unwrap().unacked(), 0);
+    world.hear("<a xmlns='urn:xmpp:sm:3' h='4'/>");
+    assert_eq!(world.meter.false_acks, 1);
+    let mut out = Vec::new();
+    world.client.close(&mut out);
+    let last = "<a xmlns='urn:xmpp:sm:3' h='1'/></stream:stream>";
+    assert_eq!(String::from_utf8(out).unwrap(), last);
+
+    let mut world = World::new(TlsMode::None, numbered());
+    (world.script.ack_every, world.client.step) = (Some(2), Step::Bind);
+    let (turn, _) = world.hear(bound);
+    assert!(matches!(turn, Turn::Fail(reason) if reason.contains("stream management")));
 }

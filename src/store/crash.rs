@@ -140,6 +140,7 @@ fn a_call_cut_in_the_middle_of_its_commit_is_wholly_gone() {
     let scratch = Scratch::new();
     let mut store = open(&scratch);
     one(&mut store, create("romeo@a.example", 1));
+    let before = scratch.killed();
     let ops = [
         create("tybalt@a.example", 2),
         put("romeo@a.example", full_item("t@a.example")),
@@ -148,13 +149,7 @@ fn a_call_cut_in_the_middle_of_its_commit_is_wholly_gone() {
 
     let whole = written_size(&scratch);
     for missing in [1, 9, 60, 200] {
-        let copy = scratch.killed();
-        let journal = std::fs::OpenOptions::new()
-            .write(true)
-            .open(journal_of(&copy))
-            .unwrap();
-        journal.set_len(whole - missing).unwrap();
-        drop(journal);
+        let copy = cut(&before, &scratch, whole - missing);
         let mut reopened = open(&copy);
         let found = one(&mut reopened, credentials("romeo@a.example"));
         assert_eq!(
@@ -185,20 +180,27 @@ fn a_call_cut_in_the_middle_of_its_commit_is_wholly_gone() {
     }
 }
 
-fn journal_of(scratch: &Scratch) -> PathBuf {
-    let journals = std::fs::read_dir(scratch.0.join(crate::embedded::DIRECTORY)).unwrap();
-    let journals = journals.map(|entry| entry.unwrap().path());
-    journals
-        .filter(|path| path.extension().is_some_and(|end| end == "jnl"))
-        .max()
-        .unwrap()
+/// The file of the log that commits go to.
+fn log_of(scratch: &Scratch) -> PathBuf {
+    let files = crate::commit::log_files(&scratch.0.join(crate::embedded::DIRECTORY)).unwrap();
+    files.into_iter().max().unwrap()
 }
 
-/// The journal's size without the zeros that the engine allocates ahead.
+/// The log's size without the zeros that are allocated ahead.
 fn written_size(scratch: &Scratch) -> u64 {
-    let bytes = std::fs::read(journal_of(scratch)).unwrap();
+    let bytes = std::fs::read(log_of(scratch)).unwrap();
     let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     last as u64 + 1
+}
+
+/// What a kill would have left at `before`, with so many bytes of what is in the log by now: the
+/// engine gets nothing before the log has all of it.
+fn cut(before: &Scratch, now: &Scratch, size: u64) -> Scratch {
+    let copy = before.killed();
+    let mut bytes = std::fs::read(log_of(now)).unwrap();
+    bytes[size as usize..].fill(0);
+    std::fs::write(log_of(&copy), bytes).unwrap();
+    copy
 }
 
 const CHILD_DIRECTORY: &str = "VORPAL_STORE_TEST_CHILD";
@@ -348,12 +350,12 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     open(&scratch)
         .engine()
         .unwrap()
-        .put_raw_schema(&4_u32.to_be_bytes());
+        .put_raw_schema(&5_u32.to_be_bytes());
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("schema 4") && text.contains("knows 3"),
+        text.contains("schema 5") && text.contains("knows 4"),
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
@@ -436,7 +438,7 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
     let mut store = open(&scratch);
     one(&mut store, create("a@b.example", 1));
     one(&mut store, save("a@b.example", 1, "orchard"));
-    let before = written_size(&scratch);
+    let (before, killed) = (written_size(&scratch), scratch.killed());
     let origin = Origin {
         session: session("a@b.example", 1),
         number: 1,
@@ -456,13 +458,7 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
     let after = written_size(&scratch);
     assert!(after > before);
     for size in before..=after {
-        let copy = scratch.killed();
-        let journal = std::fs::OpenOptions::new()
-            .write(true)
-            .open(journal_of(&copy))
-            .unwrap();
-        journal.set_len(size).unwrap();
-        drop(journal);
+        let copy = cut(&killed, &scratch, size);
         let found = stored(&mut open(&copy), "a@b.example", 1).unwrap();
         let is_whole = size == after;
         let lengths = (found.queue.len(), found.marks.len());

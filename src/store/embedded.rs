@@ -5,17 +5,18 @@
 //! write of it is answered before that. What a call has staged but not committed only its own later
 //! reads see.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BinaryHeap, HashSet};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use stanza::jid::BareJid;
 use xmpp::port::{AccountData, Credentials, Origin, Snapshot, StoreOp, StoreReply};
 
 use crate::backup::{self, Table};
+use crate::commit::{self, Keyspaces, Logged};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 use crate::schema::{self, SCHEMA};
@@ -49,21 +50,18 @@ const PROGRESS_EVERY: u64 = 200_000;
 const SCHEMA_KEY: &[u8] = b"schema";
 
 /// Where [`Lacking`] stands; absent while every account has every key.
-const LACKING_KEY: &[u8] = b"lacking";
+pub(crate) const LACKING_KEY: &[u8] = b"lacking";
 
 /// An open database. It is locked against every other process until it is dropped.
 pub(crate) struct Engine {
-    database: Database,
-    about: Keyspace,
-    pub(crate) accounts: Keyspace,
-    roster: Keyspace,
-    pub(crate) kept: Keyspace,
-    pub(crate) sessions: Keyspace,
-    /// What waits for acknowledgement, and the marks.
-    pub(crate) queue: Keyspace,
+    pub(crate) database: Database,
+    pub(crate) keyspaces: Keyspaces,
+    pub(crate) logged: RefCell<Logged>,
+    /// Whether the database takes no more writes until it is opened anew.
+    pub(crate) broken: Cell<bool>,
     /// Held by every snapshot: the database stays open as long as one is.
     lent: Arc<()>,
-    lacking: Cell<Lacking>,
+    pub(crate) lacking: Cell<Lacking>,
 }
 
 /// Why a store cannot be opened, in one sentence that says what to do.
@@ -109,7 +107,7 @@ pub(crate) struct Staged {
     pub(crate) kept: Writes,
     pub(crate) sessions: Writes,
     pub(crate) queue: Writes,
-    lacking: Lacking,
+    pub(crate) lacking: Lacking,
     /// What failed before.
     pub(crate) gaps: Gaps,
     /// The stanzas that are marked as having had their effect.
@@ -117,22 +115,37 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    fn is_empty(&self) -> bool {
-        let all = [
-            &self.accounts,
-            &self.roster,
-            &self.kept,
-            &self.sessions,
-            &self.queue,
-        ];
-        all.into_iter().all(Writes::is_empty)
+    pub(crate) fn is_empty(&self) -> bool {
+        Table::ALL
+            .into_iter()
+            .all(|table| self.of(table).is_empty())
+    }
+
+    pub(crate) fn of(&self, table: Table) -> &Writes {
+        match table {
+            Table::Accounts => &self.accounts,
+            Table::Roster => &self.roster,
+            Table::Kept => &self.kept,
+            Table::Sessions => &self.sessions,
+            Table::Queue => &self.queue,
+        }
+    }
+
+    pub(crate) fn into_tables(self) -> [(Table, Writes); Table::ALL.len()] {
+        [
+            (Table::Accounts, self.accounts),
+            (Table::Roster, self.roster),
+            (Table::Kept, self.kept),
+            (Table::Sessions, self.sessions),
+            (Table::Queue, self.queue),
+        ]
     }
 }
 
 /// Trouble in the words of the log.
 pub(crate) type Trouble = Box<str>;
 
-fn engine(error: fjall::Error) -> Trouble {
+pub(crate) fn engine(error: fjall::Error) -> Trouble {
     match error {
         fjall::Error::Poisoned => {
             "an earlier write failed, and the store takes no more until the disk does".into()
@@ -181,10 +194,6 @@ impl Engine {
             Err(error) => return Err(refused(format!("{error:?}"))),
         };
         let about = check_schema(&database, &path)?;
-        let lacking = about
-            .get(LACKING_KEY)
-            .map_err(|error| refused(format!("{error:?}")))?
-            .map_or_else(Lacking::default, |record| Lacking::from_record(&record));
         let keyspace = |name: &str| {
             database
                 .keyspace(name, || {
@@ -192,21 +201,34 @@ impl Engine {
                 })
                 .map_err(|error| refused(format!("{error:?}")))
         };
-        let (accounts, roster) = (keyspace("accounts")?, keyspace("roster")?);
-        let (kept, sessions) = (keyspace("kept")?, keyspace("sessions")?);
-        let queue = keyspace("queue")?;
+        let tables = [
+            (Table::Accounts, keyspace("accounts")?),
+            (Table::Roster, keyspace("roster")?),
+            (Table::Kept, keyspace("kept")?),
+            (Table::Sessions, keyspace("sessions")?),
+            (Table::Queue, keyspace("queue")?),
+        ];
+        let keyspaces = Keyspaces { about, tables };
+        let logged = commit::open(&database, &keyspaces, &path)
+            .map_err(|trouble| refused(trouble.into()))?;
+        let lacking = keyspaces
+            .about
+            .get(LACKING_KEY)
+            .map_err(|error| refused(format!("{error:?}")))?
+            .map_or_else(Lacking::default, |record| Lacking::from_record(&record));
         tracing::debug!(path = %path.display(), schema = SCHEMA, "store open");
-        Ok(Engine {
+        let opened = Engine {
             database,
-            about,
-            accounts,
-            roster,
-            kept,
-            sessions,
-            queue,
+            keyspaces,
+            logged: RefCell::new(logged),
+            broken: Cell::new(false),
             lent: Arc::new(()),
             lacking: Cell::new(lacking),
-        })
+        };
+        opened
+            .leave(&mut opened.logged.borrow_mut())
+            .map_err(|trouble| refused(trouble.into()))?;
+        Ok(opened)
     }
 
     /// See [`crate::Embedded::bulk_load`].
@@ -215,6 +237,8 @@ impl Engine {
         accounts: impl Iterator<Item = WholeAccount>,
         mut existed: impl FnMut(&BareJid),
     ) -> Result<BulkLoaded, Trouble> {
+        // The log must not have the last word on what is written past it.
+        self.checkpoint()?;
         let mut loaded = BulkLoaded::default();
         let mut batch = self.database.batch().durability(None);
         let mut batched = HashSet::new();
@@ -222,7 +246,12 @@ impl Engine {
         for whole in accounts {
             let account = whole.account.clone();
             let key = schema::account_key(&account);
-            if batched.contains(&key) || self.accounts.contains_key(&key).map_err(engine)? {
+            if batched.contains(&key)
+                || self
+                    .keyspace(Table::Accounts)
+                    .contains_key(&key)
+                    .map_err(engine)?
+            {
                 loaded.existed += 1;
                 existed(&account);
                 continue;
@@ -230,15 +259,15 @@ impl Engine {
             for item in whole.data.roster {
                 let item_key = schema::roster_key(&account, &item.contact);
                 let record = schema::encode_roster_item(item).map_err(damaged)?;
-                batch.insert(&self.roster, item_key, record);
+                batch.insert(self.keyspace(Table::Roster), item_key, record);
             }
             let (blocked, documents) = (whole.data.blocked, whole.documents);
             for (key, record) in kept::of_new(&account, blocked, documents, whole.offline)? {
-                batch.insert(&self.kept, key, record);
+                batch.insert(self.keyspace(Table::Kept), key, record);
             }
             lacking = lacking.or(Lacking::of(&whole.credentials));
             let record = schema::encode_credentials(whole.credentials).map_err(damaged)?;
-            batch.insert(&self.accounts, key.clone(), record);
+            batch.insert(self.keyspace(Table::Accounts), key.clone(), record);
             batched.insert(key);
             loaded.created += 1;
             if batch.len() >= BULK_RECORDS_MAX {
@@ -252,11 +281,6 @@ impl Engine {
         self.lacking.set(lacking);
         self.sync()?;
         Ok(loaded)
-    }
-
-    /// Makes all that was written durable.
-    pub(crate) fn sync(&self) -> Result<(), Trouble> {
-        self.database.persist(PersistMode::SyncData).map_err(engine)
     }
 
     /// Writes records as another store had them, without a commit for each: [`Engine::sync`] ends
@@ -284,23 +308,18 @@ impl Engine {
         Ok(())
     }
 
-    fn keyspace(&self, table: Table) -> &Keyspace {
-        match table {
-            Table::Accounts => &self.accounts,
-            Table::Roster => &self.roster,
-            Table::Kept => &self.kept,
-            Table::Sessions => &self.sessions,
-            Table::Queue => &self.queue,
-        }
+    pub(crate) fn keyspace(&self, table: Table) -> &Keyspace {
+        self.keyspaces.of(table)
     }
 
     /// A view of this moment, to be read on any thread.
-    pub(crate) fn snapshot(&self) -> Box<dyn Snapshot> {
-        Box::new(View {
+    pub(crate) fn snapshot(&self) -> Result<Box<dyn Snapshot>, Trouble> {
+        self.checkpoint()?;
+        Ok(Box::new(View {
             snapshot: self.database.snapshot(),
-            keyspaces: Table::ALL.map(|table| (table, self.keyspace(table).clone())),
+            keyspaces: self.keyspaces.tables.clone(),
             _lent: Arc::clone(&self.lent),
-        })
+        }))
     }
 
     /// Whether a snapshot of this database is still in use.
@@ -312,7 +331,8 @@ impl Engine {
         match op {
             StoreOp::Credentials { account } => {
                 let key = schema::account_key(&account);
-                let Some(record) = read(&self.accounts, &staged.accounts, &key)? else {
+                let Some(record) = read(self.keyspace(Table::Accounts), &staged.accounts, &key)?
+                else {
                     return Ok(StoreReply::Credentials(None));
                 };
                 let credentials = schema::decode_credentials(&record).map_err(damaged)?;
@@ -323,7 +343,7 @@ impl Engine {
                 credentials,
             } => {
                 let key = schema::account_key(&account);
-                if exists(&self.accounts, &staged.accounts, &key)? {
+                if exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
                     return Ok(StoreReply::Exists);
                 }
                 staged.lacking = staged.lacking.or(Lacking::of(&credentials));
@@ -339,7 +359,7 @@ impl Engine {
             StoreOp::Account { account } => self.account(staged, &account),
             StoreOp::PutRosterItem { account, item } => {
                 let key = schema::account_key(&account);
-                if !exists(&self.accounts, &staged.accounts, &key)? {
+                if !exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
                     return Ok(StoreReply::Missing);
                 }
                 let key = schema::roster_key(&account, &item.contact);
@@ -349,7 +369,7 @@ impl Engine {
             }
             StoreOp::RemoveRosterItem { account, contact } => {
                 let key = schema::roster_key(&account, &contact);
-                if exists(&self.roster, &staged.roster, &key)? {
+                if exists(self.keyspace(Table::Roster), &staged.roster, &key)? {
                     staged.roster.insert(key, None);
                 }
                 Ok(StoreReply::Done)
@@ -358,12 +378,12 @@ impl Engine {
                 account,
                 space,
                 key,
-            } => kept::document(&self.kept, staged, &account, space, &key),
+            } => kept::document(self.keyspace(Table::Kept), staged, &account, space, &key),
             StoreOp::Offline { account } => {
-                kept::waiting(&self.kept, staged, &account).map(StoreReply::Offline)
+                kept::waiting(self.keyspace(Table::Kept), staged, &account).map(StoreReply::Offline)
             }
             StoreOp::RemoveOffline { account, up_to } => {
-                kept::remove_offline(&self.kept, staged, &account, up_to)
+                kept::remove_offline(self.keyspace(Table::Kept), staged, &account, up_to)
             }
             StoreOp::SetBlocked { .. }
             | StoreOp::PutDocument { .. }
@@ -379,7 +399,7 @@ impl Engine {
         credentials: Credentials,
     ) -> Result<StoreReply, Trouble> {
         let key = schema::account_key(account);
-        if !exists(&self.accounts, &staged.accounts, &key)? {
+        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
             return Ok(StoreReply::Missing);
         }
         staged.lacking = staged.lacking.or(Lacking::of(&credentials));
@@ -390,20 +410,25 @@ impl Engine {
 
     fn account(&self, staged: &Staged, account: &BareJid) -> Result<StoreReply, Trouble> {
         let key = schema::account_key(account);
-        if !exists(&self.accounts, &staged.accounts, &key)? {
+        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
             return Ok(StoreReply::Account(None));
         }
         let prefix = schema::roster_prefix(account);
         let mut roster = Vec::new();
-        each_record(&self.roster, &staged.roster, &prefix, |key, record| {
-            let item = schema::decode_roster_item(key, prefix.len(), record);
-            roster.push(item.map_err(damaged)?);
-            Ok(())
-        })?;
+        each_record(
+            self.keyspace(Table::Roster),
+            &staged.roster,
+            &prefix,
+            |key, record| {
+                let item = schema::decode_roster_item(key, prefix.len(), record);
+                roster.push(item.map_err(damaged)?);
+                Ok(())
+            },
+        )?;
         Ok(StoreReply::Account(Some(Box::new(AccountData {
             roster,
-            blocked: kept::blocked(&self.kept, staged, account)?,
-            has_waiting: kept::has_waiting(&self.kept, staged, account)?,
+            blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
+            has_waiting: kept::has_waiting(self.keyspace(Table::Kept), staged, account)?,
         }))))
     }
 
@@ -416,7 +441,7 @@ impl Engine {
             return Ok(StoreReply::Failed("not a write of this kind".into()));
         };
         if !exists(
-            &self.accounts,
+            self.keyspace(Table::Accounts),
             &staged.accounts,
             &schema::account_key(account),
         )? {
@@ -431,14 +456,27 @@ impl Engine {
                 space,
                 key,
                 bytes,
-            } => kept::put_document(&self.kept, staged, &account, space, &key, &bytes),
+            } => kept::put_document(
+                self.keyspace(Table::Kept),
+                staged,
+                &account,
+                space,
+                &key,
+                &bytes,
+            ),
             StoreOp::PutOffline {
                 account,
                 stanza,
                 count_max,
                 origin,
             } => {
-                let reply = kept::put_offline(&self.kept, staged, &account, &stanza, count_max)?;
+                let reply = kept::put_offline(
+                    self.keyspace(Table::Kept),
+                    staged,
+                    &account,
+                    &stanza,
+                    count_max,
+                )?;
                 if reply == StoreReply::Done {
                     sessions::mark(staged, &account, origin);
                 }
@@ -450,13 +488,13 @@ impl Engine {
 
     fn delete(&self, staged: &mut Staged, account: &BareJid) -> Result<StoreReply, Trouble> {
         let key = schema::account_key(account);
-        if !exists(&self.accounts, &staged.accounts, &key)? {
+        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
             return Ok(StoreReply::Missing);
         }
         // Keys only: what cannot be read must still be deletable.
         let mut owned = Vec::new();
         each_record(
-            &self.roster,
+            self.keyspace(Table::Roster),
             &staged.roster,
             &schema::roster_prefix(account),
             |key, _| {
@@ -469,10 +507,15 @@ impl Engine {
             .extend(owned.into_iter().map(|key| (key, None)));
         let mut owned = Vec::new();
         let prefix = schema::roster_prefix(account);
-        each_record(&self.kept, &staged.kept, &prefix, |key, _| {
-            owned.push(key.to_vec());
-            Ok(())
-        })?;
+        each_record(
+            self.keyspace(Table::Kept),
+            &staged.kept,
+            &prefix,
+            |key, _| {
+                owned.push(key.to_vec());
+                Ok(())
+            },
+        )?;
         staged.kept.extend(owned.into_iter().map(|key| (key, None)));
         self.end_sessions_of(staged, account)?;
         staged.accounts.insert(key, None);
@@ -484,48 +527,11 @@ impl Engine {
         self.lacking.get()
     }
 
-    /// Has a batch carry what accounts lack, if that is more than before.
-    fn note_lacking(&self, batch: &mut OwnedWriteBatch, lacking: Lacking) {
-        if lacking != self.lacking.get() {
-            batch.insert(&self.about, LACKING_KEY, lacking.to_record());
-        }
-    }
-
-    fn commit(&self, staged: Staged) -> Result<(), Trouble> {
-        if staged.is_empty() {
-            return Ok(());
-        }
-        let mut batch = self
-            .database
-            .batch()
-            .durability(Some(PersistMode::SyncData));
-        let keyspaces = [
-            (&self.accounts, staged.accounts),
-            (&self.roster, staged.roster),
-            (&self.kept, staged.kept),
-            (&self.sessions, staged.sessions),
-            (&self.queue, staged.queue),
-        ];
-        for (keyspace, writes) in keyspaces {
-            for (key, value) in writes {
-                match value {
-                    Some(value) => batch.insert(keyspace, key, value),
-                    None => batch.remove(keyspace, key),
-                }
-            }
-        }
-        let lacking = self.lacking.get().or(staged.lacking);
-        self.note_lacking(&mut batch, lacking);
-        batch.commit().map_err(engine)?;
-        self.lacking.set(lacking);
-        Ok(())
-    }
-
     /// The first [`LISTING_PAGE`] accounts behind `after`, ordered by JID. The keys are ordered by
     /// virtual shard first, so every page looks at all of them.
     fn page_after(&self, after: Option<&BareJid>) -> Result<Vec<BareJid>, Trouble> {
         let mut first: BinaryHeap<BareJid> = BinaryHeap::new();
-        for entry in self.accounts.iter() {
+        for entry in self.keyspace(Table::Accounts).iter() {
             let account = schema::account_of_key(&entry.key().map_err(engine)?).map_err(damaged)?;
             if after.is_some_and(|after| account <= *after) {
                 continue;
@@ -541,13 +547,13 @@ impl Engine {
         Ok(first.into_sorted_vec())
     }
 
-    /// Performs one call; says whether its commit succeeded.
+    /// Performs one call.
     pub(crate) fn perform(
         &self,
         gaps: &mut Gaps,
         ops: &mut dyn Iterator<Item = StoreOp>,
         replies: &mut Vec<StoreReply>,
-    ) -> bool {
+    ) -> Performed {
         let mut staged = Staged {
             gaps: std::mem::take(gaps),
             ..Staged::default()
@@ -564,6 +570,9 @@ impl Engine {
         }
         *gaps = std::mem::take(&mut staged.gaps);
         let marked = std::mem::take(&mut staged.marked);
+        if staged.is_empty() {
+            return Performed::Read;
+        }
         let committed = self.commit(staged);
         if let Err(trouble) = &committed {
             for (origin, receiver) in marked {
@@ -573,7 +582,10 @@ impl Engine {
             let from = uncertain_from.unwrap_or(replies.len());
             replies[from..].fill(StoreReply::Failed(trouble.clone()));
         }
-        committed.is_ok()
+        match committed {
+            Ok(()) => Performed::Written,
+            Err(_) => Performed::Failed,
+        }
     }
 
     /// See [`xmpp::port::Store::accounts`].
@@ -588,6 +600,17 @@ impl Engine {
             }
         }
     }
+}
+
+/// How a call went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Performed {
+    /// There was nothing to commit.
+    Read,
+    /// What it wrote is durable.
+    Written,
+    /// Its commit failed.
+    Failed,
 }
 
 /// What [`Engine::snapshot`] gives.
@@ -626,9 +649,9 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             let found = <[u8; 4]>::try_from(&found[..]).map_or(0, u32::from_be_bytes);
             match found {
                 SCHEMA => Ok(about),
-                // Schema 2 added what accounts keep, schema 3 the sessions; the records of schemas
-                // 1 and 2 are read as they are.
-                1 | 2 => {
+                // Schema 2 added what accounts keep, schema 3 the sessions, schema 4 the log; the
+                // records of all are read as they are.
+                1..SCHEMA => {
                     tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
                     about
                         .insert(SCHEMA_KEY, SCHEMA.to_be_bytes())
@@ -713,14 +736,14 @@ pub(crate) fn each_record(
 impl Engine {
     /// Replaces an account's record by `record`.
     pub(crate) fn put_raw_account(&self, account: &BareJid, record: &[u8]) {
-        self.accounts
+        self.keyspace(Table::Accounts)
             .insert(schema::account_key(account), record)
             .unwrap();
     }
 
     /// Replaces a roster item's record by `record`.
     pub(crate) fn put_raw_item(&self, account: &BareJid, contact: &BareJid, record: &[u8]) {
-        self.roster
+        self.keyspace(Table::Roster)
             .insert(schema::roster_key(account, contact), record)
             .unwrap();
     }

@@ -67,18 +67,6 @@ impl<S: Store> Faulty<S> {
     }
 }
 
-fn is_read(op: &StoreOp) -> bool {
-    matches!(
-        op,
-        StoreOp::Credentials { .. }
-            | StoreOp::Account { .. }
-            | StoreOp::Document { .. }
-            | StoreOp::Offline { .. }
-            | StoreOp::Session { .. }
-            | StoreOp::Sessions
-    )
-}
-
 fn failed(text: &str) -> StoreReply {
     StoreReply::Failed(text.into())
 }
@@ -95,7 +83,7 @@ impl<S: Store> Store for Faulty<S> {
         }
         if fault == Some(Fault::Refuse) {
             for op in ops {
-                match is_read(&op) {
+                match op.is_read() {
                     true => self.live.perform(&mut std::iter::once(op), replies),
                     false => replies.push(failed("no space left on the device")),
                 }
@@ -110,7 +98,7 @@ impl<S: Store> Store for Faulty<S> {
         self.durable.perform(&mut ops.iter().cloned(), &mut again);
         if fault == Some(Fault::Uncertain) {
             for (op, reply) in ops.iter().zip(&mut replies[from..]) {
-                if !is_read(op) {
+                if !op.is_read() {
                     *reply = failed("input/output error");
                 }
             }

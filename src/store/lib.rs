@@ -4,14 +4,17 @@
 //! `StoreReply::Failed`, never a panic and never an account that looks empty.
 
 pub mod backup;
+mod commit;
 pub mod conformance;
 #[cfg(test)]
 mod crash;
 pub mod embedded;
 pub mod faults;
 mod gaps;
+mod hot;
 mod kept;
 mod lacking;
+mod log;
 pub mod memory;
 mod recover;
 pub mod schema;

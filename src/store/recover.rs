@@ -13,7 +13,8 @@ use stanza::jid::BareJid;
 use xmpp::port::{Credentials, RosterItem, Snapshot, Store, StoreOp, StoreReply};
 
 use crate::WholeAccount;
-use crate::embedded::{BulkLoaded, DIRECTORY, Engine, OpenError};
+use crate::commit::log_files;
+use crate::embedded::{BulkLoaded, DIRECTORY, Engine, OpenError, Performed};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 
@@ -103,7 +104,11 @@ impl Embedded {
 
     /// Goes on where the disk does.
     fn recover(&mut self) {
-        if self.failed_at.is_none_or(|at| at.elapsed() < RETRY_WAIT) {
+        let is_broken = self
+            .engine
+            .as_ref()
+            .is_none_or(|engine| engine.broken.get());
+        if !is_broken || self.failed_at.is_none_or(|at| at.elapsed() < RETRY_WAIT) {
             return;
         }
         self.failed_at = Some(Instant::now());
@@ -135,14 +140,23 @@ impl Store for Embedded {
     fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
         self.recover();
         match &self.engine {
-            Some(engine) => {
-                if !engine.perform(&mut self.gaps, ops, replies) {
+            Some(engine) => match engine.perform(&mut self.gaps, ops, replies) {
+                Performed::Read => {}
+                Performed::Written if engine.broken.get() => {
+                    self.failed_at.get_or_insert_with(Instant::now);
+                }
+                Performed::Written => {
+                    if self.failed_at.take().is_some() {
+                        tracing::info!("the store takes writes again");
+                    }
+                }
+                Performed::Failed => {
                     if self.failed_at.is_none() {
                         tracing::error!("the store takes no writes");
                     }
                     self.failed_at.get_or_insert_with(Instant::now);
                 }
-            }
+            },
             None => replies.extend(ops.map(|op| {
                 self.gaps.note_op(&op);
                 StoreReply::Failed(CLOSED.into())
@@ -155,7 +169,7 @@ impl Store for Embedded {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, Box<str>> {
-        Ok(self.engine()?.snapshot())
+        self.engine()?.snapshot()
     }
 }
 
@@ -174,11 +188,14 @@ fn probe(directory: &Path) -> io::Result<()> {
 /// it believes to be on the disk and that are not: what is read from them must not be trusted until
 /// it was written again.
 fn rewrite_journals(directory: &Path) -> io::Result<()> {
+    let mut paths = log_files(directory)?;
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        if path.extension().is_none_or(|end| end != "jnl") {
-            continue;
+        if path.extension().is_some_and(|end| end == "jnl") {
+            paths.push(path);
         }
+    }
+    for path in paths {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 
-use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
@@ -18,7 +17,8 @@ use xmpp::port::{
     StoredSession,
 };
 
-use crate::embedded::{Engine, Staged, Trouble, Writes, each_record, exists, read};
+use crate::backup::Table;
+use crate::embedded::{Engine, Staged, Trouble, exists};
 use crate::{kept, schema};
 
 const SAVED: u8 = 1;
@@ -192,12 +192,13 @@ fn enqueue(
 
 /// The keys below a prefix as this call sees them.
 fn keys_below(
-    keyspace: &Keyspace,
-    staged: &Writes,
+    engine: &Engine,
+    table: Table,
+    staged: &Staged,
     prefix: &[u8],
 ) -> Result<Vec<Vec<u8>>, Trouble> {
     let mut keys = Vec::new();
-    each_record(keyspace, staged, prefix, |key, _| {
+    engine.each_hot(table, staged, prefix, |key, _| {
         keys.push(key.to_vec());
         Ok(())
     })?;
@@ -242,7 +243,7 @@ impl Engine {
                 saved,
             } => {
                 let owner = schema::account_key(&account);
-                if !exists(&self.accounts, &staged.accounts, &owner)? {
+                if !exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
                     return Ok(StoreReply::Missing);
                 }
                 let key = key(&account, SAVED, session.secret);
@@ -285,9 +286,15 @@ impl Engine {
         waiting: Vec<Box<[u8]>>,
     ) -> Result<(), Trouble> {
         let owner = schema::account_key(account);
-        if exists(&self.accounts, &staged.accounts, &owner)? {
+        if exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
             for stanza in waiting {
-                kept::put_offline(&self.kept, staged, account, &stanza, u32::MAX)?;
+                kept::put_offline(
+                    self.keyspace(Table::Kept),
+                    staged,
+                    account,
+                    &stanza,
+                    u32::MAX,
+                )?;
             }
         }
         Ok(())
@@ -303,7 +310,7 @@ impl Engine {
         let prefix = key(account, QUEUED, session.secret);
         let numbers: HashMap<u64, u32> = numbers.into_iter().collect();
         let mut changes = Vec::new();
-        each_record(&self.queue, &staged.queue, &prefix, |key, record| {
+        self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let change = match numbers.get(&place_of(key, &prefix)?) {
                 Some(number) => Some(queued_record(*number, read_queued(record)?.1)),
                 None => None,
@@ -322,12 +329,12 @@ impl Engine {
         session: SessionId,
     ) -> Result<(), Trouble> {
         for prefix in [key(account, QUEUED, session.secret), marks_prefix(session)] {
-            let gone = keys_below(&self.queue, &staged.queue, &prefix)?;
+            let gone = keys_below(self, Table::Queue, staged, &prefix)?;
             staged.queue.extend(gone.into_iter().map(|key| (key, None)));
         }
         for kind in [SAVED, HANDLED] {
             let key = key(account, kind, session.secret);
-            if exists(&self.sessions, &staged.sessions, &key)? {
+            if self.read_hot(Table::Sessions, staged, &key)?.is_some() {
                 staged.sessions.insert(key, None);
             }
         }
@@ -341,8 +348,8 @@ impl Engine {
         account: &BareJid,
     ) -> Result<(), Trouble> {
         let prefix = schema::roster_prefix(account);
-        let mut keys = keys_below(&self.sessions, &staged.sessions, &prefix)?;
-        keys.extend(keys_below(&self.queue, &staged.queue, &prefix)?);
+        let mut keys = keys_below(self, Table::Sessions, staged, &prefix)?;
+        keys.extend(keys_below(self, Table::Queue, staged, &prefix)?);
         let mut secrets: Vec<u128> = keys
             .iter()
             .filter_map(|key| key.get(prefix.len() + 1..)?.first_chunk::<SECRET_SIZE>())
@@ -365,11 +372,11 @@ impl Engine {
         place: u64,
         number: u32,
     ) -> Result<StoreReply, Trouble> {
-        let waiting = kept::waiting(&self.kept, staged, account)?;
+        let waiting = kept::waiting(self.keyspace(Table::Kept), staged, account)?;
         let Some((last, _)) = waiting.last() else {
             return Ok(StoreReply::Offline(waiting));
         };
-        kept::remove_offline(&self.kept, staged, account, *last)?;
+        kept::remove_offline(self.keyspace(Table::Kept), staged, account, *last)?;
         let mut claimed = Vec::with_capacity(waiting.len());
         for (index, (_, stanza)) in waiting.into_iter().enumerate() {
             let copy = QueuePlace {
@@ -391,7 +398,7 @@ impl Engine {
     ) -> Result<Option<StoredSession>, Trouble> {
         let record = |kind| {
             let key = key(account, kind, session.secret);
-            read(&self.sessions, &staged.sessions, &key)
+            self.read_hot(Table::Sessions, staged, &key)
         };
         let Some(saved) = record(SAVED)? else {
             return Ok(None);
@@ -404,7 +411,7 @@ impl Engine {
             marks: Vec::new(),
         };
         let prefix = key(account, QUEUED, session.secret);
-        each_record(&self.queue, &staged.queue, &prefix, |key, record| {
+        self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let (number, stanza) = read_queued(record)?;
             stored.queue.push(QueuedStanza {
                 place: place_of(key, &prefix)?,
@@ -416,7 +423,7 @@ impl Engine {
         // What this call staged comes behind what is committed.
         stored.queue.sort_unstable_by_key(|queued| queued.place);
         let prefix = marks_prefix(session);
-        each_record(&self.queue, &staged.queue, &prefix, |key, record| {
+        self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let receiver = schema::jid_of(&key[prefix.len()..]).map_err(|error| error.0)?;
             stored.marks.push(read_mark(receiver, record)?);
             Ok(())
@@ -426,7 +433,7 @@ impl Engine {
 
     fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
         let mut sessions = Vec::new();
-        each_record(&self.sessions, &staged.sessions, &[], |key, _| {
+        self.each_hot(Table::Sessions, staged, &[], |key, _| {
             let damaged = || Trouble::from("a session's key is damaged");
             let (name, secret) = key.split_last_chunk::<SECRET_SIZE>().ok_or_else(damaged)?;
             let Some((name, [0, kind])) = name.split_last_chunk() else {

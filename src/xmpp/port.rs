@@ -289,6 +289,21 @@ pub enum Space {
     Activity = 3,
 }
 
+impl StoreOp {
+    /// Whether it changes nothing.
+    pub fn is_read(&self) -> bool {
+        matches!(
+            self,
+            StoreOp::Credentials { .. }
+                | StoreOp::Account { .. }
+                | StoreOp::Document { .. }
+                | StoreOp::Offline { .. }
+                | StoreOp::Session { .. }
+                | StoreOp::Sessions
+        )
+    }
+}
+
 /// The answer to one [`StoreOp`]; writes are durable when it arrives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreReply {

@@ -1,0 +1,291 @@
+//! How the embedded store commits: everything to the log, what sessions write for every stanza to
+//! memory, the rest on to the engine, which syncs only when a file of the log is given up.
+
+use std::cell::{Ref, RefMut};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
+
+use crate::backup::Table;
+use crate::embedded::{Engine, LACKING_KEY, Staged, Trouble, Writes, engine};
+use crate::hot::Overlay;
+use crate::lacking::Lacking;
+use crate::log::{self, Frame, Log};
+
+/// Where the log lies beside the engine's own files.
+const DIRECTORY: &str = "log";
+
+/// The key of the first generation that the engine may lack something of.
+const GENERATION_KEY: &[u8] = b"log";
+
+/// Bytes of a file of the log before the next is begun; there are two at most, and opening replays
+/// them.
+const LOG_SIZE_MAX: u64 = 32 << 20;
+
+/// The number of the table that says what the store is.
+const ABOUT: u8 = 0;
+
+/// Records that are looked at with one commit while a file of the log is given up.
+const STEP: usize = 256;
+
+/// Writes of one batch while a log is replayed.
+const REPLAY_BATCH: usize = 8_192;
+
+/// The log and what lies in it only.
+pub(crate) struct Logged {
+    log: Log,
+    frame: Frame,
+    sessions: Overlay,
+    queue: Overlay,
+    /// The last generation that is to be given up, while one is.
+    leaving: Option<u64>,
+}
+
+impl Logged {
+    fn of(&mut self, table: Table) -> Option<&mut Overlay> {
+        match table {
+            Table::Sessions => Some(&mut self.sessions),
+            Table::Queue => Some(&mut self.queue),
+            Table::Accounts | Table::Roster | Table::Kept => None,
+        }
+    }
+
+    /// The next few records that the engine must have before the log's file can go.
+    fn step(&mut self, leaving: u64) -> Option<(Table, Writes)> {
+        for table in [Table::Sessions, Table::Queue] {
+            let found = self.of(table).and_then(|hot| hot.older(leaving, STEP));
+            if let Some(found) = found {
+                return Some((table, found));
+            }
+        }
+        None
+    }
+}
+
+fn cannot(error: &io::Error) -> Trouble {
+    format!("the log cannot be written: {error}").into()
+}
+
+/// The tables as the engine has them, the one that says what the store is first.
+pub(crate) struct Keyspaces {
+    pub(crate) about: Keyspace,
+    pub(crate) tables: [(Table, Keyspace); Table::ALL.len()],
+}
+
+impl Keyspaces {
+    pub(crate) fn of(&self, table: Table) -> &Keyspace {
+        &self.tables[table as usize - 1].1
+    }
+}
+
+fn insert(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, key: &[u8], value: Option<&[u8]>) {
+    match value {
+        Some(value) => batch.insert(keyspace, key, value),
+        None => batch.remove(keyspace, key),
+    }
+}
+
+/// Opens the log of a store, has the engine write what it lacks of the older tables, and begins a
+/// new file; the rest is to leave before anything is written there.
+pub(crate) fn open(
+    database: &Database,
+    keyspaces: &Keyspaces,
+    store: &Path,
+) -> Result<Logged, Trouble> {
+    let directory = store.join(DIRECTORY);
+    let made = match std::fs::create_dir(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    };
+    made.map_err(|error| cannot(&error))?;
+    let from = keyspaces.about.get(GENERATION_KEY).map_err(engine)?;
+    let from = from.map_or(Ok(0), |number| {
+        <[u8; 8]>::try_from(&number[..]).map(u64::from_be_bytes)
+    });
+    let from = from.map_err(|_| "its log's number is damaged")?;
+    let overlay = |table| Overlay::of(keyspaces.of(table)).map_err(engine);
+    let mut overlays = [overlay(Table::Sessions)?, overlay(Table::Queue)?];
+    let mut batch = database.batch().durability(None);
+    let last = log::replay(&directory, from, &mut |(generation, number, key, value)| {
+        let table = Table::ALL.into_iter().find(|table| *table as u8 == number);
+        let keyspace = match table {
+            Some(table @ (Table::Sessions | Table::Queue)) => {
+                let hot = &mut overlays[usize::from(table == Table::Queue)];
+                hot.put(key.to_vec(), value.map(<[u8]>::to_vec), generation);
+                return Ok(());
+            }
+            Some(table) => keyspaces.of(table),
+            None if number == ABOUT => &keyspaces.about,
+            None => return Err("its log writes to an unknown table".into()),
+        };
+        insert(&mut batch, keyspace, key, value);
+        if batch.len() < REPLAY_BATCH {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut batch, database.batch().durability(None));
+        full.commit().map_err(engine)
+    })?;
+    batch.commit().map_err(engine)?;
+    let next = last.map_or(from, |last| last + 1);
+    let [sessions, queue] = overlays;
+    Ok(Logged {
+        log: Log::create(&directory, next).map_err(|error| cannot(&error))?,
+        frame: Frame::default(),
+        sessions,
+        queue,
+        leaving: last,
+    })
+}
+
+/// The files of the log of the store in a directory.
+pub(crate) fn log_files(store: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(store.join(DIRECTORY)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(entry?.path())).collect()
+}
+
+impl Engine {
+    /// What the log has of a table of sessions.
+    pub(crate) fn hot(&self, table: Table) -> Ref<'_, Overlay> {
+        Ref::map(self.logged.borrow(), |logged| match table {
+            Table::Sessions => &logged.sessions,
+            _ => &logged.queue,
+        })
+    }
+
+    /// Makes what one call staged durable.
+    pub(crate) fn commit(&self, staged: Staged) -> Result<(), Trouble> {
+        let mut logged = self.logged.borrow_mut();
+        let lacking = self.lacking.get().or(staged.lacking);
+        let lacks_more = (lacking != self.lacking.get()).then(|| lacking.to_record());
+        logged.frame.clear();
+        for table in Table::ALL {
+            for (key, value) in staged.of(table) {
+                logged.frame.put(table as u8, key, value.as_deref());
+            }
+        }
+        if let Some(record) = &lacks_more {
+            logged.frame.put(ABOUT, LACKING_KEY, Some(record));
+        }
+        let Logged { log, frame, .. } = &mut *logged;
+        log.append(frame).map_err(|error| cannot(&error))?;
+        // From here on what fails is made good by opening the store again.
+        let mut batch = self.database.batch().durability(None);
+        if let Some(record) = lacks_more {
+            batch.insert(&self.keyspaces.about, LACKING_KEY, record);
+        }
+        let generation = logged.log.generation();
+        for (table, writes) in staged.into_tables() {
+            match logged.of(table) {
+                Some(hot) => {
+                    for (key, value) in writes {
+                        hot.put(key, value, generation);
+                    }
+                }
+                None => {
+                    for (key, value) in &writes {
+                        insert(&mut batch, self.keyspace(table), key, value.as_deref());
+                    }
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.apply_batch(batch)?;
+        }
+        self.lacking.set(lacking);
+        self.advance(logged);
+        Ok(())
+    }
+
+    fn apply_batch(&self, batch: OwnedWriteBatch) -> Result<(), Trouble> {
+        let done = batch.commit().map_err(engine);
+        self.broken.set(self.broken.get() || done.is_err());
+        done
+    }
+
+    /// Moves a little of what is old out of the log, and begins its next file when this one is
+    /// full.
+    fn advance(&self, mut logged: RefMut<'_, Logged>) {
+        let is_full = logged.log.size() >= LOG_SIZE_MAX;
+        let advanced = match logged.leaving {
+            Some(_) if is_full => self.leave(&mut logged),
+            Some(leaving) => self.step(&mut logged, leaving).map(drop),
+            None => Ok(()),
+        };
+        let advanced = advanced.and_then(|()| match is_full {
+            true => begin_next(&mut logged),
+            false => Ok(()),
+        });
+        if let Err(error) = advanced {
+            // What was to be committed is; the next commit tries again.
+            tracing::warn!(%error, "the store's log grows");
+        }
+    }
+
+    /// Moves some records; gives the file up, and says so, where there are none left.
+    fn step(&self, logged: &mut Logged, leaving: u64) -> Result<bool, Trouble> {
+        let mut batch = self.database.batch().durability(None);
+        let Some((table, writes)) = logged.step(leaving) else {
+            let about = &self.keyspaces.about;
+            batch.insert(about, GENERATION_KEY, (leaving + 1).to_be_bytes());
+            self.apply_batch(batch)?;
+            self.sync()?;
+            logged.leaving = None;
+            logged.log.remove_older().map_err(|error| cannot(&error))?;
+            return Ok(true);
+        };
+        if !writes.is_empty() {
+            for (key, value) in &writes {
+                insert(&mut batch, self.keyspace(table), key, value.as_deref());
+            }
+            self.apply_batch(batch)?;
+            if let Some(hot) = logged.of(table) {
+                hot.settle(writes);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives the log's older files up, if there are any.
+    pub(crate) fn leave(&self, logged: &mut Logged) -> Result<(), Trouble> {
+        while let Some(leaving) = logged.leaving {
+            self.step(logged, leaving)?;
+        }
+        Ok(())
+    }
+
+    /// Has the engine write everything, so that the log is not needed any more.
+    pub(crate) fn checkpoint(&self) -> Result<(), Trouble> {
+        let logged = &mut *self.logged.borrow_mut();
+        self.leave(logged)?;
+        begin_next(logged)?;
+        self.leave(logged)
+    }
+
+    /// Has a batch carry what accounts lack, if that is more than before.
+    pub(crate) fn note_lacking(&self, batch: &mut OwnedWriteBatch, lacking: Lacking) {
+        if lacking != self.lacking.get() {
+            batch.insert(&self.keyspaces.about, LACKING_KEY, lacking.to_record());
+        }
+    }
+
+    /// Makes all that was written durable.
+    pub(crate) fn sync(&self) -> Result<(), Trouble> {
+        let done = self.database.persist(PersistMode::SyncData);
+        self.broken.set(self.broken.get() || done.is_err());
+        done.map_err(engine)
+    }
+}
+
+/// Begins the next file of the log; what is older is to leave.
+fn begin_next(logged: &mut Logged) -> Result<(), Trouble> {
+    logged.leaving = Some(logged.log.generation());
+    let begun = logged.log.rotate();
+    if begun.is_err() {
+        logged.leaving = None;
+    }
+    begun.map_err(|error| cannot(&error))
+}
