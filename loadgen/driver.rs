@@ -28,6 +28,8 @@ use crate::wire::Shape;
 const TICK: u64 = 5_000_000;
 /// A due time nearer than this is awaited awake: a timer would be later than that.
 const SPIN: u64 = 80_000;
+/// The shortest sleep of a generator that does not wait awake.
+const NAP: u64 = 250_000;
 /// Logins that one thread has under way at once, where no rate is asked for.
 const LOGINS_MAX: u32 = 256;
 /// Connections from one source address: beyond it the kernel's search for a port slows down.
@@ -277,6 +279,12 @@ impl Worker {
         if due <= self.now + spin {
             return self.ring.run_deferred();
         }
+        // Who does not wait awake wakes for several stanzas at a time.
+        let due = if self.job.plan.spins {
+            due
+        } else {
+            due.max(self.now + NAP)
+        };
         if due < self.timer_until {
             // A later timer may still be armed: its completion is an idle turn, no more.
             self.ring

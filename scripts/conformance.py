@@ -50,6 +50,7 @@ NAMES = {
     "XEP-0352": "Client State Indication",
     "XEP-0359": "Unique and Stable Stanza IDs",
     "XEP-0368": "SRV records for XMPP over TLS",
+    "XEP-0377": "Blocking Command Reports",
     "XEP-0386": "Bind 2",
     "XEP-0388": "Extensible SASL Profile",
     "XEP-0440": "SASL Channel-Binding Type Capability",

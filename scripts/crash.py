@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
 """Kills a server at random under load and checks that what it acknowledged is not lost.
 
-usage: scripts/crash.py --vorpal BINARY [--kills N] [--seed N] [--stored N]
+usage: scripts/crash.py --vorpal BINARY [--kills N] [--seed N] [--stored N] [--power-loss]
 
 Residents manage their streams (XEP-0198) and resume them after every kill: each message that one
 sends another must arrive exactly once and in order. Visitors come and go with new sessions: each
 message for them must arrive at least once. The server is killed with SIGKILL after a random time,
 200 times, and started again on the same data. With --stored so many messages wait in storage for
-others meanwhile. The last line is the verdict; the status is 0 only if nothing is wrong.
+others meanwhile. With --power-loss (as root) the data lies on a file system of its own that loses
+with each kill whatever was not synced. The last line is the verdict; the status is 0 only if nothing is wrong.
 """
 
 import argparse
 import asyncio
 import base64
 import collections
+import fcntl
+import os
 import pathlib
 import random
 import signal
@@ -33,6 +36,9 @@ DRAIN_SECONDS_MAX = 120
 # Waiting messages of one account, within its quota.
 STORED_PER_ACCOUNT = 1000
 SM = "urn:xmpp:sm:3"
+DISK_SIZE = 4 << 30
+# FS_IOC_SHUTDOWN, and its EXT4_GOING_FLAGS_NOLOGFLUSH: what is not on the disk is gone.
+SHUTDOWN, NO_FLUSH = 0x8004587D, 2
 CLIENT = "{jabber:client}"
 HEADER = (
     "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
@@ -231,6 +237,35 @@ class Person:
             await asyncio.sleep(random.uniform(0.005, 0.05))
 
 
+class Disk:
+    """A file system in a file, for as long as the process lives."""
+
+    def __init__(self, directory):
+        self.image, self.place = directory / "disk.img", directory / "disk"
+        with open(self.image, "wb") as image:
+            image.truncate(DISK_SIZE)
+        run("mkfs.ext4", "-q", "-F", self.image)
+        self.place.mkdir()
+        self.mount()
+
+    def mount(self):
+        run("mount", "-o", "loop", self.image, self.place)
+
+    def unmount(self):
+        run("umount", self.place)
+
+    def lose_power(self):
+        place = os.open(self.place, os.O_RDONLY)
+        fcntl.ioctl(place, SHUTDOWN, NO_FLUSH.to_bytes(4, sys.byteorder))
+        os.close(place)
+        self.unmount()
+        self.mount()
+
+
+def run(*command):
+    subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+
+
 class World:
     """The server, everybody who uses it, and what must be true in the end."""
 
@@ -245,9 +280,11 @@ class World:
         visitors = [Person(self, f"u{RESIDENTS + number}", False) for number in range(VISITORS)]
         self.people = residents + visitors
         self.process, self.started, self.login_seconds = None, None, []
+        self.disk = Disk(directory) if arguments.power_loss else None
+        data = self.disk.place / "data" if self.disk else directory / "data"
         self.config = directory / "vorpal.toml"
         self.config.write_text(
-            f'domain = "{DOMAIN}"\nshards = 2\nlog = "warn"\n'
+            f'domain = "{DOMAIN}"\ndata = "{data}"\nshards = 2\nlog = "warn"\n'
             f'[listen]\nc2s = "127.0.0.1:{self.port}"\nc2s_tls = []\n'
             "[tls]\nrequired = false\n[auth]\nplain_without_tls = true\n"
         )
@@ -287,6 +324,8 @@ class World:
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        if self.disk:
+            self.disk.lose_power()
 
     async def drain(self):
         """Until everything is acknowledged and nothing has come for a while."""
@@ -368,6 +407,7 @@ def main():
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--stored", type=int, default=0, help="messages that wait meanwhile")
+    parser.add_argument("--power-loss", action="store_true", help="lose what was not synced")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}", flush=True)
     random.seed(arguments.seed)
@@ -379,6 +419,8 @@ def main():
         finally:
             if world.process and world.process.poll() is None:
                 world.kill()
+            if world.disk:
+                world.disk.unmount()
         wrong = world.verdict()
     for sentence in wrong[:20]:
         print(sentence)

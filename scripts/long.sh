@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The runs that take hours, on a nightly toolchain: scripts/long.sh [fuzz|miri|loom|sim|all] [MINUTES]
+# The runs that take hours, Miri's on a nightly toolchain: scripts/long.sh [fuzz|miri|loom|sim|all] [MINUTES]
 #
 # MINUTES (10 unless told) is what each fuzz target and the simulation get; the other two end by
-# themselves. Artifacts of a crash lie in tests/fuzz/artifacts; a failed simulation prints its seed.
+# themselves. A failed simulation prints its seed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
@@ -15,18 +15,14 @@ need() {
 }
 
 fuzz() {
-    need "cargo-fuzz: cargo install cargo-fuzz" cargo "+$toolchain" fuzz --version
-    for name in $(cargo "+$toolchain" fuzz list --fuzz-dir tests/fuzz); do
-        cargo "+$toolchain" fuzz run --fuzz-dir tests/fuzz "$name" -- \
-            -max_total_time=$((minutes * 60)) -timeout=10 -rss_limit_mb=2048
-    done
+    scripts/fuzz.sh $((minutes * 60 * 5))
 }
 
 miri() {
     need "Miri: rustup +$toolchain component add miri" cargo "+$toolchain" miri --version
     # What touches the kernel cannot run under Miri; the scanner and the rings' memory can.
     MIRIFLAGS="-Zmiri-disable-isolation" cargo "+$toolchain" miri test -p stanza --lib
-    MIRIFLAGS="-Zmiri-disable-isolation" cargo "+$toolchain" miri test -p ring --lib spsc
+    MIRIFLAGS="-Zmiri-disable-isolation" cargo "+$toolchain" miri test -p ring@0.1.0 --lib spsc
 }
 
 loom() {

@@ -8,7 +8,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # command:package
-NEEDED="cc:gcc make:make python3:python3 openssl:openssl tmux:tmux profanity:profanity
+NEEDED="cc:gcc c++:g++ make:make python3:python3 openssl:openssl tmux:tmux profanity:profanity
     go-sendxmpp:go-sendxmpp valgrind:valgrind"
 
 missing=()
@@ -42,6 +42,9 @@ clients=${PIPESTATUS[0]}
 # The hot path's instructions, counted under callgrind: the same on every machine of a kind.
 cargo bench --locked -p sim --bench instructions 2>&1 | tee -a "$output"
 gate=${PIPESTATUS[0]}
+# A minute of foreign bytes, guided by coverage.
+scripts/fuzz.sh 60
+fuzz=$?
 
 # cargo's lines are "test result: ok. 5 passed; 0 failed; ..", pytest's last is "5 passed in 3 s".
 count() {
@@ -50,7 +53,8 @@ count() {
 }
 passed=$(count passed)
 failed=$(($(count failed) + $(count error)))
-if [ "$rust" -ne 0 ] || [ "$clients" -ne 0 ] || [ "$gate" -ne 0 ]; then
+if [ "$rust" -ne 0 ] || [ "$clients" -ne 0 ] || [ "$gate" -ne 0 ] ||
+    [ "$fuzz" -ne 0 ]; then
     # A crash or a build error fails without being counted by anyone.
     [ "$failed" -gt 0 ] || failed=1
 fi

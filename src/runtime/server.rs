@@ -44,6 +44,9 @@ const POOL_HELD_MAX: usize = 32 << 20;
 const WATCH: Duration = Duration::from_millis(500);
 /// How much longer than it may take the end of the shards is waited for.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+/// How long a listener waits for its address, and between its tries.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
+const LISTEN_RETRY: Duration = Duration::from_millis(20);
 /// How often it is looked for.
 const STOP_POLL: Duration = Duration::from_millis(2);
 
@@ -339,6 +342,20 @@ pub fn serve(
 }
 
 /// Binds every address once for each shard.
+/// Tries again for a while where an address is in use: the sockets of a process that was killed go
+/// with its rings, a moment after it.
+fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + LISTEN_PATIENCE;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(LISTEN_RETRY);
+            }
+            done => return done,
+        }
+    }
+}
+
 fn listen(
     config: &RuntimeConfig,
     shards: usize,
@@ -353,7 +370,7 @@ fn listen(
     for (address, tls) in plain.chain(direct) {
         let failed = |error| ServeError::Listen(address, error);
         // Port 0 is chosen once; the siblings share it.
-        let bound = ring::free_address(address).map_err(failed)?;
+        let bound = patiently(|| ring::free_address(address)).map_err(failed)?;
         for listeners in &mut all {
             let socket: TcpListener = ring::bound_listener(bound, BACKLOG).map_err(failed)?;
             let direct_tls = tls.map(|tls| tls.direct.clone());

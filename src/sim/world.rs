@@ -435,6 +435,12 @@ impl World {
         }
     }
 
+    /// The clock jumps ahead, as after a machine was suspended: every deadline in between has
+    /// passed, and what was under way arrives at once.
+    pub fn jump(&mut self, ms: u64) {
+        self.now += ms * 1000;
+    }
+
     /// Lets everything happen that is under way. Deadlines in the future stay there.
     pub fn run(&mut self) {
         while let Some(Reverse(entry)) = self.agenda.pop() {
@@ -483,7 +489,7 @@ impl World {
     }
 
     fn happen(&mut self, entry: Entry) {
-        self.now = entry.at;
+        self.now = self.now.max(entry.at);
         assert!(
             self.trace.events() < EVENTS_MAX,
             "seed {}: it never ends",

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
 
 use crate::backup::Table;
-use crate::embedded::{Engine, LACKING_KEY, Staged, Trouble, Writes, engine};
+use crate::embedded::{Engine, Key, LACKING_KEY, Staged, Trouble, Writes, engine};
 use crate::hot::Overlay;
 use crate::lacking::Lacking;
 use crate::log::{self, Frame, Log};
@@ -21,13 +21,13 @@ const GENERATION_KEY: &[u8] = b"log";
 
 /// Bytes of a file of the log before the next is begun; there are two at most, and opening replays
 /// them.
-const LOG_SIZE_MAX: u64 = 32 << 20;
+const LOG_SIZE_MAX: u64 = if cfg!(test) { 8 << 10 } else { 32 << 20 };
 
 /// The number of the table that says what the store is.
 const ABOUT: u8 = 0;
 
 /// Records that are looked at with one commit while a file of the log is given up.
-const STEP: usize = 256;
+const STEP: usize = if cfg!(test) { 4 } else { 256 };
 
 /// Writes of one batch while a log is replayed.
 const REPLAY_BATCH: usize = 8_192;
@@ -112,7 +112,7 @@ pub(crate) fn open(
         let keyspace = match table {
             Some(table @ (Table::Sessions | Table::Queue)) => {
                 let hot = &mut overlays[usize::from(table == Table::Queue)];
-                hot.put(key.to_vec(), value.map(<[u8]>::to_vec), generation);
+                hot.put(Key::from_slice(key), value.map(<[u8]>::to_vec), generation);
                 return Ok(());
             }
             Some(table) => keyspaces.of(table),
@@ -171,29 +171,37 @@ impl Engine {
             logged.frame.put(ABOUT, LACKING_KEY, Some(record));
         }
         let Logged { log, frame, .. } = &mut *logged;
+        let before = log.size();
         log.append(frame).map_err(|error| cannot(&error))?;
-        // From here on what fails is made good by opening the store again.
         let mut batch = self.database.batch().durability(None);
         if let Some(record) = lacks_more {
             batch.insert(&self.keyspaces.about, LACKING_KEY, record);
         }
-        let generation = logged.log.generation();
-        for (table, writes) in staged.into_tables() {
-            match logged.of(table) {
-                Some(hot) => {
-                    for (key, value) in writes {
-                        hot.put(key, value, generation);
-                    }
-                }
-                None => {
-                    for (key, value) in &writes {
-                        insert(&mut batch, self.keyspace(table), key, value.as_deref());
-                    }
-                }
+        let (hot, cold): (Vec<_>, Vec<_>) = staged
+            .into_tables()
+            .into_iter()
+            .partition(|(table, _)| logged.of(*table).is_some());
+        for (table, writes) in cold {
+            for (key, value) in &writes {
+                insert(&mut batch, self.keyspace(table), key, value.as_deref());
             }
         }
-        if !batch.is_empty() {
-            self.apply_batch(batch)?;
+        if !batch.is_empty()
+            && let Err(trouble) = self.apply_batch(batch)
+        {
+            // What is answered as failed must not come back with the log.
+            if let Err(error) = logged.log.take_back(before) {
+                tracing::error!(%error, "a commit that failed is still in the log");
+            }
+            return Err(trouble);
+        }
+        let generation = logged.log.generation();
+        for (table, writes) in hot {
+            if let Some(hot) = logged.of(table) {
+                for (key, value) in writes {
+                    hot.put(key, value, generation);
+                }
+            }
         }
         self.lacking.set(lacking);
         self.advance(logged);
@@ -275,6 +283,8 @@ impl Engine {
     /// Makes all that was written durable.
     pub(crate) fn sync(&self) -> Result<(), Trouble> {
         let done = self.database.persist(PersistMode::SyncData);
+        #[cfg(test)]
+        self.syncs.set(self.syncs.get() + 1);
         self.broken.set(self.broken.get() || done.is_err());
         done.map_err(engine)
     }

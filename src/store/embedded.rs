@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use smallvec::SmallVec;
 use stanza::jid::BareJid;
 use xmpp::port::{AccountData, Credentials, Origin, Snapshot, StoreOp, StoreReply};
 
@@ -19,6 +20,7 @@ use crate::backup::{self, Table};
 use crate::commit::{self, Keyspaces, Logged};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
+use crate::records::{each_record, exists, read};
 use crate::schema::{self, SCHEMA};
 use crate::{WholeAccount, kept, sessions};
 
@@ -59,6 +61,9 @@ pub(crate) struct Engine {
     pub(crate) logged: RefCell<Logged>,
     /// Whether the database takes no more writes until it is opened anew.
     pub(crate) broken: Cell<bool>,
+    /// How often the database was synced.
+    #[cfg(test)]
+    pub(crate) syncs: Cell<u64>,
     /// Held by every snapshot: the database stays open as long as one is.
     lent: Arc<()>,
     pub(crate) lacking: Cell<Lacking>,
@@ -97,7 +102,10 @@ pub struct BulkLoaded {
 }
 
 /// Staged writes of one keyspace: a value, or `None` for a removal.
-pub(crate) type Writes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+pub(crate) type Writes = BTreeMap<Key, Option<Vec<u8>>>;
+
+/// A key that is looked for more often than it is moved: most lie in the tree's nodes.
+pub(crate) type Key = SmallVec<[u8; 56]>;
 
 /// What one `perform` call will commit.
 #[derive(Default)]
@@ -222,6 +230,8 @@ impl Engine {
             keyspaces,
             logged: RefCell::new(logged),
             broken: Cell::new(false),
+            #[cfg(test)]
+            syncs: Cell::new(0),
             lent: Arc::new(()),
             lacking: Cell::new(lacking),
         };
@@ -348,7 +358,7 @@ impl Engine {
                 }
                 staged.lacking = staged.lacking.or(Lacking::of(&credentials));
                 let record = schema::encode_credentials(*credentials).map_err(damaged)?;
-                staged.accounts.insert(key, Some(record));
+                staged.accounts.insert(key.into(), Some(record));
                 Ok(StoreReply::Done)
             }
             StoreOp::SetCredentials {
@@ -364,13 +374,13 @@ impl Engine {
                 }
                 let key = schema::roster_key(&account, &item.contact);
                 let record = schema::encode_roster_item(*item).map_err(damaged)?;
-                staged.roster.insert(key, Some(record));
+                staged.roster.insert(key.into(), Some(record));
                 Ok(StoreReply::Done)
             }
             StoreOp::RemoveRosterItem { account, contact } => {
                 let key = schema::roster_key(&account, &contact);
                 if exists(self.keyspace(Table::Roster), &staged.roster, &key)? {
-                    staged.roster.insert(key, None);
+                    staged.roster.insert(key.into(), None);
                 }
                 Ok(StoreReply::Done)
             }
@@ -388,6 +398,10 @@ impl Engine {
             StoreOp::SetBlocked { .. }
             | StoreOp::PutDocument { .. }
             | StoreOp::PutOffline { .. } => self.keep(staged, op),
+            StoreOp::NoteFailed { .. } => {
+                staged.gaps.note_op(&op);
+                Ok(StoreReply::Done)
+            }
             on_sessions => self.apply_to_sessions(staged, on_sessions),
         }
     }
@@ -404,7 +418,7 @@ impl Engine {
         }
         staged.lacking = staged.lacking.or(Lacking::of(&credentials));
         let record = schema::encode_credentials(credentials).map_err(damaged)?;
-        staged.accounts.insert(key, Some(record));
+        staged.accounts.insert(key.into(), Some(record));
         Ok(StoreReply::Done)
     }
 
@@ -428,7 +442,7 @@ impl Engine {
         Ok(StoreReply::Account(Some(Box::new(AccountData {
             roster,
             blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
-            has_waiting: kept::has_waiting(self.keyspace(Table::Kept), staged, account)?,
+            has_waiting: kept::waiting_count(self.keyspace(Table::Kept), staged, account)? > 0,
         }))))
     }
 
@@ -504,7 +518,7 @@ impl Engine {
         )?;
         staged
             .roster
-            .extend(owned.into_iter().map(|key| (key, None)));
+            .extend(owned.into_iter().map(|key| (key.into(), None)));
         let mut owned = Vec::new();
         let prefix = schema::roster_prefix(account);
         each_record(
@@ -516,9 +530,11 @@ impl Engine {
                 Ok(())
             },
         )?;
-        staged.kept.extend(owned.into_iter().map(|key| (key, None)));
+        staged
+            .kept
+            .extend(owned.into_iter().map(|key| (key.into(), None)));
         self.end_sessions_of(staged, account)?;
-        staged.accounts.insert(key, None);
+        staged.accounts.insert(key.into(), None);
         Ok(StoreReply::Done)
     }
 
@@ -687,49 +703,6 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             format!("The database in {} is not Vorpal's.", path.display()).into(),
         )),
     }
-}
-
-/// A record as this call sees it: what it staged itself, else what is committed.
-pub(crate) fn read(
-    keyspace: &Keyspace,
-    staged: &Writes,
-    key: &[u8],
-) -> Result<Option<fjall::Slice>, Trouble> {
-    match staged.get(key) {
-        Some(value) => Ok(value.as_deref().map(fjall::Slice::from)),
-        None => keyspace.get(key).map_err(engine),
-    }
-}
-
-pub(crate) fn exists(keyspace: &Keyspace, staged: &Writes, key: &[u8]) -> Result<bool, Trouble> {
-    match staged.get(key) {
-        Some(value) => Ok(value.is_some()),
-        None => keyspace.contains_key(key).map_err(engine),
-    }
-}
-
-/// Calls `each` with every record below `prefix` as this call sees it.
-pub(crate) fn each_record(
-    keyspace: &Keyspace,
-    staged: &Writes,
-    prefix: &[u8],
-    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Trouble>,
-) -> Result<(), Trouble> {
-    for entry in keyspace.prefix(prefix) {
-        let (key, value) = entry.into_inner().map_err(engine)?;
-        if !staged.contains_key(&key[..]) {
-            each(&key, &value)?;
-        }
-    }
-    let below = staged
-        .range(prefix.to_vec()..)
-        .take_while(|(key, _)| key.starts_with(prefix));
-    for (key, value) in below {
-        if let Some(value) = value {
-            each(key, value)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

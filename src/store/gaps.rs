@@ -31,7 +31,8 @@ impl Gaps {
 
     /// The same for an operation that failed.
     pub(crate) fn note_op(&mut self, op: &StoreOp) {
-        if let StoreOp::Enqueue {
+        if let StoreOp::NoteFailed { account, origin }
+        | StoreOp::Enqueue {
             account,
             origin: Some(origin),
             ..

@@ -7,12 +7,13 @@
 //! opening replays.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound::{Included, Unbounded};
 
 use fjall::Keyspace;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::backup::Table;
-use crate::embedded::{Engine, Staged, Trouble, Writes, engine};
+use crate::embedded::{Engine, Key, Staged, Trouble, Writes, engine};
 
 /// A write that the engine does not have.
 #[derive(Debug)]
@@ -25,11 +26,11 @@ struct Pending {
 /// The writes of one table over what the engine has.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
-    pending: BTreeMap<Vec<u8>, Pending>,
+    pending: BTreeMap<Key, Pending>,
     /// Hashes of the keys that the engine has; what is not there needs no removal.
     settled: HashSet<u64>,
     /// Behind what the present search for old writes has seen.
-    cursor: Vec<u8>,
+    cursor: Key,
 }
 
 impl Overlay {
@@ -43,7 +44,7 @@ impl Overlay {
     }
 
     /// Enters a write that the log holds.
-    pub(crate) fn put(&mut self, key: Vec<u8>, value: Option<Vec<u8>>, generation: u64) {
+    pub(crate) fn put(&mut self, key: Key, value: Option<Vec<u8>>, generation: u64) {
         if value.is_none() && !self.settled.contains(&xxh3_64(&key)) {
             self.pending.remove(&key);
         } else {
@@ -127,13 +128,13 @@ impl Engine {
                 }
             }
         }
-        let below = hot.pending.range(prefix.to_vec()..);
+        let below = hot.pending.range::<[u8], _>((Included(prefix), Unbounded));
         for (key, pending) in below.take_while(|(key, _)| key.starts_with(prefix)) {
             if let (Some(value), false) = (&pending.value, staged.contains_key(key)) {
                 each(key, value)?;
             }
         }
-        let below = staged.range(prefix.to_vec()..);
+        let below = staged.range::<[u8], _>((Included(prefix), Unbounded));
         for (key, value) in below.take_while(|(key, _)| key.starts_with(prefix)) {
             if let Some(value) = value {
                 each(key, value)?;
@@ -150,21 +151,21 @@ mod tests {
     #[test]
     fn what_came_and_went_leaves_nothing() {
         let mut overlay = Overlay::default();
-        overlay.put(b"a".to_vec(), Some(b"1".to_vec()), 1);
-        overlay.put(b"a".to_vec(), None, 1);
+        overlay.put(b"a".to_vec().into(), Some(b"1".to_vec()), 1);
+        overlay.put(b"a".to_vec().into(), None, 1);
         assert!(overlay.pending.is_empty());
     }
 
     #[test]
     fn what_the_engine_has_is_removed_there() {
         let mut overlay = Overlay::default();
-        overlay.put(b"a".to_vec(), Some(b"1".to_vec()), 1);
+        overlay.put(b"a".to_vec().into(), Some(b"1".to_vec()), 1);
         let moved = overlay.older(1, 10).unwrap();
         assert_eq!(moved.len(), 1);
         overlay.settle(moved);
         assert!(overlay.pending.is_empty());
-        overlay.put(b"a".to_vec(), None, 2);
-        let expected = Writes::from([(b"a".to_vec(), None)]);
+        overlay.put(b"a".to_vec().into(), None, 2);
+        let expected = Writes::from([(b"a".to_vec().into(), None)]);
         assert_eq!(
             overlay.older(2, 10),
             None,
@@ -180,7 +181,7 @@ mod tests {
     fn only_what_is_old_moves_and_all_of_it() {
         let mut overlay = Overlay::default();
         for number in 0..100_u8 {
-            overlay.put(vec![number], Some(Vec::new()), u64::from(number % 2));
+            overlay.put(vec![number].into(), Some(Vec::new()), u64::from(number % 2));
         }
         let mut count = 0;
         while let Some(moved) = overlay.older(0, 7) {

@@ -4,13 +4,15 @@
 //! account's end is one range. Values begin with a version byte. The numbers of waiting messages
 //! only ever grow, over removals and restarts too, for a client may still acknowledge an old one.
 
-use super::embedded::{Staged, Trouble, damaged, each_record, read};
+use crate::embedded::{Staged, Trouble, damaged};
+use crate::records::{each_between, each_record, read};
 use crate::schema;
 use crate::{Document, WholeAccount};
 use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
 use stanza::jid::BareJid;
-use xmpp::port::{DOCUMENTS_MAX, Space, StoreReply};
+use std::ops::RangeInclusive;
+use xmpp::port::{DOCUMENTS_MAX, Space, StoreReply, WAITING_SIZE_MAX};
 
 const BLOCKED: u8 = 1;
 const DOCUMENT: u8 = 2;
@@ -87,7 +89,7 @@ pub(crate) fn set_blocked(
 ) -> Result<StoreReply, Trouble> {
     let archive = block_list(&list)?;
     let value = (!list.is_empty()).then_some(archive);
-    staged.kept.insert(key(account, BLOCKED), value);
+    staged.kept.insert(key(account, BLOCKED).into(), value);
     Ok(StoreReply::Done)
 }
 
@@ -120,7 +122,7 @@ pub(crate) fn put_document(
     let known = read(kept, &staged.kept, &key)?.is_some();
     if bytes.is_empty() {
         if known {
-            staged.kept.insert(key, None);
+            staged.kept.insert(key.into(), None);
         }
         return Ok(StoreReply::Done);
     }
@@ -135,35 +137,76 @@ pub(crate) fn put_document(
             return Ok(StoreReply::Full);
         }
     }
-    staged.kept.insert(key, Some(record(bytes)));
+    staged.kept.insert(key.into(), Some(record(bytes)));
     Ok(StoreReply::Done)
 }
 
-/// The last number given to a waiting message, and how many wait.
-fn counters(kept: &Keyspace, staged: &Staged, account: &BareJid) -> Result<(u64, u32), Trouble> {
-    let Some(found) = read(kept, &staged.kept, &key(account, OFFLINE_COUNT))? else {
-        return Ok((0, 0));
-    };
-    let counters = content(&found, "a message count")?;
-    match (counters.first_chunk::<8>(), counters.last_chunk::<4>()) {
-        (Some(last), Some(count)) if counters.len() == 12 => {
-            Ok((u64::from_be_bytes(*last), u32::from_be_bytes(*count)))
-        }
-        _ => Err("a message count is damaged".into()),
+/// The last number given to a waiting message, how many wait, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    last: u64,
+    count: u32,
+    size: u64,
+}
+
+impl Counters {
+    fn numbers(self) -> RangeInclusive<u64> {
+        self.last.saturating_sub(self.count.into()) + 1..=self.last
+    }
+
+    fn record(self) -> Vec<u8> {
+        let mut numbers = self.last.to_be_bytes().to_vec();
+        numbers.extend_from_slice(&self.count.to_be_bytes());
+        numbers.extend_from_slice(&self.size.to_be_bytes());
+        record(&numbers)
     }
 }
 
-fn set_counters(staged: &mut Staged, account: &BareJid, last: u64, count: u32) {
-    let counters = record(&numbers(last, count));
-    staged
-        .kept
-        .insert(key(account, OFFLINE_COUNT), Some(counters));
+fn counters(kept: &Keyspace, staged: &Staged, account: &BareJid) -> Result<Counters, Trouble> {
+    let Some(found) = read(kept, &staged.kept, &key(account, OFFLINE_COUNT))? else {
+        return Ok(Counters::default());
+    };
+    let damaged = || Trouble::from("a message count is damaged");
+    let counters = content(&found, "a message count")?;
+    let (last, rest) = counters.split_first_chunk().ok_or_else(damaged)?;
+    let (count, size) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let mut counters = Counters {
+        last: u64::from_be_bytes(*last),
+        count: u32::from_be_bytes(*count),
+        size: 0,
+    };
+    counters.size = match <[u8; 8]>::try_from(size) {
+        Ok(size) => u64::from_be_bytes(size),
+        // Before schema 4 it was not kept.
+        Err(_) if size.is_empty() => size_of(kept, staged, account, counters.numbers())?,
+        Err(_) => return Err(damaged()),
+    };
+    Ok(counters)
 }
 
-fn numbers(last: u64, count: u32) -> Vec<u8> {
-    let mut numbers = last.to_be_bytes().to_vec();
-    numbers.extend_from_slice(&count.to_be_bytes());
-    numbers
+fn set_counters(staged: &mut Staged, account: &BareJid, counters: Counters) {
+    staged
+        .kept
+        .insert(key(account, OFFLINE_COUNT).into(), Some(counters.record()));
+}
+
+/// The bytes of some of what waits.
+fn size_of(
+    kept: &Keyspace,
+    staged: &Staged,
+    account: &BareJid,
+    numbers: RangeInclusive<u64>,
+) -> Result<u64, Trouble> {
+    let mut size = 0;
+    if !numbers.is_empty() {
+        let ends = [numbers.start(), numbers.end()].map(|number| offline_key(account, *number));
+        let [first, last] = ends;
+        each_between(kept, &staged.kept, first..=last, |_, found| {
+            size += content(found, "a message")?.len() as u64;
+            Ok(())
+        })?;
+    }
+    Ok(size)
 }
 
 /// Appends a waiting message.
@@ -174,35 +217,66 @@ pub(crate) fn put_offline(
     stanza: &[u8],
     count_max: u32,
 ) -> Result<StoreReply, Trouble> {
-    let (last, count) = counters(kept, staged, account)?;
-    if count >= count_max {
+    let mut counters = counters(kept, staged, account)?;
+    counters.size += stanza.len() as u64;
+    if counters.count >= count_max || counters.size > WAITING_SIZE_MAX {
         return Ok(StoreReply::Full);
     }
-    staged
-        .kept
-        .insert(offline_key(account, last + 1), Some(record(stanza)));
-    set_counters(staged, account, last + 1, count + 1);
+    counters.last += 1;
+    counters.count += 1;
+    let key = offline_key(account, counters.last);
+    staged.kept.insert(key.into(), Some(record(stanza)));
+    set_counters(staged, account, counters);
     Ok(StoreReply::Done)
 }
 
-/// Whether anything waits.
-pub(crate) fn has_waiting(
+/// How many of these messages may wait beside those that do.
+pub(crate) fn room_for(
     kept: &Keyspace,
     staged: &Staged,
     account: &BareJid,
-) -> Result<bool, Trouble> {
-    counters(kept, staged, account).map(|(_, count)| count > 0)
+    messages: &[Box<[u8]>],
+    count_max: u32,
+) -> Result<u32, Trouble> {
+    let mut counters = counters(kept, staged, account)?;
+    let mut room = 0;
+    for message in messages {
+        counters.size += message.len() as u64;
+        if counters.count >= count_max || counters.size > WAITING_SIZE_MAX {
+            break;
+        }
+        counters.count += 1;
+        room += 1;
+    }
+    Ok(room)
 }
 
-/// Reads what waits, oldest first.
+/// How many messages wait.
+pub(crate) fn waiting_count(
+    kept: &Keyspace,
+    staged: &Staged,
+    account: &BareJid,
+) -> Result<u32, Trouble> {
+    counters(kept, staged, account).map(|counters| counters.count)
+}
+
+/// Reads what waits, oldest first. What was removed before it is not looked at: the engine would
+/// have to pass over every removal that it has not compacted.
 pub(crate) fn waiting(
     kept: &Keyspace,
     staged: &Staged,
     account: &BareJid,
 ) -> Result<Vec<Message>, Trouble> {
-    let prefix = key(account, OFFLINE);
+    // Without gaps: messages are appended at one end and removed from the other.
+    let numbers = counters(kept, staged, account)?.numbers();
     let mut waiting = Vec::new();
-    each_record(kept, &staged.kept, &prefix, |key, found| {
+    if numbers.is_empty() {
+        return Ok(waiting);
+    }
+    let prefix = key(account, OFFLINE);
+    let ends = [numbers.start(), numbers.end()].map(|number| offline_key(account, *number));
+    let [first, last] = ends;
+    each_between(kept, &staged.kept, first..=last, |key, found| {
         waiting.push((
             offline_id(key, &prefix)?,
             content(found, "a message")?.into(),
@@ -220,24 +294,19 @@ pub(crate) fn remove_offline(
     account: &BareJid,
     up_to: u64,
 ) -> Result<StoreReply, Trouble> {
-    let prefix = key(account, OFFLINE);
-    let mut gone = Vec::new();
-    each_record(kept, &staged.kept, &prefix, |key, _| {
-        if offline_id(key, &prefix)? <= up_to {
-            gone.push(key.to_vec());
-        }
-        Ok(())
-    })?;
-    if !gone.is_empty() {
-        let (last, count) = counters(kept, staged, account)?;
-        set_counters(
-            staged,
-            account,
-            last,
-            count.saturating_sub(gone.len() as u32),
-        );
-        staged.kept.extend(gone.into_iter().map(|key| (key, None)));
+    let mut counters = counters(kept, staged, account)?;
+    let gone = *counters.numbers().start()..=up_to.min(counters.last);
+    if gone.is_empty() {
+        return Ok(StoreReply::Done);
     }
+    counters.count = (counters.last - gone.end()) as u32;
+    counters.size = match counters.count {
+        0 => 0,
+        _ => size_of(kept, staged, account, counters.numbers())?,
+    };
+    set_counters(staged, account, counters);
+    let gone = gone.map(|number| (offline_key(account, number).into(), None));
+    staged.kept.extend(gone);
     Ok(StoreReply::Done)
 }
 
@@ -257,10 +326,12 @@ pub(crate) fn of_new(
     }
     if !offline.is_empty() {
         let count = offline.len() as u32;
-        records.push((
-            key(account, OFFLINE_COUNT),
-            record(&numbers(count.into(), count)),
-        ));
+        let counters = Counters {
+            last: count.into(),
+            count,
+            size: offline.iter().map(|stanza| stanza.len() as u64).sum(),
+        };
+        records.push((key(account, OFFLINE_COUNT), counters.record()));
     }
     for (id, stanza) in (1..).zip(offline) {
         records.push((offline_key(account, id), record(&stanza)));

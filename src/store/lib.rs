@@ -16,6 +16,9 @@ mod kept;
 mod lacking;
 mod log;
 pub mod memory;
+#[cfg(test)]
+mod power;
+mod records;
 mod recover;
 pub mod schema;
 mod sessions;

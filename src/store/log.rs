@@ -140,6 +140,13 @@ impl Log {
         Ok(())
     }
 
+    /// Forgets the frames from a place on; the next one goes there.
+    pub(crate) fn take_back(&mut self, size: u64) -> io::Result<()> {
+        self.size = size;
+        self.file.write_all_at(&[0; HEAD_SIZE], size)?;
+        self.file.sync_data()
+    }
+
     /// Goes on in a file of the next generation.
     pub(crate) fn rotate(&mut self) -> io::Result<()> {
         let next = Log::create(&self.directory, self.generation + 1)?;
@@ -311,6 +318,23 @@ mod tests {
         append(&mut log, &[0], Some(&[9; 50]));
         let expected = [(2, b"x".to_vec(), None), (3, vec![0], Some(vec![9; 50]))];
         assert_eq!(read(&scratch.0, 1).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_replayed() {
+        let scratch = Scratch::new();
+        let mut log = Log::create(&scratch.0, 1).unwrap();
+        append(&mut log, b"a", None);
+        let before = log.size();
+        append(&mut log, b"b", Some(&[7; 100]));
+        log.take_back(before).unwrap();
+        assert_eq!(read(&scratch.0, 0).unwrap(), [(1, b"a".to_vec(), None)]);
+        append(&mut log, b"c", None);
+        let keys = read(&scratch.0, 0)
+            .unwrap()
+            .into_iter()
+            .map(|(_, key, _)| key);
+        assert_eq!(keys.collect::<Vec<_>>(), [b"a".to_vec(), b"c".to_vec()]);
     }
 
     #[test]

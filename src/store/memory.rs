@@ -7,7 +7,7 @@ use crate::gaps::Gaps;
 use stanza::jid::BareJid;
 use xmpp::port::{
     AccountData, Credentials, DOCUMENTS_MAX, Mark, Origin, QueuedStanza, RosterItem, SavedSession,
-    SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
+    SessionId, Space, Store, StoreOp, StoreReply, StoredSession, WAITING_SIZE_MAX,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -28,6 +28,23 @@ struct Account {
     offline: BTreeMap<u64, Box<[u8]>>,
     offline_last: u64,
     sessions: BTreeMap<SessionId, Session>,
+}
+
+impl Account {
+    /// How many of these messages may wait beside those that do.
+    fn room_for(&self, messages: &[Box<[u8]>], count_max: u32) -> usize {
+        let mut size: usize = self.offline.values().map(|waiting| waiting.len()).sum();
+        let places = (count_max as usize).saturating_sub(self.offline.len());
+        let mut room = 0;
+        for message in messages.iter().take(places) {
+            size += message.len();
+            if size as u64 > WAITING_SIZE_MAX {
+                break;
+            }
+            room += 1;
+        }
+        room
+    }
 }
 
 /// A managed session.
@@ -166,6 +183,10 @@ impl Memory {
                 }
                 StoreReply::Done
             }
+            StoreOp::NoteFailed { .. } => {
+                self.gaps.note_op(&op);
+                StoreReply::Done
+            }
             other => self.apply_to_sessions(other),
         }
     }
@@ -226,10 +247,8 @@ impl Memory {
                 account,
                 session,
                 waiting,
-            } => {
-                self.end_session(&account, session, waiting);
-                StoreReply::Done
-            }
+                count_max,
+            } => self.leave_session(&account, session, waiting, count_max),
             StoreOp::Sessions => {
                 let each = self.accounts.iter().flat_map(|(account, found)| {
                     let saved = found.sessions.iter().filter(|(_, it)| it.saved.is_some());
@@ -263,6 +282,28 @@ impl Memory {
 
     fn forget_marks(&mut self, session: SessionId) {
         self.marks.retain(|(marked, _), _| *marked != session);
+    }
+
+    /// Ends a session that leaves something, if there is one and there is room.
+    fn leave_session(
+        &mut self,
+        account: &BareJid,
+        session: SessionId,
+        waiting: Vec<Box<[u8]>>,
+        count_max: u32,
+    ) -> StoreReply {
+        let found = self.accounts.get(account);
+        let stored = found.and_then(|found| found.sessions.get(&session));
+        if stored.is_none_or(|stored| stored.saved.is_none()) {
+            self.end_session(account, session, Vec::new());
+            return StoreReply::Done;
+        }
+        let room = found.map_or(0, |found| found.room_for(&waiting, count_max));
+        if waiting.len() > room {
+            return StoreReply::Room(room as u32);
+        }
+        self.end_session(account, session, waiting);
+        StoreReply::Done
     }
 
     fn end_session(&mut self, account: &BareJid, session: SessionId, waiting: Vec<Box<[u8]>>) {
@@ -341,7 +382,7 @@ impl Memory {
         let Some(found) = self.accounts.get_mut(account) else {
             return StoreReply::Missing;
         };
-        if found.offline.len() >= max as usize {
+        if found.room_for(std::slice::from_ref(&stanza), max) == 0 {
             return StoreReply::Full;
         }
         found.offline_last += 1;

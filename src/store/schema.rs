@@ -5,6 +5,7 @@
 //! a zero byte, which no JID contains, and the contact. Values are a version byte followed by an
 //! rkyv archive that is validated before it is read.
 
+use crate::embedded::Key;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::{BareJid, virtual_shard};
@@ -119,6 +120,15 @@ pub fn account_of_key(key: &[u8]) -> Result<BareJid, Unreadable> {
 /// What all keys of an account's roster items begin with.
 pub fn roster_prefix(account: &BareJid) -> Vec<u8> {
     let mut key = account_key(account);
+    key.push(0);
+    key
+}
+
+/// The same, for the keys of what its sessions write.
+pub(crate) fn session_prefix(account: &BareJid) -> Key {
+    let jid = account.as_str();
+    let mut key = Key::from_slice(&virtual_shard(jid).to_be_bytes());
+    key.extend_from_slice(jid.as_bytes());
     key.push(0);
     key
 }

@@ -18,7 +18,8 @@ use xmpp::port::{
 };
 
 use crate::backup::Table;
-use crate::embedded::{Engine, Staged, Trouble, exists};
+use crate::embedded::{Engine, Key, Staged, Trouble};
+use crate::records::exists;
 use crate::{kept, schema};
 
 const SAVED: u8 = 1;
@@ -47,21 +48,21 @@ struct SavedSessionV1 {
     directed: Vec<Box<str>>,
 }
 
-fn key(account: &BareJid, kind: u8, secret: u128) -> Vec<u8> {
-    let mut key = schema::roster_prefix(account);
+fn key(account: &BareJid, kind: u8, secret: u128) -> Key {
+    let mut key = schema::session_prefix(account);
     key.push(kind);
     key.extend_from_slice(&secret.to_be_bytes());
     key
 }
 
-fn queue_key(account: &BareJid, secret: u128, place: u64) -> Vec<u8> {
+fn queue_key(account: &BareJid, secret: u128, place: u64) -> Key {
     let mut key = key(account, QUEUED, secret);
     key.extend_from_slice(&place.to_be_bytes());
     key
 }
 
-fn marks_prefix(session: SessionId) -> Vec<u8> {
-    let mut key = Vec::with_capacity(3 + SECRET_SIZE + 32);
+fn marks_prefix(session: SessionId) -> Key {
+    let mut key = Key::new();
     key.extend_from_slice(&session.home.to_be_bytes());
     key.push(0);
     key.extend_from_slice(&session.secret.to_be_bytes());
@@ -221,11 +222,13 @@ impl Engine {
             } => enqueue(staged, &account, &copies, &stanza, origin),
             StoreOp::PutHandled {
                 account,
-                session,
+                session: SessionId { secret, .. },
                 handled,
             } => {
-                let key = key(&account, HANDLED, session.secret);
-                staged.sessions.insert(key, Some(number_record(handled)));
+                let record = number_record(handled);
+                staged
+                    .sessions
+                    .insert(key(&account, HANDLED, secret), Some(record));
             }
             StoreOp::Dequeue {
                 account,
@@ -233,9 +236,8 @@ impl Engine {
                 from,
                 to,
             } => {
-                let places = from..=to;
-                let gone = places.map(|place| (queue_key(&account, session.secret, place), None));
-                staged.queue.extend(gone);
+                let gone = (from..=to).map(|place| queue_key(&account, session.secret, place));
+                staged.queue.extend(gone.map(|key| (key, None)));
             }
             StoreOp::PutSession {
                 account,
@@ -258,9 +260,9 @@ impl Engine {
                 account,
                 session,
                 waiting,
+                count_max,
             } => {
-                self.put_waiting(staged, &account, waiting)?;
-                self.end_session(staged, &account, session)?;
+                return self.leave_session(staged, &account, session, waiting, count_max);
             }
             StoreOp::ClaimOffline {
                 account,
@@ -269,8 +271,7 @@ impl Engine {
                 number,
             } => return self.claim_offline(staged, &account, session, place, number),
             StoreOp::Session { account, session } => {
-                let stored = self.session(staged, &account, session)?;
-                return Ok(StoreReply::Session(stored.map(Box::new)));
+                return self.session(staged, &account, session);
             }
             StoreOp::Sessions => return self.sessions(staged).map(StoreReply::Sessions),
             _ => return Ok(StoreReply::Failed("not an operation of this kind".into())),
@@ -278,26 +279,51 @@ impl Engine {
         Ok(StoreReply::Done)
     }
 
-    /// Appends to what waits for an account, if there is one, whatever the quota.
+    /// Ends a session that leaves something, if there is one and there is room.
+    fn leave_session(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        session: SessionId,
+        waiting: Vec<Box<[u8]>>,
+        count_max: u32,
+    ) -> Result<StoreReply, Trouble> {
+        // A try whose answer was lost did all of it.
+        let saved = key(account, SAVED, session.secret);
+        if self.read_hot(Table::Sessions, staged, &saved)?.is_some()
+            && let Some(room) = self.put_waiting(staged, account, waiting, count_max)?
+        {
+            return Ok(StoreReply::Room(room));
+        }
+        self.end_session(staged, account, session)?;
+        Ok(StoreReply::Done)
+    }
+
+    /// Appends to what waits for an account, if there is one; where not all fit, gives how many
+    /// would, and does nothing.
     fn put_waiting(
         &self,
         staged: &mut Staged,
         account: &BareJid,
         waiting: Vec<Box<[u8]>>,
-    ) -> Result<(), Trouble> {
-        let owner = schema::account_key(account);
-        if exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
-            for stanza in waiting {
-                kept::put_offline(
-                    self.keyspace(Table::Kept),
-                    staged,
-                    account,
-                    &stanza,
-                    u32::MAX,
-                )?;
-            }
+        count_max: u32,
+    ) -> Result<Option<u32>, Trouble> {
+        if waiting.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        let owner = schema::account_key(account);
+        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
+            return Ok(None);
+        }
+        let kept = self.keyspace(Table::Kept);
+        let room = kept::room_for(kept, staged, account, &waiting, count_max)?;
+        if waiting.len() > room as usize {
+            return Ok(Some(room));
+        }
+        for stanza in waiting {
+            kept::put_offline(kept, staged, account, &stanza, count_max)?;
+        }
+        Ok(None)
     }
 
     fn renumber(
@@ -315,7 +341,7 @@ impl Engine {
                 Some(number) => Some(queued_record(*number, read_queued(record)?.1)),
                 None => None,
             };
-            changes.push((key.to_vec(), change));
+            changes.push((Key::from_slice(key), change));
             Ok(())
         })?;
         staged.queue.extend(changes);
@@ -330,7 +356,9 @@ impl Engine {
     ) -> Result<(), Trouble> {
         for prefix in [key(account, QUEUED, session.secret), marks_prefix(session)] {
             let gone = keys_below(self, Table::Queue, staged, &prefix)?;
-            staged.queue.extend(gone.into_iter().map(|key| (key, None)));
+            staged
+                .queue
+                .extend(gone.into_iter().map(|key| (key.into(), None)));
         }
         for kind in [SAVED, HANDLED] {
             let key = key(account, kind, session.secret);
@@ -395,13 +423,13 @@ impl Engine {
         staged: &Staged,
         account: &BareJid,
         session: SessionId,
-    ) -> Result<Option<StoredSession>, Trouble> {
+    ) -> Result<StoreReply, Trouble> {
         let record = |kind| {
             let key = key(account, kind, session.secret);
             self.read_hot(Table::Sessions, staged, &key)
         };
         let Some(saved) = record(SAVED)? else {
-            return Ok(None);
+            return Ok(StoreReply::Session(None));
         };
         let handled = record(HANDLED)?;
         let mut stored = StoredSession {
@@ -428,7 +456,7 @@ impl Engine {
             stored.marks.push(read_mark(receiver, record)?);
             Ok(())
         })?;
-        Ok(Some(stored))
+        Ok(StoreReply::Session(Some(Box::new(stored))))
     }
 
     fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {

@@ -1,9 +1,10 @@
 //! A bare JID's live state on its home shard, and the table of the resident ones.
 
+use crate::host::Ticket;
 use crate::port::{RosterItem, SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::Held;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
 
@@ -46,8 +47,16 @@ pub struct Account {
     pub roster: Vec<RosterItem>,
     /// The block list (XEP-0191): prepared JIDs of any form.
     pub blocked: Vec<Box<str>>,
+    /// The same once the last change of it is stored, while one is not.
+    pub(crate) blocked_next: Option<(Ticket, Vec<Box<str>>)>,
+    /// What its version is made from, once one was asked for.
+    pub(crate) shown: Option<Box<Shown>>,
+    /// Changes of the roster by clients that are not stored, and not pushed.
+    pub(crate) roster_sets: u32,
     /// Whether storage may have messages that wait.
     pub has_waiting: bool,
+    /// Those up to this number a client has had, whether or not storage could remove them.
+    pub(crate) waiting_heard: u64,
     /// Offline messages are on their way from storage.
     pub fetching: bool,
     /// Messages on their way to storage.
@@ -93,6 +102,14 @@ impl Account {
     }
 }
 
+/// Hashes of the items of a roster as clients see them: a change costs what its item does.
+#[derive(Debug, Default)]
+pub(crate) struct Shown {
+    /// All of them, by exclusive or.
+    pub sum: u64,
+    pub items: HashMap<BareJid, u64>,
+}
+
 /// The accounts in memory, found by the hash that also found their shard.
 #[derive(Debug, Default)]
 pub struct Accounts {
@@ -118,7 +135,11 @@ impl Accounts {
             sessions: SmallVec::new(),
             roster: Vec::new(),
             blocked: Vec::new(),
+            blocked_next: None,
+            shown: None,
+            roster_sets: 0,
             has_waiting: false,
+            waiting_heard: 0,
             fetching: false,
             storing: 0,
             held: Vec::new(),

@@ -10,10 +10,11 @@ use crate::keep::Receivers;
 use crate::limit::LOAD_QUEUE_MAX;
 use crate::outbox::Keep;
 use crate::parcel::Parcel;
+use crate::port::StoreOp;
 use crate::router::Route;
 use crate::session::{Session, SessionKey};
 use crate::settle::Cause;
-use crate::shard::Shard;
+use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::stream::{Flow, StreamState};
 use crate::xep::offline::may_wait;
@@ -355,10 +356,25 @@ impl Shard {
         if !stanza.may_bounce() {
             return;
         }
+        self.note_failed(host, stanza, error);
         let mut bytes = Vec::new();
         stanza.write_error(error, &mut bytes);
         let to = Jid::from_prepared(stanza.from);
         self.route_bytes(host, &to, bytes);
+    }
+
+    /// Where an account would have taken a message but for our own trouble, storage hears of it: a
+    /// mark of a later message must not cover this one, which may be sent again.
+    fn note_failed(&mut self, host: &mut impl Host, stanza: &Stanza<'_>, error: StanzaError) {
+        let ours = matches!(
+            error,
+            StanzaError::InternalServerError | StanzaError::ResourceConstraint
+        );
+        if let Some(origin) = self.origin.filter(|_| ours && stanza.kind == Kind::Message) {
+            let account = BareJid::from_prepared(stanza.to.bare());
+            let ticket = self.ticket_for_itself(Waiting::Nothing);
+            host.store(ticket, StoreOp::NoteFailed { account, origin });
+        }
     }
 
     /// As [`Shard::bounce`], for a complete stanza.
@@ -424,8 +440,8 @@ impl Shard {
         };
         let account = self.accounts.at_mut(session.account);
         account.sessions.retain(|other| *other != key);
-        if was_available && account.sessions.is_empty() {
-            self.note_activity(host, session.account);
+        if was_available {
+            self.note_last(host, session.account);
         }
         tracing::debug!(jid = session.full(), "session ended");
         if let Some(acks) = session.outlet.acks {

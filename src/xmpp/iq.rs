@@ -79,8 +79,17 @@ impl Shard {
                 type_,
                 StanzaError::RemoteServerNotFound,
             ),
-            // RFC 6121 2.1.5: nobody reads or writes another account's roster.
-            _ if to.is_bare() && view.payload().is_some_and(|(ns, _)| ns == Ns::Roster) => {
+            // RFC 6121 2.1.5: nobody reads or writes another account's roster, nor pushes it.
+            _ if (to.is_bare() || type_ == Type::Set)
+                && view.payload().is_some_and(|(ns, _)| ns == Ns::Roster) =>
+            {
+                self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
+            }
+            // XEP-0012 4: who may not see the presence may not ask a resource, either.
+            _ if type_ == Type::Get
+                && view.payload().is_some_and(|(ns, _)| ns == Ns::Last)
+                && !self.sees(key, to.bare()) =>
+            {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
             // RFC 6121 8.5.1: the server answers for an account, the same whether it exists or not.
@@ -89,6 +98,13 @@ impl Shard {
             }
             route => self.carry(host, key, view, scope, type_, &to, route),
         }
+    }
+
+    /// Whether a session's account gets the presence of a contact.
+    fn sees(&self, key: SessionKey, bare: &str) -> bool {
+        let own = self.accounts.at(self.sessions.at(key).account);
+        let item = own.contact(bare);
+        own.jid.as_str() == bare || item.is_some_and(|item| item.subscription.is_to())
     }
 
     /// An iq for a full JID of an account at home here (RFC 6121 8.5.3).
@@ -148,8 +164,9 @@ impl Shard {
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
             (Ns::Blocking, Target::Account) => self.on_blocking(host, key, view, &tree, is_set),
-            (Ns::Register, Target::Server) if is_set => {
-                self.on_account_change(host, key, view, &tree)
+            // XEP-0077 3.2 shows it without an address, 3.3 with the server's.
+            (Ns::Register, Target::Server | Target::Account) if is_set => {
+                self.on_account_change(host, key, view, &tree, target)
             }
             // RFC 6121 1.4: a session is there as soon as the resource is bound.
             (Ns::Session, _) if is_set && name == "session" => {
@@ -197,10 +214,7 @@ impl Shard {
         let own = &self.accounts.at(session.account);
         let other_jid = other.map(Jid::to_bare);
         let asked = other_jid.as_ref().unwrap_or(&own.jid);
-        let sees_presence = other_jid.is_none()
-            || own
-                .contact(asked.as_str())
-                .is_some_and(|item| item.subscription.is_to());
+        let sees_presence = other_jid.is_none() || self.sees(key, asked.as_str());
         let context = Context {
             settings: &self.settings,
             session,

@@ -55,7 +55,7 @@ impl Default for Limits {
 }
 
 /// Stanzas that wait for one account to load; the next one bounces `resource-constraint`.
-pub const LOAD_QUEUE_MAX: usize = 256;
+pub const LOAD_QUEUE_MAX: usize = 1_024;
 
 /// Requests to storage that one session may have unanswered: its input waits from there on. The
 /// stanza that reaches it may make a few more (a removal tells the contact of two things).

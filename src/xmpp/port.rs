@@ -165,7 +165,8 @@ pub enum StoreOp {
         session: SessionId,
     },
     /// Remove a session with its queue, its count and its marks, and append to what waits for its
-    /// account, whatever the quota, in one commit. Answered by `Done`, also where there is none.
+    /// account, in one commit. Answered by `Done`, also where there is none and nothing is done, or
+    /// by [`StoreReply::Room`] where not all would fit.
     EndSession {
         /// Whose.
         account: BareJid,
@@ -173,6 +174,16 @@ pub enum StoreOp {
         session: SessionId,
         /// What its client had not acknowledged and goes nowhere else.
         waiting: Vec<Box<[u8]>>,
+        /// Messages that may wait for the account.
+        count_max: u32,
+    },
+    /// Remember that a stanza had no effect on an account, without a write: the marks of later ones
+    /// name it. Answered by `Done`.
+    NoteFailed {
+        /// Whose.
+        account: BareJid,
+        /// Which stanza.
+        origin: Origin,
     },
     /// Name every session. Answered by [`StoreReply::Sessions`].
     Sessions,
@@ -273,6 +284,10 @@ pub struct Mark {
     pub failed: Vec<u64>,
 }
 
+/// Bytes of messages that may wait for one account. A client gets them in one burst, which must fit
+/// what may wait for a connection and for acknowledgement.
+pub const WAITING_SIZE_MAX: u64 = 2 << 20;
+
 /// Documents of one kind that an account may have.
 pub const DOCUMENTS_MAX: usize = 200;
 
@@ -325,6 +340,8 @@ pub enum StoreReply {
     Offline(Vec<(u64, Box<[u8]>)>),
     /// A quota is used up; nothing was changed.
     Full,
+    /// Only so many would have fitted a quota; nothing was changed.
+    Room(u32),
     /// There is no such account; nothing was changed.
     Missing,
     /// Storage failed; nothing is known to have been written. The text is for the log.

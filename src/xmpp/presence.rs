@@ -115,7 +115,8 @@ impl Shard {
         }
         // RFC 6121 3.1.3: a waiting request is shown at each login until it is answered.
         for item in &account.roster {
-            if let Some(request) = &item.pending_in {
+            let is_blocked = blocks(&account.blocked, &item.contact.as_jid());
+            if let Some(request) = item.pending_in.as_ref().filter(|_| !is_blocked) {
                 self.sessions
                     .at_mut(key)
                     .outlet
@@ -147,6 +148,7 @@ impl Shard {
         if was_available {
             self.broadcast(host, key, presence, FanoutPurpose::Presence);
             self.tell_own_resources(host, account, presence);
+            self.note_last(host, account);
             // RFC 6121 4.5.2: the resource itself gets its unavailable presence too.
             let Session {
                 outlet, address, ..
@@ -467,18 +469,32 @@ impl Shard {
         account: AccountKey,
         presence: &Presence,
     ) {
-        for &key in &self.accounts.at(account).sessions {
+        let owner = self.accounts.at(account);
+        let waits = !owner.held.is_empty();
+        let mut late = Vec::new();
+        for &key in &owner.sessions {
             let Session {
                 outlet,
                 address,
                 available,
                 ..
             } = self.sessions.at_mut(key);
-            if *available {
+            if !*available {
+                continue;
+            }
+            if waits {
+                let mut bytes = Vec::new();
+                presence.write(address.full(), &mut bytes);
+                late.push(bytes);
+            } else {
                 outlet.send(host, Keep::Memory, |out| {
                     presence.write(address.full(), out)
                 });
             }
+        }
+        // What the same client sent before it may wait behind messages.
+        for bytes in late {
+            self.receive(host, &bytes);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
 use stanza::jid::{BareJid, home_hash};
 
 /// Milliseconds until what storage did not do for the sessions of the last process is tried again.
-const DORMANCY_RETRY_MS: u64 = 1_000;
+pub(crate) const DORMANCY_RETRY_MS: u64 = 1_000;
 
 /// A session of the last process that is to end.
 #[derive(Debug)]
@@ -427,9 +427,15 @@ impl Shard {
             .sessions
             .iter()
             .any(|key| self.sessions.at(*key).resource() == &*stored.saved.resource);
-        if taken || self.managed.contains_key(&id) {
+        // Or it was read before it ended, and is being removed now.
+        let mut ends = self.session_ends.values().chain(&self.ends_again);
+        let ends = ends.any(|end| end.is_of(id));
+        if taken || ends || self.managed.contains_key(&id) {
             self.evict_if_idle(account);
             return self.fail_resume(host, conn, stream, "item-not-found");
+        }
+        if let Some(ids) = self.dormant.get_mut(&bare) {
+            ids.retain(|other| *other != id);
         }
         let key = self.revive(account, id, *stored, h);
         self.hibernate(host, key, id);

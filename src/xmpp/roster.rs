@@ -2,7 +2,7 @@
 //!
 //! Invariant: a result follows the pushes it caused, and both follow the commit.
 
-use crate::account::{Account, AccountKey};
+use crate::account::{Account, AccountKey, Shown};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
@@ -23,6 +23,9 @@ pub const NAME_SIZE_MAX: usize = 1023;
 
 /// Groups of one item.
 pub const GROUPS_MAX: usize = 64;
+
+/// Bytes of an item's name and groups together.
+pub const ITEM_SIZE_MAX: usize = 4_096;
 
 /// A roster write under way.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +102,10 @@ impl Shard {
             ..
         } = self.sessions.at_mut(key);
         *interested = true;
-        let account = self.accounts.at(*account);
+        let account = self.accounts.at_mut(*account);
+        // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has the
+        // current one gets an empty result.
+        let version = known.map(|_| version(account));
         outlet.send(host, Keep::Memory, |out| {
             write_reply_head(
                 Kind::Iq,
@@ -109,9 +115,6 @@ impl Shard {
                 view.id(),
                 out,
             );
-            // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has the
-            // current one gets an empty result.
-            let version = known.map(|_| version(account));
             if known.is_none() || known != version.as_deref() {
                 match version {
                     Some(version) => {
@@ -142,8 +145,11 @@ impl Shard {
     ) -> Result<(), StanzaError> {
         let account = self.sessions.at(key).account;
         let before = self.accounts.at(account).contact(contact.as_str()).cloned();
-        let count = self.accounts.at(account).roster.len();
-        if before.is_none() && count >= self.settings.limits.roster_items_max {
+        // Requests of strangers are none of the account's own contacts.
+        let roster = &self.accounts.at(account).roster;
+        let count = roster.iter().filter(|item| item.listed).count();
+        let is_listed = before.as_ref().is_some_and(|item| item.listed);
+        if !is_listed && count >= self.settings.limits.roster_items_max {
             return Err(StanzaError::ResourceConstraint);
         }
         let item = self.accounts.at_mut(account).contact_mut(&contact);
@@ -160,6 +166,7 @@ impl Shard {
             contact,
             before,
         };
+        self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
         Ok(())
     }
@@ -201,6 +208,7 @@ impl Shard {
             contact,
             before,
         };
+        self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
         Ok(())
     }
@@ -234,7 +242,13 @@ impl Shard {
     }
 
     fn write_roster(&mut self, host: &mut impl Host, account: AccountKey, op: StoreOp) -> Ticket {
-        self.accounts.at_mut(account).pins += 1;
+        let owner = self.accounts.at_mut(account);
+        owner.pins += 1;
+        match &op {
+            StoreOp::PutRosterItem { item, .. } => note_change(owner, &item.contact),
+            StoreOp::RemoveRosterItem { contact, .. } => note_change(owner, contact),
+            _ => {}
+        }
         let ticket = self.ticket(Waiting::Roster(RosterWrite { account }));
         host.store(ticket, op);
         ticket
@@ -256,6 +270,7 @@ impl Shard {
             tracing::error!(account = jid, ?reply, "roster item not stored");
         }
         if let Some(request) = self.roster_requests.remove(&ticket.0) {
+            self.accounts.at_mut(account).roster_sets -= 1;
             self.answer_roster_set(host, account, request, done);
         }
         self.evict_if_idle(account);
@@ -283,6 +298,7 @@ impl Shard {
             if let Some(before) = before {
                 *account.contact_mut(&contact) = before;
             }
+            note_change(account, &contact);
         }
         let alive = self.accounts.at(account).sessions.contains(&session);
         if !alive || self.sessions.at(session).full() != &*full {
@@ -321,9 +337,11 @@ impl Shard {
         sessions: &[SessionKey],
         contact: &BareJid,
     ) {
-        let account = self.accounts.at(account);
+        let account = self.accounts.at_mut(account);
+        // The roster has changes that are not pushed yet: whoever had only this push and its
+        // version would never hear of them.
+        let version = (account.roster_sets == 0).then(|| version(account));
         let item = account.contact(contact.as_str()).filter(|item| item.listed);
-        let version = version(account);
         for &key in sessions {
             let Session {
                 outlet,
@@ -341,10 +359,13 @@ impl Shard {
                     out,
                     format_args!("<iq type='set' id='push-{id:016x}' to='{to}'>"),
                 );
-                put(
-                    out,
-                    format_args!("<query xmlns='jabber:iq:roster' ver='{version}'>"),
-                );
+                match &version {
+                    Some(version) => put(
+                        out,
+                        format_args!("<query xmlns='jabber:iq:roster' ver='{version}'>"),
+                    ),
+                    None => out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>"),
+                }
                 match item {
                     Some(item) => write_item(item, out),
                     None => {
@@ -395,21 +416,50 @@ fn parse_change(query: Node<'_>) -> Result<Change, StanzaError> {
         }
         groups.push(group.into());
     }
+    let size: usize = groups.iter().map(|group| group.len()).sum();
+    if name.len() + size > ITEM_SIZE_MAX {
+        return Err(StanzaError::NotAcceptable);
+    }
     Ok(Change {
         contact,
         fields: Some((name.into(), groups)),
     })
 }
 
-/// The roster's version: a hash of what a client sees of it, so it survives restarts and changes
-/// with every change (RFC 6121 2.6.2 leaves its form to the server).
-fn version(account: &Account) -> String {
-    let mut seen = Vec::new();
-    for item in account.roster.iter().filter(|item| item.listed) {
+/// The version of a roster (RFC 6121 2.6): the same for the same items, also after a restart.
+fn version(account: &mut Account) -> String {
+    let shown = account.shown.take().unwrap_or_else(|| {
+        let mut shown = Box::<Shown>::default();
+        for item in &account.roster {
+            show(&mut shown, &item.contact, Some(item));
+        }
+        shown
+    });
+    let version = format!("{:016x}", shown.sum);
+    account.shown = Some(shown);
+    version
+}
+
+/// Enters an item, or that it is gone, into what the version is made from.
+fn show(shown: &mut Shown, contact: &BareJid, item: Option<&RosterItem>) {
+    let hash = item.filter(|item| item.listed).map(|item| {
+        let mut seen = Vec::new();
         write_item(item, &mut seen);
+        home_hash(std::str::from_utf8(&seen).expect("items are written as UTF-8"))
+    });
+    let before = match hash {
+        Some(hash) => shown.items.insert(contact.clone(), hash),
+        None => shown.items.remove(contact),
+    };
+    shown.sum ^= hash.unwrap_or(0) ^ before.unwrap_or(0);
+}
+
+/// The item of a contact has changed.
+fn note_change(account: &mut Account, contact: &BareJid) {
+    if let Some(mut shown) = account.shown.take() {
+        show(&mut shown, contact, account.contact(contact.as_str()));
+        account.shown = Some(shown);
     }
-    let seen = std::str::from_utf8(&seen).expect("items are written as UTF-8");
-    format!("{:016x}", home_hash(seen))
 }
 
 /// Appends an item as a client sees it (RFC 6121 2.1.2).

@@ -109,6 +109,8 @@ pub(crate) enum Timer {
     Fetch { key: SessionKey, serial: u32 },
     /// The clients of the last process's sessions must be back by now.
     Dormancy,
+    /// Storage failed to end sessions.
+    Ends,
 }
 
 /// A request to storage or a derivation that is not answered.
@@ -152,6 +154,8 @@ pub struct Shard {
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
+    /// Those that storage refused.
+    pub(crate) ends_again: Vec<SessionEnd>,
     /// When the first turn was.
     pub(crate) started: Option<Timestamp>,
     /// Messages on their way into the queues of sessions, by ticket.
@@ -251,6 +255,7 @@ impl Shard {
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
+            ends_again: Vec::new(),
             started: None,
             enqueued: HashMap::new(),
             waiting: HashMap::new(),
@@ -567,6 +572,7 @@ impl Shard {
                 Timer::Hibernation { key, id } => self.end_hibernation(host, key, id),
                 Timer::Fetch { key, serial } => self.fetch_again(host, key, serial),
                 Timer::Dormancy => self.on_dormancy(host),
+                Timer::Ends => self.end_again(host),
             }
         }
     }

@@ -15,6 +15,9 @@ use stanza::scope::StreamScope;
 use stanza::view::StanzaView;
 use stanza::writer;
 
+/// Bytes of a request that waits; of a larger one the payload is not kept.
+const REQUEST_SIZE_MAX: usize = 1_024;
+
 /// What a step of the table asks for beside the new state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
@@ -194,7 +197,9 @@ impl Shard {
             .at(account)
             .contact(contact.as_str())
             .is_none();
-        let full = self.accounts.at(account).roster.len() >= self.settings.limits.roster_items_max;
+        let roster = &self.accounts.at(account).roster;
+        let listed = roster.iter().filter(|item| item.listed).count();
+        let full = listed >= self.settings.limits.roster_items_max;
         if is_new && full {
             let error = StanzaError::ResourceConstraint;
             return self.refuse(host, key, view, scope, type_, error);
@@ -252,12 +257,21 @@ impl Shard {
             .at(account)
             .contact(contact.as_str())
             .is_some();
-        let full = self.accounts.at(account).roster.len() >= self.settings.limits.roster_items_max;
+        let roster = &self.accounts.at(account).roster;
+        let unlisted = roster.iter().filter(|item| !item.listed).count();
+        let full = unlisted >= self.settings.limits.roster_items_max;
         if !known && full {
             return self.bounce(host, stanza, StanzaError::ResourceConstraint);
         }
         let type_ = stanza.type_;
-        let step = self.step(host, account, &contact, |item| inbound(item, type_, &bytes));
+        // All requests that wait are shown in one burst at a login.
+        let plain = simple_presence("subscribe", contact.as_str(), &bare);
+        let kept = if bytes.len() > REQUEST_SIZE_MAX {
+            &plain
+        } else {
+            &bytes
+        };
+        let step = self.step(host, account, &contact, |item| inbound(item, type_, kept));
         if step.auto_reply {
             let reply = simple_presence("subscribed", &bare, contact.as_str());
             self.route_bytes(host, &contact.as_jid(), reply);

@@ -101,7 +101,7 @@ class Vorpal(Server):
         assert named, "set VORPAL to the server binary, or use tests/clients/run.sh"
         return pathlib.Path(named).resolve()
 
-    def start(self, mechanisms=None):
+    def start(self, mechanisms=None, more=""):
         make_certificates(self.directory)
         config = self.directory / "vorpal.toml"
         auth = f"[auth]\nmechanisms = {mechanisms!r}\n" if mechanisms else ""
@@ -111,7 +111,7 @@ class Vorpal(Server):
             "shards = 2\n"
             f'[listen]\nc2s = "127.0.0.1:{self.port}"\nc2s_tls = "127.0.0.1:{self.tls_port}"\n'
             f'[tls]\ncert = "{self.directory / "cert.pem"}"\nkey = "{self.directory / "key.pem"}"\n'
-            f"{auth}"
+            f"{auth}{more}"
         )
         user = (self.binary(), "user")
         run(*user, "make", "u%d", "--count", 2, "--clique", 2, "--password", PASSWORD,
@@ -121,16 +121,24 @@ class Vorpal(Server):
         jids = [word if "@" in word else f"{word}@{DOMAIN}" for word in listed]
         self.friends = tuple(sorted(jid for jid in jids if jid.startswith("u")))
         assert len(self.friends) == 2, f"made two users, listed {listed}"
-        ready = self.directory / "ready"
+        self.serve()
+
+    def serve(self):
+        config, ready = self.directory / "vorpal.toml", self.directory / "ready"
+        ready.unlink(missing_ok=True)
         self.launch(
             (self.binary(), "serve", "--config", config, "--ready-file", ready), ready.exists
         )
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
 
 class Prosody(Server):
     name = "prosody"
 
-    def start(self, mechanisms=None):
+    def start(self, mechanisms=None, more=""):
         make_certificates(self.directory)
         data = self.directory / "data"
         data.mkdir()

@@ -43,6 +43,20 @@ def test_a_message_arrives(server, options):
     asyncio.run(play())
 
 
+def test_a_message_to_who_is_away_waits(server):
+    done = send(server, "sent before you came", trusted=server.ca)
+    assert done.returncode == 0, done.stderr
+
+    async def play():
+        async with Client(server, server.friends[1]) as friend:
+            friend.send_presence()
+            message = await friend.message()
+            assert message["body"].strip() == "sent before you came"
+            assert message["delay"]["stamp"]
+
+    asyncio.run(play())
+
+
 def test_an_untrusted_certificate_is_refused(server, tmp_path):
     empty = tmp_path / "empty.pem"
     empty.write_text("")

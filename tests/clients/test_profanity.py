@@ -10,6 +10,7 @@ import uuid
 import pytest
 
 from servers import DOMAIN, PASSWORD
+from test_messaging import Person
 from test_slixmpp import Client
 
 SECONDS_MAX = 40
@@ -126,6 +127,46 @@ def test_profanity_chats_and_sees_presence_and_errors(server, open_profanity):
     asyncio.run(play())
     profanity.type(f"/msg nobody@{DOMAIN} is anybody there")
     profanity.shows(f"Error from nobody@{DOMAIN}: service-unavailable")
+
+
+def test_profanity_befriends_and_blocks_and_hears_what_it_missed(server, open_profanity):
+    one, stranger = server.friends[0], server.stranger
+
+    async def before():
+        async with Person(server, stranger) as other:
+            other.send_presence()
+            other.send_message(mto=one, mbody="you were away", mtype="chat")
+            await other.settled()
+
+    asyncio.run(before())
+    profanity = open_profanity(one, server.directory / "trusted")
+    profanity.connect()
+    profanity.shows("logged in successfully")
+    profanity.type(f"/msg {stranger}")
+    profanity.shows("you were away")
+    profanity.type("/win 1")
+
+    async def play():
+        async with Person(server, f"{stranger}/desk") as other:
+            other.send_presence()
+            profanity.type(f"/sub request {stranger}")
+            await other.request("subscribe", one)
+            other.send_presence(pto=one, ptype="subscribed")
+            other.send_presence(pto=one, ptype="subscribe")
+            await profanity.until(f"{stranger} (desk) is online", "Received authorization request")
+            profanity.type(f"/sub allow {stranger}")
+            await other.request("subscribed", one)
+            await other.presence_of(one, "available")
+            profanity.type(f"/blocked add {stranger}")
+            await other.presence_of(one, "unavailable")
+            other.send_message(mto=one, mbody="hello?", mtype="chat")
+            assert (await other.message())["error"]["condition"] == "service-unavailable"
+            profanity.type(f"/blocked remove {stranger}")
+            await other.presence_of(one, "available")
+            profanity.type(f"/roster remove {stranger}")
+            await other.presence_of(one, "unavailable")
+
+    asyncio.run(play())
 
 
 def test_profanity_refuses_an_untrusted_certificate(server, open_profanity, tmp_path):

@@ -37,6 +37,7 @@ class Client(slixmpp.ClientXMPP):
         self.register_plugin("xep_0092")
         self.register_plugin("xep_0199")
         self.register_plugin("xep_0202")
+        self.register_plugin("xep_0203")
         self.add_event_handler("session_start", lambda _: self.settle("in"))
         self.add_event_handler("failed_auth", lambda _: self.settle("refused"))
         self.add_event_handler("ssl_invalid_chain", lambda _: self.settle("untrusted"))

@@ -499,3 +499,85 @@ fn stanzas_for_an_account_that_loads_queue_up_to_a_limit_and_none_is_lost_silent
     );
     world.check_rest();
 }
+
+#[test]
+fn what_a_session_leaves_waits_as_far_as_there_is_room_and_the_rest_bounces() {
+    let limits = Limits {
+        offline_max: 3,
+        ..Limits::default()
+    };
+    let mut world = world(limits, &["alice", "bob"]);
+    let alice = login(&mut world, "alice@example.org/x");
+    world.send(alice, "<presence/>");
+    for round in 0..2 {
+        let bob = login(&mut world, "bob@example.org/x");
+        world.send(
+            bob,
+            "<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>",
+        );
+        world.run();
+        world.received(alice);
+        for index in 0..10 {
+            world.send(
+                alice,
+                &format!("<message to='bob@example.org' id='{round}-{index}'/>"),
+            );
+        }
+        world.run();
+        world.vanish(bob);
+        world.run_for(400_000);
+        let bounced: Vec<_> = world
+            .received(alice)
+            .iter()
+            .filter(|answer| answer.condition() == "resource-constraint")
+            .map(|answer| answer.attr("id").to_owned())
+            .collect();
+        // In the second round the three that waited before come back first.
+        let first = if round == 0 { 3 } else { 0 };
+        let expected: Vec<_> = (first..10)
+            .map(|index| format!("{round}-{index}"))
+            .collect();
+        assert_eq!(bounced, expected);
+    }
+    let bob = login(&mut world, "bob@example.org/y");
+    world.send(bob, "<presence/>");
+    world.run();
+    let ids: Vec<_> = world
+        .received(bob)
+        .iter()
+        .filter(|stanza| stanza.name == "message")
+        .map(|stanza| stanza.attr("id").to_owned())
+        .collect();
+    assert_eq!(ids, ["0-0", "0-1", "0-2"]);
+    world.check_rest();
+}
+
+#[test]
+fn the_bytes_that_wait_for_an_account_have_a_limit_too() {
+    let mut world = world(Limits::default(), &["alice", "bob"]);
+    let alice = login(&mut world, "alice@example.org/x");
+    world.faults.piece_bytes = (20_000, 60_000);
+    let body = "x".repeat(60_000);
+    let count = 60;
+    for index in 0..count {
+        world.send(
+            alice,
+            &format!("<message to='bob@example.org' id='{index}'><body>{body}</body></message>"),
+        );
+    }
+    world.run();
+    let bounced = world.received(alice);
+    let bounced = bounced
+        .iter()
+        .filter(|answer| answer.condition() == "resource-constraint")
+        .count();
+    let fits = (xmpp::port::WAITING_SIZE_MAX / 60_200) as usize;
+    assert!((count - bounced).abs_diff(fits) <= 1, "{bounced} bounced");
+    // What waits is delivered whole, in one go.
+    let bob = login(&mut world, "bob@example.org/x");
+    world.send(bob, "<presence/>");
+    world.run();
+    let got = world.received(bob);
+    let got = got.iter().filter(|stanza| stanza.name == "message").count();
+    assert_eq!(got + bounced, count);
+}

@@ -57,6 +57,8 @@ struct Plot {
     farewells: u64,
     /// Whether the disk fails for a while.
     disk_fails: bool,
+    /// How often the clock jumps ahead.
+    jumps: u64,
 }
 
 /// People who write to each other until all is said.
@@ -117,6 +119,10 @@ impl Play {
         for _ in 0..plot.crashes {
             pause(self, random);
             self.world.crash();
+        }
+        for _ in 0..plot.jumps {
+            pause(self, random);
+            self.world.jump(random.below(2 * DORMANCY_MS));
         }
         for _ in 0..plot.restarts {
             pause(self, random);
@@ -199,9 +205,13 @@ impl Play {
             assert!(said.acked, "{id} {said:?} was never acknowledged");
             let (copies, managed) = self.heard(&id, &said.to);
             let receiver = self.receiver(&said.to);
-            // What is sent to a session that is not managed has no promise.
+            // What is sent to a session that is not managed has no promise. An error goes with the
+            // session that it is for: whoever lost that never hears that the disk failed.
+            let name = id.split('-').next().expect("ids begin with names");
+            let sender = self.receiver(&format!("{name}@example.org"));
+            let unheard = self.plot.disk_fails && sender.epoch > said.epoch;
             assert!(
-                copies > 0 || said.errors > 0 || receiver.refusals > 0,
+                copies > 0 || said.errors > 0 || receiver.refusals > 0 || unheard,
                 "{id} {said:?} was acknowledged and is lost"
             );
             // A receiver that has always resumed gets each once; a new session at least once. After
@@ -289,6 +299,7 @@ fn what_is_acknowledged_survives_crashes_of_the_process() {
         let plot = Plot {
             crashes: 1 + seed % 4,
             losses: 20,
+            jumps: seed % 3,
             ..Plot::default()
         };
         let play = Play::new(seed, plot);
@@ -321,6 +332,7 @@ fn what_is_acknowledged_survives_everything_at_once() {
             losses: 30,
             farewells: 30,
             disk_fails: seed % 3 == 0,
+            jumps: seed % 5,
         };
         Play::new(seed, plot).check();
     });
@@ -336,6 +348,7 @@ fn the_plays_are_rough_enough_to_prove_something() {
             losses: 30,
             farewells: 10,
             disk_fails: false,
+            jumps: 0,
         };
         let play = Play::new(seed, plot);
         for managed in &play.people {

@@ -197,6 +197,7 @@ impl From<StoreReply> for Outcome {
             | StoreReply::Document(_)
             | StoreReply::Offline(_)
             | StoreReply::Session(_)
+            | StoreReply::Room(_)
             | StoreReply::Sessions(_) => {
                 Outcome::Failed("the store answered another question".into())
             }

@@ -78,6 +78,7 @@ fn end(account: &str, secret: u128) -> StoreOp {
         account: jid(account),
         session: session(account, secret),
         waiting: Vec::new(),
+        count_max: 0,
     }
 }
 
@@ -285,15 +286,18 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
     let expected = expected.map(|(place, number, text)| (place, number, text.to_owned()));
     assert_eq!(queue(store, ROMEO, 1), expected);
     assert_eq!(one(store, claim(5, 2)), StoreReply::Offline(vec![]));
-    // A session that ends leaves what it was sent to its account, in the same commit.
-    done(
-        store,
-        StoreOp::EndSession {
-            account: jid(ROMEO),
-            session: session(ROMEO, 1),
-            waiting: vec![b"left"[..].into()],
-        },
-    );
+    // A session that ends and leaves more than the account has room for stays as it is.
+    let leaving = |count_max, count| StoreOp::EndSession {
+        account: jid(ROMEO),
+        session: session(ROMEO, 1),
+        waiting: vec![b"left"[..].into(); count],
+        count_max,
+    };
+    assert_eq!(one(store, leaving(2, 3)), StoreReply::Room(2));
+    assert!(stored(store, ROMEO, 1).is_some());
+    assert_eq!(waiting(store, ROMEO), []);
+    // One that ends leaves what it was sent to its account, in the same commit.
+    done(store, leaving(1, 1));
     assert_eq!(stored(store, ROMEO, 1), None);
     assert_eq!(waiting(store, ROMEO), [(4, "left".to_owned())]);
     done(

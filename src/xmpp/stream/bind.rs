@@ -60,7 +60,8 @@ impl Shard {
         }));
         match &mut self.accounts.at_mut(account).residence {
             Residence::Resident => self.bind(host, conn, stream),
-            Residence::Loading(queue) if queue.len() < LOAD_QUEUE_MAX => {
+            // A flood of messages for the account must not keep its owner out.
+            Residence::Loading(queue) if queue.len() < 2 * LOAD_QUEUE_MAX => {
                 queue.push(Waiter::Bind(conn));
                 host.pause(conn);
                 Flow::Stop
@@ -186,6 +187,7 @@ impl Shard {
                         account,
                         session,
                         waiting: Vec::new(),
+                        count_max: 0,
                     },
                 );
             }

@@ -3,6 +3,9 @@
 //!
 //! Invariant: blocking comes before archive, carbons, offline storage and push.
 
+use std::borrow::Cow;
+
+use super::reporting::Report;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
@@ -33,35 +36,66 @@ impl Extension for Blocking {
     const FEATURES: &'static [Ns] = &[Ns::Blocking];
 }
 
-/// A change of the list that waits for its commit.
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Command {
+    /// The list, asked for behind changes that are not stored.
+    List,
+    Block,
+    Unblock,
+}
+
+impl Command {
+    /// The list that it makes of `list`.
+    fn apply(self, list: &[Box<str>], named: &[Box<str>]) -> Result<Vec<Box<str>>, StanzaError> {
+        let mut list = list.to_vec();
+        match self {
+            Command::List => {}
+            // XEP-0191 3.3: a block without items means nothing; an unblock without items means
+            // all.
+            Command::Block if named.is_empty() => return Err(StanzaError::BadRequest),
+            Command::Block => {
+                let new = named.iter().filter(|jid| !list.contains(jid)).cloned();
+                let new: Vec<_> = new.collect();
+                list.extend(new);
+            }
+            Command::Unblock if named.is_empty() => list.clear(),
+            Command::Unblock => list.retain(|jid| !named.contains(jid)),
+        }
+        Ok(list)
+    }
+}
+
+/// A request that waits for storage.
 #[derive(Debug)]
 pub(crate) struct BlockRequest {
     account: AccountKey,
     session: SessionKey,
     full: Box<str>,
     iq: Box<str>,
-    /// `block` or `unblock`.
-    block: bool,
+    command: Command,
     /// The addresses named; for `unblock`, none means all.
     named: Vec<Box<str>>,
+    reports: Vec<Report>,
     /// The list from the commit on.
     list: Vec<Box<str>>,
 }
 
-/// The JIDs that a request names, each once.
-fn named_in(payload: Node<'_>) -> Result<Vec<Box<str>>, StanzaError> {
-    let mut named: Vec<Box<str>> = Vec::new();
+/// The JIDs that a request names, each once, and what is reported of them.
+fn named_in(payload: Node<'_>) -> Result<(Vec<Box<str>>, Vec<Report>), StanzaError> {
+    let (mut named, mut reports): (Vec<Box<str>>, _) = (Vec::new(), Vec::new());
     for item in payload
         .children()
         .filter(|node| node.is("item", Ns::Blocking))
     {
         let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::BadRequest)?);
-        let jid = jid.map_err(|_| StanzaError::JidMalformed)?.as_str().into();
+        let jid: Box<str> = jid.map_err(|_| StanzaError::JidMalformed)?.as_str().into();
+        reports.extend(Report::of(item, &jid)?);
         if !named.contains(&jid) {
             named.push(jid);
         }
     }
-    Ok(named)
+    Ok((named, reports))
 }
 
 /// Whether `list` blocks `jid`: by full JID, bare JID, domain with resource, or domain (XEP-0191
@@ -154,32 +188,22 @@ impl Shard {
             .children()
             .next()
             .ok_or(StanzaError::BadRequest)?;
-        let block = match (payload.name(), is_set) {
-            ("blocklist", false) => {
-                self.send_block_list(host, key, view);
-                return Ok(());
-            }
-            ("block", true) => true,
-            ("unblock", true) => false,
-            _ => return Err(StanzaError::BadRequest),
-        };
-        let named = named_in(payload)?;
-        // XEP-0191 3.3: a block without items means nothing; an unblock without items means all.
-        if block && named.is_empty() {
-            return Err(StanzaError::BadRequest);
-        }
         let session = self.sessions.at(key);
         let account = session.account;
-        let mut list = self.accounts.at(account).blocked.clone();
-        match (block, named.is_empty()) {
-            (true, _) => {
-                let new = named.iter().filter(|jid| !list.contains(jid)).cloned();
-                let new: Vec<_> = new.collect();
-                list.extend(new);
+        let owner = self.accounts.at(account);
+        let command = match (payload.name(), is_set) {
+            ("blocklist", false) if owner.blocked_next.is_none() => {
+                self.send_block_list(host, key, view.id());
+                return Ok(());
             }
-            (false, true) => list.clear(),
-            (false, false) => list.retain(|jid| !named.contains(jid)),
-        }
+            ("blocklist", false) => Command::List,
+            ("block", true) => Command::Block,
+            ("unblock", true) => Command::Unblock,
+            _ => return Err(StanzaError::BadRequest),
+        };
+        let (named, reports) = named_in(payload)?;
+        let last = owner.blocked_next.as_ref().map(|(_, list)| list);
+        let list = command.apply(last.unwrap_or(&owner.blocked), &named)?;
         if list.len() > BLOCKED_MAX {
             return Err(StanzaError::ResourceConstraint);
         }
@@ -188,22 +212,32 @@ impl Shard {
             session: key,
             full: session.full().into(),
             iq: view.id().unwrap_or_default().as_ref().into(),
-            block,
+            command,
             named,
+            reports,
             list: list.clone(),
         };
         self.accounts.at_mut(account).pins += 1;
         let ticket = self.ticket(Waiting::Blocking);
         self.block_requests.insert(ticket.0, request);
-        let op = StoreOp::SetBlocked {
-            account: self.accounts.at(account).jid.clone(),
-            blocked: list,
+        let owner = self.accounts.at_mut(account);
+        let jid = owner.jid.clone();
+        let op = match command {
+            // Storage answers in order; what it says is of no interest.
+            Command::List => StoreOp::Credentials { account: jid },
+            Command::Block | Command::Unblock => {
+                owner.blocked_next = Some((ticket, list.clone()));
+                StoreOp::SetBlocked {
+                    account: jid,
+                    blocked: list,
+                }
+            }
         };
         host.store(ticket, op);
         Ok(())
     }
 
-    fn send_block_list(&mut self, host: &mut impl Host, key: SessionKey, view: &StanzaView<'_>) {
+    fn send_block_list(&mut self, host: &mut impl Host, key: SessionKey, id: Option<Cow<'_, str>>) {
         let Session {
             outlet,
             address,
@@ -214,14 +248,7 @@ impl Shard {
         *blocking = true;
         let list = &self.accounts.at(*account).blocked;
         outlet.send(host, Keep::Memory, |out| {
-            write_reply_head(
-                Kind::Iq,
-                "result",
-                address.bare(),
-                address.full(),
-                view.id(),
-                out,
-            );
+            write_reply_head(Kind::Iq, "result", address.bare(), address.full(), id, out);
             out.extend_from_slice(b"<blocklist xmlns='urn:xmpp:blocking'>");
             write_items(list, out);
             out.extend_from_slice(b"</blocklist></iq>");
@@ -239,6 +266,18 @@ impl Shard {
             return;
         };
         let account = request.account;
+        let owner = self.accounts.at_mut(account);
+        owner.blocked_next.take_if(|(last, _)| *last == ticket);
+        let alive = owner.sessions.contains(&request.session);
+        let alive = alive && self.sessions.at(request.session).full() == &*request.full;
+        if request.command == Command::List {
+            if alive {
+                self.send_block_list(host, request.session, Some((&*request.iq).into()));
+            }
+            self.accounts.at_mut(account).pins -= 1;
+            self.evict_if_idle(account);
+            return;
+        }
         let outcome = super::done(reply);
         if outcome.is_ok() {
             let before = std::mem::replace(
@@ -246,14 +285,16 @@ impl Shard {
                 request.list.clone(),
             );
             self.push_blocking(host, &request);
+            for report in request
+                .reports
+                .iter()
+                .filter(|_| request.command == Command::Block)
+            {
+                report.log(self.accounts.at(account).jid.as_str());
+            }
             self.apply_blocking(host, account, &before);
         }
-        let alive = self
-            .accounts
-            .at(account)
-            .sessions
-            .contains(&request.session);
-        if alive && self.sessions.at(request.session).full() == &*request.full {
+        if alive {
             let Session {
                 outlet, address, ..
             } = self.sessions.at_mut(request.session);
@@ -273,7 +314,10 @@ impl Shard {
 
     /// XEP-0191 3.3: every resource that asked for the list learns of changes.
     fn push_blocking(&mut self, host: &mut impl Host, request: &BlockRequest) {
-        let name = if request.block { "block" } else { "unblock" };
+        let name = match request.command {
+            Command::Unblock => "unblock",
+            _ => "block",
+        };
         for &key in &self.accounts.at(request.account).sessions {
             let Session {
                 outlet,

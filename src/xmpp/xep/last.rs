@@ -74,6 +74,14 @@ impl Extension for LastActivity {
 }
 
 impl Shard {
+    /// Notes it where no resource of the account is available any more.
+    pub(crate) fn note_last(&mut self, host: &mut impl Host, account: AccountKey) {
+        let mut sessions = self.accounts.at(account).sessions.iter();
+        if !sessions.any(|key| self.sessions.at(*key).available) {
+            self.note_activity(host, account);
+        }
+    }
+
     /// Notes when an account's last resource went, for who asks later.
     pub(crate) fn note_activity(&mut self, host: &mut impl Host, account: AccountKey) {
         let account = self.accounts.at(account).jid.clone();

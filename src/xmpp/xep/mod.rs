@@ -10,6 +10,7 @@ pub mod offline;
 pub mod ping;
 pub mod private;
 pub mod register;
+pub mod reporting;
 pub mod stream_management;
 pub mod time;
 pub mod vcard;
@@ -176,6 +177,7 @@ extensions! {
     ping: ping::Ping,
     private: private::Private,
     register: register::Register,
+    reporting: reporting::Reporting,
     stream_management: stream_management::StreamManagement,
     time: time::Time,
     vcard: vcard::Vcard,

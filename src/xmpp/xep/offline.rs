@@ -11,11 +11,14 @@ use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
 use crate::parcel::Buffer;
 use crate::port::{SessionId, StoreOp, StoreReply};
+use crate::revive::DORMANCY_RETRY_MS;
 use crate::session::{Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::xml::Attr;
 use stanza::ns::Ns;
+use stanza::scope::StreamScope;
+use stanza::tree::{Node, Tree};
 use stanza::view::{Kind, StanzaView};
 
 /// Offline storage; it works by itself, `msgoffline` announces it.
@@ -48,7 +51,15 @@ pub(crate) struct OfflineRead {
 pub(crate) struct SessionEnd {
     account: AccountKey,
     session: SessionId,
-    leaves_some: bool,
+    /// What it leaves.
+    waiting: Vec<Box<[u8]>>,
+}
+
+impl SessionEnd {
+    /// Whether it is this session's.
+    pub(crate) fn is_of(&self, session: SessionId) -> bool {
+        self.session == session
+    }
 }
 
 /// A write of a message that waits; on failure it bounces.
@@ -112,20 +123,20 @@ impl Shard {
         session: SessionId,
         waiting: Vec<Box<[u8]>>,
     ) {
-        let leaves_some = !waiting.is_empty();
         let account = self.accounts.at_mut(key);
         account.pins += 1;
         account.storing += 1;
         let op = StoreOp::EndSession {
             account: account.jid.clone(),
             session,
-            waiting,
+            waiting: waiting.clone(),
+            count_max: self.settings.limits.offline_max,
         };
         let ticket = self.ticket_for_itself(Waiting::SessionEnd);
         let end = SessionEnd {
             account: key,
             session,
-            leaves_some,
+            waiting,
         };
         self.session_ends.insert(ticket.0, end);
         host.store(ticket, op);
@@ -144,14 +155,41 @@ impl Shard {
         let SessionEnd {
             account,
             session,
-            leaves_some,
+            mut waiting,
         } = end;
-        if reply != StoreReply::Done {
-            tracing::error!(?reply, "a session that ended is still stored");
-            let jid = self.accounts.at(account).jid.clone();
-            self.end_later(host, jid, session);
+        match reply {
+            StoreReply::Done => {}
+            StoreReply::Room(room) => {
+                // First the senders hear of what finds no room, then the rest is tried.
+                for stanza in waiting.drain((room as usize).min(waiting.len())..) {
+                    self.bounce_bytes(host, &stanza, StanzaError::ResourceConstraint);
+                }
+                self.forget_session(host, account, session, waiting);
+                return self.on_stored_waiting(host, account, false);
+            }
+            reply => {
+                tracing::error!(?reply, "a session that ended is still stored");
+                // Storage has not all of what it leaves: the first messages of its time.
+                self.accounts.at_mut(account).pins += 1;
+                self.ends_again.push(SessionEnd {
+                    account,
+                    session,
+                    waiting,
+                });
+                let at = host.now().plus_ms(DORMANCY_RETRY_MS);
+                self.arm(host, at, Timer::Ends);
+                return self.on_stored_waiting(host, account, false);
+            }
         }
-        self.on_stored_waiting(host, account, leaves_some);
+        self.on_stored_waiting(host, account, !waiting.is_empty());
+    }
+
+    /// Sessions that storage did not end are ended again.
+    pub(crate) fn end_again(&mut self, host: &mut impl Host) {
+        for end in std::mem::take(&mut self.ends_again) {
+            self.forget_session(host, end.account, end.session, end.waiting);
+            self.accounts.at_mut(end.account).pins -= 1;
+        }
     }
 
     /// One of the writes of what waits for an account is answered.
@@ -333,8 +371,11 @@ impl Shard {
         let Some(&(last, _)) = waiting.last() else {
             return;
         };
-        let Session { outlet, .. } = self.sessions.at_mut(key);
-        for (id, bytes) in waiting {
+        let Session {
+            outlet, account, ..
+        } = self.sessions.at_mut(key);
+        let heard = self.accounts.at(*account).waiting_heard;
+        for (id, bytes) in waiting.into_iter().filter(|(id, _)| *id > heard) {
             outlet.send(host, Keep::Offline(id), |out| out.extend_from_slice(&bytes));
         }
         if outlet.acks.is_none() {
@@ -346,18 +387,33 @@ impl Shard {
 
     /// A client has everything up to a number.
     pub(crate) fn clear_offline(&mut self, host: &mut impl Host, key: SessionKey, up_to: u64) {
-        let account = self.sessions.at(key).account;
-        let account = self.accounts.at(account).jid.clone();
+        let account = self.accounts.at_mut(self.sessions.at(key).account);
+        account.waiting_heard = account.waiting_heard.max(up_to);
+        let account = account.jid.clone();
         let ticket = self.ticket_for_itself(Waiting::Nothing);
         host.store(ticket, StoreOp::RemoveOffline { account, up_to });
     }
 }
 
-/// Whether nobody would miss a message later: XEP-0160 3 names mere chat states, and hints
-/// (XEP-0334) may say so of anything.
+/// Whether nobody would miss a message later: XEP-0160 3 names those that are chat states and
+/// nothing else, and hints (XEP-0334) may say so of anything.
 pub(crate) fn is_of_the_moment(view: &StanzaView<'_>) -> bool {
-    let is_state = !view.has_body() && view.has_child_ns(Ns::ChatStates);
-    is_state || view.has_child_ns(Ns::Hints) && says_no_store(view.bytes())
+    let may_be_state = !view.has_body() && view.has_child_ns(Ns::ChatStates);
+    if !may_be_state && !view.has_child_ns(Ns::Hints) {
+        return false;
+    }
+    // What is restamped declares its prefixes itself.
+    let Ok(tree) = Tree::parse(view.bytes(), &StreamScope::client()) else {
+        return false;
+    };
+    let root = tree.root();
+    let says = |hint| root.child(hint, Ns::Hints).is_some();
+    if says("no-store") || says("no-permanent-store") {
+        return true;
+    }
+    let passing = [Ns::ChatStates, Ns::Hints];
+    let is_passing = |node: Node<'_>| passing.contains(&node.ns()) || node.name() == "thread";
+    may_be_state && !says("store") && root.children().all(is_passing)
 }
 
 /// Puts `<delay/>` at the end of a message's content.
@@ -383,12 +439,6 @@ fn has_delay(stanza: &[u8], from: &str) -> bool {
     let mark = format!("<delay xmlns='urn:xmpp:delay' from='{}'", Attr(from));
     let mark = mark.as_bytes();
     stanza.windows(mark.len()).any(|window| window == mark)
-}
-
-fn says_no_store(stanza: &[u8]) -> bool {
-    [&b"<no-store"[..], b"<no-permanent-store"]
-        .iter()
-        .any(|hint| stanza.windows(hint.len()).any(|window| window == *hint))
 }
 
 /// Whether a message may wait for its receiver: only what a person would read later.

@@ -32,7 +32,7 @@ impl Extension for Register {
         request: &Request<'_>,
         payload: &mut Vec<u8>,
     ) -> Result<Answer, StanzaError> {
-        if request.target != Target::Server || request.is_set {
+        if request.target == Target::Other || request.is_set {
             return Err(StanzaError::ServiceUnavailable);
         }
         let local = context.account.local().unwrap_or_default();
@@ -71,13 +71,14 @@ impl Shard {
         key: SessionKey,
         view: &StanzaView<'_>,
         tree: &Tree<'_>,
+        target: Target,
     ) -> Result<(), StanzaError> {
         let query = tree
             .root()
             .child("query", Ns::Register)
             .ok_or(StanzaError::BadRequest)?;
         let account = self.sessions.at(key).account;
-        let answer = self.iq_request(key, view, Target::Server, None);
+        let answer = self.iq_request(key, view, target, None);
         if query.child("remove", Ns::Register).is_some() {
             // XEP-0077 3.2: `<remove/>` stands alone.
             if query.children().count() != 1 {

@@ -1,0 +1,139 @@
+"""slixmpp with stream management: its network goes, the server stops or is killed, and nothing is lost."""
+
+import asyncio
+
+import pytest
+
+from test_messaging import Person
+from test_slixmpp import SECONDS_MAX, scenario
+
+COUNT = 40
+
+
+class Resident(Person):
+    """A client that comes back by itself, with the session that it had."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_plugin("xep_0198")
+        self.resumed = asyncio.Queue()
+        self.add_event_handler("session_resumed", self.resumed.put_nowait)
+        self.add_event_handler("sm_failed", lambda _: self.resumed.put_nowait(None))
+        self.enabled = asyncio.get_running_loop().create_future()
+        self.add_event_handler("sm_enabled", lambda _: self.enabled.set_result(None))
+
+    async def __aenter__(self):
+        await super().__aenter__()
+        await asyncio.wait_for(self.enabled, SECONDS_MAX)
+        return self
+
+    async def come_back(self):
+        """Connects again until the server is there, and resumes."""
+        async with asyncio.timeout(2 * SECONDS_MAX):
+            while True:
+                port = self.under_test.tls_port if self.direct else self.under_test.port
+                self.connect("127.0.0.1", port)
+                back = asyncio.create_task(self.resumed.get())
+                lost = asyncio.create_task(wait_for(self, "connection_failed"))
+                done, rest = await asyncio.wait({back, lost}, return_when=asyncio.FIRST_COMPLETED)
+                for task in rest:
+                    task.cancel()
+                if back in done:
+                    assert back.result() is not None, "the session was gone"
+                    return
+                await asyncio.sleep(0.2)
+
+    def lose_network(self):
+        self.transport.abort()
+
+    async def gone(self):
+        async with asyncio.timeout(SECONDS_MAX):
+            while self.transport is not None and not self.transport.is_closing():
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+
+    async def acked(self):
+        """Everything sent was acknowledged."""
+        plugin = self.plugin["xep_0198"]
+        async with asyncio.timeout(SECONDS_MAX):
+            while plugin.unacked_queue:
+                plugin.request_ack()
+                await asyncio.sleep(0.05)
+
+
+async def wait_for(client, event):
+    happened = asyncio.get_running_loop().create_future()
+
+    def note(value):
+        if not happened.done():
+            happened.set_result(value)
+
+    client.add_event_handler(event, note, disposable=True)
+    return await happened
+
+
+async def read(client, wanted):
+    bodies = [(await client.message())["body"] for _ in wanted]
+    assert bodies == wanted
+    await client.settled()
+    assert client.messages.empty(), "something came twice"
+
+
+def test_a_lost_network_loses_no_message(server):
+    one, two = server.friends
+
+    async def play():
+        async with Resident(server, f"{one}/a") as alice, Resident(server, f"{two}/b") as bob:
+            alice.send_presence()
+            bob.send_presence()
+            await bob.presence_of(one, "available")
+            for round_ in range(3):
+                bob.lose_network()
+                await bob.gone()
+                wanted = [f"round {round_}, {count}" for count in range(COUNT)]
+                for body in wanted:
+                    alice.send_message(mto=two, mbody=body, mtype="chat")
+                await alice.acked()
+                await bob.come_back()
+                await read(bob, wanted)
+            # Nobody was seen to go.
+            assert not [p for p in drain(alice.presences) if p["type"] == "unavailable"]
+
+    scenario(play())
+
+
+def drain(queue):
+    found = []
+    while not queue.empty():
+        found.append(queue.get_nowait())
+    return found
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_server_that_ends_loses_no_acknowledged_message(fresh_server, how):
+    server = fresh_server
+    one, two = server.friends
+
+    async def play():
+        async with Resident(server, f"{one}/a") as alice, Resident(server, f"{two}/b") as bob:
+            alice.send_presence()
+            bob.send_presence()
+            await bob.presence_of(one, "available")
+            bob.lose_network()
+            await bob.gone()
+            wanted = [f"before, {count}" for count in range(COUNT)]
+            for body in wanted:
+                alice.send_message(mto=two, mbody=body, mtype="chat")
+            await alice.acked()
+            await asyncio.to_thread(getattr(server, how))
+            await alice.gone()
+            await asyncio.to_thread(server.serve)
+            await alice.come_back()
+            await bob.come_back()
+            await read(bob, wanted)
+            alice.send_message(mto=two, mbody="afterwards", mtype="chat")
+            await read(bob, ["afterwards"])
+            bob.send_message(mto=f"{one}/a", mbody="and back", mtype="chat")
+            assert (await alice.message())["body"] == "and back"
+
+    scenario(play())

@@ -1,0 +1,266 @@
+"""slixmpp, as a person uses a chat server: contacts, messages while away, blocking, and what is kept."""
+
+import asyncio
+
+import pytest
+from slixmpp.exceptions import IqError
+from slixmpp.xmlstream import ET
+
+from conftest import started
+from servers import DOMAIN, PASSWORD
+from test_slixmpp import SECONDS_MAX, Client, scenario
+
+NEW = f"newcomer@{DOMAIN}"
+
+
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory):
+    """One where anybody may register, and that says whom to write to."""
+    server = started(
+        tmp_path_factory.mktemp("open"),
+        more='[registration]\nopen = true\n[contact]\nabuse = ["mailto:abuse@localhost"]\n',
+    )
+    yield server
+    server.stop()
+
+
+class Person(Client):
+    """A client with what people use, that decides about subscriptions itself."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.auto_authorize = None
+        self.auto_subscribe = False
+        for number in ("0004", "0012", "0049", "0054", "0077", "0085", "0191", "0203", "0377"):
+            self.register_plugin(f"xep_{number}")
+        self.requests = asyncio.Queue()
+        for kind in ("subscribe", "subscribed", "unsubscribe", "unsubscribed"):
+            self.add_event_handler(f"presence_{kind}", self.requests.put_nowait)
+
+    async def request(self, kind, bare):
+        presence = await asyncio.wait_for(self.requests.get(), SECONDS_MAX)
+        assert (presence["type"], presence["from"].bare) == (kind, bare)
+        return presence
+
+    async def subscription(self, bare, wanted):
+        """Waits until the roster says so."""
+        async with asyncio.timeout(SECONDS_MAX):
+            while self.client_roster[bare]["subscription"] != wanted:
+                await asyncio.sleep(0.01)
+
+    async def settled(self):
+        """Everything sent before was handled, and what it made the server send has come."""
+        await self.plugin["xep_0199"].ping(DOMAIN, timeout=SECONDS_MAX)
+
+
+def test_strangers_become_contacts_and_part_again(server):
+    one, stranger = server.friends[0], server.stranger
+
+    async def play():
+        async with Person(server, f"{one}/desk") as alice:
+            alice.send_presence()
+            alice.send_presence(pto=stranger, ptype="subscribe", pstatus="from the party")
+            await alice.settled()
+        # The request waits for whoever is away, at each login, until it is answered.
+        for answered in (False, True):
+            async with Person(server, stranger) as bob:
+                bob.send_presence()
+                asked = await bob.request("subscribe", one)
+                assert asked["status"] == "from the party"
+                if answered:
+                    bob.send_presence(pto=one, ptype="subscribed")
+                    await bob.subscription(one, "from")
+        async with Person(server, f"{one}/desk") as alice, Person(server, stranger) as bob:
+            assert alice.client_roster[stranger]["subscription"] == "to"
+            alice.send_presence()
+            bob.send_presence(pshow="away", pstatus="now you see me")
+            seen = await alice.presence_of(stranger, "away")
+            assert seen["status"] == "now you see me"
+            bob.send_presence(pto=one, ptype="subscribe")
+            await alice.request("subscribe", stranger)
+            alice.send_presence(pto=stranger, ptype="subscribed")
+            await bob.request("subscribed", one)
+            await bob.presence_of(one, "available")
+            await bob.subscription(one, "both")
+            # He withdraws what he granted: she sees him go.
+            bob.send_presence(pto=one, ptype="unsubscribed")
+            await alice.request("unsubscribed", stranger)
+            await alice.presence_of(stranger, "unavailable")
+            await alice.subscription(stranger, "from")
+            await alice.del_roster_item(stranger)
+            await bob.presence_of(one, "unavailable")
+            await bob.subscription(one, "none")
+
+    scenario(play())
+
+
+def test_messages_wait_for_who_is_away(server):
+    one, two = server.friends
+
+    async def play():
+        async with Person(server, one) as alice:
+            alice.send_presence()
+            for count in range(20):
+                alice.send_message(mto=two, mbody=f"while you were away {count}", mtype="chat")
+            typing = alice.make_message(mto=two, mtype="chat")
+            typing["chat_state"] = "composing"
+            typing.send()
+            await alice.settled()
+        async with Person(server, two) as bob:
+            bob.send_presence()
+            for count in range(20):
+                message = await bob.message()
+                assert message["body"] == f"while you were away {count}"
+                assert message["delay"]["stamp"] and message["delay"]["from"].bare == DOMAIN
+            await bob.settled()
+            assert bob.messages.empty(), "a chat state was stored"
+        async with Person(server, two) as bob:
+            bob.send_presence()
+            await bob.settled()
+            assert bob.messages.empty(), "what was delivered is gone"
+
+    scenario(play())
+
+
+def test_a_blocked_contact_is_neither_heard_nor_shown_anything(server):
+    one, two = server.friends
+
+    async def play():
+        async with Person(server, f"{one}/a") as alice, Person(server, f"{two}/b") as bob:
+            alice.send_presence()
+            bob.send_presence()
+            await bob.presence_of(one, "available")
+            await alice.plugin["xep_0191"].block(two, timeout=SECONDS_MAX)
+            await bob.presence_of(one, "unavailable")
+            assert await alice.plugin["xep_0191"].get_blocked_jids(timeout=SECONDS_MAX) == {two}
+            bob.send_message(mto=one, mbody="do you hear me", mtype="chat")
+            answer = await bob.message()
+            assert (answer["type"], answer["error"]["condition"]) == ("error", "service-unavailable")
+            with pytest.raises(IqError) as refusal:
+                await bob.plugin["xep_0199"].ping(f"{one}/a", timeout=SECONDS_MAX)
+            assert refusal.value.condition == "service-unavailable"
+            # Nor can she write to him by accident.
+            alice.send_message(mto=two, mbody="oh, sorry", mtype="chat")
+            answer = await alice.message()
+            assert answer["error"]["condition"] == "not-acceptable"
+            await alice.plugin["xep_0191"].unblock(two, timeout=SECONDS_MAX)
+            await bob.presence_of(one, "available")
+            bob.send_message(mto=one, mbody="and now", mtype="chat")
+            assert (await alice.message())["body"] == "and now"
+
+    scenario(play())
+
+
+def test_a_spammer_is_reported(server):
+    one, two = server.friends
+
+    async def play():
+        async with Person(server, one) as alice:
+            request = alice.make_iq_set()
+            request.xml.append(ET.fromstring(
+                f"<block xmlns='urn:xmpp:blocking'><item jid='{two}'>"
+                "<report xmlns='urn:xmpp:reporting:1' reason='urn:xmpp:reporting:spam'>"
+                "<text>Never came trouble to my house like this.</text></report></item></block>"
+            ))
+            await request.send(timeout=SECONDS_MAX)
+            assert await alice.plugin["xep_0191"].get_blocked_jids(timeout=SECONDS_MAX) == {two}
+            await alice.plugin["xep_0191"].unblock(two, timeout=SECONDS_MAX)
+        said = (server.directory / "log").read_text(errors="replace")
+        assert "Never came trouble" in said
+
+    if server.name == "vorpal":
+        scenario(play())
+
+
+def test_settings_and_a_card_are_kept(server):
+    one, two = server.friends
+
+    async def play():
+        async with Person(server, one) as alice:
+            query = alice.make_iq_set()
+            query.xml.append(ET.fromstring(
+                "<query xmlns='jabber:iq:private'><exodus xmlns='exodus:prefs'>"
+                "<defaultnick>Hamlet</defaultnick></exodus></query>"
+            ))
+            await query.send(timeout=SECONDS_MAX)
+            card = alice.plugin["xep_0054"].make_vcard()
+            card["FN"] = "Alice in Wonderland 🐇"
+            card["NICKNAME"] = "alice"
+            await alice.plugin["xep_0054"].publish_vcard(card, timeout=SECONDS_MAX)
+        async with Person(server, one) as alice, Person(server, two) as bob:
+            query = alice.make_iq_get()
+            query.xml.append(ET.fromstring(
+                "<query xmlns='jabber:iq:private'><exodus xmlns='exodus:prefs'/></query>"
+            ))
+            answer = await query.send(timeout=SECONDS_MAX)
+            assert answer.xml.findtext(".//{exodus:prefs}defaultnick") == "Hamlet"
+            seen = await bob.plugin["xep_0054"].get_vcard(one, timeout=SECONDS_MAX)
+            assert seen["vcard_temp"]["FN"] == "Alice in Wonderland 🐇"
+
+    scenario(play())
+
+
+def test_contacts_ask_since_when_somebody_is_away_and_strangers_are_told_nothing(server):
+    one, two = server.friends
+
+    async def play():
+        async with Person(server, one) as alice:
+            alice.send_presence()
+            alice.send_presence(ptype="unavailable", pstatus="gone fishing")
+            await alice.settled()
+        async with Person(server, two) as bob, Person(server, server.stranger) as stranger:
+            seen = await bob.plugin["xep_0012"].get_last_activity(one, timeout=SECONDS_MAX)
+            assert 0 <= seen["last_activity"]["seconds"] < 2 * SECONDS_MAX
+            with pytest.raises(IqError) as refusal:
+                await stranger.plugin["xep_0012"].get_last_activity(one, timeout=SECONDS_MAX)
+            assert refusal.value.condition in ("forbidden", "service-unavailable")
+
+    scenario(play())
+
+
+def test_an_account_is_registered_used_and_cancelled(open_server):
+    server = open_server
+
+    async def register():
+        client = Person(server, NEW, password="first")
+        client.plugin["xep_0077"].force_registration = True
+        asked = asyncio.get_running_loop().create_future()
+
+        async def fill(form):
+            assert {"username", "password"} <= set(form["register"]["fields"])
+            answer = client.make_iq_set()
+            answer["register"]["username"] = client.boundjid.user
+            answer["register"]["password"] = "first"
+            await answer.send(timeout=SECONDS_MAX)
+            asked.set_result(None)
+
+        client.add_event_handler("register", fill)
+        async with client:
+            await asked
+            await client.plugin["xep_0077"].change_password("second", timeout=SECONDS_MAX)
+
+    async def play():
+        await register()
+        async with Person(server, NEW, password="second") as client:
+            await client.plugin["xep_0077"].cancel_registration(timeout=SECONDS_MAX)
+            await asyncio.wait_for(client.disconnected, SECONDS_MAX)
+        again = Person(server, NEW, password="second")
+        assert await again.log_in() == "refused"
+        again.abort()
+
+    scenario(play())
+
+
+def test_the_server_says_whom_to_write_to(open_server):
+    async def play():
+        async with Person(open_server, open_server.friends[0]) as alice:
+            info = await alice.plugin["xep_0030"].get_info(jid=DOMAIN, timeout=SECONDS_MAX)
+            form = info["disco_info"].xml.find("{jabber:x:data}x")
+            fields = {
+                field.get("var"): [value.text for value in field.iter("{jabber:x:data}value")]
+                for field in form.iter("{jabber:x:data}field")
+            }
+            assert fields["FORM_TYPE"] == ["http://jabber.org/network/serverinfo"]
+            assert fields["abuse-addresses"] == ["mailto:abuse@localhost"]
+
+    scenario(play())
