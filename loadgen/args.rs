@@ -179,21 +179,34 @@ pub struct LoadArgs {
     )]
     pub stanza_size: usize,
     /// Connections begun a second, all clients together.
-    #[arg(long, value_name = "R", help_heading = "Load")]
+    #[arg(long, value_name = "R", value_parser = rate, help_heading = "Load")]
     pub connect_rate: Option<f64>,
     /// Spread the connections over so many seconds.
     #[arg(
         long,
         value_name = "S",
+        value_parser = seconds,
         conflicts_with = "connect_rate",
         help_heading = "Load"
     )]
     pub ramp: Option<f64>,
     /// Seconds of unrecorded load at first.
-    #[arg(long, value_name = "S", default_value_t = 2.0, help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 2.0,
+        value_parser = seconds,
+        help_heading = "Load"
+    )]
     pub warmup: f64,
     /// Seconds of measured load.
-    #[arg(long, value_name = "S", default_value_t = 10.0, help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 10.0,
+        value_parser = some_seconds,
+        help_heading = "Load"
+    )]
     pub duration: f64,
     /// Decides everything random.
     #[arg(long, default_value_t = 1, help_heading = "Load")]
@@ -229,6 +242,31 @@ pub struct LoadArgs {
     /// Say nothing while it runs.
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
+}
+
+/// The longest time that is taken for one: a week.
+const SECONDS_MAX: f64 = 604_800.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text
+        .parse()
+        .ok()
+        .filter(|s| (0.0..=SECONDS_MAX).contains(s));
+    seconds.ok_or_else(|| format!("takes seconds, 0 to {SECONDS_MAX}"))
+}
+
+fn some_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text
+        .parse()
+        .ok()
+        .filter(|s| (0.1..=SECONDS_MAX).contains(s));
+    seconds.ok_or_else(|| format!("takes seconds, 0.1 to {SECONDS_MAX}"))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok();
+    let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "takes a positive number".to_owned())
 }
 
 impl LoadArgs {
@@ -303,12 +341,12 @@ impl LoadArgs {
 
     /// The warm-up.
     pub fn warmup(&self) -> Duration {
-        Duration::from_secs_f64(self.warmup.max(0.0))
+        Duration::from_secs_f64(self.warmup)
     }
 
     /// The measured time.
     pub fn duration(&self) -> Duration {
-        Duration::from_secs_f64(self.duration.max(0.1))
+        Duration::from_secs_f64(self.duration)
     }
 }
 
@@ -393,6 +431,24 @@ mod tests {
             Pace::Open { rate: 5.0, .. }
         ));
         assert!(load(&["--scenario", "idle", "--clients", "1"]).is_ok());
+    }
+
+    #[test]
+    fn times_and_rates_that_mean_nothing_are_refused() {
+        for bad in [
+            "--duration=inf",
+            "--duration=nan",
+            "--duration=0",
+            "--duration=-1",
+            "--warmup=-1",
+            "--warmup=nan",
+            "--ramp=-1",
+            "--connect-rate=0",
+            "--connect-rate=nan",
+        ] {
+            assert!(load(&["--closed", bad]).is_err(), "{bad}");
+        }
+        assert!(load(&["--closed", "--warmup=0", "--duration=0.5", "--ramp=0"]).is_ok());
     }
 
     #[test]

@@ -43,7 +43,7 @@ clients=${PIPESTATUS[0]}
 cargo bench --locked -p sim --bench instructions 2>&1 | tee -a "$output"
 gate=${PIPESTATUS[0]}
 # A minute of foreign bytes, guided by coverage.
-scripts/fuzz.sh 60
+scripts/fuzz.sh
 fuzz=$?
 
 # cargo's lines are "test result: ok. 5 passed; 0 failed; ..", pytest's last is "5 passed in 3 s".

@@ -23,6 +23,13 @@ pub(crate) fn serve(
     config.log.start();
     if let Some(file) = ready_file {
         forget(file)?;
+        let parent = file.parent().filter(|parent| *parent != Path::new(""));
+        if parent.is_some_and(|parent| !parent.is_dir()) {
+            let file = file.display();
+            return Err(Failure(format!(
+                "Cannot write {file}: there is no such directory; make it, or name another file."
+            )));
+        }
     }
     let mut runtime_config = config
         .prepare()

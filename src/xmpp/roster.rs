@@ -67,6 +67,9 @@ impl Shard {
             self.save_session(host, key);
             return Ok(());
         }
+        if self.is_anonymous(key) {
+            return Err(StanzaError::NotAllowed);
+        }
         let query = tree
             .root()
             .child("query", Ns::Roster)

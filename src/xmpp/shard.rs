@@ -607,6 +607,7 @@ impl Shard {
                 }
             }
         }
+        self.end_unsaved(host);
     }
 
     /// Whether the server goes down.

@@ -188,6 +188,10 @@ impl Shard {
         if contact.as_str() == bare {
             return;
         }
+        if self.is_anonymous(key) {
+            let error = StanzaError::NotAllowed;
+            return self.refuse(host, key, view, scope, type_, error);
+        }
         if contact.local().is_none() {
             let error = StanzaError::ServiceUnavailable;
             return self.refuse(host, key, view, scope, type_, error);

@@ -1,6 +1,6 @@
 //! Every maximum of the protocol is reached here, and what happens then is what was promised.
 
-use sim::client::Phase;
+use sim::client::{Phase, Proof};
 use sim::{ClientId, Element, Faults, Login, Random, World};
 use xmpp::Settings;
 use xmpp::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
@@ -361,6 +361,54 @@ fn so_many_accounts_are_made_from_one_address_in_an_hour() {
     assert_eq!(register(&mut world, "c"), "error resource-constraint");
     world.run_for(3_600_001);
     assert_eq!(register(&mut world, "c").trim(), "result");
+    // Nobody registers where nobody may.
+    let limits = Limits {
+        registrations_per_hour_max: 0,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        limits,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(5, settings, Faults::calm());
+    assert_eq!(register(&mut world, "a"), "error resource-constraint");
+}
+
+#[test]
+fn whoever_is_anonymous_leaves_nothing_behind() {
+    let mut world = world(Limits::default(), &["bob"]);
+    let bob = login(&mut world, "bob@example.org/x");
+    world.send(bob, "<presence/>");
+    let mut login = Login::new("nobody@example.org/x", "");
+    login.proof = Proof::Anonymous;
+    let guest = world.connect(login);
+    world.run();
+    world.received(bob);
+    let enabled = ask(
+        &mut world,
+        guest,
+        "<enable xmlns='urn:xmpp:sm:3' resume='true'/>",
+    );
+    assert_eq!(
+        (enabled[0].name.as_str(), enabled[0].attr("resume")),
+        ("enabled", "")
+    );
+    let set = "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
+               <item jid='a@example.org'/></query></iq>";
+    assert_eq!(ask(&mut world, guest, set)[0].condition(), "not-allowed");
+    let request = "<presence to='bob@example.org' type='subscribe'/>";
+    assert_eq!(
+        ask(&mut world, guest, request)[0].condition(),
+        "not-allowed"
+    );
+    world.send(guest, "<presence to='bob@example.org'/>");
+    world.run();
+    world.vanish(guest);
+    world.run();
+    let seen: Vec<_> = world.received(bob);
+    let types: Vec<_> = seen.iter().map(|stanza| stanza.attr("type")).collect();
+    assert_eq!(types, ["", "unavailable"]);
+    world.check_rest();
 }
 
 #[test]

@@ -4,10 +4,11 @@
 //! `SIM_SEED` plays one seed only, `SIM_SEEDS` as many as it says; a failure prints its seed.
 
 use sim::managed::{Managed, Person, Said};
-use sim::{Faults, Random, World};
+use sim::{Faults, Login, Random, World};
 use std::cell::RefCell;
 use std::rc::Rc;
 use xmpp::Settings;
+use xmpp::settings::Durability;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
 const SEEDS: u64 = 200;
@@ -363,4 +364,40 @@ fn the_plays_are_rough_enough_to_prove_something() {
         resumed > 100 && new > 100 && heard > 4_000 && delayed > 500,
         "{resumed} resumed, {new} new, {heard} heard, {delayed} of them late"
     );
+}
+
+#[test]
+fn an_orderly_end_keeps_what_sessions_hold_that_live_in_memory() {
+    let settings = Settings {
+        durability: Durability::Archive,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(1, settings, Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let [alice, bob] = ["alice", "bob"].map(|name| {
+        let id = world.connect(Login::new(&format!("{name}@example.org/x"), "secret"));
+        world.run();
+        let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>";
+        world.send(id, enable);
+        world.run();
+        id
+    });
+    world.vanish(bob);
+    world.run();
+    world.send(
+        alice,
+        "<message to='bob@example.org' id='m'><body/></message>",
+    );
+    world.run();
+    world.shut_down();
+    world.run();
+    world.crash();
+    let bob = world.connect(Login::new("bob@example.org/y", "secret"));
+    world.run();
+    world.send(bob, "<presence/>");
+    world.run();
+    let got = world.received(bob);
+    assert!(got.iter().any(|stanza| stanza.attr("id") == "m"), "{got:?}");
 }

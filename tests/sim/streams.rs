@@ -271,3 +271,47 @@ fn a_shutdown_tells_every_stream_and_leaves_nothing_behind() {
         world.check_rest();
     }
 }
+
+#[test]
+fn requests_before_a_session_have_the_shape_of_requests() {
+    let settings = Settings::for_tests("example.org");
+    let mut world = World::new(1, settings, Faults::calm());
+    let register = |attributes: &str, more: &str| {
+        format!(
+            "<iq type='set' {attributes}><query xmlns='jabber:iq:register'><username>a</username>\
+             <password>b</password></query>{more}</iq>"
+        )
+    };
+    let client = world.connect_raw();
+    world.send_bytes(client, &sim::client::header("example.org"));
+    world.run();
+    world.received(client);
+    for (attributes, more, condition) in [
+        ("", "", "bad-request"),
+        ("id='1'", "<x xmlns='y'/>", "bad-request"),
+        ("id='1' to='other.example'", "", "item-not-found"),
+    ] {
+        world.send(client, &register(attributes, more));
+        world.run();
+        let answer = world.received(client);
+        assert_eq!(answer[0].condition(), condition, "{attributes} {more}");
+    }
+    world.send(client, &register("id='2' to='example.org'", ""));
+    world.run();
+    assert_eq!(world.received(client)[0].attr("type"), "result");
+}
+
+#[test]
+fn a_server_to_server_stanza_is_none_of_a_clients() {
+    let mut world = World::new(1, Settings::for_tests("example.org"), Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    let alice = world.connect(Login::new("alice@example.org/x", "secret"));
+    world.run();
+    world.send(
+        alice,
+        "<s:message xmlns:s='jabber:server' to='alice@example.org'/>",
+    );
+    world.run();
+    let error = world.client(alice).stream_error.as_deref();
+    assert_eq!(error, Some("invalid-namespace"));
+}

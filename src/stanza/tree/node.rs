@@ -1,9 +1,14 @@
 //! One element of a tree: reading it, and writing it out on its own.
 
+use std::borrow::Cow;
+
 use super::{Attribute, Content, DECLARATIONS_MAX, DECLARED_SIZE_MAX, Element, NONE, Tree};
 use crate::error::XmlError;
 use crate::ns::Ns;
 use crate::writer::{self, Open};
+
+/// A default namespace that is none, so that every element declares its own.
+const UNKNOWN: &str = "\0";
 
 /// One element of a [`Tree`].
 #[derive(Clone, Copy, Debug)]
@@ -162,7 +167,7 @@ impl<'t> Node<'t> {
         while let Some(step) = writing.steps.pop() {
             let (at, ns) = match step {
                 Step::End(node) => {
-                    writer::close(out, node.name());
+                    writer::close(out, &node.tag_name());
                     continue;
                 }
                 Step::Item(at, ns) => (at, ns),
@@ -185,6 +190,14 @@ impl<'t> Node<'t> {
         Ok(())
     }
 
+    /// The name as it is written: local, but for those that `xml:` belongs to.
+    fn tag_name(self) -> Cow<'t, str> {
+        match self.ns() {
+            Ns::Xml => format!("xml:{}", self.name()).into(),
+            _ => self.name().into(),
+        }
+    }
+
     /// Appends the opening tag and leaves the steps for what is inside.
     fn write_tag(
         self,
@@ -194,9 +207,14 @@ impl<'t> Node<'t> {
         writing: &mut Writing<'t>,
     ) -> Result<(), XmlError> {
         let tree = self.tree;
-        let ns = self.ns_str();
-        let mut tag = writer::open(out, self.name());
-        if outside != Some(ns) {
+        // The namespace of `xml:` is never a default one; what is inside declares its own.
+        let ns = match self.ns() {
+            Ns::Xml => UNKNOWN,
+            _ => self.ns_str(),
+        };
+        let name = self.tag_name();
+        let mut tag = writer::open(out, &name);
+        if ns != UNKNOWN && outside != Some(ns) {
             tag = writing.declare(tag, "xmlns", ns)?;
         }
         for &(name, value) in stamps.iter().filter(|(_, value)| !value.is_empty()) {

@@ -111,3 +111,16 @@ fn a_large_flat_tree_is_built_and_left_iteratively() {
         .expect("no declarations");
     assert_eq!(String::from_utf8_lossy(&out), text);
 }
+
+#[test]
+fn an_element_of_the_xml_namespace_keeps_its_prefix() {
+    let stanza = b"<iq><xml:a xml:b='1'><c xmlns='urn:c'/><xml:d/></xml:a></iq>";
+    let tree = Tree::parse(stanza, &StreamScope::client()).unwrap();
+    let mut out = Vec::new();
+    let payload = tree.root().children().next().unwrap();
+    payload.write(&mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text, "<xml:a xml:b='1'><c xmlns='urn:c'/><xml:d/></xml:a>");
+    let again = Tree::parse(text.as_bytes(), &StreamScope::client()).unwrap();
+    assert_eq!(again.root().ns(), Ns::Xml);
+}

@@ -61,9 +61,9 @@ impl Throttle {
 
     /// Whether `name` had `max` events or more within the window.
     pub(crate) fn is_over(&self, name: &str, now: Timestamp, max: u32) -> bool {
-        self.events
-            .get(name)
-            .is_some_and(|(since, count)| now.0 < since.0 + self.window_us && *count >= max)
+        let found = self.events.get(name);
+        let recent = found.filter(|(since, _)| now.0 < since.0 + self.window_us);
+        recent.map_or(0, |(_, count)| *count) >= max
     }
 
     /// Counts one event for `name`.

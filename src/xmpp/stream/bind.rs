@@ -38,7 +38,12 @@ impl Shard {
             let text = Some("bind a resource first");
             return self.stream_error(host, conn, stream, StreamError::NotAuthorized, text);
         };
+        // RFC 6120 8.2.3: a request has one child.
         let resource = match requested_resource(stream, view) {
+            Ok(_) if view.child_count() != 1 => {
+                write_bind_error(host.output(conn), &iq, StanzaError::BadRequest);
+                return Flow::Next;
+            }
             Ok(resource) => resource,
             Err(error) => {
                 write_bind_error(host.output(conn), &iq, error);

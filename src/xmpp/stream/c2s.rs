@@ -166,6 +166,10 @@ impl Shard {
             .take()
             .expect("a stream past its header has a scope");
         let flow = match StanzaView::parse(bytes, &scope) {
+            // RFC 6120 4.8.3: a client's stanzas are of the content namespace of its stream.
+            Ok(view) if view.kind() != Kind::Other && view.ns() != Ns::Client => {
+                self.stream_error(host, conn, stream, StreamError::InvalidNamespace, None)
+            }
             Ok(view) => self.on_view(host, conn, stream, &view, &scope),
             Err(error) => self.stream_error(host, conn, stream, error.into(), None),
         };

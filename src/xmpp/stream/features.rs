@@ -75,6 +75,10 @@ impl Shard {
 
 /// Writes the SASL mechanisms, and with -PLUS among them the channel bindings (XEP-0440 3).
 fn write_mechanisms(offer: Offer<'_>, out: &mut Vec<u8>) {
+    // There may be none before TLS.
+    if offer.mechanisms().next().is_none() {
+        return;
+    }
     out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
     for mechanism in offer.mechanisms() {
         put(

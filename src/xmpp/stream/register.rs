@@ -69,6 +69,13 @@ impl Shard {
         stream: &StreamState,
         view: &StanzaView<'_>,
     ) -> Result<(BareJid, Password), StanzaError> {
+        // RFC 6120 8.2.3: a request has an id and one child.
+        if view.id().is_none() || view.child_count() != 1 {
+            return Err(StanzaError::BadRequest);
+        }
+        if view.to().is_some_and(|to| *to != *self.settings.domain) {
+            return Err(StanzaError::ItemNotFound);
+        }
         let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
         let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
         let query = tree

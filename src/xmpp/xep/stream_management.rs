@@ -97,15 +97,16 @@ impl Shard {
     }
 
     fn enable(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, root: Node<'_>) {
-        let session = self.sessions.at(key);
-        if session.outlet.acks.is_some() || self.is_stopping() {
+        if self.sessions.at(key).outlet.acks.is_some() || self.is_stopping() {
             return write_failed(host.output(conn), "unexpected-request");
         }
-        let resumable = matches!(root.attr("resume"), Some("true" | "1"));
+        // Nobody can come back to an account that goes with its stream.
+        let is_anonymous = self.is_anonymous(key);
+        let resumable = matches!(root.attr("resume"), Some("true" | "1")) && !is_anonymous;
         let secret = u128::from(host.random()) << 64 | u128::from(host.random());
-        let home = virtual_shard(session.bare());
+        let home = virtual_shard(self.sessions.at(key).bare());
         let id = SessionId { home, secret };
-        let saved = self.settings.durability.saves_sessions() && !self.is_anonymous(key);
+        let saved = self.settings.durability.saves_sessions() && !is_anonymous;
         let acks = Acks::new(id, resumable, saved);
         self.sessions.at_mut(key).outlet.acks = Some(Box::new(acks));
         self.managed.insert(id, key);
@@ -552,6 +553,19 @@ impl Shard {
         let waits =
             self.managed.get(&id) == Some(&key) && self.sessions.at(key).outlet.conn.is_none();
         if waits {
+            self.end_session(host, key);
+        }
+    }
+
+    /// The server goes down: sessions that wait for their clients in memory only end, so that what
+    /// they hold waits in storage.
+    pub(crate) fn end_unsaved(&mut self, host: &mut impl Host) {
+        let is_lost = |key: &SessionKey| {
+            let outlet = &self.sessions.at(*key).outlet;
+            outlet.conn.is_none() && outlet.acks.as_ref().is_some_and(|acks| !acks.saved)
+        };
+        let lost: Vec<SessionKey> = self.managed.values().copied().filter(is_lost).collect();
+        for key in lost {
             self.end_session(host, key);
         }
     }
