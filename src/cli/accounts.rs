@@ -7,7 +7,7 @@ use runtime::admin::Client;
 use runtime::config::Config;
 use stanza::jid::{BareJid, check_new_local};
 use store::{Embedded, OpenError, WholeAccount};
-use xmpp::port::{Credentials, RosterItem, Store, StoreOp, StoreReply};
+use xmpp::port::{Credentials, OfflineQuota, RosterItem, Store, StoreOp, StoreReply};
 
 use super::Failure;
 
@@ -293,7 +293,7 @@ fn belongings(whole: WholeAccount, ops: &mut Vec<StoreOp>) {
         ops.push(StoreOp::PutOffline {
             account: account.clone(),
             stanza,
-            count_max: u32::MAX,
+            quota: OfflineQuota::UNLIMITED,
             origin: None,
         });
     }

@@ -28,7 +28,7 @@ const PARCEL_SIZE: usize = 512;
 /// How long one send may take while more than the maximum waits behind it.
 const STALLED_MS: u32 = 1_000;
 /// The maximum times this is where even a burst ends.
-const BURST_FACTOR: usize = 8;
+pub(crate) const BURST_FACTOR: usize = 8;
 
 /// Everything that the protocol's effects change.
 pub(crate) struct World {

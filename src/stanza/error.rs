@@ -9,6 +9,8 @@ pub enum XmlError {
     Restricted,
     /// Not well-formed XML, or not well-formed with regard to namespaces (RFC 6120 11.3).
     NotWellFormed,
+    /// Text stands between the elements of a stream, where only white space may.
+    StrayText,
     /// The element is larger than the limit.
     TooBig,
     /// Elements are nested deeper than the limit.
@@ -28,6 +30,7 @@ impl fmt::Display for XmlError {
         f.write_str(match self {
             XmlError::Restricted => "restricted XML",
             XmlError::NotWellFormed => "XML is not well-formed",
+            XmlError::StrayText => "text stands between stanzas",
             XmlError::TooBig => "element is too big",
             XmlError::TooDeep => "elements are nested too deep",
             XmlError::TooManyAttributes => "element has too many attributes",

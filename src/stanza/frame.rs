@@ -226,6 +226,7 @@ impl Scanner {
             Some(0xfe | 0xff | 0) if self.expects == Expects::Header => {
                 Err(XmlError::UnsupportedEncoding)
             }
+            Some(b' '..) if self.expects == Expects::Elements => Err(XmlError::StrayText),
             Some(_) => Err(XmlError::NotWellFormed),
         }
     }

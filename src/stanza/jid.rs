@@ -16,6 +16,9 @@ use std::fmt;
 /// Bytes of each part of a JID (RFC 7622 3).
 pub const PART_SIZE_MAX: usize = 1023;
 
+/// Bytes of one label of a domain, as in DNS.
+pub const LABEL_SIZE_MAX: usize = 63;
+
 /// Virtual shards that accounts hash to; the table from these to real shards is the cluster's.
 pub const VIRTUAL_SHARDS: u16 = 4096;
 
@@ -222,20 +225,24 @@ fn split_prepared(bytes: &[u8]) -> Option<(u16, u16)> {
     };
     let mut before = b'.';
     let mut end = domain;
+    let mut label = domain;
     while let Some(&byte) = bytes.get(end) {
         if CLASS[byte as usize] & DOMAIN == 0 {
             break;
         }
-        // Empty labels and labels that end in a hyphen are errors; two hyphens may be an A-label,
-        // and a trailing dot is dropped: all of them are for the slow path to judge.
+        // Empty and long labels and labels that end in a hyphen are errors; two hyphens may be an
+        // A-label, and a trailing dot is dropped: all of them are for the slow path to judge.
         match byte {
             b'.' | b'-' if matches!(before, b'.' | b'-') => return None,
-            _ if byte == b'.' && before == b'-' => return None,
-            _ => before = byte,
+            b'.' if before == b'-' || end - label > LABEL_SIZE_MAX => return None,
+            b'.' => label = end + 1,
+            _ => {}
         }
+        before = byte;
         end += 1;
     }
-    if matches!(before, b'.' | b'-') || end - domain > PART_SIZE_MAX {
+    let is_long = end - label > LABEL_SIZE_MAX || end - domain > PART_SIZE_MAX;
+    if matches!(before, b'.' | b'-') || is_long {
         return None;
     }
     match bytes.get(end) {

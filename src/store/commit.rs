@@ -161,7 +161,7 @@ impl Engine {
         let mut logged = self.logged.borrow_mut();
         let lacking = self.lacking.get().or(staged.lacking);
         let lacks_more = (lacking != self.lacking.get()).then(|| lacking.to_record());
-        logged.frame.clear();
+        logged.frame.begin();
         for table in Table::ALL {
             for (key, value) in staged.of(table) {
                 logged.frame.put(table as u8, key, value.as_deref());
@@ -220,7 +220,7 @@ impl Engine {
         let is_full = logged.log.size() >= LOG_SIZE_MAX;
         let advanced = match logged.leaving {
             Some(_) if is_full => self.leave(&mut logged),
-            Some(leaving) => self.step(&mut logged, leaving).map(drop),
+            Some(leaving) => self.step(&mut logged, leaving),
             None => Ok(()),
         };
         let advanced = advanced.and_then(|()| match is_full {
@@ -234,7 +234,7 @@ impl Engine {
     }
 
     /// Moves some records; gives the file up, and says so, where there are none left.
-    fn step(&self, logged: &mut Logged, leaving: u64) -> Result<bool, Trouble> {
+    fn step(&self, logged: &mut Logged, leaving: u64) -> Result<(), Trouble> {
         let mut batch = self.database.batch().durability(None);
         let Some((table, writes)) = logged.step(leaving) else {
             let about = &self.keyspaces.about;
@@ -242,8 +242,7 @@ impl Engine {
             self.apply_batch(batch)?;
             self.sync()?;
             logged.leaving = None;
-            logged.log.remove_older().map_err(|error| cannot(&error))?;
-            return Ok(true);
+            return logged.log.remove_older().map_err(|error| cannot(&error));
         };
         if !writes.is_empty() {
             for (key, value) in &writes {
@@ -254,7 +253,7 @@ impl Engine {
                 hot.settle(writes);
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Gives the log's older files up, if there are any.
@@ -292,10 +291,8 @@ impl Engine {
 
 /// Begins the next file of the log; what is older is to leave.
 fn begin_next(logged: &mut Logged) -> Result<(), Trouble> {
-    logged.leaving = Some(logged.log.generation());
-    let begun = logged.log.rotate();
-    if begun.is_err() {
-        logged.leaving = None;
-    }
-    begun.map_err(|error| cannot(&error))
+    let leaving = logged.log.generation();
+    logged.log.rotate().map_err(|error| cannot(&error))?;
+    logged.leaving = Some(leaving);
+    Ok(())
 }

@@ -2,8 +2,8 @@
 
 use stanza::jid::BareJid;
 use xmpp::port::{
-    AccountData, Credentials, DOCUMENTS_MAX, RosterItem, ScramKey, Space, Store, StoreOp,
-    StoreReply, Subscription,
+    AccountData, Credentials, DOCUMENTS_MAX, OfflineQuota, RosterItem, ScramKey, Space, Store,
+    StoreOp, StoreReply, Subscription,
 };
 
 pub(crate) mod sessions;
@@ -101,12 +101,20 @@ pub(crate) fn account(account: &str) -> StoreOp {
     }
 }
 
+/// Room for so many messages of 32 bytes.
+pub(crate) fn messages(count: u32) -> OfflineQuota {
+    OfflineQuota {
+        count,
+        size: u64::from(count) * 32,
+    }
+}
+
 /// Appends a waiting message.
-pub(crate) fn wait(account: &str, stanza: &str, count_max: u32) -> StoreOp {
+pub(crate) fn wait(account: &str, stanza: &str, count: u32) -> StoreOp {
     StoreOp::PutOffline {
         account: jid(account),
         stanza: stanza.as_bytes().into(),
-        count_max,
+        quota: messages(count),
         origin: None,
     }
 }
@@ -503,6 +511,9 @@ fn messages_wait_in_order_within_their_quota(store: &mut dyn Store) {
         assert_eq!(one(store, wait(ROMEO, text, 3)), StoreReply::Done);
     }
     assert_eq!(one(store, wait(ROMEO, "d", 3)), StoreReply::Full);
+    let long = "x".repeat(32 * 9);
+    let refused = one(store, wait(ROMEO, &long, 9));
+    assert_eq!(refused, StoreReply::Full, "its bytes are too many");
     let expected = [
         (1, "a".to_owned()),
         (2, "b".to_owned()),

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use xmpp::Timestamp;
 use xmpp::port::{Origin, QueuePlace, RosterItem, Store, StoreOp, StoreReply};
 
-use crate::conformance::sessions::{queue, save, session, stored};
+use crate::conformance::sessions::{ARRIVED, enqueue, queue, save, session, stored};
 use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
 use crate::conformance::{one, put, roster, wait, waiting};
 use crate::{Embedded, Lacking, OpenError, schema};
@@ -350,12 +351,12 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     open(&scratch)
         .engine()
         .unwrap()
-        .put_raw_schema(&5_u32.to_be_bytes());
+        .put_raw_schema(&(schema::SCHEMA + 1).to_be_bytes());
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("schema 5") && text.contains("knows 4"),
+        text.contains("schema 6") && text.contains("knows 5"),
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
@@ -433,6 +434,41 @@ fn a_store_of_schema_2_gets_room_for_sessions_and_keeps_what_it_has() {
 }
 
 #[test]
+fn a_store_of_schema_4_keeps_what_waits_for_its_sessions() {
+    let scratch = Scratch::new();
+    {
+        let mut store = open(&scratch);
+        one(&mut store, create("a@b.example", 1));
+        one(&mut store, save("a@b.example", 1, "orchard"));
+        one(
+            &mut store,
+            enqueue("a@b.example", 1, 2, "<message id='2'/>"),
+        );
+        let engine = store.engine().unwrap();
+        // What schema 4 wrote: version, number, stanza.
+        let record = [&[1, 0, 0, 0, 7][..], b"<message/>"].concat();
+        engine.put_raw_queued(&jid("a@b.example"), 1, 1, &record);
+        engine.put_raw_schema(&4_u32.to_be_bytes());
+    }
+    let mut store = open(&scratch);
+    let found = stored(&mut store, "a@b.example", 1).unwrap().queue;
+    let found = found
+        .iter()
+        .map(|queued| (queued.place, queued.number, queued.arrived));
+    let expected = [(1, 7, Timestamp(0)), (2, 2, ARRIVED)];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    let renumbered = StoreOp::Renumber {
+        account: jid("a@b.example"),
+        session: session("a@b.example", 1),
+        numbers: vec![(1, 8), (2, 9)],
+    };
+    one(&mut store, renumbered);
+    let queue = queue(&mut store, "a@b.example", 1);
+    assert_eq!(queue[0], (1, 8, "<message/>".to_owned()));
+    assert_eq!(queue[1], (2, 9, "<message id='2'/>".to_owned()));
+}
+
+#[test]
 fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
     let scratch = Scratch::new();
     let mut store = open(&scratch);
@@ -452,6 +488,7 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
         account: jid("a@b.example"),
         copies: vec![place],
         stanza: b"<message/>"[..].into(),
+        arrived: ARRIVED,
         origin: Some(origin),
     };
     assert_eq!(one(&mut store, op), StoreReply::Done);
@@ -476,6 +513,7 @@ fn a_mark_keeps_what_failed_over_a_restart() {
         account: jid("a@b.example"),
         copies: Vec::new(),
         stanza: b"<message/>"[..].into(),
+        arrived: ARRIVED,
         origin: Some(Origin {
             session: session("a@b.example", 1),
             number,

@@ -454,11 +454,9 @@ impl Engine {
         else {
             return Ok(StoreReply::Failed("not a write of this kind".into()));
         };
-        if !exists(
-            self.keyspace(Table::Accounts),
-            &staged.accounts,
-            &schema::account_key(account),
-        )? {
+        let owner = schema::account_key(account);
+        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
+            staged.gaps.note_op(&op);
             return Ok(StoreReply::Missing);
         }
         match op {
@@ -481,18 +479,15 @@ impl Engine {
             StoreOp::PutOffline {
                 account,
                 stanza,
-                count_max,
+                quota,
                 origin,
             } => {
-                let reply = kept::put_offline(
-                    self.keyspace(Table::Kept),
-                    staged,
-                    &account,
-                    &stanza,
-                    count_max,
-                )?;
-                if reply == StoreReply::Done {
-                    sessions::mark(staged, &account, origin);
+                let kept = self.keyspace(Table::Kept);
+                let reply = kept::put_offline(kept, staged, &account, &stanza, quota)?;
+                match origin {
+                    // The mark of a later one must not cover what was refused.
+                    Some(origin) if reply != StoreReply::Done => staged.gaps.note(origin, account),
+                    origin => sessions::mark(staged, &account, origin),
                 }
                 Ok(reply)
             }
@@ -665,8 +660,8 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             let found = <[u8; 4]>::try_from(&found[..]).map_or(0, u32::from_be_bytes);
             match found {
                 SCHEMA => Ok(about),
-                // Schema 2 added what accounts keep, schema 3 the sessions, schema 4 the log; the
-                // records of all are read as they are.
+                // Schema 2 added what accounts keep, 3 the sessions, 4 the log, 5 when a queued
+                // stanza came; the records of all are read as they are.
                 1..SCHEMA => {
                     tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
                     about
@@ -718,6 +713,20 @@ impl Engine {
     pub(crate) fn put_raw_item(&self, account: &BareJid, contact: &BareJid, record: &[u8]) {
         self.keyspace(Table::Roster)
             .insert(schema::roster_key(account, contact), record)
+            .unwrap();
+    }
+
+    /// Puts a record into a session's queue.
+    pub(crate) fn put_raw_queued(
+        &self,
+        account: &BareJid,
+        secret: u128,
+        place: u64,
+        record: &[u8],
+    ) {
+        let key = sessions::queue_key(account, secret, place);
+        self.keyspace(Table::Queue)
+            .insert(&key[..], record)
             .unwrap();
     }
 

@@ -12,7 +12,7 @@ use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
 use stanza::jid::BareJid;
 use std::ops::RangeInclusive;
-use xmpp::port::{DOCUMENTS_MAX, Space, StoreReply, WAITING_SIZE_MAX};
+use xmpp::port::{DOCUMENTS_MAX, OfflineQuota, Space, StoreReply};
 
 const BLOCKED: u8 = 1;
 const DOCUMENT: u8 = 2;
@@ -215,15 +215,15 @@ pub(crate) fn put_offline(
     staged: &mut Staged,
     account: &BareJid,
     stanza: &[u8],
-    count_max: u32,
+    quota: OfflineQuota,
 ) -> Result<StoreReply, Trouble> {
     let mut counters = counters(kept, staged, account)?;
-    counters.size += stanza.len() as u64;
-    if counters.count >= count_max || counters.size > WAITING_SIZE_MAX {
-        return Ok(StoreReply::Full);
-    }
     counters.last += 1;
     counters.count += 1;
+    counters.size += stanza.len() as u64;
+    if !quota.admits(counters.count, counters.size) {
+        return Ok(StoreReply::Full);
+    }
     let key = offline_key(account, counters.last);
     staged.kept.insert(key.into(), Some(record(stanza)));
     set_counters(staged, account, counters);
@@ -236,16 +236,16 @@ pub(crate) fn room_for(
     staged: &Staged,
     account: &BareJid,
     messages: &[Box<[u8]>],
-    count_max: u32,
+    quota: OfflineQuota,
 ) -> Result<u32, Trouble> {
     let mut counters = counters(kept, staged, account)?;
     let mut room = 0;
     for message in messages {
+        counters.count += 1;
         counters.size += message.len() as u64;
-        if counters.count >= count_max || counters.size > WAITING_SIZE_MAX {
+        if !quota.admits(counters.count, counters.size) {
             break;
         }
-        counters.count += 1;
         room += 1;
     }
     Ok(room)

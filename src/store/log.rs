@@ -24,6 +24,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Bytes before the writes of a frame.
 const HEAD_SIZE: usize = 12;
 
+/// Bytes that an empty frame keeps for the next commit.
+const FRAME_KEPT_MAX: usize = 1 << 20;
+
 /// Space taken ahead of what is written, so that a sync has no new size to write.
 const RESERVE_SIZE: u64 = 4 << 20;
 
@@ -41,9 +44,10 @@ const SPARE: &str = "spare";
 pub(crate) struct Frame(Vec<u8>);
 
 impl Frame {
-    /// Begins anew.
-    pub(crate) fn clear(&mut self) {
+    /// Begins anew; what a huge commit needed is given back.
+    pub(crate) fn begin(&mut self) {
         self.0.clear();
+        self.0.shrink_to(FRAME_KEPT_MAX);
         self.0.resize(HEAD_SIZE, 0);
     }
 
@@ -134,8 +138,14 @@ impl Log {
             )?;
             self.reserved = reserved;
         }
-        self.file.write_all_at(&frame.0, self.size)?;
-        self.file.sync_data()?;
+        let written = self.file.write_all_at(&frame.0, self.size);
+        if let Err(error) = written.and_then(|()| self.file.sync_data()) {
+            // It may be on the disk for all that, and must not come back with the log.
+            if let Err(error) = self.take_back(self.size) {
+                tracing::error!(%error, "a commit that failed may be in the log");
+            }
+            return Err(error);
+        }
         self.size = end;
         Ok(())
     }
@@ -151,7 +161,7 @@ impl Log {
     pub(crate) fn rotate(&mut self) -> io::Result<()> {
         let next = Log::create(&self.directory, self.generation + 1)?;
         let mut last = Frame::default();
-        last.clear();
+        last.begin();
         last.put(SEAL, &[], None);
         self.append(&mut last)?;
         *self = next;
@@ -269,7 +279,7 @@ mod tests {
 
     fn append(log: &mut Log, key: &[u8], value: Option<&[u8]>) {
         let mut frame = Frame::default();
-        frame.clear();
+        frame.begin();
         frame.put(3, key, value);
         log.append(&mut frame).unwrap();
     }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use crate::gaps::Gaps;
 use stanza::jid::BareJid;
+use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Credentials, DOCUMENTS_MAX, Mark, Origin, QueuedStanza, RosterItem, SavedSession,
-    SessionId, Space, Store, StoreOp, StoreReply, StoredSession, WAITING_SIZE_MAX,
+    AccountData, Credentials, DOCUMENTS_MAX, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza,
+    RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -32,18 +33,15 @@ struct Account {
 
 impl Account {
     /// How many of these messages may wait beside those that do.
-    fn room_for(&self, messages: &[Box<[u8]>], count_max: u32) -> usize {
+    fn room_for(&self, messages: &[Box<[u8]>], quota: OfflineQuota) -> usize {
+        let mut count = self.offline.len() as u32;
         let mut size: usize = self.offline.values().map(|waiting| waiting.len()).sum();
-        let places = (count_max as usize).saturating_sub(self.offline.len());
-        let mut room = 0;
-        for message in messages.iter().take(places) {
+        let fitting = messages.iter().take_while(|message| {
+            count += 1;
             size += message.len();
-            if size as u64 > WAITING_SIZE_MAX {
-                break;
-            }
-            room += 1;
-        }
-        room
+            quota.admits(count, size as u64)
+        });
+        fitting.count()
     }
 }
 
@@ -52,15 +50,15 @@ impl Account {
 struct Session {
     saved: Option<SavedSession>,
     handled: u64,
-    queue: BTreeMap<u64, (u32, Box<[u8]>)>,
+    queue: BTreeMap<u64, QueuedStanza>,
 }
 
 impl Session {
     fn renumber(&mut self, numbers: Vec<(u64, u32)>) {
         let mut before = std::mem::take(&mut self.queue);
         for (place, number) in numbers {
-            if let Some((_, stanza)) = before.remove(&place) {
-                self.queue.insert(place, (number, stanza));
+            if let Some(queued) = before.remove(&place) {
+                self.queue.insert(place, QueuedStanza { number, ..queued });
             }
         }
     }
@@ -163,12 +161,13 @@ impl Memory {
             StoreOp::PutOffline {
                 account,
                 stanza,
-                count_max,
+                quota,
                 origin,
             } => {
-                let reply = self.put_offline(&account, stanza, count_max);
-                if reply == StoreReply::Done {
-                    self.mark(account, origin);
+                let reply = self.put_offline(&account, stanza, quota);
+                match origin {
+                    Some(origin) if reply != StoreReply::Done => self.gaps.note(origin, account),
+                    origin => self.mark(account, origin),
                 }
                 reply
             }
@@ -210,14 +209,10 @@ impl Memory {
                 account,
                 copies,
                 stanza,
+                arrived,
                 origin,
             } => {
-                for copy in copies {
-                    self.blindly(&account, copy.session, |found| {
-                        let queued = (copy.number, stanza.clone());
-                        found.queue.insert(copy.place, queued);
-                    });
-                }
+                self.enqueue(&account, copies, &stanza, arrived);
                 self.mark(account, origin);
                 StoreReply::Done
             }
@@ -247,8 +242,8 @@ impl Memory {
                 account,
                 session,
                 waiting,
-                count_max,
-            } => self.leave_session(&account, session, waiting, count_max),
+                quota,
+            } => self.leave_session(&account, session, waiting, quota),
             StoreOp::Sessions => {
                 let each = self.accounts.iter().flat_map(|(account, found)| {
                     let saved = found.sessions.iter().filter(|(_, it)| it.saved.is_some());
@@ -257,6 +252,26 @@ impl Memory {
                 StoreReply::Sessions(each.collect())
             }
             other => StoreReply::Failed(format!("not of this kind: {other:?}").into()),
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        account: &BareJid,
+        copies: Vec<QueuePlace>,
+        stanza: &[u8],
+        arrived: Timestamp,
+    ) {
+        for copy in copies {
+            let queued = QueuedStanza {
+                place: copy.place,
+                number: copy.number,
+                arrived,
+                stanza: stanza.into(),
+            };
+            self.blindly(account, copy.session, |found| {
+                found.queue.insert(copy.place, queued);
+            });
         }
     }
 
@@ -290,7 +305,7 @@ impl Memory {
         account: &BareJid,
         session: SessionId,
         waiting: Vec<Box<[u8]>>,
-        count_max: u32,
+        quota: OfflineQuota,
     ) -> StoreReply {
         let found = self.accounts.get(account);
         let stored = found.and_then(|found| found.sessions.get(&session));
@@ -298,7 +313,7 @@ impl Memory {
             self.end_session(account, session, Vec::new());
             return StoreReply::Done;
         }
-        let room = found.map_or(0, |found| found.room_for(&waiting, count_max));
+        let room = found.map_or(0, |found| found.room_for(&waiting, quota));
         if waiting.len() > room {
             return StoreReply::Room(room as u32);
         }
@@ -308,7 +323,7 @@ impl Memory {
 
     fn end_session(&mut self, account: &BareJid, session: SessionId, waiting: Vec<Box<[u8]>>) {
         for stanza in waiting {
-            self.put_offline(account, stanza, u32::MAX);
+            self.put_offline(account, stanza, OfflineQuota::UNLIMITED);
         }
         if let Some(found) = self.accounts.get_mut(account) {
             found.sessions.remove(&session);
@@ -332,7 +347,13 @@ impl Memory {
         for (index, stanza) in waiting.enumerate() {
             let place = place + index as u64;
             let number = number.wrapping_add(index as u32);
-            queue.insert(place, (number, stanza.clone()));
+            let queued = QueuedStanza {
+                place,
+                number,
+                arrived: Timestamp::default(),
+                stanza: stanza.clone(),
+            };
+            queue.insert(place, queued);
             claimed.push((place, stanza));
         }
         StoreReply::Offline(claimed)
@@ -340,17 +361,11 @@ impl Memory {
 
     fn session(&self, account: &BareJid, session: SessionId) -> Option<StoredSession> {
         let found = self.accounts.get(account)?.sessions.get(&session)?;
-        let queue = found.queue.iter();
-        let queue = queue.map(|(place, (number, stanza))| QueuedStanza {
-            place: *place,
-            number: *number,
-            stanza: stanza.clone(),
-        });
         let marks = self.marks.iter().filter(|((of, _), _)| *of == session);
         Some(StoredSession {
             saved: found.saved.clone()?,
             handled: found.handled,
-            queue: queue.collect(),
+            queue: found.queue.values().cloned().collect(),
             marks: marks.map(|(_, mark)| mark.clone()).collect(),
         })
     }
@@ -378,11 +393,16 @@ impl Memory {
         StoreReply::Done
     }
 
-    fn put_offline(&mut self, account: &BareJid, stanza: Box<[u8]>, max: u32) -> StoreReply {
+    fn put_offline(
+        &mut self,
+        account: &BareJid,
+        stanza: Box<[u8]>,
+        quota: OfflineQuota,
+    ) -> StoreReply {
         let Some(found) = self.accounts.get_mut(account) else {
             return StoreReply::Missing;
         };
-        if found.room_for(std::slice::from_ref(&stanza), max) == 0 {
+        if found.room_for(std::slice::from_ref(&stanza), quota) == 0 {
             return StoreReply::Full;
         }
         found.offline_last += 1;

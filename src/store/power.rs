@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use stanza::jid::BareJid;
+use xmpp::Timestamp;
 use xmpp::port::{Mark, Origin, QueuePlace, RosterItem, SessionId, Store, StoreOp, StoreReply};
 
 use crate::conformance::sessions::{saved, session};
-use crate::conformance::{create, jid, one};
+use crate::conformance::{create, jid, messages, one};
 use crate::crash::{Scratch, copy_tree};
 use crate::embedded::DIRECTORY;
 use crate::{Embedded, Memory};
@@ -60,6 +61,7 @@ impl Asking {
                     number: self.place as u32,
                 }],
                 stanza: text,
+                arrived: Timestamp(self.place),
                 origin,
             },
             8..12 => {
@@ -84,7 +86,7 @@ impl Asking {
             16 => StoreOp::PutOffline {
                 account,
                 stanza: text,
-                count_max: 20,
+                quota: messages(20),
                 origin,
             },
             17 => StoreOp::ClaimOffline {
@@ -104,7 +106,7 @@ impl Asking {
                 account,
                 session,
                 waiting: vec![text],
-                count_max: 20,
+                quota: messages(20),
             },
         }
     }

@@ -12,9 +12,10 @@ use std::collections::HashMap;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
+use xmpp::Timestamp;
 use xmpp::port::{
-    Mark, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, StoreOp, StoreReply,
-    StoredSession,
+    Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, StoreOp,
+    StoreReply, StoredSession,
 };
 
 use crate::backup::Table;
@@ -26,8 +27,11 @@ const SAVED: u8 = 1;
 const HANDLED: u8 = 2;
 const QUEUED: u8 = 3;
 
-/// The version byte of every record here.
+/// The version byte of every record here but one.
 const VERSION: u8 = 1;
+
+/// That of a queued stanza.
+const QUEUED_VERSION: u8 = 2;
 
 /// Bytes of a session's secret in a key.
 const SECRET_SIZE: usize = 16;
@@ -55,7 +59,7 @@ fn key(account: &BareJid, kind: u8, secret: u128) -> Key {
     key
 }
 
-fn queue_key(account: &BareJid, secret: u128, place: u64) -> Key {
+pub(crate) fn queue_key(account: &BareJid, secret: u128, place: u64) -> Key {
     let mut key = key(account, QUEUED, secret);
     key.extend_from_slice(&place.to_be_bytes());
     key
@@ -107,20 +111,28 @@ fn read_number(record: &[u8]) -> Result<u64, Trouble> {
     }
 }
 
-fn queued_record(number: u32, stanza: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(stanza.len() + 5);
-    record.push(VERSION);
+/// The number, the microseconds of the arrival, the stanza.
+fn queued_record(number: u32, arrived: Timestamp, stanza: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(stanza.len() + 13);
+    record.push(QUEUED_VERSION);
     record.extend_from_slice(&number.to_be_bytes());
+    record.extend_from_slice(&arrived.0.to_be_bytes());
     record.extend_from_slice(stanza);
     record
 }
 
-fn read_queued(record: &[u8]) -> Result<(u32, &[u8]), Trouble> {
-    match record.split_first_chunk() {
-        Some(([VERSION], queued)) => queued
-            .split_first_chunk()
-            .map(|(number, stanza)| (u32::from_be_bytes(*number), stanza))
-            .ok_or_else(|| "a queued stanza is damaged".into()),
+fn read_queued(record: &[u8]) -> Result<(u32, Timestamp, &[u8]), Trouble> {
+    let damaged = || Trouble::from("a queued stanza is damaged");
+    let (version, queued) = record.split_first().ok_or_else(damaged)?;
+    let (number, rest) = queued.split_first_chunk().ok_or_else(damaged)?;
+    let number = u32::from_be_bytes(*number);
+    match *version {
+        QUEUED_VERSION => {
+            let (arrived, stanza) = rest.split_first_chunk().ok_or_else(damaged)?;
+            Ok((number, Timestamp(u64::from_be_bytes(*arrived)), stanza))
+        }
+        // Before schema 5 the time was not kept.
+        VERSION => Ok((number, Timestamp::default(), rest)),
         _ => Err("a queued stanza has an unknown record version".into()),
     }
 }
@@ -181,11 +193,12 @@ fn enqueue(
     account: &BareJid,
     copies: &[QueuePlace],
     stanza: &[u8],
+    arrived: Timestamp,
     origin: Option<Origin>,
 ) {
     for copy in copies {
         let key = queue_key(account, copy.session.secret, copy.place);
-        let record = queued_record(copy.number, stanza);
+        let record = queued_record(copy.number, arrived, stanza);
         staged.queue.insert(key, Some(record));
     }
     mark(staged, account, origin);
@@ -218,8 +231,9 @@ impl Engine {
                 account,
                 copies,
                 stanza,
+                arrived,
                 origin,
-            } => enqueue(staged, &account, &copies, &stanza, origin),
+            } => enqueue(staged, &account, &copies, &stanza, arrived, origin),
             StoreOp::PutHandled {
                 account,
                 session: SessionId { secret, .. },
@@ -260,10 +274,8 @@ impl Engine {
                 account,
                 session,
                 waiting,
-                count_max,
-            } => {
-                return self.leave_session(staged, &account, session, waiting, count_max);
-            }
+                quota,
+            } => return self.leave_session(staged, &account, session, waiting, quota),
             StoreOp::ClaimOffline {
                 account,
                 session,
@@ -286,12 +298,12 @@ impl Engine {
         account: &BareJid,
         session: SessionId,
         waiting: Vec<Box<[u8]>>,
-        count_max: u32,
+        quota: OfflineQuota,
     ) -> Result<StoreReply, Trouble> {
         // A try whose answer was lost did all of it.
         let saved = key(account, SAVED, session.secret);
         if self.read_hot(Table::Sessions, staged, &saved)?.is_some()
-            && let Some(room) = self.put_waiting(staged, account, waiting, count_max)?
+            && let Some(room) = self.put_waiting(staged, account, waiting, quota)?
         {
             return Ok(StoreReply::Room(room));
         }
@@ -306,7 +318,7 @@ impl Engine {
         staged: &mut Staged,
         account: &BareJid,
         waiting: Vec<Box<[u8]>>,
-        count_max: u32,
+        quota: OfflineQuota,
     ) -> Result<Option<u32>, Trouble> {
         if waiting.is_empty() {
             return Ok(None);
@@ -316,12 +328,12 @@ impl Engine {
             return Ok(None);
         }
         let kept = self.keyspace(Table::Kept);
-        let room = kept::room_for(kept, staged, account, &waiting, count_max)?;
+        let room = kept::room_for(kept, staged, account, &waiting, quota)?;
         if waiting.len() > room as usize {
             return Ok(Some(room));
         }
         for stanza in waiting {
-            kept::put_offline(kept, staged, account, &stanza, count_max)?;
+            kept::put_offline(kept, staged, account, &stanza, quota)?;
         }
         Ok(None)
     }
@@ -338,7 +350,10 @@ impl Engine {
         let mut changes = Vec::new();
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let change = match numbers.get(&place_of(key, &prefix)?) {
-                Some(number) => Some(queued_record(*number, read_queued(record)?.1)),
+                Some(number) => {
+                    let (_, arrived, stanza) = read_queued(record)?;
+                    Some(queued_record(*number, arrived, stanza))
+                }
                 None => None,
             };
             changes.push((Key::from_slice(key), change));
@@ -412,7 +427,15 @@ impl Engine {
                 place: place + index as u64,
                 number: number.wrapping_add(index as u32),
             };
-            enqueue(staged, account, &[copy], &stanza, None);
+            // It says itself when it came.
+            enqueue(
+                staged,
+                account,
+                &[copy],
+                &stanza,
+                Timestamp::default(),
+                None,
+            );
             claimed.push((copy.place, stanza));
         }
         Ok(StoreReply::Offline(claimed))
@@ -440,10 +463,11 @@ impl Engine {
         };
         let prefix = key(account, QUEUED, session.secret);
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
-            let (number, stanza) = read_queued(record)?;
+            let (number, arrived, stanza) = read_queued(record)?;
             stored.queue.push(QueuedStanza {
                 place: place_of(key, &prefix)?,
                 number,
+                arrived,
                 stanza: stanza.into(),
             });
             Ok(())
@@ -483,7 +507,7 @@ impl Engine {
 /// the key behind the account's prefix.
 pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<&'a [u8], Trouble> {
     match name.first() {
-        Some(&QUEUED) => Ok(read_queued(record)?.1),
+        Some(&QUEUED) => Ok(read_queued(record)?.2),
         _ => Err("a record is of an unknown kind".into()),
     }
 }

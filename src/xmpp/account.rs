@@ -34,6 +34,14 @@ pub(crate) enum Waiter {
     Stanza(Held),
 }
 
+/// Stanzas that wait for one account.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Queued {
+    pub count: usize,
+    /// Their bytes.
+    pub size: usize,
+}
+
 /// The live state of one bare JID.
 #[derive(Debug)]
 pub struct Account {
@@ -63,6 +71,8 @@ pub struct Account {
     pub storing: u32,
     /// Messages that must not overtake those, while there are sessions that could get them.
     pub(crate) held: Vec<Held>,
+    /// The stanzas that wait, for the load or in `held`.
+    pub(crate) queued: Queued,
     /// Writes that storage has not answered, and work under way; an account with some stays.
     pub pins: u32,
 }
@@ -71,6 +81,14 @@ impl Account {
     /// Whether what comes now would overtake messages that are between here and storage.
     pub fn must_hold(&self) -> bool {
         (self.fetching || self.storing > 0) && !self.sessions.is_empty()
+    }
+
+    /// How many streams wait for the account to load.
+    pub(crate) fn waiting_streams(&self) -> usize {
+        match &self.residence {
+            Residence::Loading(queue) => queue.len() - self.queued.count,
+            Residence::Resident => 0,
+        }
     }
 
     /// The roster item of a contact.
@@ -143,6 +161,7 @@ impl Accounts {
             fetching: false,
             storing: 0,
             held: Vec::new(),
+            queued: Queued::default(),
             pins: 0,
         };
         let key = match self.free.pop() {

@@ -7,7 +7,7 @@ use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::{StanzaError, StreamError};
 use crate::host::{ConnId, Host, ShardId};
 use crate::keep::Receivers;
-use crate::limit::LOAD_QUEUE_MAX;
+use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
 use crate::outbox::Keep;
 use crate::parcel::Parcel;
 use crate::port::StoreOp;
@@ -37,6 +37,11 @@ impl Shard {
         if kind == Kind::Other {
             let error = StreamError::UnsupportedStanzaType;
             return self.stream_error(host, conn, stream, error, None);
+        }
+        if let Some(bytes) = self.without_delay(view, scope) {
+            let view =
+                StanzaView::parse(&bytes, scope).expect("it has a child less, else the same");
+            return self.on_stanza(host, conn, stream, key, &view, scope);
         }
         if let Some(from) = view.from()
             && !self.is_own_address(key, &from)
@@ -222,15 +227,19 @@ impl Shard {
             }
             (Kind::Message, None) if may_wait(stanza.type_) => {
                 // Not in memory: whether it waits or bounces is known when the account is loaded.
-                let held = self.hold(stanza);
                 let key = self.load(host, stanza.to.to_bare());
-                if let Residence::Loading(queue) = &mut self.accounts.at_mut(key).residence {
-                    queue.push(Waiter::Stanza(held));
-                }
+                self.queue(host, key, stanza);
             }
             (Kind::Message, None) if matches!(stanza.type_, Type::Headline | Type::Error) => {}
             (Kind::Message, None) => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
             (Kind::Presence, _) => self.deliver_presence(host, found, stanza),
+            // Whom it blocks, and who may see what, is known when the account is loaded.
+            (Kind::Iq, None)
+                if stanza.to.is_bare() && matches!(stanza.type_, Type::Get | Type::Set) =>
+            {
+                let key = self.load(host, stanza.to.to_bare());
+                self.queue(host, key, stanza);
+            }
             (Kind::Iq | Kind::Other, found) => self.deliver_iq(host, found, stanza),
         }
     }
@@ -247,17 +256,15 @@ impl Shard {
     }
 
     /// Has a stanza wait for the account's load, or for messages on their way from and to storage.
-    fn queue(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
-        let account = self.accounts.at(key);
-        let count = match &account.residence {
-            Residence::Loading(queue) => queue.len(),
-            Residence::Resident => account.held.len(),
-        };
-        if count >= LOAD_QUEUE_MAX {
+    pub(crate) fn queue(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
+        let queued = self.accounts.at(key).queued;
+        if queued.count >= LOAD_QUEUE_MAX || queued.size >= LOAD_QUEUE_SIZE_MAX {
             return self.bounce(host, stanza, StanzaError::ResourceConstraint);
         }
         let held = self.hold(stanza);
         let account = self.accounts.at_mut(key);
+        account.queued.count += 1;
+        account.queued.size += held.bytes.len();
         match &mut account.residence {
             Residence::Loading(queue) => queue.push(Waiter::Stanza(held)),
             Residence::Resident => account.held.push(held),
@@ -375,6 +382,25 @@ impl Shard {
             let ticket = self.ticket_for_itself(Waiting::Nothing);
             host.store(ticket, StoreOp::NoteFailed { account, origin });
         }
+    }
+
+    /// Answers a complete stanza to an account that does not exist, or cannot be loaded.
+    pub(crate) fn answer_without_account(
+        &mut self,
+        host: &mut impl Host,
+        bytes: &[u8],
+        error: StanzaError,
+    ) {
+        let scope = self.client_scope.clone();
+        if error == StanzaError::ServiceUnavailable
+            && let Ok(view) = StanzaView::parse(bytes, &scope)
+            && view.kind() == Kind::Iq
+            && let (Some(from), Some(to)) = (view.from(), view.to())
+        {
+            let to = Jid::from_prepared(&to);
+            return self.deliver_iq(host, None, &Stanza::complete(&view, &from, &to));
+        }
+        self.bounce_bytes(host, bytes, error);
     }
 
     /// As [`Shard::bounce`], for a complete stanza.

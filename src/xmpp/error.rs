@@ -150,6 +150,8 @@ impl From<XmlError> for StreamError {
         match error {
             XmlError::Restricted => StreamError::RestrictedXml,
             XmlError::NotWellFormed | XmlError::BadEncoding => StreamError::NotWellFormed,
+            // RFC 6120 4.9.3.1: it is XML, but none that can be processed.
+            XmlError::StrayText => StreamError::BadFormat,
             XmlError::UnsupportedEncoding => StreamError::UnsupportedEncoding,
             XmlError::TooBig
             | XmlError::TooDeep

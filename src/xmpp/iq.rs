@@ -1,12 +1,12 @@
 //! IQ stanzas: every request gets exactly one answer (RFC 6120 8.2.3, RFC 6121 8.5).
 
-use crate::account::AccountKey;
+use crate::account::{Account, AccountKey};
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
 use crate::port::StoreReply;
 use crate::router::Route;
-use crate::session::{Session, SessionKey};
+use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::xep::{self, Answer, Context, Target};
@@ -19,16 +19,26 @@ use stanza::view::{Kind, StanzaView};
 /// A request that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct IqRequest {
-    session: SessionKey,
-    /// The session's full JID: the key may have a new user by then.
+    /// The asker's session, where its own server or account was asked.
+    session: Option<SessionKey>,
+    /// The asker's full JID: the session's key may have a new user by then.
     full: Box<str>,
     iq: Box<str>,
-    target: Target,
-    /// The account that was asked for, if it is not the asker's own.
-    other: Option<BareJid>,
+    /// Who was asked.
+    from: Box<str>,
     ns: Ns,
     /// What the extension wants to find again.
     payload: Vec<u8>,
+}
+
+/// Whom an extension answers for, and what it may know of it.
+struct Asked {
+    target: Target,
+    account: BareJid,
+    /// Whether a resource of the account is.
+    is_available: bool,
+    /// Whether the asker gets the account's presence.
+    sees_presence: bool,
 }
 
 impl Shard {
@@ -59,6 +69,7 @@ impl Shard {
             return self.answer(host, key, view, scope, type_, Target::Account);
         }
         let to = to.expect("an iq without an address is for the sender's account");
+        let ns = view.payload().map_or(Ns::Unknown, |(ns, _)| ns);
         match self.router.route(&to) {
             Route::Server if to.is_bare() => {
                 self.answer(host, key, view, scope, type_, Target::Server);
@@ -80,21 +91,21 @@ impl Shard {
                 StanzaError::RemoteServerNotFound,
             ),
             // RFC 6121 2.1.5: nobody reads or writes another account's roster, nor pushes it.
-            _ if (to.is_bare() || type_ == Type::Set)
-                && view.payload().is_some_and(|(ns, _)| ns == Ns::Roster) =>
-            {
+            _ if ns == Ns::Roster && (to.is_bare() || type_ == Type::Set) => {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
             // XEP-0012 4: who may not see the presence may not ask a resource, either.
-            _ if type_ == Type::Get
-                && view.payload().is_some_and(|(ns, _)| ns == Ns::Last)
+            _ if ns == Ns::Last
+                && type_ == Type::Get
+                && !to.is_bare()
                 && !self.sees(key, to.bare()) =>
             {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
-            // RFC 6121 8.5.1: the server answers for an account, the same whether it exists or not.
-            _ if to.is_bare() => {
-                self.ask_extension(host, key, view, scope, type_, Target::Other, Some(&to));
+            // What nobody answers for an account need not go to its home.
+            _ if to.is_bare() && is_request && !xep::is_owned(ns) => {
+                let error = StanzaError::ServiceUnavailable;
+                self.refuse(host, key, view, scope, type_, error);
             }
             route => self.carry(host, key, view, scope, type_, &to, route),
         }
@@ -107,13 +118,16 @@ impl Shard {
         own.jid.as_str() == bare || item.is_some_and(|item| item.subscription.is_to())
     }
 
-    /// An iq for a full JID of an account at home here (RFC 6121 8.5.3).
+    /// An iq for an account at home here (RFC 6121 8.5).
     pub(crate) fn deliver_iq(
         &mut self,
         host: &mut impl Host,
         account: Option<AccountKey>,
         stanza: &Stanza<'_>,
     ) {
+        if stanza.to.is_bare() {
+            return self.answer_for(host, account, stanza);
+        }
         let delivered = account.is_some_and(|account| self.deliver_request(host, account, stanza));
         if !delivered {
             self.bounce(host, stanza, StanzaError::ServiceUnavailable);
@@ -170,65 +184,107 @@ impl Shard {
             }
             // RFC 6121 1.4: a session is there as soon as the resource is bound.
             (Ns::Session, _) if is_set && name == "session" => {
-                let answered = self.iq_request(key, view, target, None);
+                let answered = self.iq_request(key, view, target);
                 self.reply(host, &answered, Ok(&[]));
                 Ok(())
             }
-            _ => return self.ask_extension(host, key, view, scope, type_, target, None),
+            _ => self.ask_for_client(host, key, view, &tree, is_set, target),
         };
         if let Err(error) = outcome {
             self.refuse(host, key, view, scope, type_, error);
         }
     }
 
-    /// Has the owner of the payload's namespace answer, at once or when storage has.
-    fn ask_extension(
+    /// Has an extension answer a client's request to the server, or to its own account.
+    fn ask_for_client(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,
         view: &StanzaView<'_>,
-        scope: &StreamScope,
-        type_: Type,
+        tree: &Tree<'_>,
+        is_set: bool,
         target: Target,
-        other: Option<&Jid<'_>>,
+    ) -> Result<(), StanzaError> {
+        let answered = self.iq_request(key, view, target);
+        let own = self.accounts.at(self.sessions.at(key).account);
+        let asked = Asked {
+            target,
+            account: own.jid.clone(),
+            is_available: self.is_available(own),
+            sees_presence: true,
+        };
+        self.ask_extension(host, &asked, tree, is_set, answered)
+    }
+
+    /// RFC 6121 8.5.1: the server answers for an account, the same whether it exists or not.
+    pub(crate) fn answer_for(
+        &mut self,
+        host: &mut impl Host,
+        account: Option<AccountKey>,
+        stanza: &Stanza<'_>,
     ) {
-        let is_set = match type_ {
+        let is_set = match stanza.type_ {
             Type::Get => false,
             Type::Set => true,
             _ => return,
         };
-        let (Some((ns, _)), Ok(tree)) = (view.payload(), Tree::parse(view.bytes(), scope)) else {
-            return;
+        let Some(tree) = stanza.tree() else { return };
+        let known = account.map(|account| self.accounts.at(account));
+        let asker = Jid::from_prepared(stanza.from);
+        let contact = known.and_then(|known| known.contact(asker.bare()));
+        let asked = Asked {
+            target: Target::Other,
+            account: stanza.to.to_bare(),
+            is_available: known.is_some_and(|known| self.is_available(known)),
+            sees_presence: asker.bare() == stanza.to.bare()
+                || contact.is_some_and(|contact| contact.subscription.is_from()),
         };
+        let answered = IqRequest {
+            session: None,
+            full: stanza.from.into(),
+            iq: stanza.id().unwrap_or_default().as_ref().into(),
+            from: stanza.to.bare().into(),
+            ns: Ns::Unknown,
+            payload: Vec::new(),
+        };
+        if let Err(error) = self.ask_extension(host, &asked, &tree, is_set, answered) {
+            self.bounce(host, stanza, error);
+        }
+    }
+
+    fn is_available(&self, account: &Account) -> bool {
+        let mut sessions = account.sessions.iter();
+        sessions.any(|key| self.sessions.at(*key).available)
+    }
+
+    /// Has the owner of the payload's namespace answer, at once or when storage has.
+    fn ask_extension(
+        &mut self,
+        host: &mut impl Host,
+        asked: &Asked,
+        tree: &Tree<'_>,
+        is_set: bool,
+        answered: IqRequest,
+    ) -> Result<(), StanzaError> {
+        let payload = tree.root().children().next();
         let request = xep::Request {
-            target,
+            target: asked.target,
             is_set,
-            payload: tree
-                .root()
-                .children()
-                .next()
-                .expect("a request has one child"),
-            bytes: view.bytes(),
+            payload: payload.ok_or(StanzaError::BadRequest)?,
         };
-        let session = self.sessions.at(key);
-        let own = &self.accounts.at(session.account);
-        let other_jid = other.map(Jid::to_bare);
-        let asked = other_jid.as_ref().unwrap_or(&own.jid);
-        let sees_presence = other_jid.is_none() || self.sees(key, asked.as_str());
         let context = Context {
             settings: &self.settings,
-            session,
-            account: asked,
-            sees_presence,
+            account: &asked.account,
+            is_available: asked.is_available,
+            sees_presence: asked.sees_presence,
             now: host.now(),
             started: self.started.unwrap_or_default(),
         };
+        let ns = request.payload.ns();
         let mut payload = Vec::new();
-        let outcome = xep::iq(ns, &context, &request, &mut payload);
-        let answered = self.iq_request(key, view, target, other_jid);
-        match outcome {
-            Ok(Answer::Now) => self.reply(host, &answered, Ok(&payload)),
-            Ok(Answer::Ask(op)) => {
+        match xep::iq(ns, &context, &request, &mut payload)? {
+            Answer::Now => self.reply(host, &answered, Ok(&payload)),
+            Answer::Ask(op) => {
                 let ticket = self.ticket(Waiting::Iq);
                 self.iq_requests.insert(
                     ticket.0,
@@ -240,8 +296,8 @@ impl Shard {
                 );
                 host.store(ticket, op);
             }
-            Err(error) => self.refuse(host, key, view, scope, type_, error),
         }
+        Ok(())
     }
 
     /// Storage answered an extension's question.
@@ -256,20 +312,23 @@ impl Shard {
         }
     }
 
-    /// What it takes to answer a request later.
+    /// What it takes to answer a client's request later.
     pub(crate) fn iq_request(
         &self,
         key: SessionKey,
         view: &StanzaView<'_>,
         target: Target,
-        other: Option<BareJid>,
     ) -> IqRequest {
+        let session = self.sessions.at(key);
+        let from = match target {
+            Target::Server => &self.settings.domain,
+            Target::Account | Target::Other => session.bare(),
+        };
         IqRequest {
-            session: key,
-            full: self.sessions.at(key).full().into(),
+            session: Some(key),
+            full: session.full().into(),
             iq: view.id().unwrap_or_default().as_ref().into(),
-            target,
-            other,
+            from: from.into(),
             ns: Ns::Unknown,
             payload: Vec::new(),
         }
@@ -282,27 +341,25 @@ impl Shard {
         request: &IqRequest,
         outcome: Result<&[u8], StanzaError>,
     ) {
-        let alive = self.sessions.get(request.session);
-        if alive.is_none_or(|session| session.full() != &*request.full) {
-            return;
-        }
-        let Session {
-            outlet, address, ..
-        } = self.sessions.at_mut(request.session);
-        let from = match (request.target, &request.other) {
-            (Target::Server, _) => &self.settings.domain,
-            (_, Some(other)) => other.as_str(),
-            (_, None) => address.bare(),
-        };
-        let type_ = if outcome.is_ok() { "result" } else { "error" };
-        outlet.send(host, Keep::Memory, |out| {
+        let write = |out: &mut Vec<u8>| {
+            let type_ = if outcome.is_ok() { "result" } else { "error" };
             let id = Some(request.iq.as_ref().into());
-            write_reply_head(Kind::Iq, type_, from, address.full(), id, out);
+            write_reply_head(Kind::Iq, type_, &request.from, &request.full, id, out);
             match outcome {
                 Ok(payload) => out.extend_from_slice(payload),
                 Err(error) => error.write(out),
             }
             out.extend_from_slice(b"</iq>");
-        });
+        };
+        let Some(key) = request.session else {
+            let mut bytes = Vec::new();
+            write(&mut bytes);
+            return self.route_bytes(host, &Jid::from_prepared(&request.full), bytes);
+        };
+        let alive = self.sessions.get(key);
+        if alive.is_some_and(|session| session.full() == &*request.full) {
+            let outlet = &mut self.sessions.at_mut(key).outlet;
+            outlet.send(host, Keep::Memory, write);
+        }
     }
 }

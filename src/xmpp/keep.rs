@@ -34,7 +34,7 @@ pub(crate) struct Enqueued {
 fn is_kept(stanza: &Stanza<'_>) -> bool {
     stanza.kind == Kind::Message
         && matches!(stanza.type_, Type::Normal | Type::Chat | Type::Error)
-        && !is_of_the_moment(stanza.view())
+        && !is_of_the_moment(stanza)
 }
 
 impl Shard {
@@ -56,13 +56,14 @@ impl Shard {
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
         let is_error = stanza.type_ == Type::Error;
+        let arrived = host.now();
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
         let mut copies = SmallVec::new();
         for &key in receivers {
             let session = self.sessions.at_mut(key);
             match &mut session.outlet.acks {
                 Some(acks) if acks.saved => {
-                    let place = acks.send_kept(&bytes, is_error);
+                    let place = acks.send_kept(&bytes, arrived, is_error);
                     places.push(place);
                     copies.push((key, session.serial, place.place));
                 }
@@ -83,6 +84,7 @@ impl Shard {
             account: self.accounts.at(account).jid.clone(),
             copies: places,
             stanza: bytes.into(),
+            arrived,
             origin: self.origin,
         };
         host.store(ticket, op);

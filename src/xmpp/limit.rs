@@ -1,5 +1,7 @@
 //! Every maximum of the protocol, named. The runtime may lower or raise those in [`Limits`].
 
+use crate::port::OfflineQuota;
+
 /// The configurable limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -29,6 +31,9 @@ pub struct Limits {
     pub registrations_per_hour_max: u32,
     /// Messages that wait for one account.
     pub offline_max: u32,
+    /// Bytes of them. A client gets them in one burst, which must fit what may wait for a
+    /// connection and for acknowledgement.
+    pub offline_size_max: u64,
     /// Failed authentications per account within a minute; more are refused unexamined.
     pub auth_failures_per_minute_max: u32,
 }
@@ -49,13 +54,34 @@ impl Default for Limits {
             directed_max: 1_000,
             registrations_per_hour_max: 20,
             offline_max: 1_000,
+            offline_size_max: OFFLINE_SIZE_MAX,
             auth_failures_per_minute_max: 30,
         }
     }
 }
 
-/// Stanzas that wait for one account to load; the next one bounces `resource-constraint`.
+impl Limits {
+    /// What may wait for one account.
+    pub fn offline(&self) -> OfflineQuota {
+        OfflineQuota {
+            count: self.offline_max,
+            size: self.offline_size_max,
+        }
+    }
+}
+
+/// Bytes of messages that wait for one account, where nothing else is smaller.
+pub const OFFLINE_SIZE_MAX: u64 = 2 << 20;
+
+/// Stanzas that wait for one account, to load or for storage; the next one bounces
+/// `resource-constraint`.
 pub const LOAD_QUEUE_MAX: usize = 1_024;
+
+/// Bytes of those stanzas.
+pub const LOAD_QUEUE_SIZE_MAX: usize = 4 << 20;
+
+/// Streams that wait for one account to load: a flood of stanzas does not keep its owner out.
+pub const LOAD_STREAMS_MAX: usize = 1_024;
 
 /// Requests to storage that one session may have unanswered: its input waits from there on. The
 /// stanza that reaches it may make a few more (a removal tells the contact of two things).

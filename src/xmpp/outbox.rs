@@ -5,7 +5,7 @@
 //! not acknowledge, then those that wait. Nothing is written before what stands before it. Wire
 //! counters wrap at 2^32; places in storage only grow.
 
-use crate::host::{ConnId, Host};
+use crate::host::{ConnId, Host, Timestamp};
 use crate::port::{Mark, QueuePlace, SessionId, StoredSession};
 use crate::settle::Settling;
 use std::collections::{HashMap, VecDeque};
@@ -76,6 +76,8 @@ pub(crate) struct Acks {
 pub(crate) struct Sent {
     pub bytes: Box<[u8]>,
     pub keep: Keep,
+    /// See [`crate::port::QueuedStanza::arrived`].
+    pub arrived: Timestamp,
     /// Whether it may be written: storage has it, or never will.
     ready: bool,
     /// Whether no number is committed before storage or the client has it: an error is all that
@@ -145,8 +147,13 @@ impl Acks {
         for queued in stored.queue {
             // At or below `h`, modulo 2^32: the client has it.
             if h.wrapping_sub(queued.number) >= 1 << 31 {
-                let keep = Keep::Queue(queued.place);
-                acks.push(queued.stanza, keep, true);
+                acks.push(Sent {
+                    bytes: queued.stanza,
+                    keep: Keep::Queue(queued.place),
+                    arrived: queued.arrived,
+                    ready: true,
+                    is_vital: false,
+                });
             }
         }
         let marks = stored.marks.into_iter();
@@ -167,15 +174,10 @@ impl Acks {
         self.queue.len() > UNACKED_MAX || self.size > UNACKED_SIZE_MAX
     }
 
-    fn push(&mut self, bytes: Box<[u8]>, keep: Keep, ready: bool) {
-        self.size += bytes.len();
-        let is_vital = false;
-        self.queue.push_back(Sent {
-            bytes,
-            keep,
-            ready,
-            is_vital,
-        });
+    fn push(&mut self, sent: Sent) {
+        self.size += sent.bytes.len();
+        self.vital += u32::from(sent.is_vital);
+        self.queue.push_back(sent);
     }
 
     /// Sends a stanza that storage does not keep in the queue, behind all that waits.
@@ -187,6 +189,14 @@ impl Acks {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         debug_assert!(!matches!(keep, Keep::Queue(_)), "those wait for storage");
+        let arrived = host.now();
+        let sent = |bytes| Sent {
+            bytes,
+            keep,
+            arrived,
+            ready: true,
+            is_vital: false,
+        };
         if let Some(conn) = conn
             && self.opened
             && self.claiming.is_none()
@@ -195,26 +205,32 @@ impl Acks {
             let out = host.output(conn);
             let start = out.len();
             write(out);
-            let bytes = out[start..].into();
-            self.push(bytes, keep, true);
+            self.push(sent(out[start..].into()));
             self.count_written(out);
             return;
         }
         let mut bytes = Vec::new();
         write(&mut bytes);
-        self.push(bytes.into(), keep, true);
+        self.push(sent(bytes.into()));
         self.flush(host, conn);
     }
 
     /// Queues a stanza until storage has it: where that will be.
-    pub(crate) fn send_kept(&mut self, bytes: &[u8], is_error: bool) -> QueuePlace {
+    pub(crate) fn send_kept(
+        &mut self,
+        bytes: &[u8],
+        arrived: Timestamp,
+        is_vital: bool,
+    ) -> QueuePlace {
         debug_assert!(self.claiming.is_none(), "messages are held meanwhile");
         self.last_place += 1;
-        self.push(bytes.into(), Keep::Queue(self.last_place), false);
-        if let Some(sent) = self.queue.back_mut().filter(|_| is_error) {
-            sent.is_vital = true;
-            self.vital += 1;
-        }
+        self.push(Sent {
+            bytes: bytes.into(),
+            keep: Keep::Queue(self.last_place),
+            arrived,
+            ready: false,
+            is_vital,
+        });
         QueuePlace {
             session: self.id,
             place: self.last_place,
@@ -248,6 +264,7 @@ impl Acks {
             let sent = Sent {
                 bytes,
                 keep,
+                arrived: Timestamp::default(),
                 ready: true,
                 is_vital: false,
             };

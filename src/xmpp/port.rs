@@ -3,6 +3,7 @@
 //! Invariant: routing never reads the store. Shards hand a [`StoreOp`] to [`crate::Host::store`]
 //! and get the [`StoreReply`] back as an event; only the storage thread touches a [`Store`].
 
+use crate::host::Timestamp;
 use stanza::jid::BareJid;
 
 /// One request to storage. Operations of one shard are performed in the order they were made.
@@ -81,14 +82,14 @@ pub enum StoreOp {
         bytes: Box<[u8]>,
     },
     /// Append a message to what waits for an account. Answered by `Done`, `Missing`, or `Full`
-    /// where `count_max` wait already.
+    /// where the quota has no room for it.
     PutOffline {
         /// Whose.
         account: BareJid,
         /// The complete stanza.
         stanza: Box<[u8]>,
-        /// The quota.
-        count_max: u32,
+        /// What may wait for the account.
+        quota: OfflineQuota,
         /// The managed stanza that it came by.
         origin: Option<Origin>,
     },
@@ -133,6 +134,8 @@ pub enum StoreOp {
         copies: Vec<QueuePlace>,
         /// The complete stanza.
         stanza: Box<[u8]>,
+        /// When it came.
+        arrived: Timestamp,
         /// The managed stanza that it came by.
         origin: Option<Origin>,
     },
@@ -174,8 +177,8 @@ pub enum StoreOp {
         session: SessionId,
         /// What its client had not acknowledged and goes nowhere else.
         waiting: Vec<Box<[u8]>>,
-        /// Messages that may wait for the account.
-        count_max: u32,
+        /// What may wait for the account.
+        quota: OfflineQuota,
     },
     /// Remember that a stanza had no effect on an account, without a write: the marks of later ones
     /// name it. Answered by `Done`.
@@ -256,6 +259,8 @@ pub struct QueuedStanza {
     pub place: u64,
     /// See [`QueuePlace::number`].
     pub number: u32,
+    /// When it came; 0 where that is not known, or the stanza says it.
+    pub arrived: Timestamp,
     /// The complete stanza.
     pub stanza: Box<[u8]>,
 }
@@ -284,9 +289,27 @@ pub struct Mark {
     pub failed: Vec<u64>,
 }
 
-/// Bytes of messages that may wait for one account. A client gets them in one burst, which must fit
-/// what may wait for a connection and for acknowledgement.
-pub const WAITING_SIZE_MAX: u64 = 2 << 20;
+/// What may wait for one account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfflineQuota {
+    /// Messages.
+    pub count: u32,
+    /// Bytes of them together.
+    pub size: u64,
+}
+
+impl OfflineQuota {
+    /// Whatever comes: for what another server's accounts bring along.
+    pub const UNLIMITED: OfflineQuota = OfflineQuota {
+        count: u32::MAX,
+        size: u64::MAX,
+    };
+
+    /// Whether so many messages of so many bytes may wait.
+    pub fn admits(self, count: u32, size: u64) -> bool {
+        count <= self.count && size <= self.size
+    }
+}
 
 /// Documents of one kind that an account may have.
 pub const DOCUMENTS_MAX: usize = 200;

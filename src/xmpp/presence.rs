@@ -290,7 +290,9 @@ impl Shard {
         delivered
     }
 
-    /// RFC 6121 4.3.2: only who is subscribed, or the account itself, learns anything.
+    /// RFC 6121 4.3.2: only who is subscribed, or the account itself, learns anything. Others are
+    /// not told `unsubscribed`, as they SHOULD be: that takes every contact of whoever logs in out
+    /// of storage, and told for those in memory alone it would say who is there.
     fn answer_probe(
         &mut self,
         host: &mut impl Host,

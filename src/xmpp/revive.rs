@@ -6,7 +6,7 @@
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, Ticket};
-use crate::limit::LOAD_QUEUE_MAX;
+use crate::limit::LOAD_STREAMS_MAX;
 use crate::outbox::Acks;
 use crate::parcel::FanoutPurpose;
 use crate::port::{SavedSession, SessionId, StoreOp, StoreReply, StoredSession};
@@ -364,8 +364,10 @@ impl Shard {
             return self.fail_resume(host, conn, stream, condition);
         }
         let account = self.loaded_or_loading(host, expect.account.clone().as_str());
-        match &mut self.accounts.at_mut(account).residence {
-            Residence::Loading(queue) if queue.len() < LOAD_QUEUE_MAX => {
+        let owner = self.accounts.at_mut(account);
+        let streams = owner.waiting_streams();
+        match &mut owner.residence {
+            Residence::Loading(queue) if streams < LOAD_STREAMS_MAX => {
                 queue.push(Waiter::Resume(conn));
                 self.conns.put(conn, stream);
             }

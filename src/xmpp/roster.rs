@@ -148,11 +148,7 @@ impl Shard {
     ) -> Result<(), StanzaError> {
         let account = self.sessions.at(key).account;
         let before = self.accounts.at(account).contact(contact.as_str()).cloned();
-        // Requests of strangers are none of the account's own contacts.
-        let roster = &self.accounts.at(account).roster;
-        let count = roster.iter().filter(|item| item.listed).count();
-        let is_listed = before.as_ref().is_some_and(|item| item.listed);
-        if !is_listed && count >= self.settings.limits.roster_items_max {
+        if self.is_beyond_roster(account, &contact) {
             return Err(StanzaError::ResourceConstraint);
         }
         let item = self.accounts.at_mut(account).contact_mut(&contact);
@@ -172,6 +168,16 @@ impl Shard {
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
         Ok(())
+    }
+
+    /// Whether a contact is not in the roster, and the roster has as many as it may. Requests of
+    /// strangers are none of the account's own contacts.
+    pub(crate) fn is_beyond_roster(&self, account: AccountKey, contact: &BareJid) -> bool {
+        let account = self.accounts.at(account);
+        let known = account.contact(contact.as_str());
+        let listed = account.roster.iter().filter(|item| item.listed);
+        !known.is_some_and(|item| item.listed)
+            && listed.count() >= self.settings.limits.roster_items_max
     }
 
     /// RFC 6121 2.5: the subscriptions go with the item, and the contact learns of it.

@@ -4,7 +4,7 @@
 //! has not answered for something they caused. Invariant: what is said to be settled is a prefix of
 //! what came.
 
-use crate::account::AccountKey;
+use crate::account::{AccountKey, Queued, Residence};
 use crate::host::{Host, ShardId};
 use crate::parcel::Buffer;
 use crate::port::Origin;
@@ -178,8 +178,13 @@ impl Shard {
         if self.accounts.at(key).must_hold() {
             return;
         }
-        let held = std::mem::take(&mut self.accounts.at_mut(key).held);
-        self.accounts.at_mut(key).pins += 1;
+        let account = self.accounts.at_mut(key);
+        if matches!(account.residence, Residence::Loading(_)) {
+            return;
+        }
+        account.queued = Queued::default();
+        let held = std::mem::take(&mut account.held);
+        account.pins += 1;
         for held in held {
             self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
         }

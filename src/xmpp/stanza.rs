@@ -4,6 +4,7 @@ use crate::error::StanzaError;
 use crate::xml::Attr;
 use stanza::jid::Jid;
 use stanza::scope::StreamScope;
+use stanza::tree::Tree;
 use stanza::view::{Kind, StanzaView};
 use stanza::writer;
 use std::borrow::Cow;
@@ -129,6 +130,13 @@ impl<'a> Stanza<'a> {
         self.view
     }
 
+    /// The element as a tree, in the scope of the stream that it came by.
+    pub(crate) fn tree(&self) -> Option<Tree<'a>> {
+        let complete = StreamScope::client();
+        let scope = self.scope.unwrap_or(&complete);
+        Tree::parse(self.view.bytes(), scope).ok()
+    }
+
     /// Whether an error may be sent for it: never for an error, nor for an iq result (RFC 6120
     /// 8.3.1).
     pub(crate) fn may_bounce(&self) -> bool {
@@ -183,18 +191,44 @@ pub(crate) fn write_content(view: &StanzaView<'_>, scope: &StreamScope, out: &mu
     write_payload(&whole, out);
 }
 
-/// Appends the payload of a stamped stanza, unless its own tag declares what the payload needs: an
-/// answer keeps the payload where it can (RFC 6120 8.3.1 says SHOULD), never half of it.
+/// Appends the payload of a stamped stanza behind the opening tag of its answer (RFC 6120 8.3.1),
+/// which gains the prefixes that the stanza's own tag declares.
 fn write_payload(whole: &[u8], out: &mut Vec<u8>) {
-    let content = content(whole);
-    let tag = &whole[..whole.len() - content.len()];
-    if !tag.windows(7).any(|window| window == b" xmlns:") {
-        out.extend_from_slice(content);
+    let (tag, content) = parts(whole);
+    if content.is_empty() {
+        return;
+    }
+    let end = out.pop();
+    debug_assert_eq!(end, Some(b'>'), "an opening tag stands before a payload");
+    write_declarations(tag, out);
+    out.push(b'>');
+    out.extend_from_slice(content);
+}
+
+/// Appends those attributes of a tag, known to be well-formed, that declare prefixes.
+fn write_declarations(tag: &[u8], out: &mut Vec<u8>) {
+    let mut rest = tag;
+    while let Some(start) = rest.iter().position(|byte| matches!(byte, b'\'' | b'"')) {
+        let (before, value) = rest.split_at(start);
+        let Some(end) = value[1..].iter().position(|byte| *byte == value[0]) else {
+            return;
+        };
+        let (value, more) = value.split_at(end + 2);
+        let name = before.trim_ascii_end();
+        let name = name.strip_suffix(b"=").unwrap_or(name).trim_ascii_end();
+        let name = name.rsplit(u8::is_ascii_whitespace).next();
+        if let Some(name) = name.filter(|name| name.starts_with(b"xmlns:")) {
+            out.push(b' ');
+            out.extend_from_slice(name);
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+        rest = more;
     }
 }
 
-/// The content of an element that is known to be well-formed: what its tags enclose.
-fn content(element: &[u8]) -> &[u8] {
+/// The opening tag of an element that is known to be well-formed, and what its tags enclose.
+fn parts(element: &[u8]) -> (&[u8], &[u8]) {
     let mut quote = None;
     let end = element.iter().position(|&byte| match (quote, byte) {
         (None, b'\'' | b'"') => {
@@ -209,15 +243,13 @@ fn content(element: &[u8]) -> &[u8] {
         }
         (None, byte) => byte == b'>',
     });
-    let Some(end) = end else { return &[] };
-    if element[..end].ends_with(b"/") {
-        return &[];
+    let end = end.unwrap_or(element.len() - 1);
+    let (tag, rest) = element.split_at(end + 1);
+    if tag.ends_with(b"/>") {
+        return (tag, &[]);
     }
-    let close = element
-        .iter()
-        .rposition(|&byte| byte == b'<')
-        .unwrap_or(end + 1);
-    &element[end + 1..close.max(end + 1)]
+    let close = rest.iter().rposition(|&byte| byte == b'<');
+    (tag, &rest[..close.unwrap_or(0)])
 }
 
 /// A presence without content from an account or resource.
@@ -232,11 +264,27 @@ mod tests {
 
     #[test]
     fn the_content_of_an_element_is_what_its_tags_enclose() {
+        let content = |element| String::from_utf8_lossy(parts(element).1).into_owned();
+        assert_eq!(content(b"<iq id='>'><a b=\"/>\"/>x</iq>"), "<a b=\"/>\"/>x");
+        assert_eq!(content(b"<iq a='\"/>'/>"), "");
+        assert_eq!(content(b"<iq></iq>"), "");
+    }
+
+    #[test]
+    fn an_answer_declares_the_prefixes_of_the_payload_that_it_keeps() {
+        let answered = |element: &str| {
+            let mut out = b"<iq id='1'>".to_vec();
+            write_payload(element.as_bytes(), &mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        };
         assert_eq!(
-            content(b"<iq id='>'><a b=\"/>\"/>x</iq>"),
-            b"<a b=\"/>\"/>x"
+            answered("<iq a='xmlns:n=\"x\"' xmlns:p = \"u'>\" b='' xmlns:q='v'><p:x/></iq>"),
+            "<iq id='1' xmlns:p=\"u'>\" xmlns:q='v'><p:x/>"
         );
-        assert_eq!(content(b"<iq a='\"/>'/>"), b"");
-        assert_eq!(content(b"<iq></iq>"), b"");
+        assert_eq!(answered("<iq xmlns:p='u'/>"), "<iq id='1'>");
+        assert_eq!(
+            answered("<iq><x xmlns:p='u'/></iq>"),
+            "<iq id='1'><x xmlns:p='u'/>"
+        );
     }
 }

@@ -1,10 +1,9 @@
 //! Subscriptions (RFC 6121 3 and Appendix A): the state table of both sides, as two pure functions,
 //! and their effects.
 
-use crate::account::{AccountKey, Residence, Waiter};
+use crate::account::{AccountKey, Residence};
 use crate::error::StanzaError;
 use crate::host::Host;
-use crate::limit::LOAD_QUEUE_MAX;
 use crate::port::{RosterItem, Subscription};
 use crate::router::Route;
 use crate::session::SessionKey;
@@ -196,15 +195,9 @@ impl Shard {
             let error = StanzaError::ServiceUnavailable;
             return self.refuse(host, key, view, scope, type_, error);
         }
-        let is_new = self
-            .accounts
-            .at(account)
-            .contact(contact.as_str())
-            .is_none();
-        let roster = &self.accounts.at(account).roster;
-        let listed = roster.iter().filter(|item| item.listed).count();
-        let full = listed >= self.settings.limits.roster_items_max;
-        if is_new && full {
+        // Only these two put a contact into the roster.
+        let lists = matches!(type_, Type::Subscribe | Type::Subscribed);
+        if lists && self.is_beyond_roster(account, contact) {
             let error = StanzaError::ResourceConstraint;
             return self.refuse(host, key, view, scope, type_, error);
         }
@@ -241,16 +234,8 @@ impl Shard {
     pub(crate) fn on_inbound_subscription(&mut self, host: &mut impl Host, stanza: &Stanza<'_>) {
         let bare = stanza.to.bare().to_owned();
         let account = self.loaded_or_loading(host, &bare);
-        if let Residence::Loading(queue) = &self.accounts.at(account).residence {
-            // A full queue drops the request: the contact's client repeats it at its next login.
-            if queue.len() >= LOAD_QUEUE_MAX {
-                return;
-            }
-            let held = self.hold(stanza);
-            if let Residence::Loading(queue) = &mut self.accounts.at_mut(account).residence {
-                queue.push(Waiter::Stanza(held));
-            }
-            return;
+        if let Residence::Loading(_) = self.accounts.at(account).residence {
+            return self.queue(host, account, stanza);
         }
         debug_assert!(is_resident(&self.accounts.at(account).residence));
         let mut bytes = Vec::new();
@@ -269,13 +254,10 @@ impl Shard {
         }
         let type_ = stanza.type_;
         // All requests that wait are shown in one burst at a login.
-        let plain = simple_presence("subscribe", contact.as_str(), &bare);
-        let kept = if bytes.len() > REQUEST_SIZE_MAX {
-            &plain
-        } else {
-            &bytes
-        };
-        let step = self.step(host, account, &contact, |item| inbound(item, type_, kept));
+        if bytes.len() > REQUEST_SIZE_MAX {
+            bytes = simple_presence("subscribe", contact.as_str(), &bare);
+        }
+        let step = self.step(host, account, &contact, |item| inbound(item, type_, &bytes));
         if step.auto_reply {
             let reply = simple_presence("subscribed", &bare, contact.as_str());
             self.route_bytes(host, &contact.as_jid(), reply);

@@ -549,6 +549,70 @@ fn stanzas_for_an_account_that_loads_queue_up_to_a_limit_and_none_is_lost_silent
 }
 
 #[test]
+fn what_a_session_leaves_says_when_it_came_not_when_the_session_ended() {
+    let mut world = world(Limits::default(), &["alice", "bob"]);
+    let alice = login(&mut world, "alice@example.org/x");
+    let bob = login(&mut world, "bob@example.org/x");
+    world.send(
+        bob,
+        "<presence/><enable xmlns='urn:xmpp:sm:3' resume='true'/>",
+    );
+    world.run_for(1_000);
+    world.vanish(bob);
+    world.send(
+        alice,
+        "<message to='bob@example.org' type='chat' id='m'><body>x</body></message>",
+    );
+    world.run_for(1_000);
+    let sent = world.now();
+    // Longer than the session may be taken up again.
+    world.run_for(1_000_000);
+    let bob = login(&mut world, "bob@example.org/x");
+    world.send(bob, "<presence/>");
+    world.run();
+    let got = world.received(bob);
+    let message = got.iter().find(|stanza| stanza.name == "message");
+    let message = message.expect("it waited");
+    let delay = message.children.iter().find(|child| child.name == "delay");
+    let stamp = delay.expect("it came late").attr("stamp");
+    let at = |us: u64| xmpp::xep::time::utc(xmpp::Timestamp(us));
+    assert!(
+        *at(sent - 3_000_000) <= *stamp && *stamp <= *at(sent),
+        "{stamp} against {}",
+        at(sent)
+    );
+}
+
+#[test]
+fn large_stanzas_for_an_account_that_loads_queue_up_to_a_limit_of_bytes() {
+    let mut world = world(Limits::default(), &["alice", "bob"]);
+    let alice = login(&mut world, "alice@example.org/x");
+    world.faults.disk_us = (60_000_000, 60_000_000);
+    world.faults.wire_us = (1, 1);
+    world.faults.piece_bytes = (60_000, 60_000);
+    let body = "x".repeat(60_000);
+    let count = 100;
+    for index in 0..count {
+        let text =
+            format!("<message to='bob@example.org' id='{index}'><body>{body}</body></message>");
+        world.send(alice, &text);
+    }
+    // Bob is still being loaded.
+    world.run_for(30_000);
+    let answers = world.received(alice);
+    let full = answers
+        .iter()
+        .filter(|answer| answer.condition() == "resource-constraint");
+    let fits = xmpp::limit::LOAD_QUEUE_SIZE_MAX / 60_100;
+    let full = full.count();
+    assert!(
+        (count - full).abs_diff(fits) <= 2,
+        "{full} of {count} found no room"
+    );
+    world.run();
+}
+
+#[test]
 fn what_a_session_leaves_waits_as_far_as_there_is_room_and_the_rest_bounces() {
     let limits = Limits {
         offline_max: 3,
@@ -619,7 +683,7 @@ fn the_bytes_that_wait_for_an_account_have_a_limit_too() {
         .iter()
         .filter(|answer| answer.condition() == "resource-constraint")
         .count();
-    let fits = (xmpp::port::WAITING_SIZE_MAX / 60_200) as usize;
+    let fits = (xmpp::limit::OFFLINE_SIZE_MAX / 60_200) as usize;
     assert!((count - bounced).abs_diff(fits) <= 1, "{bounced} bounced");
     // What waits is delivered whole, in one go.
     let bob = login(&mut world, "bob@example.org/x");

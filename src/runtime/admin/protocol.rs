@@ -23,7 +23,9 @@
 
 use serde::{Deserialize, Serialize};
 use stanza::jid::{BareJid, check_new_local};
-use xmpp::port::{Credentials, RosterItem, ScramKey, Space, StoreOp, StoreReply, Subscription};
+use xmpp::port::{
+    Credentials, OfflineQuota, RosterItem, ScramKey, Space, StoreOp, StoreReply, Subscription,
+};
 
 /// Bytes of one line.
 pub const LINE_SIZE_MAX: usize = 8 << 20;
@@ -351,7 +353,7 @@ impl Op {
             Op::Offline { account, stanza } => StoreOp::PutOffline {
                 account: account_of(&account, domain)?,
                 stanza: stanza.into_bytes().into(),
-                count_max: u32::MAX,
+                quota: OfflineQuota::UNLIMITED,
                 origin: None,
             },
         })

@@ -6,6 +6,7 @@ use super::{
     CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, OUTPUT_MAX_DEFAULT,
     SHARDS_MAX,
 };
+use crate::host::BURST_FACTOR;
 use crate::logging::Log;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -177,7 +178,11 @@ impl File {
         };
         let at = |path: PathBuf| source.path.parent().unwrap_or(Path::new("")).join(path);
         let anonymous = self.auth.anonymous.unwrap_or(false);
-        let limits = self.limits.protocol();
+        let mut limits = self.limits.protocol();
+        let output_max = output_max(&self.limits, &limits, source)?;
+        // What waits for an account goes out in one burst, beside which there is room for more.
+        let burst = (output_max * BURST_FACTOR / 2) as u64;
+        limits.offline_size_max = limits.offline_size_max.min(burst);
         let c2s = addresses(self.listen.c2s, C2S_PORT);
         let c2s_tls = addresses(self.listen.c2s_tls, C2S_TLS_PORT);
         check_listeners(&c2s, &c2s_tls, source)?;
@@ -199,7 +204,7 @@ impl File {
                 .mode
                 .map_or_else(Durability::default, |Text(mode)| mode),
             contacts: self.contact.listed(),
-            output_max: output_max(&self.limits, &limits, source)?,
+            output_max,
             limits,
             connections_per_address_max: count(
                 self.limits.connections_per_address_max,

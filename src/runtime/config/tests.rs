@@ -166,6 +166,16 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
 }
 
 #[test]
+fn what_waits_for_an_account_fits_what_may_wait_for_a_connection() {
+    let size = |limits: &str| {
+        let text = format!("domain = \"a.b\"\n[limits]\n{limits}");
+        good(&text).settings().limits.offline_size_max
+    };
+    assert_eq!(size(""), xmpp::limit::OFFLINE_SIZE_MAX);
+    assert_eq!(size("output_max = 262144"), 4 * 262_144);
+}
+
+#[test]
 fn bad_values_are_refused_with_their_line_and_a_remedy() {
     let default = "correct it, or remove the line to have the default";
     for (text, expected) in [

@@ -397,8 +397,16 @@ fn special(scanner: &Scanner, bytes: &[u8], at: usize) -> Result<Option<(usize, 
         };
     }
     const CDATA: &[u8] = b"![CDATA[";
-    if !rest.starts_with(&CDATA[..rest.len().min(CDATA.len())]) || scanner.depth == 0 {
+    if !rest.starts_with(&CDATA[..rest.len().min(CDATA.len())]) {
         return Err(XmlError::Restricted);
+    }
+    // A section is text, and text may stand only in an element.
+    if scanner.depth == 0 {
+        return match scanner.expects {
+            Expects::Elements if rest.len() < 3 => Ok(None),
+            Expects::Elements => Err(XmlError::StrayText),
+            _ => Err(XmlError::Restricted),
+        };
     }
     Ok((rest.len() >= CDATA.len()).then_some((at + CDATA.len(), State::Cdata)))
 }

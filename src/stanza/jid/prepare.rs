@@ -4,7 +4,7 @@
 //! (libidn with unassigned code points allowed): a strict table would refuse emoji in resources and
 //! nicknames. New *accounts* are held to a stricter rule, [`check_new_local`].
 
-use super::{JidError, PART_SIZE_MAX};
+use super::{JidError, LABEL_SIZE_MAX, PART_SIZE_MAX};
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use precis_core::profile::PrecisFastInvocation;
 use precis_profiles::{OpaqueString, UsernameCaseMapped};
@@ -74,6 +74,9 @@ pub(super) fn domain(domain: &str) -> Result<Cow<'_, str>, JidError> {
         .map_err(|_| JidError::Domain)?;
     if ascii.split('.').any(str::is_empty) {
         return Err(JidError::Domain);
+    }
+    if ascii.split('.').any(|label| label.len() > LABEL_SIZE_MAX) {
+        return Err(JidError::TooLong);
     }
     sized(ascii)
 }

@@ -116,7 +116,9 @@ fn what_is_no_address_is_refused() {
         assert_eq!(Jid::parse(&text).map(|_| ()), Err(JidError::TooLong));
     }
     let part = "x".repeat(1023);
-    assert!(Jid::parse(&format!("{part}@{part}/{part}")).is_ok());
+    let domain = vec!["x".repeat(63); 16].join(".");
+    assert_eq!(domain.len(), 1023);
+    assert!(Jid::parse(&format!("{part}@{domain}/{part}")).is_ok());
     // U+FDFA expands elevenfold: it is the prepared part that counts.
     let expanding = format!("x/{}", "\u{fdfa}".repeat(40));
     assert_eq!(Jid::parse(&expanding).map(|_| ()), Err(JidError::TooLong));
@@ -268,6 +270,17 @@ fn the_fast_path_gives_what_the_slow_path_gives() {
         assert_eq!(Jid::parse(&text).expect("fast"), slow);
     }
     assert!(fast > 2_000, "{fast}");
+}
+
+#[test]
+fn a_label_of_a_domain_has_63_bytes_at_most() {
+    let (fits, long) = ("x".repeat(63), "x".repeat(64));
+    for place in ["a@{}", "a@{}.example/r", "a@www.{}", "{}"] {
+        assert!(Jid::parse(&place.replace("{}", &fits)).is_ok(), "{place}");
+        assert!(Jid::parse(&place.replace("{}", &long)).is_err(), "{place}");
+        let long = format!("\u{fc}{long}");
+        assert!(Jid::parse(&place.replace("{}", &long)).is_err(), "{place}");
+    }
 }
 
 /// The crate `jid` keeps U-labels and prepares by stricter tables. Where it accepts an address

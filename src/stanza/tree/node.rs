@@ -1,6 +1,7 @@
 //! One element of a tree: reading it, and writing it out on its own.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::{Attribute, Content, DECLARATIONS_MAX, DECLARED_SIZE_MAX, Element, NONE, Tree};
 use crate::error::XmlError;
@@ -130,6 +131,12 @@ impl<'t> Node<'t> {
     /// of it. [`Node::write`] makes one that stands on its own.
     pub fn raw(&self) -> &'t [u8] {
         self.element().raw.bytes(self.tree.source.as_bytes())
+    }
+
+    /// Where the element stands in the bytes that were parsed.
+    pub fn place(&self) -> Range<usize> {
+        let raw = self.element().raw;
+        raw.start as usize..raw.end()
     }
 
     /// Appends the element so that it means the same wherever it stands: no prefixes but those of

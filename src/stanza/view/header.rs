@@ -24,8 +24,10 @@ pub struct StreamHeader {
     pub lang: Option<String>,
     /// The content namespace: the default, or what a prefix declares where the default is none.
     pub content: Ns,
-    /// Whether the tag is `stream` in the stream namespace.
+    /// Whether the tag is in the stream namespace.
     pub stream_ns_ok: bool,
+    /// Whether its local name is `stream`.
+    pub name_ok: bool,
     /// What the header declares for the stanzas to come.
     pub scope: StreamScope,
 }
@@ -52,7 +54,8 @@ impl StreamHeader {
             version: None,
             lang: None,
             content: Ns::Unknown,
-            stream_ns_ok: walk.intern(tag.ns) == Ns::Streams && tag.local().of(text) == "stream",
+            stream_ns_ok: walk.intern(tag.ns) == Ns::Streams,
+            name_ok: tag.local().of(text) == "stream",
             scope: outside.clone(),
         };
         header.scope.name = tag.name.of(text).into();

@@ -1,12 +1,13 @@
 //! What every adapter must do with managed sessions.
 
 use stanza::jid::virtual_shard;
+use xmpp::Timestamp;
 use xmpp::port::{
     Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, Store, StoreOp, StoreReply,
     StoredSession,
 };
 
-use super::{JULIET, ROMEO, create, delete, jid, one, wait, waiting};
+use super::{JULIET, ROMEO, create, delete, jid, messages, one, wait, waiting};
 
 /// The parts of the suite.
 pub(super) const PARTS: [fn(&mut dyn Store); 8] = [
@@ -60,6 +61,7 @@ pub(crate) fn enqueue(account: &str, secret: u128, place: u64, stanza: &str) -> 
             number: place as u32,
         }],
         stanza: stanza.as_bytes().into(),
+        arrived: ARRIVED,
         origin: None,
     }
 }
@@ -78,9 +80,12 @@ fn end(account: &str, secret: u128) -> StoreOp {
         account: jid(account),
         session: session(account, secret),
         waiting: Vec::new(),
-        count_max: 0,
+        quota: messages(0),
     }
 }
+
+/// When the stanzas of these tests came.
+pub(crate) const ARRIVED: Timestamp = Timestamp(1_700_000_000_000_000);
 
 /// Reads a session.
 pub(crate) fn stored(store: &mut dyn Store, account: &str, secret: u128) -> Option<StoredSession> {
@@ -106,6 +111,7 @@ pub(crate) fn queue(store: &mut dyn Store, account: &str, secret: u128) -> Vec<(
                  place,
                  number,
                  stanza,
+                 ..
              }| (place, number, text(stanza)),
         )
         .collect()
@@ -167,6 +173,7 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
             account: jid(ROMEO),
             copies: copies.to_vec(),
             stanza: b"both"[..].into(),
+            arrived: ARRIVED,
             origin: None,
         },
     );
@@ -231,12 +238,13 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
         account: jid(account),
         copies: Vec::new(),
         stanza: b"<message/>"[..].into(),
+        arrived: ARRIVED,
         origin,
     };
-    let kept = |account: &str, count_max, origin| StoreOp::PutOffline {
+    let kept = |account: &str, count, origin| StoreOp::PutOffline {
         account: jid(account),
         stanza: b"<message/>"[..].into(),
-        count_max,
+        quota: messages(count),
         origin,
     };
     done(store, queued(JULIET, from(1, 5)));
@@ -248,6 +256,7 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
         StoreReply::Full,
         "what is refused marks nothing"
     );
+    done(store, queued(JULIET, from(2, 11)));
     let marks = |store: &mut dyn Store, secret| {
         let mut marks = stored(store, ROMEO, secret).expect("it is saved").marks;
         marks.sort_by(|a, b| a.receiver.cmp(&b.receiver));
@@ -255,7 +264,9 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
         of.collect::<Vec<_>>()
     };
     assert_eq!(marks(store, 1), [(jid(JULIET), 7), (jid(ROMEO), 6)]);
-    assert_eq!(marks(store, 2), [(jid(JULIET), 9)]);
+    assert_eq!(marks(store, 2), [(jid(JULIET), 11)]);
+    let failed = &stored(store, ROMEO, 2).expect("it is saved").marks[0].failed;
+    assert_eq!(*failed, [10], "nor does a later mark cover it");
     done(store, end(ROMEO, 1));
     done(store, save(ROMEO, 1, "a"));
     assert_eq!(marks(store, 1), []);
@@ -269,6 +280,8 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
         done(store, wait(ROMEO, text, 3));
     }
     done(store, enqueue(ROMEO, 1, 1, "live"));
+    let live = &stored(store, ROMEO, 1).expect("it is saved").queue[0];
+    assert_eq!(live.arrived, ARRIVED, "the time is kept");
     let claim = |place, number| StoreOp::ClaimOffline {
         account: jid(ROMEO),
         session: session(ROMEO, 1),
@@ -287,11 +300,11 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
     assert_eq!(queue(store, ROMEO, 1), expected);
     assert_eq!(one(store, claim(5, 2)), StoreReply::Offline(vec![]));
     // A session that ends and leaves more than the account has room for stays as it is.
-    let leaving = |count_max, count| StoreOp::EndSession {
+    let leaving = |most, count| StoreOp::EndSession {
         account: jid(ROMEO),
         session: session(ROMEO, 1),
         waiting: vec![b"left"[..].into(); count],
-        count_max,
+        quota: messages(most),
     };
     assert_eq!(one(store, leaving(2, 3)), StoreReply::Room(2));
     assert!(stored(store, ROMEO, 1).is_some());
@@ -356,6 +369,7 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
             account: jid(JULIET),
             copies: Vec::new(),
             stanza: b"<message/>"[..].into(),
+            arrived: ARRIVED,
             origin: Some(Origin {
                 session: session(ROMEO, 1),
                 number: 1,

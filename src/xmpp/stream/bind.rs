@@ -5,11 +5,11 @@
 
 use super::auth::ANONYMOUS_PREFIX;
 use super::{ExpectAccount, Flow, Phase, StreamState};
-use crate::account::{AccountKey, Residence, Waiter};
+use crate::account::{AccountKey, Queued, Residence, Waiter};
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{ConnId, Host, Ticket};
-use crate::limit::{LOAD_QUEUE_MAX, RESOURCE_SIZE_MAX};
-use crate::port::{AccountData, StoreOp, StoreReply};
+use crate::limit::{LOAD_STREAMS_MAX, RESOURCE_SIZE_MAX};
+use crate::port::{AccountData, OfflineQuota, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
 use crate::settings::Settings;
 use crate::shard::{Shard, Waiting};
@@ -38,12 +38,7 @@ impl Shard {
             let text = Some("bind a resource first");
             return self.stream_error(host, conn, stream, StreamError::NotAuthorized, text);
         };
-        // RFC 6120 8.2.3: a request has one child.
         let resource = match requested_resource(stream, view) {
-            Ok(_) if view.child_count() != 1 => {
-                write_bind_error(host.output(conn), &iq, StanzaError::BadRequest);
-                return Flow::Next;
-            }
             Ok(resource) => resource,
             Err(error) => {
                 write_bind_error(host.output(conn), &iq, error);
@@ -63,10 +58,11 @@ impl Shard {
             resource,
             iq,
         }));
-        match &mut self.accounts.at_mut(account).residence {
+        let owner = self.accounts.at_mut(account);
+        let streams = owner.waiting_streams();
+        match &mut owner.residence {
             Residence::Resident => self.bind(host, conn, stream),
-            // A flood of messages for the account must not keep its owner out.
-            Residence::Loading(queue) if queue.len() < 2 * LOAD_QUEUE_MAX => {
+            Residence::Loading(queue) if streams < LOAD_STREAMS_MAX => {
                 queue.push(Waiter::Bind(conn));
                 host.pause(conn);
                 Flow::Stop
@@ -94,6 +90,7 @@ impl Shard {
         reply: StoreReply,
     ) {
         let account = self.accounts.at_mut(key);
+        account.queued = Queued::default();
         let residence = std::mem::replace(&mut account.residence, Residence::Resident);
         let Residence::Loading(queue) = residence else {
             return;
@@ -192,12 +189,12 @@ impl Shard {
                         account,
                         session,
                         waiting: Vec::new(),
-                        count_max: 0,
+                        quota: OfflineQuota::UNLIMITED,
                     },
                 );
             }
             Waiter::Stanza(held) => self.take_up(host, held, |shard, host, bytes| {
-                shard.bounce_bytes(host, bytes, error);
+                shard.answer_without_account(host, bytes, error);
             }),
         }
     }
@@ -311,6 +308,10 @@ fn requested_resource(
     stream: &StreamState,
     view: &StanzaView<'_>,
 ) -> Result<Option<Box<str>>, StanzaError> {
+    // RFC 6120 8.2.3: a request has one child.
+    if view.child_count() != 1 {
+        return Err(StanzaError::BadRequest);
+    }
     let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
     let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
     let bind = tree

@@ -1,5 +1,6 @@
 //! Client streams: what each frame means in each phase (RFC 6120 4, 5, 6, 7).
 
+use super::sasl::SaslError;
 use super::{Flow, Phase, StreamState};
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host};
@@ -92,6 +93,10 @@ impl Shard {
         if !header.stream_ns_ok || header.content != Ns::Client {
             let error = StreamError::InvalidNamespace;
             return self.stream_error(host, conn, stream, error, None);
+        }
+        if !header.name_ok {
+            let text = Some("a stream begins with <stream>");
+            return self.stream_error(host, conn, stream, StreamError::BadFormat, text);
         }
         if let Err((error, text)) = self.check_header(&header, expect.account.as_ref()) {
             return self.stream_error(host, conn, stream, error, Some(text));
@@ -312,6 +317,10 @@ impl Shard {
                 };
                 let root = tree.root();
                 match name {
+                    // RFC 6120 6.4.2, 6.4.3: text is all that they hold.
+                    "auth" | "response" | "abort" if root.children().next().is_some() => {
+                        self.auth_failed(host, conn, stream, SaslError::MalformedRequest, None)
+                    }
                     "auth" => {
                         let mechanism = root.attr("mechanism").unwrap_or_default();
                         self.on_auth(host, conn, stream, mechanism, root.text())

@@ -38,7 +38,7 @@ impl Extension for LastActivity {
                 Ok(Answer::Now)
             }
             // XEP-0012 4: an available account has been idle for no time.
-            Target::Account if context.session.available => {
+            Target::Account | Target::Other if context.is_available => {
                 write(0, "", payload);
                 Ok(Answer::Now)
             }

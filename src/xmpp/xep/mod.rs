@@ -19,7 +19,6 @@ pub mod version;
 use crate::error::StanzaError;
 use crate::host::Timestamp;
 use crate::port::{StoreOp, StoreReply};
-use crate::session::Session;
 use crate::settings::Settings;
 use stanza::jid::BareJid;
 use stanza::ns::Ns;
@@ -54,8 +53,6 @@ pub struct Request<'a> {
     pub is_set: bool,
     /// The only child of the iq.
     pub payload: Node<'a>,
-    /// The iq as it was received.
-    pub bytes: &'a [u8],
 }
 
 /// What an extension may look at.
@@ -63,10 +60,10 @@ pub struct Request<'a> {
 pub struct Context<'a> {
     /// The administrator's decisions.
     pub settings: &'a Settings,
-    /// Who asks.
-    pub session: &'a Session,
     /// The account that is asked for: the asker's own, or the one whose bare JID was addressed.
     pub account: &'a BareJid,
+    /// Whether a resource of that account is available.
+    pub is_available: bool,
     /// Whether the asker gets that account's presence.
     pub sees_presence: bool,
     /// The time of the turn.
@@ -129,6 +126,11 @@ macro_rules! extensions {
         pub const FEATURES: &[&[Ns]] = &[$(<$extension as Extension>::FEATURES,)*];
 
         const OWNED: &[&[Ns]] = &[$(<$extension as Extension>::NAMESPACES,)*];
+
+        /// Whether an extension answers requests in a namespace.
+        pub(crate) fn is_owned(ns: Ns) -> bool {
+            OWNED.iter().any(|owned| owned.contains(&ns))
+        }
 
         /// Has the owner of the payload's namespace answer a request.
         ///

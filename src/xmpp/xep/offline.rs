@@ -7,7 +7,7 @@ use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
-use crate::host::{Host, Ticket};
+use crate::host::{Host, Ticket, Timestamp};
 use crate::outbox::Keep;
 use crate::parcel::Buffer;
 use crate::port::{SessionId, StoreOp, StoreReply};
@@ -88,7 +88,7 @@ impl Shard {
         let op = StoreOp::PutOffline {
             account: account.jid.clone(),
             stanza: waiting,
-            count_max: self.settings.limits.offline_max,
+            quota: self.settings.limits.offline(),
             origin: self.origin,
         };
         let ticket = self.ticket(Waiting::OfflineWrite);
@@ -103,16 +103,58 @@ impl Shard {
     /// A message as it waits, with the time; `None` where nobody would miss it.
     pub(crate) fn as_waiting(&self, host: &impl Host, stanza: &Stanza<'_>) -> Option<Box<[u8]>> {
         debug_assert_eq!(stanza.kind, Kind::Message);
-        if is_of_the_moment(stanza.view()) {
+        if is_of_the_moment(stanza) {
             return None;
         }
+        Some(self.delayed(stanza, host.now()).into())
+    }
+
+    /// A stanza with the time when it came (XEP-0203), unless it says that already: it waited
+    /// before, then.
+    pub(crate) fn delayed(&self, stanza: &Stanza<'_>, arrived: Timestamp) -> Vec<u8> {
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
-        // One that waited before has its delay.
-        if !has_delay(&bytes, &self.settings.domain) {
-            stamp_delay(&mut bytes, &self.settings.domain, &utc(host.now()));
+        if !self.has_delay(stanza) {
+            stamp_delay(&mut bytes, &self.settings.domain, &utc(arrived));
         }
-        Some(bytes.into())
+        bytes
+    }
+
+    fn is_our_delay(&self, node: Node<'_>) -> bool {
+        node.is("delay", Ns::Delay) && node.attr("from") == Some(&*self.settings.domain)
+    }
+
+    /// Whether a message has a delay that this server stamped.
+    fn has_delay(&self, stanza: &Stanza<'_>) -> bool {
+        let tree = stanza.view().has_child_ns(Ns::Delay).then(|| stanza.tree());
+        let tree = tree.flatten();
+        tree.is_some_and(|tree| tree.root().children().any(|node| self.is_our_delay(node)))
+    }
+
+    /// A client's stanza without the delays that it says are ours (XEP-0203 4: a delay is only
+    /// worth what its origin is); `None` where it says nothing like that.
+    pub(crate) fn without_delay(
+        &self,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+    ) -> Option<Vec<u8>> {
+        if !view.has_child_ns(Ns::Delay) {
+            return None;
+        }
+        let tree = Tree::parse(view.bytes(), scope).ok()?;
+        let mut bytes = Vec::with_capacity(view.bytes().len());
+        let mut copied = 0;
+        for node in tree
+            .root()
+            .children()
+            .filter(|node| self.is_our_delay(*node))
+        {
+            let place = node.place();
+            bytes.extend_from_slice(&view.bytes()[copied..place.start]);
+            copied = place.end;
+        }
+        bytes.extend_from_slice(&view.bytes()[copied..]);
+        (copied > 0).then_some(bytes)
     }
 
     /// Storage forgets a session, and what it leaves waits.
@@ -130,7 +172,7 @@ impl Shard {
             account: account.jid.clone(),
             session,
             waiting: waiting.clone(),
-            count_max: self.settings.limits.offline_max,
+            quota: self.settings.limits.offline(),
         };
         let ticket = self.ticket_for_itself(Waiting::SessionEnd);
         let end = SessionEnd {
@@ -397,13 +439,13 @@ impl Shard {
 
 /// Whether nobody would miss a message later: XEP-0160 3 names those that are chat states and
 /// nothing else, and hints (XEP-0334) may say so of anything.
-pub(crate) fn is_of_the_moment(view: &StanzaView<'_>) -> bool {
+pub(crate) fn is_of_the_moment(stanza: &Stanza<'_>) -> bool {
+    let view = stanza.view();
     let may_be_state = !view.has_body() && view.has_child_ns(Ns::ChatStates);
     if !may_be_state && !view.has_child_ns(Ns::Hints) {
         return false;
     }
-    // What is restamped declares its prefixes itself.
-    let Ok(tree) = Tree::parse(view.bytes(), &StreamScope::client()) else {
+    let Some(tree) = stanza.tree() else {
         return false;
     };
     let root = tree.root();
@@ -432,13 +474,6 @@ pub(crate) fn stamp_delay(stanza: &mut Vec<u8>, from: &str, stamp: &str) {
     } else if let Some(place) = stanza.windows(2).rposition(|window| window == b"</") {
         stanza.splice(place..place, delay);
     }
-}
-
-/// Whether a message has a delay that this server stamped.
-fn has_delay(stanza: &[u8], from: &str) -> bool {
-    let mark = format!("<delay xmlns='urn:xmpp:delay' from='{}'", Attr(from));
-    let mark = mark.as_bytes();
-    stanza.windows(mark.len()).any(|window| window == mark)
 }
 
 /// Whether a message may wait for its receiver: only what a person would read later.

@@ -78,7 +78,7 @@ impl Shard {
             .child("query", Ns::Register)
             .ok_or(StanzaError::BadRequest)?;
         let account = self.sessions.at(key).account;
-        let answer = self.iq_request(key, view, target, None);
+        let answer = self.iq_request(key, view, target);
         if query.child("remove", Ns::Register).is_some() {
             // XEP-0077 3.2: `<remove/>` stands alone.
             if query.children().count() != 1 {

@@ -4,8 +4,8 @@
 
 use super::{Extension, Xep};
 use crate::account::AccountKey;
-use crate::error::{StreamError, put};
-use crate::host::{Close, ConnId, Host};
+use crate::error::{StanzaError, StreamError, put};
+use crate::host::{Close, ConnId, Host, Timestamp};
 use crate::outbox::{Acks, Cleared, Keep, Sent};
 use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
@@ -612,7 +612,8 @@ impl Shard {
             && let (Some(from), Some(to)) = (view.from(), view.to())
         {
             let to = Jid::from_prepared(&to);
-            self.dispose(host, account, &Stanza::complete(&view, &from, &to), left);
+            let stanza = Stanza::complete(&view, &from, &to);
+            self.dispose(host, account, &stanza, sent.arrived, left);
         }
     }
 
@@ -621,15 +622,23 @@ impl Shard {
         host: &mut impl Host,
         account: AccountKey,
         stanza: &Stanza<'_>,
+        arrived: Timestamp,
         left: Option<&mut Vec<Box<[u8]>>>,
     ) {
         match (stanza.kind, stanza.type_) {
             (Kind::Message, Type::Normal | Type::Chat) => {
-                // Another resource if there is one, else offline, else an error.
-                self.deliver_undelivered(host, account, stanza, left);
+                // Another resource if there is one, else offline, else an error; in any case it
+                // comes late (XEP-0198 4, XEP-0203 3).
+                let arrived = if arrived.0 == 0 { host.now() } else { arrived };
+                let bytes = self.delayed(stanza, arrived);
+                let scope = self.client_scope.clone();
+                let view = StanzaView::parse(&bytes, &scope);
+                let view = view.expect("it has a child more, else the same");
+                let stanza = Stanza::complete(&view, stanza.from, stanza.to);
+                self.deliver_undelivered(host, account, &stanza, left);
             }
             (Kind::Message, Type::Groupchat) | (Kind::Iq, Type::Get | Type::Set) => {
-                self.bounce(host, stanza, crate::error::StanzaError::ServiceUnavailable);
+                self.bounce(host, stanza, StanzaError::ServiceUnavailable);
             }
             // Headlines, errors, other answers; a subscription request is pending already.
             _ => {}
