@@ -51,7 +51,9 @@ impl Acks {
     pub fn ask(&mut self, now: u64, out: &mut Vec<u8>) {
         self.asked = self.sent;
         self.open.push_back((self.sent, now));
-        out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+        out.extend_from_slice(b"<r xmlns='");
+        out.extend_from_slice(XMLNS.as_bytes());
+        out.extend_from_slice(b"'/>");
     }
 
     /// Says what came in.
@@ -121,7 +123,9 @@ mod tests {
         acks.answer(&mut out);
         assert_eq!(out, b"<a xmlns='urn:xmpp:sm:3' h='0'/>");
         acks.send(2);
+        out.clear();
         acks.ask(7, &mut out);
+        assert_eq!(out, b"<r xmlns='urn:xmpp:sm:3'/>");
         assert_eq!((acks.unasked(), acks.unacked()), (0, 2));
         acks.on_answer(1, |at| assert_eq!(at, 7)).unwrap();
         assert_eq!((acks.unacked(), acks.open()), (0, 0));

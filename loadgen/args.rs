@@ -19,8 +19,8 @@ const RATE_DEFAULT_MAX: f64 = 10_000.0;
 /// Drives an XMPP server with many clients, verifies every delivery, and shows what it cost.
 ///
 /// Exit status: 0 all went well; 1 bad usage, or clients could not log in; 2 a delivery was lost,
-/// duplicated, reordered or altered; 3 the generator could not keep its own schedule, so the result
-/// is invalid.
+/// duplicated, reordered or altered, or an acknowledgement was missing or false; 3 the generator
+/// could not keep its own schedule, so the result is invalid.
 #[derive(Parser, Debug)]
 #[command(name = "loadgen", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -166,7 +166,6 @@ pub struct LoadArgs {
         value_name = "N",
         default_value_t = 5,
         value_parser = clap::value_parser!(u32).range(1..),
-        requires = "stream_management",
         help_heading = "Load"
     )]
     pub ack_every: u32,
@@ -303,20 +302,13 @@ impl LoadArgs {
                 arrivals: self.arrivals,
             },
         };
-        let files = ring::descriptors_max().unwrap_or(1024);
-        let fits = files.saturating_sub(u64::from(SLOTS_SPARE) * 4);
-        let per_ring = CLIENTS_PER_RING_MAX.min(u32::try_from(fits).unwrap_or(u32::MAX));
-        if per_ring < 64 {
-            return Err(format!(
-                "the limit of open files is {files}; at least 512 are needed (`ulimit -n`)"
-            ));
-        }
+        let rings_min = self.rings_min()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let near = target.ip().is_loopback() && cores > 1;
         let connect_rate = self.connect_rate.or(self
             .ramp
             .map(|ramp| f64::from(self.clients) / ramp.max(0.001)));
-        Ok(Plan {
+        let plan = Plan {
             target,
             dialect,
             clients: self.clients,
@@ -331,12 +323,39 @@ impl LoadArgs {
             core: self.core.or(near.then_some(1)),
             seed: self.seed,
             spins: !self.no_spin,
-            threads: self
-                .threads
-                .unwrap_or(1)
-                .max(self.clients.div_ceil(per_ring)),
+            threads: self.threads.unwrap_or(rings_min),
             clock,
-        })
+        };
+        let shares = plan.shares().len();
+        if self
+            .threads
+            .is_some_and(|threads| threads as usize > shares)
+        {
+            return Err(format!(
+                "--threads: who talks to each other shares one, so {shares} is the most here"
+            ));
+        }
+        Ok(plan)
+    }
+
+    /// The rings that so many clients need.
+    fn rings_min(&self) -> Result<u32, String> {
+        let files = ring::descriptors_max().unwrap_or(1024);
+        let fits = files.saturating_sub(u64::from(SLOTS_SPARE) * 4);
+        let per_ring = CLIENTS_PER_RING_MAX.min(u32::try_from(fits).unwrap_or(u32::MAX));
+        if per_ring < 64 {
+            return Err(format!(
+                "the limit of open files is {files}; at least 512 are needed (`ulimit -n`)"
+            ));
+        }
+        let rings_min = self.clients.div_ceil(per_ring);
+        if self.threads.is_some_and(|threads| threads < rings_min) {
+            return Err(format!(
+                "--threads: {} clients need {rings_min} at least; give as many, or leave it out",
+                self.clients
+            ));
+        }
+        Ok(rings_min)
     }
 
     /// The warm-up.
@@ -384,11 +403,15 @@ impl RunArgs {
                 return Err("say --password P, --accounts FILE or --anonymous".into());
             }
         };
+        // Those without TLS beside the first ones have accounts of their own.
+        let needed = self
+            .load
+            .clients
+            .saturating_mul(1 + u32::from(self.with_plain.is_some()));
         match accounts.count() {
-            Some(count) if count < self.load.clients => Err(format!(
-                "{} clients, but only {count} accounts",
-                self.load.clients
-            )),
+            Some(count) if count < needed => {
+                Err(format!("{needed} clients, but only {count} accounts"))
+            }
             _ => Ok(accounts),
         }
     }
@@ -466,6 +489,44 @@ mod tests {
                 .iter()
                 .all(|(_, count)| *count <= CLIENTS_PER_RING_MAX)
         );
+    }
+
+    #[test]
+    fn threads_that_would_not_be_had_are_refused() {
+        let few = load(&["--clients", "100000", "--threads", "2"]).unwrap_err();
+        assert!(few.contains("at least"), "{few}");
+        let many = load(&["--clients", "10", "--threads", "6"]).unwrap_err();
+        assert!(many.contains("5 is the most"), "{many}");
+        assert_eq!(
+            load(&["--clients", "10", "--threads", "5"])
+                .unwrap()
+                .threads,
+            5
+        );
+    }
+
+    #[test]
+    fn the_clients_without_tls_need_accounts_too() {
+        let path = std::env::temp_dir().join(format!("loadgen-accounts-{}", std::process::id()));
+        std::fs::write(&path, "a:p\nb:p\nc:p\n").unwrap();
+        let file = path.to_str().unwrap();
+        let line = [
+            "loadgen",
+            "--clients",
+            "2",
+            "--accounts",
+            file,
+            "--server-pid",
+            "1",
+        ];
+        let accounts = |more: &[&str]| {
+            let cli = Cli::try_parse_from(line.iter().chain(more)).unwrap();
+            cli.run.accounts().map(|_| ())
+        };
+        let result = (accounts(&[]), accounts(&["--with-plain", "5222"]));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(result.0, Ok(()));
+        assert_eq!(result.1.unwrap_err(), "4 clients, but only 3 accounts");
     }
 
     #[test]

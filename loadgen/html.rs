@@ -1,8 +1,9 @@
 //! `report.html`: one self-contained page that a person would rather look at than read.
 
-use crate::live::{Point, grouped, micros};
-use crate::plot::{self, Axis, Plot};
-use crate::result::{RunResult, Times, exit};
+use crate::draw::{acks, latency, over_time, stretches, throughput};
+use crate::live::{grouped, micros};
+use crate::plot;
+use crate::result::{RunResult, Server, Times, exit};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -68,7 +69,8 @@ fn page(title: &str, content: &str) -> String {
 fn overview(results: &[RunResult]) -> String {
     let mut rows = String::from(
         "<tr><th>run</th><th></th><th>clients</th><th>rate/s</th><th>p50</th><th>p99</th>\
-         <th>lost</th><th>CPU</th><th>floor</th><th>ratio</th><th>bytes/connection</th></tr>",
+         <th>ack p99</th><th>lost</th><th>CPU</th><th>floor</th><th>ratio</th>\
+         <th>bytes/connection</th></tr>",
     );
     for result in results {
         let (class, word) = verdict_of(result);
@@ -83,13 +85,18 @@ fn overview(results: &[RunResult]) -> String {
         let floor = result.floor.as_ref();
         rows += &format!(
             "<tr><th>{}</th><td><span class='badge small {class}'>{word}</span></td><td>{}</td>\
-             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{cpu}</td><td>{}</td><td>{}</td>\
-             <td>{}</td></tr>",
+             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{cpu}</td><td>{}</td>\
+             <td>{}</td><td>{}</td></tr>",
             escaped(&result.name),
             grouped(result.load.clients.into()),
-            grouped(result.rate.round() as u64),
+            match result.latency.count {
+                // Who idles has no rate.
+                0 => String::new(),
+                _ => grouped(result.rate.round() as u64),
+            },
             shown(&result.latency, result.latency.p50_us),
             shown(&result.latency, result.latency.p99_us),
+            shown(&result.acks, result.acks.p99_us),
             grouped(result.verdict.lost),
             floor.map_or(String::new(), |floor| format!(
                 "{:.3} s",
@@ -114,6 +121,13 @@ fn parts(result: &RunResult) -> String {
             "Latency by percentile",
             &latency(result),
             latency_note(result),
+        );
+    }
+    if !result.acks.curve.is_empty() {
+        page += &card(
+            "Acknowledgements by percentile",
+            &acks(result),
+            "from asking to the answer that covers everything sent before",
         );
     }
     if stretches(result).iter().any(|stretch| stretch.len() > 1) {
@@ -142,6 +156,7 @@ fn parts(result: &RunResult) -> String {
         let note = "median to 99th percentile (printed), dot at the longest";
         page += &card("Logging in", &plot::ranges(&rows), note);
     }
+    page += &kinds(result);
     page += &cost(result);
     page += &verification(result);
     page += &times_table(result);
@@ -160,9 +175,13 @@ fn verdict_of(result: &RunResult) -> (&'static str, &'static str) {
 fn heading(result: &RunResult) -> String {
     let (class, word) = verdict_of(result);
     let load = &result.load;
+    let managed = load.ack_every.map_or(String::new(), |every| {
+        format!(" &middot; acknowledgement asked for after every {every}")
+    });
     let mut text = format!(
         "<header><h1>{}</h1><span class='badge {class}'>{word}</span>\
-         <p>{} clients &middot; {} &middot; {} &middot; {}-byte stanzas &middot; tls {}</p>",
+         <p>{} clients &middot; {} &middot; {} &middot; {}-byte stanzas &middot; tls {}\
+         {managed}</p>",
         escaped(&result.name),
         grouped(load.clients.into()),
         escaped(&load.scenario),
@@ -196,6 +215,12 @@ fn tiles(result: &RunResult) -> String {
         // An idle run has neither rate nor latency.
         tiles.clear();
     }
+    if result.acks.count > 0 {
+        tiles.push((
+            micros(result.acks.p50_us),
+            "acknowledged, median".to_owned(),
+        ));
+    }
     if let Some(server) = &result.server {
         if let Some(cpu) = server.cpu_per_million {
             tiles.push((format!("{cpu:.2} s"), "server CPU per million".to_owned()));
@@ -224,153 +249,6 @@ fn latency_note(result: &RunResult) -> &'static str {
         true => "open loop: counted from the time each stanza was due",
         false => "closed loop: a slow answer delays the next question, so tails look kinder",
     }
-}
-
-/// Curves over the logarithm of 1/(1-percentile).
-fn latency(result: &RunResult) -> String {
-    let floor = result.floor.as_ref().map(|floor| &floor.latency);
-    let plain = result.plain.as_ref().map(|plain| &plain.latency);
-    let all = [Some(&result.latency), Some(&result.service), plain, floor];
-    let shown = || all.iter().flatten().filter(|times| !times.curve.is_empty());
-    let low = shown()
-        .map(|times| times.curve[0].1)
-        .fold(f64::MAX, f64::min);
-    let high = shown().map(|times| times.max_us).fold(0.0, f64::max);
-    let deepest = shown()
-        .filter_map(|times| times.curve.last())
-        .map(|point| rarity(point.0));
-    let deepest = deepest.fold(10.0, f64::max);
-    let mut plot = Plot::new(Axis::log(1.0, deepest, false), Axis::log(low, high, true));
-    plot.mark_times();
-    let nines = [
-        (0.0, "0"),
-        (50.0, "50"),
-        (90.0, "90"),
-        (99.0, "99"),
-        (99.9, "99.9"),
-    ];
-    let more = [(99.99, "99.99"), (99.999, "99.999")];
-    for (percentile, label) in nines.into_iter().chain(more) {
-        if rarity(percentile) <= deepest {
-            plot.mark_x(rarity(percentile), label);
-        }
-    }
-    let points = |times: &Times| -> Vec<(f64, f64)> {
-        times
-            .curve
-            .iter()
-            .map(|(percentile, us)| (rarity(*percentile), *us))
-            .collect()
-    };
-    if let Some(floor) = floor {
-        plot.curve(&points(floor), "floor", "floor");
-    }
-    if let Some(plain) = plain {
-        plot.curve(&points(plain), "second", "without TLS");
-    }
-    plot.curve(&points(&result.service), "second", "service time");
-    plot.area(&points(&result.latency), "first", &result.latency.name);
-    plot.render("latency by percentile")
-}
-
-fn rarity(percentile: f64) -> f64 {
-    1.0 / (1.0 - percentile / 100.0).max(1e-7)
-}
-
-/// The whole seconds of the measured stretches, each stretch apart: a second that is cut by its end
-/// would look like a dip.
-fn stretches(result: &RunResult) -> Vec<Vec<&Point>> {
-    let within = |point: &&Point| {
-        let (from, to) = (point.second as f64, point.second as f64 + 1.0);
-        result
-            .slices
-            .iter()
-            .any(|slice| slice.at <= from && to <= slice.at + slice.seconds)
-    };
-    let mut stretches: Vec<Vec<&Point>> = Vec::new();
-    for point in result.timeline.iter().filter(within) {
-        match stretches.last_mut() {
-            Some(stretch)
-                if stretch
-                    .last()
-                    .is_some_and(|last| last.second + 1 == point.second) =>
-            {
-                stretch.push(point);
-            }
-            _ => stretches.push(vec![point]),
-        }
-    }
-    stretches
-}
-
-/// One curve for each stretch, named once, side by side as if the turns of the floor took no time.
-fn draw(plot: &mut Plot, result: &RunResult, read: fn(&Point) -> f64, style: (&'static str, &str)) {
-    let mut second = 0.0;
-    for (at, stretch) in stretches(result).iter().enumerate() {
-        let mut points = Vec::new();
-        for point in stretch {
-            points.push((second, read(point)));
-            second += 1.0;
-        }
-        plot.curve(&points, style.0, if at == 0 { style.1 } else { "" });
-    }
-}
-
-fn measured_seconds(result: &RunResult) -> usize {
-    stretches(result).iter().map(Vec::len).sum()
-}
-
-fn seconds(result: &RunResult) -> Axis {
-    Axis::linear(
-        0.0,
-        measured_seconds(result).saturating_sub(1).max(1) as f64,
-    )
-}
-
-fn mark_seconds(plot: &mut Plot, result: &RunResult) {
-    let count = measured_seconds(result);
-    for second in (0..count).step_by(count.div_ceil(8).max(1)) {
-        plot.mark_x(second as f64, &format!("{second} s"));
-    }
-}
-
-fn throughput(result: &RunResult) -> String {
-    let high = stretches(result)
-        .iter()
-        .flatten()
-        .map(|point| point.delivered)
-        .max();
-    let mut plot = Plot::new(
-        seconds(result),
-        Axis::linear(0.0, high.unwrap_or(1) as f64 * 1.08),
-    );
-    plot.mark_counts();
-    mark_seconds(&mut plot, result);
-    draw(
-        &mut plot,
-        result,
-        |point| point.delivered as f64,
-        ("first", "deliveries a second"),
-    );
-    plot.render("deliveries a second")
-}
-
-fn over_time(result: &RunResult) -> String {
-    let stretches = stretches(result);
-    let points = || stretches.iter().flatten();
-    let low = points().map(|point| point.p50_us).fold(f64::MAX, f64::min);
-    let high = points().map(|point| point.p99_us).fold(0.0, f64::max);
-    let mut plot = Plot::new(seconds(result), Axis::log(low, high, true));
-    plot.mark_times();
-    mark_seconds(&mut plot, result);
-    draw(&mut plot, result, |point| point.p50_us, ("first", "median"));
-    draw(
-        &mut plot,
-        result,
-        |point| point.p99_us,
-        ("second", "99th percentile"),
-    );
-    plot.render("latency over time")
 }
 
 fn cost(result: &RunResult) -> String {
@@ -409,7 +287,7 @@ fn cost_rows(result: &RunResult) -> Vec<(String, f64, String, &'static str)> {
             "without TLS".to_owned(),
             plain.cpu_per_million,
             label,
-            "second",
+            "third",
         ));
     }
     if let Some(floor) = &result.floor {
@@ -417,6 +295,24 @@ fn cost_rows(result: &RunResult) -> Vec<(String, f64, String, &'static str)> {
         rows.push(("floor".to_owned(), below, format!("{below:.3} s"), "floor"));
     }
     rows
+}
+
+/// What each kind of the server's threads had of its CPU time, where there are several.
+fn kinds(result: &RunResult) -> String {
+    let kinds = result
+        .server
+        .as_ref()
+        .map(Server::kinds)
+        .unwrap_or_default();
+    let rows: Vec<_> = kinds
+        .into_iter()
+        .map(|(kind, cpu)| (escaped(kind), cpu, format!("{cpu:.3} s"), "first"))
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    let note = "server CPU in seconds per million deliveries, by the kind of its threads";
+    card("Where the CPU time goes", &plot::bars(&rows), note)
 }
 
 /// Bytes per connection, where so many connections outweigh what the server warms up once.
@@ -456,7 +352,8 @@ fn verification(result: &RunResult) -> String {
     wide_card(
         "Verification",
         &table,
-        "every delivery is checked for sender, order, count and content",
+        "every delivery is checked for sender, order, count and content, every acknowledgement \
+         for what it covers",
     )
 }
 
@@ -601,8 +498,10 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::fleet::Slice;
+    use crate::ledger::Verdict;
+    use crate::live::Point;
     use crate::machine::Machine;
-    use crate::result::{Floor, Load, Plain, Server};
+    use crate::result::{Floor, Load, Plain};
     use crate::stats::histogram;
 
     /// A result with something in every part.
@@ -636,6 +535,7 @@ mod tests {
             load: Load {
                 scenario: "chat".into(),
                 pace: "closed loop".into(),
+                ack_every: Some(7),
                 ..Load::default()
             },
             exit: exit::UNVERIFIED,
@@ -643,9 +543,13 @@ mod tests {
             rate: 1_234_567.0,
             latency: times.clone(),
             service: Times::default(),
-            acks: Times::default(),
+            acks: times.clone(),
             phases: vec![times],
-            verdict: Default::default(),
+            verdict: Verdict {
+                unacked: 4711,
+                false_acks: 815,
+                ..Verdict::default()
+            },
             failures: Default::default(),
             slices: vec![Slice {
                 at: 3.0,
@@ -655,6 +559,9 @@ mod tests {
             timeline: vec![point(3), point(4), point(5)],
             server: Some(Server {
                 cpu_per_million: Some(3.0),
+                cpu_per_million_by_thread: [("shard", 2.0), ("st<re", 1.0), ("idle", 0.0001)]
+                    .map(|(kind, cpu)| (kind.to_owned(), cpu))
+                    .into(),
                 ..Server::default()
             }),
             floor: Some(floor),
@@ -677,7 +584,7 @@ mod tests {
         );
         assert!(page.contains("1,234,567") && page.contains("1.50&times;"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
-        assert_eq!(page.matches("<svg").count(), 5);
+        assert_eq!(page.matches("<svg").count(), 7);
         for outside in [
             "http:", "https:", "src=", "@import", "<script", "NaN", "inf,",
         ] {
@@ -686,11 +593,37 @@ mod tests {
     }
 
     #[test]
+    fn a_managed_run_shows_its_acknowledgements_and_what_storing_costs() {
+        let page = render(&result());
+        assert!(page.contains("asked for after every 7"));
+        assert!(page.contains("Acknowledgements by percentile"));
+        for cell in ["<td class='bad'>4,711</td>", "<td class='bad'>815</td>"] {
+            assert!(page.contains(cell), "{cell}");
+        }
+        assert!(page.contains(">2.000 s<") && page.contains(">st&lt;re<"));
+        assert!(!page.contains(">idle<"), "too little to be seen");
+        let mut unmanaged = result();
+        (unmanaged.load.ack_every, unmanaged.acks) = (None, Times::default());
+        let threads = &mut unmanaged.server.as_mut().unwrap().cpu_per_million_by_thread;
+        threads.retain(|kind, _| kind == "shard");
+        let page = render(&unmanaged);
+        assert!(!page.contains("Acknowledgements by") && !page.contains("asked for after"));
+        assert!(!page.contains("Where the CPU time goes"));
+    }
+
+    #[test]
     fn several_runs_share_a_page_and_survive_json() {
         let text = serde_json::to_string(&result()).unwrap();
         let read: RunResult = serde_json::from_str(&text).unwrap();
         let page = render_all(&[result(), read]);
         assert_eq!(page.matches("<details").count(), 2);
+        let overview = page.split("</table>").next().unwrap();
+        // Once for the deliveries and once for the acknowledgements of each.
+        assert_eq!(
+            overview.matches("<td>9.90 ms</td>").count(),
+            4,
+            "{overview}"
+        );
         assert!(page.contains("2 of 2 not in order"));
         assert_eq!(page.matches("<html").count(), 1);
     }
@@ -702,6 +635,7 @@ mod tests {
         empty.timeline.clear();
         empty.phases.clear();
         (empty.floor, empty.server) = (None, None);
+        empty.acks = Times::default();
         let page = render(&empty);
         assert!(page.contains("Verification") && !page.contains("<svg"));
     }

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
 
 use loadgen::args::{Cli, Command, LoadArgs};
+use loadgen::heed::{self, Refusal};
 use loadgen::result::exit;
 use loadgen::run::Ran;
 use loadgen::{files, html, run, table};
@@ -14,9 +14,13 @@ use loadgen::{files, html, run, table};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match heed::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(Refusal::Ignored(reason)) => {
+            eprintln!("loadgen: {reason}");
+            return ExitCode::from(exit::FAILED);
+        }
+        Err(Refusal::Usage(error)) => {
             // Where even this cannot be printed there is nobody to tell.
             let _ = error.print();
             let asked = matches!(

@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use crate::live::micros;
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 300.0;
+// Cards are about as wide, so that text has the size that the style gives it.
+const WIDTH: f64 = 600.0;
+const HEIGHT: f64 = 270.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 24.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 40.0;
 
@@ -186,7 +187,7 @@ impl Plot {
 /// maximum.
 pub fn ranges(rows: &[(String, [f64; 3])]) -> String {
     const ROW: f64 = 30.0;
-    const NAMES: f64 = 110.0;
+    let names = names_width(rows.iter().map(|(name, _)| name));
     let height = ROW * rows.len() as f64 + 30.0;
     let low = rows
         .iter()
@@ -194,7 +195,7 @@ pub fn ranges(rows: &[(String, [f64; 3])]) -> String {
         .fold(f64::MAX, f64::min);
     let high = rows.iter().map(|(_, times)| times[2]).fold(0.0, f64::max);
     let axis = Axis::log(low, high, true);
-    let x = |value: f64| NAMES + axis.place(value) * (WIDTH - NAMES - 70.0);
+    let x = |value: f64| names + axis.place(value) * (WIDTH - names - 70.0);
     let mut body = String::new();
     for decade in axis.min as i32..=axis.max as i32 {
         let (at, end) = (x(10f64.powi(decade)), height - 24.0);
@@ -213,7 +214,7 @@ pub fn ranges(rows: &[(String, [f64; 3])]) -> String {
              <rect class='bar' x='{from:.1}' y='{:.1}' width='{:.1}' height='10' rx='5'/>\
              <circle class='dot' cx='{end:.1}' cy='{y:.1}' r='3'/>\
              <text class='tick' x='{:.1}' y='{:.1}'>{}</text>\n",
-            NAMES - 14.0,
+            names - 14.0,
             y + 4.0,
             y - 5.0,
             (to - from).max(4.0),
@@ -228,25 +229,32 @@ pub fn ranges(rows: &[(String, [f64; 3])]) -> String {
 /// Two or more bars to be compared.
 pub fn bars(rows: &[(String, f64, String, &str)]) -> String {
     const ROW: f64 = 34.0;
-    const NAMES: f64 = 110.0;
+    let names = names_width(rows.iter().map(|row| &row.0));
     let height = ROW * rows.len() as f64 + 8.0;
     let high = rows.iter().map(|row| row.1).fold(1e-12, f64::max);
     let mut body = String::new();
     for (at, (name, value, label, class)) in rows.iter().enumerate() {
         let y = ROW * at as f64 + 6.0;
-        let width = (value / high * (WIDTH - NAMES - 250.0)).max(3.0);
+        let width = (value / high * (WIDTH - names - 200.0)).max(3.0);
         body += &format!(
             "<text class='label' x='{:.1}' y='{:.1}' text-anchor='end'>{name}</text>\
-             <rect class='block {class}' x='{NAMES}' y='{y:.1}' width='{width:.1}' height='22' \
+             <rect class='block {class}' x='{names}' y='{y:.1}' width='{width:.1}' height='22' \
              rx='4'/>\
              <text class='label' x='{:.1}' y='{:.1}'>{label}</text>\n",
-            NAMES - 14.0,
+            names - 14.0,
             y + 15.0,
-            NAMES + width + 10.0,
+            names + width + 10.0,
             y + 15.0
         );
     }
     format!("<svg viewBox='0 0 {WIDTH} {height}' role='img' aria-label='cost'>\n{body}</svg>\n")
+}
+
+/// The room that the names before rows need.
+fn names_width<'a>(names: impl Iterator<Item = &'a String>) -> f64 {
+    let longest = names.map(|name| name.chars().count()).max();
+    // So wide is a letter at most, on average, and the gap behind the names.
+    (longest.unwrap_or(0) as f64 * 7.5 + 18.0).max(90.0)
 }
 
 /// A round number near `rough`: 1, 2 or 5 times a power of ten.
@@ -304,6 +312,20 @@ mod tests {
         assert_eq!(short_time(0.1), "0.1 us");
         assert_eq!(round_step(1_300.0), 2_000.0);
         assert_eq!(round_step(5_000.0), 5_000.0);
+    }
+
+    #[test]
+    fn long_names_have_the_room_they_need() {
+        let end = |name: &str| {
+            let svg = bars(&[(name.to_owned(), 1.0, "1 s".to_owned(), "first")]);
+            let x = svg
+                .split(" x='")
+                .nth(1)
+                .and_then(|rest| rest.split('\'').next());
+            x.and_then(|x| x.parse::<f64>().ok()).unwrap()
+        };
+        assert!(end("chat-2000-paced-tls") >= 19.0 * 7.5);
+        assert!(end("floor") < end("chat-2000-paced-tls"));
     }
 
     #[test]

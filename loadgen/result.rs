@@ -16,7 +16,7 @@ pub mod exit {
     pub const OK: u8 = 0;
     /// Bad usage, or clients could not log in.
     pub const FAILED: u8 = 1;
-    /// A delivery was not as it should be.
+    /// A delivery or an acknowledgement was not as it should be.
     pub const UNVERIFIED: u8 = 2;
     /// The generator could not keep its schedule.
     pub const INVALID: u8 = 3;
@@ -143,6 +143,21 @@ pub struct Server {
     pub resident_after: u64,
     /// (ready - before) / clients.
     pub bytes_per_connection: f64,
+}
+
+impl Server {
+    /// What each kind of its threads had, the most first, where several had something.
+    pub fn kinds(&self) -> Vec<(&str, f64)> {
+        let all = self.cpu_per_million_by_thread.iter();
+        let mut kinds: Vec<_> = all.map(|(kind, cpu)| (kind.as_str(), *cpu)).collect();
+        // Less would be shown as nothing.
+        kinds.retain(|(_, cpu)| *cpu >= 0.0005);
+        kinds.sort_by(|one, other| other.1.total_cmp(&one.1));
+        if kinds.len() < 2 {
+            kinds.clear();
+        }
+        kinds
+    }
 }
 
 /// What the floor measured in the same run.

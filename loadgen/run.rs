@@ -267,9 +267,6 @@ impl Rival {
         load.clients = load.clients.min(CLIENTS_PER_RING_MAX);
         load.connect_rate = None;
         load.ramp = None;
-        if !matches!(load.scenario, Scenario::Chat | Scenario::Presence) {
-            return Err("--with-floor goes with --scenario chat or presence".into());
-        }
         let shape = relay::Shape {
             clients: load.clients,
             frame_size: load.stanza_size,

@@ -162,15 +162,14 @@ fn cost(text: &mut String, result: &RunResult) {
 
 /// What each kind of thread had of it, where there are several.
 fn kinds(server: &Server) -> String {
-    let mut kinds: Vec<_> = server.cpu_per_million_by_thread.iter().collect();
-    kinds.retain(|(_, cpu)| **cpu >= 0.0005);
-    if kinds.len() < 2 {
-        return String::new();
-    }
-    let words: Vec<_> = kinds
+    let words: Vec<_> = server
+        .kinds()
         .iter()
         .map(|(kind, cpu)| format!("{kind} {cpu:.3}"))
         .collect();
+    if words.is_empty() {
+        return String::new();
+    }
     format!(": {}", words.join(", "))
 }
 

@@ -5,6 +5,7 @@
 #   scripts/bench.sh                    the whole suite, under ten minutes with the build
 #   scripts/bench.sh --clients 100000   that many clients held by one server, with chat among them
 #   scripts/bench.sh --only chat-2000   the runs whose name begins so
+#   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 2 minutes and the build
 #
 # Needs Debian 12, a Rust toolchain and two cores: the server is pinned to the first, the generator
 # to the second. Ends non-zero where a delivery was lost or a run could not be measured.
@@ -16,10 +17,12 @@ only=""
 port=25222
 bin=""
 keep=results
+criterion=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --clients) clients=${2:?--clients takes a number}; shift 2 ;;
         --only) only=${2:?--only takes the beginning of a name}; shift 2 ;;
+        --criterion) criterion=yes; shift ;;
         --port) port=${2:?--port takes a number}; shift 2 ;;
         --bin) bin=${2:?--bin takes a directory with both binaries}; shift 2 ;;
         --results) keep=${2:?--results takes a directory}; shift 2 ;;
@@ -32,6 +35,7 @@ missing=()
 for pair in cc:gcc make:make taskset:util-linux; do
     command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
 done
+[ -z "$criterion" ] || command -v python3 >/dev/null || missing+=(python3)
 [ -e /usr/include/string.h ] || missing+=(libc6-dev)
 if [ "${#missing[@]}" -gt 0 ]; then
     if [ "$(id -u)" -ne 0 ]; then
@@ -42,8 +46,10 @@ if [ "${#missing[@]}" -gt 0 ]; then
     apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" || exit 1
 fi
 
-if [ -z "$bin" ]; then
+if [ -z "$bin" ] || [ -n "$criterion" ]; then
     command -v cargo >/dev/null || { echo "bench: needs cargo, from https://rustup.rs" >&2; exit 1; }
+fi
+if [ -z "$bin$criterion" ]; then
     cargo build --locked --release || exit 1
     bin=${CARGO_TARGET_DIR:-target}/release
 fi
@@ -114,6 +120,7 @@ make_accounts() {
 
 worst=0
 ran=()
+shown=()
 # measure NAME CORES ARGUMENTS..: a fresh server, one run, its files.
 measure() {
     local name=$1 cores=$2 code
@@ -185,12 +192,32 @@ held() {
     measure "held-$clients-tls" 0 --tls direct --insecure --port "$((port + 1))" "${load[@]}"
 }
 
+# Each part of the server alone, beside general XML readers: medians, with what they may be wrong by.
+benches() {
+    local bench names=()
+    for bench in scan view route fanout mesh tls; do
+        names+=(--bench "$bench")
+    done
+    # What earlier runs left under the target directory is not part of this one.
+    CRITERION_HOME=$work/criterion cargo bench --locked "${names[@]}" -- \
+        --warm-up-time 1 --measurement-time 3 || exit 1
+    python3 scripts/criterion.py "$work/criterion" "$out/criterion.json" || exit 1
+    echo "bench: $out/criterion.json has the medians"
+}
+
+if [ -n "$criterion" ]; then
+    benches
+    exit
+fi
 if [ -n "$clients" ]; then held; else suite; fi
 [ "${#ran[@]}" -gt 0 ] || { echo "bench: nothing was measured" >&2; exit 1; }
 # The folder of this run is gone afterwards and says nothing to anybody.
 sed -i "s|$work|DATA|g" "${ran[@]}"
-# The day's page shows what other invocations left there, too.
-"$loadgen" report "$out"/*.json --out "$out/report.html" || exit 1
+# The day's page shows what other invocations left there, too, but for the benches, which are no runs.
+for file in "$out"/*.json; do
+    [ "$file" = "$out/criterion.json" ] || shown+=("$file")
+done
+"$loadgen" report "${shown[@]}" --out "$out/report.html" || exit 1
 echo
 echo "bench: $out/report.html has the plots; one line for each run is in $keep/history.jsonl"
 exit "$worst"

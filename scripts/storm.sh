@@ -101,8 +101,8 @@ chat() {
 for round in $(seq "$rounds"); do
     chat "alone-$round"
     nice -n 19 "$loadgen" "${load[@]}" --name logins --user 'p%d' --clients 1000 \
-        --scenario login --mechanism PLAIN --no-roster --no-presence --warmup 1 \
-        --duration $((seconds + 2)) --json "$work/logins-$round.json" \
+        --scenario login --mechanism PLAIN --warmup 1 --duration $((seconds + 2)) \
+        --json "$work/logins-$round.json" \
         >"$work/logins-$round.out" 2>&1 &
     storm=$!
     sleep 1

@@ -289,6 +289,30 @@ fn check_refuses_unknown_keys_and_bad_values_with_file_and_line() {
 }
 
 #[test]
+fn check_refuses_in_the_words_of_serve_what_needs_no_socket_to_be_known() {
+    let world = World::new();
+    let file = world.file("file", "");
+    let listen = "[listen]\nc2s = \"127.0.0.1:0\"\nc2s_tls = []\n";
+    for (text, line) in [
+        (format!("data = {file:?}\n{listen}"), 2),
+        (format!("data = \"{file}/below\"\n{listen}"), 2),
+        (
+            "[listen]\nc2s = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n".to_owned(),
+            3,
+        ),
+    ] {
+        std::fs::write(world.config(), format!("domain = \"a.example\"\n{text}")).unwrap();
+        let checked = world.run(&["check"]).refused();
+        mentions(
+            &checked,
+            &[&format!("{}:{line}: ", world.config().display())],
+        );
+        assert_eq!(checked.trim_end().lines().count(), 1, "{checked}");
+        assert_eq!(world.run(&["serve"]).refused(), checked);
+    }
+}
+
+#[test]
 fn accounts_are_managed_without_a_server() {
     let world = World::new();
     account_walk(&world);

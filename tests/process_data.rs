@@ -235,3 +235,43 @@ fn a_backup_of_a_running_server_is_restored_elsewhere() {
     let refusal = refused(&third, &["restore", "../other/torn"]);
     assert!(refusal.contains("no usable backup"), "{refusal}");
 }
+
+#[test]
+fn messages_that_may_not_wait_are_left_out_of_an_import_and_told() {
+    let server = Server::start(&Options::default());
+    let message = "<message from='r@b.example/x'><body>one</body></message>";
+    let user = |name: &str, count: usize| {
+        let messages = message.repeat(count);
+        format!(
+            "<user name='{name}' password='pw-{name}'><offline-messages>{messages}\
+             </offline-messages></user>"
+        )
+    };
+    let users = user("juliet", 1003) + &user("romeo", 1000);
+    let text = format!(
+        "<server-data xmlns='urn:xmpp:pie:0'><host jid='localhost'>{users}</host></server-data>"
+    );
+    std::fs::write(server.directory().join("many.xml"), text).unwrap();
+    let other = elsewhere(&server, "other");
+    for (directory, file) in [(server.directory(), "many.xml"), (&other, "../many.xml")] {
+        let said = vorpal(directory, &["import", file]);
+        assert_eq!(said.out, "Imported 2 accounts.\n");
+        assert!(!said.success, "not everything came in");
+        assert_eq!(
+            said.err,
+            "vorpal: juliet@localhost: 3 of its waiting messages were left out; 1000 messages of \
+             2097152 bytes together may wait for one account.\n"
+        );
+        let again = vorpal(directory, &["import", file]);
+        assert!(
+            !again.err.contains("left out"),
+            "nothing came in: {}",
+            again.err
+        );
+    }
+    let mut juliet = log_in(&server, "juliet");
+    juliet.send("<presence/>");
+    for _ in 0..1000 {
+        juliet.until(|got| got.name == "message");
+    }
+}

@@ -22,12 +22,22 @@ const SERVER_BATCH: usize = 2048;
 pub(crate) struct Accounts {
     domain: String,
     data: PathBuf,
+    offline: OfflineQuota,
     reach: Reach,
 }
 
 enum Reach {
     Server(Client),
     Store(Box<Embedded>),
+}
+
+/// Why an account did not come in as it was given.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It was there before.
+    Exists,
+    /// It is new, but a running server refused some of what it owns: a sentence without its end.
+    NotTaken(String),
 }
 
 /// One account to be made, with its contacts.
@@ -41,6 +51,7 @@ impl Accounts {
         Ok(Accounts {
             domain: config.domain.to_string(),
             data: config.data,
+            offline: config.limits.offline(),
             reach,
         })
     }
@@ -48,6 +59,11 @@ impl Accounts {
     /// The domain served.
     pub(crate) fn domain(&self) -> &str {
         &self.domain
+    }
+
+    /// What may wait for one account.
+    pub(crate) fn offline(&self) -> OfflineQuota {
+        self.offline
     }
 
     /// The account that an operator names: a bare JID of this domain, or its local part.
@@ -80,19 +96,21 @@ impl Accounts {
         }
     }
 
-    /// Creates accounts with all they own and calls `existed` with each that was there before; of
-    /// that nothing is changed. Gives the number of those that are new.
+    /// Creates accounts with all they own and calls `told` with each that was there before, of
+    /// which nothing is changed, and with each that not everything was taken of. Gives the number
+    /// of those that are new.
     pub(crate) fn create_whole(
         &mut self,
         accounts: Vec<WholeAccount>,
-        existed: &mut dyn FnMut(&BareJid),
+        told: &mut dyn FnMut(&BareJid, Trouble),
     ) -> Result<u64, Failure> {
         match &mut self.reach {
             Reach::Store(store) => {
-                let loaded = store.bulk_load_whole(accounts.into_iter(), existed);
+                let mut existed = |account: &BareJid| told(account, Trouble::Exists);
+                let loaded = store.bulk_load_whole(accounts.into_iter(), &mut existed);
                 Ok(loaded.map_err(|text| failed(&text))?.created)
             }
-            Reach::Server(client) => create_whole_through(client, accounts, existed),
+            Reach::Server(client) => create_whole_through(client, accounts, told),
         }
     }
 
@@ -224,25 +242,75 @@ fn create_through(
         }
         let mut items = Vec::new();
         for (reply, (account, roster)) in ask(client, &ops)?.into_iter().zip(rosters) {
-            match reply {
-                StoreReply::Done => {
-                    created += 1;
-                    items.extend(roster.into_iter().map(|item| StoreOp::PutRosterItem {
-                        account: account.clone(),
-                        item: Box::new(item),
-                    }));
-                }
-                _ => existed(&account),
+            if is_new(&reply, &account)? {
+                created += 1;
+                items.extend(roster.into_iter().map(|item| StoreOp::PutRosterItem {
+                    account: account.clone(),
+                    item: Box::new(item),
+                }));
+            } else {
+                existed(&account);
             }
         }
-        ask(client, &items)?;
+        let replies = ask(client, &items)?;
+        if let Some((account, what)) = untaken(&items, &replies).into_iter().next() {
+            return Err(Failure(format!("{}: {what}.", account.as_str())));
+        }
     }
+}
+
+/// What the answer to the creation of an account says.
+fn is_new(reply: &StoreReply, account: &BareJid) -> Result<bool, Failure> {
+    match reply {
+        StoreReply::Done => Ok(true),
+        StoreReply::Exists => Ok(false),
+        other => Err(Failure(format!(
+            "{} was not created: {}.",
+            account.as_str(),
+            reason(other)
+        ))),
+    }
+}
+
+fn reason(reply: &StoreReply) -> &'static str {
+    match reply {
+        StoreReply::Full => "there is no room for more",
+        StoreReply::Missing => "the account is gone",
+        _ => "the server gave no sensible answer",
+    }
+}
+
+/// The writes that were not done, told by account and kind in their order.
+fn untaken(ops: &[StoreOp], replies: &[StoreReply]) -> Vec<(BareJid, String)> {
+    let mut counted: Vec<(&BareJid, &str, u64, &StoreReply)> = Vec::new();
+    for (op, reply) in ops.iter().zip(replies) {
+        if *reply == StoreReply::Done {
+            continue;
+        }
+        let (account, kind) = match op {
+            StoreOp::PutRosterItem { account, .. } => (account, "contacts"),
+            StoreOp::SetBlocked { account, .. } => (account, "block lists"),
+            StoreOp::PutDocument { account, .. } => (account, "documents"),
+            StoreOp::PutOffline { account, .. } => (account, "waiting messages"),
+            other => unreachable!("nothing else belongs to a new account: {other:?}"),
+        };
+        match counted.last_mut() {
+            Some((of, same, count, _)) if *of == account && *same == kind => *count += 1,
+            _ => counted.push((account, kind, 1, reply)),
+        }
+    }
+    let told = |(account, kind, count, reply): (&BareJid, &str, u64, &StoreReply)| {
+        let reason = reason(reply);
+        let what = format!("the server did not take {count} of its {kind}: {reason}");
+        (account.clone(), what)
+    };
+    counted.into_iter().map(told).collect()
 }
 
 fn create_whole_through(
     client: &mut Client,
     accounts: Vec<WholeAccount>,
-    existed: &mut dyn FnMut(&BareJid),
+    told: &mut dyn FnMut(&BareJid, Trouble),
 ) -> Result<u64, Failure> {
     let creations: Vec<StoreOp> = accounts
         .iter()
@@ -254,14 +322,17 @@ fn create_whole_through(
     let mut created = 0;
     let mut rest = Vec::new();
     for (reply, whole) in ask(client, &creations)?.into_iter().zip(accounts) {
-        if reply == StoreReply::Done {
+        if is_new(&reply, &whole.account)? {
             created += 1;
             belongings(whole, &mut rest);
         } else {
-            existed(&whole.account);
+            told(&whole.account, Trouble::Exists);
         }
     }
-    ask(client, &rest)?;
+    let replies = ask(client, &rest)?;
+    for (account, what) in untaken(&rest, &replies) {
+        told(&account, Trouble::NotTaken(what));
+    }
     Ok(created)
 }
 
@@ -293,12 +364,14 @@ fn belongings(whole: WholeAccount, ops: &mut Vec<StoreOp>) {
         ops.push(StoreOp::PutOffline {
             account: account.clone(),
             stanza,
+            // The line has no word for it: who reads the accounts keeps to the limit.
             quota: OfflineQuota::UNLIMITED,
             origin: None,
         });
     }
 }
 
+/// Has a running server perform writes; that storage failed ends the whole command.
 fn ask(client: &mut Client, ops: &[StoreOp]) -> Result<Vec<StoreReply>, Failure> {
     let replies = client
         .perform(ops)
@@ -315,6 +388,10 @@ fn ask(client: &mut Client, ops: &[StoreOp]) -> Result<Vec<StoreReply>, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use runtime::admin::{AdminBackend, AdminSocket};
+    use std::sync::Mutex;
+    use store::Memory;
+    use xmpp::port::{ScramKey, Space};
 
     #[test]
     fn an_account_is_named_by_its_local_part_or_its_whole_jid() {
@@ -338,5 +415,78 @@ mod tests {
         assert!(name("straße", "a.example").is_ok());
         let refusal = new_name("straße", "a.example").unwrap_err();
         assert!(refusal.contains("choose another"), "{refusal}");
+    }
+
+    /// A server whose accounts have room for nothing but contacts.
+    struct Full(Mutex<Memory>);
+
+    impl AdminBackend for Full {
+        fn domain(&self) -> &str {
+            "a.example"
+        }
+
+        fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply> {
+            let one = |op| match op {
+                StoreOp::PutOffline { .. } | StoreOp::PutDocument { .. } => StoreReply::Full,
+                StoreOp::SetBlocked { .. } => StoreReply::Missing,
+                op => {
+                    let mut replies = Vec::new();
+                    let mut store = self.0.lock().unwrap();
+                    store.perform(&mut std::iter::once(op), &mut replies);
+                    replies.remove(0)
+                }
+            };
+            ops.into_iter().map(one).collect()
+        }
+
+        fn accounts(&self) -> Result<Vec<BareJid>, Box<str>> {
+            Ok(Vec::new())
+        }
+
+        fn account_gone(&self, _account: BareJid) {}
+    }
+
+    #[test]
+    fn every_write_that_a_running_server_refuses_is_told() {
+        let name = format!("vorpal-accounts-{}", std::process::id());
+        let data = std::env::temp_dir().join(name);
+        std::fs::create_dir(&data).unwrap();
+        let socket = AdminSocket::serve(&data, Full(Mutex::new(Memory::new()))).unwrap();
+        let mut client = Client::connect(&data).unwrap().expect("it answers");
+
+        let romeo = BareJid::parse("romeo@a.example").unwrap();
+        let key = ScramKey {
+            salt: [1; 16].into(),
+            iterations: 4096,
+            stored_key: [2; 32].into(),
+            server_key: [3; 32].into(),
+        };
+        let keys = Credentials {
+            sha256: Some(key),
+            ..Credentials::default()
+        };
+        let mut whole = WholeAccount::new(romeo.clone(), keys);
+        let contact = BareJid::parse("juliet@a.example").unwrap();
+        whole.data.roster = vec![RosterItem::new(contact)];
+        whole.data.blocked = vec!["tybalt@a.example".into()];
+        let text: Box<[u8]> = b"<message/>".as_slice().into();
+        whole.documents = vec![(Space::Vcard, "".into(), text.clone())];
+        whole.offline = vec![text.clone(), text];
+
+        let mut told = Vec::new();
+        let mut tell = |account: &BareJid, trouble| told.push((account.clone(), trouble));
+        let both = vec![whole.clone(), whole];
+        let created = create_whole_through(&mut client, both, &mut tell).unwrap();
+        drop(socket);
+        std::fs::remove_dir_all(&data).unwrap();
+        assert_eq!(created, 1);
+        let not_taken = |what: &str| Trouble::NotTaken(format!("the server did not take {what}"));
+        let expected = [
+            Trouble::Exists,
+            not_taken("1 of its block lists: the account is gone"),
+            not_taken("1 of its documents: there is no room for more"),
+            not_taken("2 of its waiting messages: there is no room for more"),
+        ];
+        assert_eq!(told, expected.map(|trouble| (romeo.clone(), trouble)));
     }
 }

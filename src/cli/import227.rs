@@ -15,10 +15,12 @@ use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use store::WholeAccount;
 use xml::reader::{EventReader, XmlEvent};
-use xmpp::port::{Credentials, DOCUMENTS_MAX, RosterItem, ScramKey, Space, Subscription};
+use xmpp::port::{
+    Credentials, DOCUMENTS_MAX, OfflineQuota, RosterItem, ScramKey, Space, Subscription,
+};
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
 
-use super::accounts::{self, Accounts};
+use super::accounts::{self, Accounts, Trouble};
 use super::element::{self, Element};
 use super::export::{ACTIVITY, PIE, PRIVACY, SCRAM};
 use super::{Failure, derive};
@@ -38,25 +40,17 @@ type Reader = EventReader<BufReader<File>>;
 /// Imports files; Prosody writes one for each account.
 pub(crate) fn import(config: &Path, files: &[PathBuf]) -> Result<ExitCode, Failure> {
     let mut accounts = Accounts::open(config)?;
-    let mut import = Import::new(accounts.domain().to_owned());
+    let mut import = Import::new(accounts.domain().to_owned(), accounts.offline());
     let mut create = |batch: Vec<Arrival>, notes: &mut Notes| flush(&mut accounts, batch, notes);
     let read = files
         .iter()
         .try_for_each(|file| import.file(file, Level::Root, 0, &mut create));
     // What was read before the trouble is whole.
     let batch = std::mem::take(&mut import.batch);
-    import.created += create(batch, &mut import.notes)?;
-    println!("Imported {} accounts.", import.created);
-    for ((name, ns), count) in &import.unknown {
-        eprintln!("vorpal: passed over {count} of <{name} xmlns='{ns}'>, which is unknown here.");
-    }
-    if import.notes.count > NOTES_MAX {
-        eprintln!(
-            "vorpal: and {} more like these.",
-            import.notes.count - NOTES_MAX
-        );
-    }
+    let flushed = create(batch, &mut import.notes).map(|count| import.created += count);
+    import.tell();
     read?;
+    flushed?;
     let is_clean = import.notes.count == 0 && import.unknown.is_empty();
     Ok(if is_clean {
         ExitCode::SUCCESS
@@ -65,16 +59,37 @@ pub(crate) fn import(config: &Path, files: &[PathBuf]) -> Result<ExitCode, Failu
     })
 }
 
-/// An account as it was read; its password, where that is all there is.
+/// An account as it was read.
 struct Arrival {
     whole: WholeAccount,
+    /// Its password, where that is all there is.
     password: Option<String>,
+    /// Bytes of the messages that wait for it.
+    waiting_size: u64,
+    /// Messages that may not wait beside those.
+    left_out: u64,
+}
+
+impl Arrival {
+    /// Lets a message wait where the server would. Its limits are those of one burst to a client.
+    fn add_waiting(&mut self, stanza: Box<[u8]>, quota: OfflineQuota) {
+        let size = self.waiting_size + stanza.len() as u64;
+        let count = u32::try_from(self.whole.offline.len() + 1);
+        if !count.is_ok_and(|count| quota.admits(count, size)) {
+            self.left_out += 1;
+            return;
+        }
+        self.waiting_size = size;
+        self.whole.offline.push(stanza);
+    }
 }
 
 /// What the operator is told.
 #[derive(Default)]
 struct Notes {
     count: u64,
+    /// What is told at the end.
+    last: Vec<String>,
 }
 
 impl Notes {
@@ -82,6 +97,14 @@ impl Notes {
         self.count += 1;
         if self.count <= NOTES_MAX {
             eprintln!("vorpal: {text}");
+        }
+    }
+
+    /// The same at the end, where nothing that scrolls by hides it.
+    fn say_last(&mut self, text: String) {
+        self.count += 1;
+        if self.count <= NOTES_MAX {
+            self.last.push(text);
         }
     }
 }
@@ -92,7 +115,12 @@ fn flush(accounts: &mut Accounts, batch: Vec<Arrival>, notes: &mut Notes) -> Res
         None => Ok(None),
     });
     let mut all = Vec::with_capacity(batch.len());
-    for (Arrival { mut whole, .. }, keys) in batch.into_iter().zip(keys) {
+    let mut left_out = BTreeMap::new();
+    for (arrival, keys) in batch.into_iter().zip(keys) {
+        let mut whole = arrival.whole;
+        if arrival.left_out > 0 {
+            left_out.insert(whole.account.clone(), arrival.left_out);
+        }
         match keys {
             Ok(keys) => whole.credentials = keys.unwrap_or(whole.credentials),
             Err(failure) => notes.say(&format!(
@@ -102,12 +130,27 @@ fn flush(accounts: &mut Accounts, batch: Vec<Arrival>, notes: &mut Notes) -> Res
         }
         all.push(whole);
     }
-    accounts.create_whole(all, &mut |account| {
-        notes.say(&format!(
-            "{} exists already; left as it is.",
-            account.as_str()
+    let quota = accounts.offline();
+    let created = accounts.create_whole(all, &mut |account, trouble| {
+        let name = account.as_str();
+        match trouble {
+            Trouble::Exists => {
+                left_out.remove(account);
+                notes.say(&format!("{name} exists already; left as it is."));
+            }
+            Trouble::NotTaken(what) => notes.say_last(format!("{name}: {what}.")),
+        }
+    });
+    for (account, count) in &left_out {
+        notes.say_last(format!(
+            "{}: {count} of its waiting messages were left out; {} messages of {} bytes together \
+             may wait for one account.",
+            account.as_str(),
+            quota.count,
+            quota.size
         ));
-    })
+    }
+    created
 }
 
 /// Where in the document a file or element stands.
@@ -126,6 +169,8 @@ type Create<'a> = &'a mut dyn FnMut(Vec<Arrival>, &mut Notes) -> Result<u64, Fai
 /// The state of one import.
 struct Import {
     domain: String,
+    /// What may wait for one account.
+    offline: OfflineQuota,
     /// The file that is being read, for messages.
     path: PathBuf,
     depth: usize,
@@ -136,15 +181,33 @@ struct Import {
 }
 
 impl Import {
-    fn new(domain: String) -> Import {
+    fn new(domain: String, offline: OfflineQuota) -> Import {
         Import {
             domain,
+            offline,
             path: PathBuf::new(),
             depth: 0,
             batch: Vec::new(),
             created: 0,
             notes: Notes::default(),
             unknown: BTreeMap::new(),
+        }
+    }
+
+    /// Says what came in and what did not.
+    fn tell(&self) {
+        println!("Imported {} accounts.", self.created);
+        for text in &self.notes.last {
+            eprintln!("vorpal: {text}");
+        }
+        for ((name, ns), count) in &self.unknown {
+            eprintln!(
+                "vorpal: passed over {count} of <{name} xmlns='{ns}'>, which is unknown here."
+            );
+        }
+        if self.notes.count > NOTES_MAX {
+            let more = self.notes.count - NOTES_MAX;
+            eprintln!("vorpal: and {more} more like these.");
         }
     }
 
@@ -283,6 +346,8 @@ impl Import {
         let mut arrival = Arrival {
             whole: WholeAccount::new(account, Credentials::default()),
             password: password.map(str::to_owned),
+            waiting_size: 0,
+            left_out: 0,
         };
         self.belongings(reader, &mut arrival)?;
         let keys = &arrival.whole.credentials;
@@ -362,10 +427,10 @@ impl Import {
             }
             ("offline-messages", PIE) => {
                 let messages = element.children().filter(|child| child.name == "message");
-                let ns = Ns::Client.as_str();
-                whole
-                    .offline
-                    .extend(messages.map(|message| as_stanza(message).bytes(ns)));
+                for message in messages {
+                    let stanza = as_stanza(message).bytes(Ns::Client.as_str());
+                    arrival.add_waiting(stanza, self.offline);
+                }
                 Ok(())
             }
             ("query", "jabber:iq:private") => private(element, whole),

@@ -114,7 +114,7 @@ fn forget(file: &Path) -> Result<(), Failure> {
 pub(crate) fn check(path: &Path) -> Result<ExitCode, Failure> {
     let config = load(path)?;
     config
-        .check_certificate()
+        .check()
         .map_err(|error| Failure::new(error.to_string()))?;
     println!("{}: valid, for {}.", path.display(), config.domain);
     Ok(ExitCode::SUCCESS)

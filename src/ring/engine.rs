@@ -58,7 +58,8 @@ pub struct Ring {
     features: Features,
     slots: u32,
     backlog: VecDeque<Vec<squeue::Entry>>,
-    /// What is being sent, by slot.
+    /// What is being sent, by slot; as long as the highest slot that ever sent asks for. The kernel
+    /// chooses the lowest that is free, so it grows with the connections, not with their maximum.
     pub(crate) sends: Vec<Option<Vec<u8>>>,
     #[expect(
         clippy::vec_box,
@@ -83,14 +84,12 @@ impl Ring {
         }
         let uring = builder.build(config.entries)?;
         uring.submitter().register_files_sparse(config.slots)?;
-        let mut sends = Vec::new();
-        sends.resize_with(config.slots as usize, || None);
         Ok(Ring {
             uring,
             features: *features,
             slots: config.slots,
             backlog: VecDeque::new(),
-            sends,
+            sends: Vec::new(),
             accepts: Vec::new(),
             scratch: Box::new(Scratch::new()),
             _one_thread: std::marker::PhantomData,
@@ -296,5 +295,30 @@ impl Drop for Ring {
         for lane in self.accepts.drain(..).filter(|lane| lane.in_flight) {
             std::mem::forget(lane);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_remembers_sends_of_the_slots_that_sent_and_no_others() {
+        let features = crate::probe().expect("io_uring is here");
+        let config = RingConfig {
+            entries: 8,
+            completions: 16,
+            slots: 4096,
+        };
+        let mut ring = Ring::new(&config, &features).expect("a ring");
+        assert_eq!(ring.sends.capacity(), 0);
+        // Nothing is in the slot, so the kernel gives the buffer back at once.
+        ring.send(5, 1, vec![0; 10], 0);
+        assert_eq!(ring.sends.len(), 6);
+        ring.submit_and_wait(1).expect("the kernel takes it");
+        let mut completions = Vec::new();
+        ring.reap(None, &mut completions);
+        assert_eq!(completions[0].buffer.as_ref().map(Vec::len), Some(10));
+        assert!(completions[0].error().is_some());
     }
 }

@@ -82,7 +82,12 @@ impl Ring {
             .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
             .build();
         let token = Token::new(Op::Send, slot, generation);
-        let place = &mut self.sends[slot as usize];
+        let slot_index = slot as usize;
+        if slot_index >= self.sends.len() {
+            assert!(slot < self.slots(), "a slot of this ring");
+            self.sends.resize_with(slot_index + 1, || None);
+        }
+        let place = &mut self.sends[slot_index];
         assert!(place.is_none(), "one send per slot");
         // Moving a Vec does not move its heap bytes, so the entry's pointer stays right.
         *place = Some(buffer);

@@ -2,7 +2,8 @@
 //!
 //! Pushing costs no shared write: items become visible together with [`Producer::publish`], once
 //! per turn. Invariant: slots between `head` and `tail` hold an item and belong to the consumer,
-//! the others to the producer.
+//! the others to the producer. There are none until the first item is pushed: of the lanes between
+//! many shards, as many as the square of their number, most stay empty.
 
 use crossbeam::utils::CachePadded;
 use std::cell::UnsafeCell;
@@ -10,18 +11,49 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Where the items lie.
+struct Slots<T>(Box<[UnsafeCell<MaybeUninit<T>>]>);
+
 struct Shared<T> {
     head: CachePadded<AtomicUsize>,
     tail: CachePadded<AtomicUsize>,
     mask: usize,
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    /// Written once, by the producer before it publishes the first item; both ends keep what is in
+    /// it.
+    slots: UnsafeCell<Option<Arc<Slots<T>>>>,
 }
 
 // SAFETY: the producer writes only free slots and the consumer reads only published ones; `head`
 // and `tail` hand them over with release and acquire. Items cross threads, hence `T: Send`.
-unsafe impl<T: Send> Sync for Shared<T> {}
+unsafe impl<T: Send> Sync for Slots<T> {}
 // SAFETY: as above; the slots own their items.
+unsafe impl<T: Send> Send for Slots<T> {}
+// SAFETY: `slots` is written before the first release of `tail` and read behind its acquire.
+unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: as for the slots, which it owns.
 unsafe impl<T: Send> Send for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// Makes the slots, for the first item.
+    #[cold]
+    fn furnish(&self) -> Arc<Slots<T>> {
+        let empty = |_| UnsafeCell::new(MaybeUninit::uninit());
+        let slots = Arc::new(Slots((0..=self.mask).map(empty).collect()));
+        // SAFETY: nothing was published yet, so the consumer does not look, and only the producer
+        // calls this.
+        unsafe { *self.slots.get() = Some(slots.clone()) };
+        slots
+    }
+
+    /// The slots, for the consumer when it has seen that an item was published.
+    #[cold]
+    fn furnished(&self) -> Arc<Slots<T>> {
+        // SAFETY: the tail that was acquired was released after the slots were made, and they are
+        // made once.
+        let slots = unsafe { (*self.slots.get()).clone() };
+        slots.expect("what was published lies in a slot")
+    }
+}
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
@@ -29,10 +61,14 @@ impl<T> Drop for Shared<T> {
             self.head.load(Ordering::Relaxed),
             self.tail.load(Ordering::Relaxed),
         );
+        // SAFETY: nobody else is left.
+        let Some(slots) = (unsafe { (*self.slots.get()).take() }) else {
+            return;
+        };
         let mut index = head;
         while index != tail {
             // SAFETY: slots from head to tail hold items, and nobody else is left.
-            unsafe { (*self.slots[index & self.mask].get()).assume_init_drop() };
+            unsafe { (*slots.0[index & self.mask].get()).assume_init_drop() };
             index = index.wrapping_add(1);
         }
     }
@@ -41,6 +77,7 @@ impl<T> Drop for Shared<T> {
 /// The writing end.
 pub struct Producer<T> {
     shared: Arc<Shared<T>>,
+    slots: Option<Arc<Slots<T>>>,
     /// Our tail, published or not.
     tail: usize,
     published: usize,
@@ -51,6 +88,7 @@ pub struct Producer<T> {
 /// The reading end.
 pub struct Consumer<T> {
     shared: Arc<Shared<T>>,
+    slots: Option<Arc<Slots<T>>>,
     head: usize,
     released: usize,
     /// The last tail that was seen.
@@ -60,17 +98,15 @@ pub struct Consumer<T> {
 /// A lane for at least `capacity` items (rounded up to a power of two).
 pub fn lane<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
     let capacity = capacity.max(1).next_power_of_two();
-    let slots = (0..capacity)
-        .map(|_| UnsafeCell::new(MaybeUninit::uninit()))
-        .collect();
     let shared = Arc::new(Shared {
         head: CachePadded::new(AtomicUsize::new(0)),
         tail: CachePadded::new(AtomicUsize::new(0)),
         mask: capacity - 1,
-        slots,
+        slots: UnsafeCell::new(None),
     });
     let producer = Producer {
         shared: shared.clone(),
+        slots: None,
         tail: 0,
         published: 0,
         head: 0,
@@ -79,6 +115,7 @@ pub fn lane<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
         producer,
         Consumer {
             shared,
+            slots: None,
             head: 0,
             released: 0,
             tail: 0,
@@ -96,7 +133,11 @@ impl<T> Producer<T> {
                 return Err(item);
             }
         }
-        let slot = &self.shared.slots[self.tail & self.shared.mask];
+        let slots = match &self.slots {
+            Some(slots) => slots,
+            None => self.slots.insert(self.shared.furnish()),
+        };
+        let slot = &slots.0[self.tail & self.shared.mask];
         // SAFETY: the slot is free (checked above) and only this producer writes slots.
         unsafe { (*slot.get()).write(item) };
         self.tail = self.tail.wrapping_add(1);
@@ -136,7 +177,11 @@ impl<T> Consumer<T> {
                 return None;
             }
         }
-        let slot = &self.shared.slots[self.head & self.shared.mask];
+        let slots = match &self.slots {
+            Some(slots) => slots,
+            None => self.slots.insert(self.shared.furnished()),
+        };
+        let slot = &slots.0[self.head & self.shared.mask];
         // SAFETY: the slot lies before the published tail, so it holds an item, and moving `head`
         // past it makes sure that it is read once.
         let item = unsafe { (*slot.get()).assume_init_read() };
@@ -177,6 +222,23 @@ mod tests {
         assert!(producer.publish());
         assert!(!producer.publish());
         assert_eq!((consumer.pop(), consumer.pop()), (Some(1), None));
+    }
+
+    #[test]
+    fn a_lane_has_no_slots_before_its_first_item() {
+        let (mut producer, mut consumer) = lane(4096);
+        producer.publish();
+        assert_eq!(consumer.pop(), None);
+        assert!(producer.slots.is_none() && consumer.slots.is_none());
+        producer.push(1).unwrap();
+        assert_eq!(
+            producer.slots.as_ref().map(|slots| slots.0.len()),
+            Some(4096)
+        );
+        producer.publish();
+        assert_eq!(consumer.pop(), Some(1));
+        // A lane that nothing went through ends with nothing to look at.
+        drop(lane::<Box<u8>>(4096));
     }
 
     #[test]

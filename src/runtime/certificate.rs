@@ -16,15 +16,44 @@ use std::path::{Path, PathBuf};
 /// Certificates of one chain.
 const CHAIN_MAX: usize = 16;
 
+/// Bytes of a file; a larger one is something else.
+const FILE_SIZE_MAX: u64 = 1 << 20;
+
 /// Who may read what we write: its owner.
 const PRIVATE_MODE: u32 = 0o600;
 
-/// Why there is no certificate: one sentence with the file and what to do about it.
+/// Why there is no certificate: what is wrong with which file, and what to do about it.
 #[derive(Debug)]
 pub struct CertificateError {
-    file: PathBuf,
-    what: String,
-    remedy: &'static str,
+    /// What it is about: by that the key of the configuration is known.
+    pub(crate) about: About,
+    pub(crate) file: PathBuf,
+    pub(crate) what: String,
+    pub(crate) remedy: &'static str,
+}
+
+/// What a [`CertificateError`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// The file of the chain.
+    Chain,
+    /// The file of the key.
+    Key,
+    /// A file of the certificate that we make ourselves.
+    Own,
+    /// The domain that none can be made for.
+    Domain,
+}
+
+impl CertificateError {
+    /// The same about files that no key of the configuration names.
+    fn own(self) -> CertificateError {
+        CertificateError {
+            about: About::Own,
+            remedy: "let the server's user read it, or remove it to have another one made",
+            ..self
+        }
+    }
 }
 
 impl fmt::Display for CertificateError {
@@ -44,6 +73,7 @@ pub fn load(chain_file: &Path, key_file: &Path) -> Result<ServerConfigs, Certifi
     let key = read_key(key_file)?;
     ServerConfigs::new(chain, key).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => CertificateError {
+            about: About::Key,
             file: key_file.to_owned(),
             what: format!(
                 "the key does not belong to the certificate in {}",
@@ -53,6 +83,7 @@ pub fn load(chain_file: &Path, key_file: &Path) -> Result<ServerConfigs, Certifi
                      certificate first in its file",
         },
         other => CertificateError {
+            about: About::Key,
             file: key_file.to_owned(),
             what: format!("the key or the certificate cannot be used ({other})"),
             remedy: "use an ECDSA P-256 or an RSA key of at least 2048 bits",
@@ -62,11 +93,12 @@ pub fn load(chain_file: &Path, key_file: &Path) -> Result<ServerConfigs, Certifi
 
 fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let failed = |what: String, remedy| CertificateError {
+        about: About::Chain,
         file: file.to_owned(),
         what,
         remedy,
     };
-    let text = read(file)?;
+    let text = read(file, About::Chain)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text)
         .take(CHAIN_MAX + 1)
         .collect();
@@ -93,11 +125,12 @@ fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateEr
 
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     let failed = |what: String, remedy| CertificateError {
+        about: About::Key,
         file: file.to_owned(),
         what,
         remedy,
     };
-    let text = read(file)?;
+    let text = read(file, About::Key)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound if text.windows(9).any(|part| part == b"ENCRYPTED") => failed(
             "the key is encrypted".to_owned(),
@@ -111,22 +144,50 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     })
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, CertificateError> {
-    fs::read(file).map_err(|error| CertificateError {
+fn read(file: &Path, about: About) -> Result<Vec<u8>, CertificateError> {
+    let failed = |what: String| CertificateError {
+        about,
         file: file.to_owned(),
-        what: format!("it cannot be read ({error})"),
-        remedy: "check the path in [tls] and that the server's user may read the file",
-    })
+        what,
+        remedy: "check the path and that the server's user may read the file",
+    };
+    let unreadable = |error: io::Error| failed(format!("it cannot be read ({error})"));
+    let metadata = fs::metadata(file).map_err(unreadable)?;
+    // Whatever is no file might never end.
+    if !metadata.is_file() || metadata.len() > FILE_SIZE_MAX {
+        return Err(failed("it is no file of PEM".to_owned()));
+    }
+    fs::read(file).map_err(unreadable)
+}
+
+/// The files of the certificate that we make for `domain`, and of its key.
+fn own_files(directory: &Path, domain: &str) -> (PathBuf, PathBuf) {
+    let file = |ending: &str| directory.join(format!("{domain}.{ending}"));
+    (file("crt"), file("key"))
+}
+
+/// Whether [`self_signed`] would succeed where the directory can be written; makes nothing there.
+///
+/// # Errors
+/// Files in it that were tampered with, or a domain that no certificate can be made for.
+pub fn check_self_signed(directory: &Path, domain: &str) -> Result<(), CertificateError> {
+    let (chain_file, key_file) = own_files(directory, domain);
+    if chain_file.exists() && key_file.exists() {
+        load(&chain_file, &key_file)
+            .map(drop)
+            .map_err(CertificateError::own)
+    } else {
+        generate(domain, &chain_file).map(drop)
+    }
 }
 
 /// The certificate that we made for `domain` in `directory`, made now if there is none. It does not
 /// run out; clients must be told to trust it.
 ///
 /// # Errors
-/// A directory that cannot be written, or files in it that were tampered with.
+/// As [`check_self_signed`], or a directory that cannot be written.
 pub fn self_signed(directory: &Path, domain: &str) -> Result<ServerConfigs, CertificateError> {
-    let chain_file = directory.join(format!("{domain}.crt"));
-    let key_file = directory.join(format!("{domain}.key"));
+    let (chain_file, key_file) = own_files(directory, domain);
     if !chain_file.exists() || !key_file.exists() {
         make(domain, &chain_file, &key_file)?;
     }
@@ -135,11 +196,13 @@ pub fn self_signed(directory: &Path, domain: &str) -> Result<ServerConfigs, Cert
         certificate = %chain_file.display(),
         "using a self-signed certificate, which clients will not trust; set tls.cert and tls.key"
     );
-    load(&chain_file, &key_file)
+    load(&chain_file, &key_file).map_err(CertificateError::own)
 }
 
-fn make(domain: &str, chain_file: &Path, key_file: &Path) -> Result<(), CertificateError> {
+/// A new certificate and its key, in PEM.
+fn generate(domain: &str, chain_file: &Path) -> Result<(String, String), CertificateError> {
     let unusable = |error: rcgen::Error| CertificateError {
+        about: About::Domain,
         file: chain_file.to_owned(),
         what: format!("no certificate can be made for {domain} ({error})"),
         remedy: "set tls.cert and tls.key to one of your own",
@@ -151,14 +214,20 @@ fn make(domain: &str, chain_file: &Path, key_file: &Path) -> Result<(), Certific
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let certificate = params.self_signed(&key).map_err(unusable)?;
+    Ok((certificate.pem(), key.serialize_pem()))
+}
+
+fn make(domain: &str, chain_file: &Path, key_file: &Path) -> Result<(), CertificateError> {
+    let (certificate, key) = generate(domain, chain_file)?;
     let unwritable = |error: io::Error| CertificateError {
+        about: About::Own,
         file: chain_file.to_owned(),
         what: format!("it cannot be written ({error})"),
         remedy: "let `data` name a directory that the server's user may write",
     };
     // The key first: a certificate without one is made again, a key without one replaced.
-    write_private(key_file, key.serialize_pem().as_bytes()).map_err(unwritable)?;
-    write_private(chain_file, certificate.pem().as_bytes()).map_err(unwritable)
+    write_private(key_file, key.as_bytes()).map_err(unwritable)?;
+    write_private(chain_file, certificate.as_bytes()).map_err(unwritable)
 }
 
 /// Writes a file that only its owner may read: all of it or nothing.

@@ -1,18 +1,20 @@
 //! The configuration file: TOML in which every key is optional but `domain`.
 //!
-//! Invariant: what [`Config::load`] lets through can be served; everything else is refused by one
-//! sentence with the file, the line and what to do about it. `docs/CONFIGURATION.md` has every key.
+//! Invariant: what [`Config::load`] and [`Config::check`] let through can be served where its
+//! addresses are free; everything else is refused by one sentence with the file, the line and what
+//! to do about it. `docs/CONFIGURATION.md` has every key.
 
 mod complaint;
+mod directory;
 mod file;
 mod value;
 
 pub use complaint::ConfigError;
 
-use crate::certificate::{self, write_private};
+use crate::certificate::{self, About, CertificateError, write_private};
 use crate::logging::Log;
 use crate::transport::tls::ServerConfigs;
-use complaint::Source;
+use complaint::{Places, Source};
 use file::File;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -43,6 +45,9 @@ pub const CONNECTIONS_MAX_DEFAULT: u32 = u32::MAX;
 /// What makes the salts of unknown users, in the data directory.
 const SALT_SECRET_FILE: &str = "salt.secret";
 
+/// Where the self-signed certificate is, in the data directory.
+const OWN_CERTIFICATE_DIRECTORY: &str = "tls";
+
 /// A configuration that makes sense; nothing but the file has been looked at yet.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -50,6 +55,8 @@ pub struct Config {
     pub domain: Box<str>,
     /// Where everything is kept.
     pub data: PathBuf,
+    /// Where that is written, and other keys that are looked at later.
+    places: Places,
     /// How many shards; `None` is one for each core.
     pub shards: Option<u16>,
     /// What is logged.
@@ -155,17 +162,84 @@ impl Config {
         }
     }
 
-    /// Reads the certificate, if one is configured, as serving would.
+    /// Looks at what belongs to the configuration on the disk, and changes nothing there.
     ///
     /// # Errors
-    /// Why it cannot be used.
-    pub fn check_certificate(&self) -> Result<(), ConfigError> {
-        match &self.certificate {
-            Some((chain, key)) => certificate::load(chain, key)
-                .map(|_| ())
-                .map_err(Into::into),
-            None => Ok(()),
+    /// Why the server cannot start.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_data()?;
+        let looked_at = match &self.certificate {
+            Some((chain, key)) => certificate::load(chain, key).map(drop),
+            None => certificate::check_self_signed(&self.own_certificate(), &self.domain),
+        };
+        looked_at.map_err(|error| self.refuse_certificate(&error))?;
+        self.salt_secret().map(drop)
+    }
+
+    /// Whether everything can be kept below the data directory.
+    fn check_data(&self) -> Result<(), ConfigError> {
+        let own = self.certificate.is_none().then(|| self.own_certificate());
+        let within = [Some(self.data.join(store::DIRECTORY)), own];
+        for directory in std::iter::once(self.data.clone()).chain(within.into_iter().flatten()) {
+            directory::check(&directory).map_err(|what| self.refuse_data(&what))?;
         }
+        Ok(())
+    }
+
+    fn refuse_data(&self, what: &str) -> ConfigError {
+        let what = format!("`data` is {}, but {what}", self.data.display());
+        let remedy = "let it name a directory that the server's user may write";
+        self.places.data.refuse(what, remedy)
+    }
+
+    fn refuse_certificate(&self, error: &CertificateError) -> ConfigError {
+        let (file, what) = (error.file.display(), &error.what);
+        let places = &self.places;
+        let (place, what) = match error.about {
+            About::Chain => (&places.cert, format!("tls.cert is {file}, but {what}")),
+            About::Key => (&places.key, format!("tls.key is {file}, but {what}")),
+            About::Own => (&places.data, format!("`data` has {file}, but {what}")),
+            About::Domain => (&places.domain, what.clone()),
+        };
+        place.refuse(what, error.remedy)
+    }
+
+    /// The secret of the data directory, where it has one.
+    fn salt_secret(&self) -> Result<Option<[u8; 32]>, ConfigError> {
+        match fs::read(self.data.join(SALT_SECRET_FILE)) {
+            Ok(bytes) => bytes.try_into().map(Some).map_err(|_| {
+                let remedy = "restore it, or remove it to have another one made";
+                self.refuse_secret("it is not the 32 bytes it was", remedy)
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                let what = format!("it cannot be read ({error})");
+                Err(self.refuse_secret(&what, "let the server's user read it"))
+            }
+        }
+    }
+
+    /// Makes the secret at the first start: the salts must stay the same.
+    fn make_salt_secret(&self) -> Result<[u8; 32], ConfigError> {
+        let mut secret = [0; 32];
+        aws_lc_rs::rand::fill(&mut secret)
+            .map_err(|_| self.refuse_secret("there is no randomness", "check the kernel"))?;
+        write_private(&self.data.join(SALT_SECRET_FILE), &secret).map_err(|error| {
+            let remedy = "let `data` name a directory that the server's user may write";
+            self.refuse_secret(&format!("it cannot be written ({error})"), remedy)
+        })?;
+        Ok(secret)
+    }
+
+    fn refuse_secret(&self, what: &str, remedy: &str) -> ConfigError {
+        let file = self.data.join(SALT_SECRET_FILE);
+        let what = format!("`data` has {}, but {what}", file.display());
+        self.places.data.refuse(what, remedy)
+    }
+
+    /// Where the certificate is that we make ourselves.
+    fn own_certificate(&self) -> PathBuf {
+        self.data.join(OWN_CERTIFICATE_DIRECTORY)
     }
 
     /// Reads, and makes where missing, what belongs to the configuration on the disk: the data
@@ -174,22 +248,22 @@ impl Config {
     /// # Errors
     /// Why the server cannot start.
     pub fn prepare(self) -> Result<RuntimeConfig, ConfigError> {
+        self.check()?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&self.data)
-            .map_err(|error| {
-                let what = format!("the data directory cannot be made ({error})");
-                let remedy =
-                    "let `data` name a directory that the server's user may write".to_owned();
-                ConfigError::new(&self.data, None, what, remedy)
-            })?;
+            .map_err(|error| self.refuse_data(&format!("it cannot be made ({error})")))?;
         let tls = match &self.certificate {
-            Some((chain, key)) => certificate::load(chain, key)?,
-            None => certificate::self_signed(&self.data.join("tls"), &self.domain)?,
+            Some((chain, key)) => certificate::load(chain, key),
+            None => certificate::self_signed(&self.own_certificate(), &self.domain),
         };
+        let tls = tls.map_err(|error| self.refuse_certificate(&error))?;
         let mut settings = self.settings();
-        settings.fake_salt_secret = salt_secret(&self.data)?;
+        settings.fake_salt_secret = match self.salt_secret()? {
+            Some(secret) => secret,
+            None => self.make_salt_secret()?,
+        };
         Ok(RuntimeConfig {
             settings,
             shards_fixed: self.shards.is_some(),
@@ -208,35 +282,6 @@ impl Config {
 fn cores() -> u16 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     u16::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX)
-}
-
-/// The secret of this data directory, made at the first start: the salts must stay the same.
-fn salt_secret(data: &Path) -> Result<[u8; 32], ConfigError> {
-    let file = data.join(SALT_SECRET_FILE);
-    let failed =
-        |what: String, remedy: &str| ConfigError::new(&file, None, what, remedy.to_owned());
-    match fs::read(&file) {
-        Ok(bytes) => bytes.try_into().map_err(|_| {
-            failed(
-                "it is not the 32 bytes it was".to_owned(),
-                "restore it, or remove it",
-            )
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut secret = [0; 32];
-            aws_lc_rs::rand::fill(&mut secret)
-                .map_err(|_| failed("there is no randomness".to_owned(), "check the kernel"))?;
-            write_private(&file, &secret).map_err(|error| {
-                let remedy = "let `data` name a directory that the server's user may write";
-                failed(format!("it cannot be written ({error})"), remedy)
-            })?;
-            Ok(secret)
-        }
-        Err(error) => {
-            let remedy = "let the server's user read it";
-            Err(failed(format!("it cannot be read ({error})"), remedy))
-        }
-    }
 }
 
 #[cfg(test)]

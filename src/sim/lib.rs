@@ -14,6 +14,7 @@ pub mod managed;
 pub mod random;
 pub mod scenario;
 mod scram;
+pub mod seeds;
 pub mod trace;
 pub mod world;
 
@@ -21,4 +22,5 @@ pub use client::{Client, Login};
 pub use element::Element;
 pub use faults::Faults;
 pub use random::Random;
+pub use seeds::{for_every_seed, seeds};
 pub use world::{ClientId, World};

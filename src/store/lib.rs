@@ -23,7 +23,7 @@ mod recover;
 pub mod schema;
 mod sessions;
 
-pub use embedded::{BulkLoaded, OpenError};
+pub use embedded::{BulkLoaded, DIRECTORY, OpenError};
 pub use lacking::Lacking;
 pub use memory::Memory;
 pub use recover::Embedded;

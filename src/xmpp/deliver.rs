@@ -38,9 +38,9 @@ impl Shard {
             let error = StreamError::UnsupportedStanzaType;
             return self.stream_error(host, conn, stream, error, None);
         }
-        if let Some(bytes) = self.without_delay(view, scope) {
+        if let Some(bytes) = self.without_claims(view, scope) {
             let view =
-                StanzaView::parse(&bytes, scope).expect("it has a child less, else the same");
+                StanzaView::parse(&bytes, scope).expect("it has fewer children, else the same");
             return self.on_stanza(host, conn, stream, key, &view, scope);
         }
         if let Some(from) = view.from()

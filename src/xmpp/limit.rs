@@ -73,6 +73,10 @@ impl Limits {
 /// Bytes of messages that wait for one account, where nothing else is smaller.
 pub const OFFLINE_SIZE_MAX: u64 = 2 << 20;
 
+/// Attempts to register a name that is taken that count as much as one account created: whoever is
+/// told that a name is taken may choose another, but may not ask for every name there could be.
+pub const CONFLICTS_PER_REGISTRATION: u32 = 4;
+
 /// Stanzas that wait for one account, to load or for storage; the next one bounces
 /// `resource-constraint`.
 pub const LOAD_QUEUE_MAX: usize = 1_024;
@@ -86,6 +90,9 @@ pub const LOAD_STREAMS_MAX: usize = 1_024;
 /// Requests to storage that one session may have unanswered: its input waits from there on. The
 /// stanza that reaches it may make a few more (a removal tells the contact of two things).
 pub const STORE_REQUESTS_PER_SESSION_MAX: u16 = 32;
+
+/// Milliseconds until storage is asked again for what it failed to do.
+pub(crate) const STORAGE_RETRY_MS: u64 = 1_000;
 
 /// Bytes of a resource part (RFC 7622 3.4).
 pub const RESOURCE_SIZE_MAX: usize = 1023;

@@ -41,7 +41,9 @@ pub struct Fanout {
     pub bytes: Buffer,
     /// Where `head` ends and `tail` begins in `bytes`.
     pub split: u32,
-    /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines.
+    /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines; beside
+    /// them the full JIDs of resources that were told of the sender before it was known whether
+    /// they are available, and so among those of their account.
     pub targets: Buffer,
     /// What the stanza means.
     pub purpose: FanoutPurpose,

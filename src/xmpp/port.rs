@@ -299,7 +299,7 @@ pub struct OfflineQuota {
 }
 
 impl OfflineQuota {
-    /// Whatever comes: for what another server's accounts bring along.
+    /// Whatever comes: for what is held against a quota before it is asked for.
     pub const UNLIMITED: OfflineQuota = OfflineQuota {
         count: u32::MAX,
         size: u64::MAX,

@@ -86,7 +86,7 @@ impl Shard {
         session.priority = priority;
         session.presence = Some(Box::new(presence.clone()));
         let account = session.account;
-        self.broadcast(host, key, &presence, FanoutPurpose::Presence);
+        self.broadcast(host, key, &presence, FanoutPurpose::Presence, &[]);
         self.tell_own_resources(host, account, &presence);
         if is_initial {
             self.greet(host, key, FanoutPurpose::Probe);
@@ -135,7 +135,7 @@ impl Shard {
             bytes: bytes.into(),
             split: split as u32,
         };
-        self.broadcast(host, key, &bytes_of_probe, probe);
+        self.broadcast(host, key, &bytes_of_probe, probe, &[]);
     }
 
     /// RFC 6121 4.5: the session stays connected but is no longer available.
@@ -144,10 +144,8 @@ impl Shard {
         let was_available = std::mem::replace(&mut session.available, false);
         session.presence = None;
         let account = session.account;
-        let directed = session.directed.take();
+        self.say_unavailable(host, key, presence, was_available);
         if was_available {
-            self.broadcast(host, key, presence, FanoutPurpose::Presence);
-            self.tell_own_resources(host, account, presence);
             self.note_last(host, account);
             // RFC 6121 4.5.2: the resource itself gets its unavailable presence too.
             let Session {
@@ -157,11 +155,42 @@ impl Shard {
                 presence.write(address.full(), out)
             });
         }
-        for to in directed.into_iter().flat_map(|list| *list) {
+    }
+
+    /// Tells whoever was told that a session is available, once, that it no longer is.
+    fn say_unavailable(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        presence: &Presence,
+        was_available: bool,
+    ) {
+        let session = self.sessions.at_mut(key);
+        let account = session.account;
+        let directed = session.directed.take().map_or_else(Vec::new, |list| *list);
+        // A resource of somebody who is subscribed gets the broadcast if it is available itself.
+        let (maybe, not) = directed.into_iter().partition::<Vec<_>, _>(|to| {
+            let to = Jid::from_prepared(to);
+            was_available && !to.is_bare() && self.gets_broadcasts(account, to.bare())
+        });
+        if was_available {
+            self.broadcast(host, key, presence, FanoutPurpose::Presence, &maybe);
+            self.tell_own_resources(host, account, presence);
+        }
+        for to in not {
             let mut bytes = Vec::new();
             presence.write(&to, &mut bytes);
             self.route_bytes(host, &Jid::from_prepared(&to), bytes);
         }
+    }
+
+    /// Whether a contact gets the presence of an account.
+    fn gets_broadcasts(&self, account: AccountKey, contact: &str) -> bool {
+        let account = self.accounts.at(account);
+        let item = account.contact(contact);
+        item.is_some_and(|item| {
+            item.subscription.is_from() && !blocks(&account.blocked, &item.contact.as_jid())
+        })
     }
 
     /// Says that a session is unavailable because it ends (RFC 6121 4.5.1, 4.6.3).
@@ -184,17 +213,7 @@ impl Shard {
         let session = self.sessions.at_mut(key);
         let was_available = std::mem::replace(&mut session.available, false);
         session.presence = None;
-        let account = session.account;
-        let directed = session.directed.take();
-        if was_available {
-            self.broadcast(host, key, &presence, FanoutPurpose::Presence);
-            self.tell_own_resources(host, account, &presence);
-        }
-        for to in directed.into_iter().flat_map(|list| *list) {
-            let mut bytes = Vec::new();
-            presence.write(&to, &mut bytes);
-            self.route_bytes(host, &Jid::from_prepared(&to), bytes);
-        }
+        self.say_unavailable(host, key, &presence, was_available);
     }
 
     /// RFC 6121 4.6 and probes that a client sends itself.
@@ -345,17 +364,29 @@ impl Shard {
         }
     }
 
-    /// Sends a presence, or a probe, to every contact it concerns: once per shard.
+    /// Sends a presence, or a probe, to every contact it concerns: once per shard. These
+    /// `resources` of contacts get it where they are not available, and so not among them.
     pub(crate) fn broadcast(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,
         presence: &Presence,
         purpose: FanoutPurpose,
+        resources: &[Box<str>],
     ) {
         let account = self.accounts.at(self.sessions.at(key).account);
         let (mut here, mut refreshed) = (Vec::new(), Vec::new());
         let mut late = Vec::new();
+        for to in resources {
+            let halves = presence.halves();
+            match self.router.route_account(Jid::from_prepared(to).bare()) {
+                Route::Here(_) => late.extend(self.missed(to, halves)),
+                Route::Shard(shard) => self.fanout[usize::from(shard.0)]
+                    .get_or_insert_with(|| host.buffer())
+                    .extend_from_slice(format!("{to}\n").as_bytes()),
+                Route::Server | Route::Remote => {}
+            }
+        }
         for item in &account.roster {
             let concerned = match purpose {
                 FanoutPurpose::Presence => item.subscription.is_from(),
@@ -404,6 +435,19 @@ impl Shard {
         self.flush_fanout(host, presence, purpose);
     }
 
+    /// The presence for a resource that is there but not available, whole: a broadcast to its
+    /// account does not reach it.
+    fn missed(&self, to: &str, halves: (&[u8], &[u8])) -> Option<Buffer> {
+        let jid = Jid::from_prepared(to);
+        let account = self.accounts.find(home_hash(jid.bare()), jid.bare())?;
+        let mut sessions = self.accounts.at(account).sessions.iter();
+        let session =
+            sessions.find(|key| Some(self.sessions.at(**key).resource()) == jid.resource())?;
+        let mut bytes = Vec::new();
+        write_addressed(halves, to, &mut bytes);
+        (!self.sessions.at(*session).available).then_some(bytes)
+    }
+
     fn flush_fanout(&mut self, host: &mut impl Host, presence: &Presence, purpose: FanoutPurpose) {
         for index in 0..self.fanout.len() {
             let Some(targets) = self.fanout[index].take() else {
@@ -436,11 +480,16 @@ impl Shard {
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
         match purpose {
             FanoutPurpose::Presence => {
-                for bare in text.lines() {
-                    let found = self.accounts.find(home_hash(bare), bare);
-                    let found = found.map(|key| self.accounts.at(key));
+                for to in text.lines() {
                     let halves = bytes.split_at(split);
-                    if let Some(late) = present(host, &mut self.sessions, found, bare, halves) {
+                    let late = if Jid::from_prepared(to).is_bare() {
+                        let found = self.accounts.find(home_hash(to), to);
+                        let found = found.map(|key| self.accounts.at(key));
+                        present(host, &mut self.sessions, found, to, halves)
+                    } else {
+                        self.missed(to, halves)
+                    };
+                    if let Some(late) = late {
                         self.receive(host, &late);
                     }
                 }

@@ -6,7 +6,7 @@
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, Ticket};
-use crate::limit::LOAD_STREAMS_MAX;
+use crate::limit::{LOAD_STREAMS_MAX, STORAGE_RETRY_MS};
 use crate::outbox::Acks;
 use crate::parcel::FanoutPurpose;
 use crate::port::{SavedSession, SessionId, StoreOp, StoreReply, StoredSession};
@@ -15,9 +15,6 @@ use crate::shard::{Shard, Timer, Waiting};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
 use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
 use stanza::jid::{BareJid, home_hash};
-
-/// Milliseconds until what storage did not do for the sessions of the last process is tried again.
-pub(crate) const DORMANCY_RETRY_MS: u64 = 1_000;
 
 /// A session of the last process that is to end.
 #[derive(Debug)]
@@ -131,7 +128,7 @@ impl Shard {
     }
 
     fn retry_dormancy(&mut self, host: &mut impl Host) {
-        let at = host.now().plus_ms(DORMANCY_RETRY_MS);
+        let at = host.now().plus_ms(STORAGE_RETRY_MS);
         self.arm(host, at, Timer::Dormancy);
     }
 
@@ -525,7 +522,7 @@ impl Shard {
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;
         };
-        self.broadcast(host, key, &presence, FanoutPurpose::Presence);
+        self.broadcast(host, key, &presence, FanoutPurpose::Presence, &[]);
         self.tell_own_resources(host, account, &presence);
         self.greet(host, key, FanoutPurpose::Refresh);
         if self.sessions.at(key).takes_bare() {

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from test_messaging import Person
+from test_messaging import Person, friends
 from test_slixmpp import SECONDS_MAX, scenario
 
 COUNT = 40
@@ -52,8 +52,10 @@ class Resident(Person):
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
 
-    async def acked(self):
-        """Everything sent was acknowledged."""
+    async def say(self, bare, bodies):
+        """Sends messages, and waits until all are acknowledged."""
+        for body in bodies:
+            self.send_message(mto=bare, mbody=body, mtype="chat")
         plugin = self.plugin["xep_0198"]
         async with asyncio.timeout(SECONDS_MAX):
             while plugin.unacked_queue:
@@ -80,20 +82,15 @@ async def read(client, wanted):
 
 
 def test_a_lost_network_loses_no_message(server):
-    one, two = server.friends
+    _, two = server.friends
 
     async def play():
-        async with Resident(server, f"{one}/a") as alice, Resident(server, f"{two}/b") as bob:
-            alice.send_presence()
-            bob.send_presence()
-            await bob.presence_of(one, "available")
+        async with friends(server, Resident) as (alice, bob):
             for round_ in range(3):
                 bob.lose_network()
                 await bob.gone()
                 wanted = [f"round {round_}, {count}" for count in range(COUNT)]
-                for body in wanted:
-                    alice.send_message(mto=two, mbody=body, mtype="chat")
-                await alice.acked()
+                await alice.say(two, wanted)
                 await bob.come_back()
                 await read(bob, wanted)
             # Nobody was seen to go.
@@ -115,16 +112,11 @@ def test_a_server_that_ends_loses_no_acknowledged_message(fresh_server, how):
     one, two = server.friends
 
     async def play():
-        async with Resident(server, f"{one}/a") as alice, Resident(server, f"{two}/b") as bob:
-            alice.send_presence()
-            bob.send_presence()
-            await bob.presence_of(one, "available")
+        async with friends(server, Resident) as (alice, bob):
             bob.lose_network()
             await bob.gone()
             wanted = [f"before, {count}" for count in range(COUNT)]
-            for body in wanted:
-                alice.send_message(mto=two, mbody=body, mtype="chat")
-            await alice.acked()
+            await alice.say(two, wanted)
             await asyncio.to_thread(getattr(server, how))
             await alice.gone()
             await asyncio.to_thread(server.serve)

@@ -1,6 +1,7 @@
 """slixmpp, as a person uses a chat server: contacts, messages while away, blocking, and what is kept."""
 
 import asyncio
+import contextlib
 
 import pytest
 from slixmpp.exceptions import IqError
@@ -51,6 +52,17 @@ class Person(Client):
     async def settled(self):
         """Everything sent before was handled, and what it made the server send has come."""
         await self.plugin["xep_0199"].ping(DOMAIN, timeout=SECONDS_MAX)
+
+
+@contextlib.asynccontextmanager
+async def friends(server, kind=Person):
+    """Two contacts, each in a session of that kind, of whom the second sees the first."""
+    one, two = server.friends
+    async with kind(server, f"{one}/a") as alice, kind(server, f"{two}/b") as bob:
+        alice.send_presence()
+        bob.send_presence()
+        await bob.presence_of(one, "available")
+        yield alice, bob
 
 
 def test_strangers_become_contacts_and_part_again(server):
@@ -126,10 +138,7 @@ def test_a_blocked_contact_is_neither_heard_nor_shown_anything(server):
     one, two = server.friends
 
     async def play():
-        async with Person(server, f"{one}/a") as alice, Person(server, f"{two}/b") as bob:
-            alice.send_presence()
-            bob.send_presence()
-            await bob.presence_of(one, "available")
+        async with friends(server) as (alice, bob):
             await alice.plugin["xep_0191"].block(two, timeout=SECONDS_MAX)
             await bob.presence_of(one, "unavailable")
             assert await alice.plugin["xep_0191"].get_blocked_jids(timeout=SECONDS_MAX) == {two}

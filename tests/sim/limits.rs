@@ -3,7 +3,7 @@
 use sim::client::{Phase, Proof};
 use sim::{ClientId, Element, Faults, Login, Random, World};
 use xmpp::Settings;
-use xmpp::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
+use xmpp::limit::{CONFLICTS_PER_REGISTRATION, Limits, STORE_REQUESTS_PER_SESSION_MAX};
 
 /// A world of two shards with these limits, and some accounts.
 fn world(limits: Limits, names: &[&str]) -> World {
@@ -334,6 +334,58 @@ fn guessing_one_accounts_password_is_refused_unexamined_after_a_while() {
     assert_eq!(refusal(&mut world, "secret"), "none");
 }
 
+/// Asks for an account over a connection of its own; the type of the answer and its condition.
+fn register(world: &mut World, name: &str) -> String {
+    let client = world.connect_raw();
+    let text = format!(
+        "{}<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>{name}</username>\
+         <password>secret</password></query></iq>",
+        header()
+    );
+    let answers = ask(world, client, &text);
+    let last = answers.last().expect("an answer");
+    format!("{} {}", last.attr("type"), last.condition())
+}
+
+#[test]
+fn whoever_finds_a_name_taken_may_choose_another_but_not_try_every_name() {
+    let world = |registrations_per_hour_max| {
+        let limits = Limits {
+            registrations_per_hour_max,
+            ..Limits::default()
+        };
+        let settings = Settings {
+            limits,
+            ..Settings::for_tests("example.org")
+        };
+        let mut world = World::new(5, settings, Faults::calm());
+        world.add_account("taken@example.org", "secret");
+        world
+    };
+    // All but one of the attempts that count as much as an account are at names that are taken.
+    let mut one = world(1);
+    for _ in 1..CONFLICTS_PER_REGISTRATION {
+        assert_eq!(register(&mut one, "taken"), "error conflict");
+    }
+    assert_eq!(register(&mut one, "a").trim(), "result");
+    assert_eq!(register(&mut one, "b"), "error resource-constraint");
+    assert_eq!(register(&mut one, "taken"), "error resource-constraint");
+
+    // Whoever makes no account does not learn of more names for it.
+    let mut two = world(2);
+    for _ in 0..2 * CONFLICTS_PER_REGISTRATION {
+        assert_eq!(register(&mut two, "taken"), "error conflict");
+    }
+    assert_eq!(register(&mut two, "taken"), "error resource-constraint");
+    assert_eq!(register(&mut two, "a"), "error resource-constraint");
+    two.run_for(3_600_001);
+    assert_eq!(register(&mut two, "taken"), "error conflict");
+    // Taken names do not make the accounts more.
+    assert_eq!(register(&mut two, "a").trim(), "result");
+    assert_eq!(register(&mut two, "b").trim(), "result");
+    assert_eq!(register(&mut two, "c"), "error resource-constraint");
+}
+
 #[test]
 fn so_many_accounts_are_made_from_one_address_in_an_hour() {
     let limits = Limits {
@@ -345,17 +397,6 @@ fn so_many_accounts_are_made_from_one_address_in_an_hour() {
         ..Settings::for_tests("example.org")
     };
     let mut world = World::new(5, settings, Faults::calm());
-    let register = |world: &mut World, name: &str| {
-        let client = world.connect_raw();
-        let text = format!(
-            "{}<iq type='set' id='r'><query xmlns='jabber:iq:register'><username>{name}</username>\
-             <password>secret</password></query></iq>",
-            header()
-        );
-        let answers = ask(world, client, &text);
-        let last = answers.last().unwrap();
-        format!("{} {}", last.attr("type"), last.condition())
-    };
     assert_eq!(register(&mut world, "a").trim(), "result");
     assert_eq!(register(&mut world, "b").trim(), "result");
     assert_eq!(register(&mut world, "c"), "error resource-constraint");

@@ -4,7 +4,7 @@
 //! `SIM_SEED` plays one seed only, `SIM_SEEDS` as many as it says; a failure prints its seed.
 
 use sim::managed::{Managed, Person, Said};
-use sim::{Faults, Login, Random, World};
+use sim::{Faults, Login, Random, World, for_every_seed};
 use std::cell::RefCell;
 use std::rc::Rc;
 use xmpp::Settings;
@@ -15,35 +15,6 @@ const SEEDS: u64 = 200;
 
 /// Milliseconds after which no session waits for its client any more.
 const DORMANCY_MS: u64 = 310_000;
-
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|value| value.parse::<u64>().ok())
-    };
-    match number("SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
-    }
-}
-
-/// Prints the seed when the stack unwinds through it.
-struct Guard(u64);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        eprintln!("failed with SIM_SEED={}", self.0);
-    }
-}
-
-fn for_every_seed(test: impl Fn(u64)) {
-    for seed in seeds() {
-        let guard = Guard(seed);
-        test(seed);
-        std::mem::forget(guard);
-    }
-}
 
 /// What may happen in a play.
 #[derive(Clone, Copy, Debug, Default)]
@@ -283,7 +254,7 @@ impl Play {
 
 #[test]
 fn what_is_acknowledged_survives_lost_connections_exactly_once() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let plot = Plot {
             losses: 60,
             ..Plot::default()
@@ -296,7 +267,7 @@ fn what_is_acknowledged_survives_lost_connections_exactly_once() {
 
 #[test]
 fn what_is_acknowledged_survives_crashes_of_the_process() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let plot = Plot {
             crashes: 1 + seed % 4,
             losses: 20,
@@ -314,7 +285,7 @@ fn what_is_acknowledged_survives_crashes_of_the_process() {
 
 #[test]
 fn sessions_survive_a_shutdown() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let plot = Plot {
             restarts: 1 + seed % 3,
             losses: 20,
@@ -326,7 +297,7 @@ fn sessions_survive_a_shutdown() {
 
 #[test]
 fn what_is_acknowledged_survives_everything_at_once() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let plot = Plot {
             crashes: seed % 4,
             restarts: seed % 2,

@@ -3,7 +3,7 @@
 
 use sim::actors::{Chatter, Leave, Town};
 use sim::ledger::Sent;
-use sim::{ClientId, Faults, Login, Random, World};
+use sim::{ClientId, Faults, Login, Random, World, for_every_seed, seeds};
 use stanza::jid::BareJid;
 use std::rc::Rc;
 use xmpp::Settings;
@@ -11,36 +11,6 @@ use xmpp::port::{RosterItem, StoreOp, Subscription};
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
 const SEEDS: u64 = 200;
-
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|value| value.parse::<u64>().ok())
-    };
-    match number("SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("SIM_SEEDS").unwrap_or(SEEDS)).collect(),
-    }
-}
-
-/// Plays `test` for every seed, and says which one it was if it fails.
-fn for_every_seed(test: impl Fn(u64)) {
-    for seed in seeds() {
-        let guard = Guard(seed);
-        test(seed);
-        std::mem::forget(guard);
-    }
-}
-
-/// Prints the seed when the stack unwinds through it.
-struct Guard(u64);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        eprintln!("failed with SIM_SEED={}", self.0);
-    }
-}
 
 fn settings(shards: u16) -> Settings {
     Settings {
@@ -238,7 +208,7 @@ impl Play {
 
 #[test]
 fn nothing_between_connected_sessions_is_lost_doubled_or_reordered() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let mut play = Play::prepare(seed, false);
         play.run();
         let ledger = &play.world.ledger;
@@ -280,7 +250,7 @@ fn nothing_between_connected_sessions_is_lost_doubled_or_reordered() {
 
 #[test]
 fn every_request_gets_exactly_one_answer() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let mut play = Play::prepare(seed, false);
         play.run();
         let ledger = &play.world.ledger;
@@ -298,7 +268,7 @@ fn every_request_gets_exactly_one_answer() {
 
 #[test]
 fn whoever_was_told_available_is_told_unavailable_after_any_kind_of_end() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let mut play = Play::prepare(seed, false);
         play.run();
         let ledger = &play.world.ledger;
@@ -332,7 +302,7 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
         (play.world.trace.hash(), play.world.trace.events())
     };
     let mut before = None;
-    for seed in seeds().into_iter().take(20) {
+    for seed in seeds(SEEDS).take(20) {
         let first = trace(seed);
         assert_eq!(first, trace(seed), "seed {seed}");
         assert_ne!(before, Some(first), "seed {seed}");
@@ -342,7 +312,7 @@ fn the_same_seed_gives_the_same_trace_and_another_one_another() {
 
 #[test]
 fn nothing_is_left_of_who_has_gone() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let mut play = Play::prepare(seed, false);
         play.run();
         play.end();
@@ -370,7 +340,7 @@ fn the_worlds_are_rough_enough_to_prove_something() {
 
 #[test]
 fn a_failing_disk_loses_logins_but_neither_order_nor_buffers_nor_sessions() {
-    for_every_seed(|seed| {
+    for_every_seed(SEEDS, |seed| {
         let mut play = Play::prepare(seed, true);
         play.run();
         play.world.ledger.check_order().unwrap();

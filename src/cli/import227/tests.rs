@@ -5,6 +5,12 @@ use crate::cli::export;
 
 const DOMAIN: &str = "a.example";
 
+/// What may wait for one account.
+const OFFLINE: OfflineQuota = OfflineQuota {
+    count: 10,
+    size: 1_000,
+};
+
 /// A directory of this test alone, removed with the value.
 struct Scratch(PathBuf);
 
@@ -32,7 +38,7 @@ impl Drop for Scratch {
 /// What comes in from a file, and whether all of it did.
 fn imported(path: &Path) -> (Vec<Arrival>, Result<(), String>, Import) {
     let mut arrivals = Vec::new();
-    let mut import = Import::new(DOMAIN.into());
+    let mut import = Import::new(DOMAIN.into(), OFFLINE);
     let mut create = |batch: Vec<Arrival>, _: &mut Notes| {
         arrivals.extend(batch);
         Ok(0)
@@ -229,4 +235,52 @@ fn others_hosts_and_what_is_unknown_are_passed_over_and_told() {
     let (arrivals, read, import) = imported(&scratch.file("file", &text));
     assert_eq!((arrivals.len(), read), (1, Ok(())));
     assert_eq!((import.notes.count, import.unknown.len()), (1, 1));
+}
+
+#[test]
+fn no_more_messages_come_in_than_may_wait_and_the_rest_is_counted() {
+    let scratch = Scratch::new("waiting");
+    let message =
+        |body: &str| format!("<message from='r@b.example/x'><body>{body}</body></message>");
+    let user = |name: &str, lists: &[Vec<String>]| {
+        let lists: Vec<String> = lists
+            .iter()
+            .map(|list| format!("<offline-messages>{}</offline-messages>", list.concat()))
+            .collect();
+        format!("<user name='{name}' password='p'>{}</user>", lists.concat())
+    };
+    // In two lists: what counts is the account.
+    let many: Vec<Vec<String>> = (0..2)
+        .map(|list| {
+            (0..7)
+                .map(|number| message(&format!("{list}{number}")))
+                .collect()
+        })
+        .collect();
+    // What is too large for the rest leaves room for what comes after it.
+    let large = "x".repeat(OFFLINE.size as usize / 2);
+    let sizes = vec![vec![message(&large), message(&large), message("small")]];
+    let users = user("many", &many) + &user("large", &sizes) + &user("few", &many[..1]);
+    let (arrivals, read, _) = imported(&scratch.file("file", &document(&users)));
+    assert_eq!(read, Ok(()));
+    let count = |arrival: &Arrival| (arrival.whole.offline.len(), arrival.left_out);
+    let counts: Vec<_> = arrivals.iter().map(count).collect();
+    assert_eq!(counts, [(OFFLINE.count as usize, 4), (2, 1), (7, 0)]);
+    let size = |arrival: &Arrival| {
+        arrival
+            .whole
+            .offline
+            .iter()
+            .map(|one| one.len() as u64)
+            .sum()
+    };
+    let sizes: Vec<u64> = arrivals.iter().map(size).collect();
+    assert!(sizes.iter().all(|size| *size <= OFFLINE.size), "{sizes:?}");
+    // The oldest stay.
+    let last = arrivals[0]
+        .whole
+        .offline
+        .last()
+        .map(|one| String::from_utf8_lossy(one));
+    assert!(last.is_some_and(|last| last.contains("<body>12</body>")));
 }

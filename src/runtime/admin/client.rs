@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use xmpp::port::{StoreOp, StoreReply};
 
-use super::protocol::{OPS_MAX, Op, Reply, Request};
+use super::protocol::{LINE_SIZE_MAX, OPS_MAX, Op, Reply, Request};
 use super::{Line, SOCKET_NAME, read_line, write_line};
 
 /// How long the server may take for one reply; a full commit takes milliseconds.
 const REPLY_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// Bytes of the operations of one line; what is around them is shorter than the rest.
+const OPS_SIZE_MAX: usize = LINE_SIZE_MAX - 64;
 
 /// A connection to a running server.
 pub struct Client {
@@ -75,27 +78,50 @@ impl Client {
         }))
     }
 
-    /// Performs writes, in order; every [`OPS_MAX`] of them are one commit.
+    /// Performs writes, in order; as many as a line takes are one commit.
     ///
     /// # Errors
     /// The server refused or went away; what was asked before may have been done.
     pub fn perform(&mut self, ops: &[StoreOp]) -> Result<Vec<StoreReply>, ClientError> {
         let mut replies = Vec::with_capacity(ops.len());
-        for ops in ops.chunks(OPS_MAX) {
-            let lines: Vec<Op> = ops
-                .iter()
-                .map(Op::from_store_op)
-                .collect::<Result<_, _>>()
-                .map_err(ClientError)?;
-            match self.ask(&Request::Perform(lines))? {
-                Reply::Replies(outcomes) if outcomes.len() == ops.len() => {
-                    replies.extend(outcomes.into_iter().map(StoreReply::from));
-                }
-                Reply::Error(text) => return Err(ClientError(text)),
-                other => return Err(unexpected(&other)),
+        let (mut line, mut size) = (Vec::new(), 0);
+        for op in ops {
+            let op = Op::from_store_op(op).map_err(ClientError)?;
+            let op_size = serde_json::to_vec(&op).map_err(io::Error::from)?.len() + 1;
+            if op_size > OPS_SIZE_MAX {
+                return Err(ClientError(format!(
+                    "A running server takes no write of {op_size} bytes, only {OPS_SIZE_MAX} at \
+                     most; stop it and try again."
+                )));
             }
+            if line.len() == OPS_MAX || size + op_size > OPS_SIZE_MAX {
+                self.perform_line(std::mem::take(&mut line), &mut replies)?;
+                size = 0;
+            }
+            line.push(op);
+            size += op_size;
         }
+        self.perform_line(line, &mut replies)?;
         Ok(replies)
+    }
+
+    fn perform_line(
+        &mut self,
+        line: Vec<Op>,
+        replies: &mut Vec<StoreReply>,
+    ) -> Result<(), ClientError> {
+        let count = line.len();
+        if count == 0 {
+            return Ok(());
+        }
+        match self.ask(&Request::Perform(line))? {
+            Reply::Replies(outcomes) if outcomes.len() == count => {
+                replies.extend(outcomes.into_iter().map(StoreReply::from));
+                Ok(())
+            }
+            Reply::Error(text) => Err(ClientError(text)),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Calls `each` with every account, ordered by JID, until it answers `false`.

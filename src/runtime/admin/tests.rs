@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use store::Memory;
-use xmpp::port::{Credentials, RosterItem, ScramKey, Store, Subscription};
+use xmpp::port::{Credentials, DOCUMENTS_MAX, RosterItem, ScramKey, Space, Store, Subscription};
 
 use super::*;
 
@@ -263,4 +263,52 @@ fn one_connection_too_many_is_told_so() {
     }
     let answer = world.raw(b"\"list\"\n");
     assert!(answer.contains("busy"), "{answer}");
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_answered_for_the_write_that_met_it() {
+    let world = World::new("full");
+    let mut client = world.client();
+    let document = |account: &str, number: usize| StoreOp::PutDocument {
+        account: jid(account),
+        space: Space::Private,
+        key: format!("{number}").into(),
+        bytes: b"<a/>".as_slice().into(),
+    };
+    let (romeo, juliet) = ("romeo@a.example", "juliet@a.example");
+    let mut ops = vec![create(romeo)];
+    ops.extend((0..=DOCUMENTS_MAX).map(|number| document(romeo, number)));
+    ops.push(document(juliet, 0));
+    let mut replies = client.perform(&ops).unwrap();
+    let last = replies.split_off(1 + DOCUMENTS_MAX);
+    assert_eq!(last, [StoreReply::Full, StoreReply::Missing]);
+    assert!(replies.iter().all(|reply| *reply == StoreReply::Done));
+}
+
+#[test]
+fn more_bytes_than_a_line_takes_go_in_several() {
+    let world = World::new("lines");
+    let mut client = world.client();
+    let account = "romeo@a.example";
+    // Each of the quotation marks is two bytes of the line.
+    let document: Box<[u8]> = vec![b'"'; LINE_SIZE_MAX / 16].into();
+    let put = |number: usize| StoreOp::PutDocument {
+        account: jid(account),
+        space: Space::Private,
+        key: format!("{number}").into(),
+        bytes: document.clone(),
+    };
+    let ops: Vec<StoreOp> = std::iter::once(create(account))
+        .chain((0..20).map(put))
+        .collect();
+    assert_eq!(client.perform(&ops).unwrap(), vec![StoreReply::Done; 21]);
+    // One alone that no line takes is refused in a sentence.
+    let huge = StoreOp::PutDocument {
+        account: jid(account),
+        space: Space::Vcard,
+        key: "".into(),
+        bytes: vec![b'x'; LINE_SIZE_MAX].into(),
+    };
+    let refusal = client.perform(&[huge]).unwrap_err().to_string();
+    assert!(refusal.contains("stop it and try again"), "{refusal}");
 }

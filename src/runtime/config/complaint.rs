@@ -1,6 +1,5 @@
 //! Refusing a configuration: one sentence with file, line and remedy.
 
-use crate::certificate::CertificateError;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -31,9 +30,37 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-impl From<CertificateError> for ConfigError {
-    fn from(error: CertificateError) -> ConfigError {
-        ConfigError(error.to_string())
+/// Where a key is written, for what is found out about its value after the file was read.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    file: PathBuf,
+    line: Option<usize>,
+}
+
+impl Place {
+    /// Refuses what is written there.
+    pub(super) fn refuse(&self, what: String, remedy: &str) -> ConfigError {
+        ConfigError::new(&self.file, self.line, what, remedy.to_owned())
+    }
+}
+
+/// The places of those keys whose values are looked at later.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    pub(super) domain: Place,
+    pub(super) data: Place,
+    pub(super) cert: Place,
+    pub(super) key: Place,
+}
+
+impl Places {
+    pub(super) fn new(source: &Source<'_>) -> Places {
+        Places {
+            domain: source.place(None, "domain"),
+            data: source.place(None, "data"),
+            cert: source.place(Some("tls"), "cert"),
+            key: source.place(Some("tls"), "key"),
+        }
     }
 }
 
@@ -54,6 +81,19 @@ impl Source<'_> {
     ) -> ConfigError {
         let line = self.line_of(section, key);
         ConfigError::new(self.path, line, what, remedy.to_owned())
+    }
+
+    /// The line that sets `key` in `section`, for later.
+    fn place(&self, section: Option<&str>, key: &str) -> Place {
+        Place {
+            file: self.path.to_owned(),
+            line: self.line_of(section, key),
+        }
+    }
+
+    /// Whether `key` of `section` is written.
+    pub(super) fn has(&self, section: Option<&str>, key: &str) -> bool {
+        self.line_of(section, key).is_some()
     }
 
     /// Refuses the whole file.
@@ -99,7 +139,9 @@ impl Source<'_> {
             };
             let name = name.trim();
             let here = current == section && name == key;
-            if here || (current.is_none() && dotted.as_deref() == Some(name)) {
+            // `section.key = ..`, or the section as a table in one line.
+            let above = dotted.as_deref() == Some(name) || section == Some(name);
+            if here || (current.is_none() && above) {
                 return Some(index + 1);
             }
         }

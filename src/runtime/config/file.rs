@@ -1,7 +1,7 @@
 //! The keys of the configuration file, their ranges, and what they mean together.
 
-use super::complaint::{ConfigError, Source};
-use super::value::{Addresses, ContactUri, Domain, Number, Text};
+use super::complaint::{ConfigError, Places, Source};
+use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
 use super::{
     CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, OUTPUT_MAX_DEFAULT,
     SHARDS_MAX,
@@ -65,7 +65,7 @@ struct TlsFile {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the section [auth]")]
 struct AuthFile {
-    mechanisms: Option<Vec<Text<Mechanism>>>,
+    mechanisms: Option<List<Mechanism>>,
     plain_without_tls: Option<bool>,
     anonymous: Option<bool>,
 }
@@ -88,16 +88,16 @@ macro_rules! contacts {
         #[derive(Default, Deserialize)]
         #[serde(deny_unknown_fields, expecting = "the section [contact]")]
         struct ContactFile {
-            $($kind: Option<Vec<Text<ContactUri>>>,)*
+            $($kind: Option<List<ContactUri>>,)*
         }
 
         impl ContactFile {
             /// Those that have addresses.
             fn listed(self) -> Vec<(Box<str>, Vec<Box<str>>)> {
                 let all = [$((stringify!($kind), self.$kind),)*];
-                let addresses = |list: Option<Vec<Text<ContactUri>>>| -> Vec<Box<str>> {
-                    let list = list.unwrap_or_default().into_iter();
-                    list.map(|Text(ContactUri(uri))| uri).collect()
+                let addresses = |list: Option<List<ContactUri>>| -> Vec<Box<str>> {
+                    let list = list.map_or_else(Vec::new, |List(list)| list);
+                    list.into_iter().map(|ContactUri(uri)| uri).collect()
                 };
                 all.into_iter()
                     .map(|(kind, list)| (kind.into(), addresses(list)))
@@ -189,6 +189,7 @@ impl File {
         Ok(Config {
             domain,
             data: at(self.data.unwrap_or_else(|| DATA_DEFAULT.into())),
+            places: Places::new(source),
             shards: self.shards.map(|Number(count)| count as u16),
             log: self.log.map_or_else(Log::default, |Text(log)| log),
             c2s,
@@ -247,11 +248,11 @@ fn certificate(
 
 /// The mechanisms allowed, in our order of preference; each brings its -PLUS form with it.
 fn mechanisms(
-    configured: Option<Vec<Text<Mechanism>>>,
+    configured: Option<List<Mechanism>>,
     anonymous: bool,
     source: &Source<'_>,
 ) -> Result<Vec<Mechanism>, ConfigError> {
-    let Some(listed) = configured else {
+    let Some(List(listed)) = configured else {
         return Ok(Settings::mechanisms_default());
     };
     if listed.is_empty() && !anonymous {
@@ -264,7 +265,7 @@ fn mechanisms(
         let stem = name.strip_suffix("-PLUS").unwrap_or(name);
         listed
             .iter()
-            .any(|Text(one)| one.as_str() == name || one.as_str() == stem)
+            .any(|one| one.as_str() == name || one.as_str() == stem)
     };
     Ok(Mechanism::ALL.into_iter().filter(names).collect())
 }
@@ -279,14 +280,41 @@ fn check_listeners(
         let what = "neither c2s nor c2s_tls has an address, so that nobody could connect".into();
         return Err(source.refuse(Some("listen"), "c2s", what, "give one of them an address"));
     }
-    let shared = c2s
-        .iter()
-        .find(|address| address.port() != 0 && c2s_tls.contains(address));
-    if let Some(address) = shared {
-        let what = format!("c2s and c2s_tls both have {address}");
-        return Err(source.refuse(Some("listen"), "c2s_tls", what, "give one another port"));
+    let plain = c2s.iter().map(|address| ("c2s", address));
+    let direct = c2s_tls.iter().map(|address| ("c2s_tls", address));
+    let all: Vec<(&str, &SocketAddr)> = plain.chain(direct).collect();
+    for (index, (key, address)) in all.iter().enumerate() {
+        let earlier = all[..index].iter();
+        let Some((other_key, other)) = earlier.clone().find(|(_, one)| overlap(one, address))
+        else {
+            continue;
+        };
+        let (what, remedy) = match (address == other, key == other_key) {
+            (true, true) => (format!("{key} has {address} twice"), "remove one of them"),
+            (true, false) => (
+                format!("{other_key} and {key} both have {address}"),
+                "give one another port",
+            ),
+            (false, _) => (
+                format!("{other} in {other_key} and {address} in {key} cover each other"),
+                "keep the one for all addresses, or give one another port",
+            ),
+        };
+        // Either may be the default, which stands nowhere.
+        let written = source.has(Some("listen"), key);
+        let culprit = if written { key } else { other_key };
+        return Err(source.refuse(Some("listen"), culprit, what, remedy));
     }
     Ok(())
+}
+
+/// Whether the kernel would refuse the second of these listeners. Port 0 is another one each time,
+/// and a listener of IPv6 takes IPv6 only.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let for_all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    let same_port = one.port() == other.port() && one.port() != 0;
+    same_port && (one == other || same_family && for_all)
 }
 
 fn output_max(

@@ -200,6 +200,21 @@ fn bad_values_are_refused_with_their_line_and_a_remedy() {
             "1: `log` must be a level in quotes, not boolean `true`",
         ),
         (
+            "[auth]\nmechanisms = \"PLAIN\"",
+            "2: `mechanisms` must be a list like [\"SCRAM-SHA-256\", \"PLAIN\"], not string \
+             \"PLAIN\"",
+        ),
+        (
+            "[contact]\nadmin = \"mailto:a@example.org\"",
+            "2: `admin` must be a list like [\"mailto:admin@example.org\"], not string \
+             \"mailto:a@example.org\"",
+        ),
+        (
+            "[listen]\nc2s = 5222",
+            "2: `c2s` must be an address with a port like \"0.0.0.0:5222\", or a list like \
+             [\"[::]:5222\"], not integer `5222`",
+        ),
+        (
             "listen = 1",
             "1: `listen` must be the section [listen], not integer `1`",
         ),
@@ -345,16 +360,10 @@ fn preparing_makes_what_is_missing_and_keeps_it() {
         .expect_err("the secret is damaged")
         .to_string();
     assert!(
-        error.contains("salt.secret: it is not the 32 bytes it was; restore it"),
+        error.contains("salt.secret, but it is not the 32 bytes it was; restore it"),
         "{error}"
     );
 
-    let configured = format!("{text}\n[tls]\ncert = \"/none.crt\"\nkey = \"/none.key\"");
-    let error = good(&configured)
-        .check_certificate()
-        .expect_err("no such file")
-        .to_string();
-    assert!(error.starts_with("/none.crt: it cannot be read"), "{error}");
     fs::remove_dir_all(&place).expect("ours");
 }
 
@@ -403,4 +412,210 @@ fn listeners_that_nobody_could_reach_are_refused_with_their_line() {
     let same = refusal("domain = \"a.b\"\n[listen]\nc2s = \"[::1]:1\"\nc2s_tls = \"[::1]:1\"");
     assert!(same.starts_with("vorpal.toml:4: "), "{same}");
     assert!(same.contains("both have [::1]:1"), "{same}");
+}
+
+#[test]
+fn listeners_that_take_each_others_port_are_refused_with_their_line() {
+    let listen = |lines: &str| format!("domain = \"a.b\"\n[listen]\n{lines}");
+    for (lines, expected) in [
+        (
+            "c2s = [\"10.0.0.1:1\", \"10.0.0.2:1\", \"10.0.0.1:1\"]",
+            "vorpal.toml:3: c2s has 10.0.0.1:1 twice; remove one of them",
+        ),
+        (
+            "c2s = []\nc2s_tls = [\"[::1]:1\", \"[::1]:1\"]",
+            "vorpal.toml:4: c2s_tls has [::1]:1 twice; remove one of them",
+        ),
+        (
+            "c2s = [\"10.0.0.1:1\", \"0.0.0.0:1\"]",
+            "vorpal.toml:3: 10.0.0.1:1 in c2s and 0.0.0.0:1 in c2s cover each other; keep the one \
+             for all addresses, or give one another port",
+        ),
+        (
+            "c2s = \"[::]:1\"\nc2s_tls = \"[::1]:1\"",
+            "vorpal.toml:4: [::]:1 in c2s and [::1]:1 in c2s_tls cover each other; keep the one \
+             for all addresses, or give one another port",
+        ),
+        // The default of the other list is written nowhere.
+        (
+            "c2s = \"0.0.0.0:5223\"",
+            "vorpal.toml:3: c2s and c2s_tls both have 0.0.0.0:5223; give one another port",
+        ),
+        (
+            "c2s = \"[::ffff:10.0.0.1]:1\"",
+            "vorpal.toml:3: `c2s` has an address of IPv4 written as one of IPv6 \
+             (\"[::ffff:10.0.0.1]:1\"); write \"10.0.0.1:1\"",
+        ),
+    ] {
+        assert_eq!(refusal(&listen(lines)), expected);
+    }
+    // Port 0 is a free one each time, and the two families do not meet.
+    let apart = "c2s = [\"10.0.0.1:0\", \"10.0.0.1:0\", \"0.0.0.0:1\", \"[::]:1\"]";
+    assert_eq!(good(&listen(apart)).c2s.len(), 4);
+}
+
+/// A directory of one test alone, gone with it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let name = format!("vorpal-config-{}-{name}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        fs::create_dir(&place).expect("a directory");
+        Place(place)
+    }
+
+    /// How this text is refused as a file in the directory, which is left out: by looking, and by
+    /// serving, in the same words and without anything made.
+    fn refusal(&self, text: &str) -> String {
+        let config = Config::parse(&self.0.join("vorpal.toml"), text).expect("it makes sense");
+        let files = || fs::read_dir(&self.0).expect("ours").count();
+        let before = files();
+        let checked = config.check().expect_err("refused").to_string();
+        assert_eq!(files(), before, "looking makes nothing");
+        let served = config.prepare().expect_err("refused").to_string();
+        assert_eq!(checked, served);
+        assert!(!served.contains('\n'), "{served}");
+        served.replace(&format!("{}/", self.0.display()), "")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _best_effort = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_one_is_refused_before_anything_is_made() {
+    let place = Place::new("data");
+    fs::write(place.0.join("file"), "").expect("ours");
+    std::os::unix::fs::symlink("nowhere", place.0.join("link")).expect("ours");
+    let remedy = "let it name a directory that the server's user may write";
+    for (data, wrong) in [
+        ("file", "file is no directory"),
+        ("file/below/it", "file is no directory"),
+        ("link", "link is a link to nothing"),
+        ("link/below", "link is a link to nothing"),
+    ] {
+        assert_eq!(
+            place.refusal(&format!("domain = \"a.b\"\ndata = {data:?}")),
+            format!("vorpal.toml:2: `data` is {data}, but {wrong}; {remedy}")
+        );
+    }
+    // The default has no line. What lies within must be directories, too.
+    fs::create_dir(place.0.join("data")).expect("ours");
+    for within in ["store", "tls"] {
+        let file = place.0.join("data").join(within);
+        fs::write(&file, "").expect("ours");
+        assert_eq!(
+            place.refusal("domain = \"a.b\""),
+            format!("vorpal.toml: `data` is data, but data/{within} is no directory; {remedy}")
+        );
+        fs::remove_file(&file).expect("ours");
+    }
+    let config = Config::parse(&place.0.join("vorpal.toml"), "domain = \"a.b\"");
+    config.expect("good").check().expect("it can be served");
+}
+
+#[test]
+fn a_data_directory_that_may_not_be_written_is_refused() {
+    let place = Place::new("closed");
+    let closed = place.0.join("closed");
+    DirBuilder::new().mode(0o500).create(&closed).expect("ours");
+    // Root writes everywhere.
+    if fs::create_dir(closed.join("probe")).is_ok() {
+        return;
+    }
+    let sentence = place.refusal("domain = \"a.b\"\ndata = \"closed/data\"");
+    assert!(
+        sentence.starts_with("vorpal.toml:2: `data` is closed/data, but closed cannot be written"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn what_serving_would_find_damaged_in_the_data_directory_is_found_by_looking() {
+    let place = Place::new("damaged");
+    let data = place.0.join("data");
+    fs::create_dir_all(&data).expect("ours");
+    fs::write(data.join(SALT_SECRET_FILE), b"short").expect("ours");
+    let sentence = place.refusal("domain = \"a.b\"");
+    assert!(
+        sentence.starts_with("vorpal.toml: `data` has data/salt.secret, but it is not the 32"),
+        "{sentence}"
+    );
+    fs::remove_file(data.join(SALT_SECRET_FILE)).expect("ours");
+
+    let config = Config::parse(&place.0.join("vorpal.toml"), "domain = \"a.b\"");
+    config.expect("good").prepare().expect("it can be served");
+    fs::write(data.join("tls/a.b.key"), "").expect("ours");
+    assert_eq!(
+        place.refusal("domain = \"a.b\"\ndata = \"data\""),
+        "vorpal.toml:2: `data` has data/tls/a.b.key, but there is no private key in it; let the \
+         server's user read it, or remove it to have another one made"
+    );
+}
+
+#[test]
+fn certificates_and_keys_are_refused_with_the_line_that_names_them() {
+    let place = Place::new("certificates");
+    for domain in ["a.b", "c.d"] {
+        let text = format!("domain = {domain:?}\ndata = \".\"");
+        let config = Config::parse(&place.0.join("vorpal.toml"), &text).expect("good");
+        config.prepare().expect("it can be served");
+    }
+    fs::write(place.0.join("cut"), "-----BEGIN CERTIFICATE-----\nAAAA").expect("ours");
+    let own = |cert: &str, key: &str| {
+        place.refusal(&format!(
+            "domain = \"a.b\"\n[tls]\ncert = {cert:?}\nkey = {key:?}"
+        ))
+    };
+    let (cert, key) = ("tls/a.b.crt", "tls/a.b.key");
+    for (sentence, expected) in [
+        (
+            own("none", key),
+            "3: tls.cert is none, but it cannot be read (",
+        ),
+        (
+            own("tls", key),
+            "3: tls.cert is tls, but it is no file of PEM; check the path",
+        ),
+        (
+            own(key, key),
+            "3: tls.cert is tls/a.b.key, but there is no certificate in it; set",
+        ),
+        (
+            own("cut", key),
+            "3: tls.cert is cut, but the certificate is damaged (",
+        ),
+        (
+            own(cert, "none"),
+            "4: tls.key is none, but it cannot be read (",
+        ),
+        (
+            own(cert, "/dev/null"),
+            "4: tls.key is /dev/null, but it is no file of PEM; check the",
+        ),
+        (
+            own(cert, cert),
+            "4: tls.key is tls/a.b.crt, but there is no private key in it; set",
+        ),
+        (
+            own(cert, "tls/c.d.key"),
+            "4: tls.key is tls/c.d.key, but the key does not belong to the certificate in \
+             tls/a.b.crt; name the key",
+        ),
+    ] {
+        assert!(
+            sentence.starts_with(&format!("vorpal.toml:{expected}")),
+            "{sentence}"
+        );
+    }
+    let inline = "domain = \"a.b\"\ntls = { cert = \"none\", key = \"none\" }";
+    assert!(
+        place
+            .refusal(inline)
+            .starts_with("vorpal.toml:2: tls.cert is none")
+    );
 }

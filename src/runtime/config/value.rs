@@ -6,7 +6,7 @@ use crate::logging::Log;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
 use stanza::jid::Jid;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use xmpp::settings::Durability;
 use xmpp::stream::sasl::Mechanism;
 
@@ -47,6 +47,42 @@ impl<T: FromText> Visitor<'_> for TextVisitor<T> {
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
         T::from_text(text).map_err(E::custom)
+    }
+}
+
+/// A value that stands in a list.
+pub(super) trait InList: FromText {
+    /// A list of them, for a complaint about something that is none.
+    const LIST: &'static str;
+}
+
+/// Reads a list of values.
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+impl<'de, T: InList> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_seq(ListVisitor(std::marker::PhantomData))
+            .map(List)
+    }
+}
+
+struct ListVisitor<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: InList> Visitor<'de> for ListVisitor<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list like {}", T::LIST)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        // The size of the file bounds it.
+        while let Some(Text(value)) = list.next_element::<Text<T>>()? {
+            all.push(value);
+        }
+        Ok(all)
     }
 }
 
@@ -116,16 +152,32 @@ impl FromText for ContactUri {
     }
 }
 
+impl InList for ContactUri {
+    const LIST: &'static str = "[\"mailto:admin@example.org\"]";
+}
+
 impl FromText for SocketAddr {
     const EXPECTED: &'static str = "an address with a port in quotes";
 
     fn from_text(text: &str) -> Result<SocketAddr, String> {
-        text.parse().map_err(|_| {
+        let address: SocketAddr = text.parse().map_err(|_| {
             format!(
                 "is no address with a port ({text:?}); write it like \"0.0.0.0:5222\" or \
                  \"[::]:5222\""
             )
-        })
+        })?;
+        // Listeners of IPv6 take IPv6 only, so the kernel would refuse it.
+        let mapped = match address.ip() {
+            IpAddr::V6(ip) => ip.to_ipv4_mapped(),
+            IpAddr::V4(_) => None,
+        };
+        match mapped {
+            Some(ip) => Err(format!(
+                "has an address of IPv4 written as one of IPv6 ({text:?}); write \"{ip}:{}\"",
+                address.port()
+            )),
+            None => Ok(address),
+        }
     }
 }
 
@@ -147,6 +199,10 @@ impl FromText for Mechanism {
     }
 }
 
+impl InList for Mechanism {
+    const LIST: &'static str = "[\"SCRAM-SHA-256\", \"PLAIN\"]";
+}
+
 /// One address or a list of them; an empty list switches the port off.
 pub(super) struct Addresses(pub(super) Vec<SocketAddr>);
 
@@ -164,7 +220,7 @@ impl<'de> Visitor<'de> for AddressesVisitor {
     type Value = Vec<SocketAddr>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an address with a port in quotes, or a list of them in brackets")
+        f.write_str("an address with a port like \"0.0.0.0:5222\", or a list like [\"[::]:5222\"]")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {

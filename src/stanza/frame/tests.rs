@@ -58,6 +58,9 @@ fn cut_by_bytes(scanner: &mut Scanner, bytes: &[u8]) -> (Vec<Frame>, Option<Scan
     (frames, None)
 }
 
+/// Longer streams are not cut byte by byte under Miri, where that would take minutes.
+const BY_BYTES_MAX: usize = if cfg!(miri) { 100 } else { 1 << 20 };
+
 /// The answer for these bytes, which must not depend on packets or on the processor.
 fn answer(scanner: &Scanner, bytes: &[u8]) -> (Vec<Frame>, Option<ScanError>) {
     let expected = cut(&mut scanner.clone(), bytes);
@@ -71,7 +74,9 @@ fn answer(scanner: &Scanner, bytes: &[u8]) -> (Vec<Frame>, Option<ScanError>) {
         },
     ] {
         assert_eq!(cut(&mut other.clone(), bytes), expected);
-        assert_eq!(cut_by_bytes(&mut other, bytes), expected);
+        if bytes.len() <= BY_BYTES_MAX {
+            assert_eq!(cut_by_bytes(&mut other, bytes), expected);
+        }
     }
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
@@ -339,7 +344,8 @@ fn a_stanza_declares_as_many_namespaces_as_the_limit_and_no_more() {
 
 #[test]
 fn an_element_is_found_wherever_it_lies_in_a_block() {
-    for shift in 0..130 {
+    let step = if cfg!(miri) { 13 } else { 1 };
+    for shift in (0..130).step_by(step) {
         let stanza = format!("<a>{}<b c='d'/></a>", "x".repeat(shift));
         let stream = format!("{stanza}<r/>");
         let expected = vec![Frame::Element(stanza.len()), Frame::Element(4)];

@@ -68,6 +68,20 @@ impl Throttle {
 
     /// Counts one event for `name`.
     pub(crate) fn count(&mut self, name: &str, now: Timestamp) {
+        self.count_many(name, now, 1);
+    }
+
+    /// Takes back some of what was counted for `name`, where that is not forgotten yet.
+    pub(crate) fn take_back(&mut self, name: &str, now: Timestamp, count: u32) {
+        if let Some((since, counted)) = self.events.get_mut(name)
+            && now.0 < since.0 + self.window_us
+        {
+            *counted = counted.saturating_sub(count);
+        }
+    }
+
+    /// Counts several events for `name`.
+    pub(crate) fn count_many(&mut self, name: &str, now: Timestamp, count: u32) {
         if self.events.len() >= THROTTLE_ENTRIES_MAX && !self.events.contains_key(name) {
             self.events
                 .retain(|_, (since, _)| now.0 < since.0 + self.window_us);
@@ -83,7 +97,7 @@ impl Throttle {
         if now.0 >= entry.0.0 + self.window_us {
             *entry = (now, 0);
         }
-        entry.1 += 1;
+        entry.1 = entry.1.saturating_add(count);
     }
 }
 

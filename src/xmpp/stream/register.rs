@@ -4,6 +4,7 @@ use super::sasl::{DeriveJob, Password, SALT_SIZE, Salts};
 use super::{ExpectVerdict, Flow, Phase, StreamState, auth};
 use crate::error::{StanzaError, put};
 use crate::host::{ConnId, Host, ShardId, Ticket};
+use crate::limit::CONFLICTS_PER_REGISTRATION;
 use crate::parcel::{Control, Parcel};
 use crate::port::{Credentials, StoreOp, StoreReply};
 use crate::shard::{Shard, Waiting};
@@ -101,19 +102,36 @@ impl Shard {
         }
         let account = BareJid::parse(&format!("{username}@{}", self.settings.domain))
             .map_err(|_| StanzaError::NotAcceptable)?;
+        self.count_registration(host, stream)?;
+        Ok((account, Password::new(password)))
+    }
+
+    /// Counts an attempt as an account created, before anybody knows whether one will be: many at a
+    /// time get no further than one after the other.
+    fn count_registration(
+        &mut self,
+        host: &mut impl Host,
+        stream: &StreamState,
+    ) -> Result<(), StanzaError> {
         // Counted on the shard that the connection came to, so each has its share of the limit.
         let shards = u32::from(self.settings.shards);
-        let max = self
-            .settings
-            .limits
-            .registrations_per_hour_max
-            .div_ceil(shards);
+        let accounts_max = self.settings.limits.registrations_per_hour_max;
+        let max = accounts_max.div_ceil(shards) * CONFLICTS_PER_REGISTRATION;
         let peer = stream.peer.to_string();
         if self.registrations.is_over(&peer, host.now(), max) {
             return Err(StanzaError::ResourceConstraint);
         }
-        self.registrations.count(&peer, host.now());
-        Ok((account, Password::new(password)))
+        self.registrations
+            .count_many(&peer, host.now(), CONFLICTS_PER_REGISTRATION);
+        Ok(())
+    }
+
+    /// An attempt made no account and told no more than that its name is taken. It counts a part:
+    /// who guesses names runs out of attempts, who chooses another one does not.
+    fn count_conflict(&mut self, host: &mut impl Host, stream: &StreamState) {
+        let peer = stream.peer.to_string();
+        self.registrations
+            .take_back(&peer, host.now(), CONFLICTS_PER_REGISTRATION - 1);
     }
 
     fn derive_registration(
@@ -187,7 +205,7 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         conn: ConnId,
-        _stream: &mut StreamState,
+        stream: &mut StreamState,
         request: Request,
         reply: StoreReply,
     ) -> Flow {
@@ -198,6 +216,7 @@ impl Shard {
                 Flow::Next
             }
             StoreReply::Exists => {
+                self.count_conflict(host, stream);
                 self.register_error(host, conn, &request.iq, StanzaError::Conflict)
             }
             reply => {

@@ -223,7 +223,7 @@ impl Shard {
         let owner = self.accounts.at_mut(account);
         let jid = owner.jid.clone();
         let op = match command {
-            // Storage answers in order; what it says is of no interest.
+            // A read that is answered behind the writes before it; what it says is of no interest.
             Command::List => StoreOp::Credentials { account: jid },
             Command::Block | Command::Unblock => {
                 owner.blocked_next = Some((ticket, list.clone()));

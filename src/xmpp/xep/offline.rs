@@ -8,14 +8,15 @@ use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket, Timestamp};
+use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::Keep;
 use crate::parcel::Buffer;
 use crate::port::{SessionId, StoreOp, StoreReply};
-use crate::revive::DORMANCY_RETRY_MS;
 use crate::session::{Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::xml::Attr;
+use stanza::jid::Jid;
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::tree::{Node, Tree};
@@ -32,9 +33,6 @@ impl Extension for Offline {
     };
     const FEATURES: &'static [Ns] = &[Ns::Offline];
 }
-
-/// Milliseconds until storage is asked again for what waits, where it failed.
-const FETCH_RETRY_MS: u64 = 1_000;
 
 /// Messages that wait, on their way to a session.
 #[derive(Debug)]
@@ -131,30 +129,33 @@ impl Shard {
         tree.is_some_and(|tree| tree.root().children().any(|node| self.is_our_delay(node)))
     }
 
-    /// A client's stanza without the delays that it says are ours (XEP-0203 4: a delay is only
-    /// worth what its origin is); `None` where it says nothing like that.
-    pub(crate) fn without_delay(
+    /// A client's stanza without what it says in the server's name: delays (XEP-0203 4) and ids
+    /// (XEP-0359 5) are only worth what their origin is. `None` where it says nothing like that.
+    pub(crate) fn without_claims(
         &self,
         view: &StanzaView<'_>,
         scope: &StreamScope,
     ) -> Option<Vec<u8>> {
-        if !view.has_child_ns(Ns::Delay) {
+        if !view.has_child_ns(Ns::Delay) && !view.has_child_ns(Ns::StanzaId) {
             return None;
         }
         let tree = Tree::parse(view.bytes(), scope).ok()?;
         let mut bytes = Vec::with_capacity(view.bytes().len());
         let mut copied = 0;
-        for node in tree
-            .root()
-            .children()
-            .filter(|node| self.is_our_delay(*node))
-        {
+        let claims = |node: &Node<'_>| self.is_our_delay(*node) || self.is_our_id(*node);
+        for node in tree.root().children().filter(claims) {
             let place = node.place();
             bytes.extend_from_slice(&view.bytes()[copied..place.start]);
             copied = place.end;
         }
         bytes.extend_from_slice(&view.bytes()[copied..]);
         (copied > 0).then_some(bytes)
+    }
+
+    fn is_our_id(&self, node: Node<'_>) -> bool {
+        let by = node.attr("by").map(Jid::parse);
+        node.is("stanza-id", Ns::StanzaId)
+            && by.is_some_and(|by| by.is_ok_and(|by| self.router.is_local(by.domain())))
     }
 
     /// Storage forgets a session, and what it leaves waits.
@@ -211,14 +212,14 @@ impl Shard {
             }
             reply => {
                 tracing::error!(?reply, "a session that ended is still stored");
-                // Storage has not all of what it leaves: the first messages of its time.
+                // Nothing of it has changed in storage; the account stays until it has.
                 self.accounts.at_mut(account).pins += 1;
                 self.ends_again.push(SessionEnd {
                     account,
                     session,
                     waiting,
                 });
-                let at = host.now().plus_ms(DORMANCY_RETRY_MS);
+                let at = host.now().plus_ms(STORAGE_RETRY_MS);
                 self.arm(host, at, Timer::Ends);
                 return self.on_stored_waiting(host, account, false);
             }
@@ -392,7 +393,7 @@ impl Shard {
 
     fn fetch_later(&mut self, host: &mut impl Host, read: &OfflineRead) {
         let (key, serial) = (read.session, read.serial);
-        let at = host.now().plus_ms(FETCH_RETRY_MS);
+        let at = host.now().plus_ms(STORAGE_RETRY_MS);
         self.arm(host, at, Timer::Fetch { key, serial });
     }
 

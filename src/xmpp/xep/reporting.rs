@@ -6,7 +6,7 @@ use crate::error::StanzaError;
 use stanza::ns::Ns;
 use stanza::tree::Node;
 
-/// Characters of a report's text that are logged.
+/// Characters of each thing that a report says, as they are logged.
 const TEXT_MAX: usize = 1_000;
 
 /// Messages that one report names, as they are logged.
@@ -44,18 +44,15 @@ impl Report {
         };
         let reason = report.attr("reason").filter(|reason| !reason.is_empty());
         let text = report.child("text", Ns::Reporting);
-        let ids = report.children().filter(|node| node.name() == "stanza-id");
+        let ids = report.children();
+        let ids = ids.filter(|node| node.is("stanza-id", Ns::StanzaId));
+        let cut = |text: &str| Box::from(text.chars().take(TEXT_MAX).collect::<String>());
         Ok(Some(Report {
             reported: reported.into(),
-            reason: reason.ok_or(StanzaError::BadRequest)?.into(),
-            text: text
-                .map_or("", |text| text.text().trim())
-                .chars()
-                .take(TEXT_MAX)
-                .collect::<String>()
-                .into(),
+            reason: cut(reason.ok_or(StanzaError::BadRequest)?),
+            text: cut(text.map_or("", |text| text.text().trim())),
             stanza_ids: ids
-                .filter_map(|id| id.attr("id").map(Into::into))
+                .filter_map(|id| id.attr("id").map(cut))
                 .take(NAMED_MAX)
                 .collect(),
         }))

@@ -1,0 +1,223 @@
+//! Refuses the options that a run would not heed: a result must not seem to be of a load that it
+//! was not.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+
+use crate::args::{Cli, Command, LoadArgs, RunArgs};
+use crate::client::{Mechanism, TlsMode};
+use crate::plan::Scenario;
+
+/// What keeps a command line from being carried out.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It is none, or asks for help.
+    Usage(clap::Error),
+    /// An option that would be ignored, with the remedy.
+    Ignored(String),
+}
+
+/// Reads a command line.
+///
+/// # Errors
+/// It is none, or has an option that would be ignored.
+pub fn read<T>(words: impl IntoIterator<Item = T>) -> Result<Cli, Refusal>
+where
+    T: Into<std::ffi::OsString> + Clone,
+{
+    let command = Cli::command();
+    let matches = command
+        .clone()
+        .try_get_matches_from(words)
+        .map_err(Refusal::Usage)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(Refusal::Usage)?;
+    let ignored = match &cli.command {
+        None => ignored(&command, &matches, &cli.run.load, Some(&cli.run)),
+        Some(Command::Floor(load)) => {
+            let floor = command
+                .find_subcommand("floor")
+                .zip(matches.subcommand_matches("floor"));
+            floor.and_then(|(command, matches)| ignored(command, matches, load, None))
+        }
+        Some(Command::Report { .. }) => None,
+    };
+    match ignored {
+        Some(reason) => Err(Refusal::Ignored(reason)),
+        None => Ok(cli),
+    }
+}
+
+/// What is wrong with the first option that was given in vain.
+fn ignored(
+    command: &clap::Command,
+    matches: &ArgMatches,
+    load: &LoadArgs,
+    run: Option<&RunArgs>,
+) -> Option<String> {
+    let given = |option: &&str| matches.value_source(option) == Some(ValueSource::CommandLine);
+    let option = command
+        .get_arguments()
+        .map(|option| option.get_id().as_str())
+        .filter(given)
+        .find(|option| !heeds(option, load, run))?;
+    let name = option.replace('_', "-");
+    Some(format!("--{name} would be ignored: {}", remedy(option)))
+}
+
+/// Whether a run, or the floor alone where there is no `run`, does anything with an option.
+fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
+    let talks = matches!(load.scenario, Scenario::Chat | Scenario::Presence);
+    let presence = load.scenario == Scenario::Presence;
+    let broadcasts = presence && !load.directed;
+    // Logins follow one another unless a rate is asked for.
+    let open = !load.closed && (talks || load.rate.is_some());
+    let paced_logins = load.connect_rate.is_some() || load.ramp.is_some();
+    let secure = run.is_some_and(|run| run.tls != TlsMode::None);
+    match option {
+        "directed" => presence,
+        "partners" => talks && !broadcasts,
+        "clique" => broadcasts,
+        "rate" | "closed" => load.scenario != Scenario::Idle,
+        "arrivals" => open,
+        "window" => load.closed && talks,
+        "ack_every" => load.stream_management && talks,
+        "stanza_size" => talks,
+        "no_spin" => open || paced_logins,
+        "stream_management" | "connect_rate" | "ramp" => run.is_some(),
+        "ca" => secure,
+        "insecure" => secure && run.is_some_and(|run| run.ca.is_none()),
+        "user" => run.is_some_and(|run| run.accounts.is_none() && !run.anonymous),
+        "mechanism" => {
+            run.is_some_and(|run| run.anonymous == (run.mechanism == Some(Mechanism::Anonymous)))
+        }
+        "no_roster" | "no_presence" => load.scenario != Scenario::Login,
+        "with_floor" => talks,
+        "with_plain" => secure && load.scenario != Scenario::Idle,
+        "host" | "port" | "domain" | "tls" | "server_pid" => true,
+        "password" | "accounts" | "anonymous" | "register" => true,
+        "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
+        "json" | "report" | "hgrm" | "history" | "name" | "quiet" => true,
+        _ => unreachable!("--{option}: say here which runs heed it"),
+    }
+}
+
+/// What to do instead of giving an option that is not heeded.
+fn remedy(option: &str) -> &'static str {
+    match option {
+        "directed" => "it goes with --scenario presence",
+        "partners" => "it goes with --scenario chat, or with presence --directed",
+        "clique" => "it goes with --scenario presence, without --directed",
+        "rate" | "closed" => "who idles sends nothing; leave it out",
+        "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
+        "window" => "it goes with --closed, in --scenario chat or presence",
+        "ack_every" => "it goes with --stream-management, in --scenario chat or presence",
+        "stanza_size" | "with_floor" => "it goes with --scenario chat or presence",
+        "no_spin" => "only a schedule is awaited; give --rate, --connect-rate or --ramp",
+        "stream_management" => "the floor has no streams; leave it out",
+        "connect_rate" | "ramp" => "the floor's clients come all at once; leave it out",
+        "ca" => "it goes with --tls starttls or direct",
+        "insecure" => "it goes with --tls starttls or direct, and without --ca",
+        "user" => "it goes with --password, neither with --accounts nor with --anonymous",
+        "mechanism" => "ANONYMOUS goes with --anonymous, the others with accounts",
+        "no_roster" | "no_presence" => "--scenario login ends before it; leave it out",
+        "with_plain" => "it goes with --tls starttls or direct, and not with --scenario idle",
+        _ => "leave it out",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(line: &str) -> Option<String> {
+        match read(["loadgen"].into_iter().chain(line.split_whitespace())) {
+            Ok(_) => None,
+            Err(Refusal::Ignored(reason)) => Some(reason),
+            Err(Refusal::Usage(error)) => panic!("{line}: {error}"),
+        }
+    }
+
+    #[test]
+    fn what_a_run_would_ignore_is_refused_with_the_remedy() {
+        for (line, option) in [
+            ("--window 4", "window"),
+            ("--scenario login --closed --window 4", "window"),
+            ("--directed", "directed"),
+            ("--scenario presence --partners 2", "partners"),
+            ("--scenario idle --partners 2", "partners"),
+            ("--clique 5", "clique"),
+            ("--scenario presence --directed --clique 5", "clique"),
+            ("--scenario idle --rate 5", "rate"),
+            ("--scenario idle --closed", "closed"),
+            ("--closed --arrivals fixed", "arrivals"),
+            ("--scenario login --arrivals fixed", "arrivals"),
+            ("--ack-every 9", "ack-every"),
+            (
+                "--scenario idle --stream-management --ack-every 9",
+                "ack-every",
+            ),
+            ("--scenario login --stanza-size 300", "stanza-size"),
+            ("--closed --no-spin", "no-spin"),
+            ("floor --stream-management", "stream-management"),
+            ("floor --connect-rate 5", "connect-rate"),
+            ("floor --ramp 5", "ramp"),
+            ("floor --window 2", "window"),
+            ("--tls none --ca x", "ca"),
+            ("--tls none --insecure", "insecure"),
+            ("--ca x --insecure", "insecure"),
+            ("--accounts x --user a%d", "user"),
+            ("--anonymous --user a%d", "user"),
+            ("--anonymous --mechanism PLAIN", "mechanism"),
+            ("--mechanism ANONYMOUS", "mechanism"),
+            ("--scenario login --no-roster", "no-roster"),
+            ("--scenario login --no-presence", "no-presence"),
+            ("--scenario idle --with-floor", "with-floor"),
+            ("--tls none --server-pid 1 --with-plain 5222", "with-plain"),
+            (
+                "--scenario idle --server-pid 1 --with-plain 5222",
+                "with-plain",
+            ),
+        ] {
+            let reason = reason(line).unwrap_or_else(|| panic!("not refused: {line}"));
+            let expected = format!("--{option} would be ignored: ");
+            assert!(reason.starts_with(&expected), "{line}: {reason}");
+            assert!(!reason.contains('\n') && reason.len() > expected.len());
+        }
+    }
+
+    #[test]
+    fn what_a_run_heeds_is_not_refused() {
+        for line in [
+            "",
+            "--closed --window 4 --partners 3 --stanza-size 300",
+            "--scenario presence --clique 5 --closed --window 2",
+            "--scenario presence --directed --partners 2 --rate 9 --arrivals fixed --no-spin",
+            "--scenario login --rate 9 --arrivals fixed --no-spin",
+            "--scenario login --closed --stream-management",
+            "--scenario idle --no-roster --no-presence --connect-rate 9 --no-spin",
+            "--stream-management --ack-every 9 --arrivals fixed",
+            "--ca x --with-plain 5222 --server-pid 1 --with-floor",
+            "--anonymous --mechanism ANONYMOUS --insecure",
+            "--password p --user a%d --mechanism PLAIN",
+            "floor --closed --window 2 --threads 2 --partners 2",
+            "report a.json --out x.html",
+        ] {
+            assert_eq!(reason(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn of_every_option_it_is_known_which_runs_heed_it() {
+        let cli = Cli::from_arg_matches(&Cli::command().get_matches_from(["loadgen"]));
+        let run = cli.expect("no option is needed").run;
+        let command = Cli::command();
+        let options = command.get_arguments();
+        let mut count = 0;
+        for option in options {
+            // Panics for one that is not known.
+            heeds(option.get_id().as_str(), &run.load, Some(&run));
+            count += 1;
+        }
+        assert!(count > 40, "{count}");
+    }
+}
