@@ -56,6 +56,12 @@ fi
 vorpal=$bin/vorpal
 loadgen=$bin/loadgen
 
+# The commit under test. The results of earlier runs that lie about make no other of it.
+if [ -z "${LOADGEN_COMMIT:-}" ] && commit=$(git rev-parse --short=12 HEAD 2>/dev/null); then
+    git diff-index --quiet HEAD -- . ':(exclude)results' || commit+=-dirty
+    export LOADGEN_COMMIT=$commit
+fi
+
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 work=$(mktemp -d)
 server=""

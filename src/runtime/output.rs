@@ -4,7 +4,7 @@
 //! Invariant: one send in flight per connection; the slot is closed only when there is none.
 
 use crate::connection::{CHOKE_SIZE, Life, Reading, id_of};
-use crate::turn::{CONNS_AHEAD, KEYS_AHEAD, Turn};
+use crate::turn::{CONNS_AHEAD, KEYS_AHEAD, TLS_AHEAD, Turn};
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
 use xmpp::{Close, ConnId};
@@ -40,8 +40,11 @@ impl Turn {
         if let Some(id) = coming.get(CONNS_AHEAD) {
             self.world.conns.prefetch(id.index);
         }
-        let next = coming.get(KEYS_AHEAD);
-        if let Some(tls) = next.and_then(|id| self.world.conns.tls(id.index)) {
+        let tls_at = |ahead: usize| self.world.conns.tls(coming.get(ahead)?.index);
+        if let Some(tls) = tls_at(TLS_AHEAD) {
+            tls.prefetch();
+        }
+        if let Some(tls) = tls_at(KEYS_AHEAD) {
             tls.prefetch_sealing();
         }
     }

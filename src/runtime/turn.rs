@@ -25,8 +25,10 @@ use xmpp::{ConnId, Shard, ShardId, Timestamp};
 const PARCELS_PER_TURN_MAX: usize = 4096;
 /// How far ahead of its use a connection's record is fetched, in connections: the time of handling
 /// two or three is that of the way from memory.
-pub(crate) const CONNS_AHEAD: usize = 5;
-/// The same for its keys, whose place the record tells.
+pub(crate) const CONNS_AHEAD: usize = 6;
+/// The same for the head of its TLS state, whose place the record tells.
+pub(crate) const TLS_AHEAD: usize = 4;
+/// The same for its keys, whose place the head tells.
 pub(crate) const KEYS_AHEAD: usize = 2;
 /// One tick of a busy shard: so long nothing must happen until it counts as idle.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -175,6 +177,9 @@ impl Turn {
         };
         if let Some(slot) = slot_at(CONNS_AHEAD) {
             self.world.conns.prefetch(slot);
+        }
+        if let Some(tls) = slot_at(TLS_AHEAD).and_then(|slot| self.world.conns.tls(slot)) {
+            tls.prefetch();
         }
         if let Some(tls) = slot_at(KEYS_AHEAD).and_then(|slot| self.world.conns.tls(slot)) {
             tls.prefetch_opening();

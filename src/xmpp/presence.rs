@@ -123,19 +123,8 @@ impl Shard {
                     .send(host, Keep::Memory, |out| out.extend_from_slice(request));
             }
         }
-        let session = self.sessions.at(key);
-        let mut bytes = Vec::new();
-        let from = Attr(session.full());
-        put(
-            &mut bytes,
-            format_args!("<presence from='{from}' to='' type='probe'/>"),
-        );
-        let split = bytes.len() - "' type='probe'/>".len();
-        let bytes_of_probe = Presence {
-            bytes: bytes.into(),
-            split: split as u32,
-        };
-        self.broadcast(host, key, &bytes_of_probe, probe, &[]);
+        let presence = Presence::of("probe", self.sessions.at(key).full());
+        self.broadcast(host, key, &presence, probe, &[]);
     }
 
     /// RFC 6121 4.5: the session stays connected but is no longer available.
@@ -199,17 +188,7 @@ impl Shard {
         if !session.available && session.directed.is_none() {
             return;
         }
-        let mut bytes = Vec::new();
-        let from = Attr(session.full());
-        put(
-            &mut bytes,
-            format_args!("<presence from='{from}' to='' type='unavailable'/>"),
-        );
-        let split = bytes.len() - "' type='unavailable'/>".len();
-        let presence = Presence {
-            bytes: bytes.into(),
-            split: split as u32,
-        };
+        let presence = Presence::of("unavailable", session.full());
         let session = self.sessions.at_mut(key);
         let was_available = std::mem::replace(&mut session.available, false);
         session.presence = None;
@@ -227,11 +206,7 @@ impl Shard {
         to: &Jid<'_>,
     ) {
         let session = self.sessions.at(key);
-        let subscribed = self
-            .accounts
-            .at(session.account)
-            .contact(to.bare())
-            .is_some_and(|item| item.subscription.is_from());
+        let subscribed = self.gets_broadcasts(session.account, to.bare());
         let is_own = session.bare() == to.bare();
         let limits = &self.settings.limits;
         let session = self.sessions.at_mut(key);
@@ -580,6 +555,21 @@ impl Shard {
 }
 
 impl Presence {
+    /// One that says no more than its type.
+    fn of(type_: &str, from: &str) -> Presence {
+        let mut bytes = Vec::new();
+        put(
+            &mut bytes,
+            format_args!("<presence from='{}' to='", Attr(from)),
+        );
+        let split = bytes.len() as u32;
+        put(&mut bytes, format_args!("' type='{type_}'/>"));
+        Presence {
+            bytes: bytes.into(),
+            split,
+        }
+    }
+
     /// Appends the stanza for one receiver.
     pub(crate) fn write(&self, to: &str, out: &mut Vec<u8>) {
         write_addressed(self.halves(), to, out);

@@ -139,15 +139,17 @@ pub struct Opened {
 }
 
 /// The server's side of one TLS connection. Idle on TLS 1.3, it is 1.3 KB with
-/// all keys, and what rustls needs to make the next ones.
+/// all keys, and what rustls needs to make the next ones. All that each record asks for beside a
+/// key stands in the first line of it, which so can be fetched alone and ahead of the keys.
+#[repr(C, align(64))]
 pub struct Tls {
-    layer: Layer,
-    /// From the end of the handshake until they are taken.
-    facts: Option<Box<TlsFacts>>,
     /// Bytes that the last `open` left over.
     held: u32,
     peer_closed: bool,
     broken: bool,
+    /// From the end of the handshake until they are taken.
+    facts: Option<Box<TlsFacts>>,
+    layer: Layer,
 }
 
 /// What opens and seals.
@@ -155,6 +157,7 @@ pub struct Tls {
     clippy::large_enum_variant,
     reason = "almost all connections are of the large kind, which is to be near"
 )]
+#[repr(u8)]
 enum Layer {
     /// rustls, which still shakes hands or speaks TLS 1.2.
     Machine(Box<Machine>),
@@ -184,6 +187,12 @@ impl Tls {
             peer_closed: false,
             broken: false,
         }
+    }
+
+    /// Has come from memory what says where the keys are: before [`Tls::prefetch_opening`] and
+    /// [`Tls::prefetch_sealing`], which wait for it otherwise.
+    pub(crate) fn prefetch(&self) {
+        ring::prefetch(&self.held);
     }
 
     /// Has what [`Tls::open`] will read come from memory; costs next to nothing.

@@ -103,17 +103,18 @@ fn header(size: usize) -> [u8; RECORD_HEADER_SIZE] {
 }
 
 /// Both directions of a connection.
+#[repr(C)]
 pub(super) struct Records {
-    opener: Protection,
-    sealer: Protection,
-    /// What makes the next keys.
-    keys: Box<KernelConnection<ServerConnectionData>>,
-    /// Records that may be sealed with one key.
-    sealed_max: u64,
     /// The peer asked for new keys of ours; they come before our next bytes.
     renew: bool,
     /// Records in a row without bytes.
     barren: u8,
+    /// Records that may be sealed with one key.
+    sealed_max: u64,
+    /// What makes the next keys.
+    keys: Box<KernelConnection<ServerConnectionData>>,
+    opener: Protection,
+    sealer: Protection,
 }
 
 /// What [`Records::open`] came to.
