@@ -426,7 +426,7 @@ fn spawn(
             let mut turn = match grow(seed) {
                 Ok(turn) => turn,
                 Err(error) => {
-                    let text = error.to_string();
+                    let text = cannot_grow(&error);
                     let _ = up.send((index, Err(text.clone())));
                     return Err(text);
                 }
@@ -440,6 +440,18 @@ fn spawn(
                 .map_err(|error| error.to_string())
         })
         .map_err(|error| error.to_string())
+}
+
+/// What kept a shard from being set up, with the remedy where it is known.
+fn cannot_grow(error: &io::Error) -> String {
+    match error.kind() {
+        // The kernel counts rings and their buffers as locked memory of their user.
+        io::ErrorKind::OutOfMemory => format!(
+            "{error}: raise the limit of locked memory, which all processes of a user share \
+             (`ulimit -l`, or LimitMEMLOCK= of a unit)"
+        ),
+        _ => error.to_string(),
+    }
 }
 
 /// Builds the turn on the thread that will run it.
@@ -494,4 +506,20 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         armed: None,
         alarms: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_without_memory_for_its_ring_says_which_limit_to_raise() {
+        // ENOMEM
+        let text = cannot_grow(&io::Error::from_raw_os_error(12));
+        assert!(
+            text.contains("Cannot allocate memory") && text.contains("ulimit -l"),
+            "{text}"
+        );
+        assert!(!cannot_grow(&io::Error::other("x")).contains("ulimit"));
+    }
 }

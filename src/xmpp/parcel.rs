@@ -41,9 +41,9 @@ pub struct Fanout {
     pub bytes: Buffer,
     /// Where `head` ends and `tail` begins in `bytes`.
     pub split: u32,
-    /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines; beside
-    /// them the full JIDs of resources that were told of the sender before it was known whether
-    /// they are available, and so among those of their account.
+    /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines. Beside
+    /// them, each behind a slash, full JIDs: resources that were told of the sender, and that get
+    /// this only if they are not available, and so not reached by their bare JID.
     pub targets: Buffer,
     /// What the stanza means.
     pub purpose: FanoutPurpose,

@@ -21,6 +21,9 @@ use stanza::tree::Tree;
 use stanza::view::StanzaView;
 use stanza::writer::{self, escape_attr};
 
+/// What stands before a full JID among the targets of a fan-out; no JID begins with it.
+const RESOURCE_SIGN: char = '/';
+
 impl Shard {
     /// A presence of a bound client.
     pub(crate) fn on_presence(
@@ -358,7 +361,7 @@ impl Shard {
                 Route::Here(_) => late.extend(self.missed(to, halves)),
                 Route::Shard(shard) => self.fanout[usize::from(shard.0)]
                     .get_or_insert_with(|| host.buffer())
-                    .extend_from_slice(format!("{to}\n").as_bytes()),
+                    .extend_from_slice(format!("{RESOURCE_SIGN}{to}\n").as_bytes()),
                 Route::Server | Route::Remote => {}
             }
         }
@@ -457,12 +460,13 @@ impl Shard {
             FanoutPurpose::Presence => {
                 for to in text.lines() {
                     let halves = bytes.split_at(split);
-                    let late = if Jid::from_prepared(to).is_bare() {
-                        let found = self.accounts.find(home_hash(to), to);
-                        let found = found.map(|key| self.accounts.at(key));
-                        present(host, &mut self.sessions, found, to, halves)
-                    } else {
-                        self.missed(to, halves)
+                    let late = match to.strip_prefix(RESOURCE_SIGN) {
+                        Some(full) => self.missed(full, halves),
+                        None => {
+                            let found = self.accounts.find(home_hash(to), to);
+                            let found = found.map(|key| self.accounts.at(key));
+                            present(host, &mut self.sessions, found, to, halves)
+                        }
                     };
                     if let Some(late) = late {
                         self.receive(host, &late);
