@@ -64,12 +64,11 @@ impl Worker {
         }
         match self.shape.read(element) {
             Reading::Other => {}
-            Reading::Measured(mark, from) => {
+            Reading::Measured(mark, from, to) => {
                 let sender = mark.from.wrapping_sub(self.job.first);
-                let known = self.jids.get(sender as usize).is_some_and(|jid| {
-                    jid.as_bytes() == from || jid.as_bytes() == scan::unescape(from)
-                });
-                if known {
+                // A broadcast comes to the bare or to the full address, as the server likes.
+                let is_right = mark.to == BROADCAST || self.is_address(index, to);
+                if is_right && self.is_address(sender, from) {
                     self.arrive(index, &mark);
                 } else {
                     self.ledger.verdict.misrouted += 1;
@@ -87,6 +86,13 @@ impl Worker {
                 self.touch(index);
             }
         }
+    }
+
+    /// Whether these bytes of an attribute are the full JID of a client.
+    fn is_address(&self, index: u32, bytes: &[u8]) -> bool {
+        self.jids
+            .get(index as usize)
+            .is_some_and(|jid| jid.as_bytes() == bytes || jid.as_bytes() == scan::unescape(bytes))
     }
 
     /// Says whether `element` is a request or an answer of stream management; deals with it.

@@ -90,7 +90,9 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "mechanism" => {
             run.is_some_and(|run| run.anonymous == (run.mechanism == Some(Mechanism::Anonymous)))
         }
-        "no_roster" | "no_presence" => load.scenario != Scenario::Login,
+        "no_roster" => load.scenario != Scenario::Login,
+        // The broadcasts are what it would leave out.
+        "no_presence" => load.scenario != Scenario::Login && !broadcasts,
         "with_floor" => talks,
         "with_plain" => secure && load.scenario != Scenario::Idle,
         "host" | "port" | "domain" | "tls" | "server_pid" => true,

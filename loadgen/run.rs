@@ -561,6 +561,20 @@ impl Parts<'_> {
                 code = exit::INVALID;
             }
         }
+        let measured = [
+            ("", Some(&self.slices)),
+            ("floor: ", self.floor.as_ref().map(|floor| &floor.slices)),
+            ("plain: ", self.plain.as_ref().map(|plain| &plain.slices)),
+        ];
+        for (whose, slices) in measured {
+            let delivered = |slices: &Vec<Slice>| slices.iter().map(|slice| slice.delivered).sum();
+            if self.plan.scenario != Scenario::Idle && slices.map(delivered) == Some(0) {
+                reasons.push(format!(
+                    "{whose}nothing was delivered while it was measured"
+                ));
+                code = exit::INVALID;
+            }
+        }
         let floor = self.floor.as_ref().map(|floor| &floor.verdict);
         let plain = self.plain.as_ref().map(|plain| &plain.verdict);
         let accounts = [

@@ -12,8 +12,8 @@ pub const HELLO: u32 = u32::MAX - 1;
 /// What a whole stanza from the server means for the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading<'a> {
-    /// A measured stanza, and the `from` it bears.
-    Measured(Mark, &'a [u8]),
+    /// A measured stanza, and the `from` and `to` it bears.
+    Measured(Mark, &'a [u8], &'a [u8]),
     /// It should be one, but its bytes are not as they were sent.
     Corrupted,
     /// An error came back.
@@ -75,9 +75,9 @@ impl Shape {
 
     /// Reads one whole element of a ready client's stream.
     pub fn read<'a>(&self, element: &'a [u8]) -> Reading<'a> {
-        let text = match scan::local_name(element) {
-            b"message" => b"body".as_slice(),
-            b"presence" => b"status",
+        let (text, own_type) = match scan::local_name(element) {
+            b"message" => (b"body".as_slice(), Some(b"chat".as_slice())),
+            b"presence" => (b"status".as_slice(), None),
             b"iq" => {
                 return match scan::attribute(element, b"type") {
                     Some(b"get" | b"set") => Reading::Request,
@@ -87,16 +87,18 @@ impl Shape {
             b"error" => return Reading::StreamError,
             _ => return Reading::Other,
         };
-        if scan::attribute(element, b"type") == Some(b"error") {
+        let type_ = scan::attribute(element, b"type");
+        if type_ == Some(b"error") {
             return Reading::Bounced;
         }
         match scan::text_of(element, text) {
             None => Reading::Other,
             Some(text) => match self.filler.read(text, false) {
-                None => Reading::Corrupted,
-                Some(mark) => {
-                    Reading::Measured(mark, scan::attribute(element, b"from").unwrap_or(b""))
+                Some(mark) if type_ == own_type => {
+                    let address = |name| scan::attribute(element, name).unwrap_or(b"");
+                    Reading::Measured(mark, address(b"from"), address(b"to"))
                 }
+                _ => Reading::Corrupted,
             },
         }
     }
@@ -143,6 +145,8 @@ mod tests {
         })
     }
 
+    const TO: &[u8] = b"u2@bench.localhost/lg";
+
     const MARK: Mark = Mark {
         from: 1,
         to: 2,
@@ -160,7 +164,10 @@ mod tests {
                 let mut out = b"before".to_vec();
                 shape.write(&mark, "u2@bench.localhost/lg", &mut out);
                 assert_eq!(out.len(), 206);
-                assert_eq!(shape.read(&out[6..]), Reading::Measured(mark, b""));
+                assert_eq!(
+                    shape.read(&out[6..]),
+                    Reading::Measured(mark, b"", if to == BROADCAST { b"" } else { TO })
+                );
             }
         }
     }
@@ -188,8 +195,10 @@ mod tests {
         let stamped = text.replacen("<message", "<message from='a@b/c'", 1);
         assert_eq!(
             shape.read(stamped.as_bytes()),
-            Reading::Measured(MARK, b"a@b/c")
+            Reading::Measured(MARK, b"a@b/c", TO)
         );
+        let other = text.replacen("chat", "headline", 1);
+        assert_eq!(shape.read(other.as_bytes()), Reading::Corrupted);
         let bounced = text.replacen("chat", "error", 1);
         assert_eq!(shape.read(bounced.as_bytes()), Reading::Bounced);
         let at = text.rfind("</body>").unwrap();
