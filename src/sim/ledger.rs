@@ -92,7 +92,8 @@ impl Ledger {
     }
 
     /// Checks that what one client sent to an address of another arrived in the order in which it
-    /// was sent, and nothing twice. What waited in storage is in order within itself.
+    /// was sent, and nothing twice. What waited in storage is in order within itself: it comes with
+    /// the first presence, and what is sent to the full address before that does not wait for it.
     ///
     /// # Errors
     /// The first pair that is out of order.

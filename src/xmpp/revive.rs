@@ -440,6 +440,10 @@ impl Shard {
         self.hibernate(host, key, id);
         self.conns.put(conn, stream);
         self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
+        // What came while it was dormant comes before what comes from now on.
+        if self.sessions.at(key).takes_bare() {
+            self.fetch_offline(host, key);
+        }
     }
 
     /// Tells storage the numbers that a session's queue has on the wire.

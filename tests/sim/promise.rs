@@ -229,7 +229,7 @@ impl Play {
                     else {
                         continue;
                     };
-                    let way = (said.epoch, &heard.to, heard.delayed);
+                    let way = (said.epoch, &heard.to);
                     let before = last.insert(way, number(&heard.id));
                     assert!(
                         before < Some(number(&heard.id)),
