@@ -121,7 +121,10 @@ fn remedy(option: &str) -> &'static str {
         "insecure" => "it goes with --tls starttls or direct, and without --ca",
         "user" => "it goes with --password, neither with --accounts nor with --anonymous",
         "mechanism" => "ANONYMOUS goes with --anonymous, the others with accounts",
-        "no_roster" | "no_presence" => "--scenario login ends before it; leave it out",
+        "no_roster" => "--scenario login ends before it; leave it out",
+        "no_presence" => {
+            "--scenario login ends before it, and broadcasts are presence; leave it out"
+        }
         "with_plain" => "it goes with --tls starttls or direct, and not with --scenario idle",
         _ => "leave it out",
     }

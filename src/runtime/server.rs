@@ -448,7 +448,7 @@ fn cannot_grow(error: &io::Error) -> String {
         // The kernel counts rings and their buffers as locked memory of their user.
         io::ErrorKind::OutOfMemory => format!(
             "{error}: raise the limit of locked memory, which all processes of a user share \
-             (`ulimit -l`, or LimitMEMLOCK= of a unit)"
+             (`ulimit -l`, or LimitMEMLOCK= of a unit), or set fewer `shards`"
         ),
         _ => error.to_string(),
     }

@@ -414,7 +414,10 @@ impl Shard {
         };
         let to = Jid::from_prepared(&to);
         let stanza = Stanza::complete(&view, &from, &to);
-        if stanza.kind != Kind::Presence {
+        // Of presence only a request that our own trouble stopped: who does not exist looks like who
+        // does not answer.
+        let is_ours = error != StanzaError::ServiceUnavailable;
+        if stanza.kind != Kind::Presence || (is_ours && stanza.type_.is_subscription()) {
             self.bounce(host, &stanza, error);
         }
     }

@@ -77,7 +77,6 @@ impl StanzaError {
 #[allow(missing_docs)] // the names are the RFC's
 pub enum StreamError {
     BadFormat,
-    BadNamespacePrefix,
     Conflict,
     ConnectionTimeout,
     HostUnknown,
@@ -92,7 +91,6 @@ pub enum StreamError {
     RestrictedXml,
     SystemShutdown,
     UnsupportedEncoding,
-    UnsupportedFeature,
     UnsupportedStanzaType,
     UnsupportedVersion,
 }
@@ -102,7 +100,6 @@ impl StreamError {
     pub fn condition(self) -> &'static str {
         match self {
             StreamError::BadFormat => "bad-format",
-            StreamError::BadNamespacePrefix => "bad-namespace-prefix",
             StreamError::Conflict => "conflict",
             StreamError::ConnectionTimeout => "connection-timeout",
             StreamError::HostUnknown => "host-unknown",
@@ -117,7 +114,6 @@ impl StreamError {
             StreamError::RestrictedXml => "restricted-xml",
             StreamError::SystemShutdown => "system-shutdown",
             StreamError::UnsupportedEncoding => "unsupported-encoding",
-            StreamError::UnsupportedFeature => "unsupported-feature",
             StreamError::UnsupportedStanzaType => "unsupported-stanza-type",
             StreamError::UnsupportedVersion => "unsupported-version",
         }

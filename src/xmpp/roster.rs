@@ -5,10 +5,12 @@
 use crate::account::{Account, AccountKey, Shown};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
+use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::Keep;
 use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use crate::session::{Session, SessionKey};
-use crate::shard::{Shard, Waiting};
+use crate::settle::Cause;
+use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::write_reply_head;
 use crate::subscription::is_blank;
 use crate::xml::Attr;
@@ -43,6 +45,16 @@ pub(crate) struct RosterRequest {
     contact: BareJid,
     /// The item before the write, to go back to if it fails.
     before: Option<RosterItem>,
+    is_removal: bool,
+}
+
+/// A step of a subscription that storage refused. What caused it is not settled before it is
+/// there: who was told of it saw what has happened.
+#[derive(Debug)]
+pub(crate) struct RosterRetry {
+    account: AccountKey,
+    contact: BareJid,
+    cause: Option<Cause>,
 }
 
 /// A parsed roster set.
@@ -164,6 +176,7 @@ impl Shard {
             iq,
             contact,
             before,
+            is_removal: false,
         };
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
@@ -180,7 +193,8 @@ impl Shard {
             && listed.count() >= self.settings.limits.roster_items_max
     }
 
-    /// RFC 6121 2.5: the subscriptions go with the item, and the contact learns of it.
+    /// RFC 6121 2.5: the subscriptions go with the item, and the contact learns of it once storage
+    /// has forgotten them.
     fn remove_item(
         &mut self,
         host: &mut impl Host,
@@ -190,36 +204,66 @@ impl Shard {
     ) -> Result<(), StanzaError> {
         let session = self.sessions.at(key);
         let account = session.account;
-        let (bare, full) = (session.bare().to_owned(), session.full().into());
+        let full = session.full().into();
         let listed = self.accounts.at(account).contact(contact.as_str());
         if !listed.is_some_and(|item| item.listed) {
             return Err(StanzaError::ItemNotFound);
         }
-        let removed = self
+        let before = self
             .accounts
             .at_mut(account)
             .remove_contact(contact.as_str());
-        let before = removed.clone();
         let ticket = self.store_removal(host, account, &contact);
-        if let Some(item) = removed {
-            if item.subscription.is_to() || item.ask {
-                self.say_subscription(host, "unsubscribe", &bare, &contact);
-            }
-            if item.subscription.is_from() || item.pending_in.is_some() {
-                self.say_subscription(host, "unsubscribed", &bare, &contact);
-                self.withdraw_account(host, account, contact.as_str());
-            }
-        }
         let request = RosterRequest {
             session: key,
             full,
             iq,
             contact,
             before,
+            is_removal: true,
         };
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
         Ok(())
+    }
+
+    /// A contact is out of the roster: it learns what was between the two and is no more.
+    fn part(&mut self, host: &mut impl Host, account: AccountKey, item: &RosterItem) {
+        let bare = self.accounts.at(account).jid.as_str().to_owned();
+        let contact = &item.contact;
+        if item.subscription.is_to() || item.ask {
+            self.say_subscription(host, "unsubscribe", &bare, contact);
+        }
+        if item.subscription.is_from() || item.pending_in.is_some() {
+            self.say_subscription(host, "unsubscribed", &bare, contact);
+            self.withdraw_account(host, account, contact.as_str());
+        }
+    }
+
+    /// Writes what is between an account and a contact as it is now.
+    pub(crate) fn store_step(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        contact: &BareJid,
+    ) {
+        let item = self.accounts.at(account).contact(contact.as_str()).cloned();
+        let ticket = match item {
+            Some(item) => self.store_item(host, account, item),
+            None => self.store_removal(host, account, contact),
+        };
+        self.roster_steps.insert(ticket.0, contact.clone());
+    }
+
+    /// What storage refused is written again.
+    pub(crate) fn store_steps_again(&mut self, host: &mut impl Host) {
+        for retry in std::mem::take(&mut self.roster_again) {
+            self.cause = retry.cause;
+            self.store_step(host, retry.account, &retry.contact);
+            self.cause = None;
+            self.accounts.at_mut(retry.account).pins -= 1;
+            self.close_effect(host, retry.cause);
+        }
     }
 
     /// Writes an item as it is from now on.
@@ -272,6 +316,19 @@ impl Shard {
         reply: StoreReply,
     ) {
         let account = write.account;
+        let step = self.roster_steps.remove(&ticket.0);
+        if let (StoreReply::Failed(why), Some(contact)) = (&reply, &step) {
+            let jid = self.accounts.at(account).jid.as_str();
+            tracing::error!(account = jid, %why, "subscription not stored");
+            let retry = RosterRetry {
+                account,
+                contact: contact.clone(),
+                cause: self.open_effect(),
+            };
+            self.roster_again.push(retry);
+            let at = host.now().plus_ms(STORAGE_RETRY_MS);
+            return self.arm(host, at, Timer::Roster);
+        }
         self.accounts.at_mut(account).pins -= 1;
         let done = matches!(reply, StoreReply::Done);
         if !done {
@@ -298,9 +355,13 @@ impl Shard {
             iq,
             contact,
             before,
+            is_removal,
         } = request;
         if done {
             self.push_item(host, account, &contact);
+            if let Some(item) = before.filter(|_| is_removal) {
+                self.part(host, account, &item);
+            }
         } else {
             let account = self.accounts.at_mut(account);
             account.remove_contact(contact.as_str());

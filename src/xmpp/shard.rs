@@ -11,7 +11,7 @@ use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
 use crate::revive::Ending;
-use crate::roster::RosterWrite;
+use crate::roster::{RosterRequest, RosterRetry, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
@@ -104,13 +104,20 @@ pub(crate) enum Timer {
     /// The stream must be bound by now.
     Bound(ConnId),
     /// The session's client must be back by now.
-    Hibernation { key: SessionKey, id: SessionId },
+    Hibernation {
+        key: SessionKey,
+        id: SessionId,
+    },
     /// Storage failed to give the session what waits for its account.
-    Fetch { key: SessionKey, serial: u32 },
+    Fetch {
+        key: SessionKey,
+        serial: u32,
+    },
     /// The clients of the last process's sessions must be back by now.
     Dormancy,
-    /// Storage failed to end sessions.
+    /// Storage failed to end sessions, or to write subscriptions.
     Ends,
+    Roster,
 }
 
 /// A request to storage or a derivation that is not answered.
@@ -147,7 +154,11 @@ pub struct Shard {
     /// Targets of the fan-out under way, per sibling; empty between fan-outs.
     pub(crate) fanout: Vec<Option<Buffer>>,
     /// Roster items and errors of roster writes under way, by ticket.
-    pub(crate) roster_requests: HashMap<u64, crate::roster::RosterRequest>,
+    pub(crate) roster_requests: HashMap<u64, RosterRequest>,
+    /// Contacts of subscription writes under way, by ticket.
+    pub(crate) roster_steps: HashMap<u64, BareJid>,
+    /// Those that storage refused.
+    pub(crate) roster_again: Vec<RosterRetry>,
     pub(crate) block_requests: HashMap<u64, BlockRequest>,
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
@@ -249,6 +260,8 @@ impl Shard {
             sender: String::new(),
             fanout: (0..shards).map(|_| None).collect(),
             roster_requests: HashMap::new(),
+            roster_steps: HashMap::new(),
+            roster_again: Vec::new(),
             block_requests: HashMap::new(),
             account_changes: HashMap::new(),
             iq_requests: HashMap::new(),
@@ -521,11 +534,10 @@ impl Shard {
             Waiting::Resume(conn) => self.on_resume_stored(host, conn, reply),
             Waiting::Sessions => self.on_sessions_stored(host, reply),
             Waiting::Dormant => self.on_dormant_stored(host, ticket, reply),
-            Waiting::Nothing => {
-                if let StoreReply::Failed(why) = reply {
-                    tracing::error!(%why, "a write failed");
-                }
+            Waiting::Nothing if matches!(reply, StoreReply::Failed(_)) => {
+                tracing::error!(?reply, "a write failed");
             }
+            Waiting::Nothing => {}
         }
     }
 
@@ -573,6 +585,7 @@ impl Shard {
                 Timer::Fetch { key, serial } => self.fetch_again(host, key, serial),
                 Timer::Dormancy => self.on_dormancy(host),
                 Timer::Ends => self.end_again(host),
+                Timer::Roster => self.store_steps_again(host),
             }
         }
     }

@@ -14,8 +14,9 @@ use stanza::scope::StreamScope;
 use stanza::view::StanzaView;
 use stanza::writer;
 
-/// Bytes of a request that waits; of a larger one the payload is not kept.
-const REQUEST_SIZE_MAX: usize = 1_024;
+/// Bytes of all requests that wait for one account; further ones bounce. They are shown in one
+/// burst at a login.
+pub const REQUESTS_SIZE_MAX: usize = 1 << 20;
 
 /// What a step of the table asks for beside the new state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -253,9 +254,12 @@ impl Shard {
             return self.bounce(host, stanza, StanzaError::ResourceConstraint);
         }
         let type_ = stanza.type_;
-        // All requests that wait are shown in one burst at a login.
-        if bytes.len() > REQUEST_SIZE_MAX {
-            bytes = simple_presence("subscribe", contact.as_str(), &bare);
+        if type_ == Type::Subscribe {
+            let others = roster.iter().filter(|item| item.contact != contact);
+            let waiting = others.flat_map(|item| &item.pending_in).map(|it| it.len());
+            if waiting.sum::<usize>() + bytes.len() > REQUESTS_SIZE_MAX {
+                return self.bounce(host, stanza, StanzaError::ResourceConstraint);
+            }
         }
         let step = self.step(host, account, &contact, |item| inbound(item, type_, &bytes));
         if step.auto_reply {
@@ -301,12 +305,7 @@ impl Shard {
         match known {
             Some(known) if known == item => {}
             None if blank => {}
-            _ if blank => {
-                self.store_removal(host, account, contact);
-            }
-            _ => {
-                self.store_item(host, account, item);
-            }
+            _ => self.store_step(host, account, contact),
         }
         step
     }

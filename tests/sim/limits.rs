@@ -625,6 +625,35 @@ fn what_a_session_leaves_says_when_it_came_not_when_the_session_ended() {
 }
 
 #[test]
+fn requests_wait_with_all_they_say_until_they_are_too_many_bytes() {
+    let names = ["alice", "bob", "eve", "mallory", "oscar", "trudy", "victor"];
+    let mut world = world(Limits::default(), &names);
+    let status = "x".repeat(200_000);
+    let mut refused = Vec::new();
+    for name in &names[1..] {
+        let client = login(&mut world, &format!("{name}@example.org/x"));
+        let text = format!(
+            "<presence/><presence to='alice@example.org' type='subscribe'>\
+             <status>{status}</status></presence>"
+        );
+        let answers = ask(&mut world, client, &text);
+        refused.push(
+            answers
+                .iter()
+                .any(|answer| answer.condition() == "resource-constraint"),
+        );
+    }
+    assert_eq!(refused, [false, false, false, false, false, true]);
+    let alice = login(&mut world, "alice@example.org/x");
+    let shown = ask(&mut world, alice, "<presence/>");
+    let requests = shown
+        .iter()
+        .filter(|stanza| stanza.attr("type") == "subscribe");
+    let sizes = requests.map(|request| request.children[0].text.len());
+    assert_eq!(sizes.collect::<Vec<_>>(), [status.len(); 5]);
+}
+
+#[test]
 fn large_stanzas_for_an_account_that_loads_queue_up_to_a_limit_of_bytes() {
     let mut world = world(Limits::default(), &["alice", "bob"]);
     let alice = login(&mut world, "alice@example.org/x");

@@ -4,7 +4,7 @@
 //! `SIM_SEED` plays one seed only, `SIM_SEEDS` as many as it says; a failure prints its seed.
 
 use sim::managed::{Managed, Person, Said};
-use sim::{Faults, Login, Random, World, for_every_seed};
+use sim::{ClientId, Faults, Login, Random, World, for_every_seed};
 use std::cell::RefCell;
 use std::rc::Rc;
 use xmpp::Settings;
@@ -134,7 +134,7 @@ impl Play {
             let mut says = Vec::new();
             managed.settle(&mut says);
             let client = managed.0.borrow().client;
-            self.world.send_bytes(sim::ClientId(client), &says);
+            self.world.send_bytes(ClientId(client), &says);
         }
     }
 
@@ -371,4 +371,118 @@ fn an_orderly_end_keeps_what_sessions_hold_that_live_in_memory() {
     world.run();
     let got = world.received(bob);
     assert!(got.iter().any(|stanza| stanza.attr("id") == "m"), "{got:?}");
+}
+
+/// A managed client of alice's, who knows bob.
+fn alice_and_bob() -> (World, ClientId) {
+    let settings = Settings {
+        shards: 2,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let alice = world.connect(Login::new("alice@example.org/x", "secret"));
+    world.run();
+    world.send(alice, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    world.run();
+    world.received(alice);
+    (world, alice)
+}
+
+/// The highest `h` that a client was told meanwhile.
+fn h(world: &mut World, client: ClientId) -> u32 {
+    world.send(client, "<r xmlns='urn:xmpp:sm:3'/>");
+    world.run();
+    let answers = world.received(client);
+    let told = answers.iter().filter(|answer| answer.name == "a");
+    told.map(|a| a.attr("h").parse().expect("a number"))
+        .max()
+        .expect("an answer")
+}
+
+#[test]
+fn a_subscription_that_storage_refuses_is_not_acknowledged_before_it_is_there() {
+    let (mut world, alice) = alice_and_bob();
+    // So that his account is in memory.
+    world.connect(Login::new("bob@example.org/x", "secret"));
+    world.run();
+    world.faults.disk_failures = 1_000;
+    world.send(alice, "<presence to='bob@example.org' type='subscribe'/>");
+    world.run();
+    assert_eq!(h(&mut world, alice), 0);
+    world.run_for(5_000);
+    assert_eq!(
+        h(&mut world, alice),
+        0,
+        "nor while the disk goes on failing"
+    );
+    world.faults.disk_failures = 0;
+    world.run_for(5_000);
+    assert_eq!(h(&mut world, alice), 1);
+    world.crash();
+    world.run();
+    let alice = world.connect(Login::new("alice@example.org/y", "secret"));
+    let bob = world.connect(Login::new("bob@example.org/y", "secret"));
+    world.run();
+    world.received(alice);
+    world.send(
+        alice,
+        "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>",
+    );
+    world.send(bob, "<presence/>");
+    world.run();
+    let roster = world.received(alice);
+    let item = &roster.last().expect("a result").children[0].children[0];
+    assert_eq!(
+        (item.attr("jid"), item.attr("ask")),
+        ("bob@example.org", "subscribe")
+    );
+    let requests = world.received(bob);
+    assert!(
+        requests.iter().any(|it| it.attr("type") == "subscribe"),
+        "{requests:?}"
+    );
+}
+
+#[test]
+fn a_contact_hears_of_its_removal_only_when_storage_has_it() {
+    let (mut world, alice) = alice_and_bob();
+    let bob = world.connect(Login::new("bob@example.org/x", "secret"));
+    world.run();
+    let roster = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
+    world.send(bob, &format!("{roster}<presence/>"));
+    world.send(alice, "<presence/>");
+    world.send(alice, "<presence to='bob@example.org' type='subscribe'/>");
+    world.run();
+    world.send(bob, "<presence to='alice@example.org' type='subscribed'/>");
+    world.run();
+    for client in [alice, bob] {
+        world.received(client);
+    }
+    let remove = "<iq type='set' id='r'><query xmlns='jabber:iq:roster'>\
+                  <item jid='bob@example.org' subscription='remove'/></query></iq>";
+    world.faults.disk_failures = 1_000;
+    world.send(alice, remove);
+    world.run();
+    let answers = world.received(alice);
+    let refused = answers
+        .iter()
+        .any(|it| it.condition() == "internal-server-error");
+    assert!(refused, "{answers:?}");
+    assert!(
+        world
+            .received(bob)
+            .iter()
+            .all(|it| it.attr("type") != "unsubscribe")
+    );
+    world.faults.disk_failures = 0;
+    world.send(alice, remove);
+    world.run();
+    let told = world.received(bob);
+    assert!(
+        told.iter().any(|it| it.attr("type") == "unsubscribe"),
+        "{told:?}"
+    );
 }
