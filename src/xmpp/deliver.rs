@@ -414,8 +414,8 @@ impl Shard {
         };
         let to = Jid::from_prepared(&to);
         let stanza = Stanza::complete(&view, &from, &to);
-        // Of presence only a request that our own trouble stopped: who does not exist looks like who
-        // does not answer.
+        // Of presence only a request that our own trouble stopped: who does not exist looks like
+        // who does not answer.
         let is_ours = error != StanzaError::ServiceUnavailable;
         if stanza.kind != Kind::Presence || (is_ours && stanza.type_.is_subscription()) {
             self.bounce(host, &stanza, error);

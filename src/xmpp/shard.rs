@@ -3,6 +3,7 @@
 //! Invariant: all state of one bare JID lives on one shard. Entry points are the `on_*` methods.
 
 use crate::account::{AccountKey, Accounts, Residence};
+use crate::conns::Conns;
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
@@ -198,49 +199,6 @@ pub struct Shard {
     /// Where the stream that answered `Flow::Moved` goes.
     pub(crate) moving_to: Option<ShardId>,
     stopping: bool,
-}
-
-/// The streams of the connections that are on this shard.
-#[derive(Debug, Default)]
-pub(crate) struct Conns {
-    slots: Vec<(u32, Option<Box<StreamState>>)>,
-    count: usize,
-}
-
-impl Conns {
-    /// Takes a stream out to work on it; [`Conns::put`] brings it back.
-    pub(crate) fn take(&mut self, conn: ConnId) -> Option<Box<StreamState>> {
-        let (generation, stream) = self.slots.get_mut(conn.index as usize)?;
-        if *generation != conn.generation {
-            return None;
-        }
-        let stream = stream.take()?;
-        self.count -= 1;
-        Some(stream)
-    }
-
-    pub(crate) fn put(&mut self, conn: ConnId, stream: Box<StreamState>) {
-        let index = conn.index as usize;
-        if index >= self.slots.len() {
-            self.slots.resize_with(index + 1, || (0, None));
-        }
-        debug_assert!(self.slots[index].1.is_none(), "a slot has one user");
-        self.slots[index] = (conn.generation, Some(stream));
-        self.count += 1;
-    }
-
-    fn all(&self) -> Vec<ConnId> {
-        let live = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.1.is_some());
-        live.map(|(index, slot)| ConnId {
-            index: index as u32,
-            generation: slot.0,
-        })
-        .collect()
-    }
 }
 
 impl Shard {
@@ -630,7 +588,7 @@ impl Shard {
 
     /// Streams on this shard.
     pub fn stream_count(&self) -> usize {
-        self.conns.count
+        self.conns.count()
     }
 
     /// Bound sessions on this shard.
