@@ -1,8 +1,8 @@
 //! The configuration file: TOML in which every key is optional but `domain`.
 //!
 //! Invariant: what [`Config::load`] and [`Config::check`] let through can be served where its
-//! addresses are free and memory suffices; everything else is refused by one sentence with the file,
-//! the line and what to do about it. `docs/CONFIGURATION.md` has every key.
+//! addresses are free and memory suffices; everything else is refused by one sentence with the
+//! file, the line and what to do about it. `docs/CONFIGURATION.md` has every key.
 
 mod complaint;
 mod directory;
