@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The runs that take hours, Miri's on a nightly toolchain: scripts/long.sh [fuzz|miri|loom|sim|all] [MINUTES]
 #
-# MINUTES (10 unless told) is what each fuzz target and the simulation get; the other two end by
-# themselves. A failed simulation prints its seed.
+# MINUTES (10 unless told) is what each fuzz target gets, and the simulation after ten thousand seeds
+# of its properties; the other two end by themselves. A failed simulation prints its seed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-all}
@@ -41,6 +41,7 @@ sim() {
     # A failure prints its seed; SIM_SEED plays that one again.
     local until=$((SECONDS + minutes * 60)) seed
     cargo test --locked --profile fast -p sim --no-run
+    SIM_SEEDS=10000 cargo test --locked --profile fast -p sim --test sim_promise --test sim_properties
     while [ "$SECONDS" -lt "$until" ]; do
         seed=$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
         SIM_SEED=$seed cargo test --locked --profile fast -p sim --quiet >"$target/sim.log" 2>&1 || {
