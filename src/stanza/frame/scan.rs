@@ -403,7 +403,7 @@ fn special(scanner: &Scanner, bytes: &[u8], at: usize) -> Result<Option<(usize, 
     // A section is text, and text may stand only in an element.
     if scanner.depth == 0 {
         return match scanner.expects {
-            Expects::Elements if rest.len() < 3 => Ok(None),
+            Expects::Elements if rest.len() < CDATA.len() => Ok(None),
             Expects::Elements => Err(XmlError::StrayText),
             _ => Err(XmlError::Restricted),
         };
