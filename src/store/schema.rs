@@ -14,7 +14,7 @@ use xmpp::port::{Credentials, RosterItem, ScramKey, Subscription};
 /// The layout that this build writes, and the newest that it reads.
 pub const SCHEMA: u32 = 5;
 
-/// The version byte of every record of schemas 1 to 4.
+/// The version byte of every record here, from schema 1 on.
 const RECORD_V1: u8 = 1;
 
 /// A key and its record.

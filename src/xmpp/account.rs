@@ -83,7 +83,7 @@ impl Account {
         (self.fetching || self.storing > 0) && !self.sessions.is_empty()
     }
 
-    /// How many streams wait for the account to load.
+    /// How many streams wait for the account to load, sessions that are to end among them.
     pub(crate) fn waiting_streams(&self) -> usize {
         match &self.residence {
             Residence::Loading(queue) => queue.len() - self.queued.count,

@@ -161,15 +161,15 @@ impl Shard {
         let account = session.account;
         let directed = session.directed.take().map_or_else(Vec::new, |list| *list);
         // A resource of somebody who is subscribed gets the broadcast if it is available itself.
-        let (maybe, not) = directed.into_iter().partition::<Vec<_>, _>(|to| {
+        let (resources, others) = directed.into_iter().partition::<Vec<_>, _>(|to| {
             let to = Jid::from_prepared(to);
             was_available && !to.is_bare() && self.gets_broadcasts(account, to.bare())
         });
         if was_available {
-            self.broadcast(host, key, presence, FanoutPurpose::Presence, &maybe);
+            self.broadcast(host, key, presence, FanoutPurpose::Presence, &resources);
             self.tell_own_resources(host, account, presence);
         }
-        for to in not {
+        for to in others {
             let mut bytes = Vec::new();
             presence.write(&to, &mut bytes);
             self.route_bytes(host, &Jid::from_prepared(&to), bytes);

@@ -9,7 +9,6 @@ use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::Keep;
 use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use crate::session::{Session, SessionKey};
-use crate::settle::Cause;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::write_reply_head;
 use crate::subscription::is_blank;
@@ -45,16 +44,14 @@ pub(crate) struct RosterRequest {
     contact: BareJid,
     /// The item before the write, to go back to if it fails.
     before: Option<RosterItem>,
-    is_removal: bool,
 }
 
-/// A step of a subscription that storage refused. What caused it is not settled before it is
-/// there: who was told of it saw what has happened.
-#[derive(Debug)]
-pub(crate) struct RosterRetry {
+/// What is between an account and a contact, on its way to storage: others know of it, so there is
+/// no way back.
+#[derive(Clone, Debug)]
+pub(crate) struct RosterStep {
     account: AccountKey,
     contact: BareJid,
-    cause: Option<Cause>,
 }
 
 /// A parsed roster set.
@@ -176,7 +173,6 @@ impl Shard {
             iq,
             contact,
             before,
-            is_removal: false,
         };
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
@@ -193,8 +189,8 @@ impl Shard {
             && listed.count() >= self.settings.limits.roster_items_max
     }
 
-    /// RFC 6121 2.5: the subscriptions go with the item, and the contact learns of it once storage
-    /// has forgotten them.
+    /// RFC 6121 2.5: the subscriptions go with the item, and the contact learns of it: before what
+    /// the client sends it next.
     fn remove_item(
         &mut self,
         host: &mut impl Host,
@@ -209,18 +205,20 @@ impl Shard {
         if !listed.is_some_and(|item| item.listed) {
             return Err(StanzaError::ItemNotFound);
         }
-        let before = self
+        let removed = self
             .accounts
             .at_mut(account)
             .remove_contact(contact.as_str());
-        let ticket = self.store_removal(host, account, &contact);
+        let ticket = self.store_step(host, account, &contact);
+        if let Some(item) = removed {
+            self.part(host, account, &item);
+        }
         let request = RosterRequest {
             session: key,
             full,
             iq,
             contact,
-            before,
-            is_removal: true,
+            before: None,
         };
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
@@ -246,23 +244,45 @@ impl Shard {
         host: &mut impl Host,
         account: AccountKey,
         contact: &BareJid,
-    ) {
+    ) -> Ticket {
         let item = self.accounts.at(account).contact(contact.as_str()).cloned();
         let ticket = match item {
             Some(item) => self.store_item(host, account, item),
             None => self.store_removal(host, account, contact),
         };
-        self.roster_steps.insert(ticket.0, contact.clone());
+        let contact = contact.clone();
+        let step = RosterStep { account, contact };
+        self.roster_steps.insert(ticket.0, step);
+        ticket
     }
 
-    /// What storage refused is written again.
+    /// Storage refused a request; answers whether it was a step, which is written again then. Until
+    /// it is there it is unanswered: what caused it is not settled, and its session has so many
+    /// requests less.
+    pub(crate) fn put_off_step(&mut self, host: &mut impl Host, ticket: Ticket) -> bool {
+        let is_step = self.roster_steps.contains_key(&ticket.0);
+        if is_step {
+            self.roster_again.push(ticket);
+            let at = host.now().plus_ms(STORAGE_RETRY_MS);
+            self.arm(host, at, Timer::Roster);
+        }
+        is_step
+    }
+
+    /// What storage refused is written again, as it is by now.
     pub(crate) fn store_steps_again(&mut self, host: &mut impl Host) {
-        for retry in std::mem::take(&mut self.roster_again) {
-            self.cause = retry.cause;
-            self.store_step(host, retry.account, &retry.contact);
-            self.cause = None;
-            self.accounts.at_mut(retry.account).pins -= 1;
-            self.close_effect(host, retry.cause);
+        for ticket in std::mem::take(&mut self.roster_again) {
+            let step = self.roster_steps[&ticket.0].clone();
+            let owner = self.accounts.at(step.account);
+            let (account, contact) = (owner.jid.clone(), step.contact);
+            let op = match owner.contact(contact.as_str()).cloned() {
+                Some(item) => StoreOp::PutRosterItem {
+                    account,
+                    item: Box::new(item),
+                },
+                None => StoreOp::RemoveRosterItem { account, contact },
+            };
+            host.store(ticket, op);
         }
     }
 
@@ -316,19 +336,7 @@ impl Shard {
         reply: StoreReply,
     ) {
         let account = write.account;
-        let step = self.roster_steps.remove(&ticket.0);
-        if let (StoreReply::Failed(why), Some(contact)) = (&reply, &step) {
-            let jid = self.accounts.at(account).jid.as_str();
-            tracing::error!(account = jid, %why, "subscription not stored");
-            let retry = RosterRetry {
-                account,
-                contact: contact.clone(),
-                cause: self.open_effect(),
-            };
-            self.roster_again.push(retry);
-            let at = host.now().plus_ms(STORAGE_RETRY_MS);
-            return self.arm(host, at, Timer::Roster);
-        }
+        self.roster_steps.remove(&ticket.0);
         self.accounts.at_mut(account).pins -= 1;
         let done = matches!(reply, StoreReply::Done);
         if !done {
@@ -355,13 +363,9 @@ impl Shard {
             iq,
             contact,
             before,
-            is_removal,
         } = request;
         if done {
             self.push_item(host, account, &contact);
-            if let Some(item) = before.filter(|_| is_removal) {
-                self.part(host, account, &item);
-            }
         } else {
             let account = self.accounts.at_mut(account);
             account.remove_contact(contact.as_str());

@@ -12,7 +12,7 @@ use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
 use crate::revive::Ending;
-use crate::roster::{RosterRequest, RosterRetry, RosterWrite};
+use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
@@ -105,19 +105,14 @@ pub(crate) enum Timer {
     /// The stream must be bound by now.
     Bound(ConnId),
     /// The session's client must be back by now.
-    Hibernation {
-        key: SessionKey,
-        id: SessionId,
-    },
+    Hibernation { key: SessionKey, id: SessionId },
     /// Storage failed to give the session what waits for its account.
-    Fetch {
-        key: SessionKey,
-        serial: u32,
-    },
+    Fetch { key: SessionKey, serial: u32 },
     /// The clients of the last process's sessions must be back by now.
     Dormancy,
-    /// Storage failed to end sessions, or to write subscriptions.
+    /// Storage failed to end sessions.
     Ends,
+    /// Storage failed to write subscriptions.
     Roster,
 }
 
@@ -156,10 +151,10 @@ pub struct Shard {
     pub(crate) fanout: Vec<Option<Buffer>>,
     /// Roster items and errors of roster writes under way, by ticket.
     pub(crate) roster_requests: HashMap<u64, RosterRequest>,
-    /// Contacts of subscription writes under way, by ticket.
-    pub(crate) roster_steps: HashMap<u64, BareJid>,
-    /// Those that storage refused.
-    pub(crate) roster_again: Vec<RosterRetry>,
+    /// Subscription writes under way, by ticket.
+    pub(crate) roster_steps: HashMap<u64, RosterStep>,
+    /// Those of them that storage refused.
+    pub(crate) roster_again: Vec<Ticket>,
     pub(crate) block_requests: HashMap<u64, BlockRequest>,
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
@@ -440,6 +435,12 @@ impl Shard {
 
     /// Storage answered.
     pub fn on_stored(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
+        if let StoreReply::Failed(why) = &reply
+            && self.put_off_step(host, ticket)
+        {
+            tracing::error!(%why, "a subscription was not stored");
+            return;
+        }
         let Some((waiting, cause)) = self.answered(host, ticket) else {
             return;
         };

@@ -305,7 +305,9 @@ impl Shard {
         match known {
             Some(known) if known == item => {}
             None if blank => {}
-            _ => self.store_step(host, account, contact),
+            _ => {
+                self.store_step(host, account, contact);
+            }
         }
         step
     }

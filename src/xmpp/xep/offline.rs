@@ -119,7 +119,14 @@ impl Shard {
     }
 
     fn is_our_delay(&self, node: Node<'_>) -> bool {
-        node.is("delay", Ns::Delay) && node.attr("from") == Some(&*self.settings.domain)
+        let from = self.local_address(node.attr("from"));
+        node.is("delay", Ns::Delay) && from.is_some_and(|from| from.local().is_none())
+    }
+
+    /// An address of this server, or of an account of it.
+    fn local_address<'a>(&self, address: Option<&'a str>) -> Option<Jid<'a>> {
+        let address = Jid::parse(address?).ok()?;
+        self.router.is_local(address.domain()).then_some(address)
     }
 
     /// Whether a message has a delay that this server stamped.
@@ -153,9 +160,7 @@ impl Shard {
     }
 
     fn is_our_id(&self, node: Node<'_>) -> bool {
-        let by = node.attr("by").map(Jid::parse);
-        node.is("stanza-id", Ns::StanzaId)
-            && by.is_some_and(|by| by.is_ok_and(|by| self.router.is_local(by.domain())))
+        node.is("stanza-id", Ns::StanzaId) && self.local_address(node.attr("by")).is_some()
     }
 
     /// Storage forgets a session, and what it leaves waits.
