@@ -100,6 +100,7 @@ class Person:
         self.count, self.acknowledged = 0, set()
         self.seen, self.order = collections.Counter(), collections.defaultdict(list)
         self.resumed, self.lost, self.errors = 0, 0, 0
+        self.began = float("inf")
         self.stream = None
         self.last_news = time.monotonic()
 
@@ -145,6 +146,7 @@ class Person:
             if element.tag == CLIENT + "message":
                 self.hear(element)
         self.session, self.acked, self.received = element.get("id"), 0, 0
+        self.began = time.monotonic()
         self.say("<presence/>", None)
         for text, key in left:
             if key:
@@ -213,7 +215,10 @@ class Person:
         key = message.get("id")
         self.seen[key] += 1
         sender, number = key.split("-")
-        self.order[sender, message.get("to")].append(int(number))
+        # What was sent before comes with the first presence, and what is sent to the full address
+        # before that does not wait for it (RFC 6121 8.5.3.1).
+        if self.world.sent_at[key] >= self.began:
+            self.order[sender, message.get("to")].append(int(number))
 
     async def talk(self):
         while True:
@@ -223,6 +228,7 @@ class Person:
                     self.count += 1
                     key = f"{self.name}-{self.count}"
                     self.world.sent[key] = to
+                    self.world.sent_at[key] = time.monotonic()
                     full = "/home" if to.resumes and random.random() < 0.5 else ""
                     self.say(
                         f"<message to='{to.name}@{DOMAIN}{full}' id='{key}' type='chat'>"
@@ -274,7 +280,7 @@ class World:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.over = self.quiet = False
-        self.sent = {}
+        self.sent, self.sent_at = {}, {}
         residents = [Person(self, f"u{number}", True) for number in range(RESIDENTS)]
         visitors = [Person(self, f"u{RESIDENTS + number}", False) for number in range(VISITORS)]
         self.people = residents + visitors

@@ -29,6 +29,8 @@ pub struct Said {
     pub acked: bool,
     /// How many errors came for it.
     pub errors: u32,
+    /// When, in microseconds since 1970.
+    pub at: u64,
 }
 
 /// A message that a person got.
@@ -72,6 +74,8 @@ pub struct Person {
     pub silences: u64,
     /// How many sessions there have been.
     pub epoch: u32,
+    /// When the last of them began, in microseconds since 1970.
+    pub began: u64,
     /// How often the server would not manage a session.
     pub refusals: u32,
     /// How many sessions were resumed.
@@ -102,6 +106,7 @@ impl Person {
             farewells: 0,
             silences: 0,
             epoch: 0,
+            began: 0,
             refusals: 0,
             resumptions: 0,
             said: BTreeMap::new(),
@@ -152,6 +157,7 @@ impl Person {
     /// A new session: what the old one left open is sent once more.
     fn begin(&mut self, scene: &mut Scene<'_>) {
         self.epoch += 1;
+        self.began = scene.now;
         (self.session, self.enabled) = (None, false);
         (self.acked, self.received) = (0, 0);
         let left = std::mem::take(&mut self.unacked);
@@ -190,6 +196,7 @@ impl Person {
             to: to.clone(),
             sessions: 1,
             epoch: self.epoch,
+            at: scene.now,
             ..Said::default()
         };
         self.said.insert(id.clone(), said);

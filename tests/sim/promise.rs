@@ -210,7 +210,9 @@ impl Play {
         }
     }
 
-    /// What one person said to an address in one session came in order to who always resumed.
+    /// What one person said to an address in one session came in order to who always resumed. What
+    /// was said to it before comes with its first presence, and what is said to its full address
+    /// before that does not wait for it (RFC 6121 8.5.3.1).
     fn check_order(&self) {
         let number = |id: &str| -> u32 {
             let (_, number) = id.split_once('-').expect("ids have numbers");
@@ -225,8 +227,9 @@ impl Play {
                 let sender = sender.0.borrow();
                 let mut last = std::collections::BTreeMap::new();
                 for heard in person.heard.iter().filter(|heard| heard.managed) {
-                    let Some(said) = sender.said.get(&heard.id).filter(|said| said.sessions == 1)
-                    else {
+                    let said = sender.said.get(&heard.id);
+                    let is_told = |said: &&Said| said.sessions == 1 && said.at >= person.began;
+                    let Some(said) = said.filter(is_told) else {
                         continue;
                     };
                     let way = (said.epoch, &heard.to);
