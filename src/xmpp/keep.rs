@@ -6,7 +6,7 @@
 use crate::account::AccountKey;
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket};
-use crate::outbox::Keep;
+use crate::outbox::{Keep, Shared};
 use crate::port::{QueuePlace, StoreOp, StoreReply};
 use crate::session::{SessionKey, Sessions};
 use crate::shard::{Shard, Waiting};
@@ -26,7 +26,8 @@ pub(crate) struct Enqueued {
     copies: SmallVec<[(SessionKey, u32, u64); 2]>,
     /// Whether a refusal would leave nobody who knows of it: an error is delivered unstored then.
     is_error: bool,
-    /// Whether a session that nothing is stored for has it already.
+    /// Whether a session that nothing is stored for has it already: the others get it unstored,
+    /// for the sender may not be told that nobody has it.
     is_delivered: bool,
 }
 
@@ -46,10 +47,12 @@ impl Shard {
         receivers: &[SessionKey],
         stanza: &Stanza<'_>,
     ) {
+        let shared = self.shared_by(receivers);
         let saves = self.settings.durability.saves_sessions();
         if !saves || !receivers.iter().any(|key| self.sessions.is_saved(*key)) || !is_kept(stanza) {
             for &key in receivers {
                 self.sessions.send(host, key, stanza);
+                self.sessions.share(key, shared.as_ref());
             }
             return;
         }
@@ -69,6 +72,7 @@ impl Shard {
                 }
                 _ => self.sessions.send(host, key, stanza),
             }
+            self.sessions.share(key, shared.as_ref());
             self.note_overflow(key);
         }
         let ticket = self.ticket(Waiting::Enqueue);
@@ -88,6 +92,20 @@ impl Shard {
             origin: self.origin,
         };
         host.store(ticket, op);
+    }
+
+    /// What managed sessions know a message by that others are given, too.
+    fn shared_by(&self, receivers: &[SessionKey]) -> Option<Shared> {
+        let is_managed = |key: &&SessionKey| self.sessions.at(**key).outlet.acks.is_some();
+        let managed = receivers.iter().filter(is_managed).count();
+        if receivers.len() < 2 || managed == 0 {
+            return None;
+        }
+        let shared = Shared::default();
+        if managed < receivers.len() {
+            shared.note_taken();
+        }
+        Some(shared)
     }
 
     /// Storage has a message, or refuses it.
@@ -115,15 +133,17 @@ impl Shard {
                 if enqueued.is_error {
                     self.acknowledge_settled(host, key);
                 }
-            } else if enqueued.is_error {
+            } else if enqueued.is_error || enqueued.is_delivered {
                 acks.unstored_at(host, conn, place);
             } else {
                 refused = acks.refused_at(place).or(refused);
                 acks.flush(host, conn);
             }
         }
-        if let Some(bytes) = refused.filter(|_| !enqueued.is_delivered) {
+        if reply != StoreReply::Done {
             tracing::error!(?reply, "a message was not stored");
+        }
+        if let Some(bytes) = refused {
             self.bounce_bytes(host, &bytes, StanzaError::InternalServerError);
         }
         self.accounts.at_mut(account).pins -= 1;
@@ -165,6 +185,13 @@ impl Sessions {
     fn is_saved(&self, key: SessionKey) -> bool {
         let acks = self.at(key).outlet.acks.as_ref();
         acks.is_some_and(|acks| acks.saved)
+    }
+
+    /// Others were given the message that a session was sent last.
+    fn share(&mut self, key: SessionKey, shared: Option<&Shared>) {
+        if let (Some(acks), Some(shared)) = (&mut self.at_mut(key).outlet.acks, shared) {
+            acks.share_last(shared);
+        }
     }
 
     /// Sends a stanza to a session's client.

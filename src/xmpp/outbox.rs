@@ -8,7 +8,9 @@
 use crate::host::{ConnId, Host, Timestamp};
 use crate::port::{Mark, QueuePlace, SessionId, StoredSession};
 use crate::settle::Settling;
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
 /// Unacknowledged stanzas of one session; one more ends it.
 pub(crate) const UNACKED_MAX: usize = 4_000;
@@ -83,6 +85,40 @@ pub(crate) struct Sent {
     /// Whether no number is committed before storage or the client has it: an error is all that
     /// is left of a stanza.
     is_vital: bool,
+    /// Where other sessions were given it, too.
+    shared: Option<Shared>,
+}
+
+impl Sent {
+    /// The client has it.
+    pub(crate) fn note_taken(&self) {
+        if let Some(shared) = &self.shared {
+            shared.note_taken();
+        }
+    }
+
+    /// Another session's client has it or will, or what is left of that session sees to it.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.shared.as_ref().is_some_and(Shared::is_elsewhere)
+    }
+}
+
+/// A message that several of an account's sessions were given: none of them passes it on while
+/// another has it, or a client had it (XEP-0198's "if none got it" in the table of the design).
+///
+/// A crash forgets it: what two sessions have then may come again when the first of them ends.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared(Rc<Cell<bool>>);
+
+impl Shared {
+    /// A client has it.
+    pub(crate) fn note_taken(&self) {
+        self.0.set(true);
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.0.get() || Rc::strong_count(&self.0) > 1
+    }
 }
 
 /// Where a stanza is besides the queue.
@@ -153,6 +189,7 @@ impl Acks {
                     arrived: queued.arrived,
                     ready: true,
                     is_vital: false,
+                    shared: None,
                 });
             }
         }
@@ -196,6 +233,7 @@ impl Acks {
             arrived,
             ready: true,
             is_vital: false,
+            shared: None,
         };
         if let Some(conn) = conn
             && self.opened
@@ -230,11 +268,19 @@ impl Acks {
             arrived,
             ready: false,
             is_vital,
+            shared: None,
         });
         QueuePlace {
             session: self.id,
             place: self.last_place,
             number: self.number_behind(),
+        }
+    }
+
+    /// The stanza that was sent last is one that other sessions were given, too.
+    pub(crate) fn share_last(&mut self, shared: &Shared) {
+        if let Some(last) = self.queue.back_mut() {
+            last.shared = Some(shared.clone());
         }
     }
 
@@ -267,6 +313,7 @@ impl Acks {
                 arrived: Timestamp::default(),
                 ready: true,
                 is_vital: false,
+                shared: None,
             };
             self.queue.insert(first + index, sent);
         }
@@ -383,6 +430,7 @@ impl Acks {
             self.written -= 1;
             self.size -= sent.bytes.len();
             self.vital -= u32::from(sent.is_vital);
+            sent.note_taken();
             match sent.keep {
                 Keep::Memory => {}
                 Keep::Queue(place) => {

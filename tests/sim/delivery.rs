@@ -332,3 +332,42 @@ fn the_table_is_the_same_for_ones_own_account() {
         assert_eq!(got[0].attr("to"), "alice@example.org");
     }
 }
+
+#[test]
+fn a_resource_whose_copy_storage_refuses_gets_it_all_the_same_if_another_has_it() {
+    let mut world = World::new(3, Settings::for_tests("example.org"), Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let login = |world: &mut World, full: &str, first: &str| {
+        let client = world.connect(Login::new(full, "secret"));
+        world.run();
+        world.send(client, first);
+        world.run();
+        assert!(!world.received(client).is_empty());
+        client
+    };
+    let alice = login(&mut world, "alice@example.org/desk", "<presence/>");
+    let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>";
+    let managed = login(&mut world, "bob@example.org/phone", enable);
+    let plain = login(&mut world, "bob@example.org/watch", "<presence/>");
+    world.received(managed);
+    world.faults.disk_failures = 1_000;
+    let message = |id: u32| format!("<message to='bob@example.org' id='{id}'><body/></message>");
+    world.send(alice, &message(1));
+    world.run();
+    let ids = |world: &mut World, client| -> Vec<String> {
+        let got = world.received(client);
+        let stanzas = got.iter().filter(|it| it.name == "message");
+        stanzas.map(|it| it.attr("id").to_owned()).collect()
+    };
+    assert_eq!(ids(&mut world, plain), ["1"]);
+    assert_eq!(ids(&mut world, managed), ["1"]);
+    assert_eq!(ids(&mut world, alice), [""; 0], "nor is it an error");
+    world.faults.disk_failures = 0;
+    world.send(alice, &message(2));
+    world.run();
+    for client in [plain, managed] {
+        assert_eq!(ids(&mut world, client), ["2"]);
+    }
+}

@@ -151,6 +151,7 @@ impl Shard {
         let id = acks.id;
         for sent in acks.into_unacked() {
             out.extend_from_slice(&sent.bytes);
+            sent.note_taken();
         }
         let account = self.sessions.at(key).account;
         self.forget_session(host, account, id, Vec::new());
@@ -603,8 +604,8 @@ impl Shard {
         sent: &Sent,
         left: Option<&mut Vec<Box<[u8]>>>,
     ) {
-        // What waits in storage anyway waits on.
-        if let Keep::Offline(_) = sent.keep {
+        // What waits in storage anyway waits on, and what another session has is its.
+        if matches!(sent.keep, Keep::Offline(_)) || sent.is_elsewhere() {
             return;
         }
         let scope = self.client_scope.clone();
