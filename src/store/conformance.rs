@@ -67,6 +67,8 @@ pub(crate) fn full_item(contact: &str) -> RosterItem {
         approved: true,
         pending_in: Some(b"<presence type='subscribe'/>"[..].into()),
         listed: true,
+        changed: 1_700_000_000_000_000,
+        prior: 1_600_000_000_000_000,
         ..RosterItem::new(jid(contact))
     }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use xmpp::Timestamp;
-use xmpp::port::{Origin, QueuePlace, RosterItem, Store, StoreOp, StoreReply};
+use xmpp::port::{OfflineQuota, Origin, QueuePlace, RosterItem, Store, StoreOp, StoreReply};
 
 use crate::conformance::sessions::{ARRIVED, enqueue, queue, save, session, stored};
 use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
@@ -356,7 +356,7 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("schema 6") && text.contains("knows 5"),
+        text.contains("schema 7") && text.contains("knows 6"),
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
@@ -384,10 +384,12 @@ fn a_store_of_schema_1_is_upgraded_and_keeps_what_it_has() {
     let mut store = open(&scratch);
     let found = one(&mut store, credentials("a@b.example"));
     assert_eq!(found, StoreReply::Credentials(Some(keys(1))));
-    assert_eq!(
-        roster(&mut store, "a@b.example"),
-        [full_item("juliet@b.example")]
-    );
+    let item = RosterItem {
+        changed: 0,
+        prior: 0,
+        ..full_item("juliet@b.example")
+    };
+    assert_eq!(roster(&mut store, "a@b.example"), [item]);
     assert_eq!(
         one(&mut store, wait("a@b.example", "x", 1)),
         StoreReply::Done
@@ -431,6 +433,70 @@ fn a_store_of_schema_2_gets_room_for_sessions_and_keeps_what_it_has() {
     let expected = [(1, 1, "<message/>".to_owned())];
     assert_eq!(queue(&mut again, "a@b.example", 1), expected);
     assert_eq!(waiting(&mut again, "a@b.example"), []);
+}
+
+#[test]
+fn a_store_of_schema_3_keeps_what_waits_in_both_places() {
+    let scratch = Scratch::new();
+    let account = jid("a@b.example");
+    {
+        let mut store = open(&scratch);
+        one(&mut store, create("a@b.example", 1));
+        one(&mut store, save("a@b.example", 1, "orchard"));
+        one(&mut store, wait("a@b.example", "<message id='1'/>", 9));
+        one(&mut store, wait("a@b.example", "<message id='2'/>", 9));
+        drop(store);
+        // Opened again, all of it is in the engine; schema 3 had no log.
+        let store = open(&scratch);
+        let engine = store.engine().unwrap();
+        engine.put_raw_count(&account, 2, 2);
+        let record = [&[1, 0, 0, 0, 7][..], b"<message/>"].concat();
+        engine.put_raw_queued(&account, 1, 1, &record);
+        engine.put_raw_item(&account, &jid("juliet@b.example"), &octets(ITEM_1));
+        engine.put_raw_schema(&3_u32.to_be_bytes());
+    }
+    std::fs::remove_dir_all(scratch.0.join("store").join("log")).unwrap();
+    let mut store = open(&scratch);
+    let expected = [(1, 7, "<message/>".to_owned())];
+    assert_eq!(queue(&mut store, "a@b.example", 1), expected);
+    assert_eq!(roster(&mut store, "a@b.example").len(), 1);
+    // Two of seventeen bytes wait: so many more fit, and not one more.
+    let put = |room: u64| StoreOp::PutOffline {
+        account: account.clone(),
+        stanza: b"<message id='3'/>"[..].into(),
+        quota: OfflineQuota {
+            count: 9,
+            size: room,
+        },
+        origin: None,
+    };
+    assert_eq!(one(&mut store, put(50)), StoreReply::Full);
+    assert_eq!(one(&mut store, put(51)), StoreReply::Done);
+    drop(store);
+    assert_eq!(waiting(&mut open(&scratch), "a@b.example").len(), 3);
+}
+
+#[test]
+fn a_store_of_schema_5_keeps_its_rosters_and_numbers_their_changes_from_then_on() {
+    let scratch = Scratch::new();
+    let account = jid("a@b.example");
+    {
+        let mut store = open(&scratch);
+        one(&mut store, create("a@b.example", 1));
+        let engine = store.engine().unwrap();
+        engine.put_raw_item(&account, &jid("juliet@b.example"), &octets(ITEM_1));
+        engine.put_raw_schema(&5_u32.to_be_bytes());
+    }
+    let mut store = open(&scratch);
+    let old = roster(&mut store, "a@b.example");
+    assert_eq!((old[0].changed, old[0].prior), (0, 0));
+    one(
+        &mut store,
+        put("a@b.example", full_item("juliet@b.example")),
+    );
+    drop(store);
+    let kept = roster(&mut open(&scratch), "a@b.example");
+    assert_eq!(kept, [full_item("juliet@b.example")]);
 }
 
 #[test]

@@ -661,7 +661,7 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             match found {
                 SCHEMA => Ok(about),
                 // Schema 2 added what accounts keep, 3 the sessions, 4 the log, 5 when a queued
-                // stanza came; the records of all are read as they are.
+                // stanza came, 6 the versions of rosters; the records of all are read as they are.
                 1..SCHEMA => {
                     tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
                     about
@@ -728,6 +728,12 @@ impl Engine {
         self.keyspace(Table::Queue)
             .insert(&key[..], record)
             .unwrap();
+    }
+
+    /// Says how many messages wait for an account, as it was said before schema 4: without bytes.
+    pub(crate) fn put_raw_count(&self, account: &BareJid, last: u64, count: u32) {
+        let (key, record) = crate::kept::unsized_count(account, last, count);
+        self.keyspace(Table::Kept).insert(key, record).unwrap();
     }
 
     /// Makes the store as one that never had these.

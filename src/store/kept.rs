@@ -184,6 +184,19 @@ fn counters(kept: &Keyspace, staged: &Staged, account: &BareJid) -> Result<Count
     Ok(counters)
 }
 
+/// The key and the record of schemas 2 and 3.
+#[cfg(test)]
+pub(crate) fn unsized_count(account: &BareJid, last: u64, count: u32) -> schema::Entry {
+    let mut record = Counters {
+        last,
+        count,
+        size: 0,
+    }
+    .record();
+    record.truncate(record.len() - std::mem::size_of::<u64>());
+    (key(account, OFFLINE_COUNT), record)
+}
+
 fn set_counters(staged: &mut Staged, account: &BareJid, counters: Counters) {
     staged
         .kept

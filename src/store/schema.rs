@@ -12,10 +12,13 @@ use stanza::jid::{BareJid, virtual_shard};
 use xmpp::port::{Credentials, RosterItem, ScramKey, Subscription};
 
 /// The layout that this build writes, and the newest that it reads.
-pub const SCHEMA: u32 = 5;
+pub const SCHEMA: u32 = 6;
 
 /// The version byte of every record here, from schema 1 on.
 const RECORD_V1: u8 = 1;
+
+/// That of roster items, from schema 6 on.
+const ROSTER_ITEM_V2: u8 = 2;
 
 /// A key and its record.
 pub(crate) type Entry = (Vec<u8>, Vec<u8>);
@@ -63,6 +66,13 @@ struct RosterItemV1 {
     subscription: u8,
     flags: u8,
     pending_in: Option<Box<[u8]>>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct RosterItemV2 {
+    shown: RosterItemV1,
+    changed: u64,
+    prior: u64,
 }
 
 impl From<ScramKey> for ScramKeyV1 {
@@ -185,14 +195,19 @@ pub fn decode_credentials(record: &[u8]) -> Result<Credentials, Unreadable> {
 /// The archive could not be written, which means that memory ran out.
 pub fn encode_roster_item(item: RosterItem) -> Result<Vec<u8>, Unreadable> {
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    let record = RosterItemV1 {
+    let shown = RosterItemV1 {
         flags: flag(item.listed, LISTED) | flag(item.ask, ASK) | flag(item.approved, APPROVED),
         name: item.name,
         groups: item.groups,
         subscription: item.subscription as u8,
         pending_in: item.pending_in,
     };
-    rkyv::api::high::to_bytes_in::<_, RkyvError>(&record, vec![RECORD_V1])
+    let record = RosterItemV2 {
+        shown,
+        changed: item.changed,
+        prior: item.prior,
+    };
+    rkyv::api::high::to_bytes_in::<_, RkyvError>(&record, vec![ROSTER_ITEM_V2])
         .map_err(|error| unreadable(format!("cannot archive a roster item: {error}")))
 }
 
@@ -207,9 +222,19 @@ pub fn decode_roster_item(
     record: &[u8],
 ) -> Result<RosterItem, Unreadable> {
     let contact = jid_of(key.get(prefix_size..).unwrap_or_default())?;
-    let archive = archive_of(record, "a roster item")?;
-    let read: RosterItemV1 = rkyv::from_bytes::<RosterItemV1, RkyvError>(archive)
-        .map_err(|error| unreadable(format!("a roster item is damaged: {error}")))?;
+    let damaged = |error| unreadable(format!("a roster item is damaged: {error}"));
+    let (read, changed, prior) = match record.split_first() {
+        Some((&ROSTER_ITEM_V2, archive)) => {
+            let read = rkyv::from_bytes::<RosterItemV2, RkyvError>(archive).map_err(damaged)?;
+            (read.shown, read.changed, read.prior)
+        }
+        // Before schema 6 versions had no numbers.
+        _ => {
+            let archive = archive_of(record, "a roster item")?;
+            let read = rkyv::from_bytes::<RosterItemV1, RkyvError>(archive).map_err(damaged)?;
+            (read, 0, 0)
+        }
+    };
     let subscription = match read.subscription {
         0 => Subscription::None,
         1 => Subscription::To,
@@ -236,6 +261,8 @@ pub fn decode_roster_item(
         approved: read.flags & APPROVED != 0,
         pending_in: read.pending_in,
         listed: read.flags & LISTED != 0,
+        changed,
+        prior,
     })
 }
 
@@ -282,6 +309,8 @@ mod tests {
             ask: true,
             approved: true,
             pending_in: Some(b"<presence/>"[..].into()),
+            changed: 7,
+            prior: 6,
             ..RosterItem::new(jid("juliet@capulet.example"))
         }
     }

@@ -1,6 +1,6 @@
 //! A bare JID's live state on its home shard, and the table of the resident ones.
 
-use crate::host::Ticket;
+use crate::host::{Ticket, Timestamp};
 use crate::port::{RosterItem, SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::Held;
@@ -57,9 +57,12 @@ pub struct Account {
     pub blocked: Vec<Box<str>>,
     /// The same once the last change of it is stored, while one is not.
     pub(crate) blocked_next: Option<(Ticket, Vec<Box<str>>)>,
-    /// What its version is made from, once one was asked for.
+    /// The number of the roster's version: that of its last change.
+    pub(crate) roster_version: u64,
+    /// A hash of what the roster shows, once a version was asked for.
     pub(crate) shown: Option<Box<Shown>>,
-    /// Changes of the roster by clients that are not stored, and not pushed.
+    /// Changes of the roster by clients that are not stored, and not pushed; and those that storage
+    /// has refused and will be asked to take again.
     pub(crate) roster_sets: u32,
     /// Whether storage may have messages that wait.
     pub has_waiting: bool,
@@ -108,7 +111,17 @@ impl Account {
         &mut self.roster[index]
     }
 
-    /// Takes a contact out of the roster.
+    /// The item of a contact was changed, or made to say that it is removed: the roster has another
+    /// version.
+    pub(crate) fn renew(&mut self, contact: &BareJid, now: Timestamp) {
+        let prior = self.roster_version;
+        self.roster_version = now.0.max(prior + 1);
+        let changed = self.roster_version;
+        let item = self.contact_mut(contact);
+        (item.changed, item.prior) = (changed, prior);
+    }
+
+    /// Forgets a contact.
     pub fn remove_contact(&mut self, bare: &str) -> Option<RosterItem> {
         let index = self.place(bare).ok()?;
         Some(self.roster.remove(index))
@@ -154,6 +167,7 @@ impl Accounts {
             roster: Vec::new(),
             blocked: Vec::new(),
             blocked_next: None,
+            roster_version: 0,
             shown: None,
             roster_sets: 0,
             has_waiting: false,

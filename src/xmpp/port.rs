@@ -473,6 +473,11 @@ pub struct RosterItem {
     /// Whether the item is in the roster as the client sees it; a mere pending inbound request is
     /// not.
     pub listed: bool,
+    /// The number of the roster's version that its last change made, or of its removal while it is
+    /// not listed; 0 where nothing of it was ever listed, or since before versions were numbered.
+    pub changed: u64,
+    /// The number of the version before that one.
+    pub prior: u64,
 }
 
 impl RosterItem {
@@ -487,7 +492,23 @@ impl RosterItem {
             approved: false,
             pending_in: None,
             listed: false,
+            changed: 0,
+            prior: 0,
         }
+    }
+
+    /// Whether nothing is between the account and the contact, and the client does not list it.
+    pub fn is_bare(&self) -> bool {
+        !self.listed
+            && self.subscription == Subscription::None
+            && !self.ask
+            && !self.approved
+            && self.pending_in.is_none()
+    }
+
+    /// Whether all that it says is that the contact was removed.
+    pub fn is_removed(&self) -> bool {
+        self.is_bare() && self.changed > 0
     }
 }
 

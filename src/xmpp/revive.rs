@@ -514,14 +514,7 @@ impl Shard {
         let session = self.sessions.at(key);
         let account = session.account;
         if session.interested {
-            let contacts = self.accounts.at(account).roster.iter();
-            let contacts: Vec<BareJid> = contacts
-                .filter(|item| item.listed)
-                .map(|item| item.contact.clone())
-                .collect();
-            for contact in contacts {
-                self.push_item_to(host, account, &[key], &contact);
-            }
+            self.push_all(host, account, key);
         }
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;

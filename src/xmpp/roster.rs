@@ -28,6 +28,14 @@ pub const GROUPS_MAX: usize = 64;
 /// Bytes of an item's name and groups together.
 pub const ITEM_SIZE_MAX: usize = 4_096;
 
+/// Removed contacts that a roster remembers, for clients that were away. Whoever has a version from
+/// before one that it forgot gets the whole roster.
+pub const REMOVED_MAX: usize = 64;
+
+/// A version that no roster has: it is told while a change is not stored, or not pushed. Who has
+/// heard nothing newer by the time it asks gets the whole roster.
+const NO_VERSION: &str = "0";
+
 /// A roster write under way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RosterWrite {
@@ -42,8 +50,25 @@ pub(crate) struct RosterRequest {
     full: Box<str>,
     iq: Box<str>,
     contact: BareJid,
-    /// The item before the write, to go back to if it fails.
+    /// What to go back to if the write fails; a removal is tried until it succeeds.
+    undo: Option<Undo>,
+}
+
+/// A change of an item that is not durable yet.
+#[derive(Debug)]
+struct Undo {
+    /// The item before it.
     before: Option<RosterItem>,
+    /// What [`RosterItem::changed`] is as long as nothing has changed the item since.
+    changed: u64,
+}
+
+/// What a client has to be told so that it knows the roster.
+enum Lacks {
+    Nothing,
+    /// The items that changed since a version.
+    Since(u64),
+    Everything,
 }
 
 /// What is between an account and a contact, on its way to storage: others know of it, so there is
@@ -52,6 +77,8 @@ pub(crate) struct RosterRequest {
 pub(crate) struct RosterStep {
     account: AccountKey,
     contact: BareJid,
+    /// Whether storage has refused it: until it takes it, clients are told no version.
+    refused: bool,
 }
 
 /// A parsed roster set.
@@ -114,10 +141,12 @@ impl Shard {
             ..
         } = self.sessions.at_mut(key);
         *interested = true;
-        let account = self.accounts.at_mut(*account);
-        // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has the
-        // current one gets an empty result.
-        let version = known.map(|_| version(account));
+        let owner = *account;
+        let account = self.accounts.at_mut(owner);
+        // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has a version
+        // that the roster remembers gets an empty result, and pushes of what changed since.
+        let version = known.map(|_| certain_version(account));
+        let lacks = known.map_or(Lacks::Everything, |known| lacks(account, known));
         outlet.send(host, Keep::Memory, |out| {
             write_reply_head(
                 Kind::Iq,
@@ -127,7 +156,7 @@ impl Shard {
                 view.id(),
                 out,
             );
-            if known.is_none() || known != version.as_deref() {
+            if let Lacks::Everything = lacks {
                 match version {
                     Some(version) => {
                         put(
@@ -144,6 +173,48 @@ impl Shard {
             }
             out.extend_from_slice(b"</iq>");
         });
+        if let Lacks::Since(version) = lacks {
+            self.push_since(host, owner, key, version);
+        }
+    }
+
+    /// Pushes what changed since a version, removals too, so that its client knows the roster.
+    fn push_since(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        key: SessionKey,
+        since: u64,
+    ) {
+        let roster = &self.accounts.at(account).roster;
+        let changed = roster.iter().filter(|item| item.changed > since);
+        let mut changed: Vec<(u64, BareJid)> = changed
+            .map(|item| (item.changed, item.contact.clone()))
+            .collect();
+        changed.sort_unstable();
+        let last = changed.last().map(|(number, _)| *number);
+        for (number, contact) in changed {
+            let owner = self.accounts.at_mut(account);
+            let version = match last == Some(number) || owner.roster_sets > 0 {
+                true => certain_version(owner),
+                // The client may be gone before the next one.
+                false => write_version(number, 0),
+            };
+            self.push_item_to(host, account, &[key], &contact, &version);
+        }
+    }
+
+    /// Pushes the whole roster, with what was removed of it.
+    pub(crate) fn push_all(&mut self, host: &mut impl Host, account: AccountKey, key: SessionKey) {
+        let roster = &self.accounts.at(account).roster;
+        let old = roster
+            .iter()
+            .filter(|item| item.listed && item.changed == 0);
+        let old: Vec<BareJid> = old.map(|item| item.contact.clone()).collect();
+        for contact in old {
+            self.push_item_to(host, account, &[key], &contact, NO_VERSION);
+        }
+        self.push_since(host, account, key, 0);
     }
 
     fn set_item(
@@ -160,11 +231,14 @@ impl Shard {
         if self.is_beyond_roster(account, &contact) {
             return Err(StanzaError::ResourceConstraint);
         }
-        let item = self.accounts.at_mut(account).contact_mut(&contact);
+        let owner = self.accounts.at_mut(account);
+        let item = owner.contact_mut(&contact);
         item.name = name;
         item.groups = groups;
         item.listed = true;
-        let item = item.clone();
+        owner.renew(&contact, host.now());
+        let item = owner.contact_mut(&contact).clone();
+        let changed = item.changed;
         let full = self.sessions.at(key).full().into();
         let ticket = self.store_item(host, account, item);
         let request = RosterRequest {
@@ -172,7 +246,7 @@ impl Shard {
             full,
             iq,
             contact,
-            before,
+            undo: Some(Undo { before, changed }),
         };
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
@@ -205,11 +279,11 @@ impl Shard {
         if !listed.is_some_and(|item| item.listed) {
             return Err(StanzaError::ItemNotFound);
         }
-        let removed = self
-            .accounts
-            .at_mut(account)
-            .remove_contact(contact.as_str());
+        let owner = self.accounts.at_mut(account);
+        let removed = owner.remove_contact(contact.as_str());
+        owner.renew(&contact, host.now());
         let ticket = self.store_step(host, account, &contact);
+        self.forget_oldest_removed(host, account);
         if let Some(item) = removed {
             self.part(host, account, &item);
         }
@@ -218,11 +292,29 @@ impl Shard {
             full,
             iq,
             contact,
-            before: None,
+            undo: None,
         };
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
         Ok(())
+    }
+
+    fn forget_oldest_removed(&mut self, host: &mut impl Host, account: AccountKey) {
+        let roster = &self.accounts.at(account).roster;
+        let removed = roster.iter().filter(|item| item.is_removed());
+        if removed.clone().count() > REMOVED_MAX
+            && let Some(oldest) = removed.min_by_key(|item| item.changed)
+        {
+            let (contact, number) = (oldest.contact.clone(), oldest.changed);
+            let owner = self.accounts.at_mut(account);
+            owner.remove_contact(contact.as_str());
+            let own = owner.jid.clone();
+            let mark = owner.contact_mut(&own);
+            mark.prior = number;
+            let mark = mark.clone();
+            self.store_item(host, account, mark);
+            self.store_removal(host, account, &contact);
+        }
     }
 
     /// A contact is out of the roster: it learns what was between the two and is no more.
@@ -250,8 +342,11 @@ impl Shard {
             Some(item) => self.store_item(host, account, item),
             None => self.store_removal(host, account, contact),
         };
-        let contact = contact.clone();
-        let step = RosterStep { account, contact };
+        let step = RosterStep {
+            account,
+            contact: contact.clone(),
+            refused: false,
+        };
         self.roster_steps.insert(ticket.0, step);
         ticket
     }
@@ -260,13 +355,20 @@ impl Shard {
     /// it is there it is unanswered: what caused it is not settled, and its session has so many
     /// requests less.
     pub(crate) fn put_off_step(&mut self, host: &mut impl Host, ticket: Ticket) -> bool {
-        let is_step = self.roster_steps.contains_key(&ticket.0);
-        if is_step {
-            self.roster_again.push(ticket);
-            let at = host.now().plus_ms(STORAGE_RETRY_MS);
-            self.arm(host, at, Timer::Roster);
+        let Some(step) = self.roster_steps.get_mut(&ticket.0) else {
+            return false;
+        };
+        let was_refused = std::mem::replace(&mut step.refused, true);
+        let (account, contact) = (step.account, step.contact.clone());
+        self.roster_again.push(ticket);
+        let at = host.now().plus_ms(STORAGE_RETRY_MS);
+        self.arm(host, at, Timer::Roster);
+        if !was_refused {
+            // Clients know of it by a version that storage may never have.
+            self.accounts.at_mut(account).roster_sets += 1;
+            self.push_item(host, account, &contact);
         }
-        is_step
+        true
     }
 
     /// What storage refused is written again, as it is by now.
@@ -318,8 +420,8 @@ impl Shard {
         let owner = self.accounts.at_mut(account);
         owner.pins += 1;
         match &op {
-            StoreOp::PutRosterItem { item, .. } => note_change(owner, &item.contact),
-            StoreOp::RemoveRosterItem { contact, .. } => note_change(owner, contact),
+            StoreOp::PutRosterItem { item, .. } => note_shown(owner, &item.contact),
+            StoreOp::RemoveRosterItem { contact, .. } => note_shown(owner, contact),
             _ => {}
         }
         let ticket = self.ticket(Waiting::Roster(RosterWrite { account }));
@@ -336,8 +438,12 @@ impl Shard {
         reply: StoreReply,
     ) {
         let account = write.account;
-        self.roster_steps.remove(&ticket.0);
+        let step = self.roster_steps.remove(&ticket.0);
         self.accounts.at_mut(account).pins -= 1;
+        if let Some(step) = step.filter(|step| step.refused) {
+            self.accounts.at_mut(account).roster_sets -= 1;
+            self.push_item(host, account, &step.contact);
+        }
         let done = matches!(reply, StoreReply::Done);
         if !done {
             let jid = self.accounts.at(account).jid.as_str();
@@ -362,18 +468,13 @@ impl Shard {
             full,
             iq,
             contact,
-            before,
+            undo,
         } = request;
-        if done {
-            self.push_item(host, account, &contact);
-        } else {
-            let account = self.accounts.at_mut(account);
-            account.remove_contact(contact.as_str());
-            if let Some(before) = before {
-                *account.contact_mut(&contact) = before;
-            }
-            note_change(account, &contact);
+        if !done && let Some(undo) = undo {
+            self.undo(account, &contact, undo);
         }
+        // After a failure, too: somebody may have asked meanwhile.
+        self.push_item(host, account, &contact);
         let alive = self.accounts.at(account).sessions.contains(&session);
         if !alive || self.sessions.at(session).full() != &*full {
             return;
@@ -392,6 +493,31 @@ impl Shard {
         });
     }
 
+    /// Storage refused a change of an item: it is as it was, unless it was changed again.
+    fn undo(&mut self, account: AccountKey, contact: &BareJid, undo: Undo) {
+        let owner = self.accounts.at_mut(account);
+        let now = owner.contact(contact.as_str());
+        if now.is_some_and(|item| item.changed == undo.changed) {
+            owner.remove_contact(contact.as_str());
+            if let Some(before) = undo.before {
+                *owner.contact_mut(contact) = before;
+            }
+            note_shown(owner, contact);
+            return;
+        }
+        // What came behind it goes back to where this one would have.
+        let later = self.roster_requests.values_mut();
+        let mut later = later.filter(|later| later.contact == *contact);
+        let later = later.find_map(|later| {
+            let later = later.undo.as_mut()?;
+            let before = later.before.as_ref()?;
+            (before.changed == undo.changed).then_some(later)
+        });
+        if let Some(later) = later {
+            later.before = undo.before;
+        }
+    }
+
     /// Tells interested resources what an item is now (RFC 6121 2.1.6).
     pub(crate) fn push_item(
         &mut self,
@@ -399,22 +525,22 @@ impl Shard {
         account: AccountKey,
         contact: &BareJid,
     ) {
-        let sessions = self.accounts.at(account).sessions.clone();
-        self.push_item_to(host, account, &sessions, contact);
+        let owner = self.accounts.at_mut(account);
+        let sessions = owner.sessions.clone();
+        let version = certain_version(owner);
+        self.push_item_to(host, account, &sessions, contact, &version);
     }
 
     /// The same for some of them.
-    pub(crate) fn push_item_to(
+    fn push_item_to(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
         sessions: &[SessionKey],
         contact: &BareJid,
+        version: &str,
     ) {
-        let account = self.accounts.at_mut(account);
-        // The roster has changes that are not pushed yet: whoever had only this push and its
-        // version would never hear of them.
-        let version = (account.roster_sets == 0).then(|| version(account));
+        let account = self.accounts.at(account);
         let item = account.contact(contact.as_str()).filter(|item| item.listed);
         for &key in sessions {
             let Session {
@@ -433,13 +559,10 @@ impl Shard {
                     out,
                     format_args!("<iq type='set' id='push-{id:016x}' to='{to}'>"),
                 );
-                match &version {
-                    Some(version) => put(
-                        out,
-                        format_args!("<query xmlns='jabber:iq:roster' ver='{version}'>"),
-                    ),
-                    None => out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>"),
-                }
+                put(
+                    out,
+                    format_args!("<query xmlns='jabber:iq:roster' ver='{version}'>"),
+                );
                 match item {
                     Some(item) => write_item(item, out),
                     None => {
@@ -500,7 +623,8 @@ fn parse_change(query: Node<'_>) -> Result<Change, StanzaError> {
     })
 }
 
-/// The version of a roster (RFC 6121 2.6): the same for the same items, also after a restart.
+/// The version of a roster (RFC 6121 2.6), also after a restart: the number of its last change, and
+/// a hash of what it shows, by which a change that a crash took with it is noticed.
 fn version(account: &mut Account) -> String {
     let shown = account.shown.take().unwrap_or_else(|| {
         let mut shown = Box::<Shown>::default();
@@ -509,9 +633,49 @@ fn version(account: &mut Account) -> String {
         }
         shown
     });
-    let version = format!("{:016x}", shown.sum);
+    let version = write_version(account.roster_version, shown.sum);
     account.shown = Some(shown);
     version
+}
+
+/// The version that clients may be told: none while changes are not stored, or not pushed yet, for
+/// whoever had it would never hear of them.
+fn certain_version(account: &mut Account) -> String {
+    match account.roster_sets {
+        0 => version(account),
+        _ => NO_VERSION.to_owned(),
+    }
+}
+
+fn write_version(number: u64, sum: u64) -> String {
+    format!("{number:x}-{sum:016x}")
+}
+
+/// What a client lacks that has a version of the roster.
+///
+/// A number is one of this roster's if some item was changed by it or right after it. Those that no
+/// item names any more, because two later changes were of the same item, get everything; so does
+/// what came from before numbers, or is not durable and was lost.
+fn lacks(account: &mut Account, known: &str) -> Lacks {
+    if account.roster_sets > 0 {
+        return Lacks::Everything;
+    }
+    if known == version(account) {
+        return Lacks::Nothing;
+    }
+    let number = known.split_once('-').map(|(number, _)| number);
+    let number = number.and_then(|number| u64::from_str_radix(number, 16).ok());
+    let Some(number) = number.filter(|number| (1..account.roster_version).contains(number)) else {
+        return Lacks::Everything;
+    };
+    let is_known = |item: &RosterItem| item.changed == number || item.prior == number;
+    // Nobody has his own address in his roster: there it says what was forgotten.
+    let mark = account.contact(account.jid.as_str());
+    let is_forgotten = mark.is_some_and(|mark| mark.prior > number);
+    match account.roster.iter().any(is_known) && !is_forgotten {
+        true => Lacks::Since(number),
+        false => Lacks::Everything,
+    }
 }
 
 /// Enters an item, or that it is gone, into what the version is made from.
@@ -528,12 +692,24 @@ fn show(shown: &mut Shown, contact: &BareJid, item: Option<&RosterItem>) {
     shown.sum ^= hash.unwrap_or(0) ^ before.unwrap_or(0);
 }
 
-/// The item of a contact has changed.
-fn note_change(account: &mut Account, contact: &BareJid) {
+/// What the roster shows of a contact has changed.
+fn note_shown(account: &mut Account, contact: &BareJid) {
     if let Some(mut shown) = account.shown.take() {
         show(&mut shown, contact, account.contact(contact.as_str()));
         account.shown = Some(shown);
     }
+}
+
+/// Whether a client sees a difference between an item and what it was.
+pub(crate) fn looks_different(item: &RosterItem, before: Option<&RosterItem>) -> bool {
+    let seen = |item: &RosterItem| {
+        let mut seen = Vec::new();
+        if item.listed {
+            write_item(item, &mut seen);
+        }
+        seen
+    };
+    seen(item) != before.map(seen).unwrap_or_default()
 }
 
 /// Appends an item as a client sees it (RFC 6121 2.1.2).

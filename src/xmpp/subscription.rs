@@ -5,6 +5,7 @@ use crate::account::{AccountKey, Residence};
 use crate::error::StanzaError;
 use crate::host::Host;
 use crate::port::{RosterItem, Subscription};
+use crate::roster::looks_different;
 use crate::router::Route;
 use crate::session::SessionKey;
 use crate::shard::{Shard, is_resident};
@@ -165,11 +166,7 @@ pub fn inbound(item: &mut RosterItem, type_: Type, request: &[u8]) -> Step {
 
 /// Whether an item holds nothing and can be forgotten.
 pub(crate) fn is_blank(item: &RosterItem) -> bool {
-    !item.listed
-        && item.subscription == Subscription::None
-        && !item.ask
-        && !item.approved
-        && item.pending_in.is_none()
+    item.is_bare() && !item.is_removed()
 }
 
 impl Shard {
@@ -242,15 +239,14 @@ impl Shard {
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
         let contact = Jid::from_prepared(stanza.from).to_bare();
-        let known = self
-            .accounts
-            .at(account)
+        let owner = self.accounts.at(account);
+        let is_new = owner
             .contact(contact.as_str())
-            .is_some();
-        let roster = &self.accounts.at(account).roster;
-        let unlisted = roster.iter().filter(|item| !item.listed).count();
-        let full = unlisted >= self.settings.limits.roster_items_max;
-        if !known && full {
+            .is_none_or(RosterItem::is_removed);
+        let roster = &owner.roster;
+        let unlisted = roster.iter().filter(|it| !it.listed && !it.is_removed());
+        let full = unlisted.count() >= self.settings.limits.roster_items_max;
+        if is_new && full {
             return self.bounce(host, stanza, StanzaError::ResourceConstraint);
         }
         let type_ = stanza.type_;
@@ -303,12 +299,15 @@ impl Shard {
                 .remove_contact(contact.as_str());
         }
         match known {
-            Some(known) if known == item => {}
-            None if blank => {}
-            _ => {
-                self.store_step(host, account, contact);
+            Some(known) if known == item => return step,
+            None if blank => return step,
+            known => {
+                if looks_different(&item, known.as_ref()) {
+                    self.accounts.at_mut(account).renew(contact, host.now());
+                }
             }
         }
+        self.store_step(host, account, contact);
         step
     }
 

@@ -110,6 +110,8 @@ impl Shard {
             Ok(data) => {
                 account.roster = data.roster;
                 account.roster.sort_by(|a, b| a.contact.cmp(&b.contact));
+                let changes = account.roster.iter().map(|item| item.changed);
+                account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = data.blocked;
                 account.has_waiting = data.has_waiting;
                 account.pins += 1;
