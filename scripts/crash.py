@@ -32,6 +32,7 @@ PASSWORD = "secret"
 RESIDENTS = 8
 VISITORS = 3
 START_SECONDS_MAX = 60
+LOGIN_SECONDS_MAX = 3
 DRAIN_SECONDS_MAX = 120
 # Waiting messages of one account, within its quota.
 STORED_PER_ACCOUNT = 1000
@@ -172,6 +173,12 @@ class Person:
         self.stream.send(text)
 
     def acknowledge(self, h):
+        if not self.acked <= h <= self.acked + len(self.unacked):
+            open_ = len(self.unacked)
+            self.world.wrong.append(
+                f"{self.name} was told that {h} are handled, of {self.acked} and {open_} more"
+            )
+            raise Closed
         for _ in range(h - self.acked):
             _, key = self.unacked.popleft()
             if key:
@@ -281,6 +288,8 @@ class World:
             self.port = probe.getsockname()[1]
         self.over = self.quiet = False
         self.sent, self.sent_at = {}, {}
+        # What is seen to be wrong before the end.
+        self.wrong = []
         residents = [Person(self, f"u{number}", True) for number in range(RESIDENTS)]
         visitors = [Person(self, f"u{RESIDENTS + number}", False) for number in range(VISITORS)]
         self.people = residents + visitors
@@ -327,6 +336,8 @@ class World:
             await asyncio.sleep(0.01)
 
     def kill(self):
+        if self.process.poll() is not None:
+            self.wrong.append(f"the server ended by itself with {self.process.returncode}")
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         if self.disk:
@@ -345,7 +356,10 @@ class World:
 
     def verdict(self):
         """Every violation, as a sentence."""
-        wrong = []
+        wrong = list(self.wrong)
+        for seconds in self.login_seconds:
+            if seconds > LOGIN_SECONDS_MAX:
+                wrong.append(f"the first login came {seconds:.2f} s after a start")
         acknowledged = set().union(*(person.acknowledged for person in self.people))
         for key, to in self.sent.items():
             copies = to.seen[key]
@@ -401,7 +415,9 @@ async def play(world, kills):
     world.over = True
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    for end in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(end, (asyncio.CancelledError, type(None))):
+            world.wrong.append(f"a client failed: {end!r}")
     world.process.terminate()
     world.process.wait()
 

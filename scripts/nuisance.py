@@ -10,7 +10,7 @@ then beside one account that does one of these without a pause:
   unacked        has 3,000 messages sent to a client of its own that acknowledges nothing
   offline        sends 3,000 messages to an account that is away
 
-Prints p99 of the others' messages and acknowledgements for each, and what the nuisance got done.
+Prints p99 of the others' messages and acknowledgements in the slowest round of each, and what the nuisance got done.
 The status is 0 only if nothing was lost and the p99 of everything stayed below 50 ms.
 """
 
@@ -195,7 +195,7 @@ def main():
     arguments = parser.parse_args()
     worst = 0
     print(f"{CLIENTS} clients chatting with managed streams, 2,000 messages a second, one shard; "
-          "medians of the rounds")
+          "the slowest of the rounds")
     print(f"{'':24}{'message p99 ms':>16}{'ack p99 ms':>12}{'done a second':>15}")
     with tempfile.TemporaryDirectory() as directory:
         server = Server(arguments.bin.resolve(), arguments.port, pathlib.Path(directory))
@@ -205,7 +205,7 @@ def main():
                 for _ in range(arguments.rounds):
                     rounds.append(beside(server, kind, arguments.seconds) if kind
                                   else (server.chat(arguments.seconds), 0))
-                message, ack = (statistics.median(seen[i] for seen, _ in rounds) for i in (0, 1))
+                message, ack = (max(seen[i] for seen, _ in rounds) for i in (0, 1))
                 rate = statistics.median(rate for _, rate in rounds)
                 title = f"beside {kind.__name__}" if kind else "alone"
                 print(f"{title:24}{message:16.2f}{ack:12.2f}{rate:15.0f}", flush=True)
