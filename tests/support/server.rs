@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use xmpp::ShardId;
+use xmpp::router::Router;
+
 use super::{DOMAIN, PASSWORD};
 
 const START_MAX: Duration = Duration::from_secs(60);
@@ -88,6 +91,20 @@ impl Server {
         &self.directory
     }
 
+    /// Brings accounts into the running server: `<user/>` elements of XEP-0227.
+    pub(crate) fn import(&self, users: &str) {
+        let text = format!(
+            "<server-data xmlns='urn:xmpp:pie:0'><host jid='{DOMAIN}'>{users}</host></server-data>"
+        );
+        fs::write(self.directory.join("users.xml"), text).expect("the directory is writable");
+        let output = vorpal(&self.directory)
+            .args(["import", "users.xml", "--config", "vorpal.toml"])
+            .output()
+            .expect("the binary was built");
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "import: {complaint}");
+    }
+
     /// Asks the server to stop, as an administrator does.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
@@ -160,6 +177,13 @@ impl Drop for Server {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The shard that an account is at home on: where two meet is no matter of chance, so this asks
+/// the router itself.
+pub(crate) fn home(user: &str, shards: u16) -> u16 {
+    let router = Router::new(DOMAIN, shards, ShardId(0));
+    router.home(&format!("{user}@{DOMAIN}")).0
 }
 
 /// A port that was free a moment ago.
