@@ -2,6 +2,8 @@
 
 mod support;
 
+use support::roster::{Entry, NONE, NONE_IN};
+use support::server::home;
 use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};
 
 const SHARDS: [u16; 2] = [1, 2];
@@ -153,6 +155,43 @@ fn check_message(
     (otherwise == Some(Else::Waits)).then(|| (address, type_.to_owned()))
 }
 
+/// Sends one stanza that nobody can get: one error comes back, or nothing at all.
+fn check_fate(sender: &mut Client, kind: &str, type_: &str, to: &str, fate: Else) {
+    let attribute = match type_ {
+        "" => String::new(),
+        type_ => format!(" type='{type_}'"),
+    };
+    let payload = match kind {
+        "message" => "<body>body</body>",
+        "iq" if type_ != "result" => PING,
+        _ => "",
+    };
+    sender.send(&format!(
+        "<{kind} to='{to}' id='it'{attribute}>{payload}</{kind}>"
+    ));
+    // What goes the same way keeps its order, so this comes back behind all that is answered.
+    sender.send(&format!(
+        "<message to='{to}' id='mark' type='chat'><body/></message>"
+    ));
+    let mut came = Vec::new();
+    loop {
+        match sender.element() {
+            mark if mark.attr("id") == Some("mark") => break,
+            // What the sender asks for is in its own roster, whoever is there.
+            push if push.attr("type") == Some("set") => {}
+            other => came.push(other),
+        }
+    }
+    let what = format!("{kind} {type_:?} to {to}: {came:?}");
+    if fate == Else::Dropped {
+        assert!(came.is_empty(), "{what}");
+        return;
+    }
+    let kinds: Vec<_> = came.iter().map(|got| &*got.name).collect();
+    assert_eq!(kinds, [kind], "{what}");
+    check_error(&came[0], "it", to, &sender.jid, "service-unavailable");
+}
+
 /// Whoever comes next gets what waits, each with the time it came, and nothing else.
 fn check_waiting(server: &Server, sender: &str, user: &str, waiting: &[(String, String)]) {
     let mut later = Client::log_in(server, user, "later");
@@ -264,6 +303,69 @@ fn a_message_to_nobody_and_to_an_unknown_domain_comes_back_as_an_error() {
         sender.send("<iq to='nobody@localhost' id='3' type='result'/>");
         sender.send("<iq to='nobody@localhost' id='4' type='error'/>");
         assert_eq!(sender.settle(), []);
+    }
+}
+
+/// RFC 6121 8.5.1 and the first rows of 8.5.4: what becomes of a stanza to the bare JID, and to a
+/// full JID, of an account that is not there. Where the RFC lets a server choose between silence
+/// and an error, what a person wrote to be read is answered.
+const NO_ACCOUNT: [(&str, &str, Else, Else); 19] = [
+    ("message", "", Else::Bounces, Else::Bounces),
+    ("message", "normal", Else::Bounces, Else::Bounces),
+    ("message", "chat", Else::Bounces, Else::Bounces),
+    ("message", "groupchat", Else::Bounces, Else::Bounces),
+    ("message", "headline", Else::Dropped, Else::Dropped),
+    // RFC 6120 8.3.1: an error is never answered.
+    ("message", "error", Else::Dropped, Else::Dropped),
+    // RFC 6121 5.2.2: an unknown type is a normal one.
+    ("message", "unheard-of", Else::Bounces, Else::Bounces),
+    ("presence", "", Else::Dropped, Else::Dropped),
+    ("presence", "unavailable", Else::Dropped, Else::Dropped),
+    ("presence", "error", Else::Dropped, Else::Dropped),
+    ("presence", "probe", Else::Dropped, Else::Dropped),
+    ("presence", "subscribe", Else::Dropped, Else::Dropped),
+    ("presence", "subscribed", Else::Dropped, Else::Dropped),
+    ("presence", "unsubscribe", Else::Dropped, Else::Dropped),
+    ("presence", "unsubscribed", Else::Dropped, Else::Dropped),
+    ("iq", "get", Else::Bounces, Else::Bounces),
+    ("iq", "set", Else::Bounces, Else::Bounces),
+    ("iq", "result", Else::Dropped, Else::Dropped),
+    ("iq", "error", Else::Dropped, Else::Dropped),
+];
+
+#[test]
+fn what_is_sent_to_no_account_is_answered_as_the_table_says_and_is_gone() {
+    for shards in SHARDS {
+        let server = server(shards);
+        // One at home on every shard.
+        let names = (0..shards).map(|shard| {
+            let mut names = (0..).map(|number| format!("nobody{number}"));
+            names.find(|name| home(name, shards) == shard)
+        });
+        for name in names.flatten() {
+            // A request of who is gone waits, or A.2 would keep the answers to it from going out.
+            let user = format!("before-{name}");
+            server.import(&Entry::listed(NONE_IN).account(&user, &name));
+            let mut sender = Client::available(&server, &user, "sender");
+            for (kind, type_, bare, full) in NO_ACCOUNT {
+                for (resource, fate) in [("", bare), ("/there", full)] {
+                    let to = format!("{name}@{DOMAIN}{resource}");
+                    check_fate(&mut sender, kind, type_, &to, fate);
+                }
+            }
+            // Whoever takes the name later gets nothing of that.
+            server.import(&Entry::listed(NONE).account(&name, &user));
+            let mut owner = Client::log_in(&server, &name, "there");
+            owner.send("<presence/>");
+            let came = owner.settle();
+            let own = owner.jid.clone();
+            let others: Vec<_> = came
+                .iter()
+                .filter(|got| got.attr("from") != Some(&own))
+                .collect();
+            assert_eq!(others, Vec::<&Element>::new(), "{shards} shards");
+            close(owner);
+        }
     }
 }
 
