@@ -639,3 +639,16 @@ fn an_approval_in_advance_answers_a_request_whatever_the_other_roster_says() {
     }
     check(&cases, unordered);
 }
+
+#[test]
+fn who_is_no_longer_subscribed_sees_nobody_there_before_it_is_told() {
+    let mut cases = Vec::new();
+    for sender in [FROM, FROM_OUT, BOTH] {
+        cases.push(Case {
+            sender: Entry::listed(sender),
+            receiver: Entry::listed(sender.mirrored()),
+            type_: "unsubscribed",
+        });
+    }
+    check(&cases, |side| side);
+}
