@@ -325,8 +325,9 @@ impl Shard {
             self.say_subscription(host, "unsubscribe", &bare, contact);
         }
         if item.subscription.is_from() || item.pending_in.is_some() {
-            self.say_subscription(host, "unsubscribed", &bare, contact);
+            // RFC 6121 3.2.2, in this order.
             self.withdraw_account(host, account, contact.as_str());
+            self.say_subscription(host, "unsubscribed", &bare, contact);
         }
     }
 

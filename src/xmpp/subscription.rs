@@ -210,6 +210,10 @@ impl Shard {
         if step.push {
             self.push_item(host, account, contact);
         }
+        // RFC 6121 3.2.2: who will not see the account any more sees it go first.
+        if step.hide {
+            self.withdraw_account(host, account, contact.as_str());
+        }
         if step.pass && !remote {
             // RFC 6121 3.1.2: subscription stanzas carry bare addresses on both sides.
             let mut bytes = Vec::new();
@@ -223,6 +227,7 @@ impl Shard {
             contact,
             Step {
                 push: false,
+                hide: false,
                 ..step
             },
         );
