@@ -43,7 +43,8 @@ pub struct Fanout {
     pub split: u32,
     /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines. Beside
     /// them, each behind a slash, full JIDs: resources that were told of the sender, and that get
-    /// this only if they are not available, and so not reached by their bare JID.
+    /// this only if they are not available, and so not reached by their bare JID. And before a bare
+    /// JID, each behind two slashes, full JIDs of its resources that do not get this.
     pub targets: Buffer,
     /// What the stanza means.
     pub purpose: FanoutPurpose,

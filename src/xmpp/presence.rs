@@ -21,7 +21,8 @@ use stanza::tree::Tree;
 use stanza::view::StanzaView;
 use stanza::writer::{self, escape_attr};
 
-/// What stands before a full JID among the targets of a fan-out; no JID begins with it.
+/// What stands before a full JID among the targets of a fan-out; no JID begins with it. Twice, and
+/// the full JID does not get what the next bare JID gets.
 const RESOURCE_SIGN: char = '/';
 
 impl Shard {
@@ -352,19 +353,9 @@ impl Shard {
         purpose: FanoutPurpose,
         resources: &[Box<str>],
     ) {
+        let mut late = self.address_resources(host, presence, resources);
         let account = self.accounts.at(self.sessions.at(key).account);
         let (mut here, mut refreshed) = (Vec::new(), Vec::new());
-        let mut late = Vec::new();
-        for to in resources {
-            let halves = presence.halves();
-            match self.router.route_account(Jid::from_prepared(to).bare()) {
-                Route::Here(_) => late.extend(self.missed(to, halves)),
-                Route::Shard(shard) => self.fanout[usize::from(shard.0)]
-                    .get_or_insert_with(|| host.buffer())
-                    .extend_from_slice(format!("{RESOURCE_SIGN}{to}\n").as_bytes()),
-                Route::Server | Route::Remote => {}
-            }
-        }
         for item in &account.roster {
             let concerned = match purpose {
                 FanoutPurpose::Presence => item.subscription.is_from(),
@@ -382,8 +373,10 @@ impl Shard {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
                     let found = self.accounts.find(hash, contact);
                     let found = found.map(|key| self.accounts.at(key));
+                    let barred = barred(&account.blocked, contact);
                     let halves = presence.halves();
-                    late.extend(present(host, &mut self.sessions, found, contact, halves));
+                    let to = (contact, &barred[..]);
+                    present(host, &mut self.sessions, found, to, halves, &mut late);
                 }
                 Route::Here(_) if purpose == FanoutPurpose::Refresh => {
                     refreshed.push(item.contact.clone());
@@ -392,6 +385,12 @@ impl Shard {
                 Route::Shard(shard) => {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     let targets = slot.get_or_insert_with(|| host.buffer());
+                    if purpose == FanoutPurpose::Presence {
+                        for full in barred(&account.blocked, contact) {
+                            let sign = RESOURCE_SIGN;
+                            put(targets, format_args!("{sign}{sign}{full}\n"));
+                        }
+                    }
                     targets.extend_from_slice(contact.as_bytes());
                     targets.push(b'\n');
                 }
@@ -411,6 +410,26 @@ impl Shard {
             self.answer_refresh(host, contact.as_str(), &prober);
         }
         self.flush_fanout(host, presence, purpose);
+    }
+
+    /// Names resources as targets of a fan-out; for those at home here answers what they get.
+    fn address_resources(
+        &mut self,
+        host: &mut impl Host,
+        presence: &Presence,
+        resources: &[Box<str>],
+    ) -> Vec<Buffer> {
+        let mut late = Vec::new();
+        for to in resources {
+            match self.router.route_account(Jid::from_prepared(to).bare()) {
+                Route::Here(_) => late.extend(self.missed(to, presence.halves())),
+                Route::Shard(shard) => self.fanout[usize::from(shard.0)]
+                    .get_or_insert_with(|| host.buffer())
+                    .extend_from_slice(format!("{RESOURCE_SIGN}{to}\n").as_bytes()),
+                Route::Server | Route::Remote => {}
+            }
+        }
+        late
     }
 
     /// The presence for a resource that is there but not available, whole: a broadcast to its
@@ -457,22 +476,7 @@ impl Shard {
         let split = split as usize;
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
         match purpose {
-            FanoutPurpose::Presence => {
-                for to in text.lines() {
-                    let halves = bytes.split_at(split);
-                    let late = match to.strip_prefix(RESOURCE_SIGN) {
-                        Some(full) => self.missed(full, halves),
-                        None => {
-                            let found = self.accounts.find(home_hash(to), to);
-                            let found = found.map(|key| self.accounts.at(key));
-                            present(host, &mut self.sessions, found, to, halves)
-                        }
-                    };
-                    if let Some(late) = late {
-                        self.receive(host, &late);
-                    }
-                }
-            }
+            FanoutPurpose::Presence => self.present_all(host, text, bytes.split_at(split)),
             FanoutPurpose::Probe | FanoutPurpose::Refresh => {
                 let scope = self.client_scope.clone();
                 let prober = StanzaView::parse(&bytes, &scope)
@@ -490,6 +494,31 @@ impl Shard {
         }
         host.recycle(home, bytes);
         host.recycle(home, targets);
+    }
+
+    /// Presents a sibling's session to the targets of a fan-out.
+    fn present_all(&mut self, host: &mut impl Host, targets: &str, halves: (&[u8], &[u8])) {
+        let (mut barred, mut late) = (Vec::new(), Vec::new());
+        for to in targets.lines() {
+            match to.strip_prefix(RESOURCE_SIGN) {
+                None => {
+                    let found = self.accounts.find(home_hash(to), to);
+                    let found = found.map(|key| self.accounts.at(key));
+                    let to = (to, &barred[..]);
+                    present(host, &mut self.sessions, found, to, halves, &mut late);
+                    barred.clear();
+                }
+                Some(full) => match full.strip_prefix(RESOURCE_SIGN) {
+                    None => late.extend(self.missed(full, halves)),
+                    Some(full) => barred.push(full),
+                },
+            }
+            if !late.is_empty() {
+                for late in late.drain(..) {
+                    self.receive(host, &late);
+                }
+            }
+        }
     }
 
     /// The other resources of an account see each other's presence (RFC 6121 4.2.2, 4.4.2).
@@ -585,29 +614,56 @@ impl Presence {
     }
 }
 
-/// Sends a presence to a contact's available resources; gives it back whole where it may have to
-/// wait behind messages, or be blocked.
+/// The resources of a contact that an account blocks, where it does not block the contact itself:
+/// their full JIDs.
+#[inline]
+fn barred<'a>(blocked: &'a [Box<str>], contact: &str) -> Vec<&'a str> {
+    if blocked.is_empty() {
+        return Vec::new();
+    }
+    let is_barred = |full: &&str| {
+        let resource = full.strip_prefix(contact);
+        resource.is_some_and(|resource| resource.starts_with('/'))
+    };
+    blocked
+        .iter()
+        .map(|full| &**full)
+        .filter(is_barred)
+        .collect()
+}
+
+/// Sends a presence to a contact's available resources, but to those that are barred. Where it may
+/// have to wait behind messages, or be blocked, it goes to `late` whole.
 fn present(
     host: &mut impl Host,
     sessions: &mut Sessions,
     contact: Option<&Account>,
-    bare: &str,
+    (bare, barred): (&str, &[&str]),
     halves: (&[u8], &[u8]),
-) -> Option<Buffer> {
-    if contact.is_some_and(|account| !account.held.is_empty() || !account.blocked.is_empty()) {
+    late: &mut Vec<Buffer>,
+) {
+    let Some(contact) = contact else { return };
+    let is_late = !contact.held.is_empty() || !contact.blocked.is_empty();
+    if is_late && barred.is_empty() {
         let mut bytes = Vec::new();
         write_addressed(halves, bare, &mut bytes);
-        return Some(bytes);
+        return late.push(bytes);
     }
-    for &key in contact.into_iter().flat_map(|account| &account.sessions) {
+    for &key in &contact.sessions {
         let session = sessions.at_mut(key);
-        if session.available {
-            session
-                .outlet
-                .send(host, Keep::Memory, |out| write_addressed(halves, bare, out));
+        if !session.available || !barred.is_empty() && barred.contains(&session.full()) {
+            continue;
         }
+        if is_late {
+            let mut bytes = Vec::new();
+            write_addressed(halves, session.full(), &mut bytes);
+            late.push(bytes);
+            continue;
+        }
+        session
+            .outlet
+            .send(host, Keep::Memory, |out| write_addressed(halves, bare, out));
     }
-    None
 }
 
 fn write_addressed((head, tail): (&[u8], &[u8]), to: &str, out: &mut Vec<u8>) {

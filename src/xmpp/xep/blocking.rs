@@ -354,14 +354,33 @@ impl Shard {
             let contact = item.contact.as_jid();
             let (was, is) = (blocks(before, &contact), blocks(&account.blocked, &contact));
             if was != is {
-                changed.push((item.contact.clone(), is));
+                changed.push((contact.as_str().to_owned(), is));
+            }
+        }
+        // A resource that is blocked by itself, of a contact that is not.
+        let is_new = |list: &[Box<str>], jid: &str| !list.iter().any(|other| **other == *jid);
+        let ones = account.blocked.iter().filter(|jid| is_new(before, jid));
+        let others = before.iter().filter(|jid| is_new(&account.blocked, jid));
+        let resources = ones
+            .map(|jid| (jid, true))
+            .chain(others.map(|jid| (jid, false)));
+        for (jid, is) in resources {
+            let contact = Jid::from_prepared(jid);
+            let item = account.contact(contact.bare());
+            let bare = contact.to_bare();
+            let by_contact = [before, &account.blocked].map(|list| blocks(list, &bare.as_jid()));
+            if !contact.is_bare()
+                && item.is_some_and(|item| item.subscription.is_from())
+                && by_contact == [false; 2]
+            {
+                changed.push((jid.to_string(), is));
             }
         }
         for (contact, is_blocked) in changed {
             if is_blocked {
-                self.withdraw_account(host, key, contact.as_str());
+                self.withdraw_account(host, key, &contact);
             } else {
-                self.present_account(host, key, contact.as_str());
+                self.present_account(host, key, &contact);
             }
         }
     }
