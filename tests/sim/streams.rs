@@ -315,3 +315,52 @@ fn a_server_to_server_stanza_is_none_of_a_clients() {
     let error = world.client(alice).stream_error.as_deref();
     assert_eq!(error, Some("invalid-namespace"));
 }
+
+#[test]
+fn a_thousand_logins_by_plain_hold_up_nobody() {
+    const LOGINS: usize = 1_000;
+    for shards in [1, 2] {
+        let mut world = World::new(1, settings(shards), Faults::calm());
+        for name in ["alice", "bob"] {
+            world.add_account(&format!("{name}@example.org"), "secret");
+        }
+        for number in 0..LOGINS {
+            world.add_account(&format!("p{number}@example.org"), "secret");
+        }
+        let [alice, bob] = ["alice@example.org/x", "bob@example.org/x"].map(|full| {
+            let client = world.connect(Login::new(full, "secret"));
+            world.run();
+            client
+        });
+        // Each costs longer than all the talk that follows, wherever it is paid.
+        world.faults.derive_us = (20_000_000, 20_000_000);
+        let storm: Vec<ClientId> = (0..LOGINS)
+            .map(|number| {
+                let mut login = Login::new(&format!("p{number}@example.org/x"), "secret");
+                login.proof = Proof::Plain;
+                world.connect(login)
+            })
+            .collect();
+        world.run_for(1_000);
+        let online = |world: &World| {
+            storm
+                .iter()
+                .filter(|id| world.client(**id).is_online())
+                .count()
+        };
+        for number in 0..100 {
+            let text = format!("<message to='bob@example.org/x' id='{number}'><body/></message>");
+            world.send(alice, &text);
+            world.run_for(1);
+            let got = world.received(bob);
+            assert_eq!(got.len(), 1, "message {number} with {shards} shards");
+        }
+        assert_eq!(online(&world), 0, "the storm outlasts the talk");
+        world.run_for(25_000);
+        // More than may wait for a derivation are told to come again.
+        let is_refused = |id: &&ClientId| matches!(&world.client(**id).phase, Phase::Refused(why) if why == "temporary-auth-failure");
+        let refused = storm.iter().filter(is_refused).count();
+        assert!(refused < LOGINS);
+        assert_eq!(online(&world) + refused, LOGINS);
+    }
+}
