@@ -175,6 +175,11 @@ impl<'a> StanzaView<'a> {
         self.has_body
     }
 
+    /// A hash of all that the stanza says. It never changes: stores keep it.
+    pub fn content_hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.bytes())
+    }
+
     /// The element as it was received.
     pub fn bytes(&self) -> &'a [u8] {
         self.text.as_bytes()

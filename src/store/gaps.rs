@@ -57,6 +57,7 @@ impl Gaps {
         Mark {
             receiver: receiver.clone(),
             last: origin.number,
+            hash: origin.hash,
             failed: below.filter(|number| *number < origin.number).collect(),
         }
     }
@@ -75,6 +76,7 @@ mod tests {
         let origin = |secret, number| Origin {
             session: session("romeo@a.example", secret),
             number,
+            hash: number,
         };
         for (secret, number, receiver) in [(1, 5, &juliet), (1, 9, &juliet), (1, 6, &romeo)] {
             gaps.note(origin(secret, number), receiver.clone());
@@ -82,6 +84,7 @@ mod tests {
         assert_eq!(gaps.mark(origin(1, 8), &juliet).failed, [5]);
         assert_eq!(gaps.mark(origin(1, 10), &juliet).failed, [5, 9]);
         assert_eq!(gaps.mark(origin(2, 10), &juliet).failed, [0; 0]);
+        assert_eq!(gaps.mark(origin(2, 10), &juliet).hash, 10);
         for number in 100..300 {
             gaps.note(origin(1, number), juliet.clone());
         }

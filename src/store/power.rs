@@ -117,6 +117,7 @@ impl Asking {
         (self.random.below(2) == 0).then(|| Origin {
             session: session(account.as_str(), secret),
             number: self.place,
+            hash: self.random.below(2) * self.place,
         })
     }
 }

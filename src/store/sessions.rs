@@ -27,8 +27,11 @@ const SAVED: u8 = 1;
 const HANDLED: u8 = 2;
 const QUEUED: u8 = 3;
 
-/// The version byte of every record here but one.
+/// The version byte of every record here but two.
 const VERSION: u8 = 1;
+
+/// That of a mark.
+const MARK_VERSION: u8 = 2;
 
 /// That of a queued stanza.
 const QUEUED_VERSION: u8 = 2;
@@ -73,9 +76,11 @@ fn marks_prefix(session: SessionId) -> Key {
     key
 }
 
-/// The last number, then those that failed.
+/// The last number and its hash, then the numbers that failed.
 fn mark_record(mark: &Mark) -> Vec<u8> {
     let mut record = number_record(mark.last);
+    record[0] = MARK_VERSION;
+    record.extend_from_slice(&mark.hash.to_be_bytes());
     for number in &mark.failed {
         record.extend_from_slice(&number.to_be_bytes());
     }
@@ -83,16 +88,24 @@ fn mark_record(mark: &Mark) -> Vec<u8> {
 }
 
 fn read_mark(receiver: BareJid, record: &[u8]) -> Result<Mark, Trouble> {
-    let (last, failed) = record
-        .split_at_checked(1 + size_of::<u64>())
-        .ok_or("a mark is damaged")?;
-    let (failed, []) = failed.as_chunks::<8>() else {
-        return Err("a mark is damaged".into());
+    let damaged = || Trouble::from("a mark is damaged");
+    let (version, numbers) = record.split_first().ok_or_else(damaged)?;
+    let (numbers, []) = numbers.as_chunks::<8>() else {
+        return Err(damaged());
+    };
+    let mut numbers = numbers.iter().map(|number| u64::from_be_bytes(*number));
+    let last = numbers.next().ok_or_else(damaged)?;
+    let hash = match *version {
+        MARK_VERSION => numbers.next().ok_or_else(damaged)?,
+        // Before schema 6 it was not kept.
+        VERSION => 0,
+        _ => return Err("a mark has an unknown record version".into()),
     };
     Ok(Mark {
         receiver,
-        last: read_number(last)?,
-        failed: failed.iter().map(|n| u64::from_be_bytes(*n)).collect(),
+        last,
+        hash,
+        failed: numbers.collect(),
     })
 }
 

@@ -198,12 +198,12 @@ impl Shard {
     }
 
     /// Whether a message of a session that survived a crash was stored before that.
-    fn took_effect(&self, key: SessionKey, stanza: &Stanza<'_>) -> bool {
+    fn took_effect(&mut self, key: SessionKey, stanza: &Stanza<'_>) -> bool {
         let (Kind::Message, Some(origin)) = (stanza.kind, self.origin) else {
             return false;
         };
-        let acks = self.sessions.at(key).outlet.acks.as_ref();
-        acks.is_some_and(|acks| acks.is_marked(origin.number, stanza.to.bare()))
+        let acks = self.sessions.at_mut(key).outlet.acks.as_mut();
+        acks.is_some_and(|acks| acks.took_effect(origin, stanza.to.bare()))
     }
 
     /// Delivers to an account at home here, whatever the stanza is.

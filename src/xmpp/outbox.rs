@@ -6,7 +6,7 @@
 //! counters wrap at 2^32; places in storage only grow.
 
 use crate::host::{ConnId, Host, Timestamp};
-use crate::port::{Mark, QueuePlace, SessionId, StoredSession};
+use crate::port::{Mark, Origin, QueuePlace, SessionId, StoredSession};
 use crate::settle::Settling;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -466,10 +466,20 @@ impl Acks {
         Some(number)
     }
 
-    /// Whether a message for an account took effect before a crash.
-    pub(crate) fn is_marked(&self, number: u64, bare: &str) -> bool {
-        let marks = self.marks.as_ref();
-        let mark = marks.and_then(|marks| marks.get(bare));
-        mark.is_some_and(|mark| number <= mark.last && !mark.failed.contains(&number))
+    /// Whether a message for an account took effect before a crash: they come again in their order,
+    /// up to the last that did. A client that leaves others out gives them lower numbers than they
+    /// had, so what comes behind the last is new whatever its number.
+    pub(crate) fn took_effect(&mut self, origin: Origin, bare: &str) -> bool {
+        let Some(marks) = &mut self.marks else {
+            return false;
+        };
+        let Some(mark) = marks.get(bare) else {
+            return false;
+        };
+        if origin.hash != 0 && origin.hash == mark.hash && origin.number <= mark.last {
+            marks.remove(bare);
+            return true;
+        }
+        origin.number <= mark.last && !mark.failed.contains(&origin.number)
     }
 }

@@ -220,6 +220,8 @@ pub struct Origin {
     pub session: SessionId,
     /// The how manieth of the session it is, from 1, never wrapped.
     pub number: u64,
+    /// Of all that it says; 0 where nothing would tell it from another that says the same.
+    pub hash: u64,
 }
 
 /// Where a stanza waits for its acknowledgement.
@@ -285,6 +287,8 @@ pub struct Mark {
     pub receiver: BareJid,
     /// The number of the last one that did.
     pub last: u64,
+    /// Its [`Origin::hash`]; 0 also where that is not known.
+    pub hash: u64,
     /// Those below it that did not, because their writes failed.
     pub failed: Vec<u64>,
 }

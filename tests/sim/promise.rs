@@ -485,3 +485,64 @@ fn a_removal_that_storage_refuses_is_answered_when_it_is_there() {
     let types: Vec<&str> = types.filter(|it| it.contains("subscribe")).collect();
     assert_eq!(types, ["unsubscribe", "subscribe"]);
 }
+
+/// Some clients send only their messages again: what is new must not be taken for what was there.
+#[test]
+fn a_client_that_sends_only_its_messages_again_loses_none_that_are_new() {
+    for answered in [0, 3] {
+        let (mut world, alice) = alice_and_bob();
+        let bob = world.connect(Login::new("bob@example.org/x", "secret"));
+        world.run();
+        world.send(
+            bob,
+            "<enable xmlns='urn:xmpp:sm:3' resume='true'/><presence/>",
+        );
+        world.run();
+        world.received(bob);
+        // Enabled again, so that the id is at hand.
+        world.vanish(alice);
+        let alice = world.connect(Login::new("alice@example.org/y", "secret"));
+        world.run();
+        world.send(alice, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        world.run();
+        let id = world.received(alice)[0].attr("id").to_owned();
+        let message = |number: u32| {
+            format!("<message to='bob@example.org' id='m{number}' type='chat'><body/></message>")
+        };
+        world.send(alice, &message(0));
+        world.run();
+        // What the client was told is handled it does not send again, messages or not.
+        for _ in 0..answered {
+            world.send(alice, "<r xmlns='urn:xmpp:sm:3'/>");
+            world.run();
+        }
+        let told = u32::from(answered > 0);
+        world.send(alice, "<presence/><presence><show>away</show></presence>");
+        for number in 1..=4 {
+            world.send(alice, &message(number));
+        }
+        world.run();
+        world.crash();
+        world.run();
+        let mut login = Login::new("alice@example.org/y", "secret");
+        login.resume = Some((id, 0));
+        let alice = world.connect(login);
+        world.run();
+        assert_eq!(world.client(alice).resumed, Some(told));
+        for number in told..=9 {
+            world.send(alice, &message(number));
+        }
+        world.run();
+        assert_eq!(h(&mut world, alice), 10 - told + told);
+        let bob = world.connect(Login::new("bob@example.org/z", "secret"));
+        world.run();
+        world.send(bob, "<presence/>");
+        world.run_for(400_000);
+        let got = world.received(bob);
+        let mut ids: Vec<&str> = got.iter().map(|it| it.attr("id")).collect();
+        ids.retain(|id| id.starts_with('m'));
+        ids.sort_unstable();
+        let all = ["m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9"];
+        assert_eq!(ids, all, "{told} were told");
+    }
+}

@@ -232,6 +232,7 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
         Some(Origin {
             session: session(ROMEO, secret),
             number,
+            hash: 100 + number,
         })
     };
     let queued = |account: &str, origin| StoreOp::Enqueue {
@@ -260,6 +261,7 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
     let marks = |store: &mut dyn Store, secret| {
         let mut marks = stored(store, ROMEO, secret).expect("it is saved").marks;
         marks.sort_by(|a, b| a.receiver.cmp(&b.receiver));
+        assert!(marks.iter().all(|mark| mark.hash == 100 + mark.last));
         let of = marks.into_iter().map(|mark| (mark.receiver, mark.last));
         of.collect::<Vec<_>>()
     };
@@ -373,6 +375,7 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
             origin: Some(Origin {
                 session: session(ROMEO, 1),
                 number: 1,
+                hash: 0,
             }),
         },
     );

@@ -237,9 +237,14 @@ impl Shard {
         let Some(number) = acks.receive() else {
             return Flow::Next; // It was handled before the connection was lost.
         };
-        self.origin = acks.saved.then_some(Origin {
+        self.origin = acks.saved.then(|| Origin {
             session: acks.id,
             number,
+            // Without an id it may be what was said before, said once more.
+            hash: match view.kind() == Kind::Message && view.id().is_some() {
+                true => view.content_hash(),
+                false => 0,
+            },
         });
         let cause = Cause::Stanza {
             session: key,
