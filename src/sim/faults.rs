@@ -15,6 +15,10 @@ pub struct Faults {
     pub disk_us: (u64, u64),
     /// How often in a thousand storage fails.
     pub disk_failures: u64,
+    /// Whether the disk is full: then every write is refused, and every read is answered.
+    pub disk_full: bool,
+    /// How often in a thousand a write is there and is said to have failed, as where a sync fails.
+    pub disk_doubts: u64,
     /// How long a derivation takes.
     pub derive_us: (u64, u64),
     /// How long a connection is between two shards.
@@ -38,6 +42,8 @@ impl Faults {
             turn_us: (1, 5),
             disk_us: (50, 200),
             disk_failures: 0,
+            disk_full: false,
+            disk_doubts: 0,
             derive_us: (100, 500),
             move_us: (5, 20),
             ring_capacity: 1024,
@@ -59,6 +65,8 @@ impl Faults {
             turn_us: delay(random),
             disk_us: delay(random),
             disk_failures: 0,
+            disk_full: false,
+            disk_doubts: 0,
             derive_us: delay(random),
             move_us: delay(random),
             ring_capacity: *random.pick(&[1, 1, 2, 3, 16, 1024]),

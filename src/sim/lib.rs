@@ -5,12 +5,14 @@
 
 pub mod actors;
 pub mod client;
+pub mod contacts;
 pub mod direct;
 pub mod element;
 pub mod faults;
 mod host;
 pub mod ledger;
 pub mod managed;
+pub mod play;
 pub mod random;
 pub mod scenario;
 mod scram;

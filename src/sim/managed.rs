@@ -6,6 +6,7 @@
 
 use crate::actors::{Actor, Leave, Reconnection, Scene};
 use crate::client::Login;
+use crate::contacts::Contacts;
 use crate::element::Element;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,7 +14,7 @@ use std::rc::Rc;
 
 const SM: &str = "urn:xmpp:sm:3";
 
-/// How long a person waits before the next try to connect, in microseconds.
+/// How long a person waits before the next try to connect, in microseconds, unless told otherwise.
 const RETRY_US: (u64, u64) = (10, 2_000_000);
 
 /// A message that a person sent.
@@ -25,12 +26,14 @@ pub struct Said {
     pub sessions: u32,
     /// The first of them.
     pub epoch: u32,
-    /// Whether the server took responsibility.
+    /// When it was first sent.
+    pub sent_at: u64,
+    /// Whether the server took responsibility, and when it said so.
     pub acked: bool,
+    /// See `acked`.
+    pub acked_at: u64,
     /// How many errors came for it.
     pub errors: u32,
-    /// When, in microseconds since 1970.
-    pub at: u64,
 }
 
 /// A message that a person got.
@@ -52,7 +55,17 @@ pub struct Heard {
 #[derive(Clone, Debug)]
 struct Unacked {
     text: String,
-    message: Option<String>,
+    what: What,
+}
+
+/// What is written down about a stanza.
+#[derive(Clone, Debug)]
+enum What {
+    /// The message with this id.
+    Message(String),
+    /// The step with this number.
+    Step(usize),
+    Other,
 }
 
 /// Somebody with one client.
@@ -72,6 +85,12 @@ pub struct Person {
     pub farewells: u64,
     /// How often in a thousand an acknowledgement that is asked for is not given.
     pub silences: u64,
+    /// How often in a thousand times the client comes back without its session.
+    pub forgets: u64,
+    /// The shortest and the longest pause before the next try to connect, in microseconds.
+    pub retry_us: (u64, u64),
+    /// The person's contacts.
+    pub contacts: Contacts,
     /// How many sessions there have been.
     pub epoch: u32,
     /// When the last of them began, in microseconds since 1970.
@@ -80,6 +99,10 @@ pub struct Person {
     pub refusals: u32,
     /// How many sessions were resumed.
     pub resumptions: u32,
+    /// From when to when the server may have had a session that was not managed, or not yet.
+    pub exposures: Vec<(u64, u64)>,
+    /// When the last session that was managed lost its connection.
+    left_at: Option<u64>,
     /// What was said, by id.
     pub said: BTreeMap<String, Said>,
     /// What was heard, in order.
@@ -105,10 +128,15 @@ impl Person {
             losses: 0,
             farewells: 0,
             silences: 0,
+            forgets: 0,
+            retry_us: RETRY_US,
+            contacts: Contacts::default(),
             epoch: 0,
             began: 0,
             refusals: 0,
             resumptions: 0,
+            exposures: Vec::new(),
+            left_at: Some(0),
             said: BTreeMap::new(),
             heard: Vec::new(),
             client: usize::MAX,
@@ -132,7 +160,19 @@ impl Person {
         login
     }
 
-    fn acknowledge(&mut self, h: u32) {
+    /// Whether something that was under way from then to then may have come to a session that was
+    /// not managed, which promises nothing.
+    pub fn was_exposed(&self, (from, to): (u64, u64)) -> bool {
+        let mut exposures = self.exposures.iter();
+        exposures.any(|&(since, until)| since <= to && from <= until)
+    }
+
+    /// The bare JID.
+    pub fn bare(&self) -> &str {
+        self.full.split('/').next().unwrap_or_default()
+    }
+
+    fn acknowledge(&mut self, h: u32, now: u64) {
         assert!(
             h.wrapping_sub(self.acked) as usize <= self.unacked.len(),
             "{}: the server has {h}, and {} and {} were sent",
@@ -140,18 +180,25 @@ impl Person {
             self.acked,
             self.unacked.len()
         );
+        let own = self.bare().to_owned();
         for _ in 0..h.wrapping_sub(self.acked) {
             let gone = self.unacked.pop_front().expect("it was counted");
-            if let Some(said) = gone.message.and_then(|id| self.said.get_mut(&id)) {
-                said.acked = true;
+            match gone.what {
+                What::Message(id) => {
+                    if let Some(said) = self.said.get_mut(&id) {
+                        (said.acked, said.acked_at) = (true, now);
+                    }
+                }
+                What::Step(number) => self.contacts.acknowledge(&own, number, now),
+                What::Other => {}
             }
         }
         self.acked = h;
     }
 
-    fn say(&mut self, scene: &mut Scene<'_>, text: String, message: Option<String>) {
+    fn say(&mut self, scene: &mut Scene<'_>, text: String, what: What) {
         scene.says.extend(text.as_bytes());
-        self.unacked.push_back(Unacked { text, message });
+        self.unacked.push_back(Unacked { text, what });
     }
 
     /// A new session: what the old one left open is sent once more.
@@ -164,11 +211,24 @@ impl Person {
         scene
             .says
             .extend(format!("<enable xmlns='{SM}' resume='true'/>").bytes());
-        self.say(scene, "<presence/>".into(), None);
-        for Unacked { text, message } in left {
-            if let Some(said) = message.as_ref().and_then(|id| self.said.get_mut(id)) {
-                said.sessions += 1;
-                self.say(scene, text, message);
+        if self.contacts.steps_per_mille > 0 {
+            let text = "<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>";
+            self.say(scene, text.into(), What::Other);
+        }
+        self.say(scene, "<presence/>".into(), What::Other);
+        for Unacked { text, what } in left {
+            match &what {
+                What::Message(id) => {
+                    if let Some(said) = self.said.get_mut(id) {
+                        said.sessions += 1;
+                        self.say(scene, text, what);
+                    }
+                }
+                What::Step(number) => {
+                    let own = self.bare().to_owned();
+                    self.contacts.lose(&own, *number, scene.now);
+                }
+                What::Other => {}
             }
         }
     }
@@ -176,8 +236,9 @@ impl Person {
     /// The old session: what did not reach the server is sent again, in the same order.
     fn go_on(&mut self, scene: &mut Scene<'_>, h: u32) {
         self.resumptions += 1;
+        self.left_at = None;
         self.enabled = true;
-        self.acknowledge(h);
+        self.acknowledge(h, scene.now);
         for left in &self.unacked {
             scene.says.extend(left.text.as_bytes());
         }
@@ -196,15 +257,27 @@ impl Person {
             to: to.clone(),
             sessions: 1,
             epoch: self.epoch,
-            at: scene.now,
+            sent_at: scene.now,
             ..Said::default()
         };
         self.said.insert(id.clone(), said);
         let text = format!("<message to='{to}' id='{id}' type='chat'><body>{id}</body></message>");
-        self.say(scene, text, Some(id));
+        self.say(scene, text, What::Message(id));
         if scene.random.happens(300) {
             scene.says.extend(format!("<r xmlns='{SM}'/>").bytes());
         }
+    }
+
+    fn act(&mut self, scene: &mut Scene<'_>) {
+        let bare = self.bare().to_owned();
+        let is_other = |other: &&String| !other.contains('/') && **other != bare;
+        let others: Vec<&String> = self.town.iter().filter(is_other).collect();
+        let acted = self.contacts.act(scene.random, &bare, &others, scene.now);
+        let Some((number, text)) = acted else {
+            return self.write(scene);
+        };
+        self.say(scene, text, What::Step(number));
+        scene.says.extend(format!("<r xmlns='{SM}'/>").bytes());
     }
 
     fn wake_later(&self, scene: &mut Scene<'_>) {
@@ -220,6 +293,7 @@ impl Person {
         if self.enabled {
             self.received = self.received.wrapping_add(1);
         }
+        self.contacts.on_element(element, scene.now);
         if element.name != "message" {
             return;
         }
@@ -244,6 +318,8 @@ impl Person {
             "enabled" => {
                 self.session = Some(element.attr("id").to_owned());
                 self.enabled = true;
+                let since = self.left_at.take().unwrap_or_default();
+                self.exposures.push((since, scene.now));
                 self.wake_later(scene);
             }
             "failed" => {
@@ -257,7 +333,7 @@ impl Person {
                     .attr("h")
                     .parse()
                     .expect("the server's h is a number");
-                self.acknowledge(h);
+                self.acknowledge(h, scene.now);
             }
             "r" if !scene.random.happens(self.silences) => self.answer(scene),
             _ => {}
@@ -271,9 +347,13 @@ impl Person {
             .extend(format!("<a xmlns='{SM}' h='{h}'/>").bytes());
     }
 
-    fn come_back_later(&self, scene: &mut Scene<'_>) {
+    fn come_back_later(&mut self, scene: &mut Scene<'_>) {
+        if self.forgets > 0 && scene.random.happens(self.forgets) {
+            self.session = None;
+        }
+        self.left_at.get_or_insert(scene.now);
         scene.returns = Some(Reconnection {
-            in_us: scene.random.within(RETRY_US),
+            in_us: scene.random.within(self.retry_us),
             login: self.login(),
         });
     }
@@ -351,13 +431,18 @@ impl Actor for Managed {
             if person.lose_or_leave(scene) {
                 return;
             }
-            person.write(scene);
+            let steps = person.contacts.steps_per_mille;
+            if steps > 0 && scene.random.happens(steps) {
+                person.act(scene);
+            } else {
+                person.write(scene);
+            }
         }
         person.wake_later(scene);
     }
 
     fn on_end(&mut self, scene: &mut Scene<'_>) {
-        let person = self.0.borrow();
+        let mut person = self.0.borrow_mut();
         // An older connection may end late, after the person has come back on a newer one.
         if person.client == scene.me.0 || !scene.client.was_online() {
             person.come_back_later(scene);
@@ -366,7 +451,7 @@ impl Actor for Managed {
 
     fn on_refused(&mut self, scene: &mut Scene<'_>) {
         scene.leaves = Some(Leave::Vanishing);
-        self.0.borrow().come_back_later(scene);
+        self.0.borrow_mut().come_back_later(scene);
     }
 
     fn again(&self) -> Option<Box<dyn Actor>> {

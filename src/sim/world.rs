@@ -4,6 +4,7 @@
 //! is on them; a full ring neither drops nor blocks; while a parcel waits outside its ring, or a
 //! request outside what storage takes, nothing new is admitted; every buffer goes home.
 
+mod crash;
 mod turn;
 mod wire;
 
@@ -23,6 +24,8 @@ use xmpp::port::{Store as _, StoreOp, StoreReply};
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::{DeriveJob, Derived, derive_credentials};
 use xmpp::{ConnId, Settings, Shard, ShardId, StreamKind, Ticket};
+
+pub use crash::Deaths;
 
 /// When the simulated world begins: microseconds since 1970, some day in 2026.
 const BEGINNING_US: u64 = 1_790_000_000_000_000;
@@ -126,6 +129,8 @@ struct Node {
     /// When the last storage request, and the last answer, happens: their order is kept.
     disk_at: u64,
     answer_at: u64,
+    /// After how many more steps it panics.
+    dies_in: Option<u64>,
 }
 
 struct Entry {
@@ -178,6 +183,7 @@ pub struct World {
     /// The most requests that ever waited on one shard.
     unanswered_peak: usize,
     moves: usize,
+    deaths: Deaths,
 }
 
 fn nodes(settings: &Arc<Settings>, random: &mut Random, faults: &Faults) -> Vec<Node> {
@@ -191,6 +197,7 @@ fn nodes(settings: &Arc<Settings>, random: &mut Random, faults: &Faults) -> Vec<
             awake: false,
             disk_at: 0,
             answer_at: 0,
+            dies_in: None,
         }
     };
     (0..settings.shards).map(node).collect()
@@ -220,6 +227,7 @@ impl World {
             unsent_peak: 0,
             unanswered_peak: 0,
             moves: 0,
+            deaths: Deaths::default(),
         }
     }
 
@@ -398,43 +406,6 @@ impl World {
         }
     }
 
-    /// The process dies: what it has not written is gone. Of what is on its way to the disk some
-    /// may have arrived, a beginning of it, for there is one lane; nobody was told.
-    pub fn crash(&mut self) {
-        self.trace.note("crash", self.now, 0, &[]);
-        let mut agenda: Vec<Entry> = std::mem::take(&mut self.agenda)
-            .into_iter()
-            .map(|Reverse(entry)| entry)
-            .collect();
-        agenda.sort();
-        let is_write = |entry: &&Entry| matches!(entry.event, Event::Disk { .. });
-        let writes = agenda.iter().filter(is_write).count();
-        let mut arrives = self.random.below(writes as u64 + 1);
-        for entry in agenda {
-            match entry.event {
-                Event::Disk { op, .. } if arrives > 0 => {
-                    arrives -= 1;
-                    if self.random.happens(self.faults.disk_failures) {
-                        self.disk.refuse(&op, "the seed says so");
-                    } else {
-                        self.perform(op);
-                    }
-                }
-                // What has left the machine arrives; clients go on.
-                Event::ToClient { .. }
-                | Event::ClientEof { .. }
-                | Event::Wake { .. }
-                | Event::Connect { .. } => self.agenda.push(Reverse(entry)),
-                _ => {}
-            }
-        }
-        self.disk.reopen();
-        self.nodes = nodes(&self.settings, &mut self.random, &self.faults);
-        for wire in 0..self.wires.len() {
-            self.hang_up(wire);
-        }
-    }
-
     /// The clock jumps ahead, as after a machine was suspended: every deadline in between has
     /// passed, and what was under way arrives at once.
     pub fn jump(&mut self, ms: u64) {
@@ -533,11 +504,7 @@ impl World {
     fn disk(&mut self, shard: usize, ticket: Ticket, op: StoreOp) {
         self.trace
             .note("disk", self.now, ticket.0, format!("{op:?}").as_bytes());
-        let fails = self.random.happens(self.faults.disk_failures);
-        let reply = match fails {
-            true => self.disk.refuse(&op, "the seed says so"),
-            false => self.perform(op),
-        };
+        let reply = self.perform_or_refuse(op);
         let delay = self.random.within(self.faults.disk_us);
         let at = self.nodes[shard].answer_at.max(self.now + delay);
         self.nodes[shard].answer_at = at;

@@ -3,257 +3,14 @@
 //!
 //! `SIM_SEED` plays one seed only, `SIM_SEEDS` as many as it says; a failure prints its seed.
 
-use sim::managed::{Managed, Person, Said};
-use sim::{ClientId, Faults, Login, Random, World, for_every_seed};
-use std::cell::RefCell;
-use std::rc::Rc;
+use sim::managed::Managed;
+use sim::play::{Play, Plot};
+use sim::{ClientId, Faults, Login, World, for_every_seed};
 use xmpp::Settings;
 use xmpp::settings::Durability;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
 const SEEDS: u64 = 200;
-
-/// Milliseconds after which no session waits for its client any more.
-const DORMANCY_MS: u64 = 310_000;
-
-/// What may happen in a play.
-#[derive(Clone, Copy, Debug, Default)]
-struct Plot {
-    /// How often the process dies.
-    crashes: u64,
-    /// How often it is told to go, and comes back.
-    restarts: u64,
-    /// How often in a thousand deeds somebody's network fails.
-    losses: u64,
-    /// How often in a thousand deeds somebody leaves for a new session.
-    farewells: u64,
-    /// Whether the disk fails for a while.
-    disk_fails: bool,
-    /// How often the clock jumps ahead.
-    jumps: u64,
-}
-
-/// People who write to each other until all is said.
-struct Play {
-    world: World,
-    people: Vec<Managed>,
-    plot: Plot,
-}
-
-impl Play {
-    fn new(seed: u64, plot: Plot) -> Play {
-        let mut random = Random::new(seed ^ 0x0ddb);
-        let settings = Settings {
-            shards: *random.pick(&[1, 2, 3]),
-            ..Settings::for_tests("example.org")
-        };
-        let mut world = World::new(seed, settings, Faults::rough(&mut random));
-        let count = 2 + random.below(4);
-        let names: Vec<String> = (0..count)
-            .map(|index| format!("user{index}@example.org"))
-            .collect();
-        let mut town = names.clone();
-        town.extend(names.iter().map(|name| format!("{name}/home")));
-        let town = Rc::new(town);
-        let mut people = Vec::new();
-        for name in &names {
-            world.add_account(name, "secret");
-            let mut person = Person::new(&format!("{name}/home"), town.clone());
-            person.deeds = 10 + random.below(60) as u32;
-            person.pause_us = *random.pick(&[100, 10_000, 300_000]);
-            person.silences = *random.pick(&[0, 300, 900]);
-            (person.losses, person.farewells) = (plot.losses, plot.farewells);
-            let managed = Managed(Rc::new(RefCell::new(person)));
-            world.connect_actor(managed.login(), Some(Box::new(managed.clone())));
-            people.push(managed);
-        }
-        let mut play = Play {
-            world,
-            people,
-            plot,
-        };
-        play.happen(plot, &mut random);
-        play.settle();
-        play
-    }
-
-    /// Everything that goes wrong, at times that nobody chose.
-    fn happen(&mut self, plot: Plot, random: &mut Random) {
-        let pause = |play: &mut Play, random: &mut Random| {
-            let longest = *random.pick(&[1_000, 30_000, 1_000_000, 3_000_000]);
-            let pause = random.below(longest);
-            play.world.run_until(play.world.now() + pause);
-        };
-        if plot.disk_fails {
-            pause(self, random);
-            self.world.faults.disk_failures = *random.pick(&[30, 300, 1000]);
-        }
-        for _ in 0..plot.crashes {
-            pause(self, random);
-            self.world.crash();
-        }
-        for _ in 0..plot.jumps {
-            pause(self, random);
-            self.world.jump(random.below(2 * DORMANCY_MS));
-        }
-        for _ in 0..plot.restarts {
-            pause(self, random);
-            self.world.shut_down();
-            let patience = random.below(2_000_000);
-            self.world.run_until(self.world.now() + patience);
-            self.world.crash();
-        }
-        pause(self, random);
-        self.world.faults.disk_failures = 0;
-    }
-
-    /// Nothing goes wrong any more: everybody comes back and waits for everything.
-    fn settle(&mut self) {
-        for managed in &self.people {
-            let mut person = managed.0.borrow_mut();
-            (person.losses, person.farewells, person.silences) = (0, 0, 0);
-        }
-        // Twice, for what old sessions leave behind is delivered to the new ones.
-        for _ in 0..2 {
-            self.world.run();
-            self.world.run_for(DORMANCY_MS);
-            for _ in 0..3 {
-                self.ask_all();
-                self.world.run();
-            }
-        }
-        self.world.check_rest();
-        for managed in &self.people {
-            let person = managed.0.borrow();
-            assert!(person.is_settled(), "{person:?}");
-        }
-    }
-
-    fn ask_all(&mut self) {
-        for managed in &self.people {
-            let mut says = Vec::new();
-            managed.settle(&mut says);
-            let client = managed.0.borrow().client;
-            self.world.send_bytes(ClientId(client), &says);
-        }
-    }
-
-    /// Everything that was said, with who said it.
-    fn all_said(&self) -> Vec<(String, Said)> {
-        let mut all = Vec::new();
-        for managed in &self.people {
-            let person = managed.0.borrow();
-            all.extend(
-                person
-                    .said
-                    .iter()
-                    .map(|(id, said)| (id.clone(), said.clone())),
-            );
-        }
-        all
-    }
-
-    /// Who a message was for.
-    fn receiver(&self, to: &str) -> std::cell::Ref<'_, Person> {
-        let bare = to.split('/').next().expect("an address has a beginning");
-        let receiver = self
-            .people
-            .iter()
-            .find(|managed| managed.0.borrow().full.starts_with(&format!("{bare}/")));
-        receiver.expect("everybody is somebody").0.borrow()
-    }
-
-    /// How often a message was heard, and how often of these in a session that was managed by then.
-    fn heard(&self, id: &str, to: &str) -> (u32, u32) {
-        let person = self.receiver(to);
-        let copies = person.heard.iter().filter(|heard| heard.id == id);
-        let managed = copies.clone().filter(|heard| heard.managed);
-        (copies.count() as u32, managed.count() as u32)
-    }
-
-    /// What must hold whatever has happened.
-    fn check(&self) {
-        for (id, said) in self.all_said() {
-            assert!(said.acked, "{id} {said:?} was never acknowledged");
-            let (copies, managed) = self.heard(&id, &said.to);
-            let receiver = self.receiver(&said.to);
-            // What is sent to a session that is not managed has no promise. An error goes with the
-            // session that it is for: whoever lost that never hears that the disk failed.
-            let name = id.split('-').next().expect("ids begin with names");
-            let sender = self.receiver(&format!("{name}@example.org"));
-            let unheard = self.plot.disk_fails && sender.epoch > said.epoch;
-            assert!(
-                copies > 0 || said.errors > 0 || receiver.refusals > 0 || unheard,
-                "{id} {said:?} was acknowledged and is lost"
-            );
-            // A receiver that has always resumed gets each once; a new session at least once. After
-            // a crash behind a failing disk an error may have come for a try before the one that
-            // did it, and what was numbered anew may come again.
-            let once = receiver.epoch == 1 && !self.plot.disk_fails;
-            assert!(
-                !once || managed + said.errors <= said.sessions,
-                "{id} {said:?} was heard {copies} times"
-            );
-        }
-        for client in self.world.clients() {
-            assert_ne!(
-                client.stream_error.as_deref(),
-                Some("undefined-condition"),
-                "{} lost count",
-                client.full
-            );
-        }
-        // What a failing disk refused may come later, for a client that lost the server tries
-        // again.
-        if !self.plot.disk_fails {
-            self.check_order();
-        }
-    }
-
-    /// What one person said to an address in one session came in order to who always resumed. What
-    /// was said to it before comes with its first presence, and what is said to its full address
-    /// before that does not wait for it (RFC 6121 8.5.3.1).
-    fn check_order(&self) {
-        let number = |id: &str| -> u32 {
-            let (_, number) = id.split_once('-').expect("ids have numbers");
-            number.parse().expect("they are numbers")
-        };
-        for receiver in &self.people {
-            let person = receiver.0.borrow();
-            if person.epoch > 1 {
-                continue;
-            }
-            for sender in &self.people {
-                let sender = sender.0.borrow();
-                let mut last = std::collections::BTreeMap::new();
-                for heard in person.heard.iter().filter(|heard| heard.managed) {
-                    let said = sender.said.get(&heard.id);
-                    let is_told = |said: &&Said| said.sessions == 1 && said.at >= person.began;
-                    let Some(said) = said.filter(is_told) else {
-                        continue;
-                    };
-                    let way = (said.epoch, &heard.to);
-                    let before = last.insert(way, number(&heard.id));
-                    assert!(
-                        before < Some(number(&heard.id)),
-                        "{} came after {before:?} to {}",
-                        heard.id,
-                        person.full
-                    );
-                }
-            }
-        }
-    }
-
-    /// Both ends always resumed: then everything was heard exactly once.
-    fn check_exactly_once(&self) {
-        for (id, said) in self.all_said() {
-            let (copies, managed) = self.heard(&id, &said.to);
-            assert!(copies > 0 && managed <= 1, "{id} {said:?}: {copies} copies");
-            assert_eq!(said.errors, 0, "{id} {said:?}");
-        }
-    }
-}
 
 #[test]
 fn what_is_acknowledged_survives_lost_connections_exactly_once() {
@@ -308,6 +65,7 @@ fn what_is_acknowledged_survives_everything_at_once() {
             farewells: 30,
             disk_fails: seed % 3 == 0,
             jumps: seed % 5,
+            ..Plot::default()
         };
         Play::new(seed, plot).check();
     });
@@ -322,8 +80,7 @@ fn the_plays_are_rough_enough_to_prove_something() {
             restarts: 1,
             losses: 30,
             farewells: 10,
-            disk_fails: false,
-            jumps: 0,
+            ..Plot::default()
         };
         let play = Play::new(seed, plot);
         for managed in &play.people {

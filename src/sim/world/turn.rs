@@ -13,6 +13,7 @@ impl World {
     pub(super) fn turn(&mut self, shard: usize) {
         self.trace.note("turn", self.now, shard as u64, &[]);
         let node = &mut self.nodes[shard];
+        let steps = node.dies_in;
         node.awake = false;
         node.side.now = self.now;
         node.side.unspill();
@@ -39,6 +40,9 @@ impl World {
         self.effects(shard);
         let unanswered = self.nodes[shard].shard.unanswered_count();
         self.unanswered_peak = self.unanswered_peak.max(unanswered);
+        if self.dies(shard, steps) {
+            return;
+        }
         self.flush(shard);
         self.wake_others(shard);
     }
@@ -240,7 +244,9 @@ impl World {
         while !self.nodes[shard].side.effects.is_empty() {
             let effects = std::mem::take(&mut self.nodes[shard].side.effects);
             for effect in effects {
-                self.carry_out(shard, effect);
+                if self.outlives_step(shard) {
+                    self.carry_out(shard, effect);
+                }
             }
         }
         for (home, buffer) in std::mem::take(&mut self.nodes[shard].side.returned) {
