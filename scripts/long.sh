@@ -41,7 +41,8 @@ sim() {
     # A failure prints its seed; SIM_SEED plays that one again.
     local until=$((SECONDS + minutes * 60)) seed
     cargo test --locked --profile fast -p sim --no-run
-    SIM_SEEDS=10000 cargo test --locked --profile fast -p sim --test sim_promise --test sim_properties
+    SIM_SEEDS=10000 cargo test --locked --profile fast -p sim \
+        --test sim_promise --test sim_properties --test sim_faults
     while [ "$SECONDS" -lt "$until" ]; do
         seed=$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
         SIM_SEED=$seed cargo test --locked --profile fast -p sim --quiet >"$target/sim.log" 2>&1 || {
