@@ -387,6 +387,26 @@ fn what_waited_comes_although_the_write_that_fetched_it_was_said_to_have_failed(
     assert!(got.iter().any(|stanza| stanza.attr("id") == "m"), "{got:?}");
 }
 
+#[test]
+fn a_request_that_comes_while_a_name_is_refused_waits() {
+    for seed in 1..=20 {
+        let (mut world, [alice, bob], _) = alice_and_bob(seed);
+        world.faults.disk_full = true;
+        let name = set("1", "name='a'").replace("bob@", "alice@");
+        world.send(bob, &name);
+        world.send(alice, "<presence to='bob@example.org' type='subscribe'/>");
+        world.run();
+        world.faults.disk_full = false;
+        world.run_for(5_000);
+        let (own, other) = (
+            stored(&mut world, "alice", "bob"),
+            stored(&mut world, "bob", "alice"),
+        );
+        let asked = (own.ask, other.pending_in.is_some());
+        assert_eq!(asked, (true, true), "seed {seed}: {own:?} and {other:?}");
+    }
+}
+
 /// Bob, whom alice asked or who sees her, says something about that, and the process dies at any
 /// moment; he resumes and says it again.
 fn said_at_any_crash(says: &str, before: Subscription, after: Subscription) {
