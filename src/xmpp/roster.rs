@@ -54,13 +54,42 @@ pub(crate) struct RosterRequest {
     undo: Option<Undo>,
 }
 
-/// A change of an item that is not durable yet.
+/// A client's change of an item that is not durable yet.
 #[derive(Debug)]
 struct Undo {
-    /// The item before it.
-    before: Option<RosterItem>,
-    /// What [`RosterItem::changed`] is as long as nothing has changed the item since.
+    /// What it changed, as it was before. What else the item says is not the client's.
+    before: Fields,
+    /// What [`RosterItem::changed`] is as long as no client saw a change since.
     changed: u64,
+}
+
+/// What a client's roster set changes.
+#[derive(Debug)]
+struct Fields {
+    listed: bool,
+    name: Box<str>,
+    groups: Vec<Box<str>>,
+    changed: u64,
+    prior: u64,
+}
+
+impl Fields {
+    fn of(item: &RosterItem) -> Fields {
+        Fields {
+            listed: item.listed,
+            name: item.name.clone(),
+            groups: item.groups.clone(),
+            changed: item.changed,
+            prior: item.prior,
+        }
+    }
+
+    fn put_back(self, item: &mut RosterItem) {
+        item.listed = self.listed;
+        item.name = self.name;
+        item.groups = self.groups;
+        (item.changed, item.prior) = (self.changed, self.prior);
+    }
 }
 
 /// What a client has to be told so that it knows the roster.
@@ -227,12 +256,12 @@ impl Shard {
         groups: Vec<Box<str>>,
     ) -> Result<(), StanzaError> {
         let account = self.sessions.at(key).account;
-        let before = self.accounts.at(account).contact(contact.as_str()).cloned();
         if self.is_beyond_roster(account, &contact) {
             return Err(StanzaError::ResourceConstraint);
         }
         let owner = self.accounts.at_mut(account);
         let item = owner.contact_mut(&contact);
+        let before = Fields::of(item);
         item.name = name;
         item.groups = groups;
         item.listed = true;
@@ -499,9 +528,10 @@ impl Shard {
         let owner = self.accounts.at_mut(account);
         let now = owner.contact(contact.as_str());
         if now.is_some_and(|item| item.changed == undo.changed) {
-            owner.remove_contact(contact.as_str());
-            if let Some(before) = undo.before {
-                *owner.contact_mut(contact) = before;
+            let item = owner.contact_mut(contact);
+            undo.before.put_back(item);
+            if is_blank(item) {
+                owner.remove_contact(contact.as_str());
             }
             note_shown(owner, contact);
             return;
@@ -511,8 +541,7 @@ impl Shard {
         let mut later = later.filter(|later| later.contact == *contact);
         let later = later.find_map(|later| {
             let later = later.undo.as_mut()?;
-            let before = later.before.as_ref()?;
-            (before.changed == undo.changed).then_some(later)
+            (later.before.changed == undo.changed).then_some(later)
         });
         if let Some(later) = later {
             later.before = undo.before;
