@@ -45,6 +45,7 @@ pub(crate) struct RosterWrite {
 /// A client's roster set that is answered when its write is durable.
 #[derive(Debug)]
 pub(crate) struct RosterRequest {
+    account: AccountKey,
     session: SessionKey,
     /// The session's full JID: the key may have a new user by then.
     full: Box<str>,
@@ -61,6 +62,8 @@ struct Undo {
     before: Fields,
     /// What [`RosterItem::changed`] is as long as no client saw a change since.
     changed: u64,
+    /// Whether a step was written behind it, and the change with it.
+    is_in_step: bool,
 }
 
 /// What a client's roster set changes.
@@ -271,11 +274,16 @@ impl Shard {
         let full = self.sessions.at(key).full().into();
         let ticket = self.store_item(host, account, item);
         let request = RosterRequest {
+            account,
             session: key,
             full,
             iq,
             contact,
-            undo: Some(Undo { before, changed }),
+            undo: Some(Undo {
+                before,
+                changed,
+                is_in_step: false,
+            }),
         };
         self.accounts.at_mut(account).roster_sets += 1;
         self.roster_requests.insert(ticket.0, request);
@@ -311,24 +319,24 @@ impl Shard {
         let owner = self.accounts.at_mut(account);
         let removed = owner.remove_contact(contact.as_str());
         owner.renew(&contact, host.now());
-        let ticket = self.store_step(host, account, &contact);
-        self.forget_oldest_removed(host, account);
-        if let Some(item) = removed {
-            self.part(host, account, &item);
-        }
+        owner.roster_sets += 1;
         let request = RosterRequest {
+            account,
             session: key,
             full,
             iq,
-            contact,
+            contact: contact.clone(),
             undo: None,
         };
-        self.accounts.at_mut(account).roster_sets += 1;
-        self.roster_requests.insert(ticket.0, request);
+        self.tell_and_write(host, account, &contact, Some(request), |shard, host| {
+            if let Some(item) = removed {
+                shard.part(host, account, &item);
+            }
+        });
         Ok(())
     }
 
-    fn forget_oldest_removed(&mut self, host: &mut impl Host, account: AccountKey) {
+    pub(crate) fn forget_oldest_removed(&mut self, host: &mut impl Host, account: AccountKey) {
         let roster = &self.accounts.at(account).roster;
         let removed = roster.iter().filter(|item| item.is_removed());
         if removed.clone().count() > REMOVED_MAX
@@ -367,7 +375,15 @@ impl Shard {
         account: AccountKey,
         contact: &BareJid,
     ) -> Ticket {
-        let item = self.accounts.at(account).contact(contact.as_str()).cloned();
+        let owner = self.accounts.at(account);
+        if owner.roster_sets > 0 {
+            let requests = self.roster_requests.values_mut();
+            let same = requests.filter(|it| it.account == account && it.contact == *contact);
+            for undo in same.filter_map(|it| it.undo.as_mut()) {
+                undo.is_in_step = true;
+            }
+        }
+        let item = owner.contact(contact.as_str()).cloned();
         let ticket = match item {
             Some(item) => self.store_item(host, account, item),
             None => self.store_removal(host, account, contact),
@@ -481,19 +497,14 @@ impl Shard {
         }
         if let Some(request) = self.roster_requests.remove(&ticket.0) {
             self.accounts.at_mut(account).roster_sets -= 1;
-            self.answer_roster_set(host, account, request, done);
+            self.answer_roster_set(host, request, done);
         }
         self.evict_if_idle(account);
     }
 
-    fn answer_roster_set(
-        &mut self,
-        host: &mut impl Host,
-        account: AccountKey,
-        request: RosterRequest,
-        done: bool,
-    ) {
+    fn answer_roster_set(&mut self, host: &mut impl Host, request: RosterRequest, done: bool) {
         let RosterRequest {
+            account,
             session,
             full,
             iq,
@@ -501,7 +512,7 @@ impl Shard {
             undo,
         } = request;
         if !done && let Some(undo) = undo {
-            self.undo(account, &contact, undo);
+            self.undo(host, account, &contact, undo);
         }
         // After a failure, too: somebody may have asked meanwhile.
         self.push_item(host, account, &contact);
@@ -524,7 +535,7 @@ impl Shard {
     }
 
     /// Storage refused a change of an item: it is as it was, unless it was changed again.
-    fn undo(&mut self, account: AccountKey, contact: &BareJid, undo: Undo) {
+    fn undo(&mut self, host: &mut impl Host, account: AccountKey, contact: &BareJid, undo: Undo) {
         let owner = self.accounts.at_mut(account);
         let now = owner.contact(contact.as_str());
         if now.is_some_and(|item| item.changed == undo.changed) {
@@ -534,15 +545,16 @@ impl Shard {
                 owner.remove_contact(contact.as_str());
             }
             note_shown(owner, contact);
+            if undo.is_in_step {
+                self.store_step(host, account, contact);
+            }
             return;
         }
         // What came behind it goes back to where this one would have.
-        let later = self.roster_requests.values_mut();
-        let mut later = later.filter(|later| later.contact == *contact);
-        let later = later.find_map(|later| {
-            let later = later.undo.as_mut()?;
-            (later.before.changed == undo.changed).then_some(later)
-        });
+        let requests = self.roster_requests.values_mut();
+        let same = requests.filter(|it| it.account == account && it.contact == *contact);
+        let mut later = same.filter_map(|it| it.undo.as_mut());
+        let later = later.find(|later| later.before.changed == undo.changed);
         if let Some(later) = later {
             later.before = undo.before;
         }

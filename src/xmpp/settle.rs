@@ -8,10 +8,13 @@ use crate::account::{AccountKey, Queued, Residence};
 use crate::host::{Host, ShardId};
 use crate::parcel::Buffer;
 use crate::port::Origin;
+use crate::roster::RosterRequest;
 use crate::session::SessionKey;
-use crate::shard::Shard;
+use crate::shard::{Asker, Shard};
 use crate::stanza::Stanza;
+use stanza::jid::BareJid;
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 
 /// What an effect under way is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,24 @@ pub(crate) enum Cause {
     },
     /// A sibling's parcel, by its number among that sibling's.
     Parcel { from: ShardId, number: u64 },
+    /// What a contact is told, before its account's own side of it is written.
+    Telling(u64),
+}
+
+/// A step between an account and a contact of which the contact is being told. Its side of it is
+/// settled before the account's own is written: what a crash tears in between is whole again when
+/// the client says it again, for the own side still wants it and the other takes it twice.
+#[derive(Debug)]
+pub(crate) struct Telling {
+    account: AccountKey,
+    contact: BareJid,
+    /// How many effects it waits for.
+    open: u32,
+    /// The stanza that leads to all this, and whose it is.
+    cause: Option<Cause>,
+    asker: Option<Asker>,
+    /// The client's removal of the contact, to be answered when it is written.
+    removal: Option<RosterRequest>,
 }
 
 /// Things that came in an order, each with the effects that it still waits for.
@@ -120,6 +141,7 @@ impl Shard {
             Cause::Parcel { from, number } => {
                 self.unsettled[usize::from(from.0)].open(number);
             }
+            Cause::Telling(number) => self.tellings.get_mut(&number)?.open += 1,
         }
         self.cause
     }
@@ -144,7 +166,67 @@ impl Shard {
             Some(Cause::Parcel { from, number }) => {
                 self.unsettled[usize::from(from.0)].close(number);
             }
+            Some(Cause::Telling(number)) => {
+                if let Entry::Occupied(mut telling) = self.tellings.entry(number) {
+                    telling.get_mut().open -= 1;
+                    if telling.get().open == 0 {
+                        let telling = telling.remove();
+                        self.write_told(host, telling);
+                    }
+                }
+            }
         }
+    }
+
+    /// Tells a contact of a step by what `tell` sends, and writes the account's own side when that
+    /// is settled.
+    pub(crate) fn tell_and_write<H: Host>(
+        &mut self,
+        host: &mut H,
+        account: AccountKey,
+        contact: &BareJid,
+        removal: Option<RosterRequest>,
+        tell: impl FnOnce(&mut Shard, &mut H),
+    ) {
+        self.last_telling += 1;
+        let telling = Telling {
+            account,
+            contact: contact.clone(),
+            open: 1,
+            cause: self.open_effect(),
+            asker: self.count_request(),
+            removal,
+        };
+        self.accounts.at_mut(account).pins += 1;
+        let here = Cause::Telling(self.last_telling);
+        self.tellings.insert(self.last_telling, telling);
+        let before = self.cause.replace(here);
+        tell(self, host);
+        self.cause = before;
+        self.close_effect(host, Some(here));
+    }
+
+    fn write_told(&mut self, host: &mut impl Host, telling: Telling) {
+        let Telling {
+            account,
+            cause,
+            asker,
+            ..
+        } = telling;
+        let alive = |of: Asker| self.session_of(of.session, of.serial).map(|_| of.session);
+        let alive = asker.and_then(alive);
+        let before = (self.cause, self.asker);
+        (self.cause, self.asker) = (cause, alive);
+        let ticket = self.store_step(host, account, &telling.contact);
+        if let Some(request) = telling.removal {
+            self.roster_requests.insert(ticket.0, request);
+            self.forget_oldest_removed(host, account);
+        }
+        (self.cause, self.asker) = before;
+        self.end_request(host, asker);
+        self.close_effect(host, cause);
+        self.accounts.at_mut(account).pins -= 1;
+        self.evict_if_idle(account);
     }
 
     /// Puts the stanza in hand aside.

@@ -16,7 +16,7 @@ use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
-use crate::settle::{Cause, Settling};
+use crate::settle::{Cause, Settling, Telling};
 use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
@@ -128,9 +128,9 @@ struct Request {
 
 /// A session whose stanza made a request. The key alone may have a new user by the answer.
 #[derive(Clone, Copy, Debug)]
-struct Asker {
-    session: SessionKey,
-    serial: u32,
+pub(crate) struct Asker {
+    pub session: SessionKey,
+    pub serial: u32,
 }
 
 /// One shard's state.
@@ -155,6 +155,9 @@ pub struct Shard {
     pub(crate) roster_steps: HashMap<u64, RosterStep>,
     /// Those of them that storage refused.
     pub(crate) roster_again: Vec<Ticket>,
+    /// Steps that contacts are being told of, by their numbers.
+    pub(crate) tellings: HashMap<u64, Telling>,
+    pub(crate) last_telling: u64,
     pub(crate) block_requests: HashMap<u64, BlockRequest>,
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
@@ -215,6 +218,8 @@ impl Shard {
             roster_requests: HashMap::new(),
             roster_steps: HashMap::new(),
             roster_again: Vec::new(),
+            tellings: HashMap::new(),
+            last_telling: 0,
             block_requests: HashMap::new(),
             account_changes: HashMap::new(),
             iq_requests: HashMap::new(),
@@ -635,21 +640,37 @@ impl Shard {
     /// A new ticket for a request.
     pub(crate) fn ticket(&mut self, waiting: Waiting) -> Ticket {
         self.last_ticket += 1;
-        let asker = self.asker.map(|key| {
+        let request = Request {
+            waiting,
+            asker: self.count_request(),
+            cause: self.open_effect(),
+        };
+        self.waiting.insert(self.last_ticket, request);
+        Ticket(self.last_ticket)
+    }
+
+    /// The session in hand has one more thing to wait for; [`Shard::end_request`] ends that.
+    pub(crate) fn count_request(&mut self) -> Option<Asker> {
+        self.asker.map(|key| {
             let session = self.sessions.at_mut(key);
             session.unanswered += 1;
             Asker {
                 session: key,
                 serial: session.serial,
             }
-        });
-        let request = Request {
-            waiting,
-            asker,
-            cause: self.open_effect(),
-        };
-        self.waiting.insert(self.last_ticket, request);
-        Ticket(self.last_ticket)
+        })
+    }
+
+    pub(crate) fn end_request(&mut self, host: &mut impl Host, asker: Option<Asker>) {
+        if let Some(Asker { session, serial }) = asker
+            && let Some(session) = self.session_of(session, serial)
+        {
+            let was_full = session.unanswered == STORE_REQUESTS_PER_SESSION_MAX;
+            session.unanswered -= 1;
+            if was_full && let Some(conn) = session.outlet.conn {
+                host.resume(conn);
+            }
+        }
     }
 
     /// A ticket for a request that no stanza waits for.
@@ -671,16 +692,7 @@ impl Shard {
             asker,
             cause,
         } = self.waiting.remove(&ticket.0)?;
-        if let Some(Asker { session, serial }) = asker
-            && let Some(session) = self.sessions.get_mut(session)
-            && session.serial == serial
-        {
-            let was_full = session.unanswered == STORE_REQUESTS_PER_SESSION_MAX;
-            session.unanswered -= 1;
-            if was_full && let Some(conn) = session.outlet.conn {
-                host.resume(conn);
-            }
-        }
+        self.end_request(host, asker);
         Some((waiting, cause))
     }
 

@@ -205,7 +205,7 @@ impl Shard {
             let error = StanzaError::RemoteServerNotFound;
             return self.refuse(host, key, view, scope, type_, error);
         }
-        let step = self.step(host, account, contact, |item| outbound(item, type_));
+        let (step, is_new) = self.step(host, account, contact, |item| outbound(item, type_));
         // Before the stanza goes on: where the contact is at home here its answer comes at once.
         if step.push {
             self.push_item(host, account, contact);
@@ -219,7 +219,15 @@ impl Shard {
             let mut bytes = Vec::new();
             writer::restamp(view, scope, &bare, contact.as_str(), &mut bytes)
                 .expect("a plain stanza is copied");
-            self.route_bytes(host, &contact.as_jid(), bytes);
+            let to = contact.as_jid();
+            match is_new {
+                true => self.tell_and_write(host, account, contact, None, |shard, host| {
+                    shard.route_bytes(host, &to, bytes);
+                }),
+                false => self.route_bytes(host, &to, bytes),
+            }
+        } else if is_new {
+            self.store_step(host, account, contact);
         }
         self.after_step(
             host,
@@ -262,7 +270,11 @@ impl Shard {
                 return self.bounce(host, stanza, StanzaError::ResourceConstraint);
             }
         }
-        let step = self.step(host, account, &contact, |item| inbound(item, type_, &bytes));
+        let table = |item: &mut RosterItem| inbound(item, type_, &bytes);
+        let (step, is_new) = self.step(host, account, &contact, table);
+        if is_new {
+            self.store_step(host, account, &contact);
+        }
         if step.auto_reply {
             let reply = simple_presence("subscribed", &bare, contact.as_str());
             self.route_bytes(host, &contact.as_jid(), reply);
@@ -286,14 +298,14 @@ impl Shard {
         self.evict_if_idle(account);
     }
 
-    /// Applies one step of the table and stores its result.
+    /// Applies one step of the table; answers whether there is something to be stored.
     fn step(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
         contact: &BareJid,
         table: impl FnOnce(&mut RosterItem) -> Step,
-    ) -> Step {
+    ) -> (Step, bool) {
         let known = self.accounts.at(account).contact(contact.as_str()).cloned();
         let item = self.accounts.at_mut(account).contact_mut(contact);
         let step = table(item);
@@ -304,16 +316,15 @@ impl Shard {
                 .remove_contact(contact.as_str());
         }
         match known {
-            Some(known) if known == item => return step,
-            None if blank => return step,
+            Some(known) if known == item => return (step, false),
+            None if blank => return (step, false),
             known => {
                 if looks_different(&item, known.as_ref()) {
                     self.accounts.at_mut(account).renew(contact, host.now());
                 }
             }
         }
-        self.store_step(host, account, contact);
-        step
+        (step, true)
     }
 
     fn after_step(

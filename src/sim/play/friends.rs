@@ -75,8 +75,18 @@ impl Play {
         format!("{own}\n{}", steps(contact, owner))
     }
 
-    /// Both sides say the same of the subscription of one to the other.
+    /// Both sides say the same of the subscription of one to the other. Of what the server has not
+    /// acknowledged a crash may have left one side only, where it is not sent again.
     fn check_pair(&self, owner: &str, contact: &str, own: &RosterItem, other: &RosterItem) {
+        let is_given_up = |of: &str, about: &str| {
+            let person = self.person(of);
+            let mut steps = person.contacts.about(about);
+            steps.any(|step| step.fate == Fate::Unknown && !matches!(step.deed, Deed::Name(_)))
+        };
+        let crashed = self.plot.crashes + self.plot.deaths > 0;
+        if crashed && (is_given_up(owner, contact) || is_given_up(contact, owner)) {
+            return;
+        }
         let is_asked = other.pending_in.is_some();
         let opinions = [
             (own.subscription.is_to(), own.ask),
