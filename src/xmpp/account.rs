@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
 
 /// An account's place in [`Accounts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountKey(pub u32);
 
 /// Where an account is between storage and memory.
@@ -49,6 +49,8 @@ pub struct Account {
     pub jid: BareJid,
     /// Loading or resident.
     pub(crate) residence: Residence,
+    /// How often storage failed to load it.
+    pub(crate) load_failures: u32,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// The roster, sorted by contact.
@@ -163,6 +165,7 @@ impl Accounts {
         let account = Account {
             jid,
             residence: Residence::Loading(Vec::new()),
+            load_failures: 0,
             sessions: SmallVec::new(),
             roster: Vec::new(),
             blocked: Vec::new(),

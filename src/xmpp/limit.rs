@@ -94,5 +94,8 @@ pub const STORE_REQUESTS_PER_SESSION_MAX: u16 = 32;
 /// Milliseconds until storage is asked again for what it failed to do.
 pub(crate) const STORAGE_RETRY_MS: u64 = 1_000;
 
+/// How often storage is asked for an account that subscription stanzas wait for; then they bounce.
+pub(crate) const LOADS_MAX: u32 = 60;
+
 /// Bytes of a resource part (RFC 7622 3.4).
 pub const RESOURCE_SIZE_MAX: usize = 1023;

@@ -257,6 +257,9 @@ impl Shard {
         }
         // An account that is not resident has no resource to tell and none to tell of.
         let Some(account) = account else { return };
+        if stanza.type_ == Type::Error && stanza.to.is_bare() {
+            self.on_request_bounced(host, account, stanza.from);
+        }
         if stanza.type_ == Type::Probe {
             self.answer_probe(host, account, stanza.from, stanza.to.resource());
             return;

@@ -298,6 +298,26 @@ impl Shard {
         self.evict_if_idle(account);
     }
 
+    /// What was sent in an account's name came back as an error: if that was a request, nobody has it.
+    pub(crate) fn on_request_bounced(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        from: &str,
+    ) {
+        let from = Jid::from_prepared(from);
+        let owner = self.accounts.at_mut(account);
+        let asked = owner.contact(from.bare()).is_some_and(|item| item.ask);
+        if !asked || !from.is_bare() {
+            return;
+        }
+        let contact = from.to_bare();
+        owner.contact_mut(&contact).ask = false;
+        owner.renew(&contact, host.now());
+        self.store_step(host, account, &contact);
+        self.push_item(host, account, &contact);
+    }
+
     /// Applies one step of the table; answers whether there is something to be stored.
     fn step(
         &mut self,

@@ -8,11 +8,12 @@ use super::{ExpectAccount, Flow, Phase, StreamState};
 use crate::account::{AccountKey, Queued, Residence, Waiter};
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{ConnId, Host, Ticket};
-use crate::limit::{LOAD_STREAMS_MAX, RESOURCE_SIZE_MAX};
+use crate::limit::{LOAD_STREAMS_MAX, LOADS_MAX, RESOURCE_SIZE_MAX, STORAGE_RETRY_MS};
 use crate::port::{AccountData, OfflineQuota, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
 use crate::settings::Settings;
-use crate::shard::{Shard, Waiting};
+use crate::shard::{Shard, Timer, Waiting};
+use crate::stanza::Type;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
 use stanza::ns::Ns;
@@ -122,12 +123,58 @@ impl Shard {
                 self.evict_if_idle(key);
             }
             Err(error) => {
-                let account = self.accounts.remove(key).map(|account| account.jid);
-                for waiter in queue {
+                let account = self.accounts.at_mut(key);
+                account.load_failures += 1;
+                let ours =
+                    error == StanzaError::InternalServerError && account.load_failures < LOADS_MAX;
+                let (stay, go): (Vec<_>, Vec<_>) = queue
+                    .into_iter()
+                    .partition(|waiter| ours && self.is_subscription(waiter));
+                let account = match stay.is_empty() {
+                    true => self.accounts.remove(key).map(|account| account.jid),
+                    false => {
+                        let account = self.accounts.at(key).jid.clone();
+                        self.load_again(host, key, stay);
+                        Some(account)
+                    }
+                };
+                for waiter in go {
                     self.refuse_waiter(host, account.as_ref(), waiter, error);
                 }
             }
         }
+    }
+
+    /// Whether a subscription stanza waits. The sender's side of it is agreed on, so it is no way
+    /// out to bounce it: it waits until the account can be loaded.
+    fn is_subscription(&self, waiter: &Waiter) -> bool {
+        let Waiter::Stanza(held) = waiter else {
+            return false;
+        };
+        StanzaView::parse(&held.bytes, &self.client_scope).is_ok_and(|view| {
+            let type_ = Type::parse(view.kind(), view.type_().as_deref());
+            view.kind() == Kind::Presence && type_.is_subscription()
+        })
+    }
+
+    fn load_again(&mut self, host: &mut impl Host, key: AccountKey, waiters: Vec<Waiter>) {
+        let account = self.accounts.at_mut(key);
+        for waiter in &waiters {
+            if let Waiter::Stanza(held) = waiter {
+                account.queued.count += 1;
+                account.queued.size += held.bytes.len();
+            }
+        }
+        account.residence = Residence::Loading(waiters);
+        let at = host.now().plus_ms(STORAGE_RETRY_MS);
+        self.arm(host, at, Timer::Load(key));
+    }
+
+    /// Storage failed to load an account that is wanted all the same.
+    pub(crate) fn on_load_again(&mut self, host: &mut impl Host, key: AccountKey) {
+        let account = self.accounts.at(key).jid.clone();
+        let ticket = self.ticket_for_itself(Waiting::Account(key));
+        host.store(ticket, StoreOp::Account { account });
     }
 
     fn serve_waiter(&mut self, host: &mut impl Host, key: AccountKey, waiter: Waiter) {
