@@ -18,6 +18,7 @@ pub mod files;
 pub mod fleet;
 pub mod heed;
 pub mod html;
+mod judge;
 pub mod ledger;
 pub mod live;
 pub mod machine;
