@@ -51,7 +51,10 @@ impl Worker {
                 }
                 self.try_close(index);
             }
-            Op::Close => self.on_closed(index),
+            Op::Close => {
+                self.now = self.job.plan.clock.now();
+                self.on_closed(index);
+            }
             _ => {}
         }
     }
@@ -306,6 +309,7 @@ impl Worker {
         self.pool.give(std::mem::take(&mut line.held));
         if line.client.step == Step::Closing && self.job.plan.scenario == Scenario::Login {
             line.client.step = Step::Idle;
+            line.idle_since = self.now;
             self.idle.push_back(index);
         }
     }

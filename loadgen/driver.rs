@@ -52,6 +52,10 @@ pub struct Job {
     pub first: u32,
     /// How many clients it has.
     pub count: u32,
+    /// The core it is pinned to, where it is.
+    pub core: Option<usize>,
+    /// Whether several of the fleet's threads run on one core.
+    pub shares_core: bool,
     /// The fleet's plan.
     pub plan: Arc<Plan>,
     /// What the clients say to log in.
@@ -98,6 +102,8 @@ pub(crate) struct Line {
     pub(crate) shut: bool,
     /// When a login was due, in the open loop.
     pub(crate) due: u64,
+    /// Since when it can log in again.
+    pub(crate) idle_since: u64,
 }
 
 pub(crate) struct Secure {
@@ -142,8 +148,8 @@ pub(crate) struct Worker {
     pub(crate) busy_read: u64,
     /// Requests for acknowledgement that are not answered in full.
     pub(crate) acks_open: u64,
-    /// Whether several ring threads run on this one's core.
-    shares_core: bool,
+    /// Whether the first round of logins, which is not measured, is over.
+    learned: bool,
 }
 
 /// Runs a ring thread to its end.
@@ -151,11 +157,8 @@ pub(crate) struct Worker {
 /// # Errors
 /// What the kernel refused.
 pub fn run(job: Job) -> Result<Outcome, String> {
-    let plan = job.plan.clone();
-    if let Some(core) = plan.core {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let spread = cores.saturating_sub(core).max(1);
-        ring::pin_thread(core + job.thread % spread)
+    if let Some(core) = job.core {
+        ring::pin_thread(core)
             .map_err(|error| format!("cannot pin a thread to core {core}: {error}"))?;
     }
     let config = RingConfig {
@@ -189,9 +192,6 @@ impl Worker {
             false => job.count as usize * window as usize,
         };
         let fixed = crate::schedule::Arrivals::Fixed;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let cores = cores.saturating_sub(plan.core.unwrap_or(0)).max(1);
-        let shares_core = job.control.gauges.len() > cores;
         Worker {
             ring,
             pool: Pool::new(POOL_MAX),
@@ -223,7 +223,7 @@ impl Worker {
             copies_sent: 0,
             busy_read: 0,
             acks_open: 0,
-            shares_core,
+            learned: false,
             job,
         }
     }
@@ -274,7 +274,7 @@ impl Worker {
     fn sleep(&mut self) -> std::io::Result<()> {
         let due = self.next_due().min(self.now + TICK);
         // Threads that share a core would only take it from each other.
-        let spins = self.job.plan.spins && !self.shares_core;
+        let spins = self.job.plan.spins && !self.job.shares_core;
         let spin = if spins { SPIN } else { 0 };
         if due <= self.now + spin {
             return self.ring.run_deferred();
@@ -326,9 +326,11 @@ impl Worker {
             Stage::Warm => self.record_from = u64::MAX,
             Stage::Measure => {
                 self.record_from = stage.1;
-                if self.job.plan.scenario == Scenario::Login && before != Stage::Hold {
-                    // The first round learned the salts; only what follows is the measurement.
-                    self.meter = Meter::default();
+                if self.job.plan.scenario == Scenario::Login && !self.learned {
+                    // The first round learned the salts; only what follows is the measurement,
+                    // all turns of it.
+                    self.learned = true;
+                    self.meter.start_over();
                 }
             }
             Stage::Connect | Stage::Hold | Stage::Finish => {}
@@ -373,15 +375,23 @@ impl Worker {
             if let Some(schedule) = &mut self.schedule {
                 schedule.advance();
             }
-            if self.schedule.is_some() && due >= self.record_from {
-                self.meter
-                    .lag
-                    .saturating_record(self.now.saturating_sub(due));
+            // One that was due before the measured part and begins in it counts, too: a schedule
+            // that is far behind has no others.
+            if self.schedule.is_some() && self.stage.0 == Stage::Measure {
+                self.record_login_lag(due, self.lines[index as usize].idle_since);
             }
             self.ledger.verdict.sent += 1;
             self.connect(index, due)?;
         }
         Ok(())
+    }
+
+    /// How late a login begins, by the generator's fault: before there was a client for it, it
+    /// could not.
+    fn record_login_lag(&mut self, due: u64, idle_since: u64) {
+        let late = self.now.saturating_sub(due.max(idle_since));
+        self.meter.lag.saturating_record(late);
+        self.meter.waited += u64::from(idle_since > due);
     }
 
     fn connect(&mut self, index: u32, due: u64) -> Result<(), String> {
@@ -509,3 +519,6 @@ fn loopback(place: u32) -> IpAddr {
         2 + (place % 250) as u8,
     ))
 }
+
+#[cfg(test)]
+mod tests;

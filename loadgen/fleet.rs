@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub struct Fleet {
     pub plan: Arc<Plan>,
     /// How far they are.
     pub control: Arc<Control>,
+    /// The machine's.
+    cores: usize,
     threads: Vec<JoinHandle<Result<Outcome, String>>>,
 }
 
@@ -64,6 +67,9 @@ pub struct Slice {
     pub server_threads: BTreeMap<String, f64>,
     /// CPU seconds of the generator's ring threads.
     pub generator_cpu: f64,
+    /// The same of those on its busiest core.
+    #[serde(default)]
+    pub generator_busiest: f64,
 }
 
 impl Slice {
@@ -109,6 +115,10 @@ impl Fleet {
         features: Features,
     ) -> Result<Fleet, String> {
         let shares = plan.shares();
+        // A pinned thread would be told of its own core alone.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let own_cores = cores.saturating_sub(plan.core.unwrap_or(0)).max(1);
+        let shares_core = shares.len() > own_cores;
         let plan = Arc::new(plan);
         let control = Arc::new(Control::new(shares.len()));
         let derive = derive::start(script.clone()).map_err(|error| error.to_string())?;
@@ -118,6 +128,8 @@ impl Fleet {
                 thread,
                 first,
                 count,
+                core: plan.core_of(thread, cores),
+                shares_core,
                 plan: plan.clone(),
                 script: script.clone(),
                 tls: tls.clone(),
@@ -134,6 +146,7 @@ impl Fleet {
         Ok(Fleet {
             plan,
             control,
+            cores,
             threads,
         })
     }
@@ -189,6 +202,15 @@ impl Fleet {
             .cost
             .zip(before.cost)
             .map(|(after, before)| spent(after, &before));
+        let busy: Vec<f64> = after
+            .busy
+            .iter()
+            .zip(&before.busy)
+            .map(|(after, before)| after.saturating_sub(*before) as f64 / 1e9)
+            .collect();
+        let place: Vec<_> = (0..busy.len())
+            .map(|thread| self.plan.core_of(thread, self.cores))
+            .collect();
         let slice = Slice {
             at: before.at as f64 / 1e9,
             seconds: (after.at - before.at) as f64 / 1e9,
@@ -196,7 +218,8 @@ impl Fleet {
             delivered: after.delivered - before.delivered,
             server_cpu: threads.as_ref().map(|threads| threads.values().sum()),
             server_threads: threads.unwrap_or_default(),
-            generator_cpu: (after.busy - before.busy) as f64 / 1e9,
+            generator_cpu: busy.iter().sum(),
+            generator_busiest: busiest(&busy, &place, self.cores),
         };
         self.drain(live);
         slice
@@ -232,7 +255,12 @@ impl Fleet {
         Sample {
             sent: sum(&self.control.gauges, |gauge| &gauge.sent),
             delivered: sum(&self.control.gauges, |gauge| &gauge.delivered),
-            busy: sum(&self.control.gauges, |gauge| &gauge.busy),
+            busy: self
+                .control
+                .gauges
+                .iter()
+                .map(|gauge| gauge.busy.load(Relaxed))
+                .collect(),
             cost: cost(),
             at: self.plan.clock.now(),
         }
@@ -279,6 +307,43 @@ struct Sample {
     at: u64,
     sent: u64,
     delivered: u64,
-    busy: u64,
+    /// Of each thread.
+    busy: Vec<u64>,
     cost: Option<Busy>,
+}
+
+/// Seconds on the core that had most of what threads spent, each on its place where it has one.
+/// Of others it is the least that it can have been: that of the busiest thread, or an even share.
+fn busiest(spent: &[f64], places: &[Option<usize>], cores: usize) -> f64 {
+    let mut pinned = BTreeMap::new();
+    let mut free = Vec::new();
+    for (spent, place) in spent.iter().zip(places) {
+        match place {
+            Some(core) => *pinned.entry(core).or_default() += spent,
+            None => free.push(*spent),
+        }
+    }
+    let even = free.iter().sum::<f64>() / free.len().clamp(1, cores.max(1)) as f64;
+    free.into_iter()
+        .chain(pinned.into_values())
+        .fold(even, f64::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_core_is_found_whether_threads_are_pinned_or_not() {
+        let free = [None; 6];
+        let full = [2.0 / 6.0; 6];
+        assert!(
+            (busiest(&full, &free, 2) - 1.0).abs() < 1e-9,
+            "two full cores"
+        );
+        assert!((busiest(&[0.9, 0.1], &[None; 2], 2) - 0.9).abs() < 1e-9);
+        let pinned = [Some(1), Some(2), Some(1)];
+        assert!((busiest(&[0.4, 0.5, 0.4], &pinned, 3) - 0.8).abs() < 1e-9);
+        assert!(busiest(&[], &[], 2).abs() < 1e-9);
+    }
 }

@@ -8,11 +8,13 @@ use ring::Features;
 use crate::args::LoadArgs;
 use crate::clock::SECOND;
 use crate::fleet::{Findings, Slice};
+use crate::ledger::Verdict;
 use crate::live::Live;
 use crate::machine::{self, Machine};
 use crate::plan::{Control, Pace, Plan, Scenario};
 use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
-use crate::stats::Phase;
+use crate::schedule::Arrivals;
+use crate::stats::{Meter, Phase};
 
 /// An open loop is invalid whose generator is later than this in one of a hundred cases ..
 const LAG_P99_MAX_US: f64 = 1000.0;
@@ -43,131 +45,66 @@ impl Parts<'_> {
         features: Features,
     ) -> RunResult {
         let meter = &findings.meter;
-        let lag = Times::of("schedule lag", &meter.lag);
-        let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
-        let cpu: f64 = self.slices.iter().map(|slice| slice.generator_cpu).sum();
-        let threads = self.control.gauges.len();
-        let cores = match self.plan.core {
-            Some(core) => self.machine.cores.saturating_sub(core).clamp(1, threads),
-            None => threads,
-        };
-        let busy = cpu / seconds.max(0.001) / cores as f64;
-        let closed = matches!(self.plan.pace, Pace::Closed { .. });
         if let (Some(floor), Some(server)) = (&mut self.floor, &self.server) {
             let ratio =
                 |cost: f64| (floor.cpu_per_million > 0.0).then(|| cost / floor.cpu_per_million);
             floor.ratio = server.cpu_per_million.and_then(ratio);
         }
-        let generator = Generator {
-            busy,
-            is_limit: closed && busy > BUSY_MAX,
-            lag,
-            resident: machine::resident(std::process::id()).unwrap_or(0),
-        };
-        let (exit, reasons) = self.verdict(findings, &generator, seconds);
-        let phases = Phase::ALL
-            .iter()
-            .filter(|phase| !meter.of(**phase).is_empty())
-            .map(|phase| Times::of(phase.name(), meter.of(*phase)))
-            .collect();
         let kind = match self.plan.scenario {
             Scenario::Login => "login",
             Scenario::Presence => "presence",
             Scenario::Idle | Scenario::Chat => "message",
         };
-        RunResult {
-            name: self
-                .load
-                .name
-                .clone()
-                .unwrap_or_else(|| self.default_name()),
+        let name = self.load.name.clone();
+        let mut result = RunResult {
+            name: name.unwrap_or_else(|| self.default_name()),
             began: unix_seconds().saturating_sub(self.plan.clock.now() / SECOND),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: machine::commit(),
             command: command_line(std::env::args()),
             ring: features.to_string(),
             load: self.describe(),
-            exit,
-            reasons,
+            exit: exit::OK,
+            reasons: Vec::new(),
             rate: Slice::rate(&self.slices),
             latency: Times::of(kind, &meter.latency),
             service: Times::of("service", &meter.service),
             acks: Times::of("ack", &meter.acks),
-            phases,
+            phases: Phase::ALL
+                .iter()
+                .filter(|phase| !meter.of(**phase).is_empty())
+                .map(|phase| Times::of(phase.name(), meter.of(*phase)))
+                .collect(),
             verdict: findings.verdict,
             failures: findings.failures.clone(),
             timeline: live.points.clone(),
+            generator: self.generator(meter),
             slices: self.slices,
             server: self.server,
             floor: self.floor,
             plain: self.plain,
-            generator,
             machine: self.machine,
-        }
+        };
+        let threads = self.control.gauges.len();
+        (result.exit, result.reasons) = verdict(&self.plan, threads, &result);
+        result
     }
 
-    /// The exit code and the reasons for it.
-    fn verdict(
-        &self,
-        findings: &Findings,
-        generator: &Generator,
-        seconds: f64,
-    ) -> (u8, Vec<String>) {
-        let mut reasons = Vec::new();
-        let mut code = exit::OK;
-        if let Pace::Open { rate, .. } = self.plan.pace {
-            let sent: u64 = self.slices.iter().map(|slice| slice.sent).sum();
-            let share = sent as f64 / (rate * seconds).max(1.0);
-            // Poisson arrivals vary by the square root of their number.
-            let slack = 4.0 / (rate * seconds).max(1.0).sqrt();
-            if share + slack < SENT_SHARE_MIN {
-                reasons.push(format!(
-                    "only {:.1} % of the schedule was sent",
-                    share * 100.0
-                ));
-            }
-            let latency = findings.meter.latency.value_at_quantile(0.99) as f64 / 1e3;
-            if generator.lag.p99_us > LAG_P99_MAX_US.max(latency * LAG_SHARE_MAX) {
-                let late = crate::live::micros(generator.lag.p99_us);
-                reasons.push(format!("the generator was {late} late (p99)"));
-            }
-            if !reasons.is_empty() {
-                code = exit::INVALID;
-            }
+    fn generator(&self, meter: &Meter) -> Generator {
+        let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
+        let busiest: f64 = self
+            .slices
+            .iter()
+            .map(|slice| slice.generator_busiest)
+            .sum();
+        let busy = busiest / seconds.max(0.001);
+        Generator {
+            busy,
+            is_limit: matches!(self.plan.pace, Pace::Closed { .. }) && busy > BUSY_MAX,
+            lag: Times::of("schedule lag", &meter.lag),
+            waited: meter.waited,
+            resident: machine::resident(std::process::id()).unwrap_or(0),
         }
-        let measured = [
-            ("", Some(&self.slices)),
-            ("floor: ", self.floor.as_ref().map(|floor| &floor.slices)),
-            ("plain: ", self.plain.as_ref().map(|plain| &plain.slices)),
-        ];
-        for (whose, slices) in measured {
-            let delivered = |slices: &Vec<Slice>| slices.iter().map(|slice| slice.delivered).sum();
-            if self.plan.scenario != Scenario::Idle && slices.map(delivered) == Some(0) {
-                reasons.push(format!(
-                    "{whose}nothing was delivered while it was measured"
-                ));
-                code = exit::INVALID;
-            }
-        }
-        let floor = self.floor.as_ref().map(|floor| &floor.verdict);
-        let plain = self.plain.as_ref().map(|plain| &plain.verdict);
-        let accounts = [
-            ("", Some(&findings.verdict)),
-            ("floor: ", floor),
-            ("plain: ", plain),
-        ];
-        for (whose, verdict) in accounts {
-            let faults = verdict.map_or([("", 0); 9], |verdict| verdict.faults());
-            for (name, count) in faults.iter().filter(|(_, count)| *count > 0) {
-                reasons.push(format!("{whose}{count} {name}"));
-                code = exit::UNVERIFIED;
-            }
-        }
-        for (why, count) in &findings.failures {
-            reasons.push(format!("{count} x {why}"));
-            code = exit::UNVERIFIED;
-        }
-        (code, reasons)
     }
 
     fn default_name(&self) -> String {
@@ -209,6 +146,107 @@ impl Parts<'_> {
     }
 }
 
+/// One of those that were measured in the run.
+struct Measured<'a> {
+    whose: &'static str,
+    slices: &'a [Slice],
+    latency: &'a Times,
+    lag: &'a Times,
+    waited: u64,
+    verdict: &'a Verdict,
+}
+
+/// All of them, the subject first.
+fn measured(result: &RunResult) -> Vec<Measured<'_>> {
+    let mut all = vec![Measured {
+        whose: "",
+        slices: &result.slices,
+        latency: &result.latency,
+        lag: &result.generator.lag,
+        waited: result.generator.waited,
+        verdict: &result.verdict,
+    }];
+    all.extend(result.floor.iter().map(|floor| Measured {
+        whose: "floor: ",
+        slices: &floor.slices,
+        latency: &floor.latency,
+        lag: &floor.lag,
+        waited: 0,
+        verdict: &floor.verdict,
+    }));
+    all.extend(result.plain.iter().map(|plain| Measured {
+        whose: "plain: ",
+        slices: &plain.slices,
+        latency: &plain.latency,
+        lag: &plain.lag,
+        waited: plain.waited,
+        verdict: &plain.verdict,
+    }));
+    all
+}
+
+impl Measured<'_> {
+    /// In what the schedule of an open loop was not kept.
+    fn schedule_faults(&self, rate: f64, arrivals: Arrivals, threads: usize) -> Vec<String> {
+        let mut faults = Vec::new();
+        let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
+        let sent: u64 = self.slices.iter().map(|slice| slice.sent).sum();
+        let wanted = (rate * seconds).max(1.0);
+        let slack = match arrivals {
+            // Equal gaps: a stretch holds one more or one less, by where it begins.
+            Arrivals::Fixed => (threads * self.slices.len()) as f64,
+            // The number varies by its square root.
+            Arrivals::Poisson => 4.0 * wanted.sqrt(),
+        };
+        if (sent as f64 + slack) < SENT_SHARE_MIN * wanted {
+            let share = sent as f64 / wanted * 100.0;
+            let why = match self.waited {
+                0 => "",
+                _ => ": every client was still in a login; give more --clients or a lower --rate",
+            };
+            faults.push(format!("only {share:.1} % of the schedule was sent{why}"));
+        }
+        if self.lag.p99_us > LAG_P99_MAX_US.max(self.latency.p99_us * LAG_SHARE_MAX) {
+            let late = crate::live::micros(self.lag.p99_us);
+            faults.push(format!("the generator was {late} late (p99)"));
+        }
+        faults
+    }
+}
+
+/// The exit code and the reasons for it.
+fn verdict(plan: &Plan, threads: usize, result: &RunResult) -> (u8, Vec<String>) {
+    let mut reasons = Vec::new();
+    let mut code = exit::OK;
+    for measured in measured(result) {
+        let whose = measured.whose;
+        let mut faults = match plan.pace {
+            Pace::Open { rate, arrivals } => measured.schedule_faults(rate, arrivals, threads),
+            Pace::Closed { .. } => Vec::new(),
+        };
+        let delivered: u64 = measured.slices.iter().map(|slice| slice.delivered).sum();
+        if plan.scenario != Scenario::Idle && delivered == 0 {
+            faults.push("nothing was delivered while it was measured".to_owned());
+        }
+        if !faults.is_empty() {
+            code = exit::INVALID;
+        }
+        reasons.extend(faults.iter().map(|fault| format!("{whose}{fault}")));
+    }
+    for measured in measured(result) {
+        let faults = measured.verdict.faults();
+        for (name, count) in faults.iter().filter(|(_, count)| *count > 0) {
+            reasons.push(format!("{}{count} {name}", measured.whose));
+            code = exit::UNVERIFIED;
+        }
+    }
+    for (why, count) in &result.failures {
+        reasons.push(format!("{count} x {why}"));
+        code = exit::UNVERIFIED;
+    }
+    (code, reasons)
+}
+
 /// Seconds since 1970.
 fn unix_seconds() -> u64 {
     SystemTime::now()
@@ -234,6 +272,103 @@ fn command_line(arguments: impl Iterator<Item = String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use crate::plan::Dialect;
+    use clap::Parser;
+
+    const POISSON: Pace = open(Arrivals::Poisson);
+    const FIXED: Pace = open(Arrivals::Fixed);
+
+    const fn open(arrivals: Arrivals) -> Pace {
+        let rate = 100.0;
+        Pace::Open { rate, arrivals }
+    }
+
+    /// What a run says of which so many of a thousand stanzas were sent to each measured.
+    fn judged(pace: Pace, sent: [u64; 3], change: impl FnOnce(&mut RunResult)) -> (u8, String) {
+        let line = ["loadgen", "--closed", "--clients", "2"];
+        let cli = crate::args::Cli::parse_from(line);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let load = &cli.run.load;
+        let mut plan = load.plan(address, Dialect::Xmpp, Clock::start()).unwrap();
+        plan.pace = pace;
+        let slices = |sent| {
+            vec![Slice {
+                seconds: 10.0,
+                sent,
+                delivered: 1,
+                ..Slice::default()
+            }]
+        };
+        let mut result = RunResult {
+            slices: slices(sent[0]),
+            floor: Some(Floor {
+                slices: slices(sent[1]),
+                ..Floor::default()
+            }),
+            plain: Some(Plain {
+                slices: slices(sent[2]),
+                ..Plain::default()
+            }),
+            ..RunResult::default()
+        };
+        change(&mut result);
+        let (code, reasons) = verdict(&plan, 1, &result);
+        (code, reasons.join("; "))
+    }
+
+    #[test]
+    fn all_that_is_measured_is_held_to_the_schedule() {
+        let good = (exit::OK, String::new());
+        assert_eq!(judged(POISSON, [1000; 3], |_| ()), good);
+        for (at, whose) in ["", "floor: ", "plain: "].into_iter().enumerate() {
+            let mut sent = [1000; 3];
+            sent[at] = 800;
+            let expected = format!("{whose}only 80.0 % of the schedule was sent");
+            assert_eq!(judged(POISSON, sent, |_| ()), (exit::INVALID, expected));
+            let closed = Pace::Closed { window: 1 };
+            assert_eq!(judged(closed, sent, |_| ()), good);
+            let late = judged(POISSON, [1000; 3], |result| {
+                let lag = match (at, &mut result.floor, &mut result.plain) {
+                    (1, Some(floor), _) => &mut floor.lag,
+                    (2, _, Some(plain)) => &mut plain.lag,
+                    _ => &mut result.generator.lag,
+                };
+                lag.p99_us = 1100.0;
+            });
+            let expected = format!("{whose}the generator was 1.10 ms late (p99)");
+            assert_eq!(late, (exit::INVALID, expected));
+        }
+    }
+
+    #[test]
+    fn only_random_arrivals_may_vary() {
+        // 99 % of a thousand, less four times the square root of it, or one stanza.
+        for (pace, least) in [(POISSON, 864), (FIXED, 989)] {
+            assert_eq!(judged(pace, [least, 1000, 1000], |_| ()).0, exit::OK);
+            let (code, reason) = judged(pace, [least - 1, 1000, 1000], |_| ());
+            assert_eq!(code, exit::INVALID, "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_schedule_without_clients_for_it_says_so() {
+        let (code, reason) = judged(POISSON, [650, 1000, 1000], |result| {
+            result.generator.waited = 3;
+        });
+        assert_eq!(code, exit::INVALID);
+        assert!(reason.contains("65.0 %") && reason.contains("more --clients"));
+        assert!(!reason.contains("generator"), "{reason}");
+    }
+
+    #[test]
+    fn a_fault_of_the_server_outweighs_one_of_the_generator() {
+        let (code, reason) = judged(POISSON, [800, 1000, 1000], |result| {
+            result.plain.as_mut().unwrap().verdict.lost = 2;
+        });
+        assert_eq!(code, exit::UNVERIFIED);
+        assert!(reason.ends_with("; plain: 2 lost"), "{reason}");
+    }
 
     #[test]
     fn passwords_are_not_published() {

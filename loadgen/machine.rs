@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 /// The facts of the machine that decide a result.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
     /// Its name.
     pub host: String,

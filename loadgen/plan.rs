@@ -118,6 +118,12 @@ impl Plan {
         shares
     }
 
+    /// The core that a thread is pinned to, on a machine with so many.
+    pub fn core_of(&self, thread: usize, cores: usize) -> Option<usize> {
+        let first = self.core?;
+        Some(first + thread % cores.saturating_sub(first).max(1))
+    }
+
     /// Who talks to whom among `count` clients.
     pub fn topology(&self, count: u32) -> Topology {
         if !self.is_pairwise() {
@@ -230,6 +236,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn threads_are_pinned_from_the_first_core_on() {
+        let mut plan = plan(100, 6, Scenario::Chat);
+        assert_eq!(plan.core_of(3, 4), None);
+        plan.core = Some(1);
+        let cores: Vec<_> = (0..6)
+            .filter_map(|thread| plan.core_of(thread, 4))
+            .collect();
+        assert_eq!(cores, [1, 2, 3, 1, 2, 3]);
+        assert_eq!((plan.core_of(5, 2), plan.core_of(5, 1)), (Some(1), Some(1)));
     }
 
     #[test]

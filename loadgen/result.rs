@@ -171,6 +171,9 @@ pub struct Floor {
     pub clients: u32,
     /// Its times.
     pub latency: Times,
+    /// How late the generator was for it.
+    #[serde(default)]
+    pub lag: Times,
     /// Its account.
     pub verdict: Verdict,
     /// Its stretches.
@@ -190,6 +193,12 @@ pub struct Plain {
     pub rate: f64,
     /// Its times.
     pub latency: Times,
+    /// How late the generator was for it.
+    #[serde(default)]
+    pub lag: Times,
+    /// Logins that were due while every client was still in one.
+    #[serde(default)]
+    pub waited: u64,
     /// Its account.
     pub verdict: Verdict,
     /// Its stretches.
@@ -203,8 +212,11 @@ pub struct Plain {
 pub struct Generator {
     /// Share of the time its busiest core was used.
     pub busy: f64,
-    /// How late it wrote what the schedule asked for.
+    /// How late it wrote what the schedule asked for, or began a login that a client was there for.
     pub lag: Times,
+    /// Logins that were due while every client was still in one.
+    #[serde(default)]
+    pub waited: u64,
     /// Whether it was the generator that limited a closed loop's throughput.
     pub is_limit: bool,
     /// Its resident bytes.
@@ -212,7 +224,7 @@ pub struct Generator {
 }
 
 /// All of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunResult {
     /// Name of the run.
     pub name: String,

@@ -297,6 +297,7 @@ impl Rival {
             rate: Slice::rate(&slices),
             clients,
             latency: Times::of("floor", &findings.meter.latency),
+            lag: Times::of("floor lag", &findings.meter.lag),
             verdict: findings.verdict,
             slices,
             timeline: live.floor_points.clone(),
@@ -363,6 +364,8 @@ fn finish_plain(fleet: Fleet, slices: Vec<Slice>, cpu: Option<f64>) -> Result<Pl
         cpu_per_million: below.unwrap_or(0.0),
         rate: Slice::rate(&slices),
         latency: Times::of("without TLS", &findings.meter.latency),
+        lag: Times::of("lag, no TLS", &findings.meter.lag),
+        waited: findings.meter.waited,
         verdict: findings.verdict,
         slices,
         // Seconds per million are microseconds each.

@@ -81,6 +81,8 @@ pub struct Meter {
     pub false_acks: u64,
     /// How late the generator itself was in writing.
     pub lag: Histogram<u64>,
+    /// Logins that were due while every client was still in one.
+    pub waited: u64,
 }
 
 impl Default for Meter {
@@ -92,11 +94,20 @@ impl Default for Meter {
             acks: histogram(),
             false_acks: 0,
             lag: histogram(),
+            waited: 0,
         }
     }
 }
 
 impl Meter {
+    /// Forgets all times: what follows is the measurement. Faults stay.
+    pub fn start_over(&mut self) {
+        *self = Meter {
+            false_acks: self.false_acks,
+            ..Meter::default()
+        };
+    }
+
     /// Notes that a phase took so long.
     pub fn phase(&mut self, phase: Phase, nanoseconds: u64) {
         self.phases[phase as usize].saturating_record(nanoseconds);
@@ -118,6 +129,7 @@ impl Meter {
         self.acks.add(&other.acks).expect(SAME);
         self.false_acks += other.false_acks;
         self.lag.add(&other.lag).expect(SAME);
+        self.waited += other.waited;
     }
 }
 
