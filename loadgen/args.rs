@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::accounts::Accounts;
 use crate::client::{Mechanism, TlsMode};
 use crate::clock::Clock;
-use crate::ledger::PARTNERS_MAX;
+use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
 use crate::schedule::Arrivals;
 
@@ -93,7 +93,7 @@ pub struct RunArgs {
     /// Register the accounts first (XEP-0077).
     #[arg(long, conflicts_with = "anonymous", help_heading = "Accounts")]
     pub register: bool,
-    /// SASL mechanism (default: the strongest on offer).
+    /// SASL mechanism (default: the strongest of SCRAM-SHA-256, -1 and PLAIN on offer).
     #[arg(long, value_enum, help_heading = "Accounts")]
     pub mechanism: Option<Mechanism>,
     /// Do not fetch the roster.
@@ -135,7 +135,7 @@ pub struct LoadArgs {
     /// Partners of each chatting client, addressed in turn.
     #[arg(long, value_name = "P", default_value_t = 1, help_heading = "Load")]
     pub partners: u32,
-    /// Members of a clique of mutual contacts (u0..u19, u20..u39, ...).
+    /// Members of a clique of mutual contacts (u0..u19, u20..u39, ...), 1000 at most.
     #[arg(long, value_name = "K", default_value_t = 20, help_heading = "Load")]
     pub clique: u32,
     /// Open loop: stanzas (or logins) a second, all clients together, whatever the server does.
@@ -278,12 +278,16 @@ impl LoadArgs {
         if self.clients < if pair { 2 } else { 1 } {
             return Err("--clients: at least two are needed to talk to each other".into());
         }
-        if self.clique < 2 || self.window == 0 {
-            return Err("--clique takes 2 or more, --window 1 or more".into());
+        if self.window == 0 {
+            return Err("--window takes 1 or more".into());
+        }
+        if !(2..=CLIQUE_MAX).contains(&self.clique) {
+            return Err(format!("--clique takes 2 to {CLIQUE_MAX}"));
         }
         if !(1..=PARTNERS_MAX).contains(&self.partners) {
             return Err(format!("--partners takes 1 to {PARTNERS_MAX}"));
         }
+        // What the addresses add to that is known once clients have theirs.
         let sizes = crate::body::MARK_SIZE_MIN + crate::wire::FRAME_HEAD_SIZE..=60_000;
         if !sizes.contains(&self.stanza_size) {
             return Err(format!("--stanza-size takes {sizes:?} bytes"));
@@ -531,6 +535,11 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() {
+        let clique = |members: &str| load(&["--scenario", "presence", "--clique", members]);
+        assert!(clique("1000").is_ok());
+        for bad in ["1", "1001", "4294967295"] {
+            assert_eq!(clique(bad).unwrap_err(), "--clique takes 2 to 1000");
+        }
         assert!(
             load(&["--closed", "--stanza-size", "10"])
                 .unwrap_err()

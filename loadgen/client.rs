@@ -61,7 +61,7 @@ pub struct Script {
     pub domain: String,
     /// How connections are secured.
     pub tls: TlsMode,
-    /// The mechanism asked for; else the strongest that is offered.
+    /// The mechanism asked for; else the strongest of SCRAM-SHA-256, -1 and PLAIN on offer.
     pub mechanism: Option<Mechanism>,
     /// Names and passwords.
     pub accounts: Accounts,
@@ -378,6 +378,7 @@ impl Client {
             None => BASE64.encode(format!("\0{user}\0{password}")),
         };
         let name = mechanism.name();
+        cx.meter.mechanisms.insert(name);
         write_out(
             cx.out,
             format_args!(
@@ -465,6 +466,9 @@ impl Client {
             }
             (Step::Session, b"s") => self.after_bind(cx),
             (Step::Roster, b"o") => {
+                if is_error {
+                    return Turn::Fail(format!("roster refused: {}", condition(element)));
+                }
                 self.phase(cx, Phase::Roster);
                 self.announce(cx)
             }

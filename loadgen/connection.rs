@@ -8,6 +8,7 @@ use crate::client::{Client, Cx, Step, Turn};
 use crate::derive::Request;
 use crate::driver::{GROUP, LOGIN_SIZE, Secure, Worker};
 use crate::plan::{Dialect, Scenario};
+use crate::scan;
 use crate::tls::Tls;
 
 impl Worker {
@@ -141,6 +142,11 @@ impl Worker {
 
     pub(crate) fn on_ready(&mut self, index: u32, jid: Box<str>) {
         self.logging_in -= 1;
+        let mut escaped = Vec::new();
+        scan::escape(&jid, &mut escaped);
+        self.gauge()
+            .jid_size
+            .fetch_max(escaped.len() as u64, Relaxed);
         self.jids[index as usize] = jid;
         self.reached += 1;
         self.gauge().logins.fetch_add(1, Relaxed);

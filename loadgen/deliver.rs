@@ -45,9 +45,17 @@ impl Worker {
     /// Says whether the bytes behind this piece still mean anything.
     fn on_piece(&mut self, index: u32, piece: Piece, bytes: &[u8]) -> bool {
         let step = self.lines[index as usize].client.step;
-        if step == Step::Ready && matches!(piece, Piece::Element(_)) {
-            self.on_stanza(index, bytes);
-            return true;
+        if matches!(piece, Piece::Element(_)) {
+            // Whatever comes until the very end counts; only who logs in and out has no account.
+            let counts = match step {
+                Step::Ready => true,
+                Step::Closing => self.job.plan.talks(),
+                _ => false,
+            };
+            if counts {
+                self.on_stanza(index, bytes);
+                return true;
+            }
         }
         if step == Step::Failed {
             return false;
@@ -59,6 +67,11 @@ impl Worker {
     }
 
     fn on_stanza(&mut self, index: u32, element: &[u8]) {
+        // Behind the end of our stream nothing may be said.
+        let is_open = self.lines[index as usize].client.step == Step::Ready;
+        if !is_open && scan::local_name(element) == b"r" {
+            return;
+        }
         if self.job.plan.ack_every.is_some() && self.on_managed(index, element) {
             return;
         }
@@ -67,7 +80,8 @@ impl Worker {
             Reading::Measured(mark, from, to) => {
                 let sender = mark.from.wrapping_sub(self.job.first);
                 // A broadcast comes to the bare or to the full address, as the server likes.
-                let is_right = mark.to == BROADCAST || self.is_address(index, to);
+                let is_right = self.is_address(index, to)
+                    || mark.to == BROADCAST && self.is_bare_address(index, to);
                 if is_right && self.is_address(sender, from) {
                     self.arrive(index, &mark);
                 } else {
@@ -77,6 +91,7 @@ impl Worker {
             Reading::Corrupted => self.ledger.verdict.corrupted += 1,
             Reading::Bounced => self.ledger.verdict.bounced += 1,
             Reading::StreamError => self.fail(index, "stream error while ready".to_owned()),
+            Reading::Request if !is_open => {}
             Reading::Request => {
                 self.prepare(index, 256);
                 let kind = scan::attribute(element, b"type").unwrap_or(b"get");
@@ -93,6 +108,14 @@ impl Worker {
         self.jids
             .get(index as usize)
             .is_some_and(|jid| jid.as_bytes() == bytes || jid.as_bytes() == scan::unescape(bytes))
+    }
+
+    /// Whether they are the bare JID of a client.
+    fn is_bare_address(&self, index: u32, bytes: &[u8]) -> bool {
+        let bare = |jid: &str| jid.split('/').next().unwrap_or("").to_owned();
+        self.jids
+            .get(index as usize)
+            .is_some_and(|jid| bare(jid).as_bytes() == scan::unescape(bytes))
     }
 
     /// Says whether `element` is a request or an answer of stream management; deals with it.

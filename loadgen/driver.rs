@@ -30,7 +30,7 @@ const TICK: u64 = 5_000_000;
 const SPIN: u64 = 80_000;
 /// The shortest sleep of a generator that does not wait awake.
 const NAP: u64 = 250_000;
-/// Logins that one thread has under way at once, where no rate is asked for.
+/// Logins of the first round that one thread has under way at once, where no rate is asked for.
 const LOGINS_MAX: u32 = 256;
 /// Connections from one source address: beyond it the kernel's search for a port slows down.
 const CONNECTIONS_PER_ADDRESS: u32 = 9_500;
@@ -403,9 +403,10 @@ impl Worker {
         line.client.on_connect(self.now);
         let source = match self.job.plan.target.ip() {
             IpAddr::V4(target) if target.is_loopback() => {
-                let global = self.job.first + index;
-                let place = global / CONNECTIONS_PER_ADDRESS + line.generation;
-                Some(loopback(place % ADDRESSES))
+                // The fleet without TLS, whose accounts come behind the others', shares none
+                // of their addresses beyond what one may have.
+                let account = self.job.script.first_account + self.job.first + index;
+                Some(source_of(account, line.generation))
             }
             _ => None,
         };
@@ -509,8 +510,9 @@ impl Worker {
     }
 }
 
-/// The `place`-th source address.
-fn loopback(place: u32) -> IpAddr {
+/// The source address of an account's connections, by the `generation` of the connection.
+fn source_of(account: u32, generation: u32) -> IpAddr {
+    let place = (account / CONNECTIONS_PER_ADDRESS + generation) % ADDRESSES;
     // 127.0.0.1 is left to others; 250 addresses of each 127.0.x are used.
     IpAddr::V4(Ipv4Addr::new(
         127,

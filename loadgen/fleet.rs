@@ -15,11 +15,14 @@ use crate::driver::{self, Job, Outcome};
 use crate::ledger::Verdict;
 use crate::live::Live;
 use crate::machine::Busy;
-use crate::plan::{Control, Plan, Stage};
+use crate::plan::{Control, Dialect, Plan, Stage};
 use crate::stats::{Meter, sum};
+use crate::wire::Shape;
 
 /// How long what is outstanding may take to arrive after sending stopped.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long after everything expected has arrived the fleet stays to see what else comes.
+const SETTLE: Duration = Duration::from_millis(200);
 /// How long a fleet may make no progress while it logs in.
 const STUCK_MAX: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(20);
@@ -163,7 +166,7 @@ impl Fleet {
             let failed = sum(&self.control.gauges, |gauge| &gauge.failed);
             live.login(ready, failed, total);
             if ready == total {
-                return Ok(());
+                return self.check_size();
             }
             if ready + failed >= total || self.threads.iter().any(JoinHandle::is_finished) {
                 return Err(format!("{failed} of {total} clients failed to log in"));
@@ -178,6 +181,25 @@ impl Fleet {
             }
             std::thread::sleep(STEP);
         }
+    }
+
+    /// A stanza that cannot have the size asked for would make the run another one.
+    fn check_size(&self) -> Result<(), String> {
+        let plan = &self.plan;
+        if plan.dialect == Dialect::Floor || !plan.talks() {
+            return Ok(());
+        }
+        let sizes = self.control.gauges.iter().map(|gauge| &gauge.jid_size);
+        let jid_size = sizes.map(|size| size.load(Relaxed)).max().unwrap_or(0);
+        let least = Shape::size_min(plan.scenario, plan.directed, jid_size as usize);
+        if plan.stanza_size < least {
+            return Err(format!(
+                "--stanza-size {}: with these addresses a stanza takes {least} bytes at least; \
+                 give {least} or more",
+                plan.stanza_size
+            ));
+        }
+        Ok(())
     }
 
     /// One measured stretch, with `warmup` before it; `cost` reads the other side's CPU time.
@@ -266,11 +288,19 @@ impl Fleet {
         }
     }
 
+    /// Waits for copies that nobody expects: they would come right behind the last expected ones.
+    fn settle(&self) {
+        if self.plan.talks() && sum(&self.control.gauges, |gauge| &gauge.sent) > 0 {
+            std::thread::sleep(SETTLE);
+        }
+    }
+
     /// Closes everything and collects what the threads found.
     ///
     /// # Errors
     /// What a thread died of.
     pub fn finish(self) -> Result<Findings, String> {
+        self.settle();
         self.control.enter(Stage::Finish, self.plan.clock.now());
         let mut findings = Findings::default();
         let mut error = None;
@@ -291,8 +321,8 @@ impl Fleet {
     }
 }
 
-/// Seconds on a core between two readings.
-fn spent(after: Busy, before: &Busy) -> BTreeMap<String, f64> {
+/// Seconds on a core between two readings; a thread that ended in between counts for nothing.
+pub(crate) fn spent(after: Busy, before: &Busy) -> BTreeMap<String, f64> {
     let since = |kind: &str, now: u64| now.saturating_sub(before.get(kind).copied().unwrap_or(0));
     after
         .into_iter()

@@ -63,7 +63,10 @@ impl Parts<'_> {
             commit: machine::commit(),
             command: command_line(std::env::args()),
             ring: features.to_string(),
-            load: self.describe(),
+            load: Load {
+                mechanism: meter.mechanism(),
+                ..self.describe()
+            },
             exit: exit::OK,
             reasons: Vec::new(),
             rate: Slice::rate(&self.slices),

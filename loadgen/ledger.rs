@@ -13,6 +13,9 @@ use crate::random::Random;
 /// The most partners a chatting client has; each costs eight bytes per client.
 pub const PARTNERS_MAX: u32 = 16;
 
+/// The most members of a clique; each costs four bytes per client.
+pub const CLIQUE_MAX: u32 = 1000;
+
 /// Who talks to whom among the clients of one ring, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topology {

@@ -26,6 +26,17 @@ pub struct Point {
     pub max_us: f64,
 }
 
+/// Which of those that are measured in turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// What the run is about.
+    Subject,
+    /// The floor beside it.
+    Floor,
+    /// The neighbours without TLS.
+    Plain,
+}
+
 /// The live view, and the collector of the timeline behind it.
 pub struct Live {
     quiet: bool,
@@ -34,12 +45,14 @@ pub struct Live {
     began: Instant,
     shown: Option<Instant>,
     expected: Duration,
-    /// Whether what is shown is the subject of the run, not the floor beside it.
-    is_subject: bool,
+    /// Whose seconds are shown and taken.
+    whose: Whose,
     /// The subject's seconds so far.
     pub points: Vec<Point>,
     /// The floor's.
     pub floor_points: Vec<Point>,
+    /// Those of the neighbours without TLS.
+    pub plain_points: Vec<Point>,
     /// The same as histograms, for the HDR log.
     pub seconds: Vec<(u64, Histogram<u64>)>,
     keep: bool,
@@ -58,18 +71,19 @@ impl Live {
             began: Instant::now(),
             shown: None,
             expected,
-            is_subject: true,
+            whose: Whose::Subject,
             points: Vec::new(),
             floor_points: Vec::new(),
+            plain_points: Vec::new(),
             seconds: Vec::new(),
             keep,
             counted: (0, 0),
         }
     }
 
-    /// Names what is going on from now on, and says whether it is the subject of the run.
-    pub fn label(&mut self, label: &str, is_subject: bool) {
-        self.is_subject = is_subject;
+    /// Names what is going on from now on, and says whose it is.
+    pub fn label(&mut self, label: &str, whose: Whose) {
+        self.whose = whose;
         label.clone_into(&mut self.label);
         self.shown = None;
         self.counted = (u64::MAX, 0);
@@ -103,12 +117,7 @@ impl Live {
         let seconds = now.saturating_sub(at).max(1) as f64 / SECOND as f64;
         // Another fleet's count may be the smaller one.
         let rate = grouped((delivered.saturating_sub(before) as f64 / seconds) as u64);
-        let points = if self.is_subject {
-            &self.points
-        } else {
-            &self.floor_points
-        };
-        let text = match points.last() {
+        let text = match self.own_points().last() {
             Some(point) if point.second + 2 >= now / SECOND => format!(
                 "{rate:>9}/s  p50 {:>8}  p99 {:>8}  max {:>8}  outstanding {outstanding}",
                 micros(point.p50_us),
@@ -130,18 +139,24 @@ impl Live {
                 p99_us: seen.value_at_quantile(0.99) as f64 / 1e3,
                 max_us: seen.max() as f64 / 1e3,
             };
-            let points = match self.is_subject {
-                true => &mut self.points,
-                false => &mut self.floor_points,
-            };
+            let points = self.own_points();
             match points.last_mut() {
                 // A straggler of a second that was shown already.
                 Some(last) if last.second >= second => last.delivered += point.delivered,
                 _ => points.push(point),
             }
-            if self.keep && self.is_subject {
+            if self.keep && self.whose == Whose::Subject {
                 self.seconds.push((second, seen));
             }
+        }
+    }
+
+    /// The seconds of what goes on now.
+    fn own_points(&mut self) -> &mut Vec<Point> {
+        match self.whose {
+            Whose::Subject => &mut self.points,
+            Whose::Floor => &mut self.floor_points,
+            Whose::Plain => &mut self.plain_points,
         }
     }
 
@@ -208,6 +223,22 @@ pub fn micros(us: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_fleet_has_its_own_seconds() {
+        let mut live = Live::new(true, Duration::ZERO, true);
+        let mut seen = crate::stats::histogram();
+        for (count, whose) in [(1, Whose::Subject), (2, Whose::Floor), (3, Whose::Plain)] {
+            let control = Control::new(1);
+            seen.record(1000).unwrap();
+            control.timeline.add(7, &seen);
+            live.label("x", whose);
+            live.take(&control, u64::MAX);
+            assert_eq!(live.own_points().len(), 1);
+            assert_eq!(live.own_points()[0].delivered, count);
+        }
+        assert_eq!(live.seconds.len(), 1, "the log is the subject's");
+    }
 
     #[test]
     fn numbers_are_written_for_people() {

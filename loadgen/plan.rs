@@ -91,6 +91,20 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether ready clients send to each other.
+    pub fn talks(&self) -> bool {
+        matches!(self.scenario, Scenario::Chat | Scenario::Presence)
+    }
+
+    /// How many of `count` clients, counted from the first of a clique, have somebody to send to: a
+    /// last one may be a clique by itself.
+    pub fn senders(&self, count: u32) -> u32 {
+        match self.is_pairwise() {
+            false if count % self.clique == 1 => count - 1,
+            _ => count,
+        }
+    }
+
     /// Whether a stanza is one copy to one partner.
     pub fn is_pairwise(&self) -> bool {
         self.scenario != Scenario::Presence || self.directed
@@ -236,6 +250,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn who_is_a_clique_alone_does_not_send() {
+        let broadcasts = plan(41, 1, Scenario::Presence);
+        let senders = [1, 2, 20, 21, 40, 41].map(|count| broadcasts.senders(count));
+        assert_eq!(senders, [0, 2, 20, 20, 40, 40]);
+        assert_eq!(plan(41, 1, Scenario::Chat).senders(21), 21);
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct Load {
     pub domain: String,
     /// How connections were secured.
     pub tls: String,
-    /// The SASL mechanism asked for.
+    /// The SASL mechanisms that clients chose.
     pub mechanism: String,
     /// What clients did.
     pub scenario: String,
@@ -193,6 +193,9 @@ pub struct Plain {
     pub rate: f64,
     /// Its times.
     pub latency: Times,
+    /// The SASL mechanism that its clients chose.
+    #[serde(default)]
+    pub mechanism: String,
     /// How late the generator was for it.
     #[serde(default)]
     pub lag: Times,
@@ -203,6 +206,9 @@ pub struct Plain {
     pub verdict: Verdict,
     /// Its stretches.
     pub slices: Vec<Slice>,
+    /// Second by second.
+    #[serde(default)]
+    pub timeline: Vec<Point>,
     /// What TLS added to each delivery, in microseconds of server CPU.
     pub surcharge_us: Option<f64>,
 }

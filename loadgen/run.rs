@@ -11,9 +11,9 @@ use crate::accounts::Accounts;
 use crate::args::{LoadArgs, RunArgs};
 use crate::client::{Script, TlsMode};
 use crate::clock::Clock;
-use crate::fleet::{Findings, Fleet, Slice, TlsSetup};
+use crate::fleet::{Findings, Fleet, Slice, TlsSetup, spent};
 use crate::judge::Parts;
-use crate::live::Live;
+use crate::live::{Live, Whose};
 use crate::machine::{self, Busy, Machine};
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Plan, Scenario};
 use crate::relay::{self, Relay};
@@ -73,11 +73,12 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let plain = match beside {
         Some(fleet) => {
             let slices = slices.next().unwrap_or_default();
-            Some(finish_plain(fleet, slices, Slice::cpu_per_million(&own))?)
+            let cpu = Slice::cpu_per_million(&own);
+            Some(finish_plain(fleet, slices, cpu, &mut live)?)
         }
         None => None,
     };
-    live.label("close", true);
+    live.label("close", Whose::Subject);
     let findings = fleet.finish()?;
     live.take(&control, u64::MAX);
     live.end();
@@ -109,7 +110,7 @@ fn log_in(
     server: Option<&mut Server>,
     live: &mut Live,
 ) -> Result<Fleet, String> {
-    live.label("log in", true);
+    live.label("log in", Whose::Subject);
     let before = server
         .as_ref()
         .and_then(|server| machine::process_busy(server.pid));
@@ -123,8 +124,8 @@ fn log_in(
         let clients = f64::from(plan.clients);
         let spent = machine::process_busy(server.pid)
             .zip(before)
-            .map(|(after, before)| after.values().sum::<u64>() - before.values().sum::<u64>());
-        server.cpu_us_per_login = spent.map(|spent| spent as f64 / 1e3 / clients);
+            .map(|(after, before)| spent(after, &before).into_values().sum::<f64>());
+        server.cpu_us_per_login = spent.map(|spent| spent * 1e6 / clients);
         server.resident_ready = machine::resident(server.pid).unwrap_or(0);
         let more = server.resident_ready.saturating_sub(server.resident_before);
         server.bytes_per_connection = more as f64 / clients;
@@ -148,19 +149,19 @@ fn take_turns(
     let mut contestants = vec![Contestant {
         fleet,
         label: format!("{:?}", args.load.scenario).to_lowercase(),
-        is_subject: true,
+        whose: Whose::Subject,
         cost: &cost,
     }];
     contestants.extend(rival.map(|rival| Contestant {
         fleet: &rival.fleet,
         label: "floor".to_owned(),
-        is_subject: false,
+        whose: Whose::Floor,
         cost: &floor_cost,
     }));
     contestants.extend(beside.map(|fleet| Contestant {
         fleet,
         label: "without TLS".to_owned(),
-        is_subject: false,
+        whose: Whose::Plain,
         cost: &cost,
     }));
     measure(&args.load, &contestants, live).into_iter()
@@ -171,11 +172,6 @@ fn describe(load: &mut Load, args: &RunArgs) {
     load.target = format!("{}:{}", args.host, args.port);
     args.domain().clone_into(&mut load.domain);
     load.tls = format!("{:?}", args.tls).to_lowercase();
-    load.mechanism = match (args.mechanism, args.anonymous) {
-        (Some(mechanism), _) => mechanism.name().to_owned(),
-        (None, true) => "ANONYMOUS".to_owned(),
-        (None, false) => "strongest on offer".to_owned(),
-    };
 }
 
 /// Measures the floor alone.
@@ -198,7 +194,7 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
         load.hgrm.is_some(),
     );
     let rival = Rival::start(load, features, clock, &mut live)?;
-    live.label("floor", true);
+    live.label("floor", Whose::Subject);
     let path = rival.relay.busy_path.clone();
     let cost = move || relay_busy(&path);
     let slice = rival
@@ -254,7 +250,7 @@ impl Rival {
         clock: Clock,
         live: &mut Live,
     ) -> Result<Rival, String> {
-        live.label("floor joins", false);
+        live.label("floor joins", Whose::Floor);
         let mut load = load.clone();
         load.clients = load.clients.min(CLIENTS_PER_RING_MAX);
         load.connect_rate = None;
@@ -290,7 +286,7 @@ impl Rival {
     fn finish(self, slices: Vec<Slice>, live: &mut Live) -> Result<Floor, String> {
         let (clients, control) = (self.fleet.plan.clients, self.fleet.control.clone());
         let findings = self.fleet.finish()?;
-        live.label("floor", false);
+        live.label("floor", Whose::Floor);
         live.take(&control, u64::MAX);
         Ok(Floor {
             cpu_per_million: Slice::cpu_per_million(&slices).unwrap_or(0.0),
@@ -310,7 +306,7 @@ impl Rival {
 struct Contestant<'a> {
     fleet: &'a Fleet,
     label: String,
-    is_subject: bool,
+    whose: Whose,
     cost: &'a dyn Fn() -> Option<Busy>,
 }
 
@@ -325,7 +321,7 @@ fn measure(load: &LoadArgs, contestants: &[Contestant<'_>], live: &mut Live) -> 
             _ => load.warmup().min(Duration::from_millis(300)),
         };
         for (contestant, slices) in contestants.iter().zip(&mut slices) {
-            live.label(&contestant.label, contestant.is_subject);
+            live.label(&contestant.label, contestant.whose);
             let length = load.duration() / turns;
             slices.push(
                 contestant
@@ -345,7 +341,7 @@ fn start_plain(
     features: Features,
     live: &mut Live,
 ) -> Result<Fleet, String> {
-    live.label("plain joins", false);
+    live.label("plain joins", Whose::Plain);
     let mut plan = plan.clone();
     plan.target.set_port(port);
     let mut script = script(args, args.accounts()?);
@@ -357,15 +353,25 @@ fn start_plain(
     }
 }
 
-fn finish_plain(fleet: Fleet, slices: Vec<Slice>, cpu: Option<f64>) -> Result<Plain, String> {
+fn finish_plain(
+    fleet: Fleet,
+    slices: Vec<Slice>,
+    cpu: Option<f64>,
+    live: &mut Live,
+) -> Result<Plain, String> {
+    let control = fleet.control.clone();
     let findings = fleet.finish()?;
+    live.label("without TLS", Whose::Plain);
+    live.take(&control, u64::MAX);
     let below = Slice::cpu_per_million(&slices);
     Ok(Plain {
         cpu_per_million: below.unwrap_or(0.0),
         rate: Slice::rate(&slices),
         latency: Times::of("without TLS", &findings.meter.latency),
         lag: Times::of("lag, no TLS", &findings.meter.lag),
+        mechanism: findings.meter.mechanism(),
         waited: findings.meter.waited,
+        timeline: live.plain_points.clone(),
         verdict: findings.verdict,
         slices,
         // Seconds per million are microseconds each.

@@ -15,9 +15,11 @@ impl Worker {
         let plan = self.job.plan.clone();
         match plan.pace {
             Pace::Open { rate, arrivals } => {
-                let share = f64::from(self.job.count) / f64::from(plan.clients);
+                let senders = plan.senders(self.job.count);
+                let share = f64::from(senders) / f64::from(plan.senders(plan.clients));
                 let seed = self.random.bits();
-                self.schedule = Some(Schedule::new(self.stage.1, rate * share, arrivals, seed));
+                self.schedule = (senders > 0)
+                    .then(|| Schedule::new(self.stage.1, rate * share, arrivals, seed));
             }
             Pace::Closed { window } => {
                 if matches!(plan.scenario, Scenario::Login | Scenario::Idle) {
@@ -55,10 +57,10 @@ impl Worker {
 
     /// Sends what the schedule says is due by now.
     pub(crate) fn send_what_is_due(&mut self) {
-        let sends = matches!(self.job.plan.scenario, Scenario::Chat | Scenario::Presence);
-        if !sends || !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
+        if !self.job.plan.talks() || !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
             return;
         }
+        let senders = self.job.plan.senders(self.job.count);
         for _ in 0..DUE_PER_TURN_MAX {
             let Some(schedule) = &mut self.schedule else {
                 return;
@@ -68,7 +70,7 @@ impl Worker {
                 return;
             }
             schedule.advance();
-            let sender = self.random.below(self.job.count);
+            let sender = self.random.below(senders);
             if due >= self.record_from {
                 self.meter.lag.saturating_record(self.now - due);
             }

@@ -1,7 +1,7 @@
 //! What a ring thread measures: histograms per phase and for deliveries, and gauges that the live
 //! line reads while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -83,6 +83,8 @@ pub struct Meter {
     pub lag: Histogram<u64>,
     /// Logins that were due while every client was still in one.
     pub waited: u64,
+    /// The SASL mechanisms that clients chose.
+    pub mechanisms: BTreeSet<&'static str>,
 }
 
 impl Default for Meter {
@@ -95,6 +97,7 @@ impl Default for Meter {
             false_acks: 0,
             lag: histogram(),
             waited: 0,
+            mechanisms: BTreeSet::new(),
         }
     }
 }
@@ -104,8 +107,15 @@ impl Meter {
     pub fn start_over(&mut self) {
         *self = Meter {
             false_acks: self.false_acks,
+            mechanisms: std::mem::take(&mut self.mechanisms),
             ..Meter::default()
         };
+    }
+
+    /// The SASL mechanism that clients chose, or all of them.
+    pub fn mechanism(&self) -> String {
+        let names: Vec<_> = self.mechanisms.iter().copied().collect();
+        names.join(", ")
     }
 
     /// Notes that a phase took so long.
@@ -130,6 +140,7 @@ impl Meter {
         self.false_acks += other.false_acks;
         self.lag.add(&other.lag).expect(SAME);
         self.waited += other.waited;
+        self.mechanisms.extend(&other.mechanisms);
     }
 }
 
@@ -150,6 +161,8 @@ pub struct Gauge {
     pub delivered: AtomicU64,
     /// Deliveries still expected.
     pub outstanding: AtomicU64,
+    /// Bytes of the longest JID, escaped.
+    pub jid_size: AtomicU64,
     /// Nanoseconds the thread has been on a core.
     pub busy: AtomicU64,
 }

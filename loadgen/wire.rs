@@ -1,6 +1,6 @@
 //! How a measured stanza looks in each dialect, and how its mark is found again.
 
-use crate::body::{BROADCAST, Filler, Mark};
+use crate::body::{BROADCAST, Filler, MARK_SIZE_MIN, Mark};
 use crate::plan::{Dialect, Plan, Scenario};
 use crate::scan;
 
@@ -45,6 +45,16 @@ impl Shape {
         }
     }
 
+    /// The smallest size that every stanza can have whose receivers' JIDs are escaped so long.
+    pub fn size_min(scenario: Scenario, directed: bool, jid_size: usize) -> usize {
+        let to = match scenario {
+            Scenario::Presence if !directed => 0,
+            _ => " to=''".len() + jid_size,
+        };
+        let (head, start, tail) = envelope(scenario);
+        head.len() + to + start.len() + tail.len() + MARK_SIZE_MIN
+    }
+
     /// Appends the stanza that carries `mark`; `to` is the receiver's JID.
     pub fn write(&self, mark: &Mark, to: &str, out: &mut Vec<u8>) {
         let start = out.len();
@@ -54,20 +64,14 @@ impl Shape {
             self.filler.write(mark, self.size - FRAME_HEAD_SIZE, out);
             return;
         }
-        let (head, tail): (&[u8], &[u8]) = match self.scenario {
-            Scenario::Presence => (b"<presence", b"</status></presence>"),
-            _ => (b"<message type='chat'", b"</body></message>"),
-        };
+        let (head, text, tail) = envelope(self.scenario);
         out.extend_from_slice(head);
         if mark.to != BROADCAST {
             out.extend_from_slice(b" to='");
             scan::escape(to, out);
             out.push(b'\'');
         }
-        out.extend_from_slice(match self.scenario {
-            Scenario::Presence => b"><status>",
-            _ => b"><body>",
-        });
+        out.extend_from_slice(text);
         let used = out.len() - start + tail.len();
         self.filler.write(mark, self.size.saturating_sub(used), out);
         out.extend_from_slice(tail);
@@ -115,6 +119,14 @@ impl Shape {
         out.extend_from_slice(&HELLO.to_le_bytes());
         out.extend_from_slice(&index.to_le_bytes());
         out.resize(start + self.size, b' ');
+    }
+}
+
+/// What stands before the address, between it and the mark, and behind that.
+fn envelope(scenario: Scenario) -> (&'static [u8], &'static [u8], &'static [u8]) {
+    match scenario {
+        Scenario::Presence => (b"<presence", b"><status>", b"</status></presence>"),
+        _ => (b"<message type='chat'", b"><body>", b"</body></message>"),
     }
 }
 
@@ -168,6 +180,27 @@ mod tests {
                     shape.read(&out[6..]),
                     Reading::Measured(mark, b"", if to == BROADCAST { b"" } else { TO })
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn the_smallest_size_is_kept_to_the_byte() {
+        let jid = "u'2@bench.localhost/lg";
+        let escaped = jid.len() + "&apos;".len() - 1;
+        for scenario in [Scenario::Chat, Scenario::Presence] {
+            for (to, directed) in [(2, true), (BROADCAST, false)] {
+                if scenario == Scenario::Chat && !directed {
+                    continue;
+                }
+                let mut shape = shape(Dialect::Xmpp, scenario);
+                let size = Shape::size_min(scenario, directed, escaped);
+                for more in [0, 1] {
+                    shape.size = size + more;
+                    let mut out = Vec::new();
+                    shape.write(&Mark { to, ..MARK }, jid, &mut out);
+                    assert_eq!(out.len(), size + more, "{scenario:?} to {to}");
+                }
             }
         }
     }

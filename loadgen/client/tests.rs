@@ -177,6 +177,7 @@ fn a_client_logs_in_in_clear_by_scram() {
         assert_eq!(world.meter.of(phase).len(), 1, "{}", phase.name());
     }
     assert_eq!(world.meter.of(Phase::Login).max(), 900);
+    assert_eq!(world.meter.mechanism(), "SCRAM-SHA-1");
 }
 
 #[test]
@@ -198,6 +199,15 @@ fn starttls_comes_before_anything_else_or_the_login_fails() {
     let (turn, written) = world.hear(&mechanisms(&["PLAIN"]));
     assert!(matches!(turn, Turn::Fail(reason) if reason.contains("STARTTLS")));
     assert_eq!(written, "", "no password goes out in clear");
+}
+
+#[test]
+fn a_roster_that_is_refused_is_none() {
+    let mut world = World::new(TlsMode::None, numbered());
+    world.client.step = Step::Roster;
+    let (turn, _) = world.hear("<iq type='error' id='o'><error><not-allowed/></error></iq>");
+    assert!(matches!(turn, Turn::Fail(reason) if reason == "roster refused: not-allowed"));
+    assert!(world.meter.of(Phase::Roster).is_empty());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::accounts::Accounts;
 use crate::args::Cli;
+use crate::body::Mark;
 use crate::client::TlsMode;
 use crate::plan::Dialect;
 use crate::scram::KeyCache;
@@ -101,4 +102,108 @@ fn a_schedule_that_is_far_behind_says_that_it_waits_for_clients() {
     worker.begin_connections().unwrap();
     assert_eq!((worker.meter.waited, worker.ledger.verdict.sent), (2, 2));
     assert_eq!(worker.meter.lag.max(), 300);
+}
+
+/// Hands a client the stanza that carries this mark, as the server would.
+fn deliver(worker: &mut Worker, to: u32, mark: &Mark, address: &str) {
+    let mut written = Vec::new();
+    worker.shape.write(mark, "", &mut written);
+    let written = String::from_utf8(written)
+        .unwrap()
+        .replacen(" to=''", "", 1);
+    let end = written.find([' ', '>']).unwrap();
+    let (name, rest) = written.split_at(end);
+    let sender = &worker.jids[mark.from as usize];
+    let stanza = format!("{name} from='{sender}' to='{address}'{rest}");
+    assert_eq!(worker.digest(to, stanza.as_bytes()), stanza.len());
+}
+
+/// Two clients that are ready, and the first thing that the first of them sends.
+fn ready(line: &[&str]) -> (Worker, Mark) {
+    let mut worker = worker(&[&["--clients", "2"], line].concat());
+    for index in 0..2 {
+        worker.jids[index] = format!("u{index}@bench/lg").into();
+        worker.lines[index].client.step = Step::Ready;
+    }
+    let (to, sequence) = worker.ledger.send(0, 0);
+    let (intended, sent) = (0, 0);
+    let mark = Mark {
+        from: 0,
+        to,
+        sequence,
+        intended,
+        sent,
+    };
+    (worker, mark)
+}
+
+#[test]
+fn what_comes_while_the_stream_closes_is_in_the_account() {
+    let (mut worker, mark) = ready(&[]);
+    deliver(&mut worker, 1, &mark, "u1@bench/lg");
+    worker.lines[1].client.close(&mut Vec::new());
+    deliver(&mut worker, 1, &mark, "u1@bench/lg");
+    let verdict = worker.ledger.verdict;
+    assert_eq!((verdict.delivered, verdict.duplicated), (1, 1));
+    // Nothing may follow the end of the stream.
+    for asks in ["<r xmlns='urn:xmpp:sm:3'/>", "<iq type='get' id='1'/>"] {
+        worker.digest(1, asks.as_bytes());
+        assert!(worker.lines[1].out.is_empty(), "{asks}");
+    }
+}
+
+#[test]
+fn a_broadcast_comes_to_the_bare_or_the_full_address_of_its_receiver() {
+    for (address, is_right) in [
+        ("u1@bench/lg", true),
+        ("u1@bench", true),
+        ("u0@bench", false),
+        ("u1@bench/other", false),
+    ] {
+        let (mut worker, mark) = ready(&["--scenario", "presence"]);
+        deliver(&mut worker, 1, &mark, address);
+        let verdict = worker.ledger.verdict;
+        let expected = (u64::from(is_right), u64::from(!is_right));
+        assert_eq!(
+            (verdict.delivered, verdict.misrouted),
+            expected,
+            "{address}"
+        );
+    }
+    // What is sent to one resource comes to it and no other.
+    let (mut worker, mark) = ready(&[]);
+    deliver(&mut worker, 1, &mark, "u1@bench");
+    assert_eq!(worker.ledger.verdict.misrouted, 1);
+}
+
+#[test]
+fn two_fleets_on_one_source_address_stay_below_what_servers_take() {
+    let clients = 9_000;
+    let mut connections = std::collections::HashMap::new();
+    for account in 0..2 * clients {
+        *connections.entry(source_of(account, 1)).or_insert(0) += 1;
+    }
+    assert_eq!(connections.values().max(), Some(&CONNECTIONS_PER_ADDRESS));
+    let first = connections.keys().all(|source| match source {
+        IpAddr::V4(source) => source.octets()[..2] == [127, 0] && source.octets()[3] > 1,
+        IpAddr::V6(_) => false,
+    });
+    assert!(first, "127.0.0.1 is left to others");
+}
+
+#[test]
+fn a_schedule_is_shared_by_those_who_have_somebody_to_send_to() {
+    let line = ["--scenario", "presence", "--clients", "3", "--clique", "2"];
+    let mut worker = worker(&[&line[..], &["--rate", "1000"]].concat());
+    for line in &mut worker.lines {
+        line.client.step = Step::Ready;
+    }
+    worker.job.control.enter(Stage::Warm, 0);
+    worker.look_at_stage();
+    worker.now = 10_000_000_000;
+    worker.send_what_is_due();
+    assert_eq!(
+        worker.ledger.verdict.sent, 1024,
+        "a turn's worth, and none in vain"
+    );
 }
