@@ -72,6 +72,10 @@ pub struct RunArgs {
     /// Process of the server, where it runs here: its CPU time and memory join the result.
     #[arg(long, value_name = "PID", help_heading = "Target")]
     pub server_pid: Option<u32>,
+    /// What the server was configured with: its text joins the result, and so does the durability
+    /// that it asks for where it is Vorpal's.
+    #[arg(long, value_name = "FILE", help_heading = "Target")]
+    pub server_config: Option<PathBuf>,
 
     /// Account names; %d is the client's number, from 0.
     #[arg(long, default_value = "u%d", help_heading = "Accounts")]

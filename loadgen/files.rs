@@ -37,6 +37,25 @@ pub fn json(path: &Path, result: &RunResult) -> Result<(), String> {
     write(path, &text)
 }
 
+/// Reads a server's configuration, as text.
+///
+/// # Errors
+/// The path, and what the system said.
+pub fn config(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))
+}
+
+/// Which promise an acknowledgement makes by this configuration; nothing where it is not Vorpal's.
+pub fn durability(config: &str) -> Option<String> {
+    let config: toml::Table = config.parse().ok()?;
+    // The one key that Vorpal cannot do without.
+    config.get("domain")?.as_str()?;
+    let mode = config.get("durability").and_then(|table| table.get("mode"));
+    mode.map_or(Some("full"), toml::Value::as_str)
+        .map(str::to_owned)
+}
+
 /// Reads what [`json`] wrote.
 ///
 /// # Errors
@@ -63,6 +82,7 @@ pub fn append(path: &Path, result: &RunResult) -> Result<(), String> {
         "tls": result.load.tls,
         "clients": result.load.clients,
         "pace": result.load.pace,
+        "durability": result.durability,
         "exit": result.exit,
         "rate": result.rate,
         "p50_us": result.latency.p50_us,
@@ -174,6 +194,22 @@ mod tests {
     use super::*;
     use crate::stats::histogram;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    #[test]
+    fn the_promise_of_a_configuration_is_full_where_it_says_nothing() {
+        let base = "domain = 'a'\n";
+        let of = |more: &str| durability(&format!("{base}{more}"));
+        assert_eq!(of("").as_deref(), Some("full"));
+        assert_eq!(of("[durability]").as_deref(), Some("full"));
+        assert_eq!(
+            of("[durability]\nmode = 'memory'").as_deref(),
+            Some("memory")
+        );
+        assert_eq!(of("[durability]\nmode = 7"), None);
+        // Prosody's is no TOML, and another server's that is promises nothing that is known.
+        assert_eq!(durability("VirtualHost \"a\""), None);
+        assert_eq!(durability("storage = 'internal'"), None);
+    }
 
     #[test]
     fn a_percentile_table_ends_with_the_maximum() {

@@ -95,7 +95,7 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "no_presence" => load.scenario != Scenario::Login && !broadcasts,
         "with_floor" => talks,
         "with_plain" => secure && load.scenario != Scenario::Idle,
-        "host" | "port" | "domain" | "tls" | "server_pid" => true,
+        "host" | "port" | "domain" | "tls" | "server_pid" | "server_config" => true,
         "password" | "accounts" | "anonymous" | "register" => true,
         "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
         "json" | "report" | "hgrm" | "history" | "name" | "quiet" => true,

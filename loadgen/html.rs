@@ -14,9 +14,9 @@ pub fn render(result: &RunResult) -> String {
 
 /// The page of several runs: one table of all, and each run's own page behind its line.
 pub fn render_all(results: &[RunResult]) -> String {
-    let Some(first) = results.first() else {
+    if results.is_empty() {
         return page("nothing", "");
-    };
+    }
     let bad = results
         .iter()
         .filter(|result| result.exit != exit::OK)
@@ -25,14 +25,11 @@ pub fn render_all(results: &[RunResult]) -> String {
         0 => ("good", "all verified".to_owned()),
         _ => ("bad", format!("{bad} of {} not in order", results.len())),
     };
-    let machine = &first.machine;
     let mut content = format!(
         "<header><h1>Load test</h1><span class='badge {class}'>{word}</span>\
-         <p>{}, {} cores, kernel {} &middot; {}</p></header>\n",
-        escaped(&machine.cpu),
-        machine.cores,
-        escaped(&machine.kernel),
-        escaped(first.commit.as_deref().unwrap_or("unknown commit")),
+         <p>{} &middot; {}</p></header>\n",
+        distinct(results, machine).join("; "),
+        distinct(results, commit).join(", "),
     );
     content += &wide_card(
         "All runs",
@@ -55,6 +52,26 @@ pub fn render_all(results: &[RunResult]) -> String {
     page("Load test", &content)
 }
 
+/// What runs say of something, each answer once: a page may be of several invocations.
+fn distinct(results: &[RunResult], read: fn(&RunResult) -> String) -> Vec<String> {
+    let mut all: Vec<String> = results.iter().map(read).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn machine(result: &RunResult) -> String {
+    let machine = &result.machine;
+    escaped(&format!(
+        "{}, {} cores, kernel {}",
+        machine.cpu, machine.cores, machine.kernel
+    ))
+}
+
+fn commit(result: &RunResult) -> String {
+    escaped(result.commit.as_deref().unwrap_or("unknown commit"))
+}
+
 fn page(title: &str, content: &str) -> String {
     format!(
         "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>\n\
@@ -67,10 +84,12 @@ fn page(title: &str, content: &str) -> String {
 
 /// One line for each run.
 fn overview(results: &[RunResult]) -> String {
-    let mut rows = String::from(
-        "<tr><th>run</th><th></th><th>clients</th><th>rate/s</th><th>p50</th><th>p99</th>\
-         <th>ack p99</th><th>lost</th><th>CPU</th><th>floor</th><th>ratio</th>\
-         <th>bytes/connection</th></tr>",
+    let is_mixed = distinct(results, commit).len() > 1;
+    let mut rows = format!(
+        "<tr><th>run</th><th></th><th>clients</th><th>durability</th><th>rate/s</th><th>p50</th>\
+         <th>p99</th><th>ack p99</th><th>lost</th><th>CPU</th><th>floor</th><th>ratio</th>\
+         <th>bytes/connection</th>{}</tr>",
+        if is_mixed { "<th>commit</th>" } else { "" },
     );
     for result in results {
         let (class, word) = verdict_of(result);
@@ -85,10 +104,11 @@ fn overview(results: &[RunResult]) -> String {
         let floor = result.floor.as_ref();
         rows += &format!(
             "<tr><th>{}</th><td><span class='badge small {class}'>{word}</span></td><td>{}</td>\
-             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{cpu}</td><td>{}</td>\
-             <td>{}</td><td>{}</td></tr>",
+             <td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{cpu}</td>\
+             <td>{}</td><td>{}</td><td>{}</td>{}</tr>",
             escaped(&result.name),
             grouped(result.load.clients.into()),
+            escaped(result.durability.as_deref().unwrap_or("")),
             match result.latency.count {
                 // Who idles has no rate.
                 0 => String::new(),
@@ -106,6 +126,10 @@ fn overview(results: &[RunResult]) -> String {
                 .and_then(|floor| floor.ratio)
                 .map_or(String::new(), |ratio| format!("{ratio:.2}&times;")),
             bytes_per_connection(result).unwrap_or_default(),
+            match is_mixed {
+                true => format!("<td>{}</td>", commit(result)),
+                false => String::new(),
+            },
         );
     }
     format!("<div class='wide'><table>{rows}</table></div>")
@@ -178,10 +202,13 @@ fn heading(result: &RunResult) -> String {
     let managed = load.ack_every.map_or(String::new(), |every| {
         format!(" &middot; acknowledgement asked for after every {every}")
     });
+    let durability = result.durability.as_ref().map_or(String::new(), |mode| {
+        format!(" &middot; durability {}", escaped(mode))
+    });
     let mut text = format!(
         "<header><h1>{}</h1><span class='badge {class}'>{word}</span>\
          <p>{} clients &middot; {} &middot; {} &middot; {}-byte stanzas &middot; tls {}\
-         {managed}</p>",
+         {managed}{durability}</p>",
         escaped(&result.name),
         grouped(load.clients.into()),
         escaped(&load.scenario),
@@ -358,42 +385,19 @@ fn verification(result: &RunResult) -> String {
 }
 
 fn times_table(result: &RunResult) -> String {
-    let mut rows = String::from(
-        "<tr><th></th><th>count</th><th>mean</th><th>p50</th><th>p90</th><th>p99</th><th>p99.9</th>\
-         <th>p99.99</th><th>max</th></tr>",
+    let headings = Times::HEADINGS.map(|heading| format!("<th>{heading}</th>"));
+    let mut rows = format!(
+        "<tr><th></th><th>count</th><th>mean</th>{}</tr>",
+        headings.concat()
     );
-    let floor = result.floor.as_ref().map(|floor| &floor.latency);
-    let more = [
-        &result.latency,
-        &result.service,
-        &result.acks,
-        &result.generator.lag,
-    ];
-    let plain = result.plain.as_ref().map(|plain| &plain.latency);
-    for times in result
-        .phases
-        .iter()
-        .chain(more)
-        .chain(plain)
-        .chain(floor)
-        .filter(|times| times.count > 0)
-    {
-        rows += &format!(
-            "<tr><th>{}</th><td>{}</td>",
-            times.name,
-            grouped(times.count)
-        );
-        let columns = [
-            times.mean_us,
-            times.p50_us,
-            times.p90_us,
-            times.p99_us,
-            times.p999_us,
-        ];
-        for value in columns.into_iter().chain([times.p9999_us, times.max_us]) {
-            rows += &format!("<td>{}</td>", micros(value));
-        }
-        rows += "</tr>";
+    for times in result.times() {
+        let mean = std::iter::once(times.mean_us);
+        let cells: String = mean
+            .chain(times.columns())
+            .map(|us| format!("<td>{}</td>", micros(us)))
+            .collect();
+        let count = grouped(times.count);
+        rows += &format!("<tr><th>{}</th><td>{count}</td>{cells}</tr>", times.name);
     }
     wide_card(
         "Times",
@@ -403,7 +407,7 @@ fn times_table(result: &RunResult) -> String {
 }
 
 fn facts(result: &RunResult) -> String {
-    let machine = &result.machine;
+    let limits = result.machine.open_files;
     let load = &result.load;
     let mut rows = vec![
         ("command", result.command.join(" ")),
@@ -417,22 +421,9 @@ fn facts(result: &RunResult) -> String {
         ),
         ("target", format!("{} {}", load.target, load.domain)),
         ("mechanism", load.mechanism.clone()),
-        (
-            "machine",
-            format!(
-                "{}, {} cores, kernel {}",
-                machine.cpu, machine.cores, machine.kernel
-            ),
-        ),
-        (
-            "limits",
-            format!(
-                "open files {} / {}",
-                machine.open_files.0, machine.open_files.1
-            ),
-        ),
+        ("limits", format!("open files {} / {}", limits.0, limits.1)),
         ("io_uring", result.ring.clone()),
-        ("clock", machine.clock_source.clone()),
+        ("clock", result.machine.clock_source.clone()),
         ("seed", load.seed.to_string()),
         (
             "threads",
@@ -462,12 +453,20 @@ fn facts(result: &RunResult) -> String {
             ),
         ));
     }
-    let rows: String = rows
-        .iter()
-        .filter(|(_, value)| !value.trim().is_empty())
-        .map(|(name, value)| format!("<dt>{name}</dt><dd>{}</dd>", escaped(value)))
+    let row = |name: &str, value: &str| format!("<dt>{name}</dt><dd>{value}</dd>");
+    let rows: String = std::iter::once(row("machine", &machine(result)))
+        .chain(
+            rows.iter()
+                .filter(|(_, value)| !value.trim().is_empty())
+                .map(|(name, value)| row(name, &escaped(value))),
+        )
         .collect();
-    wide_card("What decided this result", &format!("<dl>{rows}</dl>"), "")
+    let config = result.server_config.as_ref().map_or(String::new(), |text| {
+        let text = escaped(text);
+        format!("<details><summary>server configuration</summary><pre>{text}</pre></details>")
+    });
+    let facts = format!("<dl>{rows}</dl>{config}");
+    wide_card("What decided this result", &facts, "")
 }
 
 fn card(title: &str, content: &str, note: &str) -> String {
@@ -538,6 +537,8 @@ mod tests {
                 ack_every: Some(7),
                 ..Load::default()
             },
+            server_config: Some("a = \"b\"\n".into()),
+            durability: Some("arch<ive".into()),
             exit: exit::UNVERIFIED,
             reasons: vec!["3 lost".into()],
             rate: 1_234_567.0,
@@ -616,7 +617,7 @@ mod tests {
         let text = serde_json::to_string(&result()).unwrap();
         let read: RunResult = serde_json::from_str(&text).unwrap();
         let page = render_all(&[result(), read]);
-        assert_eq!(page.matches("<details").count(), 2);
+        assert_eq!(page.matches("<details class='whole'").count(), 2);
         let overview = page.split("</table>").next().unwrap();
         // Once for the deliveries and once for the acknowledgements of each.
         assert_eq!(
@@ -626,6 +627,31 @@ mod tests {
         );
         assert!(page.contains("2 of 2 not in order"));
         assert_eq!(page.matches("<html").count(), 1);
+    }
+
+    #[test]
+    fn a_page_of_several_invocations_says_which_run_is_of_which() {
+        let mut other = result();
+        let same = render_all(&[result(), other.clone()]);
+        assert_eq!(same.matches("unknown commit").count(), 1);
+        (other.commit, other.machine.kernel) = (Some("abc".into()), "9.9".into());
+        let mixed = render_all(&[result(), other]);
+        let head = mixed.split("</header>").next().unwrap();
+        assert!(head.contains("abc, unknown commit") && head.contains("kernel 9.9"));
+        assert!(mixed.contains("<td>abc</td>") && mixed.contains("<td>unknown commit</td>"));
+    }
+
+    #[test]
+    fn what_the_server_ran_with_is_folded_and_its_promise_is_not() {
+        let page = render_all(&[result()]);
+        assert!(page.contains("<th>durability</th>") && page.contains("<td>arch&lt;ive</td>"));
+        assert!(page.contains("&middot; durability arch&lt;ive</p>"));
+        let folded = "<details><summary>server configuration</summary><pre>a = &quot;b&quot;";
+        assert!(page.contains(folded));
+        let mut unknown = result();
+        (unknown.server_config, unknown.durability) = (None, None);
+        let page = render(&unknown);
+        assert!(!page.contains("<pre>") && !page.contains("durability"));
     }
 
     #[test]

@@ -67,6 +67,8 @@ impl Parts<'_> {
                 mechanism: meter.mechanism(),
                 ..self.describe()
             },
+            server_config: None,
+            durability: None,
             exit: exit::OK,
             reasons: Vec::new(),
             rate: Slice::rate(&self.slices),

@@ -50,6 +50,21 @@ pub struct Times {
 }
 
 impl Times {
+    /// What [`Times::columns`] are called.
+    pub const HEADINGS: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
+
+    /// The times that tables show, in microseconds.
+    pub fn columns(&self) -> [f64; 6] {
+        [
+            self.p50_us,
+            self.p90_us,
+            self.p99_us,
+            self.p999_us,
+            self.p9999_us,
+            self.max_us,
+        ]
+    }
+
     /// What `seen` (in nanoseconds) comes to.
     pub fn of(name: &str, seen: &Histogram<u64>) -> Times {
         let at = |quantile: f64| seen.value_at_quantile(quantile) as f64 / 1e3;
@@ -248,6 +263,12 @@ pub struct RunResult {
     pub ring: String,
     /// The load.
     pub load: Load,
+    /// What the server ran with, as its operator wrote it.
+    #[serde(default)]
+    pub server_config: Option<String>,
+    /// Which promise an acknowledgement of the server made: `[durability] mode` of this file.
+    #[serde(default)]
+    pub durability: Option<String>,
     /// Exit code.
     pub exit: u8,
     /// Why it is not 0.
@@ -280,6 +301,23 @@ pub struct RunResult {
     pub plain: Option<Plain>,
     /// The generator's own state.
     pub generator: Generator,
+}
+
+impl RunResult {
+    /// Everything that was timed, in the order that tables have it.
+    pub fn times(&self) -> Vec<&Times> {
+        let mut all: Vec<_> = self.phases.iter().collect();
+        all.extend([&self.latency, &self.service, &self.acks]);
+        all.push(&self.generator.lag);
+        if let Some(plain) = &self.plain {
+            all.extend([&plain.latency, &plain.lag]);
+        }
+        if let Some(floor) = &self.floor {
+            all.extend([&floor.latency, &floor.lag]);
+        }
+        all.retain(|times| times.count > 0);
+        all
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::accounts::Accounts;
 use crate::args::{LoadArgs, RunArgs};
 use crate::client::{Script, TlsMode};
 use crate::clock::Clock;
+use crate::files;
 use crate::fleet::{Findings, Fleet, Slice, TlsSetup, spent};
 use crate::judge::Parts;
 use crate::live::{Live, Whose};
@@ -45,6 +46,11 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let target = args.target()?;
     let plan = load.plan(target, Dialect::Xmpp, clock)?;
     let accounts = args.accounts()?;
+    let config = args
+        .server_config
+        .as_deref()
+        .map(files::config)
+        .transpose()?;
     let tls = tls(args)?;
     let script = Arc::new(script(args, accounts));
     let mut live = Live::new(load.quiet, expected(args), load.hgrm.is_some());
@@ -94,6 +100,8 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     };
     let mut result = parts.judge(&findings, &live, features);
     describe(&mut result.load, args);
+    result.durability = config.as_deref().and_then(files::durability);
+    result.server_config = config;
     Ok(Ran {
         result,
         findings,

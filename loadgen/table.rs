@@ -34,6 +34,9 @@ pub fn render(result: &RunResult) -> String {
             load.target,
         ),
     );
+    if let Some(mode) = &result.durability {
+        line(&mut text, &format!("  durability {mode}"));
+    }
     times(&mut text, result);
     tail(&mut text, result);
     text
@@ -41,23 +44,17 @@ pub fn render(result: &RunResult) -> String {
 
 /// Everything that was timed.
 fn times(text: &mut String, result: &RunResult) {
-    line(
-        text,
-        &format!(
-            "\n  {:<14}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
-            "times", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
-        ),
-    );
-    let floor = result.floor.as_ref().map(|floor| &floor.latency);
-    let more = [
-        &result.latency,
-        &result.service,
-        &result.acks,
-        &result.generator.lag,
-    ];
-    let plain = result.plain.as_ref().map(|plain| &plain.latency);
-    for times in result.phases.iter().chain(more).chain(plain).chain(floor) {
-        row(text, times);
+    let mut head = format!("\n  {:<14}{:>10}", "times", "count");
+    for heading in Times::HEADINGS {
+        head += &format!("{heading:>11}");
+    }
+    line(text, &head);
+    for times in result.times() {
+        let mut row = format!("  {:<14}{:>10}", times.name, grouped(times.count));
+        for us in times.columns() {
+            row += &format!("{:>11}", micros(us));
+        }
+        line(text, &row);
     }
 }
 
@@ -171,26 +168,6 @@ fn kinds(server: &Server) -> String {
         return String::new();
     }
     format!(": {}", words.join(", "))
-}
-
-fn row(text: &mut String, times: &Times) {
-    if times.count == 0 {
-        return;
-    }
-    line(
-        text,
-        &format!(
-            "  {:<14}{:>10}{:>11}{:>11}{:>11}{:>11}{:>11}{:>11}",
-            times.name,
-            grouped(times.count),
-            micros(times.p50_us),
-            micros(times.p90_us),
-            micros(times.p99_us),
-            micros(times.p999_us),
-            micros(times.p9999_us),
-            micros(times.max_us),
-        ),
-    );
 }
 
 fn line(text: &mut String, content: &str) {
