@@ -25,18 +25,31 @@ fn clique(shards: u16) -> (Direct, Vec<Seat>) {
     (direct, seats)
 }
 
+/// Bytes that the last contact has of this presence, where every contact has it once.
+fn arriving(direct: &mut Direct, seats: &[Seat], presence: &str) -> usize {
+    direct.say(seats[0], presence.as_bytes());
+    for contact in &seats[1..] {
+        let output = direct.output(*contact);
+        let starts = output.windows(9).filter(|bytes| bytes == b"<presence");
+        assert_eq!(starts.count(), 1, "each contact is told once");
+    }
+    let size = direct.output(seats[CONTACTS]).len();
+    direct.end_turn();
+    size
+}
+
 fn fanout(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("presence to 20");
     group.throughput(Throughput::Elements(CONTACTS as u64));
     let presence = "<presence><show>away</show><status>back in a few minutes</status></presence>";
     for (name, shards) in [("one shard", 1), ("two shards", 2)] {
         let (mut direct, seats) = clique(shards);
+        let expected = arriving(&mut direct, &seats, presence);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 direct.say(seats[0], black_box(presence.as_bytes()));
-                let size = direct.output(seats[CONTACTS]).len();
+                assert_eq!(direct.output(seats[CONTACTS]).len(), expected);
                 direct.end_turn();
-                size
             });
         });
     }
