@@ -6,6 +6,7 @@
 #   scripts/bench.sh --clients 100000   that many clients held by one server, with chat among them
 #   scripts/bench.sh --only chat-2000   the runs whose name begins so
 #   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 2 minutes and the build
+#   scripts/bench.sh --bin DIRECTORY    with these binaries; LOADGEN_COMMIT says what they were built from
 #
 # Needs Debian 12, a Rust toolchain and two cores: the server is pinned to the first, the generator
 # to the second. Ends non-zero where a delivery was lost or a run could not be measured.
@@ -49,6 +50,9 @@ fi
 if [ -z "$bin" ] || [ -n "$criterion" ]; then
     command -v cargo >/dev/null || { echo "bench: needs cargo, from https://rustup.rs" >&2; exit 1; }
 fi
+foreign=$bin
+# The benches are built from this tree whatever --bin says.
+[ -z "$criterion" ] || foreign=""
 if [ -z "$bin$criterion" ]; then
     cargo build --locked --release || exit 1
     bin=${CARGO_TARGET_DIR:-target}/release
@@ -56,8 +60,11 @@ fi
 vorpal=$bin/vorpal
 loadgen=$bin/loadgen
 
-# The commit under test. The results of earlier runs that lie about make no other of it.
-if [ -z "${LOADGEN_COMMIT:-}" ] && commit=$(git rev-parse --short=12 HEAD 2>/dev/null); then
+# The commit under test. The results of earlier runs that lie about make no other of it. Of binaries
+# that were built elsewhere only the caller knows it.
+if [ -n "$foreign" ]; then
+    export LOADGEN_COMMIT=${LOADGEN_COMMIT:-unknown (--bin)}
+elif [ -z "${LOADGEN_COMMIT:-}" ] && commit=$(git rev-parse --short=12 HEAD 2>/dev/null); then
     git diff-index --quiet HEAD -- . ':(exclude)results' || commit+=-dirty
     export LOADGEN_COMMIT=$commit
 fi
@@ -133,9 +140,11 @@ measure() {
     shift 2
     case "$name" in "$only"*) ;; *) return 0 ;; esac
     for attempt in 1 2; do
+        # What an earlier run of the day left is not this one's, should this one leave nothing.
+        rm -f "$out/$name.json"
         start_server "$cores"
         "$loadgen" --name "$name" --domain bench.localhost --password bench \
-            --server-pid "$server" --json "$out/$name.json" --history "$keep/history.jsonl" "$@"
+            --server-pid "$server" --server-config "$work/vorpal.toml" --json "$out/$name.json" --history "$keep/history.jsonl" "$@"
         code=$?
         stop_server
         # An invalid run says nothing about the server: a busy machine deserves a second chance.
