@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use runtime::admin::protocol::unhex;
 use xmpp::port::{Credentials, ScramKey};
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
 
@@ -254,15 +255,6 @@ fn key_of_prosody(fields: &str) -> Option<ScramKey> {
         stored_key: unhex(stored_key)?,
         server_key: unhex(server_key)?,
     })
-}
-
-fn unhex(text: &str) -> Option<Box<[u8]>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let pair = |pair: &[u8]| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    };
-    text.as_bytes().chunks(2).map(pair).collect()
 }
 
 #[cfg(test)]

@@ -534,14 +534,8 @@ fn roster(element: &Element, roster: &mut Vec<RosterItem>) -> Result<(), String>
             wrong = Err(format!("its contact {jid:?} has no JID"));
             continue;
         };
-        let all = [
-            Subscription::None,
-            Subscription::To,
-            Subscription::From,
-            Subscription::Both,
-        ];
         let subscription = child.attr("subscription").unwrap_or("none");
-        let Some(subscription) = all.into_iter().find(|one| one.as_str() == subscription) else {
+        let Some(subscription) = Subscription::parse(subscription) else {
             // `remove` and what old servers made up: no contact.
             continue;
         };

@@ -455,6 +455,13 @@ impl Subscription {
             Subscription::Both => "both",
         }
     }
+
+    /// The state with this value on the wire.
+    pub fn parse(text: &str) -> Option<Subscription> {
+        let directions = [(false, false), (true, false), (false, true), (true, true)];
+        let all = directions.map(|(to, from)| Subscription::of(to, from));
+        all.into_iter().find(|state| state.as_str() == text)
+    }
 }
 
 /// One contact of a roster, with what the wire shows and what only the server knows.

@@ -397,14 +397,8 @@ fn space_of(text: &str) -> Result<Space, String> {
 }
 
 fn subscription_of(text: &str) -> Result<Subscription, String> {
-    let all = [
-        Subscription::None,
-        Subscription::To,
-        Subscription::From,
-        Subscription::Both,
-    ];
-    let found = all.into_iter().find(|one| one.as_str() == text);
-    found.ok_or_else(|| format!("{text:?} is no subscription; none, to, from and both are."))
+    Subscription::parse(text)
+        .ok_or_else(|| format!("{text:?} is no subscription; none, to, from and both are."))
 }
 
 impl Keys {
@@ -447,11 +441,13 @@ impl Keys {
 
 impl Key {
     fn read(self, size: usize) -> Result<ScramKey, String> {
+        let octets =
+            |text: &str| unhex(text).ok_or_else(|| format!("{text:?} is not hexadecimal."));
         let key = ScramKey {
-            salt: unhex(&self.salt)?,
+            salt: octets(&self.salt)?,
             iterations: self.iterations,
-            stored_key: unhex(&self.stored_key)?,
-            server_key: unhex(&self.server_key)?,
+            stored_key: octets(&self.stored_key)?,
+            server_key: octets(&self.server_key)?,
         };
         if key.stored_key.len() != size || key.server_key.len() != size {
             return Err(format!("A key of this hash has {size} bytes."));
@@ -472,16 +468,12 @@ fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-fn unhex(text: &str) -> Result<Box<[u8]>, String> {
-    let refused = || format!("{text:?} is not hexadecimal.");
+/// The octets that a text in hexadecimal says.
+pub fn unhex(text: &str) -> Option<Box<[u8]>> {
     let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let pair = |pair: &[u8]| match pair {
         [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
         _ => None,
     };
-    text.as_bytes()
-        .chunks(2)
-        .map(pair)
-        .collect::<Option<_>>()
-        .ok_or_else(refused)
+    text.as_bytes().chunks(2).map(pair).collect()
 }
