@@ -590,18 +590,19 @@ fn put(whole: &mut WholeAccount, space: Space, name: &str, bytes: Box<[u8]>) -> 
 }
 
 fn private(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
+    let mut wrong = Ok(());
     for child in element.children() {
         // XEP-0049: the namespace is what tells documents apart.
-        if child.ns.is_empty() || child.ns == element.ns {
-            return Err(format!(
-                "its private <{}/> has no namespace of its own",
-                child.name
-            ));
-        }
-        let name = format!("{} {}", child.name, child.ns);
-        put(whole, Space::Private, &name, child.bytes(&element.ns))?;
+        let taken = if child.ns.is_empty() || child.ns == element.ns {
+            let name = &child.name;
+            Err(format!("its private <{name}/> has no namespace of its own"))
+        } else {
+            let name = format!("{} {}", child.name, child.ns);
+            put(whole, Space::Private, &name, child.bytes(&element.ns))
+        };
+        wrong = taken.and(wrong);
     }
-    Ok(())
+    wrong
 }
 
 /// A block list is what the default privacy list denies to a JID in everything (XEP-0191 5).
@@ -624,14 +625,18 @@ fn block<'a>(
     jids: impl Iterator<Item = &'a str>,
     blocked: &mut Vec<Box<str>>,
 ) -> Result<(), String> {
+    let mut wrong = Ok(());
     for text in jids {
-        let jid = Jid::parse(text).map_err(|_| format!("it blocks {text:?}, which is no JID"))?;
+        let Ok(jid) = Jid::parse(text) else {
+            wrong = Err(format!("it blocks {text:?}, which is no JID"));
+            continue;
+        };
         let jid: Box<str> = jid.as_str().into();
         if !blocked.contains(&jid) {
             blocked.push(jid);
         }
     }
-    Ok(())
+    wrong
 }
 
 #[cfg(test)]
