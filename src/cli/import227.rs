@@ -350,8 +350,7 @@ impl Import {
             left_out: 0,
         };
         self.belongings(reader, &mut arrival)?;
-        let keys = &arrival.whole.credentials;
-        if keys.sha1.is_some() || keys.sha256.is_some() || keys.sha512.is_some() {
+        if arrival.whole.credentials.has_any() {
             arrival.password = None;
         } else if arrival.password.is_none() {
             self.notes.say(&format!(

@@ -56,13 +56,14 @@ pub(crate) fn serve(
 }
 
 /// Takes the mechanisms away for which some account has no key: its client would choose one of them
-/// and fail. Accounts that are imported while the server runs count from the next start.
+/// and fail. They come back when nobody lacks the key any more. What changes while the server runs
+/// counts from its next start.
 fn offer_what_all_can(mechanisms: &mut Vec<Mechanism>, lacking: Lacking) {
     mechanisms.retain(|mechanism| {
         let name = mechanism.as_str();
-        let lacks = lacking.sha1 && name.starts_with("SCRAM-SHA-1")
-            || lacking.sha256 && name.starts_with("SCRAM-SHA-256")
-            || lacking.sha512 && name.starts_with("SCRAM-SHA-512");
+        let lacks = lacking.sha1 > 0 && name.starts_with("SCRAM-SHA-1")
+            || lacking.sha256 > 0 && name.starts_with("SCRAM-SHA-256")
+            || lacking.sha512 > 0 && name.starts_with("SCRAM-SHA-512");
         if lacks {
             tracing::warn!(
                 mechanism = name,
@@ -132,8 +133,8 @@ mod tests {
     fn a_mechanism_is_offered_only_where_every_account_has_its_key() {
         let mut mechanisms = Mechanism::ALL.to_vec();
         let lacking = Lacking {
-            sha256: true,
-            sha512: true,
+            sha256: 1,
+            sha512: 2,
             ..Lacking::default()
         };
         offer_what_all_can(&mut mechanisms, lacking);

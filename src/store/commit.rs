@@ -10,7 +10,6 @@ use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, LACKING_KEY, Staged, Trouble, Writes, engine};
 use crate::hot::Overlay;
-use crate::lacking::Lacking;
 use crate::log::{self, Frame, Log};
 
 /// Where the log lies beside the engine's own files.
@@ -159,22 +158,22 @@ impl Engine {
     /// Makes what one call staged durable.
     pub(crate) fn commit(&self, staged: Staged) -> Result<(), Trouble> {
         let mut logged = self.logged.borrow_mut();
-        let lacking = self.lacking.get().or(staged.lacking);
-        let lacks_more = (lacking != self.lacking.get()).then(|| lacking.to_record());
+        let lacking = staged.lacking;
+        let lacks_other = (lacking != self.lacking.get()).then(|| lacking.to_record());
         logged.frame.begin();
         for table in Table::ALL {
             for (key, value) in staged.of(table) {
                 logged.frame.put(table as u8, key, value.as_deref());
             }
         }
-        if let Some(record) = &lacks_more {
+        if let Some(record) = &lacks_other {
             logged.frame.put(ABOUT, LACKING_KEY, Some(record));
         }
         let Logged { log, frame, .. } = &mut *logged;
         let before = log.size();
         log.append(frame).map_err(|error| cannot(&error))?;
         let mut batch = self.database.batch().durability(None);
-        if let Some(record) = lacks_more {
+        if let Some(record) = lacks_other {
             batch.insert(&self.keyspaces.about, LACKING_KEY, record);
         }
         let (hot, cold): (Vec<_>, Vec<_>) = staged
@@ -270,13 +269,6 @@ impl Engine {
         self.leave(logged)?;
         begin_next(logged)?;
         self.leave(logged)
-    }
-
-    /// Has a batch carry what accounts lack, if that is more than before.
-    pub(crate) fn note_lacking(&self, batch: &mut OwnedWriteBatch, lacking: Lacking) {
-        if lacking != self.lacking.get() {
-            batch.insert(&self.keyspaces.about, LACKING_KEY, lacking.to_record());
-        }
     }
 
     /// Makes all that was written durable.

@@ -11,7 +11,7 @@ use xmpp::port::{OfflineQuota, Origin, QueuePlace, RosterItem, Store, StoreOp, S
 use crate::conformance::sessions::{ARRIVED, enqueue, queue, save, session, stored};
 use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
 use crate::conformance::{one, put, roster, wait, waiting};
-use crate::{Embedded, Lacking, OpenError, schema};
+use crate::{Embedded, OpenError, schema};
 
 /// A directory of this test alone, removed with the value.
 pub(crate) struct Scratch(pub(crate) PathBuf);
@@ -27,7 +27,7 @@ impl Scratch {
     }
 
     /// What a kill at this moment would leave on the disk.
-    fn killed(&self) -> Scratch {
+    pub(crate) fn killed(&self) -> Scratch {
         let copy = Scratch::new();
         copy_tree(&self.0, &copy.0);
         copy
@@ -612,28 +612,6 @@ const ITEM_1: &str = "\
     014e7572736520f09fa49653657276616e7473436170756c6574202620736f6e73eaffffff08000000eaffffff \
     0e0000003c70726573656e636520747970653d27737562736372696265272f3eb4ffffff0a000000ccffffff02 \
     000000030701d1ffffff1c000000";
-
-#[test]
-fn what_some_account_lacks_is_known_after_a_restart_too() {
-    let scratch = Scratch::new();
-    let mut store = open(&scratch);
-    one(&mut store, create("whole@b.example", 1));
-    assert_eq!(store.lacking(), Lacking::default());
-    let mut half = keys(2);
-    half.sha512 = None;
-    let op = StoreOp::CreateAccount {
-        account: jid("half@b.example"),
-        credentials: half,
-    };
-    assert_eq!(one(&mut store, op), StoreReply::Done);
-    let expected = Lacking {
-        sha512: true,
-        ..Lacking::default()
-    };
-    assert_eq!(store.lacking(), expected);
-    drop(store);
-    assert_eq!(open(&scratch).lacking(), expected);
-}
 
 #[test]
 fn a_damaged_schema_number_is_refused() {

@@ -6,7 +6,7 @@
 //! reads see.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 use crate::records::{each_record, exists, read};
 use crate::schema::{self, SCHEMA};
-use crate::{WholeAccount, kept, sessions};
+use crate::{kept, sessions};
 
 /// Where the database lies in the server's data directory.
 pub const DIRECTORY: &str = "store";
@@ -43,15 +43,12 @@ const WORKERS: usize = 2;
 /// Accounts that one pass of a listing holds; larger stores are listed in several passes.
 const LISTING_PAGE: usize = 1 << 20;
 
-/// Records of one bulk batch.
-const BULK_RECORDS_MAX: usize = 8_192;
-
 /// Records between two reports of a backup.
 const PROGRESS_EVERY: u64 = 200_000;
 
 const SCHEMA_KEY: &[u8] = b"schema";
 
-/// Where [`Lacking`] stands; absent while every account has every key.
+/// Where [`Lacking`] stands; absent as long as every account has had every key.
 pub(crate) const LACKING_KEY: &[u8] = b"lacking";
 
 /// An open database. It is locked against every other process until it is dropped.
@@ -92,15 +89,6 @@ impl std::fmt::Display for OpenError {
 
 impl std::error::Error for OpenError {}
 
-/// What [`crate::Embedded::bulk_load`] did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BulkLoaded {
-    /// Accounts that are new.
-    pub created: u64,
-    /// Accounts that existed already; nothing of theirs was changed.
-    pub existed: u64,
-}
-
 /// Staged writes of one keyspace: a value, or `None` for a removal.
 pub(crate) type Writes = BTreeMap<Key, Option<Vec<u8>>>;
 
@@ -115,6 +103,7 @@ pub(crate) struct Staged {
     pub(crate) kept: Writes,
     pub(crate) sessions: Writes,
     pub(crate) queue: Writes,
+    /// What accounts lack with all of it.
     pub(crate) lacking: Lacking,
     /// What failed before.
     pub(crate) gaps: Gaps,
@@ -219,11 +208,6 @@ impl Engine {
         let keyspaces = Keyspaces { about, tables };
         let logged = commit::open(&database, &keyspaces, &path)
             .map_err(|trouble| refused(trouble.into()))?;
-        let lacking = keyspaces
-            .about
-            .get(LACKING_KEY)
-            .map_err(|error| refused(format!("{error:?}")))?
-            .map_or_else(Lacking::default, |record| Lacking::from_record(&record));
         tracing::debug!(path = %path.display(), schema = SCHEMA, "store open");
         let opened = Engine {
             database,
@@ -233,89 +217,13 @@ impl Engine {
             #[cfg(test)]
             syncs: Cell::new(0),
             lent: Arc::new(()),
-            lacking: Cell::new(lacking),
+            lacking: Cell::default(),
         };
         opened
-            .leave(&mut opened.logged.borrow_mut())
+            .learn_lacking()
+            .and_then(|()| opened.leave(&mut opened.logged.borrow_mut()))
             .map_err(|trouble| refused(trouble.into()))?;
         Ok(opened)
-    }
-
-    /// See [`crate::Embedded::bulk_load`].
-    pub(crate) fn bulk_load(
-        &self,
-        accounts: impl Iterator<Item = WholeAccount>,
-        mut existed: impl FnMut(&BareJid),
-    ) -> Result<BulkLoaded, Trouble> {
-        // The log must not have the last word on what is written past it.
-        self.checkpoint()?;
-        let mut loaded = BulkLoaded::default();
-        let mut batch = self.database.batch().durability(None);
-        let mut batched = HashSet::new();
-        let mut lacking = self.lacking.get();
-        for whole in accounts {
-            let account = whole.account.clone();
-            let key = schema::account_key(&account);
-            if batched.contains(&key)
-                || self
-                    .keyspace(Table::Accounts)
-                    .contains_key(&key)
-                    .map_err(engine)?
-            {
-                loaded.existed += 1;
-                existed(&account);
-                continue;
-            }
-            for item in whole.data.roster {
-                let item_key = schema::roster_key(&account, &item.contact);
-                let record = schema::encode_roster_item(item).map_err(damaged)?;
-                batch.insert(self.keyspace(Table::Roster), item_key, record);
-            }
-            let (blocked, documents) = (whole.data.blocked, whole.documents);
-            for (key, record) in kept::of_new(&account, blocked, documents, whole.offline)? {
-                batch.insert(self.keyspace(Table::Kept), key, record);
-            }
-            lacking = lacking.or(Lacking::of(&whole.credentials));
-            let record = schema::encode_credentials(whole.credentials).map_err(damaged)?;
-            batch.insert(self.keyspace(Table::Accounts), key.clone(), record);
-            batched.insert(key);
-            loaded.created += 1;
-            if batch.len() >= BULK_RECORDS_MAX {
-                let full = std::mem::replace(&mut batch, self.database.batch().durability(None));
-                full.commit().map_err(engine)?;
-                batched.clear();
-            }
-        }
-        self.note_lacking(&mut batch, lacking);
-        batch.commit().map_err(engine)?;
-        self.lacking.set(lacking);
-        self.sync()?;
-        Ok(loaded)
-    }
-
-    /// Writes records as another store had them, without a commit for each: [`Engine::sync`] ends
-    /// it.
-    pub(crate) fn load_records(
-        &self,
-        records: &mut dyn Iterator<Item = (Table, Vec<u8>, Vec<u8>)>,
-    ) -> Result<(), Trouble> {
-        let mut batch = self.database.batch().durability(None);
-        let mut lacking = self.lacking.get();
-        for (table, key, record) in records {
-            if table == Table::Accounts {
-                let credentials = schema::decode_credentials(&record).map_err(damaged)?;
-                lacking = lacking.or(Lacking::of(&credentials));
-            }
-            batch.insert(self.keyspace(table), key, record);
-            if batch.len() >= BULK_RECORDS_MAX {
-                let full = std::mem::replace(&mut batch, self.database.batch().durability(None));
-                full.commit().map_err(engine)?;
-            }
-        }
-        self.note_lacking(&mut batch, lacking);
-        batch.commit().map_err(engine)?;
-        self.lacking.set(lacking);
-        Ok(())
     }
 
     pub(crate) fn keyspace(&self, table: Table) -> &Keyspace {
@@ -356,9 +264,10 @@ impl Engine {
                 if exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
                     return Ok(StoreReply::Exists);
                 }
-                staged.lacking = staged.lacking.or(Lacking::of(&credentials));
+                let lacking = Lacking::of(&credentials);
                 let record = schema::encode_credentials(*credentials).map_err(damaged)?;
                 staged.accounts.insert(key.into(), Some(record));
+                staged.lacking = staged.lacking.plus(lacking);
                 Ok(StoreReply::Done)
             }
             StoreOp::SetCredentials {
@@ -413,12 +322,14 @@ impl Engine {
         credentials: Credentials,
     ) -> Result<StoreReply, Trouble> {
         let key = schema::account_key(account);
-        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
+        let Some(before) = read(self.keyspace(Table::Accounts), &staged.accounts, &key)? else {
             return Ok(StoreReply::Missing);
-        }
-        staged.lacking = staged.lacking.or(Lacking::of(&credentials));
+        };
+        let less = Lacking::of_account(&before);
+        let lacking = staged.lacking.minus(less).plus(Lacking::of(&credentials));
         let record = schema::encode_credentials(credentials).map_err(damaged)?;
         staged.accounts.insert(key.into(), Some(record));
+        staged.lacking = lacking;
         Ok(StoreReply::Done)
     }
 
@@ -497,9 +408,9 @@ impl Engine {
 
     fn delete(&self, staged: &mut Staged, account: &BareJid) -> Result<StoreReply, Trouble> {
         let key = schema::account_key(account);
-        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
+        let Some(record) = read(self.keyspace(Table::Accounts), &staged.accounts, &key)? else {
             return Ok(StoreReply::Missing);
-        }
+        };
         // Keys only: what cannot be read must still be deletable.
         let mut owned = Vec::new();
         each_record(
@@ -530,10 +441,11 @@ impl Engine {
             .extend(owned.into_iter().map(|key| (key.into(), None)));
         self.end_sessions_of(staged, account)?;
         staged.accounts.insert(key.into(), None);
+        staged.lacking = staged.lacking.minus(Lacking::of_account(&record));
         Ok(StoreReply::Done)
     }
 
-    /// The hashes for which some account has no key.
+    /// For how many accounts which hashes have no key.
     pub(crate) fn lacking(&self) -> Lacking {
         self.lacking.get()
     }
@@ -567,6 +479,7 @@ impl Engine {
     ) -> Performed {
         let mut staged = Staged {
             gaps: std::mem::take(gaps),
+            lacking: self.lacking.get(),
             ..Staged::default()
         };
         let mut uncertain_from = None;
@@ -714,6 +627,12 @@ impl Engine {
         self.keyspace(Table::Roster)
             .insert(schema::roster_key(account, contact), record)
             .unwrap();
+    }
+
+    /// Says what accounts lack as it was said before it was counted.
+    pub(crate) fn put_raw_lacking(&self, record: &[u8]) {
+        self.keyspaces.about.insert(LACKING_KEY, record).unwrap();
+        self.database.persist(PersistMode::SyncAll).unwrap();
     }
 
     /// Puts a record into a session's queue.

@@ -14,6 +14,7 @@ mod gaps;
 mod hot;
 mod kept;
 mod lacking;
+mod load;
 mod log;
 pub mod memory;
 #[cfg(test)]
@@ -23,8 +24,9 @@ mod recover;
 pub mod schema;
 mod sessions;
 
-pub use embedded::{BulkLoaded, DIRECTORY, OpenError};
+pub use embedded::{DIRECTORY, OpenError};
 pub use lacking::Lacking;
+pub use load::BulkLoaded;
 pub use memory::Memory;
 pub use recover::Embedded;
 

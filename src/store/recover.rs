@@ -14,9 +14,10 @@ use xmpp::port::{Credentials, RosterItem, Snapshot, Store, StoreOp, StoreReply};
 
 use crate::WholeAccount;
 use crate::commit::log_files;
-use crate::embedded::{BulkLoaded, DIRECTORY, Engine, OpenError, Performed};
+use crate::embedded::{DIRECTORY, Engine, OpenError, Performed};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
+use crate::load::BulkLoaded;
 
 /// How long a failing disk is left alone before it is tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
@@ -85,7 +86,7 @@ impl Embedded {
         self.engine()?.bulk_load(accounts, existed)
     }
 
-    /// The hashes for which some account has no key.
+    /// For how many accounts which hashes have no key.
     pub fn lacking(&self) -> Lacking {
         self.engine
             .as_ref()

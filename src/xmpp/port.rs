@@ -410,6 +410,13 @@ pub struct Credentials {
     pub sha512: Option<ScramKey>,
 }
 
+impl Credentials {
+    /// Whether anybody can log in with them.
+    pub fn has_any(&self) -> bool {
+        self.sha1.is_some() || self.sha256.is_some() || self.sha512.is_some()
+    }
+}
+
 /// The subscription state of a roster item (RFC 6121 2.1.2.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
