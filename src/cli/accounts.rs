@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use runtime::admin::Client;
+use runtime::admin::{Answer, Client};
 use runtime::config::Config;
 use stanza::jid::{BareJid, check_new_local};
-use store::{Embedded, OpenError, WholeAccount};
-use xmpp::port::{Credentials, OfflineQuota, RosterItem, Store, StoreOp, StoreReply};
+use store::{Embedded, OpenError};
+use xmpp::port::{Credentials, OfflineQuota, Store, StoreOp, StoreReply, WholeAccount};
 
 use super::Failure;
 
@@ -15,8 +15,8 @@ use super::Failure;
 const STARTING_WAITS: u32 = 10;
 const STARTING_WAIT: Duration = Duration::from_millis(100);
 
-/// Accounts that are sent to a running server as one commit.
-const SERVER_BATCH: usize = 2048;
+/// Why a store has no room for an account.
+const TOO_MANY: &str = "It has more documents of a kind than an account may have.";
 
 /// The accounts of the server that a configuration describes.
 pub(crate) struct Accounts {
@@ -36,12 +36,9 @@ enum Reach {
 pub(crate) enum Trouble {
     /// It was there before.
     Exists,
-    /// It is new, but a running server refused some of what it owns: a sentence without its end.
-    NotTaken(String),
+    /// A running server does not take it; a sentence.
+    Refused(String),
 }
-
-/// One account to be made, with its contacts.
-pub(crate) type NewAccount = (BareJid, Credentials, Vec<RosterItem>);
 
 impl Accounts {
     /// Reaches the accounts of the server with the configuration in `config`.
@@ -96,21 +93,23 @@ impl Accounts {
         }
     }
 
-    /// Creates accounts with all they own and calls `told` with each that was there before, of
-    /// which nothing is changed, and with each that not everything was taken of. Gives the number
-    /// of those that are new.
-    pub(crate) fn create_whole(
+    /// Creates accounts with all they own, in large commits, and adds the number of those that are
+    /// new to `created`, also where it fails. Calls `told` with each that did not come in; of one
+    /// that was there before nothing is changed.
+    pub(crate) fn create(
         &mut self,
-        accounts: Vec<WholeAccount>,
+        accounts: &mut dyn Iterator<Item = WholeAccount>,
+        created: &mut u64,
         told: &mut dyn FnMut(&BareJid, Trouble),
-    ) -> Result<u64, Failure> {
+    ) -> Result<(), Failure> {
         match &mut self.reach {
             Reach::Store(store) => {
                 let mut existed = |account: &BareJid| told(account, Trouble::Exists);
-                let loaded = store.bulk_load_whole(accounts.into_iter(), &mut existed);
-                Ok(loaded.map_err(|text| failed(&text))?.created)
+                let loaded = store.bulk_load(accounts, &mut existed);
+                *created += loaded.map_err(|text| failed(&text))?.created;
+                Ok(())
             }
-            Reach::Server(client) => create_whole_through(client, accounts, told),
+            Reach::Server(client) => create_through(client, accounts, created, told),
         }
     }
 
@@ -142,24 +141,6 @@ impl Accounts {
             Reach::Store(mut store) => store
                 .accounts(&mut |account| each(account.as_str()))
                 .map_err(|text| failed(&text)),
-        }
-    }
-
-    /// Creates accounts in large commits and calls `existed` with each that was there before; of
-    /// that nothing is changed. Gives the number of those that are new.
-    pub(crate) fn create(
-        &mut self,
-        accounts: &mut dyn Iterator<Item = NewAccount>,
-        existed: &mut dyn FnMut(&BareJid),
-    ) -> Result<u64, Failure> {
-        match &mut self.reach {
-            Reach::Store(store) => {
-                let loaded = store
-                    .bulk_load(accounts, existed)
-                    .map_err(|text| failed(&text))?;
-                Ok(loaded.created)
-            }
-            Reach::Server(client) => create_through(client, accounts, existed),
         }
     }
 }
@@ -217,181 +198,63 @@ fn reach(data: &Path) -> Result<Reach, Failure> {
     }
 }
 
+/// Whether a client that chooses one of the hashes may find no key.
+pub(crate) fn is_partial(keys: &Credentials) -> bool {
+    keys.has_any() && (keys.sha1.is_none() || keys.sha256.is_none() || keys.sha512.is_none())
+}
+
+/// Says what follows from so many new accounts of that kind.
+pub(crate) fn tell_partial(count: u64) {
+    if count > 0 {
+        eprintln!(
+            "vorpal: {count} new accounts have keys for some SCRAM hashes only. From its next \
+             start on the server offers nobody the others, until all their passwords have been \
+             changed; restart it if it runs."
+        );
+    }
+}
+
 fn failed(text: &str) -> Failure {
     Failure(format!("The store failed: {text}."))
 }
 
 fn create_through(
     client: &mut Client,
-    mut accounts: &mut dyn Iterator<Item = NewAccount>,
-    existed: &mut dyn FnMut(&BareJid),
-) -> Result<u64, Failure> {
-    let mut created = 0;
-    loop {
-        let mut ops = Vec::with_capacity(SERVER_BATCH);
-        let mut rosters = Vec::with_capacity(SERVER_BATCH);
-        for (account, credentials, roster) in (&mut accounts).take(SERVER_BATCH) {
-            rosters.push((account.clone(), roster));
-            ops.push(StoreOp::CreateAccount {
-                account,
-                credentials: Box::new(credentials),
-            });
-        }
-        if ops.is_empty() {
-            return Ok(created);
-        }
-        let mut items = Vec::new();
-        for (reply, (account, roster)) in ask(client, &ops)?.into_iter().zip(rosters) {
-            if is_new(&reply, &account)? {
-                created += 1;
-                items.extend(roster.into_iter().map(|item| StoreOp::PutRosterItem {
-                    account: account.clone(),
-                    item: Box::new(item),
-                }));
-            } else {
-                existed(&account);
-            }
-        }
-        let replies = ask(client, &items)?;
-        if let Some((account, what)) = untaken(&items, &replies).into_iter().next() {
-            return Err(Failure(format!("{}: {what}.", account.as_str())));
-        }
-    }
-}
-
-/// What the answer to the creation of an account says.
-fn is_new(reply: &StoreReply, account: &BareJid) -> Result<bool, Failure> {
-    match reply {
-        StoreReply::Done => Ok(true),
-        StoreReply::Exists => Ok(false),
-        other => Err(Failure(format!(
-            "{} was not created: {}.",
-            account.as_str(),
-            reason(other)
-        ))),
-    }
-}
-
-fn reason(reply: &StoreReply) -> &'static str {
-    match reply {
-        StoreReply::Full => "there is no room for more",
-        StoreReply::Missing => "the account is gone",
-        _ => "the server gave no sensible answer",
-    }
-}
-
-/// The writes that were not done, told by account and kind in their order.
-fn untaken(ops: &[StoreOp], replies: &[StoreReply]) -> Vec<(BareJid, String)> {
-    let mut counted: Vec<(&BareJid, &str, u64, &StoreReply)> = Vec::new();
-    for (op, reply) in ops.iter().zip(replies) {
-        if *reply == StoreReply::Done {
-            continue;
-        }
-        let (account, kind) = match op {
-            StoreOp::PutRosterItem { account, .. } => (account, "contacts"),
-            StoreOp::SetBlocked { account, .. } => (account, "block lists"),
-            StoreOp::PutDocument { account, .. } => (account, "documents"),
-            StoreOp::PutOffline { account, .. } => (account, "waiting messages"),
-            other => unreachable!("nothing else belongs to a new account: {other:?}"),
-        };
-        match counted.last_mut() {
-            Some((of, same, count, _)) if *of == account && *same == kind => *count += 1,
-            _ => counted.push((account, kind, 1, reply)),
-        }
-    }
-    let told = |(account, kind, count, reply): (&BareJid, &str, u64, &StoreReply)| {
-        let reason = reason(reply);
-        let what = format!("the server did not take {count} of its {kind}: {reason}");
-        (account.clone(), what)
-    };
-    counted.into_iter().map(told).collect()
-}
-
-fn create_whole_through(
-    client: &mut Client,
-    accounts: Vec<WholeAccount>,
+    accounts: &mut dyn Iterator<Item = WholeAccount>,
+    created: &mut u64,
     told: &mut dyn FnMut(&BareJid, Trouble),
-) -> Result<u64, Failure> {
-    let creations: Vec<StoreOp> = accounts
-        .iter()
-        .map(|whole| StoreOp::CreateAccount {
-            account: whole.account.clone(),
-            credentials: Box::new(whole.credentials.clone()),
-        })
-        .collect();
-    let mut created = 0;
-    let mut rest = Vec::new();
-    for (reply, whole) in ask(client, &creations)?.into_iter().zip(accounts) {
-        if is_new(&reply, &whole.account)? {
-            created += 1;
-            belongings(whole, &mut rest);
-        } else {
-            told(&whole.account, Trouble::Exists);
+) -> Result<(), Failure> {
+    let creations = accounts.map(|whole| {
+        let whole = Box::new(whole);
+        (whole.account.clone(), StoreOp::CreateWhole { whole })
+    });
+    let mut failure = None;
+    let sent = client.perform_each(creations, &mut |account: BareJid, answer| {
+        match answer {
+            Answer::Reply(StoreReply::Done) => *created += 1,
+            Answer::Reply(StoreReply::Exists) => told(&account, Trouble::Exists),
+            Answer::Reply(StoreReply::Full) => told(&account, Trouble::Refused(TOO_MANY.into())),
+            Answer::Refused(text) => told(&account, Trouble::Refused(text)),
+            Answer::Reply(StoreReply::Failed(text)) => failure = Some(failed(&text)),
+            Answer::Reply(_) => failure = Some(failed("it gave no sensible answer")),
         }
-    }
-    let replies = ask(client, &rest)?;
-    for (account, what) in untaken(&rest, &replies) {
-        told(&account, Trouble::NotTaken(what));
-    }
-    Ok(created)
-}
-
-/// The writes of all that a new account owns.
-fn belongings(whole: WholeAccount, ops: &mut Vec<StoreOp>) {
-    let account = whole.account;
-    for item in whole.data.roster {
-        ops.push(StoreOp::PutRosterItem {
-            account: account.clone(),
-            item: Box::new(item),
-        });
-    }
-    if !whole.data.blocked.is_empty() {
-        let blocked = whole.data.blocked;
-        ops.push(StoreOp::SetBlocked {
-            account: account.clone(),
-            blocked,
-        });
-    }
-    for (space, key, bytes) in whole.documents {
-        ops.push(StoreOp::PutDocument {
-            account: account.clone(),
-            space,
-            key,
-            bytes,
-        });
-    }
-    for stanza in whole.offline {
-        ops.push(StoreOp::PutOffline {
-            account: account.clone(),
-            stanza,
-            // The line has no word for it: who reads the accounts keeps to the limit.
-            quota: OfflineQuota::UNLIMITED,
-            origin: None,
-        });
-    }
-}
-
-/// Has a running server perform writes; that storage failed ends the whole command.
-fn ask(client: &mut Client, ops: &[StoreOp]) -> Result<Vec<StoreReply>, Failure> {
-    let replies = client
-        .perform(ops)
-        .map_err(|error| Failure::new(error.to_string()))?;
-    match replies.iter().find_map(|reply| match reply {
-        StoreReply::Failed(text) => Some(text),
-        _ => None,
-    }) {
-        Some(text) => Err(failed(text)),
-        None => Ok(replies),
-    }
+        failure.is_none()
+    });
+    sent.map_err(|error| Failure::new(error.to_string()))?;
+    failure.map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::admin::{AdminBackend, AdminSocket};
-    use std::sync::Mutex;
+    use runtime::admin::protocol::{LINE_SIZE_MAX, Outcome, Reply, Request};
+    use runtime::admin::{AdminBackend, AdminSocket, SOCKET_NAME};
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+    use std::sync::{Arc, Mutex};
+    use std::thread::JoinHandle;
     use store::Memory;
-    use xmpp::port::{ScramKey, Space};
+    use xmpp::port::{Credentials, DOCUMENTS_MAX, RosterItem, Space};
 
     #[test]
     fn an_account_is_named_by_its_local_part_or_its_whole_jid() {
@@ -417,26 +280,142 @@ mod tests {
         assert!(refusal.contains("choose another"), "{refusal}");
     }
 
-    /// A server whose accounts have room for nothing but contacts.
-    struct Full(Mutex<Memory>);
+    /// A running server that is there for so many lines, and takes one more that it never answers.
+    fn serve_lines(data: &Path, lines: usize, store: &Arc<Mutex<Memory>>) -> JoinHandle<()> {
+        let listener = UnixListener::bind(data.join(SOCKET_NAME)).unwrap();
+        let store = Arc::clone(store);
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = BufReader::new(stream.try_clone().unwrap()).lines();
+            for answers in (0..=lines).rev() {
+                let Some(Ok(line)) = asked.next() else {
+                    return;
+                };
+                let Ok(Request::Perform(ops)) = serde_json::from_str(&line) else {
+                    panic!("nothing else is asked: {line}")
+                };
+                let ops = ops
+                    .into_iter()
+                    .map(|op| op.into_store_op("a.example").unwrap());
+                let mut replies = Vec::new();
+                let mut ops = ops.collect::<Vec<_>>().into_iter();
+                store.lock().unwrap().perform(&mut ops, &mut replies);
+                if answers > 0 {
+                    let outcomes = replies.into_iter().map(Outcome::from).collect();
+                    let reply = serde_json::to_string(&Reply::Replies(outcomes)).unwrap();
+                    writeln!(stream, "{reply}").unwrap();
+                }
+            }
+        })
+    }
 
-    impl AdminBackend for Full {
+    /// An account with some of everything; two of these do not fit into one line.
+    fn heavy(name: &str) -> WholeAccount {
+        let account = BareJid::parse(&format!("{name}@a.example")).unwrap();
+        let mut whole = WholeAccount::new(account, Credentials::default());
+        let contact = BareJid::parse("juliet@a.example").unwrap();
+        whole.data.roster = vec![RosterItem::new(contact)];
+        whole.data.blocked = vec!["tybalt@a.example".into()];
+        let text = vec![b'x'; LINE_SIZE_MAX / 2].into();
+        whole.documents = vec![(Space::Vcard, "".into(), text)];
+        whole.offline = vec![b"<message/>".as_slice().into()];
+        whole
+    }
+
+    /// Whether a store has all of an account; `None` where it does not know it.
+    fn has_all_of(store: &mut Memory, whole: &WholeAccount) -> Option<bool> {
+        let account = || whole.account.clone();
+        let (space, key) = (Space::Vcard, "".into());
+        let ops = [
+            StoreOp::Account { account: account() },
+            StoreOp::Offline { account: account() },
+            StoreOp::Document {
+                account: account(),
+                space,
+                key,
+            },
+        ];
+        let mut replies = Vec::new();
+        store.perform(&mut ops.into_iter(), &mut replies);
+        let [
+            StoreReply::Account(data),
+            StoreReply::Offline(waiting),
+            StoreReply::Document(card),
+        ] = &replies[..]
+        else {
+            panic!("these are no answers: {replies:?}")
+        };
+        let data = data.as_deref()?;
+        let parts = [
+            data.roster == whole.data.roster,
+            data.blocked == whole.data.blocked,
+            waiting.iter().map(|(_, stanza)| stanza).eq(&whole.offline),
+            card.as_ref() == whole.documents.first().map(|document| &document.2),
+        ];
+        Some(parts.into_iter().all(|part| part))
+    }
+
+    #[test]
+    fn a_connection_cut_off_in_between_leaves_whole_accounts_and_the_rest_comes_next_time() {
+        let name = format!("vorpal-accounts-{}", std::process::id());
+        let data = std::env::temp_dir().join(name);
+        std::fs::create_dir(&data).unwrap();
+        let store = Arc::new(Mutex::new(Memory::new()));
+        let all = ["one", "two", "three", "four"].map(heavy);
+        let import = |lines: usize| {
+            let server = serve_lines(&data, lines, &store);
+            let mut client = Client::connect(&data).unwrap().expect("it answers");
+            let (mut created, mut told) = (0, Vec::new());
+            let done = create_through(
+                &mut client,
+                &mut all.clone().into_iter(),
+                &mut created,
+                &mut |account, trouble| told.push((account.clone(), trouble)),
+            );
+            drop(client);
+            std::fs::remove_file(data.join(SOCKET_NAME)).unwrap();
+            (done, created, told, server)
+        };
+        let (done, created, told, server) = import(1);
+        server.join().unwrap();
+        let text = done.unwrap_err().to_string();
+        assert!(text.contains("went away"), "{text}");
+        assert_eq!((created, told), (1, Vec::new()));
+        let seen = |store: &Mutex<Memory>| {
+            let mut store = store.lock().unwrap();
+            all.each_ref().map(|whole| has_all_of(&mut store, whole))
+        };
+        // Of the second nobody knows whether the server had it.
+        assert_eq!(seen(&store), [Some(true), Some(true), None, None]);
+
+        let (done, created, told, _reads_on) = import(4);
+        assert!(done.is_ok());
+        let existed = |whole: &WholeAccount| (whole.account.clone(), Trouble::Exists);
+        assert_eq!((created, told), (2, all[..2].iter().map(existed).collect()));
+        assert_eq!(seen(&store), [Some(true); 4]);
+        std::fs::remove_dir_all(&data).unwrap();
+    }
+
+    /// A server in front of a store that fails for one account.
+    struct Failing(Mutex<Memory>);
+
+    impl AdminBackend for Failing {
         fn domain(&self) -> &str {
             "a.example"
         }
 
         fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply> {
-            let one = |op| match op {
-                StoreOp::PutOffline { .. } | StoreOp::PutDocument { .. } => StoreReply::Full,
-                StoreOp::SetBlocked { .. } => StoreReply::Missing,
-                op => {
-                    let mut replies = Vec::new();
-                    let mut store = self.0.lock().unwrap();
-                    store.perform(&mut std::iter::once(op), &mut replies);
-                    replies.remove(0)
-                }
+            let fails = |op: &StoreOp| match op {
+                StoreOp::CreateWhole { whole } => whole.account.local() == Some("fails"),
+                _ => false,
             };
-            ops.into_iter().map(one).collect()
+            if ops.iter().any(fails) {
+                return vec![StoreReply::Failed("the disk is full".into()); ops.len()];
+            }
+            let mut replies = Vec::new();
+            let mut store = self.0.lock().unwrap();
+            store.perform(&mut ops.into_iter(), &mut replies);
+            replies
         }
 
         fn accounts(&self) -> Result<Vec<BareJid>, Box<str>> {
@@ -447,46 +426,52 @@ mod tests {
     }
 
     #[test]
-    fn every_write_that_a_running_server_refuses_is_told() {
-        let name = format!("vorpal-accounts-{}", std::process::id());
+    fn an_account_that_a_server_does_not_take_is_told_and_the_rest_comes_in() {
+        let name = format!("vorpal-refused-{}", std::process::id());
         let data = std::env::temp_dir().join(name);
         std::fs::create_dir(&data).unwrap();
-        let socket = AdminSocket::serve(&data, Full(Mutex::new(Memory::new()))).unwrap();
+        let socket = AdminSocket::serve(&data, Failing(Mutex::new(Memory::new()))).unwrap();
         let mut client = Client::connect(&data).unwrap().expect("it answers");
-
-        let romeo = BareJid::parse("romeo@a.example").unwrap();
-        let key = ScramKey {
-            salt: [1; 16].into(),
-            iterations: 4096,
-            stored_key: [2; 32].into(),
-            server_key: [3; 32].into(),
-        };
-        let keys = Credentials {
-            sha256: Some(key),
-            ..Credentials::default()
-        };
-        let mut whole = WholeAccount::new(romeo.clone(), keys);
-        let contact = BareJid::parse("juliet@a.example").unwrap();
-        whole.data.roster = vec![RosterItem::new(contact)];
-        whole.data.blocked = vec!["tybalt@a.example".into()];
-        let text: Box<[u8]> = b"<message/>".as_slice().into();
-        whole.documents = vec![(Space::Vcard, "".into(), text.clone())];
-        whole.offline = vec![text.clone(), text];
-
-        let mut told = Vec::new();
-        let mut tell = |account: &BareJid, trouble| told.push((account.clone(), trouble));
-        let both = vec![whole.clone(), whole];
-        let created = create_whole_through(&mut client, both, &mut tell).unwrap();
+        let mut huge = heavy("huge");
+        huge.offline = vec![huge.documents[0].2.clone()];
+        let mut full = WholeAccount::new(
+            BareJid::parse("full@a.example").unwrap(),
+            Credentials::default(),
+        );
+        let documents = (0..=DOCUMENTS_MAX).map(|number| {
+            let key = number.to_string().into();
+            (Space::Private, key, b"<a/>".as_slice().into())
+        });
+        full.documents = documents.collect();
+        let all = [
+            heavy("one"),
+            huge,
+            full,
+            heavy("two"),
+            heavy("fails"),
+            heavy("three"),
+        ];
+        let (mut created, mut told) = (0, Vec::new());
+        let done = create_through(
+            &mut client,
+            &mut all.into_iter(),
+            &mut created,
+            &mut |account, trouble| told.push((account.as_str().to_owned(), trouble)),
+        );
         drop(socket);
         std::fs::remove_dir_all(&data).unwrap();
-        assert_eq!(created, 1);
-        let not_taken = |what: &str| Trouble::NotTaken(format!("the server did not take {what}"));
-        let expected = [
-            Trouble::Exists,
-            not_taken("1 of its block lists: the account is gone"),
-            not_taken("1 of its documents: there is no room for more"),
-            not_taken("2 of its waiting messages: there is no room for more"),
-        ];
-        assert_eq!(told, expected.map(|trouble| (romeo.clone(), trouble)));
+        let text = done.unwrap_err().to_string();
+        assert!(text.contains("the disk is full"), "{text}");
+        assert_eq!(created, 2, "what came before the failure did come in");
+        let [
+            (huge, Trouble::Refused(size)),
+            (full, Trouble::Refused(many)),
+        ] = &told[..]
+        else {
+            panic!("two are told: {told:?}")
+        };
+        assert_eq!([&**huge, &**full], ["huge@a.example", "full@a.example"]);
+        assert!(size.contains("stop it and try again"), "{size}");
+        assert_eq!(many, TOO_MANY);
     }
 }

@@ -10,9 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use stanza::ns::Ns;
 use stanza::writer;
-use store::WholeAccount;
 use store::backup::Backup;
-use xmpp::port::{Credentials, RosterItem, Space};
+use xmpp::port::{Credentials, RosterItem, Space, WholeAccount};
 
 use super::Failure;
 use super::accounts::Accounts;

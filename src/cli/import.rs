@@ -3,6 +3,7 @@
 //! Invariant: a file with a line that cannot be used imports nothing; an account that exists
 //! already is named and left as it is.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
@@ -11,10 +12,11 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use runtime::admin::protocol::unhex;
-use xmpp::port::{Credentials, ScramKey};
+use stanza::jid::BareJid;
+use xmpp::port::{Credentials, ScramKey, WholeAccount};
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
 
-use super::accounts::{self, Accounts, NewAccount};
+use super::accounts::{self, Accounts, Trouble};
 use super::{Failure, derive};
 
 /// What `vorpal user import --help` says.
@@ -46,7 +48,7 @@ const BATCH: usize = 512;
 /// One line of the file.
 struct Entry<'a> {
     line: usize,
-    account: stanza::jid::BareJid,
+    account: BareJid,
     secret: Secret<'a>,
 }
 
@@ -70,36 +72,66 @@ pub(crate) fn import(config: &Path, file: &Path) -> Result<ExitCode, Failure> {
     })?;
     let entries = parse(text, accounts.domain())
         .map_err(|refusals| Failure(describe(&name.to_string(), &refusals)))?;
-    let partial = entries.iter().filter(|entry| is_partial(entry)).count();
-    let mut imported = 0;
-    let mut existing = 0;
-    for batch in entries.chunks(BATCH) {
-        let keys = derive::on_all_cores(batch, |entry| keys_of(entry, &name.to_string()));
-        let made = keys
-            .into_iter()
-            .collect::<Result<Vec<NewAccount>, Failure>>()?;
-        imported += accounts.create(&mut made.into_iter(), &mut |account| {
-            existing += 1;
-            if existing <= EXISTING_NAMED_MAX {
-                let line = batch.iter().find(|entry| entry.account == *account);
-                let line = line.map_or(0, |entry| entry.line);
-                let account = account.as_str();
-                eprintln!("vorpal: {name}:{line}: {account} exists already; left as it is.");
-            }
-        })?;
-    }
-    println!("Imported {imported} accounts; {existing} existed already and are as they were.");
-    if partial > 0 {
-        eprintln!(
-            "vorpal: {partial} lines have keys for some SCRAM hashes only. From its next start on \
-             the server offers nobody the others; restart it if it runs."
-        );
-    }
-    Ok(if existing == 0 {
+    let mut count = Count::default();
+    let done = entries
+        .chunks(BATCH)
+        .try_for_each(|batch| create(&mut accounts, batch, &name.to_string(), &mut count));
+    let Count { new, old, partial } = count;
+    println!("Imported {new} accounts; {old} existed already and are as they were.");
+    accounts::tell_partial(partial);
+    done?;
+    Ok(if old == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// How many accounts there were of each kind.
+#[derive(Default)]
+struct Count {
+    new: u64,
+    old: u64,
+    /// Those of the new ones that have keys for some hashes only.
+    partial: u64,
+}
+
+/// Creates the accounts of some lines of a file.
+fn create(
+    accounts: &mut Accounts,
+    batch: &[Entry<'_>],
+    file: &str,
+    count: &mut Count,
+) -> Result<(), Failure> {
+    let keys = derive::on_all_cores(batch, |entry| keys_of(entry, file));
+    let made = keys.into_iter().collect::<Result<Vec<_>, Failure>>()?;
+    let of_some = made
+        .iter()
+        .filter(|whole| accounts::is_partial(&whole.credentials));
+    let mut partial: HashSet<BareJid> = of_some.map(|whole| whole.account.clone()).collect();
+    let mut created = 0;
+    let done = accounts.create(
+        &mut made.into_iter(),
+        &mut created,
+        &mut |account, trouble| {
+            partial.remove(account);
+            let line = batch.iter().find(|entry| entry.account == *account);
+            let line = line.map_or(0, |entry| entry.line);
+            let name = account.as_str();
+            match trouble {
+                Trouble::Exists => {
+                    count.old += 1;
+                    if count.old <= EXISTING_NAMED_MAX {
+                        eprintln!("vorpal: {file}:{line}: {name} exists already; left as it is.");
+                    }
+                }
+                Trouble::Refused(why) => eprintln!("vorpal: {file}:{line}: {name}: {why}"),
+            }
+        },
+    );
+    count.new += created;
+    count.partial += created.min(partial.len() as u64);
+    done
 }
 
 fn describe(file: &str, refusals: &[(usize, String)]) -> String {
@@ -113,20 +145,13 @@ fn describe(file: &str, refusals: &[(usize, String)]) -> String {
     text
 }
 
-fn is_partial(entry: &Entry<'_>) -> bool {
-    match &entry.secret {
-        Secret::Password(_) => false,
-        Secret::Keys(keys) => keys.sha1.is_none() || keys.sha256.is_none() || keys.sha512.is_none(),
-    }
-}
-
-fn keys_of(entry: &Entry<'_>, file: &str) -> Result<NewAccount, Failure> {
+fn keys_of(entry: &Entry<'_>, file: &str) -> Result<WholeAccount, Failure> {
     let keys = match &entry.secret {
         Secret::Keys(keys) => (**keys).clone(),
         Secret::Password(password) => derive::keys(password)
             .map_err(|failure| Failure(format!("{file}:{}: {failure}", entry.line)))?,
     };
-    Ok((entry.account.clone(), keys, Vec::new()))
+    Ok(WholeAccount::new(entry.account.clone(), keys))
 }
 
 /// Every account of the file, or the lines that cannot be used and why.
@@ -166,7 +191,7 @@ fn parse<'a>(text: &'a str, domain: &str) -> Result<Vec<Entry<'a>>, Vec<(usize, 
     }
 }
 
-fn entry<'a>(content: &'a str, domain: &str) -> Result<(stanza::jid::BareJid, Secret<'a>), String> {
+fn entry<'a>(content: &'a str, domain: &str) -> Result<(BareJid, Secret<'a>), String> {
     let Some((name, secret)) = content.split_once(':') else {
         return Err("There is no colon; write `name:password` or `name:keys`.".into());
     };

@@ -3,7 +3,7 @@
 //! Invariant: an account comes in as a whole or not at all, and one that exists already is named
 //! and left as it is; so an import that was cut short can be repeated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Component, Path, PathBuf};
@@ -13,10 +13,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
-use store::WholeAccount;
 use xml::reader::{EventReader, XmlEvent};
 use xmpp::port::{
-    Credentials, DOCUMENTS_MAX, OfflineQuota, RosterItem, ScramKey, Space, Subscription,
+    Credentials, DOCUMENTS_MAX, Document, OfflineQuota, RosterItem, ScramKey, Space, Subscription,
+    WholeAccount,
 };
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
 
@@ -47,7 +47,7 @@ pub(crate) fn import(config: &Path, files: &[PathBuf]) -> Result<ExitCode, Failu
         .try_for_each(|file| import.file(file, Level::Root, 0, &mut create));
     // What was read before the trouble is whole.
     let batch = std::mem::take(&mut import.batch);
-    let flushed = create(batch, &mut import.notes).map(|count| import.created += count);
+    let flushed = create(batch, &mut import.notes);
     import.tell();
     read?;
     flushed?;
@@ -87,6 +87,10 @@ impl Arrival {
 /// What the operator is told.
 #[derive(Default)]
 struct Notes {
+    /// Accounts that came in.
+    created: u64,
+    /// Those of them that have keys for some hashes only.
+    partial: u64,
     count: u64,
     /// What is told at the end.
     last: Vec<String>,
@@ -109,13 +113,13 @@ impl Notes {
     }
 }
 
-fn flush(accounts: &mut Accounts, batch: Vec<Arrival>, notes: &mut Notes) -> Result<u64, Failure> {
+fn flush(accounts: &mut Accounts, batch: Vec<Arrival>, notes: &mut Notes) -> Result<(), Failure> {
     let keys = derive::on_all_cores(&batch, |arrival| match &arrival.password {
         Some(password) => derive::keys(password).map(Some),
         None => Ok(None),
     });
     let mut all = Vec::with_capacity(batch.len());
-    let mut left_out = BTreeMap::new();
+    let (mut left_out, mut partial) = (BTreeMap::new(), BTreeSet::new());
     for (arrival, keys) in batch.into_iter().zip(keys) {
         let mut whole = arrival.whole;
         if arrival.left_out > 0 {
@@ -128,19 +132,25 @@ fn flush(accounts: &mut Accounts, batch: Vec<Arrival>, notes: &mut Notes) -> Res
                 whole.account.as_str()
             )),
         }
+        if accounts::is_partial(&whole.credentials) {
+            partial.insert(whole.account.clone());
+        }
         all.push(whole);
     }
     let quota = accounts.offline();
-    let created = accounts.create_whole(all, &mut |account, trouble| {
+    let mut created = 0;
+    let mut all = all.into_iter();
+    let done = accounts.create(&mut all, &mut created, &mut |account, trouble| {
         let name = account.as_str();
+        left_out.remove(account);
+        partial.remove(account);
         match trouble {
-            Trouble::Exists => {
-                left_out.remove(account);
-                notes.say(&format!("{name} exists already; left as it is."));
-            }
-            Trouble::NotTaken(what) => notes.say_last(format!("{name}: {what}.")),
+            Trouble::Exists => notes.say(&format!("{name} exists already; left as it is.")),
+            Trouble::Refused(why) => notes.say_last(format!("{name} was left out: {why}")),
         }
     });
+    notes.created += created;
+    notes.partial += created.min(partial.len() as u64);
     for (account, count) in &left_out {
         notes.say_last(format!(
             "{}: {count} of its waiting messages were left out; {} messages of {} bytes together \
@@ -150,7 +160,7 @@ fn flush(accounts: &mut Accounts, batch: Vec<Arrival>, notes: &mut Notes) -> Res
             quota.size
         ));
     }
-    created
+    done
 }
 
 /// Where in the document a file or element stands.
@@ -164,7 +174,7 @@ enum Level {
     Host,
 }
 
-type Create<'a> = &'a mut dyn FnMut(Vec<Arrival>, &mut Notes) -> Result<u64, Failure>;
+type Create<'a> = &'a mut dyn FnMut(Vec<Arrival>, &mut Notes) -> Result<(), Failure>;
 
 /// The state of one import.
 struct Import {
@@ -175,7 +185,6 @@ struct Import {
     path: PathBuf,
     depth: usize,
     batch: Vec<Arrival>,
-    created: u64,
     notes: Notes,
     unknown: BTreeMap<(String, String), u64>,
 }
@@ -188,7 +197,6 @@ impl Import {
             path: PathBuf::new(),
             depth: 0,
             batch: Vec::new(),
-            created: 0,
             notes: Notes::default(),
             unknown: BTreeMap::new(),
         }
@@ -196,7 +204,8 @@ impl Import {
 
     /// Says what came in and what did not.
     fn tell(&self) {
-        println!("Imported {} accounts.", self.created);
+        println!("Imported {} accounts.", self.notes.created);
+        accounts::tell_partial(self.notes.partial);
         for text in &self.notes.last {
             eprintln!("vorpal: {text}");
         }
@@ -362,7 +371,7 @@ impl Import {
         self.batch.push(arrival);
         if self.batch.len() >= BATCH {
             let batch = std::mem::take(&mut self.batch);
-            self.created += create(batch, &mut self.notes)?;
+            create(batch, &mut self.notes)?;
         }
         Ok(())
     }
@@ -570,7 +579,7 @@ fn put(whole: &mut WholeAccount, space: Space, name: &str, bytes: Box<[u8]>) -> 
     if bytes.is_empty() {
         return Ok(());
     }
-    let same = |document: &&mut store::Document| document.0 == space && *document.1 == *name;
+    let same = |document: &&mut Document| document.0 == space && *document.1 == *name;
     if let Some(found) = whole.documents.iter_mut().find(same) {
         found.2 = bytes;
         return Ok(());

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use stanza::jid::{BareJid, check_new_local};
-use xmpp::port::{RosterItem, Subscription};
+use xmpp::port::{RosterItem, Subscription, WholeAccount};
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, Trouble};
 use super::{Failure, derive};
 
 const PLACE: &str = "%d";
@@ -95,25 +95,34 @@ pub(crate) fn make(config: &Path, plan: &Plan) -> Result<ExitCode, Failure> {
     let mut numbered = (0..plan.count).map_while(|number| {
         let account = plan.account(number, &domain);
         match account.and_then(|account| Ok((account, plan.contacts(number, &domain)?))) {
-            Ok((account, contacts)) => Some((account, keys.clone(), contacts)),
+            Ok((account, contacts)) => {
+                let mut whole = WholeAccount::new(account, keys.clone());
+                whole.data.roster = contacts;
+                Some(whole)
+            }
             Err(failure) => {
                 refusal = Some(failure);
                 None
             }
         }
     });
-    let mut existed = 0_u64;
-    let created = accounts.create(&mut numbered, &mut |_| existed += 1)?;
-    if let Some(failure) = refusal {
-        return Err(failure);
-    }
+    let (mut created, mut existed, mut refused) = (0, 0_u64, None);
+    let made = accounts.create(
+        &mut numbered,
+        &mut created,
+        &mut |_, trouble| match trouble {
+            Trouble::Exists => existed += 1,
+            Trouble::Refused(why) => refused = Some(Failure(why)),
+        },
+    );
     let seconds = started.elapsed().as_secs_f64();
     println!("Made {created} accounts in {seconds:.1} s; {existed} existed and are as they were.");
     eprintln!(
         "vorpal: These accounts share one password and one salt, so whoever has one has all: they \
          are for load tests only and unsafe for anything else."
     );
-    Ok(ExitCode::SUCCESS)
+    made?;
+    refusal.or(refused).map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 mod client;
 pub mod protocol;
 
-pub use client::{Client, ClientError};
+pub use client::{Answer, Client, ClientError};
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -18,11 +18,12 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use xmpp::port::WholeAccount;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::embedded::{DIRECTORY, Engine};
 use crate::schema::{self, Entry, SCHEMA};
-use crate::{WholeAccount, kept, sessions};
+use crate::{kept, sessions};
 
 const MAGIC: &[u8; 8] = b"VORPALBK";
 const VERSION: u32 = 1;
@@ -67,7 +68,7 @@ impl Table {
 type Starts = [u64; Table::ALL.len()];
 
 /// A record with where it lies.
-type Record = (Table, Vec<u8>, Vec<u8>);
+pub(crate) type Record = (Table, Vec<u8>, Vec<u8>);
 
 /// A backup in the making; it is removed where it is not finished.
 pub(crate) struct Writer {

@@ -3,7 +3,7 @@
 use stanza::jid::BareJid;
 use xmpp::port::{
     AccountData, Credentials, DOCUMENTS_MAX, OfflineQuota, RosterItem, ScramKey, Space, Store,
-    StoreOp, StoreReply, Subscription,
+    StoreOp, StoreReply, Subscription, WholeAccount,
 };
 
 pub(crate) mod sessions;
@@ -13,8 +13,9 @@ pub(crate) mod sessions;
 /// # Panics
 /// Where the store does not do what the port says.
 pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
-    let parts: [fn(&mut dyn Store); 15] = [
+    let parts: [fn(&mut dyn Store); 16] = [
         an_account_is_created_once,
+        an_account_is_created_whole_or_not_at_all,
         keys_are_replaced_where_there_is_an_account,
         missing_hashes_stay_missing,
         nothing_is_known_of_a_missing_account,
@@ -200,6 +201,59 @@ fn an_account_is_created_once(store: &mut dyn Store) {
         StoreReply::Credentials(Some(keys(1)))
     );
     assert_eq!(roster(store, ROMEO), []);
+}
+
+fn an_account_is_created_whole_or_not_at_all(store: &mut dyn Store) {
+    let mut whole = WholeAccount::new(jid(ROMEO), *keys(1));
+    whole.data.roster = vec![full_item(JULIET), full_item("nurse@capulet.example")];
+    whole.data.blocked = vec!["tybalt@capulet.example".into()];
+    let text = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
+    let named = |number: usize| (Space::Private, format!("{number}").into(), text("x"));
+    whole.documents = (0..DOCUMENTS_MAX).map(named).collect();
+    whole
+        .documents
+        .push((Space::Vcard, "".into(), text("card")));
+    whole.documents.push((Space::Activity, "".into(), text("")));
+    whole.offline = vec![text("a"), text("b")];
+    let make = |whole: &WholeAccount| StoreOp::CreateWhole {
+        whole: Box::new(whole.clone()),
+    };
+
+    let mut overfull = whole.clone();
+    overfull.documents.push(named(DOCUMENTS_MAX));
+    assert_eq!(one(store, make(&overfull)), StoreReply::Full);
+    assert_eq!(one(store, account(ROMEO)), StoreReply::Account(None));
+    assert_eq!(one(store, make(&whole)), StoreReply::Done);
+    assert_eq!(one(store, create(ROMEO, 2)), StoreReply::Exists);
+    let other = WholeAccount::new(jid(ROMEO), *keys(3));
+    assert_eq!(one(store, make(&other)), StoreReply::Exists);
+
+    let found = StoreReply::Credentials(Some(keys(1)));
+    assert_eq!(one(store, credentials(ROMEO)), found);
+    assert_eq!(roster(store, ROMEO), whole.data.roster);
+    assert_eq!(blocked(store, ROMEO), whole.data.blocked);
+    let card = one(store, document(ROMEO, Space::Vcard, ""));
+    assert_eq!(card, StoreReply::Document(Some(text("card"))));
+    let activity = one(store, document(ROMEO, Space::Activity, ""));
+    assert_eq!(activity, StoreReply::Document(None));
+    // The quotas count what came with it.
+    let more = put_document(ROMEO, Space::Private, "more", "x");
+    assert_eq!(one(store, more), StoreReply::Full);
+    assert_eq!(one(store, wait(ROMEO, "c", 2)), StoreReply::Full);
+    assert_eq!(one(store, wait(ROMEO, "c", 3)), StoreReply::Done);
+    let texts = (1..).zip(["a", "b", "c"].map(str::to_owned));
+    assert_eq!(waiting(store, ROMEO), texts.collect::<Vec<_>>());
+    // In one call with the end of one of the same name, nothing of which it has.
+    let bare = WholeAccount::new(jid(ROMEO), *keys(4));
+    let mut replies = Vec::new();
+    store.perform(&mut [delete(ROMEO), make(&bare)].into_iter(), &mut replies);
+    assert_eq!(replies, [StoreReply::Done, StoreReply::Done]);
+    assert_eq!(
+        (roster(store, ROMEO), waiting(store, ROMEO)),
+        (vec![], vec![])
+    );
+    let card = one(store, document(ROMEO, Space::Vcard, ""));
+    assert_eq!(card, StoreReply::Document(None));
 }
 
 fn keys_are_replaced_where_there_is_an_account(store: &mut dyn Store) {

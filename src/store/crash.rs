@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use xmpp::Timestamp;
+use xmpp::port::WholeAccount;
 use xmpp::port::{OfflineQuota, Origin, QueuePlace, RosterItem, Store, StoreOp, StoreReply};
 
 use crate::conformance::sessions::{ARRIVED, enqueue, queue, save, session, stored};
@@ -637,11 +638,9 @@ fn bulk_loading_creates_what_is_new_and_survives_a_kill() {
     one(&mut store, create("u3@a.example", 9));
     let account = |number: u32| {
         let contact = RosterItem::new(jid(&format!("u{}@a.example", number ^ 1)));
-        (
-            jid(&format!("u{number}@a.example")),
-            *keys(1),
-            vec![contact],
-        )
+        let mut whole = WholeAccount::new(jid(&format!("u{number}@a.example")), *keys(1));
+        whole.data.roster = vec![contact];
+        whole
     };
     // The last one comes twice.
     let accounts = (0..20_000)

@@ -128,6 +128,16 @@ impl Staged {
         }
     }
 
+    pub(crate) fn of_mut(&mut self, table: Table) -> &mut Writes {
+        match table {
+            Table::Accounts => &mut self.accounts,
+            Table::Roster => &mut self.roster,
+            Table::Kept => &mut self.kept,
+            Table::Sessions => &mut self.sessions,
+            Table::Queue => &mut self.queue,
+        }
+    }
+
     pub(crate) fn into_tables(self) -> [(Table, Writes); Table::ALL.len()] {
         [
             (Table::Accounts, self.accounts),
@@ -270,6 +280,7 @@ impl Engine {
                 staged.lacking = staged.lacking.plus(lacking);
                 Ok(StoreReply::Done)
             }
+            StoreOp::CreateWhole { whole } => self.create_whole(staged, *whole),
             StoreOp::SetCredentials {
                 account,
                 credentials,

@@ -7,12 +7,11 @@
 use crate::embedded::{Staged, Trouble, damaged};
 use crate::records::{each_between, each_record, read};
 use crate::schema;
-use crate::{Document, WholeAccount};
 use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
 use stanza::jid::BareJid;
 use std::ops::RangeInclusive;
-use xmpp::port::{DOCUMENTS_MAX, OfflineQuota, Space, StoreReply};
+use xmpp::port::{DOCUMENTS_MAX, Document, OfflineQuota, Space, StoreReply, WholeAccount};
 
 const BLOCKED: u8 = 1;
 const DOCUMENT: u8 = 2;
@@ -335,6 +334,9 @@ pub(crate) fn of_new(
         records.push((key(account, BLOCKED), block_list(&blocked)?));
     }
     for (space, name, bytes) in documents {
+        if bytes.is_empty() {
+            continue; // As if it had been removed.
+        }
         records.push((document_key(account, space, &name), record(&bytes)));
     }
     if !offline.is_empty() {
@@ -357,7 +359,7 @@ pub(crate) fn gather(whole: &mut WholeAccount, name: &[u8], found: &[u8]) -> Res
     match name.split_first() {
         Some((&BLOCKED, [])) => whole.data.blocked = read_block_list(found)?,
         Some((&DOCUMENT, [space, name @ ..])) => {
-            let space = [Space::Private, Space::Vcard, Space::Activity]
+            let space = Space::ALL
                 .into_iter()
                 .find(|known| *known as u8 == *space)
                 .ok_or("a document is of an unknown kind")?;

@@ -109,11 +109,11 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Embedded;
     use crate::backup::Backup;
     use crate::conformance::{create, jid, keys, one};
     use crate::crash::Scratch;
-    use crate::{Embedded, WholeAccount};
-    use xmpp::port::{Store, StoreOp, StoreReply};
+    use xmpp::port::{Store, StoreOp, StoreReply, WholeAccount};
 
     /// Keys as another server had them.
     fn sha1_only() -> Box<Credentials> {
@@ -226,7 +226,7 @@ mod tests {
             WholeAccount::new(jid(&format!("u{number}@b.example")), *keys)
         };
         let accounts = (0..30_000).chain(0..3).map(whole);
-        let loaded = store.bulk_load_whole(accounts, |_| {}).unwrap();
+        let loaded = store.bulk_load(accounts, |_| {}).unwrap();
         assert_eq!((loaded.created, loaded.existed), (30_000, 3));
         assert_eq!(store.lacking(), lack(10_000));
         assert_eq!(open(&scratch.killed()).lacking(), lack(10_000));

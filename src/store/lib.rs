@@ -31,39 +31,7 @@ pub use memory::Memory;
 pub use recover::Embedded;
 
 use stanza::jid::BareJid;
-use xmpp::port::{AccountData, Credentials, Space, Store};
-
-/// A document's kind, its name within that, and what it says.
-pub type Document = (Space, Box<str>, Box<[u8]>);
-
-/// An account with everything it owns, as it moves in from elsewhere or out to there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WholeAccount {
-    /// Its JID.
-    pub account: BareJid,
-    /// Its keys.
-    pub credentials: Credentials,
-    /// Its roster and block list.
-    pub data: AccountData,
-    /// Its documents; no two have the same kind and name.
-    pub documents: Vec<Document>,
-    /// What waits for it, oldest first, with what its sessions had not acknowledged.
-    pub offline: Vec<Box<[u8]>>,
-}
-
-impl WholeAccount {
-    /// An account that owns nothing yet.
-    pub fn new(account: BareJid, credentials: Credentials) -> WholeAccount {
-        let (data, documents, offline) = (AccountData::default(), Vec::new(), Vec::new());
-        WholeAccount {
-            account,
-            credentials,
-            data,
-            documents,
-            offline,
-        }
-    }
-}
+use xmpp::port::Store;
 
 /// Every account of `store`, ordered by JID: about 40 bytes each, for an operator's listing.
 ///

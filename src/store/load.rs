@@ -6,11 +6,13 @@ use std::collections::HashSet;
 
 use fjall::OwnedWriteBatch;
 use stanza::jid::BareJid;
+use xmpp::port::{StoreReply, WholeAccount};
 
-use crate::backup::Table;
-use crate::embedded::{Engine, LACKING_KEY, Trouble, damaged, engine};
+use crate::backup::{Record, Table};
+use crate::embedded::{Engine, LACKING_KEY, Staged, Trouble, damaged, engine};
 use crate::lacking::Lacking;
-use crate::{WholeAccount, kept, schema};
+use crate::records::exists;
+use crate::{kept, schema};
 
 /// Records of one bulk batch.
 const RECORDS_MAX: usize = 8_192;
@@ -25,7 +27,7 @@ pub struct BulkLoaded {
 }
 
 /// The records of a new account.
-fn records_of(whole: WholeAccount) -> Result<Vec<(Table, Vec<u8>, Vec<u8>)>, Trouble> {
+fn records_of(whole: WholeAccount) -> Result<Vec<Record>, Trouble> {
     let account = whole.account;
     let mut records = Vec::new();
     for item in whole.data.roster {
@@ -44,6 +46,27 @@ fn records_of(whole: WholeAccount) -> Result<Vec<(Table, Vec<u8>, Vec<u8>)>, Tro
 }
 
 impl Engine {
+    /// See [`xmpp::port::StoreOp::CreateWhole`].
+    pub(crate) fn create_whole(
+        &self,
+        staged: &mut Staged,
+        whole: WholeAccount,
+    ) -> Result<StoreReply, Trouble> {
+        let key = schema::account_key(&whole.account);
+        if exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
+            return Ok(StoreReply::Exists);
+        }
+        if whole.is_overfull() {
+            return Ok(StoreReply::Full);
+        }
+        let lacking = staged.lacking.plus(Lacking::of(&whole.credentials));
+        for (table, key, record) in records_of(whole)? {
+            staged.of_mut(table).insert(key.into(), Some(record));
+        }
+        staged.lacking = lacking;
+        Ok(StoreReply::Done)
+    }
+
     /// See [`crate::Embedded::bulk_load`].
     pub(crate) fn bulk_load(
         &self,
@@ -84,7 +107,7 @@ impl Engine {
     /// it.
     pub(crate) fn load_records(
         &self,
-        records: &mut dyn Iterator<Item = (Table, Vec<u8>, Vec<u8>)>,
+        records: &mut dyn Iterator<Item = Record>,
     ) -> Result<(), Trouble> {
         let mut batch = self.database.batch().durability(None);
         let mut lacking = self.lacking.get();

@@ -9,6 +9,7 @@ use xmpp::Timestamp;
 use xmpp::port::{
     AccountData, Credentials, DOCUMENTS_MAX, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza,
     RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
+    WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -101,6 +102,7 @@ impl Memory {
                 self.accounts.insert(account, fresh);
                 StoreReply::Done
             }
+            StoreOp::CreateWhole { whole } => self.create_whole(*whole),
             StoreOp::SetCredentials {
                 account,
                 credentials,
@@ -138,6 +140,31 @@ impl Memory {
             }
             other => self.apply_to_kept(other),
         }
+    }
+
+    fn create_whole(&mut self, whole: WholeAccount) -> StoreReply {
+        if self.accounts.contains_key(&whole.account) {
+            return StoreReply::Exists;
+        }
+        if whole.is_overfull() {
+            return StoreReply::Full;
+        }
+        let roster = whole.data.roster.into_iter();
+        let documents = whole.documents.into_iter();
+        let said = documents.filter(|(.., bytes)| !bytes.is_empty());
+        let fresh = Account {
+            credentials: whole.credentials,
+            roster: roster.map(|item| (item.contact.clone(), item)).collect(),
+            blocked: whole.data.blocked,
+            documents: said
+                .map(|(space, key, bytes)| ((space, key), bytes))
+                .collect(),
+            offline_last: whole.offline.len() as u64,
+            offline: (1..).zip(whole.offline).collect(),
+            sessions: BTreeMap::new(),
+        };
+        self.accounts.insert(whole.account, fresh);
+        StoreReply::Done
     }
 
     /// The operations on what an account keeps besides keys, roster and block list.

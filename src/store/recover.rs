@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use stanza::jid::BareJid;
-use xmpp::port::{Credentials, RosterItem, Snapshot, Store, StoreOp, StoreReply};
+use xmpp::port::{Snapshot, Store, StoreOp, StoreReply, WholeAccount};
 
-use crate::WholeAccount;
 use crate::commit::log_files;
 use crate::embedded::{DIRECTORY, Engine, OpenError, Performed};
 use crate::gaps::Gaps;
@@ -57,28 +56,11 @@ impl Embedded {
     }
 
     /// Creates many accounts without a commit for each, then makes all of them durable at once.
-    /// An account that exists already is left as it is, its roster too, and given to `existed`.
+    /// An account that exists already is left as it is, with all it owns, and given to `existed`.
     ///
     /// # Errors
     /// What the engine says, in words; the accounts before the failing one may have been created.
     pub fn bulk_load(
-        &mut self,
-        accounts: impl Iterator<Item = (BareJid, Credentials, Vec<RosterItem>)>,
-        existed: impl FnMut(&BareJid),
-    ) -> Result<BulkLoaded, Box<str>> {
-        let whole = accounts.map(|(account, credentials, roster)| {
-            let mut whole = WholeAccount::new(account, credentials);
-            whole.data.roster = roster;
-            whole
-        });
-        self.engine()?.bulk_load(whole, existed)
-    }
-
-    /// The same for accounts with everything they own.
-    ///
-    /// # Errors
-    /// As for [`Embedded::bulk_load`].
-    pub fn bulk_load_whole(
         &mut self,
         accounts: impl Iterator<Item = WholeAccount>,
         existed: impl FnMut(&BareJid),

@@ -21,6 +21,12 @@ pub enum StoreOp {
         /// Its keys.
         credentials: Box<Credentials>,
     },
+    /// Create an account with all it owns, in one piece. Answered by `Done`, `Exists`, or `Full`
+    /// where it has more than [`DOCUMENTS_MAX`] of a kind (nothing is changed then).
+    CreateWhole {
+        /// The new account, as for `CreateAccount`; what may wait for it its maker has limited.
+        whole: Box<WholeAccount>,
+    },
     /// Replace an account's keys. Answered by `Done`, or `Missing`.
     SetCredentials {
         /// Whose.
@@ -331,6 +337,11 @@ pub enum Space {
     Activity = 3,
 }
 
+impl Space {
+    /// All of them.
+    pub const ALL: [Space; 3] = [Space::Private, Space::Vcard, Space::Activity];
+}
+
 impl StoreOp {
     /// Whether it changes nothing.
     pub fn is_read(&self) -> bool {
@@ -384,6 +395,46 @@ pub struct AccountData {
     pub blocked: Vec<Box<str>>,
     /// Whether messages wait for it.
     pub has_waiting: bool,
+}
+
+/// A document's kind, its name within that, and what it says.
+pub type Document = (Space, Box<str>, Box<[u8]>);
+
+/// An account with everything it owns, as it moves in from elsewhere or out to there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeAccount {
+    /// Its JID.
+    pub account: BareJid,
+    /// Its keys.
+    pub credentials: Credentials,
+    /// Its roster and block list.
+    pub data: AccountData,
+    /// Its documents; no two have the same kind and name.
+    pub documents: Vec<Document>,
+    /// What waits for it, oldest first, with what its sessions had not acknowledged.
+    pub offline: Vec<Box<[u8]>>,
+}
+
+impl WholeAccount {
+    /// An account that owns nothing yet.
+    pub fn new(account: BareJid, credentials: Credentials) -> WholeAccount {
+        let (data, documents, offline) = (AccountData::default(), Vec::new(), Vec::new());
+        WholeAccount {
+            account,
+            credentials,
+            data,
+            documents,
+            offline,
+        }
+    }
+
+    /// Whether it has more documents of a kind than an account may have.
+    pub fn is_overfull(&self) -> bool {
+        Space::ALL.into_iter().any(|kind| {
+            let of_kind = self.documents.iter().filter(|(of, ..)| *of == kind);
+            of_kind.count() > DOCUMENTS_MAX
+        })
+    }
 }
 
 /// The keys of one SCRAM hash (RFC 5802 3): 20 bytes for SHA-1, 32 for SHA-256, 64 for SHA-512.

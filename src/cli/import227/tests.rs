@@ -41,7 +41,7 @@ fn imported(path: &Path) -> (Vec<Arrival>, Result<(), String>, Import) {
     let mut import = Import::new(DOMAIN.into(), OFFLINE);
     let mut create = |batch: Vec<Arrival>, _: &mut Notes| {
         arrivals.extend(batch);
-        Ok(0)
+        Ok(())
     };
     let read = import.file(path, Level::Root, 0, &mut create);
     let batch = std::mem::take(&mut import.batch);

@@ -1,5 +1,6 @@
 //! The other end of the admin socket: what the command line uses.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::io::{self, BufReader, BufWriter};
 use std::os::unix::net::UnixStream;
@@ -26,6 +27,15 @@ pub struct Client {
 /// Why the server did not do it, in one sentence.
 #[derive(Debug)]
 pub struct ClientError(String);
+
+/// What became of a write.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The store's reply.
+    Reply(StoreReply),
+    /// It was not sent, for it is too large for a line; a sentence.
+    Refused(String),
+}
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -84,40 +94,68 @@ impl Client {
     /// The server refused or went away; what was asked before may have been done.
     pub fn perform(&mut self, ops: &[StoreOp]) -> Result<Vec<StoreReply>, ClientError> {
         let mut replies = Vec::with_capacity(ops.len());
-        let (mut line, mut size) = (Vec::new(), 0);
-        for op in ops {
-            let op = Op::from_store_op(op).map_err(ClientError)?;
-            let op_size = serde_json::to_vec(&op).map_err(io::Error::from)?.len() + 1;
-            if op_size > OPS_SIZE_MAX {
-                return Err(ClientError(format!(
-                    "A running server takes no write of {op_size} bytes, only {OPS_SIZE_MAX} at \
-                     most; stop it and try again."
-                )));
+        let mut refusal = None;
+        self.perform_each(ops.iter().map(|op| ((), op)), &mut |(), answer| {
+            match answer {
+                Answer::Reply(reply) => replies.push(reply),
+                Answer::Refused(text) => refusal = Some(ClientError(text)),
             }
+            refusal.is_none()
+        })?;
+        refusal.map_or(Ok(replies), Err)
+    }
+
+    /// The same for any number of writes, each with whose it is, and calls `answered` with each
+    /// answer, in order, until that says `false`.
+    ///
+    /// # Errors
+    /// As for [`Client::perform`]; what was answered before is as it was said.
+    pub fn perform_each<T>(
+        &mut self,
+        writes: impl Iterator<Item = (T, impl Borrow<StoreOp>)>,
+        answered: &mut dyn FnMut(T, Answer) -> bool,
+    ) -> Result<(), ClientError> {
+        let (mut line, mut whose, mut size) = (Vec::new(), Vec::new(), 0);
+        for (of, op) in writes {
+            let (op, op_size) = match encoded(op.borrow()) {
+                Ok(encoded) => encoded,
+                Err(refusal) => {
+                    let goes_on = self.perform_line(&mut line, &mut whose, answered)?;
+                    size = 0;
+                    if goes_on && answered(of, Answer::Refused(refusal)) {
+                        continue;
+                    }
+                    return Ok(());
+                }
+            };
             if line.len() == OPS_MAX || size + op_size > OPS_SIZE_MAX {
-                self.perform_line(std::mem::take(&mut line), &mut replies)?;
+                if !self.perform_line(&mut line, &mut whose, answered)? {
+                    return Ok(());
+                }
                 size = 0;
             }
             line.push(op);
+            whose.push(of);
             size += op_size;
         }
-        self.perform_line(line, &mut replies)?;
-        Ok(replies)
+        self.perform_line(&mut line, &mut whose, answered)?;
+        Ok(())
     }
 
-    fn perform_line(
+    /// Performs a line and empties it; gives whether to go on.
+    fn perform_line<T>(
         &mut self,
-        line: Vec<Op>,
-        replies: &mut Vec<StoreReply>,
-    ) -> Result<(), ClientError> {
-        let count = line.len();
-        if count == 0 {
-            return Ok(());
+        line: &mut Vec<Op>,
+        whose: &mut Vec<T>,
+        answered: &mut dyn FnMut(T, Answer) -> bool,
+    ) -> Result<bool, ClientError> {
+        if line.is_empty() {
+            return Ok(true);
         }
-        match self.ask(&Request::Perform(line))? {
-            Reply::Replies(outcomes) if outcomes.len() == count => {
-                replies.extend(outcomes.into_iter().map(StoreReply::from));
-                Ok(())
+        match self.ask(&Request::Perform(std::mem::take(line)))? {
+            Reply::Replies(outcomes) if outcomes.len() == whose.len() => {
+                let mut both = whose.drain(..).zip(outcomes);
+                Ok(both.all(|(of, outcome)| answered(of, Answer::Reply(outcome.into()))))
             }
             Reply::Error(text) => Err(ClientError(text)),
             other => Err(unexpected(&other)),
@@ -183,6 +221,20 @@ impl Client {
             )),
         }
     }
+}
+
+/// An operation for a line, with its bytes there.
+fn encoded(op: &StoreOp) -> Result<(Op, usize), String> {
+    let op = Op::from_store_op(op)?;
+    let size = serde_json::to_vec(&op).map_err(|error| format!("{error}."))?;
+    let size = size.len() + 1;
+    if size > OPS_SIZE_MAX {
+        return Err(format!(
+            "A running server takes no write of {size} bytes, only {OPS_SIZE_MAX} at most; stop \
+             it and try again."
+        ));
+    }
+    Ok((op, size))
 }
 
 fn unexpected(reply: &Reply) -> ClientError {

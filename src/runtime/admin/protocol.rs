@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! > {"perform":[{"create":{"account":"romeo@a.example","keys":{"sha256":{"salt":"8f..",
-//!   "iterations":4096,"stored_key":"01..","server_key":"9c.."}}}},
-//!   {"roster":{"account":"romeo@a.example","contact":"juliet@a.example","subscription":"both"}}]}
-//! < {"replies":["done","done"]}
+//!   "iterations":4096,"stored_key":"01..","server_key":"9c.."}},
+//!   "roster":[{"contact":"juliet@a.example","subscription":"both"}],
+//!   "blocked":["tybalt@a.example"],
+//!   "documents":[{"space":"vcard","key":"","text":"<vCard ..."}],
+//!   "offline":["<message ..."]}}]}
+//! < {"replies":["done"]}
 //! > {"perform":[{"set_keys":{..}},{"delete":{"account":"mercutio@a.example"}}]}
 //! < {"replies":["missing",{"failed":"the storage engine failed: .."}]}
 //! > "list"
@@ -17,14 +20,16 @@
 //! < {"error":"This is no request: .."}
 //! ```
 //!
-//! Octets are hexadecimal. The operations of one `perform` are one commit. `list` is answered by as
+//! Octets are hexadecimal. What a new account has none of is left out. The operations of one
+//! `perform` are one commit. `list` is answered by as
 //! many lines as it takes and then an empty one; `backup` by progress, in records, until it ends.
 //! There are no passwords here: whoever asks derives the keys.
 
 use serde::{Deserialize, Serialize};
 use stanza::jid::{BareJid, check_new_local};
 use xmpp::port::{
-    Credentials, OfflineQuota, RosterItem, ScramKey, Space, StoreOp, StoreReply, Subscription,
+    Credentials, Document, RosterItem, ScramKey, Space, StoreOp, StoreReply, Subscription,
+    WholeAccount,
 };
 
 /// Bytes of one line.
@@ -84,12 +89,24 @@ pub enum Outcome {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// Create an account.
+    /// Create an account with all it owns.
     Create {
         /// Its JID.
         account: String,
-        /// Its keys.
+        /// Its keys; without any nobody can log in to it.
         keys: Keys,
+        /// Its contacts.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        roster: Vec<Contact>,
+        /// Whom it blocks.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        blocked: Vec<String>,
+        /// Its documents.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        documents: Vec<Text>,
+        /// The stanzas that wait for it, oldest first.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        offline: Vec<String>,
     },
     /// Replace an account's keys.
     SetKeys {
@@ -103,59 +120,46 @@ pub enum Op {
         /// Its JID.
         account: String,
     },
-    /// Put a contact into the roster of an account that was just created: a session that is
-    /// connected already is not told.
-    Roster {
-        /// Whose roster.
-        account: String,
-        /// The contact.
-        contact: String,
-        /// Its name there.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        name: String,
-        /// Its groups there.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        groups: Vec<String>,
-        /// `none`, `to`, `from` or `both`.
-        subscription: String,
-        /// An outbound request waits.
-        #[serde(default, skip_serializing_if = "is_false")]
-        ask: bool,
-        /// The contact's request is approved beforehand.
-        #[serde(default, skip_serializing_if = "is_false")]
-        approved: bool,
-        /// The contact's waiting request, a presence stanza.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pending: Option<String>,
-        /// There is only that request, and nothing that the roster shows.
-        #[serde(default, skip_serializing_if = "is_false")]
-        hidden: bool,
-    },
-    /// Replace an account's block list.
-    Block {
-        /// Whose.
-        account: String,
-        /// Whom.
-        blocked: Vec<String>,
-    },
-    /// Write a document of an account.
-    Document {
-        /// Whose.
-        account: String,
-        /// `private`, `vcard` or `activity`.
-        space: String,
-        /// Its name among those.
-        key: String,
-        /// What it says.
-        text: String,
-    },
-    /// Let a message wait for an account.
-    Offline {
-        /// Whose.
-        account: String,
-        /// The stanza.
-        stanza: String,
-    },
+}
+
+/// A contact in the roster of a new account.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contact {
+    /// Its JID.
+    contact: String,
+    /// Its name there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    name: String,
+    /// Its groups there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
+    /// `none`, `to`, `from` or `both`.
+    subscription: String,
+    /// An outbound request waits.
+    #[serde(default, skip_serializing_if = "is_false")]
+    ask: bool,
+    /// The contact's request is approved beforehand.
+    #[serde(default, skip_serializing_if = "is_false")]
+    approved: bool,
+    /// The contact's waiting request, a presence stanza.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pending: Option<String>,
+    /// There is only that request, and nothing that the roster shows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    hidden: bool,
+}
+
+/// A document of a new account.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// `private`, `vcard` or `activity`.
+    space: String,
+    /// Its name among those.
+    key: String,
+    /// What it says.
+    text: String,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -233,7 +237,24 @@ impl Op {
             } => Op::Create {
                 account: text(account),
                 keys: Keys::of(credentials),
+                roster: Vec::new(),
+                blocked: Vec::new(),
+                documents: Vec::new(),
+                offline: Vec::new(),
             },
+            StoreOp::CreateWhole { whole } => {
+                let (roster, documents) = (whole.data.roster.iter(), whole.documents.iter());
+                let offline = whole.offline.iter().map(|stanza| lossless(stanza));
+                let blocked = whole.data.blocked.iter();
+                Op::Create {
+                    account: text(&whole.account),
+                    keys: Keys::of(&whole.credentials),
+                    roster: roster.map(Contact::of).collect::<Result<_, _>>()?,
+                    blocked: blocked.map(|jid| jid.as_ref().into()).collect(),
+                    documents: documents.map(Text::of).collect::<Result<_, _>>()?,
+                    offline: offline.collect::<Result<_, _>>()?,
+                }
+            }
             StoreOp::SetCredentials {
                 account,
                 credentials,
@@ -243,42 +264,6 @@ impl Op {
             },
             StoreOp::DeleteAccount { account } => Op::Delete {
                 account: text(account),
-            },
-            StoreOp::PutRosterItem { account, item } => Op::Roster {
-                account: text(account),
-                contact: text(&item.contact),
-                name: item.name.as_ref().into(),
-                groups: item
-                    .groups
-                    .iter()
-                    .map(|group| group.as_ref().into())
-                    .collect(),
-                subscription: item.subscription.as_str().into(),
-                ask: item.ask,
-                approved: item.approved,
-                pending: item.pending_in.as_deref().map(lossless).transpose()?,
-                hidden: !item.listed,
-            },
-            StoreOp::SetBlocked { account, blocked } => Op::Block {
-                account: text(account),
-                blocked: blocked.iter().map(|jid| jid.as_ref().into()).collect(),
-            },
-            StoreOp::PutDocument {
-                account,
-                space,
-                key,
-                bytes,
-            } => Op::Document {
-                account: text(account),
-                space: space_name(*space).into(),
-                key: key.as_ref().into(),
-                text: lossless(bytes)?,
-            },
-            StoreOp::PutOffline {
-                account, stanza, ..
-            } => Op::Offline {
-                account: text(account),
-                stanza: lossless(stanza)?,
             },
             other => return Err(format!("The admin socket does not offer {other:?}.")),
         })
@@ -290,73 +275,95 @@ impl Op {
     /// A sentence about what is wrong with it.
     pub fn into_store_op(self, domain: &str) -> Result<StoreOp, String> {
         Ok(match self {
-            Op::Create { account, keys } => {
+            Op::Create {
+                account,
+                keys,
+                roster,
+                blocked,
+                documents,
+                offline,
+            } => {
                 let account = account_of(&account, domain)?;
                 if let Some(local) = account.local() {
                     check_new_local(local)
                         .map_err(|error| format!("{local:?} is no new name: {error}."))?;
                 }
-                StoreOp::CreateAccount {
-                    account,
-                    credentials: Box::new(keys.read()?),
+                let mut whole = WholeAccount::new(account, keys.read()?);
+                let roster = roster.into_iter().map(Contact::read);
+                whole.data.roster = roster.collect::<Result<_, _>>()?;
+                whole.data.blocked = blocked.into_iter().map(String::into).collect();
+                let documents = documents.into_iter().map(Text::read);
+                whole.documents = documents.collect::<Result<_, _>>()?;
+                let offline = offline.into_iter();
+                whole.offline = offline.map(|stanza| stanza.into_bytes().into()).collect();
+                let whole = Box::new(whole);
+                StoreOp::CreateWhole { whole }
+            }
+            Op::SetKeys { account, keys } => {
+                let credentials = keys.read()?;
+                if !credentials.has_any() {
+                    return Err("New keys are those of at least one hash.".into());
+                }
+                StoreOp::SetCredentials {
+                    account: account_of(&account, domain)?,
+                    credentials: Box::new(credentials),
                 }
             }
-            Op::SetKeys { account, keys } => StoreOp::SetCredentials {
-                account: account_of(&account, domain)?,
-                credentials: Box::new(keys.read()?),
-            },
             Op::Delete { account } => StoreOp::DeleteAccount {
                 account: account_of(&account, domain)?,
             },
-            Op::Roster {
-                account,
-                contact,
-                name,
-                groups,
-                subscription,
-                ask,
-                approved,
-                pending,
-                hidden,
-            } => {
-                let item = RosterItem {
-                    name: name.into(),
-                    groups: groups.into_iter().map(String::into_boxed_str).collect(),
-                    subscription: subscription_of(&subscription)?,
-                    ask,
-                    approved,
-                    pending_in: pending.map(|stanza| stanza.into_bytes().into()),
-                    listed: !hidden,
-                    ..RosterItem::new(parse(&contact)?)
-                };
-                let account = account_of(&account, domain)?;
-                StoreOp::PutRosterItem {
-                    account,
-                    item: Box::new(item),
-                }
-            }
-            Op::Block { account, blocked } => StoreOp::SetBlocked {
-                account: account_of(&account, domain)?,
-                blocked: blocked.into_iter().map(String::into).collect(),
-            },
-            Op::Document {
-                account,
-                space,
-                key,
-                text,
-            } => StoreOp::PutDocument {
-                account: account_of(&account, domain)?,
-                space: space_of(&space)?,
-                key: key.into(),
-                bytes: text.into_bytes().into(),
-            },
-            Op::Offline { account, stanza } => StoreOp::PutOffline {
-                account: account_of(&account, domain)?,
-                stanza: stanza.into_bytes().into(),
-                quota: OfflineQuota::UNLIMITED,
-                origin: None,
-            },
         })
+    }
+}
+
+impl Contact {
+    fn of(item: &RosterItem) -> Result<Contact, String> {
+        Ok(Contact {
+            contact: item.contact.as_str().to_owned(),
+            name: item.name.as_ref().into(),
+            groups: item
+                .groups
+                .iter()
+                .map(|group| group.as_ref().into())
+                .collect(),
+            subscription: item.subscription.as_str().into(),
+            ask: item.ask,
+            approved: item.approved,
+            pending: item.pending_in.as_deref().map(lossless).transpose()?,
+            hidden: !item.listed,
+        })
+    }
+
+    fn read(self) -> Result<RosterItem, String> {
+        Ok(RosterItem {
+            name: self.name.into(),
+            groups: self
+                .groups
+                .into_iter()
+                .map(String::into_boxed_str)
+                .collect(),
+            subscription: subscription_of(&self.subscription)?,
+            ask: self.ask,
+            approved: self.approved,
+            pending_in: self.pending.map(|stanza| stanza.into_bytes().into()),
+            listed: !self.hidden,
+            ..RosterItem::new(parse(&self.contact)?)
+        })
+    }
+}
+
+impl Text {
+    fn of((space, key, bytes): &Document) -> Result<Text, String> {
+        Ok(Text {
+            space: space_name(*space).into(),
+            key: key.as_ref().into(),
+            text: lossless(bytes)?,
+        })
+    }
+
+    fn read(self) -> Result<Document, String> {
+        let bytes = self.text.into_bytes().into();
+        Ok((space_of(&self.space)?, self.key.into(), bytes))
     }
 }
 
@@ -381,8 +388,6 @@ fn lossless(bytes: &[u8]) -> Result<String, String> {
         .map_err(|_| "The admin socket takes UTF-8 only.".into())
 }
 
-const SPACES: [Space; 3] = [Space::Private, Space::Vcard, Space::Activity];
-
 fn space_name(space: Space) -> &'static str {
     match space {
         Space::Private => "private",
@@ -392,7 +397,9 @@ fn space_name(space: Space) -> &'static str {
 }
 
 fn space_of(text: &str) -> Result<Space, String> {
-    let found = SPACES.into_iter().find(|space| space_name(*space) == text);
+    let found = Space::ALL
+        .into_iter()
+        .find(|space| space_name(*space) == text);
     found.ok_or_else(|| format!("{text:?} is no kind of document."))
 }
 
@@ -427,9 +434,6 @@ impl Keys {
             sha256,
             sha512,
         } = self;
-        if sha1.is_none() && sha256.is_none() && sha512.is_none() {
-            return Err("An account needs the keys of at least one hash.".into());
-        }
         let read = |key: Option<Key>, size: usize| key.map(|key| key.read(size)).transpose();
         Ok(Credentials {
             sha1: read(sha1, 20)?,

@@ -3,7 +3,9 @@
 use std::sync::Mutex;
 
 use store::Memory;
-use xmpp::port::{Credentials, DOCUMENTS_MAX, RosterItem, ScramKey, Space, Store, Subscription};
+use xmpp::port::{
+    Credentials, DOCUMENTS_MAX, RosterItem, ScramKey, Space, Store, Subscription, WholeAccount,
+};
 
 use super::*;
 
@@ -103,8 +105,9 @@ fn create(account: &str) -> StoreOp {
     }
 }
 
-#[test]
-fn every_write_of_the_command_line_survives_the_line() {
+/// An account with some of everything.
+fn whole(account: &str) -> WholeAccount {
+    let mut whole = WholeAccount::new(jid(account), *keys());
     let item = RosterItem {
         name: "Nurse \"A\"\n".into(),
         groups: vec!["Servants".into()],
@@ -112,27 +115,62 @@ fn every_write_of_the_command_line_survives_the_line() {
         listed: true,
         ..RosterItem::new(jid("nurse@a.example"))
     };
+    let request = RosterItem {
+        pending_in: Some(b"<presence type='subscribe'/>".as_slice().into()),
+        ..RosterItem::new(jid("paris@a.example"))
+    };
+    whole.data.roster = vec![item, request];
+    whole.data.blocked = vec!["tybalt@a.example/sword".into(), "c.example".into()];
+    let text = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
+    let of_space = |space| (space, "a urn:a".into(), text("<a>\u{1f916}</a>"));
+    whole.documents = Space::ALL.map(of_space).into();
+    whole.offline = vec![text("<message id='1'/>"), text("<message id='2'/>")];
+    whole
+}
+
+fn create_whole(whole: WholeAccount) -> StoreOp {
+    let whole = Box::new(whole);
+    StoreOp::CreateWhole { whole }
+}
+
+#[test]
+fn every_write_of_the_command_line_survives_the_line() {
     let account = jid("romeo@a.example");
-    let ops = [
-        create("romeo@a.example"),
-        StoreOp::SetCredentials {
-            account: account.clone(),
-            credentials: keys(),
-        },
-        StoreOp::PutRosterItem {
-            account: account.clone(),
-            item: Box::new(item),
-        },
-        StoreOp::DeleteAccount {
-            account: account.clone(),
-        },
-    ];
-    for op in ops {
+    let bare = create_whole(WholeAccount::new(account.clone(), Credentials::default()));
+    let set = StoreOp::SetCredentials {
+        account: account.clone(),
+        credentials: keys(),
+    };
+    let delete = StoreOp::DeleteAccount {
+        account: account.clone(),
+    };
+    for op in [create_whole(whole("romeo@a.example")), bare, set, delete] {
         let line = serde_json::to_string(&protocol::Op::from_store_op(&op).unwrap()).unwrap();
         let read: protocol::Op = serde_json::from_str(&line).unwrap();
         assert_eq!(read.into_store_op("a.example"), Ok(op), "{line}");
     }
+    // A new account owns nothing, unless it is said.
+    let line = protocol::Op::from_store_op(&create("romeo@a.example")).unwrap();
+    let plain = create_whole(WholeAccount::new(account.clone(), *keys()));
+    assert_eq!(line.into_store_op("a.example"), Ok(plain));
     assert!(protocol::Op::from_store_op(&StoreOp::Credentials { account }).is_err());
+}
+
+#[test]
+fn an_account_may_have_no_keys_but_is_given_some() {
+    let world = World::new("keyless");
+    let mut client = world.client();
+    let account = jid("romeo@a.example");
+    let bare = WholeAccount::new(account.clone(), Credentials::default());
+    let done = client.perform(&[create_whole(bare)]).unwrap();
+    assert_eq!(done, [StoreReply::Done]);
+    let set = |credentials| StoreOp::SetCredentials {
+        account: account.clone(),
+        credentials,
+    };
+    let error = client.perform(&[set(Box::default())]).unwrap_err();
+    assert!(error.to_string().contains("at least one hash"), "{error}");
+    assert_eq!(client.perform(&[set(keys())]).unwrap(), [StoreReply::Done]);
 }
 
 #[test]
@@ -266,49 +304,80 @@ fn one_connection_too_many_is_told_so() {
 }
 
 #[test]
-fn a_quota_that_is_used_up_is_answered_for_the_write_that_met_it() {
+fn a_quota_that_is_used_up_is_answered_for_the_account_that_met_it() {
     let world = World::new("full");
     let mut client = world.client();
-    let document = |account: &str, number: usize| StoreOp::PutDocument {
-        account: jid(account),
-        space: Space::Private,
-        key: format!("{number}").into(),
-        bytes: b"<a/>".as_slice().into(),
+    let with = |account: &str, count: usize| {
+        let mut whole = WholeAccount::new(jid(account), *keys());
+        let document = |number: usize| {
+            let key = format!("{number}").into();
+            (Space::Private, key, b"<a/>".as_slice().into())
+        };
+        whole.documents = (0..count).map(document).collect();
+        create_whole(whole)
     };
-    let (romeo, juliet) = ("romeo@a.example", "juliet@a.example");
-    let mut ops = vec![create(romeo)];
-    ops.extend((0..=DOCUMENTS_MAX).map(|number| document(romeo, number)));
-    ops.push(document(juliet, 0));
-    let mut replies = client.perform(&ops).unwrap();
-    let last = replies.split_off(1 + DOCUMENTS_MAX);
-    assert_eq!(last, [StoreReply::Full, StoreReply::Missing]);
-    assert!(replies.iter().all(|reply| *reply == StoreReply::Done));
+    let ops = [
+        with("romeo@a.example", DOCUMENTS_MAX),
+        with("juliet@a.example", DOCUMENTS_MAX + 1),
+        with("nurse@a.example", 1),
+    ];
+    let replies = client.perform(&ops).unwrap();
+    assert_eq!(
+        replies,
+        [StoreReply::Done, StoreReply::Full, StoreReply::Done]
+    );
+    assert_eq!(client.perform(&ops[1..2]).unwrap(), [StoreReply::Full]);
 }
 
 #[test]
 fn more_bytes_than_a_line_takes_go_in_several() {
     let world = World::new("lines");
     let mut client = world.client();
-    let account = "romeo@a.example";
+    let with = |number: usize, document: Box<[u8]>| {
+        let account = format!("u{number}@a.example");
+        let mut whole = WholeAccount::new(jid(&account), *keys());
+        whole.documents = vec![(Space::Vcard, "".into(), document)];
+        (number, create_whole(whole))
+    };
     // Each of the quotation marks is two bytes of the line.
-    let document: Box<[u8]> = vec![b'"'; LINE_SIZE_MAX / 16].into();
-    let put = |number: usize| StoreOp::PutDocument {
-        account: jid(account),
-        space: Space::Private,
-        key: format!("{number}").into(),
-        bytes: document.clone(),
+    let large = || vec![b'"'; LINE_SIZE_MAX / 16].into();
+    let mut ops: Vec<_> = (0..20).map(|number| with(number, large())).collect();
+    // One alone that no line takes is refused in a sentence, and the others are not.
+    ops[7] = with(7, vec![b'x'; LINE_SIZE_MAX].into());
+    let mut answers = Vec::new();
+    let mut answered = |number, answer| {
+        answers.push((number, answer));
+        true
     };
-    let ops: Vec<StoreOp> = std::iter::once(create(account))
-        .chain((0..20).map(put))
-        .collect();
-    assert_eq!(client.perform(&ops).unwrap(), vec![StoreReply::Done; 21]);
-    // One alone that no line takes is refused in a sentence.
-    let huge = StoreOp::PutDocument {
-        account: jid(account),
-        space: Space::Vcard,
-        key: "".into(),
-        bytes: vec![b'x'; LINE_SIZE_MAX].into(),
-    };
-    let refusal = client.perform(&[huge]).unwrap_err().to_string();
+    let writes = ops.iter().map(|(number, op)| (*number, op));
+    client.perform_each(writes, &mut answered).unwrap();
+    let (_, refusal) = answers.remove(7);
+    assert!(
+        matches!(&refusal, Answer::Refused(text) if text.contains("stop it and try again")),
+        "{refusal:?}"
+    );
+    let others = (0..20).filter(|number| *number != 7);
+    let done = others.map(|number| (number, Answer::Reply(StoreReply::Done)));
+    assert_eq!(answers, done.collect::<Vec<_>>(), "in their order");
+    let refusal = client.perform(&[ops.remove(7).1]).unwrap_err().to_string();
     assert!(refusal.contains("stop it and try again"), "{refusal}");
+}
+
+#[test]
+fn who_has_heard_enough_is_told_no_more() {
+    let world = World::new("enough");
+    let mut client = world.client();
+    let ops: Vec<StoreOp> = (0..2 * OPS_MAX)
+        .map(|number| create(&format!("u{number}@a.example")))
+        .collect();
+    let mut answers = 0;
+    let mut answered = |(), _| {
+        answers += 1;
+        answers < 10
+    };
+    let writes = ops.iter().map(|op| ((), op));
+    client.perform_each(writes, &mut answered).unwrap();
+    assert_eq!(answers, 10);
+    let last = client.perform(&ops[2 * OPS_MAX - 1..]).unwrap();
+    assert_eq!(last, [StoreReply::Done], "the second line was not sent");
 }

@@ -59,7 +59,7 @@ fn a_backup_holds_the_moment_of_its_snapshot_and_comes_back_whole() {
     let (scratch, other) = (Scratch::new(), Scratch::new());
     let mut store = Embedded::open(&scratch.0).unwrap();
     store
-        .bulk_load_whole(household().into_iter(), |_| panic!("all are new"))
+        .bulk_load(household().into_iter(), |_| panic!("all are new"))
         .unwrap();
     let snapshot = store.snapshot().unwrap();
     one(&mut store, create("later@a.example", 1));
