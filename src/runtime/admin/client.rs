@@ -206,7 +206,13 @@ impl Client {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply, ClientError> {
-        write_line(&mut self.writer, request)?;
+        if let Err(error) = write_line(&mut self.writer, request) {
+            // A server that has no room for us says so, and reads nothing.
+            return match self.read() {
+                Ok(reply @ Reply::Error(_)) => Ok(reply),
+                _ => Err(error.into()),
+            };
+        }
         self.read()
     }
 

@@ -301,6 +301,13 @@ fn one_connection_too_many_is_told_so() {
     }
     let answer = world.raw(b"\"list\"\n");
     assert!(answer.contains("busy"), "{answer}");
+    // Before the server has closed the connection, and after.
+    for wait in [0, 0, 0, 0, 100] {
+        let mut client = world.client();
+        std::thread::sleep(Duration::from_millis(wait));
+        let error = client.perform(&[create("u@a.example")]).unwrap_err();
+        assert!(error.to_string().contains("busy"), "{error}");
+    }
 }
 
 #[test]
