@@ -9,9 +9,10 @@ pub mod protocol;
 
 pub use client::{Answer, Client, ClientError};
 
+use std::fs::{DirBuilder, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +25,9 @@ use protocol::{ACCOUNTS_PER_LINE, LINE_SIZE_MAX, OPS_MAX, Reply, Request};
 
 /// The socket's name in the data directory.
 pub const SOCKET_NAME: &str = "admin.sock";
+
+/// The directory beside it in which the socket is made.
+const FRESH_NAME: &str = "admin";
 
 /// Connections served at once; one more is told so and closed.
 const CLIENTS_MAX: usize = 8;
@@ -93,16 +97,28 @@ impl Drop for AdminSocket {
     }
 }
 
-/// Binds under another name, so that nobody can connect before the mode is 0600.
+/// Binds in a directory that nobody else may look into, so that nobody can connect before the mode
+/// is 0600: a socket listens as soon as it has a name.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    let fresh = path.with_extension("new");
-    match std::fs::remove_file(&fresh) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    // The passing name is the shorter one: what fits it must fit the other too.
+    SocketAddr::from_pathname(path)?;
+    let directory = path.with_file_name(FRESH_NAME);
+    let fresh = directory.join("s");
+    // What a killed server left.
+    for left in [
+        std::fs::remove_file(&fresh),
+        std::fs::remove_dir(&directory),
+    ] {
+        match left {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
+    DirBuilder::new().mode(0o700).create(&directory)?;
     let listener = UnixListener::bind(&fresh)?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::set_permissions(&fresh, Permissions::from_mode(0o600))?;
     std::fs::rename(&fresh, path)?;
+    std::fs::remove_dir(&directory)?;
     Ok(listener)
 }
 

@@ -286,8 +286,25 @@ fn the_socket_is_private_gone_after_stopping_and_not_shared() {
     // What a killed server leaves behind is no obstacle.
     drop(UnixListener::bind(&path).unwrap());
     assert!(Client::connect(&world.data).unwrap().is_none());
+    let fresh = world.data.join(FRESH_NAME);
+    std::fs::create_dir(&fresh).unwrap();
+    drop(UnixListener::bind(fresh.join("s")).unwrap());
     world.socket = Some(AdminSocket::serve(&world.data, Backend::default()).unwrap());
     assert!(Client::connect(&world.data).unwrap().is_some());
+    assert!(!fresh.exists());
+}
+
+#[test]
+fn a_path_that_is_too_long_for_clients_is_refused() {
+    let world = World::new("long");
+    let name = "x".repeat(107 - SOCKET_NAME.len() - 1 - world.data.as_os_str().len());
+    for (more, fits) in [("x", false), ("", true)] {
+        let data = world.data.join(format!("{}{more}", &name[1..]));
+        std::fs::create_dir(&data).unwrap();
+        let served = AdminSocket::serve(&data, Backend::default());
+        assert_eq!(served.is_ok(), fits, "{}", data.display());
+        assert_eq!(Client::connect(&data).unwrap().is_some(), fits);
+    }
 }
 
 #[test]
