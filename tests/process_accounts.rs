@@ -2,21 +2,27 @@
 
 mod support;
 
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use support::client::plain;
 use support::{Client, DOMAIN, Element, Options, PASSWORD, Server};
 
-/// Runs `vorpal user ..` beside the server; it must succeed.
-fn user(server: &Server, arguments: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_vorpal"))
+/// Runs `vorpal` with the configuration of the server.
+fn vorpal(server: &Server, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_vorpal"))
         .current_dir(server.directory())
-        .arg("user")
         .args(arguments)
         .args(["--config", "vorpal.toml"])
         .output()
-        .expect("the binary was built");
+        .expect("the binary was built")
+}
+
+/// Runs `vorpal user ..` beside the server; it must succeed.
+fn user(server: &Server, arguments: &[&str]) {
+    let output = vorpal(server, &[&["user"], arguments].concat());
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {complaint}");
 }
@@ -105,6 +111,71 @@ fn imported_keys_of_every_form_let_their_password_in() {
         succeeds(&server, name, "pencil");
         fails(&server, name, "Pencil");
     }
+}
+
+/// The SASL mechanisms that the server offers.
+fn offered(server: &Server) -> Vec<String> {
+    let (_, _, features) = Client::open(server);
+    let mechanisms = features.child("mechanisms").expect("a list");
+    let names = mechanisms.children.iter();
+    names.map(|mechanism| mechanism.text.to_string()).collect()
+}
+
+#[test]
+fn mechanisms_go_when_some_account_cannot_use_them_and_come_back_after_that() {
+    let mut server = Server::start(&Options::default());
+    let all = offered(&server);
+    let keyless = "<server-data xmlns='urn:xmpp:pie:0'><host jid='localhost'>\
+                   <user name='bare'/><user name='text' password='pw'/></host></server-data>";
+    let file = Path::new(server.directory()).join("keyless.xml");
+    std::fs::write(&file, keyless).expect("the directory is writable");
+    let sha1 = "old:SCRAM-SHA-1$4096:QSXCR+Q6sek8bf92$6dlGYMOdZcOPutkcNY8U2g7vK9Y=:\
+                D+CSWLOshSulAsxiupA+qs2/fTE=";
+    std::fs::write(file.with_file_name("users"), sha1).expect("the directory is writable");
+
+    // Nobody logs in to an account without keys; it disturbs neither the others of its file.
+    let output = vorpal(&server, &["import", "keyless.xml"]);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, "Imported 2 accounts.\n", "{told}");
+    assert!(told.contains("bare@localhost has no password"), "{told}");
+    assert!(!output.status.success(), "not everything came in");
+    succeeds(&server, "text", "pw");
+    fails(&server, "bare", "pw");
+    server.restart();
+    assert_eq!(offered(&server), all);
+
+    user(&server, &["import", "users"]);
+    server.restart();
+    assert_eq!(offered(&server), ["SCRAM-SHA-1", "PLAIN"]);
+    user(&server, &["passwd", "old", "--password", "n3w"]);
+    server.restart();
+    assert_eq!(offered(&server), all);
+    succeeds(&server, "old", "n3w");
+    user(&server, &["passwd", "bare", "--password", "n3w"]);
+    succeeds(&server, "bare", "n3w");
+}
+
+#[test]
+fn nothing_is_held_while_a_password_is_asked_for() {
+    let mut server = Server::start(&Options::default());
+    server.terminate();
+    server.wait();
+    let mut asking = Command::new(env!("CARGO_BIN_EXE_vorpal"))
+        .current_dir(server.directory())
+        .args(["user", "add", "juliet", "--config", "vorpal.toml"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    // As long as it would need to lock the store.
+    std::thread::sleep(Duration::from_millis(500));
+    user(&server, &["list"]);
+    let mut input = asking.stdin.take().expect("it is piped");
+    input.write_all(b"r0m30\n").expect("it still asks");
+    let output = asking.wait_with_output().expect("the child is ours");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "Added juliet@localhost.\n");
 }
 
 #[test]

@@ -18,11 +18,16 @@ const STARTING_WAIT: Duration = Duration::from_millis(100);
 /// Why a store has no room for an account.
 const TOO_MANY: &str = "It has more documents of a kind than an account may have.";
 
-/// The accounts of the server that a configuration describes.
-pub(crate) struct Accounts {
+/// Where the accounts of a server are, which nothing was asked of yet.
+pub(crate) struct Place {
     domain: String,
     data: PathBuf,
     offline: OfflineQuota,
+}
+
+/// The accounts of the server that a configuration describes.
+pub(crate) struct Accounts {
+    place: Place,
     reach: Reach,
 }
 
@@ -40,27 +45,15 @@ pub(crate) enum Trouble {
     Refused(String),
 }
 
-impl Accounts {
-    /// Reaches the accounts of the server with the configuration in `config`.
-    pub(crate) fn open(config: &Path) -> Result<Accounts, Failure> {
+impl Place {
+    /// That of the server with the configuration in `config`.
+    pub(crate) fn of(config: &Path) -> Result<Place, Failure> {
         let config = Config::load(config).map_err(|error| Failure::new(error.to_string()))?;
-        let reach = reach(&config.data)?;
-        Ok(Accounts {
+        Ok(Place {
             domain: config.domain.to_string(),
             data: config.data,
             offline: config.limits.offline(),
-            reach,
         })
-    }
-
-    /// The domain served.
-    pub(crate) fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// What may wait for one account.
-    pub(crate) fn offline(&self) -> OfflineQuota {
-        self.offline
     }
 
     /// The account that an operator names: a bare JID of this domain, or its local part.
@@ -68,9 +61,38 @@ impl Accounts {
         name(text, &self.domain).map_err(Failure)
     }
 
+    /// The same for an account to be created.
+    pub(crate) fn new_name(&self, text: &str) -> Result<BareJid, Failure> {
+        new_name(text, &self.domain).map_err(Failure)
+    }
+
+    /// Reaches the accounts. From then on nobody else can where no server runs, and a running one
+    /// waits a minute only for what is asked: whatever takes its time comes before.
+    pub(crate) fn open(self) -> Result<Accounts, Failure> {
+        let reach = reach(&self.data)?;
+        Ok(Accounts { place: self, reach })
+    }
+}
+
+impl Accounts {
+    /// Reaches the accounts of the server with the configuration in `config`.
+    pub(crate) fn open(config: &Path) -> Result<Accounts, Failure> {
+        Place::of(config)?.open()
+    }
+
+    /// The domain served.
+    pub(crate) fn domain(&self) -> &str {
+        &self.place.domain
+    }
+
+    /// What may wait for one account.
+    pub(crate) fn offline(&self) -> OfflineQuota {
+        self.place.offline
+    }
+
     /// The data directory.
     pub(crate) fn data(&self) -> &Path {
-        &self.data
+        &self.place.data
     }
 
     /// Writes a backup of this moment to an absolute path; gives the number of its records.

@@ -6,19 +6,19 @@ use std::process::ExitCode;
 
 use xmpp::port::{StoreOp, StoreReply};
 
-use super::accounts::{self, Accounts};
+use super::accounts::{Accounts, Place};
 use super::{Failure, derive, password};
 
 /// Creates an account.
 pub(crate) fn add(config: &Path, name: &str, given: Option<String>) -> Result<ExitCode, Failure> {
-    let mut accounts = Accounts::open(config)?;
-    let account = accounts::new_name(name, accounts.domain()).map_err(Failure)?;
+    let place = Place::of(config)?;
+    let account = place.new_name(name)?;
     let keys = derive::keys(&password::read(given, account.as_str())?)?;
     let op = StoreOp::CreateAccount {
         account: account.clone(),
         credentials: Box::new(keys),
     };
-    match accounts.one(op)? {
+    match place.open()?.one(op)? {
         StoreReply::Done => {
             println!("Added {}.", account.as_str());
             Ok(ExitCode::SUCCESS)
@@ -36,14 +36,14 @@ pub(crate) fn passwd(
     name: &str,
     given: Option<String>,
 ) -> Result<ExitCode, Failure> {
-    let mut accounts = Accounts::open(config)?;
-    let account = accounts.name(name)?;
+    let place = Place::of(config)?;
+    let account = place.name(name)?;
     let keys = derive::keys(&password::read(given, account.as_str())?)?;
     let op = StoreOp::SetCredentials {
         account: account.clone(),
         credentials: Box::new(keys),
     };
-    match accounts.one(op)? {
+    match place.open()?.one(op)? {
         StoreReply::Done => {
             println!("Changed the password of {}.", account.as_str());
             Ok(ExitCode::SUCCESS)
@@ -54,9 +54,9 @@ pub(crate) fn passwd(
 
 /// Deletes an account.
 pub(crate) fn del(config: &Path, name: &str) -> Result<ExitCode, Failure> {
-    let mut accounts = Accounts::open(config)?;
-    let account = accounts.name(name)?;
-    match accounts.one(StoreOp::DeleteAccount {
+    let place = Place::of(config)?;
+    let account = place.name(name)?;
+    match place.open()?.one(StoreOp::DeleteAccount {
         account: account.clone(),
     })? {
         StoreReply::Done => {
