@@ -143,8 +143,14 @@ fn what_prosody_exported_comes_into_a_running_server() {
         .into_iter()
         .chain(files.iter().map(|file| &**file))
         .collect();
-    let said = done(server.directory(), &arguments);
-    assert_eq!(said, "Imported 4 accounts.\n");
+    let said = vorpal(server.directory(), &arguments);
+    assert_eq!(said.out, "Imported 4 accounts.\n");
+    assert!(
+        said.err.contains("4 new accounts have keys"),
+        "{}",
+        said.err
+    );
+    assert!(said.success, "that is no fault of the file");
     juliet_has_what_she_had(&server);
     for name in ["romeo", "tybalt", "nurse"] {
         log_in(&server, name);
@@ -234,6 +240,39 @@ fn a_backup_of_a_running_server_is_restored_elsewhere() {
     let third = elsewhere(&server, "third");
     let refusal = refused(&third, &["restore", "../other/torn"]);
     assert!(refusal.contains("no usable backup"), "{refusal}");
+}
+
+#[test]
+fn an_account_that_no_line_takes_is_left_out_and_comes_in_without_the_server() {
+    let mut server = Server::start(&Options::default());
+    let user = |name: &str, size: usize| {
+        let text = "x".repeat(size);
+        format!(
+            "<user name='{name}' password='pw-{name}'><query xmlns='jabber:iq:private'>\
+             <storage xmlns='storage:bookmarks'>{text}</storage></query></user>"
+        )
+    };
+    let users = [user("juliet", 9), user("large", 8 << 20), user("romeo", 9)].concat();
+    let text = format!(
+        "<server-data xmlns='urn:xmpp:pie:0'><host jid='localhost'>{users}</host></server-data>"
+    );
+    std::fs::write(server.directory().join("large.xml"), text).unwrap();
+    let said = vorpal(server.directory(), &["import", "large.xml"]);
+    assert_eq!(said.out, "Imported 2 accounts.\n", "{}", said.err);
+    assert!(!said.success, "not everything came in");
+    assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+    assert!(
+        said.err.contains("large@localhost was left out"),
+        "{}",
+        said.err
+    );
+    for name in ["juliet", "romeo"] {
+        log_in(&server, name);
+    }
+    server.terminate();
+    server.wait();
+    let again = vorpal(server.directory(), &["import", "large.xml"]);
+    assert_eq!(again.out, "Imported 1 accounts.\n", "{}", again.err);
 }
 
 #[test]
