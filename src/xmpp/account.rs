@@ -63,6 +63,8 @@ pub struct Account {
     pub(crate) roster_version: u64,
     /// A hash of what the roster shows, once a version was asked for.
     pub(crate) shown: Option<Box<Shown>>,
+    /// Steps that contacts are being told of.
+    pub(crate) tellings: u32,
     /// Changes of the roster by clients that are not stored, and not pushed; and those that storage
     /// has refused and will be asked to take again.
     pub(crate) roster_sets: u32,
@@ -172,6 +174,7 @@ impl Accounts {
             blocked_next: None,
             roster_version: 0,
             shown: None,
+            tellings: 0,
             roster_sets: 0,
             has_waiting: false,
             waiting_heard: 0,

@@ -271,6 +271,10 @@ impl Shard {
         owner.renew(&contact, host.now());
         let item = owner.contact_mut(&contact).clone();
         let changed = item.changed;
+        self.change_before(account, &contact, |before| {
+            Fields::of(&item).put_back(before)
+        });
+        let item = self.item_to_write(account, &contact).unwrap_or(item);
         let full = self.sessions.at(key).full().into();
         let ticket = self.store_item(host, account, item);
         let request = RosterRequest {
@@ -318,6 +322,9 @@ impl Shard {
         }
         let owner = self.accounts.at_mut(account);
         let removed = owner.remove_contact(contact.as_str());
+        let Some(removed) = removed else {
+            return Err(StanzaError::ItemNotFound);
+        };
         owner.renew(&contact, host.now());
         owner.roster_sets += 1;
         let request = RosterRequest {
@@ -328,10 +335,9 @@ impl Shard {
             contact: contact.clone(),
             undo: None,
         };
-        self.tell_and_write(host, account, &contact, Some(request), |shard, host| {
-            if let Some(item) = removed {
-                shard.part(host, account, &item);
-            }
+        let before = removed.clone();
+        self.tell_and_write(host, account, before, Some(request), |shard, host| {
+            shard.part(host, account, &removed);
         });
         Ok(())
     }
@@ -383,8 +389,7 @@ impl Shard {
                 undo.is_in_step = true;
             }
         }
-        let item = owner.contact(contact.as_str()).cloned();
-        let ticket = match item {
+        let ticket = match self.item_to_write(account, contact) {
             Some(item) => self.store_item(host, account, item),
             None => self.store_removal(host, account, contact),
         };
@@ -421,9 +426,9 @@ impl Shard {
     pub(crate) fn store_steps_again(&mut self, host: &mut impl Host) {
         for ticket in std::mem::take(&mut self.roster_again) {
             let step = self.roster_steps[&ticket.0].clone();
-            let owner = self.accounts.at(step.account);
-            let (account, contact) = (owner.jid.clone(), step.contact);
-            let op = match owner.contact(contact.as_str()).cloned() {
+            let account = self.accounts.at(step.account).jid.clone();
+            let contact = step.contact;
+            let op = match self.item_to_write(step.account, &contact) {
                 Some(item) => StoreOp::PutRosterItem {
                     account,
                     item: Box::new(item),
@@ -541,10 +546,14 @@ impl Shard {
         if now.is_some_and(|item| item.changed == undo.changed) {
             let item = owner.contact_mut(contact);
             undo.before.put_back(item);
-            if is_blank(item) {
+            let item = item.clone();
+            if is_blank(&item) {
                 owner.remove_contact(contact.as_str());
             }
             note_shown(owner, contact);
+            self.change_before(account, contact, |before| {
+                Fields::of(&item).put_back(before)
+            });
             if undo.is_in_step {
                 self.store_step(host, account, contact);
             }

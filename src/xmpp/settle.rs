@@ -7,11 +7,12 @@
 use crate::account::{AccountKey, Queued, Residence};
 use crate::host::{Host, ShardId};
 use crate::parcel::Buffer;
-use crate::port::Origin;
+use crate::port::{Origin, RosterItem};
 use crate::roster::RosterRequest;
 use crate::session::SessionKey;
 use crate::shard::{Asker, Shard};
 use crate::stanza::Stanza;
+use crate::subscription::is_blank;
 use stanza::jid::BareJid;
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -38,7 +39,9 @@ pub(crate) enum Cause {
 #[derive(Debug)]
 pub(crate) struct Telling {
     account: AccountKey,
-    contact: BareJid,
+    /// The item as it was before the step, and with whatever else has changed since: what else is
+    /// written meanwhile must not bring the step along.
+    before: RosterItem,
     /// How many effects it waits for.
     open: u32,
     /// The stanza that leads to all this, and whose it is.
@@ -184,20 +187,22 @@ impl Shard {
         &mut self,
         host: &mut H,
         account: AccountKey,
-        contact: &BareJid,
+        before: RosterItem,
         removal: Option<RosterRequest>,
         tell: impl FnOnce(&mut Shard, &mut H),
     ) {
         self.last_telling += 1;
         let telling = Telling {
             account,
-            contact: contact.clone(),
+            before,
             open: 1,
             cause: self.open_effect(),
             asker: self.count_request(),
             removal,
         };
-        self.accounts.at_mut(account).pins += 1;
+        let owner = self.accounts.at_mut(account);
+        owner.pins += 1;
+        owner.tellings += 1;
         let here = Cause::Telling(self.last_telling);
         self.tellings.insert(self.last_telling, telling);
         let before = self.cause.replace(here);
@@ -206,19 +211,58 @@ impl Shard {
         self.close_effect(host, Some(here));
     }
 
+    /// Changes an item as it was before steps that a contact is being told of.
+    pub(crate) fn change_before(
+        &mut self,
+        account: AccountKey,
+        contact: &BareJid,
+        mut change: impl FnMut(&mut RosterItem),
+    ) {
+        if self.accounts.at(account).tellings > 0 {
+            let tellings = self.tellings.values_mut();
+            let own = tellings.filter(|it| it.account == account && it.before.contact == *contact);
+            own.for_each(|telling| change(&mut telling.before));
+        }
+    }
+
+    /// The item that storage is to have of a contact, if any: the first step that the contact is
+    /// being told of is not in it.
+    pub(crate) fn item_to_write(
+        &self,
+        account: AccountKey,
+        contact: &BareJid,
+    ) -> Option<RosterItem> {
+        let owner = self.accounts.at(account);
+        let mut first = None;
+        if owner.tellings > 0 {
+            let tellings = self.tellings.iter();
+            let own = tellings.filter(|(_, it)| it.account == account);
+            let own = own.filter(|(_, it)| it.before.contact == *contact);
+            first = own.min_by_key(|(number, _)| **number);
+        }
+        match first {
+            Some((_, telling)) => Some(&telling.before).filter(|item| !is_blank(item)),
+            None => owner.contact(contact.as_str()),
+        }
+        .cloned()
+    }
+
     fn write_told(&mut self, host: &mut impl Host, telling: Telling) {
         let Telling {
             account,
+            before: RosterItem { contact, .. },
             cause,
             asker,
+            removal,
             ..
         } = telling;
+        self.accounts.at_mut(account).tellings -= 1;
         let alive = |of: Asker| self.session_of(of.session, of.serial).map(|_| of.session);
         let alive = asker.and_then(alive);
         let before = (self.cause, self.asker);
         (self.cause, self.asker) = (cause, alive);
-        let ticket = self.store_step(host, account, &telling.contact);
-        if let Some(request) = telling.removal {
+        let ticket = self.store_step(host, account, &contact);
+        if let Some(request) = removal {
             self.roster_requests.insert(ticket.0, request);
             self.forget_oldest_removed(host, account);
         }

@@ -205,7 +205,7 @@ impl Shard {
             let error = StanzaError::RemoteServerNotFound;
             return self.refuse(host, key, view, scope, type_, error);
         }
-        let (step, is_new) = self.step(host, account, contact, |item| outbound(item, type_));
+        let (step, before) = self.step(host, account, contact, |item| outbound(item, type_));
         // Before the stanza goes on: where the contact is at home here its answer comes at once.
         if step.push {
             self.push_item(host, account, contact);
@@ -220,13 +220,13 @@ impl Shard {
             writer::restamp(view, scope, &bare, contact.as_str(), &mut bytes)
                 .expect("a plain stanza is copied");
             let to = contact.as_jid();
-            match is_new {
-                true => self.tell_and_write(host, account, contact, None, |shard, host| {
+            match before {
+                Some(before) => self.tell_and_write(host, account, before, None, |shard, host| {
                     shard.route_bytes(host, &to, bytes);
                 }),
-                false => self.route_bytes(host, &to, bytes),
+                None => self.route_bytes(host, &to, bytes),
             }
-        } else if is_new {
+        } else if before.is_some() {
             self.store_step(host, account, contact);
         }
         self.after_step(
@@ -271,8 +271,11 @@ impl Shard {
             }
         }
         let table = |item: &mut RosterItem| inbound(item, type_, &bytes);
-        let (step, is_new) = self.step(host, account, &contact, table);
-        if is_new {
+        let (step, before) = self.step(host, account, &contact, table);
+        if before.is_some() {
+            self.change_before(account, &contact, |item| {
+                inbound(item, type_, &bytes);
+            });
             self.store_step(host, account, &contact);
         }
         if step.auto_reply {
@@ -314,19 +317,22 @@ impl Shard {
         let contact = from.to_bare();
         owner.contact_mut(&contact).ask = false;
         owner.renew(&contact, host.now());
+        self.change_before(account, &contact, |before| before.ask = false);
         self.store_step(host, account, &contact);
         self.push_item(host, account, &contact);
     }
 
-    /// Applies one step of the table; answers whether there is something to be stored.
+    /// Applies one step of the table; answers what the item was before, if it has to be stored.
     fn step(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
         contact: &BareJid,
         table: impl FnOnce(&mut RosterItem) -> Step,
-    ) -> (Step, bool) {
+    ) -> (Step, Option<RosterItem>) {
         let known = self.accounts.at(account).contact(contact.as_str()).cloned();
+        let new = || RosterItem::new(contact.clone());
+        let before = known.clone().unwrap_or_else(new);
         let item = self.accounts.at_mut(account).contact_mut(contact);
         let step = table(item);
         let (item, blank) = (item.clone(), is_blank(item));
@@ -336,15 +342,15 @@ impl Shard {
                 .remove_contact(contact.as_str());
         }
         match known {
-            Some(known) if known == item => return (step, false),
-            None if blank => return (step, false),
+            Some(known) if known == item => return (step, None),
+            None if blank => return (step, None),
             known => {
                 if looks_different(&item, known.as_ref()) {
                     self.accounts.at_mut(account).renew(contact, host.now());
                 }
             }
         }
-        (step, true)
+        (step, Some(before))
     }
 
     fn after_step(
