@@ -17,7 +17,8 @@ pub struct Faults {
     pub disk_failures: u64,
     /// Whether the disk is full: then every write is refused, and every read is answered.
     pub disk_full: bool,
-    /// How often in a thousand a write is there and is said to have failed, as where a sync fails.
+    /// How often in a thousand the sync of a write fails. It is refused, and the next process may
+    /// find it all the same, unless another write succeeds before: that is written over it.
     pub disk_doubts: u64,
     /// How long a derivation takes.
     pub derive_us: (u64, u64),

@@ -176,6 +176,8 @@ pub struct World {
     clients: Vec<Client>,
     actors: Vec<Option<Box<dyn Actor>>>,
     disk: Memory,
+    /// Writes that were refused and may be there.
+    doubted: Vec<StoreOp>,
     agenda: BinaryHeap<Reverse<Entry>>,
     order: u64,
     /// The most bytes that ever waited in the server for one client.
@@ -222,6 +224,7 @@ impl World {
             clients: Vec::new(),
             actors: Vec::new(),
             disk: Memory::new(),
+            doubted: Vec::new(),
             agenda: BinaryHeap::new(),
             order: 0,
             unsent_peak: 0,

@@ -336,7 +336,7 @@ impl Memory {
     ) -> StoreReply {
         let found = self.accounts.get(account);
         let stored = found.and_then(|found| found.sessions.get(&session));
-        if stored.is_none_or(|stored| stored.saved.is_none()) {
+        if stored.is_none_or(|stored| stored.saved.is_none() && stored.queue.is_empty()) {
             self.end_session(account, session, Vec::new());
             return StoreReply::Done;
         }

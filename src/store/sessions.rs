@@ -313,11 +313,12 @@ impl Engine {
         waiting: Vec<Box<[u8]>>,
         quota: OfflineQuota,
     ) -> Result<StoreReply, Trouble> {
-        // A try whose answer was lost did all of it.
+        // A try whose answer was lost did all of it. One that was never saved may have a queue.
         let saved = key(account, SAVED, session.secret);
-        if self.read_hot(Table::Sessions, staged, &saved)?.is_some()
-            && let Some(room) = self.put_waiting(staged, account, waiting, quota)?
-        {
+        let queued = key(account, QUEUED, session.secret);
+        let is_there = self.read_hot(Table::Sessions, staged, &saved)?.is_some()
+            || !keys_below(self, Table::Queue, staged, &queued)?.is_empty();
+        if is_there && let Some(room) = self.put_waiting(staged, account, waiting, quota)? {
             return Ok(StoreReply::Room(room));
         }
         self.end_session(staged, account, session)?;

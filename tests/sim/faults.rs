@@ -76,7 +76,7 @@ fn a_disk_that_is_full_for_a_while_loses_nothing_that_people_come_back_for() {
 }
 
 #[test]
-fn writes_that_fail_and_are_there_for_all_that_lose_nothing() {
+fn writes_whose_sync_fails_lose_nothing_though_a_crash_may_find_them() {
     for_every_seed(SEEDS, |seed| {
         let plot = Plot {
             disk_doubts: true,
@@ -361,7 +361,7 @@ fn a_request_that_bounces_off_a_failing_disk_is_on_both_sides_or_on_none() {
 }
 
 #[test]
-fn what_waited_comes_although_the_write_that_fetched_it_was_said_to_have_failed() {
+fn what_waited_comes_although_the_write_that_fetches_it_fails_at_first() {
     let (mut world, [alice, bob], _) = alice_and_bob(1);
     world.leave(bob);
     world.run_for(400_000);
@@ -369,16 +369,16 @@ fn what_waited_comes_although_the_write_that_fetched_it_was_said_to_have_failed(
     world.send(alice, text);
     world.run();
     let mut got = Vec::new();
-    for (resource, doubts) in [("y", 1_000), ("z", 0)] {
+    for (resource, failures) in [("y", 1_000), ("z", 0)] {
         let login = Login::new(&format!("bob@example.org/{resource}"), "secret");
         let bob = world.connect(login);
         world.run();
         world.send(bob, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
         world.run();
-        world.faults.disk_doubts = doubts;
+        world.faults.disk_failures = failures;
         world.send(bob, "<presence/>");
         world.run();
-        world.faults.disk_doubts = 0;
+        world.faults.disk_failures = 0;
         world.run_for(5_000);
         got.extend(world.received(bob));
         world.leave(bob);

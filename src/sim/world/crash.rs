@@ -112,6 +112,10 @@ impl World {
                 _ => {}
             }
         }
+        let found = self.random.below(self.doubted.len() as u64 + 1) as usize;
+        for op in std::mem::take(&mut self.doubted).into_iter().take(found) {
+            self.perform(op);
+        }
         self.disk.reopen();
         self.nodes = nodes(&self.settings, &mut self.random, &self.faults);
         for wire in 0..self.wires.len() {
@@ -127,11 +131,17 @@ impl World {
             self.disk.refuse(&op, "no space left on the device")
         } else if self.faults.disk_doubts > 0
             && !op.is_read()
+            // Decision 0007 leaves open what becomes of these: they have numbers of the wire.
+            && !matches!(op, StoreOp::ClaimOffline { .. } | StoreOp::Enqueue { .. })
             && self.random.happens(self.faults.disk_doubts)
         {
-            self.perform(op);
-            StoreReply::Failed("input/output error".into())
+            let reply = self.disk.refuse(&op, "input/output error");
+            self.doubted.push(op);
+            reply
         } else {
+            if !op.is_read() {
+                self.doubted.clear();
+            }
             self.perform(op)
         }
     }

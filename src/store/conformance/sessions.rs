@@ -315,18 +315,26 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
     done(store, leaving(1, 1));
     assert_eq!(stored(store, ROMEO, 1), None);
     assert_eq!(waiting(store, ROMEO), [(4, "left".to_owned())]);
+    done(store, leaving(9, 1));
+    assert_eq!(waiting(store, ROMEO).len(), 1, "once");
+    // So does one that was never saved and has a queue; once, too.
+    done(store, enqueue(ROMEO, 1, 1, "live"));
+    for _ in 0..2 {
+        done(store, leaving(9, 1));
+        assert_eq!(waiting(store, ROMEO).len(), 2);
+    }
     done(
         store,
         StoreOp::RemoveOffline {
             account: jid(ROMEO),
-            up_to: 4,
+            up_to: 5,
         },
     );
     // The quota is free again, and numbers are not used twice.
     for text in ["x", "y", "z"] {
         done(store, wait(ROMEO, text, 3));
     }
-    assert_eq!(waiting(store, ROMEO)[0].0, 5);
+    assert_eq!(waiting(store, ROMEO)[0].0, 6);
 }
 
 fn sessions_are_named_with_their_accounts(store: &mut dyn Store) {

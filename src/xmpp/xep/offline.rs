@@ -350,7 +350,12 @@ impl Shard {
                 Vec::new()
             }
         };
-        if let Some(session) = self.session_of(read.session, read.serial) {
+        let session = self.session_of(read.session, read.serial);
+        let is_its = |session: &&mut Session| {
+            let acks = session.outlet.acks.as_ref();
+            acks.is_some_and(|acks| Some(acks.id) == read.queue)
+        };
+        if let Some(session) = session.filter(is_its) {
             let conn = session.outlet.conn;
             if let Some(acks) = &mut session.outlet.acks {
                 acks.claim(claimed);
@@ -361,7 +366,8 @@ impl Shard {
                 }
             }
         } else if let Some(queue) = read.queue {
-            // The session has ended: they wait on, and only then it is forgotten.
+            // The session has ended, or is not managed after all: they wait on, and only then it is
+            // forgotten.
             let waiting = claimed.into_iter().map(|(_, bytes)| bytes).collect();
             self.forget_session(host, account, queue, waiting);
         }

@@ -148,13 +148,16 @@ impl Shard {
         };
         let out = host.output(conn);
         write_failed(out, "internal-server-error");
-        let id = acks.id;
+        // What is on its way into its queue is not in hand yet: its answer ends it.
+        let (id, claiming) = (acks.id, acks.claiming.is_some());
         for sent in acks.into_unacked() {
             out.extend_from_slice(&sent.bytes);
             sent.note_taken();
         }
-        let account = self.sessions.at(key).account;
-        self.forget_session(host, account, id, Vec::new());
+        if !claiming {
+            let account = self.sessions.at(key).account;
+            self.forget_session(host, account, id, Vec::new());
+        }
     }
 
     /// Writes `<enabled/>`; from here on both sides count.
