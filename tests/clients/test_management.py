@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from test_messaging import Person, friends
+from test_messaging import Person, drain, friends
 from test_slixmpp import SECONDS_MAX, scenario
 
 COUNT = 40
@@ -97,13 +97,6 @@ def test_a_lost_network_loses_no_message(server):
             assert not [p for p in drain(alice.presences) if p["type"] == "unavailable"]
 
     scenario(play())
-
-
-def drain(queue):
-    found = []
-    while not queue.empty():
-        found.append(queue.get_nowait())
-    return found
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

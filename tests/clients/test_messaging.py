@@ -1,4 +1,8 @@
-"""slixmpp, as a person uses a chat server: contacts, messages while away, blocking, and what is kept."""
+"""slixmpp, as a person uses a chat server: contacts, messages while away, and what is kept.
+
+Of the extensions: last activity (XEP-0012), private XML (XEP-0049), vcard-temp (XEP-0054),
+registration (XEP-0077), messages that wait (XEP-0160), blocking (XEP-0191) and reports (XEP-0377).
+"""
 
 import asyncio
 import contextlib
@@ -49,9 +53,31 @@ class Person(Client):
             while self.client_roster[bare]["subscription"] != wanted:
                 await asyncio.sleep(0.01)
 
+    async def item(self, bare, **wanted):
+        """Waits until the roster says this of the contact; nothing means that it is removed."""
+        async with asyncio.timeout(SECONDS_MAX):
+            while self.said_of(bare, wanted) != wanted:
+                await asyncio.sleep(0.01)
+
+    def said_of(self, bare, wanted):
+        if bare not in self.client_roster.keys():
+            return {}
+        item = self.client_roster[bare]
+        said = {key: item[key] for key in wanted} or {"subscription": item["subscription"]}
+        if "groups" in said:
+            said["groups"] = set(said["groups"])
+        return said
+
     async def settled(self):
         """Everything sent before was handled, and what it made the server send has come."""
         await self.plugin["xep_0199"].ping(DOMAIN, timeout=SECONDS_MAX)
+
+
+def drain(queue):
+    found = []
+    while not queue.empty():
+        found.append(queue.get_nowait())
+    return found
 
 
 @contextlib.asynccontextmanager
@@ -102,6 +128,93 @@ def test_strangers_become_contacts_and_part_again(server):
             await alice.del_roster_item(stranger)
             await bob.presence_of(one, "unavailable")
             await bob.subscription(one, "none")
+
+    scenario(play())
+
+
+def test_a_request_is_denied_and_another_is_withdrawn(server):
+    one, stranger = server.friends[0], server.stranger
+
+    async def play():
+        async with Person(server, f"{one}/desk") as alice:
+            alice.send_presence()
+            alice.send_presence(pto=stranger, ptype="subscribe")
+            await alice.item(stranger, pending_out=True)
+            async with Person(server, stranger) as bob:
+                bob.send_presence()
+                await bob.request("subscribe", one)
+                bob.send_presence(pto=one, ptype="unsubscribed")
+                await alice.request("unsubscribed", stranger)
+                await alice.item(stranger, subscription="none", pending_out=False)
+                # What was answered is not asked again.
+                await bob.settled()
+                assert bob.requests.empty()
+            alice.send_presence(pto=stranger, ptype="subscribe")
+            await alice.item(stranger, pending_out=True)
+            alice.send_presence(pto=stranger, ptype="unsubscribe")
+            await alice.item(stranger, pending_out=False)
+            async with Person(server, stranger) as bob:
+                bob.send_presence()
+                await bob.settled()
+                asked = [request["type"] for request in drain(bob.requests)]
+                assert "subscribe" not in asked, "it was withdrawn while he was away"
+            await alice.del_roster_item(stranger)
+
+    scenario(play())
+
+
+def test_a_roster_has_names_and_groups_and_every_client_knows(server):
+    one, added = server.friends[0], f"benvolio@{DOMAIN}"
+
+    async def play():
+        async with Person(server, f"{one}/desk") as desk, Person(server, f"{one}/phone") as phone:
+            groups = ["Friends", "The Montagues & Co <3"]
+            await desk.update_roster(added, name="Benvolio", groups=groups, timeout=SECONDS_MAX)
+            await phone.item(added, name="Benvolio", groups=set(groups))
+            await phone.update_roster(added, name="Ben", groups=["Cousins"], timeout=SECONDS_MAX)
+            await desk.item(added, name="Ben", groups={"Cousins"})
+            async with Person(server, f"{one}/tablet") as tablet:
+                await tablet.item(added, name="Ben", groups={"Cousins"})
+            await desk.del_roster_item(added)
+            await phone.item(added)
+            async with Person(server, f"{one}/tablet") as tablet:
+                assert added not in tablet.client_roster.keys()
+
+    scenario(play())
+
+
+def test_each_resource_has_its_presence_and_priority(server):
+    one, two = server.friends
+
+    async def play():
+        async with Person(server, f"{two}/b") as bob:
+            bob.send_presence()
+            here, there = Person(server, f"{one}/desk"), Person(server, f"{one}/phone")
+            async with here as desk, there as phone:
+                desk.send_presence(ppriority=5, pshow="away", pstatus="at supper")
+                phone.send_presence(ppriority=-1)
+                seen = {}
+                while len(seen) < 2:
+                    presence = await bob.presence_of(one)
+                    seen[presence["from"].resource] = (presence["type"], presence["priority"])
+                    seen.pop("", None)
+                assert seen == {"desk": ("away", 5), "phone": ("available", -1)}
+                await phone.presence_of(one, "away")
+                bob.send_message(mto=one, mbody="to the account", mtype="chat")
+                bob.send_message(mto=f"{one}/phone", mbody="to the phone", mtype="chat")
+                assert (await desk.message())["body"] == "to the account"
+                assert (await phone.message())["body"] == "to the phone"
+                # Nobody is left who wants what is sent to the account: it waits.
+                desk.send_presence(ptype="unavailable")
+                gone = await bob.presence_of(one, "unavailable")
+                assert gone["from"].resource == "desk"
+                bob.send_message(mto=one, mbody="later", mtype="chat")
+                await bob.settled()
+                await phone.settled()
+                assert phone.messages.empty()
+                phone.send_presence(ppriority=0)
+                message = await phone.message()
+                assert message["body"] == "later" and message["delay"]["stamp"]
 
     scenario(play())
 
@@ -250,6 +363,9 @@ def test_an_account_is_registered_used_and_cancelled(open_server):
 
     async def play():
         await register()
+        old = Person(server, NEW, password="first")
+        assert await old.log_in() == "refused"
+        old.abort()
         async with Person(server, NEW, password="second") as client:
             await client.plugin["xep_0077"].cancel_registration(timeout=SECONDS_MAX)
             await asyncio.wait_for(client.disconnected, SECONDS_MAX)

@@ -19,8 +19,9 @@ SECONDS_MAX = 40
 class Profanity:
     """One profanity in a terminal of its own, with a home of its own."""
 
-    def __init__(self, server, jid, home, trusted):
+    def __init__(self, server, jid, home, trusted, resource="prof", port=None):
         self.jid = jid
+        self.resource = resource
         self.session = f"profanity-{uuid.uuid4().hex[:8]}"
         self.socket = home / "tmux"
         accounts = home / "data" / "profanity"
@@ -28,11 +29,13 @@ class Profanity:
         accounts.mkdir(parents=True)
         settings.mkdir(parents=True)
         (accounts / "accounts").write_text(
-            f"[{jid}]\nenabled=true\njid={jid}\npassword={PASSWORD}\nresource=prof\n"
-            f"server=127.0.0.1\nport={server.port}\ntls.policy=force\n"
+            f"[{jid}]\nenabled=true\njid={jid}\npassword={PASSWORD}\n"
+            f"resource={resource}\nserver=127.0.0.1\nport={port or server.port}\n"
+            "tls.policy=force\n"
         )
         (settings / "profrc").write_text(
-            "[connection]\nautoping=0\n[ui]\nsplash=false\n[notifications]\nmessage=false\n"
+            "[connection]\nautoping=0\nreconnect=1\n"
+            "[ui]\nsplash=false\ntime.chat=%Y-%m-%dT%H:%M:%SZ\n[notifications]\nmessage=false\n"
         )
         # OpenSSL's roots are this directory and nothing else.
         empty = home / "empty.pem"
@@ -45,6 +48,7 @@ class Profanity:
             "SSL_CERT_DIR": str(trusted),
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
+            "TZ": "UTC",
             "TERM": "screen",
         }
         self.tmux("-f", "/dev/null", "new-session", "-d", "-s", self.session, "-x", "180",
@@ -63,7 +67,8 @@ class Profanity:
         self.tmux("send-keys", "-t", self.session, "Enter")
 
     def screen(self):
-        return self.tmux("capture-pane", "-p", "-t", self.session)
+        rows = self.tmux("capture-pane", "-p", "-t", self.session).splitlines()
+        return "\n".join(row.rstrip() for row in rows if row.strip())
 
     def shows(self, *wanted):
         """Waits until all of it stands on the screen."""
@@ -75,12 +80,44 @@ class Profanity:
             assert time.monotonic() < until, f"{wanted} did not appear:\n{screen}"
             time.sleep(0.1)
 
+    def console(self, line):
+        """Types it in the console, of which nothing older is left to be mistaken for the answer."""
+        self.type("/win 1")
+        self.type("/clear")
+        self.type(line)
+
+    async def answers(self, line, *wanted, without=()):
+        """Asks again until the answer has all of it, and nothing of what must be gone."""
+        until = time.monotonic() + SECONDS_MAX
+        while True:
+            await asyncio.to_thread(self.console, line)
+            again = time.monotonic() + 1
+            while time.monotonic() < again:
+                screen = await asyncio.to_thread(self.screen)
+                if all(text in screen for text in wanted):
+                    if not any(text in screen for text in without):
+                        return
+                    break
+                await asyncio.sleep(0.05)
+            assert time.monotonic() < until, f"{wanted} without {without} did not appear:\n{screen}"
+
+    def send(self, stanza):
+        """Sends a stanza by hand, as a person does for whom there is no command."""
+        self.type("/xmlconsole")
+        self.shows("XML Console")
+        self.type(stanza)
+        self.type("/win 1")
+
     async def until(self, *wanted):
         return await asyncio.to_thread(self.shows, *wanted)
 
     def connect(self):
         self.shows("Type '/help'")
         self.type(f"/connect {self.jid}")
+
+    def log_in(self):
+        self.connect()
+        self.shows("logged in successfully")
 
     def quit(self):
         # The private tmux server holds only this session, and goes with it.
@@ -94,9 +131,9 @@ def open_profanity(server, tmp_path):
         pytest.fail("profanity and tmux are needed: apt-get install profanity tmux")
     opened = []
 
-    def open_one(jid, trusted):
+    def open_one(jid, trusted, **options):
         home = tmp_path / f"home{len(opened)}"
-        opened.append(Profanity(server, jid, home, trusted))
+        opened.append(Profanity(server, jid, home, trusted, **options))
         return opened[-1]
 
     yield open_one
