@@ -301,7 +301,8 @@ impl Shard {
         self.evict_if_idle(account);
     }
 
-    /// What was sent in an account's name came back as an error: if that was a request, nobody has it.
+    /// What was sent in an account's name came back as an error: if that was a request, nobody has
+    /// it.
     pub(crate) fn on_request_bounced(
         &mut self,
         host: &mut impl Host,

@@ -358,7 +358,10 @@ fn a_thousand_logins_by_plain_hold_up_nobody() {
         assert_eq!(online(&world), 0, "the storm outlasts the talk");
         world.run_for(25_000);
         // More than may wait for a derivation are told to come again.
-        let is_refused = |id: &&ClientId| matches!(&world.client(**id).phase, Phase::Refused(why) if why == "temporary-auth-failure");
+        let is_refused = |id: &&ClientId| match &world.client(**id).phase {
+            Phase::Refused(why) => why == "temporary-auth-failure",
+            _ => false,
+        };
         let refused = storm.iter().filter(is_refused).count();
         assert!(refused < LOGINS);
         assert_eq!(online(&world) + refused, LOGINS);
