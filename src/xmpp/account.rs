@@ -118,8 +118,12 @@ impl Account {
     /// The item of a contact was changed, or made to say that it is removed: the roster has another
     /// version.
     pub(crate) fn renew(&mut self, contact: &BareJid, now: Timestamp) {
-        let prior = self.roster_version;
-        self.roster_version = now.0.max(prior + 1);
+        // While steps are under way, a version is told of which a crash may leave this change only.
+        let prior = match self.tellings {
+            0 => self.roster_version,
+            _ => 0,
+        };
+        self.roster_version = now.0.max(self.roster_version + 1);
         let changed = self.roster_version;
         let item = self.contact_mut(contact);
         (item.changed, item.prior) = (changed, prior);
@@ -220,6 +224,11 @@ impl Accounts {
         self.slots[key.0 as usize]
             .as_ref()
             .expect("a named account is in its slot")
+    }
+
+    /// The account, where it may have left memory.
+    pub fn get_mut(&mut self, key: AccountKey) -> Option<&mut Account> {
+        self.slots.get_mut(key.0 as usize)?.as_mut()
     }
 
     /// As [`Accounts::at`], to change.

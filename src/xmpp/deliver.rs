@@ -470,7 +470,7 @@ impl Shard {
         let account = self.accounts.at_mut(session.account);
         account.sessions.retain(|other| *other != key);
         if was_available {
-            self.note_last(host, session.account);
+            self.note_last(host, session.account, "");
         }
         tracing::debug!(jid = session.full(), "session ended");
         if let Some(acks) = session.outlet.acks {

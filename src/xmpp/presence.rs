@@ -139,7 +139,13 @@ impl Shard {
         let account = session.account;
         self.say_unavailable(host, key, presence, was_available);
         if was_available {
-            self.note_last(host, account);
+            let scope = self.client_scope.clone();
+            let tree = Tree::parse(&presence.bytes, &scope);
+            let status = tree.ok().and_then(|tree| {
+                let status = tree.root().child("status", Ns::Client)?;
+                Some(status.text().to_owned())
+            });
+            self.note_last(host, account, &status.unwrap_or_default());
             // RFC 6121 4.5.2: the resource itself gets its unavailable presence too.
             let Session {
                 outlet, address, ..
@@ -513,7 +519,7 @@ impl Shard {
                 }
                 Some(full) => match full.strip_prefix(RESOURCE_SIGN) {
                     None => late.extend(self.missed(full, halves)),
-                    Some(full) => barred.push(full),
+                    Some(full) => barred.push(full.to_owned()),
                 },
             }
             if !late.is_empty() {
@@ -562,6 +568,10 @@ impl Shard {
 
     /// Tells one contact of every available resource of an account (RFC 6121 3.1.5).
     pub(crate) fn present_account(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
+        let owner = self.accounts.at(account);
+        if !to.contains('/') && !barred(&owner.blocked, to).is_empty() {
+            return self.present_account_but(host, account, to);
+        }
         let mut answers = Vec::new();
         for &key in &self.accounts.at(account).sessions {
             if let Some(presence) = &self.sessions.at(key).presence {
@@ -572,6 +582,40 @@ impl Shard {
         }
         for bytes in answers {
             self.route_bytes(host, &Jid::from_prepared(to), bytes);
+        }
+    }
+
+    /// The same where the account blocks resources of the contact: by a fan-out to it alone.
+    fn present_account_but(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
+        let owner = self.accounts.at(account);
+        let barred = barred(&owner.blocked, to);
+        let sessions = owner.sessions.iter();
+        let presences = sessions.filter_map(|key| self.sessions.at(*key).presence.clone());
+        let presences: Vec<Box<Presence>> = presences.collect();
+        for presence in presences {
+            match self.router.route_account(to) {
+                Route::Here(hash) => {
+                    let found = self.accounts.find(hash, to);
+                    let found = found.map(|key| self.accounts.at(key));
+                    let (halves, mut late) = (presence.halves(), Vec::new());
+                    let to = (to, &barred[..]);
+                    present(host, &mut self.sessions, found, to, halves, &mut late);
+                    for bytes in late {
+                        self.receive(host, &bytes);
+                    }
+                }
+                Route::Shard(shard) => {
+                    let slot = &mut self.fanout[usize::from(shard.0)];
+                    let targets = slot.get_or_insert_with(|| host.buffer());
+                    for full in &barred {
+                        let sign = RESOURCE_SIGN;
+                        put(targets, format_args!("{sign}{sign}{full}\n"));
+                    }
+                    put(targets, format_args!("{to}\n"));
+                    self.flush_fanout(host, &presence, FanoutPurpose::Presence);
+                }
+                Route::Server | Route::Remote => {}
+            }
         }
     }
 
@@ -618,21 +662,20 @@ impl Presence {
 }
 
 /// The resources of a contact that an account blocks, where it does not block the contact itself:
-/// their full JIDs.
+/// their full JIDs. A block may name the contact with the resource, or its domain with it.
 #[inline]
-fn barred<'a>(blocked: &'a [Box<str>], contact: &str) -> Vec<&'a str> {
+fn barred(blocked: &[Box<str>], contact: &str) -> Vec<String> {
     if blocked.is_empty() {
         return Vec::new();
     }
-    let is_barred = |full: &&str| {
-        let resource = full.strip_prefix(contact);
-        resource.is_some_and(|resource| resource.starts_with('/'))
+    let domain = contact
+        .split_once('@')
+        .map_or(contact, |(_, domain)| domain);
+    let resource = |jid: &str| {
+        let (bare, resource) = jid.split_once('/')?;
+        (bare == contact || bare == domain).then(|| format!("{contact}/{resource}"))
     };
-    blocked
-        .iter()
-        .map(|full| &**full)
-        .filter(is_barred)
-        .collect()
+    blocked.iter().filter_map(|jid| resource(jid)).collect()
 }
 
 /// Sends a presence to a contact's available resources, but to those that are barred. Where it may
@@ -641,7 +684,7 @@ fn present(
     host: &mut impl Host,
     sessions: &mut Sessions,
     contact: Option<&Account>,
-    (bare, barred): (&str, &[&str]),
+    (bare, barred): (&str, &[String]),
     halves: (&[u8], &[u8]),
     late: &mut Vec<Buffer>,
 ) {
@@ -654,7 +697,7 @@ fn present(
     }
     for &key in &contact.sessions {
         let session = sessions.at_mut(key);
-        if !session.available || !barred.is_empty() && barred.contains(&session.full()) {
+        if !session.available || barred.iter().any(|full| full == session.full()) {
             continue;
         }
         if is_late {

@@ -227,7 +227,7 @@ impl Shard {
         let last = changed.last().map(|(number, _)| *number);
         for (number, contact) in changed {
             let owner = self.accounts.at_mut(account);
-            let version = match last == Some(number) || owner.roster_sets > 0 {
+            let version = match last == Some(number) || owner.roster_sets + owner.tellings > 0 {
                 true => certain_version(owner),
                 // The client may be gone before the next one.
                 false => write_version(number, 0),
@@ -353,7 +353,7 @@ impl Shard {
             owner.remove_contact(contact.as_str());
             let own = owner.jid.clone();
             let mark = owner.contact_mut(&own);
-            mark.prior = number;
+            mark.prior = mark.prior.max(number);
             let mark = mark.clone();
             self.store_item(host, account, mark);
             self.store_removal(host, account, &contact);
@@ -692,7 +692,7 @@ fn version(account: &mut Account) -> String {
 /// The version that clients may be told: none while changes are not stored, or not pushed yet, for
 /// whoever had it would never hear of them.
 fn certain_version(account: &mut Account) -> String {
-    match account.roster_sets {
+    match account.roster_sets + account.tellings {
         0 => version(account),
         _ => NO_VERSION.to_owned(),
     }
@@ -708,7 +708,7 @@ fn write_version(number: u64, sum: u64) -> String {
 /// item names any more, because two later changes were of the same item, get everything; so does
 /// what came from before numbers, or is not durable and was lost.
 fn lacks(account: &mut Account, known: &str) -> Lacks {
-    if account.roster_sets > 0 {
+    if account.roster_sets + account.tellings > 0 {
         return Lacks::Everything;
     }
     if known == version(account) {

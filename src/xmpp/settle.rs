@@ -15,7 +15,6 @@ use crate::stanza::Stanza;
 use crate::subscription::is_blank;
 use stanza::jid::BareJid;
 use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
 
 /// What an effect under way is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +43,8 @@ pub(crate) struct Telling {
     before: RosterItem,
     /// How many effects it waits for.
     open: u32,
+    /// Whether the account is gone.
+    is_void: bool,
     /// The stanza that leads to all this, and whose it is.
     cause: Option<Cause>,
     asker: Option<Asker>,
@@ -170,15 +171,37 @@ impl Shard {
                 self.unsettled[usize::from(from.0)].close(number);
             }
             Some(Cause::Telling(number)) => {
-                if let Entry::Occupied(mut telling) = self.tellings.entry(number) {
-                    telling.get_mut().open -= 1;
-                    if telling.get().open == 0 {
-                        let telling = telling.remove();
-                        self.write_told(host, telling);
+                if let Some(telling) = self.tellings.get_mut(&number) {
+                    telling.open -= 1;
+                    if telling.open == 0 {
+                        self.end_telling(host, number);
                     }
                 }
             }
         }
+    }
+
+    /// A contact was told of a step. It is written in its order: behind earlier ones about the same
+    /// contact, and with it those behind it that wait for nothing else.
+    fn end_telling(&mut self, host: &mut impl Host, number: u64) {
+        let Some(telling) = self.tellings.get(&number) else {
+            return;
+        };
+        let (account, contact) = (telling.account, telling.before.contact.clone());
+        while let Some((first, telling)) = self.first_telling(account, &contact)
+            && telling.open == 0
+        {
+            let telling = self.tellings.remove(&first).expect("it was found");
+            self.write_told(host, telling);
+        }
+    }
+
+    /// The first step of those that a contact is being told of.
+    fn first_telling(&self, account: AccountKey, contact: &BareJid) -> Option<(u64, &Telling)> {
+        let own = self.tellings.iter().filter(|(_, it)| it.account == account);
+        let own = own.filter(|(_, it)| it.before.contact == *contact);
+        let first = own.min_by_key(|(number, _)| **number);
+        first.map(|(number, telling)| (*number, telling))
     }
 
     /// Tells a contact of a step by what `tell` sends, and writes the account's own side when that
@@ -196,6 +219,7 @@ impl Shard {
             account,
             before,
             open: 1,
+            is_void: false,
             cause: self.open_effect(),
             asker: self.count_request(),
             removal,
@@ -209,6 +233,19 @@ impl Shard {
         tell(self, host);
         self.cause = before;
         self.close_effect(host, Some(here));
+    }
+
+    /// Whether a contact is being told of a request, which it then may send back.
+    pub(crate) fn is_telling_request(&self, account: AccountKey, contact: &BareJid) -> bool {
+        let mut own = self.tellings.values().filter(|it| it.account == account);
+        own.any(|it| it.before.contact == *contact && !it.before.ask && it.removal.is_none())
+    }
+
+    /// Nothing is written for an account that was deleted, nor of what its contacts are being told.
+    pub(crate) fn forget_tellings(&mut self, account: AccountKey) {
+        for telling in self.tellings.values_mut() {
+            telling.is_void |= telling.account == account;
+        }
     }
 
     /// Changes an item as it was before steps that a contact is being told of.
@@ -233,13 +270,10 @@ impl Shard {
         contact: &BareJid,
     ) -> Option<RosterItem> {
         let owner = self.accounts.at(account);
-        let mut first = None;
-        if owner.tellings > 0 {
-            let tellings = self.tellings.iter();
-            let own = tellings.filter(|(_, it)| it.account == account);
-            let own = own.filter(|(_, it)| it.before.contact == *contact);
-            first = own.min_by_key(|(number, _)| **number);
-        }
+        let first = match owner.tellings {
+            0 => None,
+            _ => self.first_telling(account, contact),
+        };
         match first {
             Some((_, telling)) => Some(&telling.before).filter(|item| !is_blank(item)),
             None => owner.contact(contact.as_str()),
@@ -254,6 +288,7 @@ impl Shard {
             cause,
             asker,
             removal,
+            is_void,
             ..
         } = telling;
         self.accounts.at_mut(account).tellings -= 1;
@@ -261,10 +296,14 @@ impl Shard {
         let alive = asker.and_then(alive);
         let before = (self.cause, self.asker);
         (self.cause, self.asker) = (cause, alive);
-        let ticket = self.store_step(host, account, &contact);
-        if let Some(request) = removal {
-            self.roster_requests.insert(ticket.0, request);
-            self.forget_oldest_removed(host, account);
+        if is_void {
+            self.accounts.at_mut(account).roster_sets -= u32::from(removal.is_some());
+        } else {
+            let ticket = self.store_step(host, account, &contact);
+            if let Some(request) = removal {
+                self.roster_requests.insert(ticket.0, request);
+                self.forget_oldest_removed(host, account);
+            }
         }
         (self.cause, self.asker) = before;
         self.end_request(host, asker);

@@ -748,6 +748,16 @@ impl Shard {
                 None => self.end_session(host, session),
             }
         }
+        // What still waits for something keeps it in memory: an account that is made anew meanwhile
+        // begins with nothing of this one.
+        self.forget_tellings(key);
+        if let Some(account) = self.accounts.get_mut(key) {
+            account.roster.clear();
+            account.blocked.clear();
+            account.blocked_next = None;
+            account.shown = None;
+            account.roster_version = 0;
+        }
     }
 }
 

@@ -226,8 +226,8 @@ impl Shard {
                 }),
                 None => self.route_bytes(host, &to, bytes),
             }
-        } else if before.is_some() {
-            self.store_step(host, account, contact);
+        } else if let Some(before) = before {
+            self.tell_and_write(host, account, before, None, |_, _| {});
         }
         self.after_step(
             host,
@@ -267,6 +267,10 @@ impl Shard {
             let others = roster.iter().filter(|item| item.contact != contact);
             let waiting = others.flat_map(|item| &item.pending_in).map(|it| it.len());
             if waiting.sum::<usize>() + bytes.len() > REQUESTS_SIZE_MAX {
+                let known = owner.contact(contact.as_str());
+                if known.is_some_and(|item| item.pending_in.is_some()) {
+                    return; // The one that waits already stays.
+                }
                 return self.bounce(host, stanza, StanzaError::ResourceConstraint);
             }
         }
@@ -312,10 +316,12 @@ impl Shard {
         let from = Jid::from_prepared(from);
         let owner = self.accounts.at_mut(account);
         let asked = owner.contact(from.bare()).is_some_and(|item| item.ask);
-        if !asked || !from.is_bare() {
+        let contact = from.to_bare();
+        // An earlier request may be there although another one came back.
+        if !asked || !from.is_bare() || !self.is_telling_request(account, &contact) {
             return;
         }
-        let contact = from.to_bare();
+        let owner = self.accounts.at_mut(account);
         owner.contact_mut(&contact).ask = false;
         owner.renew(&contact, host.now());
         self.change_before(account, &contact, |before| before.ask = false);

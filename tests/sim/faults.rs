@@ -459,3 +459,33 @@ fn a_removal_that_a_crash_tears_is_whole_when_it_is_said_again() {
                 <item jid='alice@example.org' subscription='remove'/></query></iq>";
     said_at_any_crash(says, Subscription::From, Subscription::None);
 }
+
+/// Two steps about one contact in one write, and nobody says them again: what was answered stays.
+#[test]
+fn a_removal_behind_another_step_is_stored_when_it_is_answered() {
+    for (seed, moment) in (1..=4).flat_map(|seed| (0..80).map(move |it| (seed, it * 10))) {
+        let (mut world, [alice, bob], _) = alice_and_bob(seed);
+        world.send(alice, "<presence to='bob@example.org' type='subscribe'/>");
+        world.run();
+        world.send(bob, "<presence to='alice@example.org' type='subscribed'/>");
+        world.run();
+        let desk = world.connect(Login::new("alice@example.org/desk", "secret"));
+        world.run();
+        let leave = "<presence to='bob@example.org' type='unsubscribe'/>";
+        world.send(
+            desk,
+            &format!("{leave}{}", set("1", "subscription='remove'")),
+        );
+        world.run_until(world.now() + moment);
+        let answers = world.received(desk);
+        let answered = answers.iter().any(|it| it.attr("type") == "result");
+        world.crash();
+        world.run();
+        let item = stored(&mut world, "alice", "bob");
+        let other = stored(&mut world, "bob", "alice");
+        assert!(
+            !answered || !item.listed && !other.subscription.is_from(),
+            "seed {seed}, {moment} us: {item:?} and {other:?}"
+        );
+    }
+}

@@ -365,15 +365,18 @@ impl Shard {
             .map(|jid| (jid, true))
             .chain(others.map(|jid| (jid, false)));
         for (jid, is) in resources {
-            let contact = Jid::from_prepared(jid);
-            let item = account.contact(contact.bare());
-            let bare = contact.to_bare();
-            let by_contact = [before, &account.blocked].map(|list| blocks(list, &bare.as_jid()));
-            if !contact.is_bare()
-                && item.is_some_and(|item| item.subscription.is_from())
-                && by_contact == [false; 2]
-            {
-                changed.push((jid.to_string(), is));
+            let named = Jid::from_prepared(jid);
+            let Some(resource) = named.resource() else {
+                continue;
+            };
+            for item in &account.roster {
+                let contact = item.contact.as_jid();
+                let is_named = named.bare() == contact.bare() || named.bare() == contact.domain();
+                let free = |list| !blocks(list, &contact);
+                if is_named && item.subscription.is_from() && free(before) && free(&account.blocked)
+                {
+                    changed.push((format!("{}/{resource}", contact.bare()), is));
+                }
             }
         }
         for (contact, is_blocked) in changed {

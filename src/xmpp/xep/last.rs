@@ -9,6 +9,9 @@ use crate::shard::{Shard, Waiting};
 use crate::xml::Attr;
 use stanza::ns::Ns;
 
+/// Bytes of a status that are kept.
+const STATUS_SIZE_MAX: usize = 1_024;
+
 /// Answers who may know: the account itself, and who gets its presence.
 #[derive(Debug)]
 pub struct LastActivity;
@@ -74,18 +77,17 @@ impl Extension for LastActivity {
 }
 
 impl Shard {
-    /// Notes it where no resource of the account is available any more.
-    pub(crate) fn note_last(&mut self, host: &mut impl Host, account: AccountKey) {
-        let mut sessions = self.accounts.at(account).sessions.iter();
-        if !sessions.any(|key| self.sessions.at(*key).available) {
-            self.note_activity(host, account);
+    /// Notes when no resource of the account is available any more, and what the last one said.
+    pub(crate) fn note_last(&mut self, host: &mut impl Host, account: AccountKey, status: &str) {
+        let owner = self.accounts.at(account);
+        let mut sessions = owner.sessions.iter();
+        if sessions.any(|key| self.sessions.at(*key).available) {
+            return;
         }
-    }
-
-    /// Notes when an account's last resource went, for who asks later.
-    pub(crate) fn note_activity(&mut self, host: &mut impl Host, account: AccountKey) {
-        let account = self.accounts.at(account).jid.clone();
-        let bytes = host.now().0.to_string().into_bytes().into();
+        let account = owner.jid.clone();
+        let end = status.floor_char_boundary(STATUS_SIZE_MAX);
+        let text = format!("{} {}", host.now().0, &status[..end]);
+        let bytes = text.trim_end().as_bytes().into();
         let ticket = self.ticket(Waiting::Nothing);
         let (space, key) = (Space::Activity, "".into());
         host.store(
