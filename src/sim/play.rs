@@ -338,8 +338,9 @@ impl Play {
             assert!(said.acked, "{id} {said:?} was never acknowledged");
             let (copies, managed) = self.heard(&id, &said.to);
             let receiver = self.receiver(&said.to);
-            // What is sent to a session that is not managed has no promise.
-            let exposed = receiver.was_exposed((said.sent_at, said.acked_at));
+            // What is sent to a session that is not managed has no promise, and it may have waited
+            // for the receiver to have one.
+            let exposed = receiver.was_exposed((said.sent_at, u64::MAX));
             // An error goes with the session that it is for: whoever lost that never hears that the
             // disk failed.
             let name = id.split('-').next().expect("ids begin with names");

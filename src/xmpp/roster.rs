@@ -381,14 +381,7 @@ impl Shard {
         account: AccountKey,
         contact: &BareJid,
     ) -> Ticket {
-        let owner = self.accounts.at(account);
-        if owner.roster_sets > 0 {
-            let requests = self.roster_requests.values_mut();
-            let same = requests.filter(|it| it.account == account && it.contact == *contact);
-            for undo in same.filter_map(|it| it.undo.as_mut()) {
-                undo.is_in_step = true;
-            }
-        }
+        self.note_in_step(account, contact);
         let ticket = match self.item_to_write(account, contact) {
             Some(item) => self.store_item(host, account, item),
             None => self.store_removal(host, account, contact),
@@ -400,6 +393,17 @@ impl Shard {
         };
         self.roster_steps.insert(ticket.0, step);
         ticket
+    }
+
+    /// A step is written as the item is: with what clients changed and storage has not taken yet.
+    fn note_in_step(&mut self, account: AccountKey, contact: &BareJid) {
+        if self.accounts.at(account).roster_sets > 0 {
+            let requests = self.roster_requests.values_mut();
+            let same = requests.filter(|it| it.account == account && it.contact == *contact);
+            for undo in same.filter_map(|it| it.undo.as_mut()) {
+                undo.is_in_step = true;
+            }
+        }
     }
 
     /// Storage refused a request; answers whether it was a step, which is written again then. Until
@@ -426,6 +430,7 @@ impl Shard {
     pub(crate) fn store_steps_again(&mut self, host: &mut impl Host) {
         for ticket in std::mem::take(&mut self.roster_again) {
             let step = self.roster_steps[&ticket.0].clone();
+            self.note_in_step(step.account, &step.contact);
             let account = self.accounts.at(step.account).jid.clone();
             let contact = step.contact;
             let op = match self.item_to_write(step.account, &contact) {
