@@ -190,7 +190,7 @@ pub struct Shard {
     last_ticket: u64,
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
     /// Sessions that wait for their clients, the longest waiting first; some have found them.
-    pub(crate) hibernating: VecDeque<(SessionKey, SessionId)>,
+    pub(crate) hibernating: VecDeque<(SessionKey, SessionId, Timestamp)>,
     /// Stanza parcels of each sibling, and how many it was told to be settled.
     pub(crate) unsettled: Vec<Settling>,
     told_settled: Vec<u64>,

@@ -539,24 +539,40 @@ impl Shard {
     /// Has a session wait for its client.
     pub(crate) fn hibernate(&mut self, host: &mut impl Host, key: SessionKey, id: SessionId) {
         let at = host.now().plus_ms(RESUME_MS_MAX);
-        self.hibernating.push_back((key, id));
-        self.arm(host, at, Timer::Hibernation { key, id });
-        if self.hibernating.len() > HIBERNATING_MAX
-            && let Some((key, id)) = self.hibernating.pop_front()
-        {
-            self.end_hibernation(host, key, id);
+        if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
+            acks.waits_until = at;
         }
+        self.hibernating.push_back((key, id, at));
+        self.arm(host, at, Timer::Hibernation { key, id });
+        if self.hibernating.len() > HIBERNATING_MAX {
+            let mut waiting = std::mem::take(&mut self.hibernating);
+            waiting.retain(|(key, id, at)| self.waits_until(*key, *id) == Some(*at));
+            self.hibernating = waiting;
+        }
+        if self.hibernating.len() > HIBERNATING_MAX
+            && let Some((key, ..)) = self.hibernating.pop_front()
+        {
+            self.end_session(host, key);
+        }
+    }
+
+    /// Until when a session waits for its client, if it does.
+    fn waits_until(&self, key: SessionKey, id: SessionId) -> Option<Timestamp> {
+        let managed = self.managed.get(&id) == Some(&key);
+        let outlet = managed.then(|| &self.sessions.at(key).outlet)?;
+        let acks = outlet.acks.as_ref().filter(|_| outlet.conn.is_none())?;
+        Some(acks.waits_until)
     }
 
     /// A session's client did not come back in time.
     pub(crate) fn end_hibernation(&mut self, host: &mut impl Host, key: SessionKey, id: SessionId) {
-        // Timers of equal length run out in the order of the queue, stale entries included.
-        if self.hibernating.front() == Some(&(key, id)) {
+        // Timers of equal length run out in the order of the queue.
+        let now = host.now();
+        while self.hibernating.front().is_some_and(|(.., at)| *at <= now) {
             self.hibernating.pop_front();
         }
-        let waits =
-            self.managed.get(&id) == Some(&key) && self.sessions.at(key).outlet.conn.is_none();
-        if waits {
+        // It may have come back and be waiting anew.
+        if self.waits_until(key, id).is_some_and(|until| until <= now) {
             self.end_session(host, key);
         }
     }
