@@ -80,6 +80,22 @@ pub struct Script {
 }
 
 impl Script {
+    /// That of clients of the floor: they have no accounts, and say who they are.
+    pub fn anonymous(domain: &str) -> Script {
+        Script {
+            domain: domain.to_owned(),
+            tls: TlsMode::None,
+            mechanism: None,
+            accounts: Accounts::Anonymous,
+            first_account: 0,
+            register: false,
+            roster: false,
+            presence: false,
+            ack_every: None,
+            keys: KeyCache::default(),
+        }
+    }
+
     /// The name and password of client `index`; none for anonymous ones.
     fn account(&self, index: u32) -> Option<(String, Arc<str>)> {
         self.accounts.of(self.first_account + index)

@@ -223,7 +223,8 @@ impl Measured<'_> {
 fn verdict(plan: &Plan, threads: usize, result: &RunResult) -> (u8, Vec<String>) {
     let mut reasons = Vec::new();
     let mut code = exit::OK;
-    for measured in measured(result) {
+    let all = measured(result);
+    for measured in &all {
         let whose = measured.whose;
         let mut faults = match plan.pace {
             Pace::Open { rate, arrivals } => measured.schedule_faults(rate, arrivals, threads),
@@ -238,7 +239,7 @@ fn verdict(plan: &Plan, threads: usize, result: &RunResult) -> (u8, Vec<String>)
         }
         reasons.extend(faults.iter().map(|fault| format!("{whose}{fault}")));
     }
-    for measured in measured(result) {
+    for measured in &all {
         let faults = measured.verdict.faults();
         for (name, count) in faults.iter().filter(|(_, count)| *count > 0) {
             reasons.push(format!("{}{count} {name}", measured.whose));

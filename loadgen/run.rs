@@ -272,18 +272,7 @@ impl Rival {
         };
         let relay = Relay::start(shape, features)?;
         let plan = load.plan(relay.address, Dialect::Floor, clock)?;
-        let script = Arc::new(Script {
-            domain: String::new(),
-            tls: TlsMode::None,
-            mechanism: None,
-            accounts: Accounts::Anonymous,
-            first_account: 0,
-            register: false,
-            roster: false,
-            presence: false,
-            ack_every: None,
-            keys: KeyCache::default(),
-        });
+        let script = Arc::new(Script::anonymous(""));
         let fleet = Fleet::start(plan, script, &None, features)?;
         match fleet.wait_ready(live) {
             Ok(()) => Ok(Rival { fleet, relay }),

@@ -42,7 +42,7 @@ sim() {
     local until=$((SECONDS + minutes * 60)) seed
     cargo test --locked --profile fast -p sim --no-run
     SIM_SEEDS=10000 cargo test --locked --profile fast -p sim \
-        --test sim_promise --test sim_properties --test sim_faults
+        --test sim_promise --test sim_properties --test sim_faults --test sim_rosters
     while [ "$SECONDS" -lt "$until" ]; do
         seed=$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
         SIM_SEED=$seed cargo test --locked --profile fast -p sim --quiet >"$target/sim.log" 2>&1 || {

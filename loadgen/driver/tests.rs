@@ -1,12 +1,9 @@
 //! A ring thread without connections, led through the stages and fed with bytes.
 
 use super::*;
-use crate::accounts::Accounts;
 use crate::args::Cli;
 use crate::body::Mark;
-use crate::client::TlsMode;
 use crate::plan::Dialect;
-use crate::scram::KeyCache;
 use clap::Parser;
 
 /// A thread with all clients of the command line.
@@ -31,18 +28,7 @@ fn worker(line: &[&str]) -> Worker {
         shares_core: false,
         control: Arc::new(Control::new(1)),
         plan: Arc::new(plan),
-        script: Arc::new(Script {
-            domain: "bench".into(),
-            tls: TlsMode::None,
-            mechanism: None,
-            accounts: Accounts::Anonymous,
-            first_account: 0,
-            register: false,
-            roster: false,
-            presence: false,
-            ack_every: None,
-            keys: KeyCache::default(),
-        }),
+        script: Arc::new(Script::anonymous("bench")),
         tls: None,
         features,
         derive: std::sync::mpsc::channel().0,

@@ -76,11 +76,16 @@ pub(crate) fn import(config: &Path, file: &Path) -> Result<ExitCode, Failure> {
     let done = entries
         .chunks(BATCH)
         .try_for_each(|batch| create(&mut accounts, batch, &name.to_string(), &mut count));
-    let Count { new, old, partial } = count;
+    let Count {
+        new,
+        old,
+        refused,
+        partial,
+    } = count;
     println!("Imported {new} accounts; {old} existed already and are as they were.");
     accounts::tell_partial(partial);
     done?;
-    Ok(if old == 0 {
+    Ok(if old + refused == 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -92,6 +97,8 @@ pub(crate) fn import(config: &Path, file: &Path) -> Result<ExitCode, Failure> {
 struct Count {
     new: u64,
     old: u64,
+    /// Those that a running server did not take.
+    refused: u64,
     /// Those of the new ones that have keys for some hashes only.
     partial: u64,
 }
@@ -125,7 +132,10 @@ fn create(
                         eprintln!("vorpal: {file}:{line}: {name} exists already; left as it is.");
                     }
                 }
-                Trouble::Refused(why) => eprintln!("vorpal: {file}:{line}: {name}: {why}"),
+                Trouble::Refused(why) => {
+                    count.refused += 1;
+                    eprintln!("vorpal: {file}:{line}: {name}: {why}");
+                }
             }
         },
     );

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
-use xmpp::port::{AccountData, Credentials, Origin, Snapshot, StoreOp, StoreReply};
+use xmpp::port::{AccountData, Credentials, Origin, Snapshot, StoreOp, StoreReply, WholeAccount};
 
 use crate::backup::{self, Table};
 use crate::commit::{self, Keyspaces, Logged};
@@ -269,17 +269,7 @@ impl Engine {
             StoreOp::CreateAccount {
                 account,
                 credentials,
-            } => {
-                let key = schema::account_key(&account);
-                if exists(self.keyspace(Table::Accounts), &staged.accounts, &key)? {
-                    return Ok(StoreReply::Exists);
-                }
-                let lacking = Lacking::of(&credentials);
-                let record = schema::encode_credentials(*credentials).map_err(damaged)?;
-                staged.accounts.insert(key.into(), Some(record));
-                staged.lacking = staged.lacking.plus(lacking);
-                Ok(StoreReply::Done)
-            }
+            } => self.create_whole(staged, WholeAccount::new(account, *credentials)),
             StoreOp::CreateWhole { whole } => self.create_whole(staged, *whole),
             StoreOp::SetCredentials {
                 account,

@@ -91,17 +91,7 @@ impl Memory {
             StoreOp::CreateAccount {
                 account,
                 credentials,
-            } => {
-                if self.accounts.contains_key(&account) {
-                    return StoreReply::Exists;
-                }
-                let fresh = Account {
-                    credentials: *credentials,
-                    ..Account::default()
-                };
-                self.accounts.insert(account, fresh);
-                StoreReply::Done
-            }
+            } => self.create_whole(WholeAccount::new(account, *credentials)),
             StoreOp::CreateWhole { whole } => self.create_whole(*whole),
             StoreOp::SetCredentials {
                 account,

@@ -3,7 +3,7 @@
 use crate::host::{Ticket, Timestamp};
 use crate::port::{RosterItem, SessionId, StoredSession};
 use crate::session::SessionKey;
-use crate::settle::Held;
+use crate::settle::{Held, Telling};
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -51,6 +51,8 @@ pub struct Account {
     pub(crate) residence: Residence,
     /// How often storage failed to load it.
     pub(crate) load_failures: u32,
+    /// It was deleted, and what is under way keeps it here: nothing of it is written any more.
+    pub(crate) is_gone: bool,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// The roster, sorted by contact.
@@ -63,11 +65,11 @@ pub struct Account {
     pub(crate) roster_version: u64,
     /// A hash of what the roster shows, once a version was asked for.
     pub(crate) shown: Option<Box<Shown>>,
-    /// Steps that contacts are being told of.
-    pub(crate) tellings: u32,
+    /// Steps that contacts are being told of, oldest first.
+    pub(crate) tellings: Vec<Telling>,
     /// Changes of the roster by clients that are not stored, and not pushed; and those that storage
     /// has refused and will be asked to take again.
-    pub(crate) roster_sets: u32,
+    pub(crate) unsure_changes: u32,
     /// Whether storage may have messages that wait.
     pub has_waiting: bool,
     /// Those up to this number a client has had, whether or not storage could remove them.
@@ -115,13 +117,18 @@ impl Account {
         &mut self.roster[index]
     }
 
+    /// Whether storage will have the roster as it is: what clients are told of it stays.
+    pub(crate) fn has_sure_roster(&self) -> bool {
+        self.unsure_changes == 0 && self.tellings.is_empty()
+    }
+
     /// The item of a contact was changed, or made to say that it is removed: the roster has another
     /// version.
     pub(crate) fn renew(&mut self, contact: &BareJid, now: Timestamp) {
         // While steps are under way, a version is told of which a crash may leave this change only.
-        let prior = match self.tellings {
-            0 => self.roster_version,
-            _ => 0,
+        let prior = match self.tellings.is_empty() {
+            true => self.roster_version,
+            false => 0,
         };
         self.roster_version = now.0.max(self.roster_version + 1);
         let changed = self.roster_version;
@@ -172,14 +179,15 @@ impl Accounts {
             jid,
             residence: Residence::Loading(Vec::new()),
             load_failures: 0,
+            is_gone: false,
             sessions: SmallVec::new(),
             roster: Vec::new(),
             blocked: Vec::new(),
             blocked_next: None,
             roster_version: 0,
             shown: None,
-            tellings: 0,
-            roster_sets: 0,
+            tellings: Vec::new(),
+            unsure_changes: 0,
             has_waiting: false,
             waiting_heard: 0,
             fetching: false,
@@ -226,9 +234,15 @@ impl Accounts {
             .expect("a named account is in its slot")
     }
 
-    /// The account, where it may have left memory.
-    pub fn get_mut(&mut self, key: AccountKey) -> Option<&mut Account> {
-        self.slots.get_mut(key.0 as usize)?.as_mut()
+    /// An account was deleted: nobody finds it any more, and one that is made anew under its name
+    /// begins with nothing of it. It stays in its place for as long as something names that.
+    pub fn unlist(&mut self, key: AccountKey) {
+        let account = self.at_mut(key);
+        account.is_gone = true;
+        let hash = home_hash(account.jid.as_str());
+        if let Ok(entry) = self.table.find_entry(hash, |listed| *listed == key) {
+            entry.remove();
+        }
     }
 
     /// As [`Accounts::at`], to change.

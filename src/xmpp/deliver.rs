@@ -464,6 +464,7 @@ impl Shard {
             (self.cause, self.origin) = (None, None);
         }
         self.withdraw(host, key);
+        self.end_hibernation(key);
         let Some(session) = self.sessions.remove(key) else {
             return;
         };

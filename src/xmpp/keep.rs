@@ -182,7 +182,7 @@ impl Shard {
 
 impl Sessions {
     /// Whether storage keeps what the session is sent.
-    fn is_saved(&self, key: SessionKey) -> bool {
+    pub(crate) fn is_saved(&self, key: SessionKey) -> bool {
         let acks = self.at(key).outlet.acks.as_ref();
         acks.is_some_and(|acks| acks.saved)
     }

@@ -53,8 +53,8 @@ pub(crate) struct Acks {
     pub owed: bool,
     /// The connection that gets the session as soon as storage has the number it is told.
     pub resuming: Option<ConnId>,
-    /// Until when it waits for its client, once the connection is lost.
-    pub waits_until: Timestamp,
+    /// Until when it waits for its client, while it does.
+    pub waits_until: Option<Timestamp>,
     /// Whether the server goes down: its connection is closed as soon as all is settled.
     pub leaving: bool,
     /// What took effect before a crash, and whose stanzas may come again.
@@ -160,7 +160,7 @@ impl Acks {
             unsaved: false,
             owed: false,
             resuming: None,
-            waits_until: Timestamp(0),
+            waits_until: None,
             leaving: false,
             marks: None,
             claiming: None,

@@ -566,18 +566,23 @@ impl RosterItem {
         }
     }
 
+    /// Whether it says nothing and can be forgotten.
+    pub fn is_blank(&self) -> bool {
+        self.is_unrelated() && self.changed == 0
+    }
+
+    /// Whether all that it says is that the contact was removed.
+    pub fn is_removed(&self) -> bool {
+        self.is_unrelated() && self.changed > 0
+    }
+
     /// Whether nothing is between the account and the contact, and the client does not list it.
-    pub fn is_bare(&self) -> bool {
+    fn is_unrelated(&self) -> bool {
         !self.listed
             && self.subscription == Subscription::None
             && !self.ask
             && !self.approved
             && self.pending_in.is_none()
-    }
-
-    /// Whether all that it says is that the contact was removed.
-    pub fn is_removed(&self) -> bool {
-        self.is_bare() && self.changed > 0
     }
 }
 

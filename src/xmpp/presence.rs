@@ -20,10 +20,21 @@ use stanza::scope::StreamScope;
 use stanza::tree::Tree;
 use stanza::view::StanzaView;
 use stanza::writer::{self, escape_attr};
+use std::slice;
 
 /// What stands before a full JID among the targets of a fan-out; no JID begins with it. Twice, and
 /// the full JID does not get what the next bare JID gets.
 const RESOURCE_SIGN: char = '/';
+
+/// Whom a presence is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Audience<'a> {
+    /// Every contact; and these resources of contacts, where they are not available and so not among
+    /// them.
+    All(&'a [Box<str>]),
+    /// One contact.
+    Contact(&'a str),
+}
 
 impl Shard {
     /// A presence of a bound client.
@@ -90,7 +101,13 @@ impl Shard {
         session.priority = priority;
         session.presence = Some(Box::new(presence.clone()));
         let account = session.account;
-        self.broadcast(host, key, &presence, FanoutPurpose::Presence, &[]);
+        self.broadcast(
+            host,
+            key,
+            &presence,
+            FanoutPurpose::Presence,
+            Audience::All(&[]),
+        );
         self.tell_own_resources(host, account, &presence);
         if is_initial {
             self.greet(host, key, FanoutPurpose::Probe);
@@ -128,7 +145,7 @@ impl Shard {
             }
         }
         let presence = Presence::of("probe", self.sessions.at(key).full());
-        self.broadcast(host, key, &presence, probe, &[]);
+        self.broadcast(host, key, &presence, probe, Audience::All(&[]));
     }
 
     /// RFC 6121 4.5: the session stays connected but is no longer available.
@@ -173,7 +190,8 @@ impl Shard {
             was_available && !to.is_bare() && self.gets_broadcasts(account, to.bare())
         });
         if was_available {
-            self.broadcast(host, key, presence, FanoutPurpose::Presence, &resources);
+            let audience = Audience::All(&resources);
+            self.broadcast(host, key, presence, FanoutPurpose::Presence, audience);
             self.tell_own_resources(host, account, presence);
         }
         for to in others {
@@ -352,20 +370,27 @@ impl Shard {
         }
     }
 
-    /// Sends a presence, or a probe, to every contact it concerns: once per shard. These
-    /// `resources` of contacts get it where they are not available, and so not among them.
+    /// Sends a presence, or a probe, to every contact of an audience that it concerns: once per
+    /// shard.
     pub(crate) fn broadcast(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,
         presence: &Presence,
         purpose: FanoutPurpose,
-        resources: &[Box<str>],
+        audience: Audience<'_>,
     ) {
-        let mut late = self.address_resources(host, presence, resources);
+        let mut late = match audience {
+            Audience::All(resources) => self.address_resources(host, presence, resources),
+            Audience::Contact(_) => Vec::new(),
+        };
         let account = self.accounts.at(self.sessions.at(key).account);
+        let items = match audience {
+            Audience::All(_) => &account.roster[..],
+            Audience::Contact(contact) => account.contact(contact).map_or(&[][..], slice::from_ref),
+        };
         let (mut here, mut refreshed) = (Vec::new(), Vec::new());
-        for item in &account.roster {
+        for item in items {
             let concerned = match purpose {
                 FanoutPurpose::Presence => item.subscription.is_from(),
                 FanoutPurpose::Probe | FanoutPurpose::Refresh => item.subscription.is_to(),
@@ -566,55 +591,21 @@ impl Shard {
         }
     }
 
-    /// Tells one contact of every available resource of an account (RFC 6121 3.1.5).
+    /// Tells one contact, or one resource of it, of every available resource of an account (RFC 6121
+    /// 3.1.5).
     pub(crate) fn present_account(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
-        let owner = self.accounts.at(account);
-        if !to.contains('/') && !barred(&owner.blocked, to).is_empty() {
-            return self.present_account_but(host, account, to);
-        }
-        let mut answers = Vec::new();
-        for &key in &self.accounts.at(account).sessions {
-            if let Some(presence) = &self.sessions.at(key).presence {
+        let to = Jid::from_prepared(to);
+        for key in self.accounts.at(account).sessions.clone() {
+            let Some(presence) = self.sessions.at(key).presence.clone() else {
+                continue;
+            };
+            if to.is_bare() {
+                let audience = Audience::Contact(to.as_str());
+                self.broadcast(host, key, &presence, FanoutPurpose::Presence, audience);
+            } else {
                 let mut bytes = Vec::new();
-                presence.write(to, &mut bytes);
-                answers.push(bytes);
-            }
-        }
-        for bytes in answers {
-            self.route_bytes(host, &Jid::from_prepared(to), bytes);
-        }
-    }
-
-    /// The same where the account blocks resources of the contact: by a fan-out to it alone.
-    fn present_account_but(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
-        let owner = self.accounts.at(account);
-        let barred = barred(&owner.blocked, to);
-        let sessions = owner.sessions.iter();
-        let presences = sessions.filter_map(|key| self.sessions.at(*key).presence.clone());
-        let presences: Vec<Box<Presence>> = presences.collect();
-        for presence in presences {
-            match self.router.route_account(to) {
-                Route::Here(hash) => {
-                    let found = self.accounts.find(hash, to);
-                    let found = found.map(|key| self.accounts.at(key));
-                    let (halves, mut late) = (presence.halves(), Vec::new());
-                    let to = (to, &barred[..]);
-                    present(host, &mut self.sessions, found, to, halves, &mut late);
-                    for bytes in late {
-                        self.receive(host, &bytes);
-                    }
-                }
-                Route::Shard(shard) => {
-                    let slot = &mut self.fanout[usize::from(shard.0)];
-                    let targets = slot.get_or_insert_with(|| host.buffer());
-                    for full in &barred {
-                        let sign = RESOURCE_SIGN;
-                        put(targets, format_args!("{sign}{sign}{full}\n"));
-                    }
-                    put(targets, format_args!("{to}\n"));
-                    self.flush_fanout(host, &presence, FanoutPurpose::Presence);
-                }
-                Route::Server | Route::Remote => {}
+                presence.write(to.as_str(), &mut bytes);
+                self.route_bytes(host, &to, bytes);
             }
         }
     }
@@ -664,7 +655,7 @@ impl Presence {
 /// The resources of a contact that an account blocks, where it does not block the contact itself:
 /// their full JIDs. A block may name the contact with the resource, or its domain with it.
 #[inline]
-fn barred(blocked: &[Box<str>], contact: &str) -> Vec<String> {
+pub(crate) fn barred(blocked: &[Box<str>], contact: &str) -> Vec<String> {
     if blocked.is_empty() {
         return Vec::new();
     }

@@ -10,6 +10,7 @@ use crate::limit::{LOAD_STREAMS_MAX, STORAGE_RETRY_MS};
 use crate::outbox::Acks;
 use crate::parcel::FanoutPurpose;
 use crate::port::{SavedSession, SessionId, StoreOp, StoreReply, StoredSession};
+use crate::presence::Audience;
 use crate::session::{Presence, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
@@ -437,11 +438,13 @@ impl Shard {
             ids.retain(|other| *other != id);
         }
         let key = self.revive(account, id, *stored, h);
-        self.hibernate(host, key, id);
+        self.hibernate(host, key);
         self.conns.put(conn, stream);
         self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
-        // What came while it was dormant comes before what comes from now on.
-        if self.sessions.at(key).takes_bare() {
+        // What came while it was dormant comes before what comes from now on. Where it is not
+        // available its presence may have gone with the last process, and comes again.
+        let session = self.sessions.at(key);
+        if session.takes_bare() || !session.available {
             self.fetch_offline(host, key);
         }
     }
@@ -519,7 +522,13 @@ impl Shard {
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;
         };
-        self.broadcast(host, key, &presence, FanoutPurpose::Presence, &[]);
+        self.broadcast(
+            host,
+            key,
+            &presence,
+            FanoutPurpose::Presence,
+            Audience::All(&[]),
+        );
         self.tell_own_resources(host, account, &presence);
         self.greet(host, key, FanoutPurpose::Refresh);
         if self.sessions.at(key).takes_bare() {

@@ -11,7 +11,6 @@ use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use crate::session::{Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::write_reply_head;
-use crate::subscription::is_blank;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, Jid, home_hash};
 use stanza::ns::Ns;
@@ -87,7 +86,7 @@ impl Fields {
         }
     }
 
-    fn put_back(self, item: &mut RosterItem) {
+    fn put_into(self, item: &mut RosterItem) {
         item.listed = self.listed;
         item.name = self.name;
         item.groups = self.groups;
@@ -227,7 +226,7 @@ impl Shard {
         let last = changed.last().map(|(number, _)| *number);
         for (number, contact) in changed {
             let owner = self.accounts.at_mut(account);
-            let version = match last == Some(number) || owner.roster_sets + owner.tellings > 0 {
+            let version = match last == Some(number) || !owner.has_sure_roster() {
                 true => certain_version(owner),
                 // The client may be gone before the next one.
                 false => write_version(number, 0),
@@ -271,10 +270,8 @@ impl Shard {
         owner.renew(&contact, host.now());
         let item = owner.contact_mut(&contact).clone();
         let changed = item.changed;
-        self.change_before(account, &contact, |before| {
-            Fields::of(&item).put_back(before)
-        });
-        let item = self.item_to_write(account, &contact).unwrap_or(item);
+        owner.change_before(&contact, |before| Fields::of(&item).put_into(before));
+        let item = owner.item_to_write(&contact).cloned().unwrap_or(item);
         let full = self.sessions.at(key).full().into();
         let ticket = self.store_item(host, account, item);
         let request = RosterRequest {
@@ -289,7 +286,7 @@ impl Shard {
                 is_in_step: false,
             }),
         };
-        self.accounts.at_mut(account).roster_sets += 1;
+        self.accounts.at_mut(account).unsure_changes += 1;
         self.roster_requests.insert(ticket.0, request);
         Ok(())
     }
@@ -316,17 +313,14 @@ impl Shard {
         let session = self.sessions.at(key);
         let account = session.account;
         let full = session.full().into();
-        let listed = self.accounts.at(account).contact(contact.as_str());
-        if !listed.is_some_and(|item| item.listed) {
-            return Err(StanzaError::ItemNotFound);
-        }
         let owner = self.accounts.at_mut(account);
-        let removed = owner.remove_contact(contact.as_str());
-        let Some(removed) = removed else {
+        let known = owner.contact(contact.as_str());
+        let Some(removed) = known.filter(|item| item.listed).cloned() else {
             return Err(StanzaError::ItemNotFound);
         };
+        *owner.contact_mut(&contact) = RosterItem::new(contact.clone());
         owner.renew(&contact, host.now());
-        owner.roster_sets += 1;
+        owner.unsure_changes += 1;
         let request = RosterRequest {
             account,
             session: key,
@@ -382,7 +376,8 @@ impl Shard {
         contact: &BareJid,
     ) -> Ticket {
         self.note_in_step(account, contact);
-        let ticket = match self.item_to_write(account, contact) {
+        let item = self.accounts.at(account).item_to_write(contact).cloned();
+        let ticket = match item {
             Some(item) => self.store_item(host, account, item),
             None => self.store_removal(host, account, contact),
         };
@@ -397,7 +392,7 @@ impl Shard {
 
     /// A step is written as the item is: with what clients changed and storage has not taken yet.
     fn note_in_step(&mut self, account: AccountKey, contact: &BareJid) {
-        if self.accounts.at(account).roster_sets > 0 {
+        if self.accounts.at(account).unsure_changes > 0 {
             let requests = self.roster_requests.values_mut();
             let same = requests.filter(|it| it.account == account && it.contact == *contact);
             for undo in same.filter_map(|it| it.undo.as_mut()) {
@@ -420,7 +415,7 @@ impl Shard {
         self.arm(host, at, Timer::Roster);
         if !was_refused {
             // Clients know of it by a version that storage may never have.
-            self.accounts.at_mut(account).roster_sets += 1;
+            self.accounts.at_mut(account).unsure_changes += 1;
             self.push_item(host, account, &contact);
         }
         true
@@ -430,10 +425,14 @@ impl Shard {
     pub(crate) fn store_steps_again(&mut self, host: &mut impl Host) {
         for ticket in std::mem::take(&mut self.roster_again) {
             let step = self.roster_steps[&ticket.0].clone();
+            if self.accounts.at(step.account).is_gone {
+                self.on_stored(host, ticket, StoreReply::Missing);
+                continue;
+            }
             self.note_in_step(step.account, &step.contact);
-            let account = self.accounts.at(step.account).jid.clone();
-            let contact = step.contact;
-            let op = match self.item_to_write(step.account, &contact) {
+            let owner = self.accounts.at(step.account);
+            let (account, contact) = (owner.jid.clone(), step.contact);
+            let op = match owner.item_to_write(&contact).cloned() {
                 Some(item) => StoreOp::PutRosterItem {
                     account,
                     item: Box::new(item),
@@ -497,7 +496,7 @@ impl Shard {
         let step = self.roster_steps.remove(&ticket.0);
         self.accounts.at_mut(account).pins -= 1;
         if let Some(step) = step.filter(|step| step.refused) {
-            self.accounts.at_mut(account).roster_sets -= 1;
+            self.accounts.at_mut(account).unsure_changes -= 1;
             self.push_item(host, account, &step.contact);
         }
         let done = matches!(reply, StoreReply::Done);
@@ -506,7 +505,7 @@ impl Shard {
             tracing::error!(account = jid, ?reply, "roster item not stored");
         }
         if let Some(request) = self.roster_requests.remove(&ticket.0) {
-            self.accounts.at_mut(account).roster_sets -= 1;
+            self.accounts.at_mut(account).unsure_changes -= 1;
             self.answer_roster_set(host, request, done);
         }
         self.evict_if_idle(account);
@@ -547,18 +546,19 @@ impl Shard {
     /// Storage refused a change of an item: it is as it was, unless it was changed again.
     fn undo(&mut self, host: &mut impl Host, account: AccountKey, contact: &BareJid, undo: Undo) {
         let owner = self.accounts.at_mut(account);
+        if owner.is_gone {
+            return;
+        }
         let now = owner.contact(contact.as_str());
         if now.is_some_and(|item| item.changed == undo.changed) {
             let item = owner.contact_mut(contact);
-            undo.before.put_back(item);
+            undo.before.put_into(item);
             let item = item.clone();
-            if is_blank(&item) {
+            if item.is_blank() {
                 owner.remove_contact(contact.as_str());
             }
             note_shown(owner, contact);
-            self.change_before(account, contact, |before| {
-                Fields::of(&item).put_back(before)
-            });
+            owner.change_before(contact, |before| Fields::of(&item).put_into(before));
             if undo.is_in_step {
                 self.store_step(host, account, contact);
             }
@@ -632,7 +632,7 @@ impl Shard {
                 out.extend_from_slice(b"</query></iq>");
             });
         }
-        debug_assert!(item.is_none_or(|item| !is_blank(item)));
+        debug_assert!(item.is_none_or(|item| !item.is_blank()));
     }
 }
 
@@ -697,9 +697,9 @@ fn version(account: &mut Account) -> String {
 /// The version that clients may be told: none while changes are not stored, or not pushed yet, for
 /// whoever had it would never hear of them.
 fn certain_version(account: &mut Account) -> String {
-    match account.roster_sets + account.tellings {
-        0 => version(account),
-        _ => NO_VERSION.to_owned(),
+    match account.has_sure_roster() {
+        true => version(account),
+        false => NO_VERSION.to_owned(),
     }
 }
 
@@ -713,7 +713,7 @@ fn write_version(number: u64, sum: u64) -> String {
 /// item names any more, because two later changes were of the same item, get everything; so does
 /// what came from before numbers, or is not durable and was lost.
 fn lacks(account: &mut Account, known: &str) -> Lacks {
-    if account.roster_sets + account.tellings > 0 {
+    if !account.has_sure_roster() {
         return Lacks::Everything;
     }
     if known == version(account) {

@@ -4,7 +4,7 @@
 //! has not answered for something they caused. Invariant: what is said to be settled is a prefix of
 //! what came.
 
-use crate::account::{AccountKey, Queued, Residence};
+use crate::account::{Account, AccountKey, Queued, Residence};
 use crate::host::{Host, ShardId};
 use crate::parcel::Buffer;
 use crate::port::{Origin, RosterItem};
@@ -12,7 +12,6 @@ use crate::roster::RosterRequest;
 use crate::session::SessionKey;
 use crate::shard::{Asker, Shard};
 use crate::stanza::Stanza;
-use crate::subscription::is_blank;
 use stanza::jid::BareJid;
 use std::collections::VecDeque;
 
@@ -29,7 +28,7 @@ pub(crate) enum Cause {
     /// A sibling's parcel, by its number among that sibling's.
     Parcel { from: ShardId, number: u64 },
     /// What a contact is told, before its account's own side of it is written.
-    Telling(u64),
+    Telling { account: AccountKey, number: u64 },
 }
 
 /// A step between an account and a contact of which the contact is being told. Its side of it is
@@ -37,14 +36,13 @@ pub(crate) enum Cause {
 /// the client says it again, for the own side still wants it and the other takes it twice.
 #[derive(Debug)]
 pub(crate) struct Telling {
-    account: AccountKey,
+    /// Ascending among those of an account.
+    number: u64,
     /// The item as it was before the step, and with whatever else has changed since: what else is
     /// written meanwhile must not bring the step along.
     before: RosterItem,
     /// How many effects it waits for.
     open: u32,
-    /// Whether the account is gone.
-    is_void: bool,
     /// The stanza that leads to all this, and whose it is.
     cause: Option<Cause>,
     asker: Option<Asker>,
@@ -126,6 +124,48 @@ impl Held {
     }
 }
 
+/// What a roster has of a contact while that is being told of steps.
+impl Account {
+    fn telling_mut(&mut self, number: u64) -> Option<&mut Telling> {
+        self.tellings.iter_mut().find(|it| it.number == number)
+    }
+
+    /// Takes the first step about a contact out, if it waits for nothing any more.
+    fn take_told(&mut self, contact: &BareJid) -> Option<Telling> {
+        let first = |it: &Telling| it.before.contact == *contact;
+        let index = self.tellings.iter().position(first)?;
+        (self.tellings[index].open == 0).then(|| self.tellings.remove(index))
+    }
+
+    /// Whether a contact is being told of a request, which it then may send back.
+    pub(crate) fn is_telling_request(&self, contact: &BareJid) -> bool {
+        let mut own = self.tellings.iter();
+        own.any(|it| it.before.contact == *contact && !it.before.ask && it.removal.is_none())
+    }
+
+    /// Changes an item as it was before steps that its contact is being told of.
+    pub(crate) fn change_before(
+        &mut self,
+        contact: &BareJid,
+        mut change: impl FnMut(&mut RosterItem),
+    ) {
+        let tellings = self.tellings.iter_mut();
+        for telling in tellings.filter(|it| it.before.contact == *contact) {
+            change(&mut telling.before);
+        }
+    }
+
+    /// The item that storage is to have of a contact, if any: no step is in it that the contact is
+    /// still being told of.
+    pub(crate) fn item_to_write(&self, contact: &BareJid) -> Option<&RosterItem> {
+        let mut tellings = self.tellings.iter();
+        match tellings.find(|it| it.before.contact == *contact) {
+            Some(telling) => Some(&telling.before).filter(|item| !item.is_blank()),
+            None => self.contact(contact.as_str()),
+        }
+    }
+}
+
 impl Shard {
     /// The stanza in hand waits for an effect from now on; [`Shard::close_effect`] ends that.
     pub(crate) fn open_effect(&mut self) -> Option<Cause> {
@@ -145,7 +185,9 @@ impl Shard {
             Cause::Parcel { from, number } => {
                 self.unsettled[usize::from(from.0)].open(number);
             }
-            Cause::Telling(number) => self.tellings.get_mut(&number)?.open += 1,
+            Cause::Telling { account, number } => {
+                self.accounts.at_mut(account).telling_mut(number)?.open += 1;
+            }
         }
         self.cause
     }
@@ -170,38 +212,17 @@ impl Shard {
             Some(Cause::Parcel { from, number }) => {
                 self.unsettled[usize::from(from.0)].close(number);
             }
-            Some(Cause::Telling(number)) => {
-                if let Some(telling) = self.tellings.get_mut(&number) {
+            Some(Cause::Telling { account, number }) => {
+                let telling = self.accounts.at_mut(account).telling_mut(number);
+                if let Some(telling) = telling {
                     telling.open -= 1;
                     if telling.open == 0 {
-                        self.end_telling(host, number);
+                        let contact = telling.before.contact.clone();
+                        self.write_told(host, account, &contact);
                     }
                 }
             }
         }
-    }
-
-    /// A contact was told of a step. It is written in its order: behind earlier ones about the same
-    /// contact, and with it those behind it that wait for nothing else.
-    fn end_telling(&mut self, host: &mut impl Host, number: u64) {
-        let Some(telling) = self.tellings.get(&number) else {
-            return;
-        };
-        let (account, contact) = (telling.account, telling.before.contact.clone());
-        while let Some((first, telling)) = self.first_telling(account, &contact)
-            && telling.open == 0
-        {
-            let telling = self.tellings.remove(&first).expect("it was found");
-            self.write_told(host, telling);
-        }
-    }
-
-    /// The first step of those that a contact is being told of.
-    fn first_telling(&self, account: AccountKey, contact: &BareJid) -> Option<(u64, &Telling)> {
-        let own = self.tellings.iter().filter(|(_, it)| it.account == account);
-        let own = own.filter(|(_, it)| it.before.contact == *contact);
-        let first = own.min_by_key(|(number, _)| **number);
-        first.map(|(number, telling)| (*number, telling))
     }
 
     /// Tells a contact of a step by what `tell` sends, and writes the account's own side when that
@@ -215,100 +236,51 @@ impl Shard {
         tell: impl FnOnce(&mut Shard, &mut H),
     ) {
         self.last_telling += 1;
+        let number = self.last_telling;
         let telling = Telling {
-            account,
+            number,
             before,
             open: 1,
-            is_void: false,
             cause: self.open_effect(),
             asker: self.count_request(),
             removal,
         };
         let owner = self.accounts.at_mut(account);
         owner.pins += 1;
-        owner.tellings += 1;
-        let here = Cause::Telling(self.last_telling);
-        self.tellings.insert(self.last_telling, telling);
+        owner.tellings.push(telling);
+        let here = Cause::Telling { account, number };
         let before = self.cause.replace(here);
         tell(self, host);
         self.cause = before;
         self.close_effect(host, Some(here));
     }
 
-    /// Whether a contact is being told of a request, which it then may send back.
-    pub(crate) fn is_telling_request(&self, account: AccountKey, contact: &BareJid) -> bool {
-        let mut own = self.tellings.values().filter(|it| it.account == account);
-        own.any(|it| it.before.contact == *contact && !it.before.ask && it.removal.is_none())
-    }
-
-    /// Nothing is written for an account that was deleted, nor of what its contacts are being told.
-    pub(crate) fn forget_tellings(&mut self, account: AccountKey) {
-        for telling in self.tellings.values_mut() {
-            telling.is_void |= telling.account == account;
-        }
-    }
-
-    /// Changes an item as it was before steps that a contact is being told of.
-    pub(crate) fn change_before(
-        &mut self,
-        account: AccountKey,
-        contact: &BareJid,
-        mut change: impl FnMut(&mut RosterItem),
-    ) {
-        if self.accounts.at(account).tellings > 0 {
-            let tellings = self.tellings.values_mut();
-            let own = tellings.filter(|it| it.account == account && it.before.contact == *contact);
-            own.for_each(|telling| change(&mut telling.before));
-        }
-    }
-
-    /// The item that storage is to have of a contact, if any: the first step that the contact is
-    /// being told of is not in it.
-    pub(crate) fn item_to_write(
-        &self,
-        account: AccountKey,
-        contact: &BareJid,
-    ) -> Option<RosterItem> {
-        let owner = self.accounts.at(account);
-        let first = match owner.tellings {
-            0 => None,
-            _ => self.first_telling(account, contact),
-        };
-        match first {
-            Some((_, telling)) => Some(&telling.before).filter(|item| !is_blank(item)),
-            None => owner.contact(contact.as_str()),
-        }
-        .cloned()
-    }
-
-    fn write_told(&mut self, host: &mut impl Host, telling: Telling) {
-        let Telling {
-            account,
-            before: RosterItem { contact, .. },
-            cause,
-            asker,
-            removal,
-            is_void,
-            ..
-        } = telling;
-        self.accounts.at_mut(account).tellings -= 1;
-        let alive = |of: Asker| self.session_of(of.session, of.serial).map(|_| of.session);
-        let alive = asker.and_then(alive);
-        let before = (self.cause, self.asker);
-        (self.cause, self.asker) = (cause, alive);
-        if is_void {
-            self.accounts.at_mut(account).roster_sets -= u32::from(removal.is_some());
-        } else {
-            let ticket = self.store_step(host, account, &contact);
-            if let Some(request) = removal {
-                self.roster_requests.insert(ticket.0, request);
-                self.forget_oldest_removed(host, account);
+    /// Writes the steps that a contact has been told of, in their order: none before an earlier one
+    /// that still waits for something.
+    fn write_told(&mut self, host: &mut impl Host, account: AccountKey, contact: &BareJid) {
+        while let Some(telling) = self.accounts.at_mut(account).take_told(contact) {
+            let Telling {
+                cause,
+                asker,
+                removal,
+                ..
+            } = telling;
+            let alive = |of: Asker| self.session_of(of.session, of.serial).map(|_| of.session);
+            let alive = asker.and_then(alive);
+            let before = (self.cause, self.asker);
+            (self.cause, self.asker) = (cause, alive);
+            if !self.accounts.at(account).is_gone {
+                let ticket = self.store_step(host, account, contact);
+                if let Some(request) = removal {
+                    self.roster_requests.insert(ticket.0, request);
+                    self.forget_oldest_removed(host, account);
+                }
             }
+            (self.cause, self.asker) = before;
+            self.end_request(host, asker);
+            self.close_effect(host, cause);
+            self.accounts.at_mut(account).pins -= 1;
         }
-        (self.cause, self.asker) = before;
-        self.end_request(host, asker);
-        self.close_effect(host, cause);
-        self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);
     }
 

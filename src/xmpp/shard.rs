@@ -16,7 +16,7 @@ use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
-use crate::settle::{Cause, Settling, Telling};
+use crate::settle::{Cause, Settling};
 use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
@@ -27,7 +27,7 @@ use crate::xep::register::AccountChange;
 use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -104,8 +104,8 @@ pub(crate) enum Waiting {
 pub(crate) enum Timer {
     /// The stream must be bound by now.
     Bound(ConnId),
-    /// The session's client must be back by now.
-    Hibernation { key: SessionKey, id: SessionId },
+    /// The client of the session that waits longest must be back by now.
+    Hibernation,
     /// Storage failed to give the session what waits for its account.
     Fetch { key: SessionKey, serial: u32 },
     /// The clients of the last process's sessions must be back by now.
@@ -157,8 +157,7 @@ pub struct Shard {
     pub(crate) roster_steps: HashMap<u64, RosterStep>,
     /// Those of them that storage refused.
     pub(crate) roster_again: Vec<Ticket>,
-    /// Steps that contacts are being told of, by their numbers.
-    pub(crate) tellings: HashMap<u64, Telling>,
+    /// The number of the last step that a contact was told of.
     pub(crate) last_telling: u64,
     pub(crate) block_requests: HashMap<u64, BlockRequest>,
     pub(crate) account_changes: HashMap<u64, AccountChange>,
@@ -189,8 +188,10 @@ pub struct Shard {
     pub(crate) endings: HashMap<u64, Ending>,
     last_ticket: u64,
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
-    /// Sessions that wait for their clients, the longest waiting first; some have found them.
-    pub(crate) hibernating: VecDeque<(SessionKey, SessionId, Timestamp)>,
+    /// Sessions that wait for their clients, and until when.
+    pub(crate) hibernating: BTreeSet<(Timestamp, SessionKey)>,
+    /// Whether [`Timer::Hibernation`] is to come.
+    pub(crate) hibernation_armed: bool,
     /// Stanza parcels of each sibling, and how many it was told to be settled.
     pub(crate) unsettled: Vec<Settling>,
     told_settled: Vec<u64>,
@@ -220,7 +221,6 @@ impl Shard {
             roster_requests: HashMap::new(),
             roster_steps: HashMap::new(),
             roster_again: Vec::new(),
-            tellings: HashMap::new(),
             last_telling: 0,
             block_requests: HashMap::new(),
             account_changes: HashMap::new(),
@@ -241,7 +241,8 @@ impl Shard {
             endings: HashMap::new(),
             last_ticket: 0,
             timers: BinaryHeap::new(),
-            hibernating: VecDeque::new(),
+            hibernating: BTreeSet::new(),
+            hibernation_armed: false,
             unsettled: (0..shards).map(|_| Settling::default()).collect(),
             told_settled: vec![0; shards],
             in_flight: vec![VecDeque::new(); shards],
@@ -547,7 +548,7 @@ impl Shard {
             self.timers.pop();
             match timer {
                 Timer::Bound(conn) => self.check_bound(host, conn),
-                Timer::Hibernation { key, id } => self.end_hibernation(host, key, id),
+                Timer::Hibernation => self.on_hibernation(host),
                 Timer::Fetch { key, serial } => self.fetch_again(host, key, serial),
                 Timer::Dormancy => self.on_dormancy(host),
                 Timer::Ends => self.end_again(host),
@@ -738,6 +739,8 @@ impl Shard {
         let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else {
             return;
         };
+        self.accounts.unlist(key);
+        self.accounts.at_mut(key).pins += 1;
         for session in self.accounts.at(key).sessions.clone() {
             let conn = self.sessions.at(session).outlet.conn;
             match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
@@ -748,16 +751,8 @@ impl Shard {
                 None => self.end_session(host, session),
             }
         }
-        // What still waits for something keeps it in memory: an account that is made anew meanwhile
-        // begins with nothing of this one.
-        self.forget_tellings(key);
-        if let Some(account) = self.accounts.get_mut(key) {
-            account.roster.clear();
-            account.blocked.clear();
-            account.blocked_next = None;
-            account.shown = None;
-            account.roster_version = 0;
-        }
+        self.accounts.at_mut(key).pins -= 1;
+        self.evict_if_idle(key);
     }
 }
 

@@ -164,11 +164,6 @@ pub fn inbound(item: &mut RosterItem, type_: Type, request: &[u8]) -> Step {
     }
 }
 
-/// Whether an item holds nothing and can be forgotten.
-pub(crate) fn is_blank(item: &RosterItem) -> bool {
-    item.is_bare() && !item.is_removed()
-}
-
 impl Shard {
     /// A client's subscription stanza to a contact's bare JID.
     pub(crate) fn on_outbound_subscription(
@@ -277,7 +272,8 @@ impl Shard {
         let table = |item: &mut RosterItem| inbound(item, type_, &bytes);
         let (step, before) = self.step(host, account, &contact, table);
         if before.is_some() {
-            self.change_before(account, &contact, |item| {
+            let owner = self.accounts.at_mut(account);
+            owner.change_before(&contact, |item| {
                 inbound(item, type_, &bytes);
             });
             self.store_step(host, account, &contact);
@@ -318,13 +314,12 @@ impl Shard {
         let asked = owner.contact(from.bare()).is_some_and(|item| item.ask);
         let contact = from.to_bare();
         // An earlier request may be there although another one came back.
-        if !asked || !from.is_bare() || !self.is_telling_request(account, &contact) {
+        if !asked || !from.is_bare() || !owner.is_telling_request(&contact) {
             return;
         }
-        let owner = self.accounts.at_mut(account);
         owner.contact_mut(&contact).ask = false;
         owner.renew(&contact, host.now());
-        self.change_before(account, &contact, |before| before.ask = false);
+        owner.change_before(&contact, |before| before.ask = false);
         self.store_step(host, account, &contact);
         self.push_item(host, account, &contact);
     }
@@ -342,7 +337,7 @@ impl Shard {
         let before = known.clone().unwrap_or_else(new);
         let item = self.accounts.at_mut(account).contact_mut(contact);
         let step = table(item);
-        let (item, blank) = (item.clone(), is_blank(item));
+        let (item, blank) = (item.clone(), item.is_blank());
         if blank {
             self.accounts
                 .at_mut(account)

@@ -132,6 +132,47 @@ def test_strangers_become_contacts_and_part_again(server):
     scenario(play())
 
 
+def test_an_approval_given_beforehand_answers_the_request(server):
+    one, stranger = server.friends[0], server.stranger
+
+    async def play():
+        async with Person(server, f"{one}/desk") as alice, Person(server, stranger) as bob:
+            alice.send_presence()
+            bob.send_presence()
+            alice.send_presence(pto=stranger, ptype="subscribed")
+            await alice.settled()
+            bob.send_presence(pto=one, ptype="subscribe")
+            await bob.request("subscribed", one)
+            await bob.presence_of(one, "available")
+            await alice.subscription(stranger, "from")
+            # She was asked nothing.
+            await alice.settled()
+            asked = [it for it in drain(alice.presences) if it["type"] == "subscribe"]
+            assert asked == []
+            await alice.del_roster_item(stranger)
+            await bob.subscription(one, "none")
+            await bob.del_roster_item(one)
+
+    scenario(play())
+
+
+def test_a_stranger_who_was_shown_presence_is_told_of_the_end(server):
+    one, stranger = server.friends[0], server.stranger
+
+    async def play():
+        async with Person(server, stranger) as bob:
+            bob.send_presence()
+            async with Person(server, f"{one}/desk") as alice:
+                alice.send_presence()
+                alice.send_presence(pto=bob.boundjid.full, pstatus="for you alone")
+                seen = await bob.presence_of(one, "available")
+                assert seen["status"] == "for you alone"
+            gone = await bob.presence_of(one, "unavailable")
+            assert gone["from"].resource == "desk"
+
+    scenario(play())
+
+
 def test_a_request_is_denied_and_another_is_withdrawn(server):
     one, stranger = server.friends[0], server.stranger
 

@@ -98,6 +98,7 @@ impl Shard {
         };
         let is_anonymous = is_anonymous(&self.settings, &account.jid);
         let data = match reply {
+            _ if account.is_gone => Err(StanzaError::ServiceUnavailable),
             StoreReply::Account(Some(data)) => Ok(*data),
             // An anonymous account is nowhere in storage and lives as long as its stream.
             StoreReply::Account(None) if is_anonymous => Ok(AccountData::default()),

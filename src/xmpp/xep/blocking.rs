@@ -12,6 +12,7 @@ use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
+use crate::presence::barred;
 use crate::session::{Session, SessionKey};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
@@ -356,28 +357,15 @@ impl Shard {
             if was != is {
                 changed.push((contact.as_str().to_owned(), is));
             }
-        }
-        // A resource that is blocked by itself, of a contact that is not.
-        let is_new = |list: &[Box<str>], jid: &str| !list.iter().any(|other| **other == *jid);
-        let ones = account.blocked.iter().filter(|jid| is_new(before, jid));
-        let others = before.iter().filter(|jid| is_new(&account.blocked, jid));
-        let resources = ones
-            .map(|jid| (jid, true))
-            .chain(others.map(|jid| (jid, false)));
-        for (jid, is) in resources {
-            let named = Jid::from_prepared(jid);
-            let Some(resource) = named.resource() else {
+            if was || is {
                 continue;
-            };
-            for item in &account.roster {
-                let contact = item.contact.as_jid();
-                let is_named = named.bare() == contact.bare() || named.bare() == contact.domain();
-                let free = |list| !blocks(list, &contact);
-                if is_named && item.subscription.is_from() && free(before) && free(&account.blocked)
-                {
-                    changed.push((format!("{}/{resource}", contact.bare()), is));
-                }
             }
+            // Resources that are blocked by themselves.
+            let [had, has] = [before, &account.blocked].map(|list| barred(list, contact.as_str()));
+            let new = has.iter().filter(|full| !had.contains(full));
+            changed.extend(new.map(|full| (full.clone(), true)));
+            let free = had.into_iter().filter(|full| !has.contains(full));
+            changed.extend(free.map(|full| (full, false)));
         }
         for (contact, is_blocked) in changed {
             if is_blocked {

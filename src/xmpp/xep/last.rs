@@ -81,7 +81,7 @@ impl Shard {
     pub(crate) fn note_last(&mut self, host: &mut impl Host, account: AccountKey, status: &str) {
         let owner = self.accounts.at(account);
         let mut sessions = owner.sessions.iter();
-        if sessions.any(|key| self.sessions.at(*key).available) {
+        if owner.is_gone || sessions.any(|key| self.sessions.at(*key).available) {
             return;
         }
         let account = owner.jid.clone();

@@ -391,7 +391,9 @@ impl Shard {
         let alive = self.session_of(key, read.serial).is_some();
         match reply {
             // The session is managed by now: its queue in storage gets them first.
-            StoreReply::Offline(_) if alive && self.is_saved(key) => self.fetch_offline(host, key),
+            StoreReply::Offline(_) if alive && self.sessions.is_saved(key) => {
+                self.fetch_offline(host, key);
+            }
             StoreReply::Offline(waiting) if alive => self.deliver_waiting(host, key, waiting),
             StoreReply::Offline(_) => {}
             reply => {
@@ -402,11 +404,6 @@ impl Shard {
         self.release_held(host, account);
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);
-    }
-
-    fn is_saved(&self, key: SessionKey) -> bool {
-        let acks = self.sessions.at(key).outlet.acks.as_ref();
-        acks.is_some_and(|acks| acks.saved)
     }
 
     fn fetch_later(&mut self, host: &mut impl Host, read: &OfflineRead) {

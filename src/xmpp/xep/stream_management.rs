@@ -494,6 +494,7 @@ impl Shard {
 
     /// Gives a session its new connection, and the connection what it missed.
     pub(crate) fn reattach(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, h: u32) {
+        self.end_hibernation(key);
         let Session {
             outlet, address, ..
         } = self.sessions.at_mut(key);
@@ -527,53 +528,55 @@ impl Shard {
         if stopping && !acks.saved {
             return self.end_session(host, key);
         }
-        let id = acks.id;
         session.outlet.conn = None;
-        tracing::debug!(jid = session.full(), "session waits for its client");
-        self.hibernate(host, key, id);
-        if self.sessions.at(key).outlet.has_overflowed() {
-            self.end_session(host, key);
+        if session.outlet.has_overflowed() {
+            return self.end_session(host, key);
         }
+        tracing::debug!(jid = session.full(), "session waits for its client");
+        self.hibernate(host, key);
     }
 
     /// Has a session wait for its client.
-    pub(crate) fn hibernate(&mut self, host: &mut impl Host, key: SessionKey, id: SessionId) {
-        let at = host.now().plus_ms(RESUME_MS_MAX);
-        if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
-            acks.waits_until = at;
-        }
-        self.hibernating.push_back((key, id, at));
-        self.arm(host, at, Timer::Hibernation { key, id });
-        if self.hibernating.len() > HIBERNATING_MAX {
-            let mut waiting = std::mem::take(&mut self.hibernating);
-            waiting.retain(|(key, id, at)| self.waits_until(*key, *id) == Some(*at));
-            self.hibernating = waiting;
-        }
+    pub(crate) fn hibernate(&mut self, host: &mut impl Host, key: SessionKey) {
+        let until = host.now().plus_ms(RESUME_MS_MAX);
+        let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
+            return;
+        };
+        acks.waits_until = Some(until);
+        self.hibernating.insert((until, key));
         if self.hibernating.len() > HIBERNATING_MAX
-            && let Some((key, ..)) = self.hibernating.pop_front()
+            && let Some(&(_, oldest)) = self.hibernating.first()
+        {
+            self.end_session(host, oldest);
+        }
+        self.arm_hibernation(host);
+    }
+
+    /// A session does not wait for its client any more.
+    pub(crate) fn end_hibernation(&mut self, key: SessionKey) {
+        let acks = self.sessions.at_mut(key).outlet.acks.as_mut();
+        if let Some(until) = acks.and_then(|acks| acks.waits_until.take()) {
+            self.hibernating.remove(&(until, key));
+        }
+    }
+
+    /// Clients did not come back in time.
+    pub(crate) fn on_hibernation(&mut self, host: &mut impl Host) {
+        self.hibernation_armed = false;
+        let now = host.now();
+        while let Some(&(until, key)) = self.hibernating.first()
+            && until <= now
         {
             self.end_session(host, key);
         }
+        self.arm_hibernation(host);
     }
 
-    /// Until when a session waits for its client, if it does.
-    fn waits_until(&self, key: SessionKey, id: SessionId) -> Option<Timestamp> {
-        let managed = self.managed.get(&id) == Some(&key);
-        let outlet = managed.then(|| &self.sessions.at(key).outlet)?;
-        let acks = outlet.acks.as_ref().filter(|_| outlet.conn.is_none())?;
-        Some(acks.waits_until)
-    }
-
-    /// A session's client did not come back in time.
-    pub(crate) fn end_hibernation(&mut self, host: &mut impl Host, key: SessionKey, id: SessionId) {
-        // Timers of equal length run out in the order of the queue.
-        let now = host.now();
-        while self.hibernating.front().is_some_and(|(.., at)| *at <= now) {
-            self.hibernating.pop_front();
-        }
-        // It may have come back and be waiting anew.
-        if self.waits_until(key, id).is_some_and(|until| until <= now) {
-            self.end_session(host, key);
+    /// One timer is enough: all wait equally long, so nobody's time is up before the first's.
+    fn arm_hibernation(&mut self, host: &mut impl Host) {
+        if let Some(&(until, _)) = self.hibernating.first().filter(|_| !self.hibernation_armed) {
+            self.hibernation_armed = true;
+            self.arm(host, until, Timer::Hibernation);
         }
     }
 
