@@ -8,6 +8,7 @@ use crate::error::{StanzaError, put};
 use crate::host::{Host, ShardId};
 use crate::outbox::Keep;
 use crate::parcel::{Buffer, Fanout, FanoutPurpose, Parcel};
+use crate::port::RosterItem;
 use crate::router::Route;
 use crate::session::{Presence, Session, SessionKey, Sessions};
 use crate::shard::Shard;
@@ -29,8 +30,8 @@ const RESOURCE_SIGN: char = '/';
 /// Whom a presence is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Audience<'a> {
-    /// Every contact; and these resources of contacts, where they are not available and so not among
-    /// them.
+    /// Every contact; and these resources of contacts, where they are not available and so not
+    /// among them.
     All(&'a [Box<str>]),
     /// One contact.
     Contact(&'a str),
@@ -391,18 +392,10 @@ impl Shard {
         };
         let (mut here, mut refreshed) = (Vec::new(), Vec::new());
         for item in items {
-            let concerned = match purpose {
-                FanoutPurpose::Presence => item.subscription.is_from(),
-                FanoutPurpose::Probe | FanoutPurpose::Refresh => item.subscription.is_to(),
-            };
-            let contact = item.contact.as_str();
-            // XEP-0191 3.3: who is blocked gets no presence; probes of it would go unanswered.
-            let is_blocked =
-                !account.blocked.is_empty() && blocks(&account.blocked, &item.contact.as_jid());
-            let concerned = concerned && !is_blocked;
-            if !concerned || !self.router.is_local(item.contact.domain()) {
+            if !concerns(account, item, purpose) || !self.router.is_local(item.contact.domain()) {
                 continue;
             }
+            let contact = item.contact.as_str();
             match self.router.route_account(contact) {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
                     let found = self.accounts.find(hash, contact);
@@ -591,8 +584,8 @@ impl Shard {
         }
     }
 
-    /// Tells one contact, or one resource of it, of every available resource of an account (RFC 6121
-    /// 3.1.5).
+    /// Tells one contact, or one resource of it, of every available resource of an account (RFC
+    /// 6121 3.1.5).
     pub(crate) fn present_account(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
         let to = Jid::from_prepared(to);
         for key in self.accounts.at(account).sessions.clone() {
@@ -652,13 +645,29 @@ impl Presence {
     }
 }
 
+/// Whether a presence, or a probe, of an account is for a contact.
+#[inline]
+fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> bool {
+    let concerned = match purpose {
+        FanoutPurpose::Presence => item.subscription.is_from(),
+        FanoutPurpose::Probe | FanoutPurpose::Refresh => item.subscription.is_to(),
+    };
+    // XEP-0191 3.3: who is blocked gets no presence; probes of it would go unanswered.
+    let blocked = &account.blocked;
+    concerned && (blocked.is_empty() || !blocks(blocked, &item.contact.as_jid()))
+}
+
 /// The resources of a contact that an account blocks, where it does not block the contact itself:
 /// their full JIDs. A block may name the contact with the resource, or its domain with it.
 #[inline]
 pub(crate) fn barred(blocked: &[Box<str>], contact: &str) -> Vec<String> {
-    if blocked.is_empty() {
-        return Vec::new();
+    match blocked {
+        [] => Vec::new(),
+        blocked => barred_of(blocked, contact),
     }
+}
+
+fn barred_of(blocked: &[Box<str>], contact: &str) -> Vec<String> {
     let domain = contact
         .split_once('@')
         .map_or(contact, |(_, domain)| domain);
