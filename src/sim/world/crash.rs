@@ -118,6 +118,10 @@ impl World {
         }
         self.disk.reopen();
         self.nodes = nodes(&self.settings, &mut self.random, &self.faults);
+        for wire in reset {
+            // Of connections that the server had closed before, the machine held more.
+            self.wires[wire].unsent.clear();
+        }
         for wire in 0..self.wires.len() {
             self.hang_up(wire);
         }
