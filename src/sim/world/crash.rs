@@ -121,6 +121,7 @@ impl World {
         for wire in reset {
             // Of connections that the server had closed before, the machine held more.
             self.wires[wire].unsent.clear();
+            self.pump(wire);
         }
         for wire in 0..self.wires.len() {
             self.hang_up(wire);
