@@ -357,7 +357,7 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("schema 7") && text.contains("knows 6"),
+        text.contains("schema 8") && text.contains("knows 7"),
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
-use xmpp::port::{AccountData, Credentials, Origin, Snapshot, StoreOp, StoreReply, WholeAccount};
+use xmpp::port::{
+    AccountData, Credentials, Origin, SessionId, Snapshot, StoreOp, StoreReply, WholeAccount,
+};
 
 use crate::backup::{self, Table};
 use crate::commit::{self, Keyspaces, Logged};
@@ -109,6 +111,8 @@ pub(crate) struct Staged {
     pub(crate) gaps: Gaps,
     /// The stanzas that are marked as having had their effect.
     pub(crate) marked: Vec<(Origin, BareJid)>,
+    /// Up to which of their stanzas sessions will not send again.
+    pub(crate) settled: Vec<(SessionId, u64)>,
 }
 
 impl Staged {
@@ -495,10 +499,9 @@ impl Engine {
         }
         *gaps = std::mem::take(&mut staged.gaps);
         let marked = std::mem::take(&mut staged.marked);
-        if staged.is_empty() {
-            return Performed::Read;
-        }
-        let committed = self.commit(staged);
+        let settled = std::mem::take(&mut staged.settled);
+        let is_read = staged.is_empty();
+        let committed = if is_read { Ok(()) } else { self.commit(staged) };
         if let Err(trouble) = &committed {
             for (origin, receiver) in marked {
                 gaps.note(origin, receiver);
@@ -507,9 +510,15 @@ impl Engine {
             let from = uncertain_from.unwrap_or(replies.len());
             replies[from..].fill(StoreReply::Failed(trouble.clone()));
         }
-        match committed {
-            Ok(()) => Performed::Written,
-            Err(_) => Performed::Failed,
+        if committed.is_err() {
+            return Performed::Failed;
+        }
+        for (session, number) in settled {
+            gaps.settle(session, number);
+        }
+        match is_read {
+            true => Performed::Read,
+            false => Performed::Written,
         }
     }
 

@@ -221,7 +221,10 @@ impl Memory {
                 account,
                 session,
                 handled,
-            } => self.blindly(&account, session, |found| found.handled = handled),
+            } => {
+                self.gaps.settle(session, handled);
+                self.blindly(&account, session, |found| found.handled = handled)
+            }
             StoreOp::Enqueue {
                 account,
                 copies,
@@ -313,6 +316,7 @@ impl Memory {
     }
 
     fn forget_marks(&mut self, session: SessionId) {
+        self.gaps.settle(session, u64::MAX);
         self.marks.retain(|(marked, _), _| *marked != session);
     }
 

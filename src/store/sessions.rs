@@ -31,7 +31,10 @@ const QUEUED: u8 = 3;
 const VERSION: u8 = 1;
 
 /// That of a mark.
-const MARK_VERSION: u8 = 2;
+const MARK_VERSION: u8 = 3;
+
+/// That of a mark before schema 7.
+const UNDOUBTED_VERSION: u8 = 2;
 
 /// That of a queued stanza.
 const QUEUED_VERSION: u8 = 2;
@@ -76,11 +79,12 @@ fn marks_prefix(session: SessionId) -> Key {
     key
 }
 
-/// The last number and its hash, then the numbers that failed.
+/// The last number and its hash, the number up to which all are doubted, then those that failed.
 fn mark_record(mark: &Mark) -> Vec<u8> {
     let mut record = number_record(mark.last);
     record[0] = MARK_VERSION;
     record.extend_from_slice(&mark.hash.to_be_bytes());
+    record.extend_from_slice(&mark.doubted.to_be_bytes());
     for number in &mark.failed {
         record.extend_from_slice(&number.to_be_bytes());
     }
@@ -95,16 +99,19 @@ fn read_mark(receiver: BareJid, record: &[u8]) -> Result<Mark, Trouble> {
     };
     let mut numbers = numbers.iter().map(|number| u64::from_be_bytes(*number));
     let last = numbers.next().ok_or_else(damaged)?;
-    let hash = match *version {
-        MARK_VERSION => numbers.next().ok_or_else(damaged)?,
-        // Before schema 6 it was not kept.
-        VERSION => 0,
+    let mut next = || numbers.next().ok_or_else(damaged);
+    let (hash, doubted) = match *version {
+        MARK_VERSION => (next()?, next()?),
+        UNDOUBTED_VERSION => (next()?, 0),
+        // Before schema 6 no hash was kept.
+        VERSION => (0, 0),
         _ => return Err("a mark has an unknown record version".into()),
     };
     Ok(Mark {
         receiver,
         last,
         hash,
+        doubted,
         failed: numbers.collect(),
     })
 }
@@ -249,13 +256,12 @@ impl Engine {
             } => enqueue(staged, &account, &copies, &stanza, arrived, origin),
             StoreOp::PutHandled {
                 account,
-                session: SessionId { secret, .. },
+                session,
                 handled,
             } => {
-                let record = number_record(handled);
-                staged
-                    .sessions
-                    .insert(key(&account, HANDLED, secret), Some(record));
+                let key = key(&account, HANDLED, session.secret);
+                staged.sessions.insert(key, Some(number_record(handled)));
+                staged.settled.push((session, handled));
             }
             StoreOp::Dequeue {
                 account,
@@ -395,6 +401,7 @@ impl Engine {
                 staged.sessions.insert(key, None);
             }
         }
+        staged.settled.push((session, u64::MAX));
         Ok(())
     }
 

@@ -363,21 +363,17 @@ impl Shard {
         if !stanza.may_bounce() {
             return;
         }
-        self.note_failed(host, stanza, error);
+        self.note_failed(host, stanza);
         let mut bytes = Vec::new();
         stanza.write_error(error, &mut bytes);
         let to = Jid::from_prepared(stanza.from);
         self.route_bytes(host, &to, bytes);
     }
 
-    /// Where an account would have taken a message but for our own trouble, storage hears of it: a
-    /// mark of a later message must not cover this one, which may be sent again.
-    fn note_failed(&mut self, host: &mut impl Host, stanza: &Stanza<'_>, error: StanzaError) {
-        let ours = matches!(
-            error,
-            StanzaError::InternalServerError | StanzaError::ResourceConstraint
-        );
-        if let Some(origin) = self.origin.filter(|_| ours && stanza.kind == Kind::Message) {
+    /// Where an account does not take a message storage hears of it: the mark of a later one must
+    /// not cover this one, which may be sent again, for a crash may take its error.
+    fn note_failed(&mut self, host: &mut impl Host, stanza: &Stanza<'_>) {
+        if let Some(origin) = self.origin.filter(|_| stanza.kind == Kind::Message) {
             let account = BareJid::from_prepared(stanza.to.bare());
             let ticket = self.ticket_for_itself(Waiting::Nothing);
             host.store(ticket, StoreOp::NoteFailed { account, origin });

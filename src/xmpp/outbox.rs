@@ -483,6 +483,7 @@ impl Acks {
             marks.remove(bare);
             return true;
         }
-        origin.number <= mark.last && !mark.failed.contains(&origin.number)
+        let known = mark.doubted + 1..=mark.last;
+        known.contains(&origin.number) && !mark.failed.contains(&origin.number)
     }
 }

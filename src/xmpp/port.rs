@@ -295,7 +295,9 @@ pub struct Mark {
     pub last: u64,
     /// Its [`Origin::hash`]; 0 also where that is not known.
     pub hash: u64,
-    /// Those below it that did not, because their writes failed.
+    /// Of those up to this number it is not known any more: more failed than is remembered.
+    pub doubted: u64,
+    /// Those between the two that did not, because their writes failed.
     pub failed: Vec<u64>,
 }
 

@@ -1,0 +1,139 @@
+//! What comes, and comes once, after a crash that sessions survive: case by case, where
+//! `promise.rs` and `faults.rs` play many at random.
+
+use sim::{ClientId, Element, Faults, Login, World};
+use xmpp::Settings;
+
+const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
+
+fn world(seed: u64, shards: u16) -> World {
+    let settings = Settings {
+        shards,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(seed, settings, Faults::calm());
+    for name in ["alice", "bob", "carol"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    world
+}
+
+/// A client whose session is managed, and the session's id.
+fn managed(world: &mut World, full: &str) -> (ClientId, String) {
+    let client = world.connect(Login::new(full, "secret"));
+    world.run();
+    world.send(client, ENABLE);
+    world.run();
+    let received = world.received(client);
+    let enabled = received.iter().find(|it| it.name == "enabled");
+    (
+        client,
+        enabled.expect("it is managed").attr("id").to_owned(),
+    )
+}
+
+fn resume(world: &mut World, full: &str, session: &str, h: u32) -> ClientId {
+    let mut login = Login::new(full, "secret");
+    login.resume = Some((session.to_owned(), h));
+    let client = world.connect(login);
+    world.run();
+    client
+}
+
+fn arrive(world: &mut World, full: &str) -> ClientId {
+    let client = world.connect(Login::new(full, "secret"));
+    world.run();
+    world.send(client, "<presence/>");
+    world.run();
+    client
+}
+
+fn message(type_: &str, to: &str, id: &str) -> String {
+    format!("<message type='{type_}' to='{to}' id='{id}'><body>{id}</body></message>")
+}
+
+fn is_error(element: &&Element) -> bool {
+    element.attr("type") == "error"
+}
+
+/// Storage refuses so many messages to one receiver, and takes the next one: each comes or
+/// bounces, although the errors are lost with the process.
+#[test]
+fn what_storage_refused_is_not_taken_for_done_however_much_it_was() {
+    for refused in [1, 100, 300] {
+        let mut world = world(refused, 1);
+        let (alice, session) = managed(&mut world, "alice@example.org/x");
+        let say = |world: &mut World, alice: ClientId, number: u64| {
+            let id = format!("m{number}");
+            world.send(alice, &message("chat", "bob@example.org", &id));
+        };
+        world.set_reading(alice, false);
+        world.faults.disk_full = true;
+        for number in 1..=refused {
+            say(&mut world, alice, number);
+        }
+        world.run();
+        world.faults.disk_full = false;
+        say(&mut world, alice, refused + 1);
+        world.run();
+        world.crash();
+        world.run();
+        let alice = resume(&mut world, "alice@example.org/x", &session, 0);
+        let handled = world.client(alice).resumed.expect("it survives");
+        for number in u64::from(handled) + 1..=refused + 1 {
+            say(&mut world, alice, number);
+        }
+        world.run();
+        let errors = world.received(alice).iter().filter(is_error).count() as u64;
+        let bob = arrive(&mut world, "bob@example.org/x");
+        let received = world.received(bob);
+        let came = received.iter().filter(|it| it.name == "message").count() as u64;
+        assert!(
+            came + errors > refused,
+            "{came} came and {errors} bounced of {refused} that were refused and one that was not"
+        );
+    }
+}
+
+/// A message that bounces, and one behind it that is stored: whenever the process dies, the client
+/// has the error, or sends the message again and then has it.
+#[test]
+fn an_error_is_not_covered_by_what_is_stored_behind_it() {
+    let unwanted = [
+        message("normal", "TO@example.org/gone", "m1"),
+        message("groupchat", "TO@example.org", "m1"),
+    ];
+    for (seed, unwanted) in (0..40).flat_map(|seed| unwanted.iter().map(move |it| (seed, it))) {
+        for moment_us in (0..1_000).step_by(50) {
+            let mut world = world(seed, 1 + seed as u16 % 3);
+            let (alice, session) = managed(&mut world, "alice@example.org/x");
+            let to = if seed % 2 == 0 { "bob" } else { "carol" };
+            let stanzas = [
+                unwanted.replace("TO", to),
+                message("chat", &format!("{to}@example.org"), "m2"),
+            ];
+            world.send(alice, &stanzas.concat());
+            world.run_until(world.now() + moment_us);
+            world.crash();
+            world.run();
+            let mut received = world.received(alice);
+            let counted = received.iter().filter(|it| it.ns == "jabber:client");
+            let counted = counted.count() as u32;
+            let alice = resume(&mut world, "alice@example.org/x", &session, counted);
+            let handled = world.client(alice).resumed.expect("it survives");
+            for stanza in stanzas.iter().skip(handled as usize) {
+                world.send(alice, stanza);
+            }
+            world.run();
+            world.send(alice, REQUEST);
+            world.run();
+            received.extend(world.received(alice));
+            let bounced = received.iter().filter(is_error);
+            assert!(
+                bounced.count() > 0,
+                "seed {seed}, after {moment_us} us: the error of {unwanted} is lost"
+            );
+        }
+    }
+}
