@@ -426,7 +426,7 @@ fn a_store_of_schema_2_gets_room_for_sessions_and_keeps_what_it_has() {
         account: jid("a@b.example"),
         session: session("a@b.example", 1),
         place: 1,
-        number: 1,
+        number: Some(1),
     };
     one(&mut store, claim);
     drop(store);
@@ -522,7 +522,7 @@ fn a_store_of_schema_4_keeps_what_waits_for_its_sessions() {
     let found = found
         .iter()
         .map(|queued| (queued.place, queued.number, queued.arrived));
-    let expected = [(1, 7, Timestamp(0)), (2, 2, ARRIVED)];
+    let expected = [(1, Some(7), Timestamp(0)), (2, Some(2), ARRIVED)];
     assert_eq!(found.collect::<Vec<_>>(), expected);
     let renumbered = StoreOp::Renumber {
         account: jid("a@b.example"),
@@ -550,7 +550,7 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
     let place = QueuePlace {
         session: origin.session,
         place: 1,
-        number: 1,
+        number: Some(1),
     };
     let op = StoreOp::Enqueue {
         account: jid("a@b.example"),

@@ -59,6 +59,7 @@ impl Session {
         let mut before = std::mem::take(&mut self.queue);
         for (place, number) in numbers {
             if let Some(queued) = before.remove(&place) {
+                let number = Some(number);
                 self.queue.insert(place, QueuedStanza { number, ..queued });
             }
         }
@@ -357,7 +358,7 @@ impl Memory {
         account: &BareJid,
         session: SessionId,
         place: u64,
-        number: u32,
+        number: Option<u32>,
     ) -> StoreReply {
         let Some(found) = self.accounts.get_mut(account) else {
             return StoreReply::Offline(Vec::new());
@@ -367,7 +368,7 @@ impl Memory {
         let mut claimed = Vec::new();
         for (index, stanza) in waiting.enumerate() {
             let place = place + index as u64;
-            let number = number.wrapping_add(index as u32);
+            let number = number.map(|number| number.wrapping_add(index as u32));
             let queued = QueuedStanza {
                 place,
                 number,

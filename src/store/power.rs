@@ -58,7 +58,7 @@ impl Asking {
                 copies: vec![QueuePlace {
                     session,
                     place: self.place,
-                    number: self.place as u32,
+                    number: Some(self.place as u32),
                 }],
                 stanza: text,
                 arrived: Timestamp(self.place),
@@ -93,7 +93,7 @@ impl Asking {
                 account,
                 session,
                 place: self.place + 1_000_000,
-                number: 1,
+                number: Some(1),
             },
             18 => StoreOp::PutRosterItem {
                 account,

@@ -39,6 +39,9 @@ const UNDOUBTED_VERSION: u8 = 2;
 /// That of a queued stanza.
 const QUEUED_VERSION: u8 = 2;
 
+/// That of one without a number, from schema 7 on.
+const UNNUMBERED_VERSION: u8 = 3;
+
 /// Bytes of a session's secret in a key.
 const SECRET_SIZE: usize = 16;
 
@@ -132,22 +135,22 @@ fn read_number(record: &[u8]) -> Result<u64, Trouble> {
 }
 
 /// The number, the microseconds of the arrival, the stanza.
-fn queued_record(number: u32, arrived: Timestamp, stanza: &[u8]) -> Vec<u8> {
+fn queued_record(number: Option<u32>, arrived: Timestamp, stanza: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(stanza.len() + 13);
-    record.push(QUEUED_VERSION);
-    record.extend_from_slice(&number.to_be_bytes());
+    record.push(number.map_or(UNNUMBERED_VERSION, |_| QUEUED_VERSION));
+    record.extend_from_slice(&number.unwrap_or(0).to_be_bytes());
     record.extend_from_slice(&arrived.0.to_be_bytes());
     record.extend_from_slice(stanza);
     record
 }
 
-fn read_queued(record: &[u8]) -> Result<(u32, Timestamp, &[u8]), Trouble> {
+fn read_queued(record: &[u8]) -> Result<(Option<u32>, Timestamp, &[u8]), Trouble> {
     let damaged = || Trouble::from("a queued stanza is damaged");
     let (version, queued) = record.split_first().ok_or_else(damaged)?;
     let (number, rest) = queued.split_first_chunk().ok_or_else(damaged)?;
-    let number = u32::from_be_bytes(*number);
+    let number = (*version != UNNUMBERED_VERSION).then(|| u32::from_be_bytes(*number));
     match *version {
-        QUEUED_VERSION => {
+        QUEUED_VERSION | UNNUMBERED_VERSION => {
             let (arrived, stanza) = rest.split_first_chunk().ok_or_else(damaged)?;
             Ok((number, Timestamp(u64::from_be_bytes(*arrived)), stanza))
         }
@@ -372,7 +375,7 @@ impl Engine {
             let change = match numbers.get(&place_of(key, &prefix)?) {
                 Some(number) => {
                     let (_, arrived, stanza) = read_queued(record)?;
-                    Some(queued_record(*number, arrived, stanza))
+                    Some(queued_record(Some(*number), arrived, stanza))
                 }
                 None => None,
             };
@@ -434,7 +437,7 @@ impl Engine {
         account: &BareJid,
         session: SessionId,
         place: u64,
-        number: u32,
+        number: Option<u32>,
     ) -> Result<StoreReply, Trouble> {
         let waiting = kept::waiting(self.keyspace(Table::Kept), staged, account)?;
         let Some((last, _)) = waiting.last() else {
@@ -446,7 +449,7 @@ impl Engine {
             let copy = QueuePlace {
                 session,
                 place: place + index as u64,
-                number: number.wrapping_add(index as u32),
+                number: number.map(|number| number.wrapping_add(index as u32)),
             };
             // It says itself when it came.
             enqueue(

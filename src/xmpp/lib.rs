@@ -25,6 +25,7 @@ pub mod shard;
 pub mod stanza;
 pub mod stream;
 pub mod subscription;
+mod wake;
 pub mod xep;
 mod xml;
 

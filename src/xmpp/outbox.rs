@@ -62,6 +62,9 @@ pub(crate) struct Acks {
     /// What waited for the account is on its way from storage into the queue, to begin with this
     /// number.
     pub claiming: Option<u32>,
+    /// The numbers of the first in the queue, as the client may have counted them, where it has not
+    /// said yet how far it got before a crash.
+    uncounted: Option<Box<[Option<u32>]>>,
     /// Whether numbers in storage are higher than those on the wire, because a write failed.
     pub misnumbered: bool,
     /// Errors in the queue that neither storage nor the client has.
@@ -164,6 +167,7 @@ impl Acks {
             leaving: false,
             marks: None,
             claiming: None,
+            uncounted: None,
             misnumbered: false,
             vital: 0,
             acked: 0,
@@ -175,26 +179,25 @@ impl Acks {
         }
     }
 
-    /// A session from storage, whose client has counted to `h`: that is authoritative.
-    pub(crate) fn stored(id: SessionId, stored: StoredSession, h: u32) -> Acks {
+    /// A session from storage, whose client has not said yet how far it has counted.
+    pub(crate) fn stored(id: SessionId, stored: StoredSession) -> Acks {
         let mut acks = Acks::new(id, true, true);
+        // Its client was told its id.
+        acks.opened = true;
         let handled = stored.handled;
         acks.settling = Settling::after(handled);
         (acks.received, acks.seen, acks.committed) = (handled, handled, handled);
-        acks.acked = h;
         acks.last_place = stored.queue.last().map_or(0, |last| last.place);
+        acks.uncounted = Some(stored.queue.iter().map(|queued| queued.number).collect());
         for queued in stored.queue {
-            // At or below `h`, modulo 2^32: the client has it.
-            if h.wrapping_sub(queued.number) >= 1 << 31 {
-                acks.push(Sent {
-                    bytes: queued.stanza,
-                    keep: Keep::Queue(queued.place),
-                    arrived: queued.arrived,
-                    ready: true,
-                    is_vital: false,
-                    shared: None,
-                });
-            }
+            acks.push(Sent {
+                bytes: queued.stanza,
+                keep: Keep::Queue(queued.place),
+                arrived: queued.arrived,
+                ready: true,
+                is_vital: false,
+                shared: None,
+            });
         }
         let marks = stored.marks.into_iter();
         let marks: Marks = marks
@@ -202,6 +205,36 @@ impl Acks {
             .collect();
         acks.marks = (!marks.is_empty()).then(|| Box::new(marks));
         acks
+    }
+
+    /// Whether its client has not said how far it got before a crash.
+    pub(crate) fn is_uncounted(&self) -> bool {
+        self.uncounted.is_some()
+    }
+
+    /// The client of a session from storage has counted to `h`: that is authoritative, what is at or
+    /// below it is dropped, and counting goes on from there.
+    pub(crate) fn recount(&mut self, h: u32) {
+        let Some(numbers) = self.uncounted.take() else {
+            return;
+        };
+        let before = self.queue.len();
+        let mut numbers = numbers.into_iter();
+        let size = &mut self.size;
+        self.queue.retain(|sent| {
+            let number = numbers.next().flatten();
+            // Modulo 2^32.
+            let lacks = number.is_none_or(|number| h.wrapping_sub(number) >= 1 << 31);
+            *size -= if lacks { 0 } else { sent.bytes.len() };
+            lacks
+        });
+        let dropped = (before - self.queue.len()) as u32;
+        let shift = h.wrapping_sub(self.acked).wrapping_sub(dropped);
+        self.acked = h;
+        if let Some(claiming) = &mut self.claiming {
+            *claiming = claiming.wrapping_add(shift);
+            self.misnumbered = true;
+        }
     }
 
     /// The `h` that the client may be told.
@@ -276,7 +309,7 @@ impl Acks {
         QueuePlace {
             session: self.id,
             place: self.last_place,
-            number: self.number_behind(),
+            number: self.told_number(self.number_behind()),
         }
     }
 
@@ -292,12 +325,17 @@ impl Acks {
         self.acked.wrapping_add(self.queue.len() as u32)
     }
 
+    /// A number as storage is told it.
+    fn told_number(&self, number: u32) -> Option<u32> {
+        (!self.is_uncounted()).then_some(number)
+    }
+
     /// Storage is going to put what waits for the account into the queue: the place and the number
     /// of the first.
-    pub(crate) fn begin_claim(&mut self) -> (u64, u32) {
+    pub(crate) fn begin_claim(&mut self) -> (u64, Option<u32>) {
         let number = self.number_behind().wrapping_add(1);
         self.claiming = Some(number);
-        (self.last_place + 1, number)
+        (self.last_place + 1, self.told_number(number))
     }
 
     /// Takes what storage has put into the queue, before what came meanwhile.

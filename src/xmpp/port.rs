@@ -205,8 +205,8 @@ pub enum StoreOp {
         session: SessionId,
         /// The first place.
         place: u64,
-        /// Its number.
-        number: u32,
+        /// Its number, as [`QueuePlace::number`].
+        number: Option<u32>,
     },
 }
 
@@ -237,8 +237,9 @@ pub struct QueuePlace {
     pub session: SessionId,
     /// Ascending and without gaps, from 1; it stays for as long as the stanza waits.
     pub place: u64,
-    /// What the client counts it as (XEP-0198 4: `h`).
-    pub number: u32,
+    /// What the client counts it as (XEP-0198 4: `h`); none where the session has survived a crash
+    /// and its client has not said yet how far it got. It lacks such a stanza.
+    pub number: Option<u32>,
 }
 
 /// What a session needs besides its queue to be taken up again.
@@ -266,7 +267,7 @@ pub struct QueuedStanza {
     /// See [`QueuePlace::place`].
     pub place: u64,
     /// See [`QueuePlace::number`].
-    pub number: u32,
+    pub number: Option<u32>,
     /// When it came; 0 where that is not known, or the stanza says it.
     pub arrived: Timestamp,
     /// The complete stanza.

@@ -1,7 +1,7 @@
 //! Managed sessions in storage: how they get there, and how they come back after a restart.
 //!
 //! Invariant: a session is either in [`Shard::managed`], or dormant in storage until its client
-//! resumes it or its time runs out.
+//! resumes it, its account is loaded, or its time runs out.
 
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::StreamError;
@@ -140,6 +140,7 @@ impl Shard {
     /// The timer of the sessions of the last process.
     pub(crate) fn on_dormancy(&mut self, host: &mut impl Host) {
         if self.sessions_known {
+            self.dormancy_over = true;
             self.end_dormancy(host);
         } else {
             let ticket = self.ticket_for_itself(Waiting::Sessions);
@@ -258,8 +259,7 @@ impl Shard {
         if self.managed.contains_key(&id) {
             return;
         }
-        let h = stored.queue.first().map_or(0, |first| first.number);
-        let key = self.revive(account, id, stored, h.wrapping_sub(1));
+        let key = self.revive(account, id, stored);
         let resource = self.sessions.at(key).resource().to_owned();
         let sessions = &self.accounts.at(account).sessions;
         let has_heir = sessions
@@ -276,12 +276,11 @@ impl Shard {
     }
 
     /// Makes the session that storage has, without a connection.
-    fn revive(
+    pub(crate) fn revive(
         &mut self,
         account: AccountKey,
         id: SessionId,
         stored: StoredSession,
-        h: u32,
     ) -> SessionKey {
         let jid = self.accounts.at(account).jid.clone();
         let mut session = Session::detached(account, jid.as_str(), &stored.saved.resource);
@@ -294,7 +293,7 @@ impl Shard {
         session.presence = presence.map(|(bytes, split)| Box::new(Presence { bytes, split }));
         let directed = &saved.directed;
         session.directed = (!directed.is_empty()).then(|| Box::new(directed.clone()));
-        session.outlet.acks = Some(Box::new(Acks::stored(id, stored, h)));
+        session.outlet.acks = Some(Box::new(Acks::stored(id, stored)));
         let key = self.sessions.insert(session);
         self.managed.insert(id, key);
         self.accounts.at_mut(account).sessions.push(key);
@@ -420,13 +419,18 @@ impl Shard {
         let (Some(stored), Some(account)) = (expect.stored.take(), found) else {
             return self.fail_resume(host, conn, stream, "item-not-found");
         };
+        // It may be awake by now.
+        let awake = self.managed.get(&id).copied();
+        if let Some(key) = awake.filter(|key| self.is_uncounted(*key)) {
+            self.conns.put(conn, stream);
+            return self.resume_uncounted(host, conn, key, h);
+        }
+        let holder = self.holder(account, &stored.saved.resource);
+        if let Some(older) = holder.filter(|key| self.is_uncounted(*key)) {
+            self.end_session(host, older);
+        }
         // Another stream may have been faster, or the client has bound the resource anew.
-        let taken = self
-            .accounts
-            .at(account)
-            .sessions
-            .iter()
-            .any(|key| self.sessions.at(*key).resource() == &*stored.saved.resource);
+        let taken = self.holder(account, &stored.saved.resource).is_some();
         // Or it was read before it ended, and is being removed now.
         let mut ends = self.session_ends.values().chain(&self.ends_again);
         let ends = ends.any(|end| end.is_of(id));
@@ -437,16 +441,11 @@ impl Shard {
         if let Some(ids) = self.dormant.get_mut(&bare) {
             ids.retain(|other| *other != id);
         }
-        let key = self.revive(account, id, *stored, h);
+        let key = self.revive(account, id, *stored);
         self.hibernate(host, key);
         self.conns.put(conn, stream);
-        self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
-        // What came while it was dormant comes before what comes from now on. Where it is not
-        // available its presence may have gone with the last process, and comes again.
-        let session = self.sessions.at(key);
-        if session.takes_bare() || !session.available {
-            self.fetch_offline(host, key);
-        }
+        self.resume_uncounted(host, conn, key, h);
+        self.fetch_after_crash(host, key);
     }
 
     /// Tells storage the numbers that a session's queue has on the wire.
@@ -459,7 +458,9 @@ impl Shard {
         let session = self.sessions.at_mut(key);
         let serial = session.serial;
         let account = self.accounts.at(session.account).jid.clone();
-        let Some(acks) = &mut session.outlet.acks else {
+        // Before its client has counted there is nothing to tell.
+        let acks = session.outlet.acks.as_mut();
+        let Some(acks) = acks.filter(|acks| !acks.is_uncounted()) else {
             return;
         };
         acks.misnumbered = false;

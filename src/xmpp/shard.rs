@@ -21,6 +21,7 @@ use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::{Flow, Phase, StreamState};
+use crate::wake::Waking;
 use crate::xep::blocking::BlockRequest;
 use crate::xep::offline::{OfflineRead, OfflineWrite, SessionEnd};
 use crate::xep::register::AccountChange;
@@ -95,6 +96,8 @@ pub(crate) enum Waiting {
     Sessions,
     /// One of them, which ends.
     Dormant,
+    /// One of them, which is to wait in memory.
+    Waking,
     /// A write that nobody waits for; a failure is logged.
     Nothing,
 }
@@ -186,6 +189,10 @@ pub struct Shard {
     pub(crate) sessions_known: bool,
     /// Those of them that are to end and that storage is asked for, by ticket.
     pub(crate) endings: HashMap<u64, Ending>,
+    /// Those of them that are to wait in memory and that storage is asked for, by ticket.
+    pub(crate) wakings: HashMap<u64, Waking>,
+    /// Whether the time of those that nobody has come back to is over.
+    pub(crate) dormancy_over: bool,
     last_ticket: u64,
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
     /// Sessions that wait for their clients, and until when.
@@ -239,6 +246,8 @@ impl Shard {
             dormant: BTreeMap::new(),
             sessions_known: false,
             endings: HashMap::new(),
+            wakings: HashMap::new(),
+            dormancy_over: false,
             last_ticket: 0,
             timers: BinaryHeap::new(),
             hibernating: BTreeSet::new(),
@@ -501,6 +510,7 @@ impl Shard {
             Waiting::Resume(conn) => self.on_resume_stored(host, conn, reply),
             Waiting::Sessions => self.on_sessions_stored(host, reply),
             Waiting::Dormant => self.on_dormant_stored(host, ticket, reply),
+            Waiting::Waking => self.on_woken(host, ticket, reply),
             Waiting::Nothing if matches!(reply, StoreReply::Failed(_)) => {
                 tracing::error!(?reply, "a write failed");
             }

@@ -137,3 +137,88 @@ fn an_error_is_not_covered_by_what_is_stored_behind_it() {
         }
     }
 }
+
+fn bodies(received: &[Element]) -> Vec<&str> {
+    let messages = received.iter().filter(|it| it.name == "message");
+    messages.map(|it| it.attr("id")).collect()
+}
+
+/// Two sessions of an account survive. What is said to them before their clients are back is
+/// theirs, as if only their connections were lost: chat at each that takes it, what is for one of
+/// them at that one, whatever the type, and none of it twice.
+#[test]
+fn sessions_of_the_last_process_get_what_is_said_before_their_clients_are_back() {
+    for shards in 1..=3 {
+        let mut world = world(7, shards);
+        let (alice, alices) = managed(&mut world, "alice@example.org/x");
+        let [(one, ones), (two, twos)] =
+            ["bob@example.org/1", "bob@example.org/2"].map(|it| managed(&mut world, it));
+        for bob in [one, two] {
+            world.send(bob, "<presence/>");
+        }
+        world.run();
+        world.send(alice, &message("chat", "bob@example.org", "before"));
+        world.run();
+        // Both count more than storage knows of.
+        let counts = [one, two].map(|bob| {
+            let received = world.received(bob);
+            assert_eq!(bodies(&received), ["before"]);
+            let counted = received.iter().filter(|it| it.ns == "jabber:client");
+            counted.count() as u32
+        });
+        world.crash();
+        world.run();
+        let alice = resume(&mut world, "alice@example.org/x", &alices, 0);
+        let said = [
+            ("chat", "bob@example.org", "a"),
+            ("normal", "bob@example.org/1", "b"),
+            ("chat", "bob@example.org/2", "c"),
+            ("normal", "bob@example.org/2", "d"),
+            ("normal", "bob@example.org", "e"),
+        ];
+        if world.client(alice).resumed == Some(0) {
+            world.send(alice, &message("chat", "bob@example.org", "before"));
+        }
+        for (type_, to, id) in said {
+            world.send(alice, &message(type_, to, id));
+        }
+        world.run();
+        let errors = world.received(alice);
+        assert_eq!(errors.iter().find(is_error), None);
+        // It does not go for good with another crash.
+        if shards % 2 == 0 {
+            world.crash();
+            world.run();
+        }
+        let one = resume(&mut world, "bob@example.org/1", &ones, counts[0]);
+        let two = resume(&mut world, "bob@example.org/2", &twos, counts[1]);
+        assert_eq!(bodies(&world.received(one)), ["a", "b", "e"]);
+        assert_eq!(bodies(&world.received(two)), ["a", "c", "d", "e"]);
+        // Counting goes on from there.
+        for (bob, count) in [(one, counts[0] + 3), (two, counts[1] + 4)] {
+            world.send(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{count}'/>"));
+            world.run();
+            assert!(world.client(bob).stream_error.is_none());
+        }
+    }
+}
+
+/// Nobody comes back to a session that took messages before its client was: they wait for the next.
+#[test]
+fn what_a_session_of_the_last_process_took_is_passed_on_when_its_time_is_over() {
+    let mut world = world(7, 1);
+    let (alice, _) = managed(&mut world, "alice@example.org/x");
+    let (bob, _) = managed(&mut world, "bob@example.org/1");
+    world.send(bob, "<presence/>");
+    world.run();
+    world.crash();
+    world.run();
+    assert!(world.client(alice).resumed.is_none());
+    let alice = arrive(&mut world, "alice@example.org/y");
+    world.send(alice, &message("normal", "bob@example.org/1", "a"));
+    world.run();
+    world.run_for(601_000);
+    assert_eq!(world.received(alice).iter().find(is_error), None);
+    let bob = arrive(&mut world, "bob@example.org/2");
+    assert_eq!(bodies(&world.received(bob)), ["a"]);
+}

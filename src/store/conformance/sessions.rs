@@ -58,7 +58,7 @@ pub(crate) fn enqueue(account: &str, secret: u128, place: u64, stanza: &str) -> 
         copies: vec![QueuePlace {
             session: session(account, secret),
             place,
-            number: place as u32,
+            number: Some(place as u32),
         }],
         stanza: stanza.as_bytes().into(),
         arrived: ARRIVED,
@@ -112,7 +112,7 @@ pub(crate) fn queue(store: &mut dyn Store, account: &str, secret: u128) -> Vec<(
                  number,
                  stanza,
                  ..
-             }| (place, number, text(stanza)),
+             }| (place, number.expect("it has one"), text(stanza)),
         )
         .collect()
 }
@@ -165,7 +165,7 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
     let copies = [(1, 1, 10), (2, 1, 20)].map(|(secret, place, number)| QueuePlace {
         session: session(ROMEO, secret),
         place,
-        number,
+        number: Some(number),
     });
     done(
         store,
@@ -206,9 +206,25 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
 fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
     done(store, create(ROMEO, 1));
     done(store, save(ROMEO, 1, "a"));
-    for (place, text) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+    for (place, text) in [(1, "a"), (2, "b"), (3, "c")] {
         done(store, enqueue(ROMEO, 1, place, text));
     }
+    let copy = QueuePlace {
+        session: session(ROMEO, 1),
+        place: 4,
+        number: None,
+    };
+    let unnumbered = StoreOp::Enqueue {
+        account: jid(ROMEO),
+        copies: vec![copy],
+        stanza: b"d"[..].into(),
+        arrived: ARRIVED,
+        origin: None,
+    };
+    done(store, unnumbered);
+    let before = stored(store, ROMEO, 1).expect("it is saved").queue;
+    let before: Vec<_> = before.iter().map(|queued| queued.number).collect();
+    assert_eq!(before, [Some(1), Some(2), Some(3), None]);
     let numbers = vec![(2, 7), (4, 8), (5, 9)];
     done(
         store,
@@ -288,7 +304,7 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
         account: jid(ROMEO),
         session: session(ROMEO, 1),
         place,
-        number,
+        number: Some(number),
     };
     let claimed =
         [(2, "x"), (3, "y"), (4, "z")].map(|(place, text)| (place, text.as_bytes().into()));

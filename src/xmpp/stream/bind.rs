@@ -116,12 +116,8 @@ impl Shard {
                 account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = data.blocked;
                 account.has_waiting = data.has_waiting;
-                account.pins += 1;
-                for waiter in queue {
-                    self.serve_waiter(host, key, waiter);
-                }
-                self.accounts.at_mut(key).pins -= 1;
-                self.evict_if_idle(key);
+                account.residence = Residence::Loading(queue);
+                self.wake_sessions(host, key);
             }
             Err(error) => {
                 let account = self.accounts.at_mut(key);
@@ -178,7 +174,7 @@ impl Shard {
         host.store(ticket, StoreOp::Account { account });
     }
 
-    fn serve_waiter(&mut self, host: &mut impl Host, key: AccountKey, waiter: Waiter) {
+    pub(crate) fn serve_waiter(&mut self, host: &mut impl Host, key: AccountKey, waiter: Waiter) {
         match waiter {
             Waiter::Bind(conn) => {
                 let Some(mut stream) = self.conns.take(conn) else {
@@ -197,7 +193,7 @@ impl Shard {
         }
     }
 
-    fn refuse_waiter(
+    pub(crate) fn refuse_waiter(
         &mut self,
         host: &mut impl Host,
         account: Option<&BareJid>,

@@ -412,6 +412,18 @@ impl Shard {
             write_failed(host.output(conn), "item-not-found");
             return Flow::Next;
         };
+        if acks.is_uncounted() {
+            let account = account.clone();
+            stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
+                account,
+                id,
+                h,
+                stored: None,
+            }));
+            host.pause(conn);
+            self.resume_uncounted(host, conn, key, h);
+            return Flow::Stop;
+        }
         if !acks.can_be(h) {
             let sent = acks.sent();
             return self.claimed_too_much(host, conn, stream, h, sent);

@@ -1,0 +1,136 @@
+//! Sessions of the last process, as soon as anything reaches their account: they wait in memory
+//! for their clients from then on, and take what is for them.
+//!
+//! Invariant: nothing reaches an account before them.
+
+use crate::account::{AccountKey, Residence};
+use crate::error::StanzaError;
+use crate::host::{ConnId, Host, Ticket};
+use crate::port::{SessionId, StoreOp, StoreReply, StoredSession};
+use crate::session::SessionKey;
+use crate::shard::{Shard, Waiting};
+
+/// A session that storage is asked for.
+#[derive(Debug)]
+pub(crate) struct Waking {
+    account: AccountKey,
+    session: SessionId,
+}
+
+impl Shard {
+    /// An account is there; its sessions are to be, too, before it counts as loaded.
+    pub(crate) fn wake_sessions(&mut self, host: &mut impl Host, key: AccountKey) {
+        let owner = self.accounts.at_mut(key);
+        let account = owner.jid.clone();
+        let sessions = self.dormant.get(&account).filter(|_| !self.dormancy_over);
+        let sessions = sessions.cloned().unwrap_or_default();
+        owner.waking = 1 + sessions.len() as u32;
+        for session in sessions {
+            let ticket = self.ticket_for_itself(Waiting::Waking);
+            let waking = Waking {
+                account: key,
+                session,
+            };
+            self.wakings.insert(ticket.0, waking);
+            let account = account.clone();
+            host.store(ticket, StoreOp::Session { account, session });
+        }
+        self.end_waking(host, key);
+    }
+
+    /// Storage has a session, or it has ended meanwhile. One that cannot be read stays dormant.
+    pub(crate) fn on_woken(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
+        let Some(Waking { account, session }) = self.wakings.remove(&ticket.0) else {
+            return;
+        };
+        match reply {
+            StoreReply::Session(Some(stored)) => self.wake(host, account, session, *stored),
+            StoreReply::Session(None) => {}
+            reply => tracing::error!(?reply, "a session was not read"),
+        }
+        self.end_waking(host, account);
+    }
+
+    fn wake(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        id: SessionId,
+        stored: StoredSession,
+    ) {
+        // A second one of a resource is what the end of the process left of an older session, or
+        // the older one is here: the client will say which it means.
+        let is_taken = self.holder(account, &stored.saved.resource).is_some();
+        let jid = &self.accounts.at(account).jid;
+        let dormant = self.dormant.get_mut(jid);
+        let Some(dormant) = dormant.filter(|ids| !is_taken && ids.contains(&id)) else {
+            return;
+        };
+        dormant.retain(|other| *other != id);
+        let key = self.revive(account, id, stored);
+        self.hibernate(host, key);
+        self.fetch_after_crash(host, key);
+    }
+
+    /// What came while a session was dormant comes before what comes from now on. Where it is not
+    /// available its presence may have gone with the last process, and comes again.
+    pub(crate) fn fetch_after_crash(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at(key);
+        if session.takes_bare() || !session.available {
+            self.fetch_offline(host, key);
+        }
+    }
+
+    /// The session of a resource.
+    pub(crate) fn holder(&self, account: AccountKey, resource: &str) -> Option<SessionKey> {
+        let mut sessions = self.accounts.at(account).sessions.iter().copied();
+        sessions.find(|key| self.sessions.at(*key).resource() == resource)
+    }
+
+    /// One session less is to be read; after the last one the account is loaded.
+    fn end_waking(&mut self, host: &mut impl Host, key: AccountKey) {
+        let account = self.accounts.at_mut(key);
+        account.waking -= 1;
+        if account.waking > 0 {
+            return;
+        }
+        let is_gone = account.is_gone;
+        let residence = std::mem::replace(&mut account.residence, Residence::Resident);
+        let Residence::Loading(queue) = residence else {
+            return;
+        };
+        account.pins += 1;
+        for waiter in queue {
+            match is_gone {
+                true => {
+                    let error = StanzaError::ServiceUnavailable;
+                    self.refuse_waiter(host, None, waiter, error);
+                }
+                false => self.serve_waiter(host, key, waiter),
+            }
+        }
+        self.accounts.at_mut(key).pins -= 1;
+        self.evict_if_idle(key);
+    }
+
+    /// Whether a session's client has not said how far it got before a crash.
+    pub(crate) fn is_uncounted(&self, key: SessionKey) -> bool {
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        acks.is_some_and(|acks| acks.is_uncounted())
+    }
+
+    /// The client of a session from storage is back, and has counted to `h`: storage learns how it
+    /// goes on.
+    pub(crate) fn resume_uncounted(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        key: SessionKey,
+        h: u32,
+    ) {
+        if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
+            acks.recount(h);
+        }
+        self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
+    }
+}
