@@ -420,7 +420,13 @@ impl Shard {
         let (Some(stored), Some(account)) = (expect.stored.take(), found) else {
             return self.fail_resume(host, conn, stream, "item-not-found");
         };
-        // Another stream may have been faster, or the client has bound the resource anew.
+        if let Some(&key) = self.managed.get(&id) {
+            // Another stream was faster; the newer one wins.
+            stream.phase = Phase::ExpectBind(bare);
+            let flow = self.resume_managed(host, conn, &mut stream, key, h);
+            return self.settle_stream(host, conn, stream, flow);
+        }
+        // The client may have bound the resource anew.
         let taken = self
             .accounts
             .at(account)
@@ -430,7 +436,7 @@ impl Shard {
         // Or it was read before it ended, and is being removed now.
         let mut ends = self.session_ends.values().chain(&self.ends_again);
         let ends = ends.any(|end| end.is_of(id));
-        if taken || ends || self.managed.contains_key(&id) {
+        if taken || ends {
             self.evict_if_idle(account);
             return self.fail_resume(host, conn, stream, "item-not-found");
         }
@@ -492,24 +498,18 @@ impl Shard {
         reply: &StoreReply,
     ) {
         self.on_renumbered(key, serial, reply);
-        let Some(mut stream) = self.conns.take(conn) else {
-            return;
-        };
-        let Phase::ExpectResume(expect) = &stream.phase else {
-            return self.conns.put(conn, stream);
-        };
-        let h = expect.h;
-        let alive = self.session_of(key, serial);
-        if alive.is_none_or(|session| session.outlet.conn.is_some()) {
-            return self.fail_resume(host, conn, stream, "item-not-found");
+        if self.session_of(key, serial).is_none() {
+            return self.fail_resuming(host, conn);
         }
         if *reply != StoreReply::Done {
-            return self.put_off_resume(host, conn, &stream);
+            if let Some(stream) = self.conns.take(conn) {
+                self.put_off_resume(host, conn, &stream);
+            }
+            return;
         }
-        self.reattach(host, conn, key, h);
-        stream.phase = Phase::Bound(key);
-        self.settle_stream(host, conn, stream, Flow::Next);
-        self.refresh(host, key);
+        if self.resume_committed(host, conn, key) {
+            self.refresh(host, key);
+        }
     }
 
     /// What a resumed client knows may be old: the crash took presence and pushes with it.

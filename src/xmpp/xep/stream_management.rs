@@ -392,22 +392,36 @@ impl Shard {
         stream: &mut StreamState,
         root: Node<'_>,
     ) -> Flow {
-        let Phase::ExpectBind(account) = &stream.phase else {
-            return Flow::Next;
-        };
         let h = root.attr("h").and_then(|h| h.parse::<u32>().ok());
         let named = root.attr("previd").and_then(parse_id);
         let (Some(h), Some(id)) = (h, named) else {
             write_failed(host.output(conn), "item-not-found");
             return Flow::Next;
         };
-        let Some(&key) = self.managed.get(&id) else {
-            return self.resume_stored(host, conn, stream, id, h);
+        match self.managed.get(&id) {
+            Some(&key) => self.resume_managed(host, conn, stream, key, h),
+            None => self.resume_stored(host, conn, stream, id, h),
+        }
+    }
+
+    /// `<resume/>` of a session that is in memory.
+    pub(crate) fn resume_managed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        key: SessionKey,
+        h: u32,
+    ) -> Flow {
+        let Phase::ExpectBind(account) = &stream.phase else {
+            return Flow::Next;
         };
-        // Only the account that the session belongs to, and only with its secret.
+        // Only the account that the session belongs to, and only with its secret. One that is not
+        // open but waits is back from storage, and its client has not got it yet.
         let session = self.sessions.at(key);
-        let acks = session.outlet.acks.as_ref();
-        let acks = acks.filter(|acks| acks.resumable && acks.opened);
+        let acks = session.outlet.acks.as_deref();
+        let waits = |acks: &&Acks| acks.opened || acks.waits_until.is_some();
+        let acks = acks.filter(|acks| acks.resumable).filter(waits);
         let Some(acks) = acks.filter(|_| session.bare() == account.as_str()) else {
             write_failed(host.output(conn), "item-not-found");
             return Flow::Next;
@@ -416,10 +430,14 @@ impl Shard {
             let sent = acks.sent();
             return self.claimed_too_much(host, conn, stream, h, sent);
         }
-        if self.resume_later(host, conn, key) {
-            let account = account.clone();
+        let (id, opened) = (acks.id, acks.opened);
+        if !opened {
+            // Whoever asked before did not get it: storage learns its numbers for this one.
+            self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
+        }
+        if !opened || self.resume_later(host, conn, key) {
             stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
-                account,
+                account: account.clone(),
                 id,
                 h,
                 stored: None,
@@ -454,30 +472,38 @@ impl Shard {
     }
 
     /// A stream that waits for its session gets none.
-    fn fail_resuming(&mut self, host: &mut impl Host, conn: ConnId) {
+    pub(crate) fn fail_resuming(&mut self, host: &mut impl Host, conn: ConnId) {
         if let Some(stream) = self.conns.take(conn) {
             self.fail_resume(host, conn, stream, "item-not-found");
         }
     }
 
-    /// Storage knows how far a session is settled: its client gets it.
-    fn resume_committed(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+    /// Storage knows what it has to of a session: its client gets it. Whether it did.
+    pub(crate) fn resume_committed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        key: SessionKey,
+    ) -> bool {
         let Some(mut stream) = self.conns.take(conn) else {
-            return;
+            return false;
         };
         let Phase::ExpectResume(expect) = &stream.phase else {
-            return self.conns.put(conn, stream);
+            self.conns.put(conn, stream);
+            return false;
         };
         let h = expect.h;
         let acks = self.sessions.at(key).outlet.acks.as_ref();
         if !acks.is_some_and(|acks| acks.can_be(h)) {
-            // The old connection has acknowledged more meanwhile.
-            return self.fail_resume(host, conn, stream, "item-not-found");
+            // Another connection has acknowledged more meanwhile.
+            self.fail_resume(host, conn, stream, "item-not-found");
+            return false;
         }
         self.take_over(host, key);
         self.reattach(host, conn, key, h);
         stream.phase = Phase::Bound(key);
         self.settle_stream(host, conn, stream, Flow::Next);
+        true
     }
 
     /// XEP-0198 5: the old connection of a session may seem alive; the newer one wins.
