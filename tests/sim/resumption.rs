@@ -4,6 +4,7 @@ use sim::{ClientId, Element, Faults, Login, World};
 use xmpp::Settings;
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 const ROSTER: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
 
 /// How long a slow disk takes, in microseconds.
@@ -126,5 +127,23 @@ fn the_newer_of_two_connections_gets_the_session_back_from_storage() {
         assert_eq!(error, Some("conflict"), "after {moment} us");
         assert!(world.client(newer).is_online(), "after {moment} us");
         assert!(has(&world.received(newer), "m"), "after {moment} us");
+    }
+}
+
+#[test]
+fn a_request_that_comes_with_enable_is_answered() {
+    let ping = "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let headline = "<message to='bob@example.org' type='headline'><body/></message>";
+    for (between, handled) in [("", "0"), (ping, "1"), (headline, "1")] {
+        let mut world = world();
+        let alice = log_in(&mut world, "alice@example.org/x");
+        world.send(alice, &format!("{ENABLE}{between}{REQUEST}"));
+        world.run();
+        let received = world.received(alice);
+        let place = |name: &str| received.iter().position(|it| it.name == name);
+        assert!(place("enabled") < place("a"), "{received:?}");
+        let told = received.iter().rev().find(|it| it.name == "a");
+        let told = told.expect("an answer").attr("h");
+        assert_eq!(told, handled, "{received:?}");
     }
 }

@@ -179,6 +179,10 @@ impl Shard {
             false => out.extend_from_slice(b"<enabled xmlns='urn:xmpp:sm:3'/>"),
         }
         acks.flush(host, Some(conn));
+        if acks.owed {
+            // Its `<r/>` came before storage had the session.
+            self.on_request(host, conn, key);
+        }
     }
 
     /// `<r/>`: answered at once by what is certain; the rest follows when it is.
