@@ -90,6 +90,7 @@ impl Shard {
         acks.unsaved = *reply != StoreReply::Done;
         if acks.unsaved {
             tracing::error!(?reply, "a session was not stored");
+            self.acknowledge_later(host, key);
         } else {
             self.acknowledge_settled(host, key);
             self.farewell_if_settled(host, key);
@@ -419,22 +420,25 @@ impl Shard {
         let (Some(stored), Some(account)) = (expect.stored.take(), found) else {
             return self.fail_resume(host, conn, stream, "item-not-found");
         };
-        // It may be awake by now.
-        let awake = self.managed.get(&id).copied();
-        if let Some(key) = awake.filter(|key| self.is_uncounted(*key)) {
-            self.conns.put(conn, stream);
-            return self.resume_uncounted(host, conn, key, h);
+        if let Some(&key) = self.managed.get(&id) {
+            // It is awake by now, or another stream was faster; the newer one wins.
+            stream.phase = Phase::ExpectBind(bare);
+            let flow = self.resume_managed(host, conn, &mut stream, key, h);
+            return self.settle_stream(host, conn, stream, flow);
         }
         let holder = self.holder(account, &stored.saved.resource);
         if let Some(older) = holder.filter(|key| self.is_uncounted(*key)) {
+            // It must not take the account with it.
+            self.accounts.at_mut(account).pins += 1;
             self.end_session(host, older);
+            self.accounts.at_mut(account).pins -= 1;
         }
-        // Another stream may have been faster, or the client has bound the resource anew.
+        // The client may have bound the resource anew.
         let taken = self.holder(account, &stored.saved.resource).is_some();
         // Or it was read before it ended, and is being removed now.
         let mut ends = self.session_ends.values().chain(&self.ends_again);
         let ends = ends.any(|end| end.is_of(id));
-        if taken || ends || self.managed.contains_key(&id) {
+        if taken || ends {
             self.evict_if_idle(account);
             return self.fail_resume(host, conn, stream, "item-not-found");
         }
@@ -443,8 +447,9 @@ impl Shard {
         }
         let key = self.revive(account, id, *stored);
         self.hibernate(host, key);
-        self.conns.put(conn, stream);
-        self.resume_uncounted(host, conn, key, h);
+        stream.phase = Phase::ExpectBind(bare);
+        let flow = self.resume_managed(host, conn, &mut stream, key, h);
+        self.settle_stream(host, conn, stream, flow);
         self.fetch_after_crash(host, key);
     }
 
@@ -493,24 +498,20 @@ impl Shard {
         reply: &StoreReply,
     ) {
         self.on_renumbered(key, serial, reply);
-        let Some(mut stream) = self.conns.take(conn) else {
-            return;
-        };
-        let Phase::ExpectResume(expect) = &stream.phase else {
-            return self.conns.put(conn, stream);
-        };
-        let h = expect.h;
-        let alive = self.session_of(key, serial);
-        if alive.is_none_or(|session| session.outlet.conn.is_some()) {
-            return self.fail_resume(host, conn, stream, "item-not-found");
+        if self.session_of(key, serial).is_none() {
+            return self.fail_resuming(host, conn);
         }
         if *reply != StoreReply::Done {
-            return self.put_off_resume(host, conn, &stream);
+            if let Some(stream) = self.conns.take(conn) {
+                self.put_off_resume(host, conn, &stream);
+            }
+            return;
         }
-        self.reattach(host, conn, key, h);
-        stream.phase = Phase::Bound(key);
-        self.settle_stream(host, conn, stream, Flow::Next);
-        self.refresh(host, key);
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        let was_opened = acks.is_some_and(|acks| acks.opened);
+        if self.resume_committed(host, conn, key) && !was_opened {
+            self.refresh(host, key);
+        }
     }
 
     /// What a resumed client knows may be old: the crash took presence and pushes with it.
@@ -518,7 +519,12 @@ impl Shard {
         let session = self.sessions.at(key);
         let account = session.account;
         if session.interested {
+            let queued = session.outlet.acks.as_ref().map_or(0, |acks| acks.queued());
             self.push_all(host, account, key);
+            if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
+                // Once in the life of a session in memory, and no more than the roster has.
+                acks.excuse_behind(queued);
+            }
         }
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;

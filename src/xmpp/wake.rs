@@ -5,7 +5,7 @@
 
 use crate::account::{AccountKey, Residence};
 use crate::error::StanzaError;
-use crate::host::{ConnId, Host, Ticket};
+use crate::host::{Host, Ticket};
 use crate::port::{SessionId, StoreOp, StoreReply, StoredSession};
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
@@ -117,20 +117,5 @@ impl Shard {
     pub(crate) fn is_uncounted(&self, key: SessionKey) -> bool {
         let acks = self.sessions.at(key).outlet.acks.as_ref();
         acks.is_some_and(|acks| acks.is_uncounted())
-    }
-
-    /// The client of a session from storage is back, and has counted to `h`: storage learns how it
-    /// goes on.
-    pub(crate) fn resume_uncounted(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        key: SessionKey,
-        h: u32,
-    ) {
-        if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
-            acks.recount(h);
-        }
-        self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
     }
 }

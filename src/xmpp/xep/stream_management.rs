@@ -6,9 +6,10 @@ use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{Close, ConnId, Host, Timestamp};
+use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Cleared, Keep, Sent};
 use crate::port::{SessionId, StoreOp, StoreReply};
-use crate::session::{Session, SessionKey};
+use crate::session::{Outlet, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
@@ -73,7 +74,7 @@ impl Shard {
         match (&stream.phase, view.name()) {
             (Phase::Bound(key), "enable") => {
                 let key = *key;
-                self.enable(host, conn, key, root);
+                return self.enable(host, conn, stream, key, root);
             }
             (Phase::Bound(key), "r") => {
                 let key = *key;
@@ -96,9 +97,23 @@ impl Shard {
         Flow::Next
     }
 
-    fn enable(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, root: Node<'_>) {
-        if self.sessions.at(key).outlet.acks.is_some() || self.is_stopping() {
-            return write_failed(host.output(conn), "unexpected-request");
+    fn enable(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &StreamState,
+        key: SessionKey,
+        root: Node<'_>,
+    ) -> Flow {
+        if self.sessions.at(key).outlet.acks.is_some() {
+            // XEP-0198 3: a second one ends the stream.
+            write_failed(host.output(conn), "unexpected-request");
+            let text = Some("stream management is enabled already");
+            return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
+        }
+        if self.is_stopping() {
+            write_failed(host.output(conn), "unexpected-request");
+            return Flow::Next;
         }
         // Nobody can come back to an account that goes with its stream.
         let is_anonymous = self.is_anonymous(key);
@@ -115,6 +130,7 @@ impl Shard {
         } else {
             self.open_managed(host, key);
         }
+        Flow::Next
     }
 
     /// Storage has a session that was enabled, or it has not.
@@ -179,6 +195,10 @@ impl Shard {
             false => out.extend_from_slice(b"<enabled xmlns='urn:xmpp:sm:3'/>"),
         }
         acks.flush(host, Some(conn));
+        if acks.owed {
+            // Its `<r/>` came before storage had the session.
+            self.on_request(host, conn, key);
+        }
     }
 
     /// `<r/>`: answered at once by what is certain; the rest follows when it is.
@@ -233,7 +253,8 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// Storage knows how far a session is settled. Where it does not, the number stays as it is.
+    /// Storage knows how far a session is settled. Where it does not, the number stays as it is, and
+    /// a later try has to tell it.
     pub(crate) fn on_handled(
         &mut self,
         host: &mut impl Host,
@@ -250,16 +271,42 @@ impl Shard {
         };
         acks.committing = false;
         let resuming = acks.resuming.take();
-        if reply == StoreReply::Done {
+        let was_refused = reply != StoreReply::Done;
+        if was_refused {
+            tracing::error!(?reply, "a session's count was not stored");
+        } else {
             acks.committed = handled;
             self.tell_settled(host, key);
             self.acknowledge_settled(host, key);
             self.farewell_if_settled(host, key);
-        } else {
-            tracing::error!(?reply, "a session's count was not stored");
         }
         if let Some(conn) = resuming {
             self.resume_committed(host, conn, key);
+        }
+        if was_refused {
+            self.acknowledge_later(host, key);
+        }
+    }
+
+    /// Storage refused what comes before a number: it is asked again while a client waits for it.
+    pub(crate) fn acknowledge_later(&mut self, host: &mut impl Host, key: SessionKey) {
+        let Outlet { conn, acks } = &self.sessions.at(key).outlet;
+        if conn.is_none() || !acks.as_ref().is_some_and(|acks| acks.owed) {
+            return;
+        }
+        if self.sessions.owing.is_empty() {
+            let at = host.now().plus_ms(STORAGE_RETRY_MS);
+            self.arm(host, at, Timer::Owing);
+        }
+        self.sessions.owing.insert(key);
+    }
+
+    /// The time to ask again has come; some of the sessions may have ended.
+    pub(crate) fn acknowledge_again(&mut self, host: &mut impl Host) {
+        for key in std::mem::take(&mut self.sessions.owing) {
+            if self.sessions.get(key).is_some() {
+                self.acknowledge_settled(host, key);
+            }
         }
     }
 
@@ -392,46 +439,54 @@ impl Shard {
         stream: &mut StreamState,
         root: Node<'_>,
     ) -> Flow {
-        let Phase::ExpectBind(account) = &stream.phase else {
-            return Flow::Next;
-        };
         let h = root.attr("h").and_then(|h| h.parse::<u32>().ok());
         let named = root.attr("previd").and_then(parse_id);
         let (Some(h), Some(id)) = (h, named) else {
             write_failed(host.output(conn), "item-not-found");
             return Flow::Next;
         };
-        let Some(&key) = self.managed.get(&id) else {
-            return self.resume_stored(host, conn, stream, id, h);
+        match self.managed.get(&id) {
+            Some(&key) => self.resume_managed(host, conn, stream, key, h),
+            None => self.resume_stored(host, conn, stream, id, h),
+        }
+    }
+
+    /// `<resume/>` of a session that is in memory.
+    pub(crate) fn resume_managed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        key: SessionKey,
+        h: u32,
+    ) -> Flow {
+        let Phase::ExpectBind(account) = &stream.phase else {
+            return Flow::Next;
         };
-        // Only the account that the session belongs to, and only with its secret.
-        let session = self.sessions.at(key);
-        let acks = session.outlet.acks.as_ref();
-        let acks = acks.filter(|acks| acks.resumable && acks.opened);
-        let Some(acks) = acks.filter(|_| session.bare() == account.as_str()) else {
+        // Only the account that the session belongs to, and only with its secret. One that is not
+        // open but waits is back from storage, and its client has not got it yet.
+        let session = self.sessions.at_mut(key);
+        let is_own = session.bare() == account.as_str();
+        let acks = session.outlet.acks.as_deref_mut();
+        let waits = |acks: &&mut Acks| acks.opened || acks.waits_until.is_some();
+        let acks = acks.filter(|acks| is_own && acks.resumable).filter(waits);
+        let Some(acks) = acks else {
             write_failed(host.output(conn), "item-not-found");
             return Flow::Next;
         };
-        if acks.is_uncounted() {
-            let account = account.clone();
-            stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
-                account,
-                id,
-                h,
-                stored: None,
-            }));
-            host.pause(conn);
-            self.resume_uncounted(host, conn, key, h);
-            return Flow::Stop;
-        }
+        acks.recount(h);
         if !acks.can_be(h) {
             let sent = acks.sent();
             return self.claimed_too_much(host, conn, stream, h, sent);
         }
-        if self.resume_later(host, conn, key) {
-            let account = account.clone();
+        let (id, opened) = (acks.id, acks.opened);
+        if !opened {
+            // Whoever asked before did not get it: storage learns its numbers for this one.
+            self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
+        }
+        if !opened || self.resume_later(host, conn, key) {
             stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
-                account,
+                account: account.clone(),
                 id,
                 h,
                 stored: None,
@@ -466,30 +521,38 @@ impl Shard {
     }
 
     /// A stream that waits for its session gets none.
-    fn fail_resuming(&mut self, host: &mut impl Host, conn: ConnId) {
+    pub(crate) fn fail_resuming(&mut self, host: &mut impl Host, conn: ConnId) {
         if let Some(stream) = self.conns.take(conn) {
             self.fail_resume(host, conn, stream, "item-not-found");
         }
     }
 
-    /// Storage knows how far a session is settled: its client gets it.
-    fn resume_committed(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+    /// Storage knows what it has to of a session: its client gets it. Whether it did.
+    pub(crate) fn resume_committed(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        key: SessionKey,
+    ) -> bool {
         let Some(mut stream) = self.conns.take(conn) else {
-            return;
+            return false;
         };
         let Phase::ExpectResume(expect) = &stream.phase else {
-            return self.conns.put(conn, stream);
+            self.conns.put(conn, stream);
+            return false;
         };
         let h = expect.h;
         let acks = self.sessions.at(key).outlet.acks.as_ref();
         if !acks.is_some_and(|acks| acks.can_be(h)) {
-            // The old connection has acknowledged more meanwhile.
-            return self.fail_resume(host, conn, stream, "item-not-found");
+            // Another connection has acknowledged more meanwhile.
+            self.fail_resume(host, conn, stream, "item-not-found");
+            return false;
         }
         self.take_over(host, key);
         self.reattach(host, conn, key, h);
         stream.phase = Phase::Bound(key);
         self.settle_stream(host, conn, stream, Flow::Next);
+        true
     }
 
     /// XEP-0198 5: the old connection of a session may seem alive; the newer one wins.
