@@ -1,15 +1,23 @@
 #!/usr/bin/env python3
 """Kills a server at random under load and checks that what it acknowledged is not lost.
 
-usage: scripts/crash.py --vorpal BINARY [--kills N] [--seed N] [--stored N] [--power-loss]
+usage: scripts/crash.py --vorpal BINARY [--kills N] [--seed N] [--resources N] [--stored N]
+                        [--power-loss]
 
-Residents manage their streams (XEP-0198) and resume them after every kill: each message that one
-sends another must arrive exactly once and in order. Visitors come and go with new sessions, in
-which they say again what was not acknowledged: each message for them must arrive at least once,
-each of theirs at least once and not more often than it was said. The server is killed with SIGKILL after a random time,
-200 times, and started again on the same data. With --stored so many messages wait in storage for
-others meanwhile. With --power-loss (as root) the data lies on a file system of its own that loses
-with each kill whatever was not synced. The last line is the verdict; the status is 0 only if nothing is wrong.
+Residents manage their streams (XEP-0198) and resume them after every kill; every third account has
+several resources (--resources, 2 unless told). Chat and normal messages go to bare and to full
+JIDs. What one resident sends another must arrive exactly once and in order: to a full JID at that
+resource, to a bare JID at each of the account's (RFC 6121 8.5.2.1.1 and 8.5.3.1), for a session
+that is to be resumed is connected, whether its client is there or not; nothing is answered by an
+error. Visitors come and go with new sessions, in which they say again what was not acknowledged:
+each message for them must arrive at least once, each of theirs at least once and not more often
+than it was said. Messages are known by their ids; some have equal bodies, some none, and of a chat
+state nothing is expected.
+
+The server is killed with SIGKILL after a random time, 200 times, and started again on the same
+data. With --stored so many messages wait in storage for others meanwhile. With --power-loss (as
+root) the data lies on a file system of its own that loses with each kill whatever was not synced.
+The last line is the verdict; the status is 0 only if nothing is wrong.
 """
 
 import argparse
@@ -32,6 +40,8 @@ DOMAIN = "localhost"
 PASSWORD = "secret"
 RESIDENTS = 8
 VISITORS = 3
+# Of so many resident accounts, one has several resources.
+SEVERAL_EVERY = 3
 START_SECONDS_MAX = 60
 LOGIN_SECONDS_MAX = 3
 DRAIN_SECONDS_MAX = 120
@@ -42,6 +52,7 @@ DISK_SIZE = 4 << 30
 # FS_IOC_SHUTDOWN, and its EXT4_GOING_FLAGS_NOLOGFLUSH: what is not on the disk is gone.
 SHUTDOWN, NO_FLUSH = 0x8004587D, 2
 CLIENT = "{jabber:client}"
+PRESENCE = "<presence/>"
 HEADER = (
     "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
     f"xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
@@ -92,16 +103,25 @@ class Stream:
         return element
 
 
+class Sent:
+    """A message, whom it is for, and what became of it."""
+
+    def __init__(self, type_, to, receivers):
+        self.type, self.to, self.receivers = type_, to, receivers
+        self.at, self.said, self.bounced = time.monotonic(), 0, None
+
+
 class Person:
     """Somebody with one client, over many connections."""
 
-    def __init__(self, world, name, resumes):
-        self.world, self.name, self.resumes = world, name, resumes
+    def __init__(self, world, account, resource, resumes):
+        self.world, self.account, self.resource, self.resumes = world, account, resource, resumes
+        self.name = f"{account}/{resource}"
         self.session, self.acked, self.received = None, 0, 0
         self.unacked = collections.deque()
         self.count, self.acknowledged = 0, set()
         self.seen, self.order = collections.Counter(), collections.defaultdict(list)
-        self.resumed, self.lost, self.errors = 0, 0, 0
+        self.resumed, self.lost, self.available = 0, 0, False
         self.began = float("inf")
         self.stream = None
         self.last_news = time.monotonic()
@@ -124,7 +144,7 @@ class Person:
         ends = await asyncio.open_connection("127.0.0.1", self.world.port)
         self.stream = stream = Stream(*ends)
         await stream.expect("features")
-        proof = base64.b64encode(f"\0{self.name}\0{PASSWORD}".encode()).decode()
+        proof = base64.b64encode(f"\0{self.account}\0{PASSWORD}".encode()).decode()
         ns = "urn:ietf:params:xml:ns:xmpp-sasl"
         stream.send(f"<auth xmlns='{ns}' mechanism='PLAIN'>{proof}</auth>")
         await stream.expect("success")
@@ -135,7 +155,8 @@ class Person:
             return
         ns = "urn:ietf:params:xml:ns:xmpp-bind"
         stream.send(
-            f"<iq type='set' id='b'><bind xmlns='{ns}'><resource>home</resource></bind></iq>"
+            f"<iq type='set' id='b'><bind xmlns='{ns}'><resource>{self.resource}</resource>"
+            "</bind></iq>"
         )
         await stream.expect("iq")
         wish = " resume='true'" if self.resumes else ""
@@ -149,7 +170,7 @@ class Person:
                 self.hear(element)
         self.session, self.acked, self.received = element.get("id"), 0, 0
         self.began = time.monotonic()
-        self.say("<presence/>", None)
+        self.say(PRESENCE, None)
         for text, key in left:
             if key:
                 self.say(text, key)
@@ -171,19 +192,21 @@ class Person:
 
     def say(self, text, key):
         if key:
-            self.world.said[key] += 1
+            self.world.sent[key].said += 1
         self.unacked.append((text, key))
         self.stream.send(text)
 
     def acknowledge(self, h):
         if not self.acked <= h <= self.acked + len(self.unacked):
             open_ = len(self.unacked)
-            self.world.wrong.append(
-                f"{self.name} was told that {h} are handled, of {self.acked} and {open_} more"
+            self.world.blame(
+                "a wrong count",
+                f"{self.name} was told that {h} are handled, of {self.acked} and {open_} more",
             )
             raise Closed
         for _ in range(h - self.acked):
-            _, key = self.unacked.popleft()
+            text, key = self.unacked.popleft()
+            self.available |= text == PRESENCE
             if key:
                 self.acknowledged.add(key)
         self.acked = h
@@ -219,38 +242,53 @@ class Person:
 
     def hear(self, message):
         self.last_news = time.monotonic()
-        if message.get("type") == "error":
-            self.errors += 1
-            return
         key = message.get("id")
+        is_error = message.get("type") == "error"
+        sent = self.world.sent.get(key)
+        if sent is None:
+            if is_error:
+                self.world.blame("bounced", f"{self.name} got an error for {key}")
+            return
+        if is_error:
+            conditions = [element.tag for element in message.iterfind(f"{CLIENT}error/*")]
+            sent.bounced = conditions[0].split("}")[1] if conditions else "nothing"
+            return
         self.seen[key] += 1
-        sender, number = key.split("-")
         # What was sent before comes with the first presence, and what is sent to the full address
         # before that does not wait for it (RFC 6121 8.5.3.1).
         # Nor has what is said once more in a new session a place among what was said first.
-        if self.world.sent_at[key] >= self.began and self.world.said[key] == 1:
+        if sent.at >= self.began and sent.said == 1:
+            sender, number = key.split("#")
             self.order[sender, message.get("to")].append(int(number))
 
     async def talk(self):
         while True:
-            if not self.world.quiet:
+            if not self.world.quiet and self.world.is_peopled():
                 for _ in range(random.randrange(8 if self.resumes else 3)):
-                    to = random.choice(self.world.people)
-                    self.count += 1
-                    key = f"{self.name}-{self.count}"
-                    self.world.sent[key] = to
-                    self.world.sent_at[key] = time.monotonic()
-                    full = "/home" if to.resumes and random.random() < 0.5 else ""
-                    self.say(
-                        f"<message to='{to.name}@{DOMAIN}{full}' id='{key}' type='chat'>"
-                        f"<body>{key}</body></message>",
-                        key,
-                    )
+                    self.say_something()
             if self.stream.writer.is_closing():
                 return
             self.stream.send(f"<r xmlns='{SM}'/>")
             await self.stream.writer.drain()
             await asyncio.sleep(random.uniform(0.005, 0.05))
+
+    def say_something(self):
+        person = random.choice(self.world.people)
+        to, receivers = f"{person.account}@{DOMAIN}", self.world.accounts[person.account]
+        if person.resumes and random.random() < 0.5:
+            to, receivers = f"{to}/{person.resource}", [person]
+        if random.random() < 0.1:
+            # Nobody would miss it, and it is counted all the same.
+            state = "<composing xmlns='http://jabber.org/protocol/chatstates'/>"
+            self.say(f"<message to='{to}' id='state' type='chat'>{state}</message>", None)
+            return
+        self.count += 1
+        key = f"{self.name}#{self.count}"
+        type_ = random.choice(("chat", "normal"))
+        receipt = "<received xmlns='urn:xmpp:receipts' id='yours'/>"
+        content = random.choice((f"<body>{key}</body>", "<body>yes</body>", receipt))
+        self.world.sent[key] = Sent(type_, to, receivers)
+        self.say(f"<message to='{to}' id='{key}' type='{type_}'>{content}</message>", key)
 
 
 class Disk:
@@ -291,12 +329,17 @@ class World:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.over = self.quiet = False
-        self.sent, self.sent_at, self.said = {}, {}, collections.Counter()
-        # What is seen to be wrong before the end.
+        self.sent = {}
+        # What is wrong, by kind, each as a sentence.
         self.wrong = []
-        residents = [Person(self, f"u{number}", True) for number in range(RESIDENTS)]
-        visitors = [Person(self, f"u{RESIDENTS + number}", False) for number in range(VISITORS)]
-        self.people = residents + visitors
+        # The resources of each account.
+        self.accounts = {}
+        for number in range(RESIDENTS + VISITORS):
+            account, resumes = f"u{number}", number < RESIDENTS
+            has_several = resumes and number % SEVERAL_EVERY == 0
+            names = [f"r{index}" for index in range(arguments.resources if has_several else 1)]
+            self.accounts[account] = [Person(self, account, name, resumes) for name in names]
+        self.people = [person for account in self.accounts.values() for person in account]
         self.process, self.started, self.login_seconds = None, None, []
         self.disk = Disk(directory) if arguments.power_loss else None
         data = self.disk.place / "data" if self.disk else directory / "data"
@@ -327,6 +370,13 @@ class World:
         with open(self.directory / "log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
+    def blame(self, kind, sentence):
+        self.wrong.append((kind, sentence))
+
+    def is_peopled(self):
+        """Whether all residents came: until then a bare JID is not yet for all resources."""
+        return all(person.available for person in self.people if person.resumes)
+
     def logged_in(self):
         if self.started:
             self.login_seconds.append(time.monotonic() - self.started)
@@ -341,7 +391,7 @@ class World:
 
     def kill(self):
         if self.process.poll() is not None:
-            self.wrong.append(f"the server ended by itself with {self.process.returncode}")
+            self.blame("an end", f"the server ended by itself with {self.process.returncode}")
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         if self.disk:
@@ -358,30 +408,40 @@ class World:
             if open_ == 0 and time.monotonic() - news > 3:
                 return
 
-    def verdict(self):
-        """Every violation, as a sentence."""
-        wrong = list(self.wrong)
+    def judge(self):
+        """Looks for every violation."""
         for seconds in self.login_seconds:
             if seconds > LOGIN_SECONDS_MAX:
-                wrong.append(f"the first login came {seconds:.2f} s after a start")
+                self.blame("late", f"the first login came {seconds:.2f} s after a start")
         acknowledged = set().union(*(person.acknowledged for person in self.people))
-        for key, to in self.sent.items():
-            copies = to.seen[key]
-            if key not in acknowledged:
-                wrong.append(f"{key} was never acknowledged")
-            elif copies == 0:
-                wrong.append(f"{key} to {to.name} was acknowledged and is lost")
-            elif to.resumes and copies > self.said[key]:
-                wrong.append(f"{key} to {to.name} arrived {copies} times")
+        for key, sent in self.sent.items():
+            self.judge_message(key, sent, key in acknowledged)
         for person in self.people:
             if person.lost:
-                wrong.append(f"{person.name} could not resume {person.lost} times")
-            if person.errors:
-                wrong.append(f"{person.name} got {person.errors} errors")
+                self.blame("not resumed", f"{person.name} could not resume {person.lost} times")
             for (sender, to), numbers in person.order.items():
                 if person.resumes and numbers != sorted(numbers):
-                    wrong.append(f"{sender} to {to} arrived out of order")
-        return wrong
+                    self.blame(
+                        "out of order", f"{sender} to {to} arrived out of order at {person.name}"
+                    )
+
+    def judge_message(self, key, sent, is_acknowledged):
+        what = f"{key}, {sent.type} to {sent.to},"
+        if not is_acknowledged:
+            self.blame("unacknowledged", f"{what} was never acknowledged")
+        if sent.bounced:
+            self.blame("bounced", f"{what} came back with {sent.bounced}")
+        arrived = [person for person in self.people if person.seen[key]]
+        for person in self.people:
+            copies = person.seen[key]
+            if person not in sent.receivers:
+                if copies:
+                    self.blame("astray", f"{what} arrived at {person.name}")
+            elif copies == 0 and is_acknowledged and not sent.bounced:
+                kind = "missed" if arrived else "lost"
+                self.blame(kind, f"{what} was acknowledged and is {kind} at {person.name}")
+            elif person.resumes and copies > sent.said:
+                self.blame("repeated", f"{what} arrived {copies} times at {person.name}")
 
 
 def write_stored(path, count):
@@ -421,7 +481,7 @@ async def play(world, kills):
         task.cancel()
     for end in await asyncio.gather(*tasks, return_exceptions=True):
         if not isinstance(end, (asyncio.CancelledError, type(None))):
-            world.wrong.append(f"a client failed: {end!r}")
+            world.blame("a failure", f"a client failed: {end!r}")
     world.process.terminate()
     world.process.wait()
 
@@ -431,6 +491,7 @@ def main():
     parser.add_argument("--vorpal", required=True, help="the server's binary")
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--resources", type=int, default=2, help="of every third account")
     parser.add_argument("--stored", type=int, default=0, help="messages that wait meanwhile")
     parser.add_argument("--power-loss", action="store_true", help="lose what was not synced")
     arguments = parser.parse_args()
@@ -446,16 +507,20 @@ def main():
                 world.kill()
             if world.disk:
                 world.disk.unmount()
-        wrong = world.verdict()
-    for sentence in wrong[:20]:
+        world.judge()
+    for _, sentence in world.wrong[:20]:
         print(sentence)
+    kinds = collections.Counter(kind for kind, _ in world.wrong)
+    if kinds:
+        print(", ".join(f"{kind}: {count}" for kind, count in kinds.most_common()))
     resumed = sum(person.resumed for person in world.people)
-    again = sum(copies - 1 for person in world.people for copies in person.seen.values())
+    visitors = [person for person in world.people if not person.resumes]
+    again = sum(copies - 1 for person in visitors for copies in person.seen.values())
     slowest = max(world.login_seconds)
     print(f"{resumed} resumptions, {again} second copies for visitors")
     print(f"first login at most {slowest:.2f} s after the start, {arguments.stored} stored")
-    print(f"{arguments.kills} kills, {len(world.sent)} messages, {len(wrong)} violations")
-    sys.exit(1 if wrong else 0)
+    print(f"{arguments.kills} kills, {len(world.sent)} messages, {len(world.wrong)} violations")
+    sys.exit(1 if world.wrong else 0)
 
 
 if __name__ == "__main__":

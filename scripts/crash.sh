@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Kills the server 200 times under load and checks that nothing acknowledged is lost.
 #
-# usage: scripts/crash.sh [--kills N] [--seed N] [--stored N] [--power-loss]
+# usage: scripts/crash.sh [--kills N] [--seed N] [--resources N] [--stored N] [--power-loss]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --locked --release --bin vorpal

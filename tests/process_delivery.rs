@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::roster::{Entry, NONE, NONE_IN};
+use support::roster::{Entry, FROM, NONE, NONE_IN, NONE_OUT, State, TO, account};
 use support::server::home;
 use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};
 
@@ -35,8 +35,32 @@ const ALL: [Resources; 6] = [NOBODY, SILENT, NEGATIVE, ONE, SEVERAL, MIXED];
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum To {
     Bare,
-    Match,
+    /// A resource that is connected.
+    Match(&'static str),
     NoMatch,
+}
+
+impl To {
+    /// All that there are for an account with these resources.
+    fn all(resources: Resources) -> impl Iterator<Item = To> {
+        let full = resources.iter().map(|(name, _)| To::Match(name));
+        [To::Bare, To::NoMatch].into_iter().chain(full)
+    }
+
+    fn address(self, user: &str) -> String {
+        match self {
+            To::Bare => format!("{user}@{DOMAIN}"),
+            To::Match(resource) => format!("{user}@{DOMAIN}/{resource}"),
+            To::NoMatch => format!("{user}@{DOMAIN}/elsewhere"),
+        }
+    }
+}
+
+fn type_attribute(type_: &str) -> String {
+    match type_ {
+        "" => String::new(),
+        type_ => format!(" type='{type_}'"),
+    }
 }
 
 /// What becomes of a message that nobody gets.
@@ -60,7 +84,7 @@ fn expected(type_: &str, to: To, resources: Resources) -> (Vec<&'static str>, El
     };
     match (to, type_) {
         // RFC 6121 8.5.3.1: a connected resource gets whatever names it.
-        (To::Match, _) => (vec![resources[0].0], Else::Dropped),
+        (To::Match(resource), _) => (vec![resource], Else::Dropped),
         // RFC 6121 8.5.2.1.1 and 8.5.2.2.1; a chat without a match goes on as if to the bare JID.
         (To::Bare, "" | "normal" | "chat" | "unheard-of") | (To::NoMatch, "chat") => {
             (everyone(), Else::Waits)
@@ -108,16 +132,8 @@ fn check_message(
     resources: Resources,
     receivers: &mut [Client],
 ) -> Option<(String, String)> {
-    let address = match to {
-        To::Bare => format!("{user}@{DOMAIN}"),
-        To::Match => format!("{user}@{DOMAIN}/{}", resources[0].0),
-        To::NoMatch => format!("{user}@{DOMAIN}/elsewhere"),
-    };
-    let attribute = if type_.is_empty() {
-        String::new()
-    } else {
-        format!(" type='{type_}'")
-    };
+    let address = to.address(user);
+    let attribute = type_attribute(type_);
     sender.send(&format!(
         "<message to='{address}' id='it'{attribute}><body>body</body>\
          <x xmlns='urn:example:x'/></message>"
@@ -157,10 +173,7 @@ fn check_message(
 
 /// Sends one stanza that nobody can get: one error comes back, or nothing at all.
 fn check_fate(sender: &mut Client, kind: &str, type_: &str, to: &str, fate: Else) {
-    let attribute = match type_ {
-        "" => String::new(),
-        type_ => format!(" type='{type_}'"),
-    };
+    let attribute = type_attribute(type_);
     let payload = match kind {
         "message" => "<body>body</body>",
         "iq" if type_ != "result" => PING,
@@ -254,10 +267,7 @@ fn messages_reach_whom_the_table_of_rfc_6121_8_5_names() {
             for resources in ALL {
                 let mut receivers = log_in(&server, user, resources);
                 let mut waiting = Vec::new();
-                for to in [To::Bare, To::Match, To::NoMatch] {
-                    if to == To::Match && resources.is_empty() {
-                        continue;
-                    }
+                for to in To::all(resources) {
                     for type_ in types {
                         let waits =
                             check_message(&mut sender, user, type_, to, resources, &mut receivers);
@@ -273,10 +283,201 @@ fn messages_reach_whom_the_table_of_rfc_6121_8_5_names() {
     }
 }
 
+/// A name that is at home on that shard.
+fn name_at(start: &str, shard: u16, shards: u16) -> String {
+    let mut names = (0..).map(|number| format!("{start}{number}"));
+    let name = names.find(|name| home(name, shards) == shard);
+    name.expect("every shard is a home")
+}
+
 /// Ends a session in order; it is gone when this returns.
 fn close(mut client: Client) {
     client.send("</stream:stream>");
     client.rest();
+}
+
+/// A presence for an account, and what the sender is to that account before.
+type Presence = (&'static str, State);
+
+/// RFC 6121 8.5.2.1.2, 8.5.2.2.2, 8.5.3.1 and 8.5.3.2.2, each in a state in which 3 and 4.3 have
+/// something come of it; and of a probe, one in which nothing does.
+const PRESENCES: [Presence; 8] = [
+    ("", NONE),
+    ("unavailable", NONE),
+    ("probe", NONE),
+    ("probe", FROM),
+    ("subscribe", NONE),
+    ("unsubscribe", NONE_IN),
+    ("subscribed", NONE_OUT),
+    ("unsubscribed", TO),
+];
+
+/// Which resources ask for the roster, and so hear of subscriptions: every other one.
+fn is_interested(index: usize) -> bool {
+    index.is_multiple_of(2)
+}
+
+fn is_available(priority: Option<i8>) -> bool {
+    priority.is_some()
+}
+
+/// Who gets a presence.
+fn hears(type_: &str, to: To, resources: Resources) -> Vec<&'static str> {
+    let those = |fits: &dyn Fn(usize, Option<i8>) -> bool| {
+        let all = resources.iter().enumerate();
+        let fitting = all.filter(|(index, (_, priority))| fits(*index, *priority));
+        fitting.map(|(_, (name, _))| *name).collect::<Vec<_>>()
+    };
+    match (type_, to) {
+        // RFC 6121 4.3: the server answers.
+        ("probe", _) => vec![],
+        // RFC 6121 3.1.3; what is said of a subscription is said to an account (3.1.2).
+        ("subscribe", _) => those(&|_, priority| is_available(priority)),
+        // RFC 6121 3.1.6, 3.2.3 and 3.3.3
+        ("subscribed" | "unsubscribe" | "unsubscribed", _) => {
+            those(&|index, _| is_interested(index))
+        }
+        // RFC 6121 8.5.2.1.2: whatever the priority.
+        (_, To::Bare) => those(&|_, priority| is_available(priority)),
+        // RFC 6121 8.5.3.1: available or not.
+        (_, To::Match(resource)) => vec![resource],
+        // RFC 6121 8.5.3.2.2
+        (_, To::NoMatch) => vec![],
+    }
+}
+
+/// Whose presence answers a presence: what nobody there could answer is left unanswered (4.3.2).
+fn answers((type_, state): Presence, to: To, resources: Resources) -> Vec<&'static str> {
+    let is_asked = |name| match to {
+        To::Bare => true,
+        To::Match(resource) => resource == name,
+        To::NoMatch => false,
+    };
+    let is_answered = type_ == "probe" && state.is_from();
+    let answers = |(name, priority): &&(&'static str, _)| {
+        is_answered && is_available(*priority) && is_asked(*name)
+    };
+    let those = resources.iter().filter(answers);
+    those.map(|(name, _)| *name).collect()
+}
+
+/// What an element is, of what type, and whose.
+fn facts(element: &Element) -> (&str, Option<&str>, String) {
+    let from = element.attr("from").unwrap_or_default();
+    (&element.name, element.attr("type"), from.to_owned())
+}
+
+/// Sends one presence from somebody who is connected and not available, and checks all that it
+/// does at once.
+fn check_presence(
+    sender: &mut Client,
+    user: &str,
+    presence: Presence,
+    to: To,
+    resources: Resources,
+    receivers: &mut [Client],
+) {
+    let (type_, state) = presence;
+    let what = format!("{type_:?} to {to:?} of {resources:?}, {state:?}");
+    let address = to.address(user);
+    let attribute = type_attribute(type_);
+    sender.send(&format!("<presence to='{address}' id='it'{attribute}/>"));
+    let bare = sender.jid.split('/').next().unwrap_or_default().to_owned();
+    let (from, to_attribute) = match type_ {
+        "" | "unavailable" => (sender.jid.clone(), address),
+        // RFC 6121 3.1.2
+        _ => (bare.clone(), format!("{user}@{DOMAIN}")),
+    };
+    let names = hears(type_, to, resources);
+    for (receiver, (name, _)) in receivers.iter_mut().zip(resources) {
+        let arrived = receiver.settle_with(sender);
+        let is_from =
+            |element: &&Element| element.attr("from").is_some_and(|it| it.starts_with(&bare));
+        let arrived: Vec<_> = arrived.iter().filter(is_from).collect();
+        let count = usize::from(names.contains(name));
+        assert_eq!(arrived.len(), count, "{what}, resource {name}: {arrived:?}");
+        for element in arrived {
+            assert_eq!(element.name, "presence", "{what}");
+            assert_eq!(element.attr("type").unwrap_or_default(), type_, "{what}");
+            assert_eq!(element.attr("from"), Some(&*from), "{what}");
+            assert_eq!(element.attr("to"), Some(&*to_attribute), "{what}");
+        }
+    }
+    let came = sender.settle_at(user);
+    let came: Vec<_> = came.iter().map(facts).collect();
+    let wanted: Vec<_> = answers(presence, to, resources)
+        .iter()
+        .map(|name| ("presence", None, format!("{user}@{DOMAIN}/{name}")))
+        .collect();
+    assert_eq!(came, wanted, "{what}");
+}
+
+#[test]
+fn presence_reaches_whom_the_table_of_rfc_6121_8_5_names() {
+    for shards in SHARDS {
+        let server = server(shards);
+        for shard in 0..shards {
+            for (number, resources) in ALL.into_iter().enumerate() {
+                let user = name_at(&format!("target{number}-"), shard, shards);
+                check_presences(&server, &user, resources, &|index| {
+                    name_at(&format!("{user}-sender{index}-"), 0, shards)
+                });
+            }
+        }
+    }
+}
+
+/// All kinds of presence to all addresses of an account, each from a sender of its own.
+fn check_presences(
+    server: &Server,
+    user: &str,
+    resources: Resources,
+    name: &dyn Fn(usize) -> String,
+) {
+    let cells = To::all(resources).flat_map(|to| PRESENCES.map(|presence| (to, presence)));
+    let cells: Vec<_> = cells
+        .enumerate()
+        .map(|(index, (to, presence))| (name(index), to, presence))
+        .collect();
+    let contacts: Vec<_> = cells
+        .iter()
+        .map(|(sender, _, (_, state))| (Entry::listed(*state), &**sender))
+        .collect();
+    let senders = cells
+        .iter()
+        .map(|(sender, _, (_, state))| Entry::listed(state.mirrored()).account(sender, user));
+    server.import(&(account(user, &contacts) + &senders.collect::<String>()));
+    let mut receivers = log_in(server, user, resources);
+    for (index, receiver) in receivers.iter_mut().enumerate() {
+        if is_interested(index) {
+            receiver.ask("", "get", "<query xmlns='jabber:iq:roster'/>");
+        }
+    }
+    for (sender, to, presence) in &cells {
+        let mut sender = Client::log_in(server, sender, "sender");
+        check_presence(&mut sender, user, *presence, *to, resources, &mut receivers);
+        close(sender);
+    }
+    for receiver in receivers {
+        close(receiver);
+    }
+    // RFC 6121 3.1.3: whoever comes next gets the requests that wait, and nothing else (8.5.2.2.2).
+    let mut later = Client::log_in(server, user, "later");
+    later.send("<presence/>");
+    let own = later.jid.clone();
+    let came = later.settle();
+    let others = came.iter().filter(|it| it.attr("from") != Some(&own));
+    let mut came: Vec<_> = others.map(facts).collect();
+    came.sort_unstable();
+    let asked = cells
+        .iter()
+        .filter(|(_, _, presence)| presence.0 == "subscribe");
+    let mut asked: Vec<_> = asked
+        .map(|(sender, _, _)| ("presence", Some("subscribe"), format!("{sender}@{DOMAIN}")))
+        .collect();
+    asked.sort_unstable();
+    assert_eq!(came, asked, "{resources:?}");
+    close(later);
 }
 
 #[test]
@@ -338,11 +539,7 @@ fn what_is_sent_to_no_account_is_answered_as_the_table_says_and_is_gone() {
     for shards in SHARDS {
         let server = server(shards);
         // One at home on every shard.
-        let names = (0..shards).map(|shard| {
-            let mut names = (0..).map(|number| format!("nobody{number}"));
-            names.find(|name| home(name, shards) == shard)
-        });
-        for name in names.flatten() {
+        for name in (0..shards).map(|shard| name_at("nobody", shard, shards)) {
             // A request of who is gone waits, or A.2 would keep the answers to it from going out.
             let user = format!("before-{name}");
             server.import(&Entry::listed(NONE_IN).account(&user, &name));
@@ -411,39 +608,65 @@ fn messages_of_a_pair_keep_their_order_and_none_is_lost() {
 
 const PING: &str = "<ping xmlns='urn:xmpp:ping'/>";
 
+/// Sends one IQ and checks all that it does (RFC 6121 8.5.2.1.3, 8.5.2.2.3, 8.5.3.1, 8.5.3.2.3).
+fn check_iq(
+    sender: &mut Client,
+    user: &str,
+    type_: &str,
+    to: To,
+    resources: Resources,
+    receivers: &mut [Client],
+) {
+    let what = format!("{type_:?} to {to:?} of {resources:?}");
+    let address = to.address(user);
+    let payload = match type_ {
+        "get" | "set" => PING,
+        _ => "",
+    };
+    sender.send(&format!(
+        "<iq to='{address}' id='it' type='{type_}'>{payload}</iq>"
+    ));
+    for (receiver, (name, _)) in receivers.iter_mut().zip(resources) {
+        let arrived = receiver.settle_with(sender);
+        let count = usize::from(to == To::Match(name));
+        assert_eq!(arrived.len(), count, "{what}, resource {name}: {arrived:?}");
+        for iq in arrived {
+            assert_eq!((&*iq.name, iq.attr("type")), ("iq", Some(type_)), "{what}");
+            assert_eq!(iq.attr("from"), Some(&*sender.jid), "{what}");
+            assert_eq!(iq.attr("to"), Some(&*address), "{what}");
+            assert_eq!(iq.attr("id"), Some("it"), "{what}");
+            let is_ping = iq.child("ping").is_some_and(|it| it.ns == "urn:xmpp:ping");
+            assert_eq!(is_ping, !payload.is_empty(), "{what}");
+        }
+    }
+    let came = sender.settle_at(user);
+    let is_answered = !matches!(to, To::Match(_)) && !payload.is_empty();
+    assert_eq!(came.len(), usize::from(is_answered), "{what}: {came:?}");
+    for error in came {
+        assert_eq!(error.name, "iq", "{what}");
+        check_error(&error, "it", &address, &sender.jid, "service-unavailable");
+    }
+}
+
 #[test]
-fn requests_to_a_full_jid_are_the_resources_and_all_others_are_the_servers() {
+fn requests_and_answers_reach_whom_the_table_of_rfc_6121_8_5_names() {
     for shards in SHARDS {
         let server = server(shards);
-        let mut asker = Client::log_in(&server, "u0", "asker");
+        let mut sender = Client::log_in(&server, "u0", "sender");
         for user in TARGETS {
-            let mut answerer = log_in(&server, user, NEGATIVE).remove(0);
-            let full = answerer.jid.clone();
-            asker.send(&format!("<iq type='get' id='1' to='{full}'>{PING}</iq>"));
-            let request = answerer.until(|element| element.name == "iq");
-            assert_eq!(request.attr("from"), Some(&*asker.jid));
-            assert!(
-                request
-                    .child("ping")
-                    .is_some_and(|ping| ping.ns == "urn:xmpp:ping")
-            );
-            answerer.send(&format!("<iq type='result' id='1' to='{}'/>", asker.jid));
-            let result = asker.element();
-            assert_eq!(
-                (result.attr("type"), result.attr("from")),
-                (Some("result"), Some(&*full))
-            );
-            for to in [format!("{user}@{DOMAIN}"), format!("{user}@{DOMAIN}/gone")] {
-                let error = asker.ask(&to, "get", PING);
-                let id = error.attr("id").expect("an answer has an id").to_owned();
-                check_error(&error, &id, &to, &asker.jid, "service-unavailable");
+            for resources in ALL {
+                let mut receivers = log_in(&server, user, resources);
+                for to in To::all(resources) {
+                    for type_ in ["get", "set", "result", "error"] {
+                        check_iq(&mut sender, user, type_, to, resources, &mut receivers);
+                    }
+                }
+                for receiver in receivers {
+                    close(receiver);
+                }
+                // Nothing of that waited.
+                check_waiting(&server, &sender.jid, user, &[]);
             }
-            asker.send(&format!(
-                "<iq type='result' id='9' to='{user}@{DOMAIN}/gone'/>"
-            ));
-            assert_eq!(asker.settle(), []);
-            // RFC 6121 8.5.2.1.3: a bare JID's requests are never delivered.
-            assert_eq!(answerer.settle_with(&mut asker), []);
         }
     }
 }

@@ -260,6 +260,18 @@ impl Client {
         self.before(|element| element.attr("id") == Some(&id))
     }
 
+    /// Everything that arrived before an answer from where an account is at home, by which all that
+    /// was sent to the account so far has been dealt with.
+    pub(crate) fn settle_at(&mut self, user: &str) -> Vec<Element> {
+        self.marks += 1;
+        let id = format!("there-{}", self.marks);
+        self.send(&format!(
+            "<iq type='get' id='{id}' to='{user}@{DOMAIN}/nowhere'>\
+             <ping xmlns='urn:xmpp:ping'/></iq>"
+        ));
+        self.before(|element| element.attr("id") == Some(&id))
+    }
+
     fn before(&mut self, fits: impl Fn(&Element) -> bool) -> Vec<Element> {
         let mut earlier = Vec::new();
         loop {

@@ -108,32 +108,44 @@ impl Entry {
         })
     }
 
-    /// An account that holds it, as a `<user/>` of XEP-0227 for [`super::Server::import`].
+    /// An account that holds it, as [`account`] makes one of more.
     pub(crate) fn account(self, name: &str, contact: &str) -> String {
-        // The keys of the password of all accounts, of one round: a test may log in thousands.
-        const KEYS: &str = "<scram-credentials xmlns='urn:xmpp:pie:0#scram' \
-             mechanism='SCRAM-SHA-1'><iter-count>1</iter-count>\
-             <salt>c2FsdCBvZiB0ZXN0cw==</salt>\
-             <stored-key>1sBVACP05NabiwCXFJYLfl6+ZWk=</stored-key>\
-             <server-key>IAbQmvzwMzqwMZWlpHWop6sMc5U=</server-key></scram-credentials>";
-        let contact = format!("{contact}@{DOMAIN}");
-        let item = self.item().map_or_else(String::new, |item| {
+        account(name, &[(self, contact)])
+    }
+
+    fn write(self, contact: &str) -> String {
+        let item = self.item().map(|item| {
             let ask = if item.ask { " ask='subscribe'" } else { "" };
-            let subscription = item.subscription;
-            let approved = item.approved;
+            let (subscription, approved) = (item.subscription, item.approved);
             format!(
-                "<item jid='{contact}' subscription='{subscription}'{ask} \
+                "<item jid='{contact}@{DOMAIN}' subscription='{subscription}'{ask} \
                  approved='{approved}'/>"
             )
         });
-        let request = if self.state.pending_in {
-            format!("<presence xmlns='jabber:client' type='subscribe' from='{contact}'/>")
-        } else {
-            String::new()
-        };
-        format!(
-            "<user name='{name}'>{KEYS}<query xmlns='jabber:iq:roster'>{item}</query>\
-             {request}</user>"
-        )
+        item.unwrap_or_default()
     }
+}
+
+/// An account with what it holds of others, as a `<user/>` of XEP-0227 for
+/// [`super::Server::import`].
+pub(crate) fn account(name: &str, contacts: &[(Entry, &str)]) -> String {
+    // The keys of the password of all accounts, of one round: a test may log in thousands.
+    const KEYS: &str = "<scram-credentials xmlns='urn:xmpp:pie:0#scram' \
+         mechanism='SCRAM-SHA-1'><iter-count>1</iter-count>\
+         <salt>c2FsdCBvZiB0ZXN0cw==</salt>\
+         <stored-key>1sBVACP05NabiwCXFJYLfl6+ZWk=</stored-key>\
+         <server-key>IAbQmvzwMzqwMZWlpHWop6sMc5U=</server-key></scram-credentials>";
+    let items: String = contacts
+        .iter()
+        .map(|(entry, contact)| entry.write(contact))
+        .collect();
+    let asks = contacts.iter().filter(|(entry, _)| entry.state.pending_in);
+    let requests: String = asks
+        .map(|(_, contact)| {
+            format!("<presence xmlns='jabber:client' type='subscribe' from='{contact}@{DOMAIN}'/>")
+        })
+        .collect();
+    format!(
+        "<user name='{name}'>{KEYS}<query xmlns='jabber:iq:roster'>{items}</query>{requests}</user>"
+    )
 }
