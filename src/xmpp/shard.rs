@@ -388,6 +388,7 @@ impl Shard {
 
     /// A sibling's parcel.
     pub fn on_parcel(&mut self, host: &mut impl Host, from: ShardId, parcel: Parcel) {
+        self.start(host);
         match parcel {
             Parcel::Stanza {
                 bytes,
