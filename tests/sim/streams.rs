@@ -409,3 +409,35 @@ fn guessing_on_many_connections_at_once_is_no_faster() {
         );
     }
 }
+
+/// How many seconds the server says that it is up (XEP-0012).
+fn uptime(world: &mut World) -> u64 {
+    let alice = world.connect(Login::new("alice@example.org/x", "secret"));
+    world.run();
+    let query = "<query xmlns='jabber:iq:last'/>";
+    world.send(
+        alice,
+        &format!("<iq type='get' to='example.org' id='1'>{query}</iq>"),
+    );
+    world.run();
+    let answers = world.received(alice);
+    let seconds = answers[0].children[0].attr("seconds").parse();
+    seconds.expect("a number of seconds")
+}
+
+#[test]
+fn a_server_is_up_since_it_started_not_since_somebody_came() {
+    for shards in [1, 2] {
+        let mut world = World::new(1, settings(shards), Faults::calm());
+        world.add_account("alice@example.org", "secret");
+        for hours in [1, 2] {
+            world.run_for(3_600_000);
+            let seconds = uptime(&mut world);
+            assert!((3_600..3_610).contains(&(seconds / hours)), "{seconds} s");
+        }
+        world.crash();
+        world.run_for(100_000);
+        let seconds = uptime(&mut world);
+        assert!((100..110).contains(&seconds), "{seconds} s after a crash");
+    }
+}
