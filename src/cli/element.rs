@@ -183,11 +183,12 @@ impl Element {
         self
     }
 
-    /// Gives it an attribute that it has not.
-    pub(crate) fn set_missing(&mut self, name: &str, value: &str) {
-        if self.attr(name).is_none() {
-            self.attributes
-                .push(OwnedAttribute::new(OwnedName::local(name), value));
+    /// Gives it an attribute, in the place of the one that it has.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        let name = OwnedName::local(name);
+        match self.attributes.iter_mut().find(|it| it.name == name) {
+            Some(attribute) => value.clone_into(&mut attribute.value),
+            None => self.attributes.push(OwnedAttribute::new(name, value)),
         }
     }
 

@@ -426,20 +426,23 @@ impl Import {
         let whole = &mut arrival.whole;
         let taken = match (element.name.as_str(), element.ns.as_str()) {
             ("scram-credentials", SCRAM) => scram(element, &mut whole.credentials),
-            ("query", "jabber:iq:roster") => roster(element, &mut whole.data.roster),
+            ("query", "jabber:iq:roster") => roster(element, whole),
             // COMPAT: Prosody writes it without its namespace.
             ("presence", "jabber:client" | PIE) => {
                 let mut presence = as_stanza(element);
-                presence.set_missing("to", whole.account.as_str());
-                request(&presence, &mut whole.data.roster)
+                presence.set("to", whole.account.as_str());
+                request(&presence, whole)
             }
             ("offline-messages", PIE) => {
                 let messages = element.children().filter(|child| child.name == "message");
+                let mut wrong = Ok(());
                 for message in messages {
-                    let stanza = as_stanza(message).bytes(Ns::Client.as_str());
-                    arrival.add_waiting(stanza, self.offline);
+                    match waiting(message, &arrival.whole.account) {
+                        Ok(stanza) => arrival.add_waiting(stanza, self.offline),
+                        Err(what) => wrong = Err(what),
+                    }
                 }
-                Ok(())
+                wrong
             }
             ("query", "jabber:iq:private") => private(element, whole),
             ("vCard", "vcard-temp") => put(whole, Space::Vcard, "", element.bytes("")),
@@ -469,6 +472,23 @@ impl Import {
 
 fn as_stanza(element: &Element) -> Element {
     element.clone().moved(PIE, Ns::Client.as_str())
+}
+
+/// A message as it waits for an account: with the addresses that it would have got on its way.
+fn waiting(message: &Element, account: &BareJid) -> Result<Box<[u8]>, String> {
+    let own = account.as_str();
+    let mut stanza = as_stanza(message);
+    // RFC 6120 8.1.2.1, 10.3.1: whoever is not named is the account.
+    for name in ["from", "to"] {
+        let text = stanza.attr(name).unwrap_or(own).to_owned();
+        let what = || format!("the {name:?} of a waiting message is {text:?}");
+        let jid = Jid::parse(&text).map_err(|_| what())?;
+        if name == "to" && jid.bare() != own {
+            return Err(what());
+        }
+        stanza.set(name, jid.as_str());
+    }
+    Ok(stanza.bytes(Ns::Client.as_str()))
 }
 
 /// COMPAT: ejabberd 23.01 encodes what is base64 already once more.
@@ -534,7 +554,8 @@ fn item_of(roster: &mut Vec<RosterItem>, contact: BareJid) -> &mut RosterItem {
     &mut roster[index]
 }
 
-fn roster(element: &Element, roster: &mut Vec<RosterItem>) -> Result<(), String> {
+fn roster(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
+    let roster = &mut whole.data.roster;
     let mut wrong = Ok(());
     for child in element.children().filter(|child| child.name == "item") {
         let jid = child.attr("jid").unwrap_or_default();
@@ -542,6 +563,10 @@ fn roster(element: &Element, roster: &mut Vec<RosterItem>) -> Result<(), String>
             wrong = Err(format!("its contact {jid:?} has no JID"));
             continue;
         };
+        if contact == whole.account {
+            wrong = Err("its own address is in its roster".into());
+            continue;
+        }
         let subscription = child.attr("subscription").unwrap_or("none");
         let Some(subscription) = Subscription::parse(subscription) else {
             // `remove` and what old servers made up: no contact.
@@ -565,13 +590,18 @@ fn roster(element: &Element, roster: &mut Vec<RosterItem>) -> Result<(), String>
 }
 
 /// XEP-0227 4.8.
-fn request(element: &Element, roster: &mut Vec<RosterItem>) -> Result<(), String> {
+fn request(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
     if element.attr("type") != Some("subscribe") {
         return Err("a presence of it is no request".into());
     }
     let from = element.attr("from").unwrap_or_default();
     let contact = Jid::parse(from).map_err(|_| format!("a request is from {from:?}, no JID"))?;
-    item_of(roster, contact.to_bare()).pending_in = Some(element.bytes(Ns::Client.as_str()));
+    let contact = contact.to_bare();
+    if contact == whole.account {
+        return Err("a request is from itself".into());
+    }
+    let item = item_of(&mut whole.data.roster, contact);
+    item.pending_in = Some(element.bytes(Ns::Client.as_str()));
     Ok(())
 }
 

@@ -486,7 +486,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
     Ok(Turn {
         ring,
         buffers,
-        shard: Shard::new(id, seed.settings),
+        shard: Shard::new(id, seed.settings, world.now),
         world,
         accept: Accept::new(ends.listeners),
         handoff: Handoff::default(),

@@ -129,7 +129,7 @@ impl Direct {
                 moves: Vec::new(),
                 random: crate::Random::new(u64::from(index)),
             };
-            (Shard::new(id, settings.clone()), bench)
+            (Shard::new(id, settings.clone(), Timestamp(0)), bench)
         };
         Direct {
             nodes: (0..shards).map(node).collect(),

@@ -23,7 +23,7 @@ use wire::{Place, Wire};
 use xmpp::port::{Store as _, StoreOp, StoreReply};
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::{DeriveJob, Derived, derive_credentials};
-use xmpp::{ConnId, Settings, Shard, ShardId, StreamKind, Ticket};
+use xmpp::{ConnId, Settings, Shard, ShardId, StreamKind, Ticket, Timestamp};
 
 pub use crash::Deaths;
 
@@ -188,11 +188,16 @@ pub struct World {
     deaths: Deaths,
 }
 
-fn nodes(settings: &Arc<Settings>, random: &mut Random, faults: &Faults) -> Vec<Node> {
+fn nodes(
+    settings: &Arc<Settings>,
+    random: &mut Random,
+    faults: &Faults,
+    started: u64,
+) -> Vec<Node> {
     let node = |index| {
         let id = ShardId(index);
         Node {
-            shard: Shard::new(id, settings.clone()),
+            shard: Shard::new(id, settings.clone(), Timestamp(started)),
             side: Side::new(id, settings.shards, random.fork(), faults),
             inbox: VecDeque::new(),
             answers: VecDeque::new(),
@@ -210,7 +215,7 @@ impl World {
     pub fn new(seed: u64, settings: Settings, faults: Faults) -> World {
         let mut random = Random::new(seed);
         let settings = Arc::new(settings);
-        let nodes = nodes(&settings, &mut random, &faults);
+        let nodes = nodes(&settings, &mut random, &faults, BEGINNING_US);
         World {
             ledger: Ledger::default(),
             trace: Trace::new(),

@@ -13,11 +13,14 @@
 //! when it is whole and on the disk, and nothing of one is used before its checksum was seen to be
 //! right.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use xmpp::Timestamp;
+use xmpp::leave::as_left;
 use xmpp::port::WholeAccount;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -242,13 +245,11 @@ impl Backup {
             while let Some((key, record)) = kept.next_below(&prefix)? {
                 kept::gather(&mut whole, &key[prefix.len()..], &record)?;
             }
+            let mut unacked = Unacked::default();
             while let Some((key, record)) = queues.next_below(&prefix)? {
-                let stanza = sessions::unacked(&key[prefix.len()..], &record)?;
-                // A message to the bare JID waits in the queues of several sessions.
-                if !whole.offline.iter().any(|waiting| **waiting == *stanza) {
-                    whole.offline.push(stanza.into());
-                }
+                unacked.add(sessions::unacked(&key[prefix.len()..], &record)?);
             }
+            whole.offline.extend(unacked.left(whole.account.domain()));
             if !each(whole) {
                 return Ok(());
             }
@@ -346,6 +347,46 @@ fn read_record(input: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result
     }
     let [key, record] = parts;
     Ok(Some((known, key, record)))
+}
+
+/// What the sessions of one account had not acknowledged.
+#[derive(Default)]
+struct Unacked {
+    stanzas: Vec<(Timestamp, Box<[u8]>)>,
+    copies: HashMap<(Timestamp, Box<[u8]>), Copies>,
+}
+
+/// Stanzas that came in the same moment and are the same.
+#[derive(Default)]
+struct Copies {
+    taken: usize,
+    /// The session that was read last, and how many it has.
+    session: u128,
+    count: usize,
+}
+
+impl Unacked {
+    /// Takes a stanza of a session, once for all that have it: a message to the bare JID waits in
+    /// the queues of several. What one of them has twice was sent twice.
+    fn add(&mut self, (session, arrived, stanza): (u128, Timestamp, &[u8])) {
+        let stanza: (Timestamp, Box<[u8]>) = (arrived, stanza.into());
+        let copies = self.copies.entry(stanza.clone()).or_default();
+        if copies.session != session {
+            (copies.session, copies.count) = (session, 0);
+        }
+        copies.count += 1;
+        if copies.count > copies.taken {
+            copies.taken += 1;
+            self.stanzas.push(stanza);
+        }
+    }
+
+    /// What waits of them when the sessions end, the oldest first (XEP-0227).
+    fn left(mut self, domain: &str) -> impl Iterator<Item = Box<[u8]>> {
+        self.stanzas.sort_by_key(|(arrived, _)| *arrived);
+        let stanzas = self.stanzas.into_iter();
+        stanzas.filter_map(move |(arrived, stanza)| as_left(&stanza, arrived, domain))
+    }
 }
 
 /// The records of one table, of which the next is known.

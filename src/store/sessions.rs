@@ -527,11 +527,19 @@ impl Engine {
     }
 }
 
-/// A stanza that an account's session had not acknowledged, out of its queue's record; `name` is
-/// the key behind the account's prefix.
-pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<&'a [u8], Trouble> {
-    match name.first() {
-        Some(&QUEUED) => Ok(read_queued(record)?.2),
+/// A stanza that an account's session had not acknowledged, out of its queue's record, with the
+/// session's secret and when it came; `name` is the key behind the account's prefix.
+pub(crate) fn unacked<'a>(
+    name: &[u8],
+    record: &'a [u8],
+) -> Result<(u128, Timestamp, &'a [u8]), Trouble> {
+    match name.split_first() {
+        Some((&QUEUED, rest)) => {
+            let secret = rest.first_chunk::<SECRET_SIZE>();
+            let secret = secret.ok_or_else(|| Trouble::from("a queued stanza has no session"))?;
+            let (_, arrived, stanza) = read_queued(record)?;
+            Ok((u128::from_be_bytes(*secret), arrived, stanza))
+        }
         _ => Err("a record is of an unknown kind".into()),
     }
 }

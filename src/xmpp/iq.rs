@@ -278,7 +278,7 @@ impl Shard {
             is_available: asked.is_available,
             sees_presence: asked.sees_presence,
             now: host.now(),
-            started: self.started.unwrap_or_default(),
+            started: self.started,
         };
         let ns = request.payload.ns();
         let mut payload = Vec::new();

@@ -10,6 +10,7 @@ pub mod error;
 pub mod host;
 mod iq;
 mod keep;
+pub mod leave;
 pub mod limit;
 mod outbox;
 pub mod parcel;

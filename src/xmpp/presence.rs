@@ -329,7 +329,7 @@ impl Shard {
         let prober = Jid::from_prepared(prober);
         let probed = self.accounts.at(account);
         let is_own = probed.jid.as_str() == prober.bare();
-        if blocks(&probed.blocked, &prober) {
+        if !is_own && blocks(&probed.blocked, &prober) {
             return false;
         }
         let subscribed = probed

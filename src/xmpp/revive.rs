@@ -99,10 +99,9 @@ impl Shard {
 
     /// The shard's first event: asks for the sessions that the last process left.
     pub(crate) fn start(&mut self, host: &mut impl Host) {
-        if self.started.is_some() {
+        if std::mem::replace(&mut self.has_begun, true) {
             return;
         }
-        self.started = Some(host.now());
         if self.settings.durability.saves_sessions() {
             let ticket = self.ticket_for_itself(Waiting::Sessions);
             host.store(ticket, StoreOp::Sessions);

@@ -610,10 +610,10 @@ impl Shard {
             }
             let id = host.random();
             outlet.send(host, Keep::Memory, |out| {
-                let to = Attr(address.full());
+                let (from, to) = (Attr(address.bare()), Attr(address.full()));
                 put(
                     out,
-                    format_args!("<iq type='set' id='push-{id:016x}' to='{to}'>"),
+                    format_args!("<iq type='set' id='push-{id:016x}' from='{from}' to='{to}'>"),
                 );
                 put(
                     out,

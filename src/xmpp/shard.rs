@@ -172,8 +172,10 @@ pub struct Shard {
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
     /// Those that storage refused.
     pub(crate) ends_again: Vec<SessionEnd>,
-    /// When the first turn was.
-    pub(crate) started: Option<Timestamp>,
+    /// When the shard came up.
+    pub(crate) started: Timestamp,
+    /// Whether it has had an event.
+    pub(crate) has_begun: bool,
     /// Messages on their way into the queues of sessions, by ticket.
     pub(crate) enqueued: HashMap<u64, Enqueued>,
     waiting: HashMap<u64, Request>,
@@ -212,8 +214,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Shard `id` of the `settings.shards` of a process.
-    pub fn new(id: ShardId, settings: Arc<Settings>) -> Shard {
+    /// Shard `id` of the `settings.shards` of a process, which comes up at `started`.
+    pub fn new(id: ShardId, settings: Arc<Settings>, started: Timestamp) -> Shard {
         let shards = usize::from(settings.shards);
         Shard {
             id,
@@ -238,7 +240,8 @@ impl Shard {
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
             ends_again: Vec::new(),
-            started: None,
+            started,
+            has_begun: false,
             enqueued: HashMap::new(),
             waiting: HashMap::new(),
             asker: None,

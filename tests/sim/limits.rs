@@ -392,16 +392,22 @@ fn so_many_accounts_are_made_from_one_address_in_an_hour() {
         registrations_per_hour_max: 2,
         ..Limits::default()
     };
-    let settings = Settings {
-        limits,
-        ..Settings::for_tests("example.org")
-    };
-    let mut world = World::new(5, settings, Faults::calm());
-    assert_eq!(register(&mut world, "a").trim(), "result");
-    assert_eq!(register(&mut world, "b").trim(), "result");
-    assert_eq!(register(&mut world, "c"), "error resource-constraint");
-    world.run_for(3_600_001);
-    assert_eq!(register(&mut world, "c").trim(), "result");
+    // However many shards its connections come to.
+    for shards in [1, 3, 7] {
+        let settings = Settings {
+            shards,
+            limits: limits.clone(),
+            ..Settings::for_tests("example.org")
+        };
+        let mut world = World::new(5, settings, Faults::calm());
+        assert_eq!(register(&mut world, "a").trim(), "result");
+        assert_eq!(register(&mut world, "b").trim(), "result");
+        for name in ["c", "d", "e"] {
+            assert_eq!(register(&mut world, name), "error resource-constraint");
+        }
+        world.run_for(3_600_001);
+        assert_eq!(register(&mut world, "c").trim(), "result");
+    }
     // Nobody registers where nobody may.
     let limits = Limits {
         registrations_per_hour_max: 0,

@@ -3,6 +3,7 @@
 use sim::client::{Phase, Proof, Tls};
 use sim::{ClientId, Faults, Login, Random, World};
 use xmpp::Settings;
+use xmpp::limit::Limits;
 
 fn settings(shards: u16) -> Settings {
     Settings {
@@ -365,5 +366,78 @@ fn a_thousand_logins_by_plain_hold_up_nobody() {
         let refused = storm.iter().filter(is_refused).count();
         assert!(refused < LOGINS);
         assert_eq!(online(&world) + refused, LOGINS);
+    }
+}
+
+#[test]
+fn guessing_on_many_connections_at_once_is_no_faster() {
+    let limits = Limits {
+        auth_failures_per_minute_max: 3,
+        ..Limits::default()
+    };
+    for proof in [Proof::Plain, Proof::Scram] {
+        let settings = Settings {
+            limits: limits.clone(),
+            ..settings(2)
+        };
+        let mut world = World::new(11, settings, Faults::rough(&mut Random::new(11)));
+        world.add_account("alice@example.org", "secret");
+        let login = |number: u32, password: &str| {
+            let mut login = Login::new(&format!("alice@example.org/{number}"), password);
+            login.proof = proof;
+            login
+        };
+        let guesses: Vec<ClientId> = (0..20)
+            .map(|number| world.connect(login(number, "guess")))
+            .collect();
+        world.run();
+        let refused = |why: &str| {
+            let phases = guesses.iter().map(|id| &world.client(*id).phase);
+            let same = phases.filter(|phase| matches!(phase, Phase::Refused(it) if it == why));
+            same.count()
+        };
+        assert_eq!(refused("not-authorized"), 3, "{proof:?}");
+        assert_eq!(refused("temporary-auth-failure"), 17, "{proof:?}");
+        // As many devices as there may be failures come back at once all the same.
+        world.run_for(61_000);
+        let devices = [0, 1, 2].map(|number| world.connect(login(number, "secret")));
+        world.run();
+        let mut phases = devices.iter().map(|id| &world.client(*id).phase);
+        assert!(
+            phases.all(|phase| matches!(phase, Phase::Online)),
+            "{proof:?}"
+        );
+    }
+}
+
+/// How many seconds the server says that it is up (XEP-0012).
+fn uptime(world: &mut World) -> u64 {
+    let alice = world.connect(Login::new("alice@example.org/x", "secret"));
+    world.run();
+    let query = "<query xmlns='jabber:iq:last'/>";
+    world.send(
+        alice,
+        &format!("<iq type='get' to='example.org' id='1'>{query}</iq>"),
+    );
+    world.run();
+    let answers = world.received(alice);
+    let seconds = answers[0].children[0].attr("seconds").parse();
+    seconds.expect("a number of seconds")
+}
+
+#[test]
+fn a_server_is_up_since_it_started_not_since_somebody_came() {
+    for shards in [1, 2] {
+        let mut world = World::new(1, settings(shards), Faults::calm());
+        world.add_account("alice@example.org", "secret");
+        for hours in [1, 2] {
+            world.run_for(3_600_000);
+            let seconds = uptime(&mut world);
+            assert!((3_600..3_610).contains(&(seconds / hours)), "{seconds} s");
+        }
+        world.crash();
+        world.run_for(100_000);
+        let seconds = uptime(&mut world);
+        assert!((100..110).contains(&seconds), "{seconds} s after a crash");
     }
 }

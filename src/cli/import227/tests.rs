@@ -57,7 +57,7 @@ fn document(users: &str) -> String {
     format!("<server-data xmlns='{PIE}'><host jid='{DOMAIN}'>{users}</host></server-data>")
 }
 
-fn some_account() -> WholeAccount {
+fn some_keys() -> Credentials {
     let key = |size: usize| {
         let octets: Box<[u8]> = vec![7; size].into();
         let (salt, stored_key, server_key) = ([1; 16].into(), octets.clone(), octets);
@@ -68,12 +68,16 @@ fn some_account() -> WholeAccount {
             server_key,
         })
     };
-    let keys = Credentials {
+    Credentials {
         sha1: key(20),
         sha256: key(32),
         sha512: key(64),
-    };
-    let mut whole = WholeAccount::new(BareJid::parse("juliet@a.example").unwrap(), keys);
+    }
+}
+
+fn some_account() -> WholeAccount {
+    let juliet = BareJid::parse("juliet@a.example").unwrap();
+    let mut whole = WholeAccount::new(juliet, some_keys());
     let item = |contact: &str| RosterItem::new(BareJid::parse(contact).unwrap());
     let request = |from: &str| -> Option<Box<[u8]>> {
         let text = format!(
@@ -121,9 +125,14 @@ fn some_account() -> WholeAccount {
             text("1700000000000000 gone & away"),
         ),
     ];
+    let message = |rest: &str| {
+        text(&format!(
+            "<message from='r@b/x' to='juliet@a.example'{rest}"
+        ))
+    };
     whole.offline = vec![
-        text("<message from='r@b/x' xml:lang='de' id='1'><body>1 &lt; 2\n</body></message>"),
-        text("<message from='r@b/x'><body/><delay xmlns='urn:xmpp:delay' stamp='s'/></message>"),
+        message(" xml:lang='de' id='1'><body>1 &lt; 2\n</body></message>"),
+        message("><body/><delay xmlns='urn:xmpp:delay' stamp='s'/></message>"),
     ];
     whole
 }
@@ -133,10 +142,7 @@ fn what_is_exported_comes_in_as_it_was() {
     let scratch = Scratch::new("again");
     let mut users = Vec::new();
     let bare = BareJid::parse("bare@a.example").unwrap();
-    let accounts = [
-        some_account(),
-        WholeAccount::new(bare, some_account().credentials),
-    ];
+    let accounts = [some_account(), WholeAccount::new(bare, some_keys())];
     for whole in &accounts {
         export::user(whole, &mut users, &mut |what| panic!("{what} was left out"));
     }
@@ -302,4 +308,31 @@ fn no_more_messages_come_in_than_may_wait_and_the_rest_is_counted() {
         .last()
         .map(|one| String::from_utf8_lossy(one));
     assert!(last.is_some_and(|last| last.contains("<body>12</body>")));
+}
+
+#[test]
+fn nobody_comes_into_his_own_roster_and_nothing_waits_for_somebody_else() {
+    let scratch = Scratch::new("own");
+    let users = "<user name='romeo' password='p'>\
+         <query xmlns='jabber:iq:roster'><item jid='Romeo@a.example' subscription='both'/>\
+         <item jid='e@f.g'/></query>\
+         <presence xmlns='jabber:client' from='romeo@a.example' type='subscribe'/>\
+         <offline-messages><message to='Romeo@a.example/X'><body>1</body></message>\
+         <message from='E@f.g/X'><body>2</body></message>\
+         <message from='e@f.g' to='juliet@a.example'><body>3</body></message>\
+         <message from='@'><body>4</body></message></offline-messages></user>";
+    let (arrivals, read, import) = imported(&scratch.file("file", &document(users)));
+    assert_eq!((arrivals.len(), read, import.notes.count), (1, Ok(()), 3));
+    let whole = &arrivals[0].whole;
+    let contacts = whole.data.roster.iter().map(|item| item.contact.as_str());
+    assert_eq!(contacts.collect::<Vec<_>>(), ["e@f.g"]);
+    let waiting = whole.offline.iter();
+    let waiting: Vec<_> = waiting.map(|one| String::from_utf8_lossy(one)).collect();
+    assert_eq!(
+        waiting,
+        [
+            "<message to='romeo@a.example/X' from='romeo@a.example'><body>1</body></message>",
+            "<message from='e@f.g/X' to='romeo@a.example'><body>2</body></message>",
+        ]
+    );
 }

@@ -117,7 +117,7 @@ impl World {
             self.perform(op);
         }
         self.disk.reopen();
-        self.nodes = nodes(&self.settings, &mut self.random, &self.faults);
+        self.nodes = nodes(&self.settings, &mut self.random, &self.faults, self.now);
         for wire in reset {
             // Of connections that the server had closed before, the machine held more.
             self.wires[wire].unsent.clear();

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::Embedded;
-use crate::conformance::sessions::{enqueue, queue, save as save_session, stored};
+use crate::conformance::sessions::{ARRIVED, enqueue, queue, save as save_session, stored};
 use crate::conformance::{create, credentials, full_item, jid, keys, one, wait, waiting};
 use crate::crash::Scratch;
 use xmpp::port::{Space, Store, StoreOp, StoreReply};
+use xmpp::xep::time::utc;
 
 fn whole(name: &str, fill: u8) -> WholeAccount {
     let mut whole = WholeAccount::new(jid(name), *keys(fill));
@@ -104,22 +105,38 @@ fn a_backup_holds_the_moment_of_its_snapshot_and_comes_back_whole() {
 fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
     let (scratch, other) = (Scratch::new(), Scratch::new());
     let mut store = Embedded::open(&scratch.0).unwrap();
+    let message = |type_: &str, id: &str| {
+        format!("<message from='c@d/e' to='a@b' type='{type_}' id='{id}'><body/></message>")
+    };
     for name in ["a@b.example", "a@b"] {
         one(&mut store, create(name, 1));
         one(&mut store, wait(name, "<message id='1'/>", 9));
         for secret in [1, 2] {
             one(&mut store, save_session(name, secret, "orchard"));
-            one(&mut store, enqueue(name, secret, 1, "<message id='2'/>"));
+            one(&mut store, enqueue(name, secret, 1, &message("chat", "2")));
         }
-        one(&mut store, enqueue(name, 2, 2, "<message id='3'/>"));
+        // Two are the same, and were sent twice.
+        for place in [2, 3] {
+            one(&mut store, enqueue(name, 2, place, &message("chat", "3")));
+        }
+        // Nobody gets these when the session ends.
+        one(&mut store, enqueue(name, 2, 4, &message("error", "4")));
+        one(&mut store, enqueue(name, 2, 5, &message("groupchat", "5")));
     }
     let file = scratch.0.join("backup");
     save(&mut store, &file);
     let backup = Backup::open(&file).unwrap();
-    let expected: Vec<Box<[u8]>> = (1..=3)
-        .map(|id| format!("<message id='{id}'/>").into_bytes().into())
-        .collect();
     for whole in accounts(&backup) {
+        // Each says when it came.
+        let (domain, came) = (whole.account.domain(), utc(ARRIVED));
+        let delay = format!("<delay xmlns='urn:xmpp:delay' from='{domain}' stamp='{came}'/>");
+        let delayed =
+            |id| message("chat", id).replace("</message>", &(delay.clone() + "</message>"));
+        let expected = ["<message id='1'/>".to_owned()].into_iter();
+        let expected: Vec<Box<[u8]>> = expected
+            .chain(["2", "3", "3"].map(delayed))
+            .map(|stanza| stanza.into_bytes().into())
+            .collect();
         assert_eq!(whole.offline, expected, "{:?}", whole.account);
     }
     // A store that is made of it has the sessions themselves.
@@ -129,7 +146,7 @@ fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
         stored(&mut restored, "a@b", 2),
         stored(&mut store, "a@b", 2)
     );
-    assert_eq!(queue(&mut restored, "a@b", 2).len(), 2);
+    assert_eq!(queue(&mut restored, "a@b", 2).len(), 5);
     assert_eq!(waiting(&mut restored, "a@b").len(), 1);
 }
 

@@ -138,6 +138,10 @@ impl Shard {
         match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
             Phase::ExpectResponse(expect) => {
                 let ExpectResponse { account, exchange } = *expect;
+                if self.is_throttled(host, stream, &account) {
+                    let error = SaslError::TemporaryAuthFailure;
+                    return self.auth_failed(host, conn, stream, error, None);
+                }
                 match exchange.finish(&message) {
                     Ok(last) => self.auth_succeeded(host, conn, stream, account, Some(&last)),
                     Err(error) => self.auth_failed(host, conn, stream, error, Some(&account)),
@@ -213,16 +217,7 @@ impl Shard {
             self.moving_to = Some(home);
             return Flow::Moved;
         }
-        let max = self.settings.limits.auth_failures_per_minute_max;
-        let peer = stream.peer.to_string();
-        // Failures of an address are counted where its accounts are at home: on every shard.
-        let of_address = max
-            .saturating_mul(ADDRESS_FACTOR)
-            .div_ceil(u32::from(self.settings.shards));
-        let throttled = self.throttle.is_over(account.as_str(), host.now(), max)
-            || self.throttle.is_over(&peer, host.now(), of_address);
-        if throttled {
-            // RFC 6120 6.5.9: says nothing about the account, and that later may do.
+        if self.is_throttled(host, stream, &account) {
             return self.auth_failed(host, conn, stream, SaslError::TemporaryAuthFailure, None);
         }
         let ticket = self.ticket(Waiting::Auth(conn));
@@ -230,6 +225,20 @@ impl Shard {
         host.pause(conn);
         stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
         Flow::Stop
+    }
+
+    /// Whether so many have failed that the next is refused unexamined. Asked before each verdict,
+    /// as well as before the work for it: others may have failed since this one began. The answer
+    /// is RFC 6120 6.5.9's: it says nothing about the account, and that later may do.
+    fn is_throttled(&self, host: &impl Host, stream: &StreamState, account: &BareJid) -> bool {
+        let max = self.settings.limits.auth_failures_per_minute_max;
+        // Failures of an address are counted where its accounts are at home: on every shard.
+        let of_address = max
+            .saturating_mul(ADDRESS_FACTOR)
+            .div_ceil(u32::from(self.settings.shards));
+        let peer = stream.peer.to_string();
+        self.throttle.is_over(account.as_str(), host.now(), max)
+            || self.throttle.is_over(&peer, host.now(), of_address)
     }
 
     /// Storage answered an authentication.
@@ -290,6 +299,12 @@ impl Shard {
         derived: Derived,
     ) -> Flow {
         match (take_request(stream, ticket), derived) {
+            (Some(Request::Plain { account, .. }), _)
+                if self.is_throttled(host, stream, &account) =>
+            {
+                let error = SaslError::TemporaryAuthFailure;
+                self.auth_failed(host, conn, stream, error, None)
+            }
             (Some(Request::Plain { account, .. }), Derived::Verified(true)) => {
                 self.auth_succeeded(host, conn, stream, account, None)
             }

@@ -1,4 +1,7 @@
 //! In-band registration before authentication (XEP-0077 3.1), where it is open.
+//!
+//! Invariant: a connection registers on the shard that its address hashes to, which counts the
+//! attempts; the account is made at its home.
 
 use super::sasl::{DeriveJob, Password, SALT_SIZE, Salts};
 use super::{ExpectVerdict, Flow, Phase, StreamState, auth};
@@ -54,12 +57,20 @@ impl Shard {
                 );
                 Flow::Next
             }
-            Some("set") => match self.parse_registration(host, stream, view) {
-                Ok((account, password)) => {
-                    self.derive_registration(host, conn, stream, account, password, &iq)
+            Some("set") => {
+                // One shard counts all that an address registers.
+                let counting = self.router.home(&stream.peer.to_string());
+                if counting != self.id {
+                    self.moving_to = Some(counting);
+                    return Flow::Moved;
                 }
-                Err(error) => self.register_error(host, conn, &iq, error),
-            },
+                match self.parse_registration(host, stream, view) {
+                    Ok((account, password)) => {
+                        self.derive_registration(host, conn, stream, account, password, &iq)
+                    }
+                    Err(error) => self.register_error(host, conn, &iq, error),
+                }
+            }
             _ => self.register_error(host, conn, &iq, StanzaError::BadRequest),
         }
     }
@@ -113,10 +124,8 @@ impl Shard {
         host: &mut impl Host,
         stream: &StreamState,
     ) -> Result<(), StanzaError> {
-        // Counted on the shard that the connection came to, so each has its share of the limit.
-        let shards = u32::from(self.settings.shards);
         let accounts_max = self.settings.limits.registrations_per_hour_max;
-        let max = accounts_max.div_ceil(shards) * CONFLICTS_PER_REGISTRATION;
+        let max = accounts_max * CONFLICTS_PER_REGISTRATION;
         let peer = stream.peer.to_string();
         if self.registrations.is_over(&peer, host.now(), max) {
             return Err(StanzaError::ResourceConstraint);

@@ -126,7 +126,8 @@ impl Shard {
         stanza: &Stanza<'_>,
     ) -> bool {
         let list = &self.accounts.at(key).blocked;
-        if list.is_empty() || !blocks(list, &Jid::from_prepared(stanza.from)) {
+        let from = Jid::from_prepared(stanza.from);
+        if list.is_empty() || !blocks(list, &from) || self.is_beyond_block(key, &from) {
             return false;
         }
         // XEP-0191 3.3: presence is dropped; a groupchat message comes from a room that was joined.
@@ -153,6 +154,9 @@ impl Shard {
         if list.is_empty() || type_ == Type::Unavailable || !blocks(list, to) {
             return true;
         }
+        if self.is_beyond_block(account, to) {
+            return true;
+        }
         if matches!(type_, Type::Error | Type::Result) {
             return false;
         }
@@ -173,6 +177,13 @@ impl Shard {
             );
         });
         false
+    }
+
+    /// Whether an account reaches this address whatever it blocks: its own resources, which must
+    /// not be kept from one another (XEP-0191 5), and its server, which answers the unblock.
+    fn is_beyond_block(&self, key: AccountKey, jid: &Jid<'_>) -> bool {
+        let is_server = jid.local().is_none() && self.router.is_local(jid.domain());
+        is_server || jid.bare() == self.accounts.at(key).jid.as_str()
     }
 
     /// A request about the sender's own block list.

@@ -265,6 +265,7 @@ impl Shard {
         };
         let error = match reply {
             StoreReply::Done => None,
+            // XEP-0160 2 names `service-unavailable`: decision 0003 says why not.
             StoreReply::Full => Some(StanzaError::ResourceConstraint),
             StoreReply::Missing => Some(StanzaError::ServiceUnavailable),
             reply => {

@@ -1,0 +1,83 @@
+//! What a session would leave offline, for whoever has its queue without it: an export.
+//!
+//! Invariant: it is what the server itself has wait when the session ends.
+
+use crate::host::Timestamp;
+use crate::stanza::Stanza;
+use crate::xep::offline::{is_of_the_moment, may_wait, stamp_delay};
+use crate::xep::time::utc;
+use stanza::jid::Jid;
+use stanza::ns::Ns;
+use stanza::scope::StreamScope;
+use stanza::view::{Kind, StanzaView};
+
+/// A stanza out of a session's queue as it waits from the session's end on: with the time when it
+/// came (XEP-0203), where that is known. `None` for what is dropped or bounces then. The domain is
+/// the server's.
+pub fn as_left(stanza: &[u8], arrived: Timestamp, domain: &str) -> Option<Box<[u8]>> {
+    let scope = StreamScope::client();
+    let view = StanzaView::parse(stanza, &scope).ok()?;
+    let (from, to) = (view.from()?, view.to()?);
+    let to = Jid::from_prepared(&to);
+    let message = Stanza::complete(&view, &from, &to);
+    if message.kind != Kind::Message || !may_wait(message.type_) || is_of_the_moment(&message) {
+        return None;
+    }
+    let mut bytes = stanza.to_vec();
+    if arrived.0 > 0 && !is_delayed(&message, domain) {
+        stamp_delay(&mut bytes, domain, &utc(arrived));
+    }
+    Some(bytes.into())
+}
+
+/// Whether the server stamped it before.
+fn is_delayed(message: &Stanza<'_>, domain: &str) -> bool {
+    let has_any = message.view().has_child_ns(Ns::Delay);
+    let tree = has_any.then(|| message.tree()).flatten();
+    tree.is_some_and(|tree| {
+        let mut delays = tree
+            .root()
+            .children()
+            .filter(|it| it.is("delay", Ns::Delay));
+        delays.any(|delay| delay.attr("from") == Some(domain))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(stanza: &str) -> Option<String> {
+        let bytes = as_left(stanza.as_bytes(), Timestamp(1_000_000), "b.example")?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    #[test]
+    fn what_would_wait_is_left_with_the_time_and_nothing_else_is() {
+        const DELAY: &str =
+            "<delay xmlns='urn:xmpp:delay' from='b.example' stamp='1970-01-01T00:00:01Z'/>";
+        let message = |attribute: &str, child: &str| {
+            format!("<message from='a@b.example/x' to='c@b.example'{attribute}>{child}</message>")
+        };
+        for type_ in ["", " type='chat'", " type='normal'"] {
+            let body = message(type_, "<body>x</body>");
+            let stamped = message(type_, &format!("<body>x</body>{DELAY}"));
+            assert_eq!(left(&body), Some(stamped.clone()));
+            // What waited before has its time.
+            assert_eq!(left(&stamped), Some(stamped));
+        }
+        for type_ in ["error", "groupchat", "headline"] {
+            let other = message(&format!(" type='{type_}'"), "<body>x</body>");
+            assert_eq!(left(&other), None, "{type_}");
+        }
+        let state = "<active xmlns='http://jabber.org/protocol/chatstates'/>";
+        assert_eq!(left(&message(" type='chat'", state)), None);
+        let addresses = "from='a@b.example/x' to='c@b.example'";
+        assert_eq!(left(&format!("<iq {addresses} id='1' type='get'/>")), None);
+        assert_eq!(left(&format!("<presence {addresses}/>")), None);
+        // The time of what was stored before times were is not known.
+        let body = message("", "<body/>");
+        let bytes = as_left(body.as_bytes(), Timestamp(0), "b.example");
+        assert_eq!(bytes.as_deref(), Some(body.as_bytes()));
+    }
+}
