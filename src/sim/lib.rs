@@ -17,6 +17,7 @@ pub mod random;
 pub mod scenario;
 mod scram;
 pub mod seeds;
+pub mod steps;
 pub mod trace;
 pub mod world;
 

@@ -230,6 +230,11 @@ impl Shard {
                 let key = self.load(host, stanza.to.to_bare());
                 self.queue(host, key, stanza);
             }
+            // A session of the last process may be whom it is for.
+            (Kind::Message | Kind::Iq, None) if self.is_dormant(stanza.to.bare()) => {
+                let key = self.load(host, stanza.to.to_bare());
+                self.queue(host, key, stanza);
+            }
             (Kind::Message, None) if matches!(stanza.type_, Type::Headline | Type::Error) => {}
             (Kind::Message, None) => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
             (Kind::Presence, _) => self.deliver_presence(host, found, stanza),
@@ -294,6 +299,13 @@ impl Shard {
         stanza: &Stanza<'_>,
         left: Option<&mut Vec<Box<[u8]>>>,
     ) {
+        let owner = self.accounts.at(key);
+        if owner.is_gone {
+            return self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+        }
+        if self.is_blocked(host, key, stanza) {
+            return;
+        }
         // While messages are between here and storage, this one lines up there.
         if !self.accounts.at(key).must_hold() && self.deliver_to_bare(host, key, stanza) {
             return;

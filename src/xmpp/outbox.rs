@@ -361,13 +361,19 @@ impl Acks {
     }
 
     /// Takes what storage has put into the queue, before what came meanwhile.
-    pub(crate) fn claim(&mut self, claimed: Vec<(u64, Box<[u8]>)>) {
+    ///
+    /// Where nothing is left of one, its place is only passed over.
+    pub(crate) fn claim(&mut self, claimed: Vec<(u64, Option<Box<[u8]>>)>) {
         let Some(number) = self.claiming.take() else {
             return;
         };
-        let first = number.wrapping_sub(self.acked) as usize - 1;
-        for (index, (place, bytes)) in claimed.into_iter().enumerate() {
+        let mut index = number.wrapping_sub(self.acked) as usize - 1;
+        for (place, bytes) in claimed {
             self.last_place = place;
+            let Some(bytes) = bytes else {
+                self.misnumbered = true;
+                continue;
+            };
             self.size += bytes.len();
             let keep = Keep::Queue(place);
             let sent = Sent {
@@ -379,7 +385,8 @@ impl Acks {
                 is_excused: false,
                 shared: None,
             };
-            self.queue.insert(first + index, sent);
+            self.queue.insert(index, sent);
+            index += 1;
         }
     }
 
@@ -510,6 +517,15 @@ impl Acks {
         }
         self.acked = h;
         cleared
+    }
+
+    /// The last of what waits for the account that the queue has, too.
+    pub(crate) fn last_offline(&self) -> Option<u64> {
+        let offline = self.queue.iter().filter_map(|sent| match sent.keep {
+            Keep::Offline(id) => Some(id),
+            Keep::Memory | Keep::Queue(_) => None,
+        });
+        offline.max()
     }
 
     /// What the session leaves behind, oldest first.

@@ -110,7 +110,7 @@ pub(crate) enum Timer {
     /// The client of the session that waits longest must be back by now.
     Hibernation,
     /// Storage failed to give the session what waits for its account.
-    Fetch { key: SessionKey, serial: u32 },
+    Fetch(AccountKey, SessionKey, u32),
     /// The clients of the last process's sessions must be back by now.
     Dormancy,
     /// Storage failed to end sessions.
@@ -565,7 +565,7 @@ impl Shard {
             match timer {
                 Timer::Bound(conn) => self.check_bound(host, conn),
                 Timer::Hibernation => self.on_hibernation(host),
-                Timer::Fetch { key, serial } => self.fetch_again(host, key, serial),
+                Timer::Fetch(account, key, serial) => self.fetch_again(host, account, key, serial),
                 Timer::Dormancy => self.on_dormancy(host),
                 Timer::Ends => self.end_again(host),
                 Timer::Roster => self.store_steps_again(host),

@@ -9,6 +9,7 @@ use crate::host::{Host, Ticket};
 use crate::port::{SessionId, StoreOp, StoreReply, StoredSession};
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
+use stanza::jid::BareJid;
 
 /// A session that storage is asked for.
 #[derive(Debug)]
@@ -18,6 +19,11 @@ pub(crate) struct Waking {
 }
 
 impl Shard {
+    /// Whether an account may have sessions of the last process that are not in memory.
+    pub(crate) fn is_dormant(&self, bare: &str) -> bool {
+        !self.dormant.is_empty() && self.dormant.contains_key(&BareJid::from_prepared(bare))
+    }
+
     /// An account is there; its sessions are to be, too, before it counts as loaded.
     pub(crate) fn wake_sessions(&mut self, host: &mut impl Host, key: AccountKey) {
         let owner = self.accounts.at_mut(key);

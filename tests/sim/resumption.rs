@@ -1,6 +1,7 @@
 //! The way into stream management and back to a session, where something comes in between.
 
-use sim::{ClientId, Element, Faults, Login, World};
+use sim::steps::counted;
+use sim::{Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp};
@@ -21,53 +22,19 @@ fn world() -> World {
     world
 }
 
-fn log_in(world: &mut World, jid: &str) -> ClientId {
-    let client = world.connect(Login::new(jid, "secret"));
-    world.run();
-    client
-}
-
-/// A client that has enabled stream management, and the id of its session.
-fn enabled(world: &mut World, jid: &str) -> (ClientId, String) {
-    let client = log_in(world, jid);
-    world.send(client, ENABLE);
-    world.run();
-    let id = world.received(client)[0].attr("id").to_owned();
-    (client, id)
-}
-
-/// A client that asks for a session; nothing has happened yet.
-fn ask(world: &mut World, jid: &str, id: &str, h: u32) -> ClientId {
-    let mut login = Login::new(jid, "secret");
-    login.resume = Some((id.to_owned(), h));
-    world.connect(login)
-}
-
-fn resume(world: &mut World, jid: &str, id: &str, h: u32) -> ClientId {
-    let client = ask(world, jid, id, h);
-    world.run();
-    client
-}
-
 fn has(received: &[Element], id: &str) -> bool {
     received.iter().any(|stanza| stanza.attr("id") == id)
-}
-
-/// How many of them count.
-fn stanzas(received: &[Element]) -> u32 {
-    let stanzas = received.iter().filter(|it| it.ns == "jabber:client");
-    stanzas.count() as u32
 }
 
 /// Bob's session with the message `m` in it, after a crash of the process; how many stanzas he has
 /// had before it.
 fn bob_after_a_crash() -> (World, String, u32) {
     let mut world = world();
-    let alice = log_in(&mut world, "alice@example.org/x");
-    let (bob, id) = enabled(&mut world, "bob@example.org/x");
+    let alice = world.log_in("alice@example.org/x");
+    let (bob, id) = world.log_in_managed("bob@example.org/x");
     world.send(bob, &format!("{ROSTER}<presence/>"));
     world.run();
-    let had = stanzas(&world.received(bob));
+    let had = counted(&world.received(bob));
     world.vanish(bob);
     world.run();
     let message = "<message to='bob@example.org' id='m' type='chat'><body/></message>";
@@ -83,12 +50,12 @@ fn a_session_that_storage_does_not_give_back_at_once_is_given_back_later() {
     let (mut world, id, had) = bob_after_a_crash();
     world.faults.disk_full = true;
     for _ in 0..2 {
-        let bob = resume(&mut world, "bob@example.org/x", &id, had);
+        let bob = world.resume("bob@example.org/x", &id, had);
         let error = world.client(bob).stream_error.as_deref();
         assert_eq!(error, Some("internal-server-error"));
     }
     world.faults.disk_full = false;
-    let bob = resume(&mut world, "bob@example.org/x", &id, had);
+    let bob = world.resume("bob@example.org/x", &id, had);
     assert!(world.client(bob).resumed.is_some());
     let received = world.received(bob);
     assert!(has(&received, "m"), "{received:?}");
@@ -97,8 +64,8 @@ fn a_session_that_storage_does_not_give_back_at_once_is_given_back_later() {
     // Storage has the numbers that the client counts by.
     world.crash();
     world.run();
-    let had = had + stanzas(&received);
-    let bob = resume(&mut world, "bob@example.org/x", &id, had);
+    let had = had + counted(&received);
+    let bob = world.resume("bob@example.org/x", &id, had);
     assert!(world.client(bob).resumed.is_some());
     assert!(!has(&world.received(bob), "m"), "it had the message");
 }
@@ -108,10 +75,10 @@ fn a_session_is_given_back_although_the_first_connection_was_lost_on_the_way() {
     for moment in (0..60).map(|step| step * 20_000) {
         let (mut world, id, had) = bob_after_a_crash();
         world.faults.disk_us = SLOW_US;
-        let lost = ask(&mut world, "bob@example.org/x", &id, had);
+        let lost = world.ask_for("bob@example.org/x", &id, had);
         world.run_until(world.now() + moment);
         world.vanish(lost);
-        let bob = resume(&mut world, "bob@example.org/x", &id, had);
+        let bob = world.resume("bob@example.org/x", &id, had);
         assert!(world.client(bob).resumed.is_some(), "after {moment} us");
         assert!(has(&world.received(bob), "m"), "after {moment} us");
     }
@@ -122,9 +89,9 @@ fn the_newer_of_two_connections_gets_the_session_back_from_storage() {
     for moment in (0..60).map(|step| step * 20_000) {
         let (mut world, id, had) = bob_after_a_crash();
         world.faults.disk_us = SLOW_US;
-        let older = ask(&mut world, "bob@example.org/x", &id, had);
+        let older = world.ask_for("bob@example.org/x", &id, had);
         world.run_until(world.now() + moment);
-        let newer = resume(&mut world, "bob@example.org/x", &id, had);
+        let newer = world.resume("bob@example.org/x", &id, had);
         let error = world.client(older).stream_error.as_deref();
         assert_eq!(error, Some("conflict"), "after {moment} us");
         assert!(world.client(newer).is_online(), "after {moment} us");
@@ -138,7 +105,7 @@ fn a_request_that_comes_with_enable_is_answered() {
     let headline = "<message to='bob@example.org' type='headline'><body/></message>";
     for (between, handled) in [("", "0"), (ping, "1"), (headline, "1")] {
         let mut world = world();
-        let alice = log_in(&mut world, "alice@example.org/x");
+        let alice = world.log_in("alice@example.org/x");
         world.send(alice, &format!("{ENABLE}{between}{REQUEST}"));
         world.run();
         let received = world.received(alice);
@@ -158,10 +125,10 @@ fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
     for (contacts, groups) in [(limit, 0), (1_500, 4)] {
         let mut world = world();
         world.faults.unsent_max = 64 << 20;
-        let (bob, id) = enabled(&mut world, "bob@example.org/x");
+        let (bob, id) = world.log_in_managed("bob@example.org/x");
         world.send(bob, &format!("{ROSTER}<presence/>"));
         world.run();
-        let had = stanzas(&world.received(bob));
+        let had = counted(&world.received(bob));
         world.crash();
         let account = BareJid::parse("bob@example.org").expect("an address");
         for number in 0..contacts {
@@ -173,9 +140,9 @@ fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
             let (account, item) = (account.clone(), Box::new(item));
             world.perform(StoreOp::PutRosterItem { account, item });
         }
-        let alice = log_in(&mut world, "alice@example.org/x");
-        let bob = resume(&mut world, "bob@example.org/x", &id, had);
-        assert!(stanzas(&world.received(bob)) >= contacts);
+        let alice = world.log_in("alice@example.org/x");
+        let bob = world.resume("bob@example.org/x", &id, had);
+        assert!(counted(&world.received(bob)) >= contacts);
         let message = "<message to='bob@example.org' id='m' type='chat'><body/></message>";
         for _ in 0..limit / 2 {
             world.send(alice, message);

@@ -1,10 +1,10 @@
 //! What comes, and comes once, after a crash that sessions survive: case by case, where
 //! `promise.rs` and `faults.rs` play many at random.
 
-use sim::{ClientId, Element, Faults, Login, World};
+use sim::steps::{counted, errors, message, messages};
+use sim::{ClientId, Faults, World};
 use xmpp::Settings;
 
-const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
 fn world(seed: u64, shards: u16) -> World {
@@ -19,51 +19,13 @@ fn world(seed: u64, shards: u16) -> World {
     world
 }
 
-/// A client whose session is managed, and the session's id.
-fn managed(world: &mut World, full: &str) -> (ClientId, String) {
-    let client = world.connect(Login::new(full, "secret"));
-    world.run();
-    world.send(client, ENABLE);
-    world.run();
-    let received = world.received(client);
-    let enabled = received.iter().find(|it| it.name == "enabled");
-    (
-        client,
-        enabled.expect("it is managed").attr("id").to_owned(),
-    )
-}
-
-fn resume(world: &mut World, full: &str, session: &str, h: u32) -> ClientId {
-    let mut login = Login::new(full, "secret");
-    login.resume = Some((session.to_owned(), h));
-    let client = world.connect(login);
-    world.run();
-    client
-}
-
-fn arrive(world: &mut World, full: &str) -> ClientId {
-    let client = world.connect(Login::new(full, "secret"));
-    world.run();
-    world.send(client, "<presence/>");
-    world.run();
-    client
-}
-
-fn message(type_: &str, to: &str, id: &str) -> String {
-    format!("<message type='{type_}' to='{to}' id='{id}'><body>{id}</body></message>")
-}
-
-fn is_error(element: &&Element) -> bool {
-    element.attr("type") == "error"
-}
-
 /// Storage refuses so many messages to one receiver, and takes the next one: each comes or
 /// bounces, although the errors are lost with the process.
 #[test]
 fn what_storage_refused_is_not_taken_for_done_however_much_it_was() {
     for refused in [1, 100, 300] {
         let mut world = world(refused, 1);
-        let (alice, session) = managed(&mut world, "alice@example.org/x");
+        let (alice, session) = world.log_in_managed("alice@example.org/x");
         let say = |world: &mut World, alice: ClientId, number: u64| {
             let id = format!("m{number}");
             world.send(alice, &message("chat", "bob@example.org", &id));
@@ -79,14 +41,14 @@ fn what_storage_refused_is_not_taken_for_done_however_much_it_was() {
         world.run();
         world.crash();
         world.run();
-        let alice = resume(&mut world, "alice@example.org/x", &session, 0);
+        let alice = world.resume("alice@example.org/x", &session, 0);
         let handled = world.client(alice).resumed.expect("it survives");
         for number in u64::from(handled) + 1..=refused + 1 {
             say(&mut world, alice, number);
         }
         world.run();
-        let errors = world.received(alice).iter().filter(is_error).count() as u64;
-        let bob = arrive(&mut world, "bob@example.org/x");
+        let errors = errors(&world.received(alice)).len() as u64;
+        let bob = world.arrive("bob@example.org/x");
         let received = world.received(bob);
         let came = received.iter().filter(|it| it.name == "message").count() as u64;
         assert!(
@@ -107,7 +69,7 @@ fn an_error_is_not_covered_by_what_is_stored_behind_it() {
     for (seed, unwanted) in (1..=20).flat_map(|seed| unwanted.iter().map(move |it| (seed, it))) {
         for moment_us in (0..1_200).step_by(20) {
             let mut world = world(seed, 2);
-            let (alice, session) = managed(&mut world, "alice@example.org/x");
+            let (alice, session) = world.log_in_managed("alice@example.org/x");
             let to = if seed % 2 == 0 { "bob" } else { "carl" };
             let stanzas = [
                 unwanted.replace("TO", to),
@@ -118,9 +80,7 @@ fn an_error_is_not_covered_by_what_is_stored_behind_it() {
             world.crash();
             world.run();
             let mut received = world.received(alice);
-            let counted = received.iter().filter(|it| it.ns == "jabber:client");
-            let counted = counted.count() as u32;
-            let alice = resume(&mut world, "alice@example.org/x", &session, counted);
+            let alice = world.resume("alice@example.org/x", &session, counted(&received));
             let handled = world.client(alice).resumed.expect("it survives");
             for stanza in stanzas.iter().skip(handled as usize) {
                 world.send(alice, stanza);
@@ -129,18 +89,12 @@ fn an_error_is_not_covered_by_what_is_stored_behind_it() {
             world.send(alice, REQUEST);
             world.run();
             received.extend(world.received(alice));
-            let bounced = received.iter().filter(is_error);
             assert!(
-                bounced.count() > 0,
+                !errors(&received).is_empty(),
                 "seed {seed}, after {moment_us} us: the error of {unwanted} is lost"
             );
         }
     }
-}
-
-fn bodies(received: &[Element]) -> Vec<&str> {
-    let messages = received.iter().filter(|it| it.name == "message");
-    messages.map(|it| it.attr("id")).collect()
 }
 
 /// Two sessions of an account survive. What is said to them before their clients are back is
@@ -153,8 +107,8 @@ fn sessions_of_the_last_process_get_what_is_said_before_their_clients_are_back()
         let name = if seed % 2 == 0 { "bob" } else { "carl" };
         let bare = format!("{name}@example.org");
         let [first, second] = ["1", "2"].map(|it| format!("{bare}/{it}"));
-        let (alice, alices) = managed(&mut world, "alice@example.org/x");
-        let [(one, ones), (two, twos)] = [&first, &second].map(|it| managed(&mut world, it));
+        let (alice, alices) = world.log_in_managed("alice@example.org/x");
+        let [(one, ones), (two, twos)] = [&first, &second].map(|it| world.log_in_managed(it));
         for bob in [one, two] {
             world.send(bob, "<presence/>");
         }
@@ -164,13 +118,12 @@ fn sessions_of_the_last_process_get_what_is_said_before_their_clients_are_back()
         // Both count more than storage knows of.
         let counts = [one, two].map(|bob| {
             let received = world.received(bob);
-            assert_eq!(bodies(&received), ["before"]);
-            let counted = received.iter().filter(|it| it.ns == "jabber:client");
-            counted.count() as u32
+            assert_eq!(messages(&received), ["before"]);
+            counted(&received)
         });
         world.crash();
         world.run();
-        let alice = resume(&mut world, "alice@example.org/x", &alices, 0);
+        let alice = world.resume("alice@example.org/x", &alices, 0);
         let said = [
             ("chat", &bare, "a"),
             ("normal", &first, "b"),
@@ -185,17 +138,16 @@ fn sessions_of_the_last_process_get_what_is_said_before_their_clients_are_back()
             world.send(alice, &message(type_, to, id));
         }
         world.run();
-        let errors = world.received(alice);
-        assert_eq!(errors.iter().find(is_error), None);
+        assert_eq!(errors(&world.received(alice)), []);
         // It does not go for good with another crash.
         if seed % 4 > 1 {
             world.crash();
             world.run();
         }
-        let one = resume(&mut world, &first, &ones, counts[0]);
-        let two = resume(&mut world, &second, &twos, counts[1]);
-        assert_eq!(bodies(&world.received(one)), ["a", "b", "e"]);
-        assert_eq!(bodies(&world.received(two)), ["a", "c", "d", "e"]);
+        let one = world.resume(&first, &ones, counts[0]);
+        let two = world.resume(&second, &twos, counts[1]);
+        assert_eq!(messages(&world.received(one)), ["a", "b", "e"]);
+        assert_eq!(messages(&world.received(two)), ["a", "c", "d", "e"]);
         // Counting goes on from there.
         for (bob, count) in [(one, counts[0] + 3), (two, counts[1] + 4)] {
             world.send(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{count}'/>"));
@@ -209,18 +161,18 @@ fn sessions_of_the_last_process_get_what_is_said_before_their_clients_are_back()
 #[test]
 fn what_a_session_of_the_last_process_took_is_passed_on_when_its_time_is_over() {
     let mut world = world(7, 1);
-    let (alice, _) = managed(&mut world, "alice@example.org/x");
-    let (bob, _) = managed(&mut world, "bob@example.org/1");
+    let (alice, _) = world.log_in_managed("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/1");
     world.send(bob, "<presence/>");
     world.run();
     world.crash();
     world.run();
     assert!(world.client(alice).resumed.is_none());
-    let alice = arrive(&mut world, "alice@example.org/y");
+    let alice = world.arrive("alice@example.org/y");
     world.send(alice, &message("normal", "bob@example.org/1", "a"));
     world.run();
     world.run_for(601_000);
-    assert_eq!(world.received(alice).iter().find(is_error), None);
-    let bob = arrive(&mut world, "bob@example.org/2");
-    assert_eq!(bodies(&world.received(bob)), ["a"]);
+    assert_eq!(errors(&world.received(alice)), []);
+    let bob = world.arrive("bob@example.org/2");
+    assert_eq!(messages(&world.received(bob)), ["a"]);
 }

@@ -181,7 +181,7 @@ impl Shard {
 
     /// Whether an account reaches this address whatever it blocks: its own resources, which must
     /// not be kept from one another (XEP-0191 5), and its server, which answers the unblock.
-    fn is_beyond_block(&self, key: AccountKey, jid: &Jid<'_>) -> bool {
+    pub(crate) fn is_beyond_block(&self, key: AccountKey, jid: &Jid<'_>) -> bool {
         let is_server = jid.local().is_none() && self.router.is_local(jid.domain());
         is_server || jid.bare() == self.accounts.at(key).jid.as_str()
     }

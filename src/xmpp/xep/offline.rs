@@ -3,6 +3,7 @@
 //! Invariant: a message that waits leaves storage only after a client has it: on its
 //! acknowledgement with stream management, else on the write to its connection.
 
+use super::blocking::blocks;
 use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
@@ -76,6 +77,10 @@ impl Shard {
         stanza: &Stanza<'_>,
     ) {
         let Some(waiting) = self.as_waiting(host, stanza) else {
+            // Who says that it must not wait hears that it did not arrive; not of a chat state.
+            if stanza.view().has_body() {
+                self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+            }
             return;
         };
         let mut bytes = Vec::new();
@@ -339,16 +344,22 @@ impl Shard {
             return;
         };
         let account = read.account;
-        self.accounts.at_mut(account).fetching = false;
-        let claimed = match reply {
+        let (claimed, is_put_off) = match reply {
             StoreReply::Offline(claimed) => {
                 self.accounts.at_mut(account).has_waiting = false;
-                claimed
+                let mut kept = Vec::with_capacity(claimed.len());
+                for (place, bytes) in claimed {
+                    let is_blocked = self.is_from_blocked(account, &bytes);
+                    if is_blocked {
+                        self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
+                    }
+                    kept.push((place, (!is_blocked).then_some(bytes)));
+                }
+                (kept, false)
             }
             reply => {
                 tracing::error!(?reply, "offline messages not read");
-                self.fetch_later(host, &read);
-                Vec::new()
+                (Vec::new(), true)
             }
         };
         let session = self.session_of(read.session, read.serial);
@@ -369,12 +380,35 @@ impl Shard {
         } else if let Some(queue) = read.queue {
             // The session has ended, or is not managed after all: they wait on, and only then it is
             // forgotten.
-            let waiting = claimed.into_iter().map(|(_, bytes)| bytes).collect();
-            self.forget_session(host, account, queue, waiting);
+            let waiting = claimed.into_iter().filter_map(|(_, bytes)| bytes);
+            self.forget_session(host, account, queue, waiting.collect());
         }
+        match is_put_off {
+            true => self.fetch_later(host, &read),
+            false => self.end_fetch(host, account),
+        }
+    }
+
+    /// What waited is on its way to a session, or nowhere: what came meanwhile follows.
+    fn end_fetch(&mut self, host: &mut impl Host, account: AccountKey) {
+        self.accounts.at_mut(account).fetching = false;
         self.release_held(host, account);
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);
+    }
+
+    /// Whether a message that waits is of somebody whom the account blocks by now (XEP-0191 3.2).
+    fn is_from_blocked(&self, account: AccountKey, bytes: &[u8]) -> bool {
+        let list = &self.accounts.at(account).blocked;
+        if list.is_empty() {
+            return false;
+        }
+        let view = StanzaView::parse(bytes, &self.client_scope);
+        let from = view.as_ref().ok().and_then(|view| view.from());
+        from.is_some_and(|from| {
+            let from = Jid::from_prepared(&from);
+            blocks(list, &from) && !self.is_beyond_block(account, &from)
+        })
     }
 
     /// What waits is there.
@@ -388,37 +422,56 @@ impl Shard {
             return;
         };
         let (account, key) = (read.account, read.session);
-        self.accounts.at_mut(account).fetching = false;
         let alive = self.session_of(key, read.serial).is_some();
         match reply {
             // The session is managed by now: its queue in storage gets them first.
             StoreReply::Offline(_) if alive && self.sessions.is_saved(key) => {
+                self.accounts.at_mut(account).fetching = false;
                 self.fetch_offline(host, key);
+                self.end_refetch(host, account);
             }
-            StoreReply::Offline(waiting) if alive => self.deliver_waiting(host, key, waiting),
-            StoreReply::Offline(_) => {}
+            StoreReply::Offline(waiting) => {
+                if alive {
+                    self.deliver_waiting(host, key, waiting);
+                }
+                self.end_fetch(host, account);
+            }
             reply => {
                 tracing::error!(?reply, "offline messages not read");
                 self.fetch_later(host, &read);
             }
         }
-        self.release_held(host, account);
-        self.accounts.at_mut(account).pins -= 1;
-        self.evict_if_idle(account);
     }
 
+    /// Until storage has been asked again, nothing overtakes what waits there.
     fn fetch_later(&mut self, host: &mut impl Host, read: &OfflineRead) {
-        let (key, serial) = (read.session, read.serial);
         let at = host.now().plus_ms(STORAGE_RETRY_MS);
-        self.arm(host, at, Timer::Fetch { key, serial });
+        let timer = Timer::Fetch(read.account, read.session, read.serial);
+        self.arm(host, at, timer);
     }
 
     /// Asks storage once more for what waits.
-    pub(crate) fn fetch_again(&mut self, host: &mut impl Host, key: SessionKey, serial: u32) {
-        let alive = self.session_of(key, serial);
-        if alive.is_some_and(|session| session.takes_bare()) {
+    pub(crate) fn fetch_again(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        key: SessionKey,
+        serial: u32,
+    ) {
+        self.accounts.at_mut(account).fetching = false;
+        if self.session_of(key, serial).is_some() {
             self.fetch_offline(host, key);
+        } else {
+            self.deliver_late(host, account);
         }
+        self.end_refetch(host, account);
+    }
+
+    /// A fetch has made room for the next one, where there is one.
+    fn end_refetch(&mut self, host: &mut impl Host, account: AccountKey) {
+        self.release_held(host, account);
+        self.accounts.at_mut(account).pins -= 1;
+        self.evict_if_idle(account);
     }
 
     fn deliver_waiting(
@@ -430,15 +483,22 @@ impl Shard {
         let Some(&(last, _)) = waiting.last() else {
             return;
         };
-        let Session {
-            outlet, account, ..
-        } = self.sessions.at_mut(key);
-        let heard = self.accounts.at(*account).waiting_heard;
+        let account = self.sessions.at(key).account;
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        // What it was given and has not acknowledged waits in storage, too.
+        let queued = acks.and_then(|acks| acks.last_offline());
+        let is_managed = acks.is_some();
+        let heard = self.accounts.at(account).waiting_heard;
+        let heard = heard.max(queued.unwrap_or(0));
         for (id, bytes) in waiting.into_iter().filter(|(id, _)| *id > heard) {
-            outlet.send(host, Keep::Offline(id), |out| out.extend_from_slice(&bytes));
+            if !self.is_from_blocked(account, &bytes) {
+                let outlet = &mut self.sessions.at_mut(key).outlet;
+                outlet.send(host, Keep::Offline(id), |out| out.extend_from_slice(&bytes));
+            } else if !is_managed {
+                self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
+            }
         }
-        if outlet.acks.is_none() {
-            let account = self.sessions.at(key).account;
+        if !is_managed {
             self.accounts.at_mut(account).has_waiting = false;
             self.clear_offline(host, key, last);
         }

@@ -1,0 +1,83 @@
+//! What scripted tests do again and again, each until everything has happened.
+
+use crate::element::Element;
+use crate::{ClientId, Login, World};
+
+const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+
+impl World {
+    /// A client that has bound `full`; its account's password is `secret`.
+    pub fn log_in(&mut self, full: &str) -> ClientId {
+        let client = self.connect(Login::new(full, "secret"));
+        self.run();
+        client
+    }
+
+    /// A client with a session that can be resumed, and the session's id.
+    ///
+    /// # Panics
+    /// Where the server does not manage it.
+    pub fn log_in_managed(&mut self, full: &str) -> (ClientId, String) {
+        let client = self.log_in(full);
+        self.tell(client, ENABLE);
+        let received = self.received(client);
+        let enabled = received.iter().find(|it| it.name == "enabled");
+        let id = enabled.expect("it is managed").attr("id");
+        (client, id.to_owned())
+    }
+
+    /// A client that has bound `full` and is available.
+    pub fn arrive(&mut self, full: &str) -> ClientId {
+        let client = self.log_in(full);
+        self.tell(client, "<presence/>");
+        client
+    }
+
+    /// A client that asks for a session, of which it has had `h` stanzas; nothing has happened yet.
+    pub fn ask_for(&mut self, full: &str, session: &str, h: u32) -> ClientId {
+        let mut login = Login::new(full, "secret");
+        login.resume = Some((session.to_owned(), h));
+        self.connect(login)
+    }
+
+    /// As [`World::ask_for`], and everything has.
+    pub fn resume(&mut self, full: &str, session: &str, h: u32) -> ClientId {
+        let client = self.ask_for(full, session, h);
+        self.run();
+        client
+    }
+
+    /// A client says something.
+    pub fn tell(&mut self, client: ClientId, text: &str) {
+        self.send(client, text);
+        self.run();
+    }
+}
+
+/// A message with its id as its body.
+pub fn message(type_: &str, to: &str, id: &str) -> String {
+    format!("<message type='{type_}' to='{to}' id='{id}'><body>{id}</body></message>")
+}
+
+/// The ids of messages, errors among them.
+pub fn messages(received: &[Element]) -> Vec<&str> {
+    let messages = received.iter().filter(|it| it.name == "message");
+    messages.map(|it| it.attr("id")).collect()
+}
+
+/// The conditions of errors with the ids of what they answer.
+pub fn errors(received: &[Element]) -> Vec<(&str, &str)> {
+    let errors = received.iter().filter(|it| it.attr("type") == "error");
+    errors
+        .map(|it| {
+            let error = it.child("error").and_then(|error| error.children.first());
+            (it.attr("id"), error.map_or("", |condition| &condition.name))
+        })
+        .collect()
+}
+
+/// How many of them count (XEP-0198 4).
+pub fn counted(received: &[Element]) -> u32 {
+    let stanzas = received.iter().filter(|it| it.ns == "jabber:client");
+    stanzas.count() as u32
+}

@@ -1,0 +1,157 @@
+//! What waits for somebody who is away, where something comes in between.
+
+use sim::steps::{errors, message, messages};
+use sim::{Faults, World};
+use xmpp::Settings;
+use xmpp::settings::Durability;
+
+const BLOCK: &str = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
+                     <item jid='alice@example.org'/></block></iq>";
+
+fn world(durability: Durability) -> World {
+    let settings = Settings {
+        durability,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    world
+}
+
+#[test]
+fn nothing_overtakes_what_storage_would_not_read_at_first() {
+    for is_managed in [false, true] {
+        let mut world = world(Durability::Full);
+        let alice = world.log_in("alice@example.org/x");
+        world.tell(alice, &message("chat", "bob@example.org", "1"));
+        let bob = match is_managed {
+            true => world.log_in_managed("bob@example.org/x").0,
+            false => world.log_in("bob@example.org/x"),
+        };
+        world.faults.disk_failures = 1_000;
+        world.tell(bob, "<presence/>");
+        world.faults.disk_failures = 0;
+        world.tell(alice, &message("chat", "bob@example.org", "2"));
+        world.run_for(5_000);
+        assert_eq!(messages(&world.received(bob)), ["1", "2"]);
+    }
+}
+
+/// Bob goes, and another resource of his comes, before storage can be read.
+#[test]
+fn what_a_failed_read_holds_up_goes_on_without_the_session_that_asked() {
+    let mut world = world(Durability::Full);
+    let alice = world.log_in("alice@example.org/x");
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    let bob = world.log_in("bob@example.org/x");
+    let other = world.log_in("bob@example.org/y");
+    world.faults.disk_failures = 1_000;
+    world.tell(bob, "<presence/>");
+    world.faults.disk_failures = 0;
+    world.vanish(bob);
+    world.run();
+    world.tell(other, "<presence/>");
+    world.tell(alice, &message("chat", "bob@example.org", "2"));
+    world.run_for(5_000);
+    assert_eq!(messages(&world.received(other)), ["1", "2"]);
+}
+
+/// XEP-0191 3.2: nothing of a blocked contact is delivered, whenever it came.
+#[test]
+fn who_is_blocked_meanwhile_gets_nothing_delivered() {
+    for is_managed in [false, true] {
+        let mut world = world(Durability::Full);
+        let alice = world.log_in("alice@example.org/x");
+        for id in ["1", "2"] {
+            world.tell(alice, &message("chat", "bob@example.org", id));
+        }
+        let bob = match is_managed {
+            true => world.log_in_managed("bob@example.org/x").0,
+            false => world.log_in("bob@example.org/x"),
+        };
+        world.tell(bob, BLOCK);
+        world.tell(bob, "<presence/>");
+        assert_eq!(messages(&world.received(bob)), [""; 0]);
+        let expected = ["1", "2"].map(|id| (id, "service-unavailable"));
+        assert_eq!(errors(&world.received(alice)), expected);
+        // Nor do they come when the block is lifted.
+        world.tell(
+            bob,
+            "<iq type='set' id='u'><unblock xmlns='urn:xmpp:blocking'/></iq>",
+        );
+        let other = world.arrive("bob@example.org/y");
+        assert_eq!(messages(&world.received(other)), [""; 0]);
+        world.tell(alice, &message("chat", "bob@example.org", "3"));
+        assert_eq!(messages(&world.received(other)), ["3"]);
+    }
+}
+
+#[test]
+fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces() {
+    let mut world = world(Durability::Full);
+    let (alice, _) = world.log_in_managed("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/1");
+    world.tell(bob, "<presence/>");
+    world.vanish(bob);
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    let other = world.log_in("bob@example.org/2");
+    world.tell(other, BLOCK);
+    world.run_for(400_000);
+    world.tell(other, "<presence/>");
+    assert_eq!(messages(&world.received(other)), [""; 0]);
+    let received = world.received(alice);
+    assert_eq!(errors(&received), [("1", "service-unavailable")]);
+}
+
+#[test]
+fn what_sessions_of_a_cancelled_account_had_not_acknowledged_bounces() {
+    let mut world = world(Durability::Full);
+    let (alice, _) = world.log_in_managed("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/1");
+    world.tell(bob, "<presence/>");
+    world.vanish(bob);
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    let other = world.log_in("bob@example.org/2");
+    world.tell(
+        other,
+        "<iq type='set' id='r'><query xmlns='jabber:iq:register'><remove/></query></iq>",
+    );
+    let received = world.received(alice);
+    assert_eq!(errors(&received), [("1", "service-unavailable")]);
+}
+
+/// Where sessions live in memory, what waits stays in storage until it is acknowledged.
+#[test]
+fn a_session_is_given_what_waits_once() {
+    let mut world = world(Durability::Archive);
+    let alice = world.log_in("alice@example.org/x");
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    let (bob, _) = world.log_in_managed("bob@example.org/1");
+    world.tell(bob, "<presence/>");
+    for priority in [-1, 1] {
+        let presence = format!("<presence><priority>{priority}</priority></presence>");
+        world.tell(bob, &presence);
+    }
+    assert_eq!(messages(&world.received(bob)), ["1"]);
+}
+
+/// XEP-0334 4.3 has nobody keep it, and nobody is there to have it.
+#[test]
+fn who_forbids_that_it_waits_hears_that_it_did_not_arrive() {
+    let mut world = world(Durability::Full);
+    let alice = world.log_in("alice@example.org/x");
+    for hint in ["no-store", "no-permanent-store"] {
+        let text = format!(
+            "<message type='chat' to='bob@example.org' id='{hint}'><body>x</body>\
+             <{hint} xmlns='urn:xmpp:hints'/></message>"
+        );
+        world.tell(alice, &text);
+    }
+    let state = "<message type='chat' to='bob@example.org' id='state'>\
+                 <composing xmlns='http://jabber.org/protocol/chatstates'/></message>";
+    world.tell(alice, state);
+    let expected = ["no-store", "no-permanent-store"].map(|id| (id, "service-unavailable"));
+    assert_eq!(errors(&world.received(alice)), expected);
+}
