@@ -90,6 +90,7 @@ impl Shard {
         acks.unsaved = *reply != StoreReply::Done;
         if acks.unsaved {
             tracing::error!(?reply, "a session was not stored");
+            self.acknowledge_later(host, key);
         } else {
             self.acknowledge_settled(host, key);
             self.farewell_if_settled(host, key);

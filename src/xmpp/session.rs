@@ -4,6 +4,7 @@ use crate::account::AccountKey;
 use crate::host::{ConnId, Host};
 use crate::limit::Limits;
 use crate::outbox::{Acks, Keep};
+use std::collections::BTreeSet;
 
 /// A session's place in [`Sessions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -179,6 +180,8 @@ pub struct Sessions {
     last_serial: u32,
     /// Those whose queues outgrew their limits in this turn; some may have ended.
     pub(crate) overflowed: Vec<SessionKey>,
+    /// Those whose clients wait for a number that storage refused; some may have ended.
+    pub(crate) owing: BTreeSet<SessionKey>,
 }
 
 impl Sessions {

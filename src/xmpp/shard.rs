@@ -114,6 +114,8 @@ pub(crate) enum Timer {
     Ends,
     /// Storage failed to write subscriptions.
     Roster,
+    /// Storage failed to learn how far sessions are settled.
+    Owing,
     /// Storage failed to load an account that stanzas wait for.
     Load(AccountKey),
 }
@@ -553,6 +555,7 @@ impl Shard {
                 Timer::Dormancy => self.on_dormancy(host),
                 Timer::Ends => self.end_again(host),
                 Timer::Roster => self.store_steps_again(host),
+                Timer::Owing => self.acknowledge_again(host),
                 Timer::Load(key) => self.on_load_again(host, key),
             }
         }

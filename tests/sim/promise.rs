@@ -207,6 +207,28 @@ fn a_subscription_that_storage_refuses_is_not_acknowledged_before_it_is_there() 
 }
 
 #[test]
+fn what_storage_refused_is_acknowledged_unasked_when_it_is_there() {
+    let message = "<message to='bob@example.org' type='chat'><body/></message>";
+    // The number is refused, or the session that it would be of.
+    for (sent, is_full) in [(message, false), ("<presence/>", true)] {
+        let (mut world, alice) = alice_and_bob();
+        world.faults.disk_full = is_full;
+        world.send(alice, sent);
+        world.run();
+        world.faults.disk_full = true;
+        assert_eq!(h(&mut world, alice), 0, "{sent}");
+        world.run_for(5_000);
+        let told = world.received(alice);
+        assert!(told.is_empty(), "while the disk is full: {told:?}");
+        world.faults.disk_full = false;
+        world.run_for(5_000);
+        let told = world.received(alice);
+        let told: Vec<&str> = told.iter().map(|it| it.attr("h")).collect();
+        assert_eq!(told, ["1"], "{sent}");
+    }
+}
+
+#[test]
 fn a_removal_that_storage_refuses_is_answered_when_it_is_there() {
     let (mut world, alice) = alice_and_bob();
     let bob = world.connect(Login::new("bob@example.org/x", "secret"));

@@ -6,9 +6,10 @@ use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{Close, ConnId, Host, Timestamp};
+use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Cleared, Keep, Sent};
 use crate::port::{SessionId, StoreOp, StoreReply};
-use crate::session::{Session, SessionKey};
+use crate::session::{Outlet, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
@@ -237,7 +238,8 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// Storage knows how far a session is settled. Where it does not, the number stays as it is.
+    /// Storage knows how far a session is settled. Where it does not, the number stays as it is,
+    /// and a later try has to tell it.
     pub(crate) fn on_handled(
         &mut self,
         host: &mut impl Host,
@@ -254,16 +256,42 @@ impl Shard {
         };
         acks.committing = false;
         let resuming = acks.resuming.take();
-        if reply == StoreReply::Done {
+        let was_refused = reply != StoreReply::Done;
+        if was_refused {
+            tracing::error!(?reply, "a session's count was not stored");
+        } else {
             acks.committed = handled;
             self.tell_settled(host, key);
             self.acknowledge_settled(host, key);
             self.farewell_if_settled(host, key);
-        } else {
-            tracing::error!(?reply, "a session's count was not stored");
         }
         if let Some(conn) = resuming {
             self.resume_committed(host, conn, key);
+        }
+        if was_refused {
+            self.acknowledge_later(host, key);
+        }
+    }
+
+    /// Storage refused what a number needs: it is asked again while a client waits for that.
+    pub(crate) fn acknowledge_later(&mut self, host: &mut impl Host, key: SessionKey) {
+        let Outlet { conn, acks } = &self.sessions.at(key).outlet;
+        if conn.is_none() || !acks.as_ref().is_some_and(|acks| acks.owed) {
+            return;
+        }
+        if self.sessions.owing.is_empty() {
+            let at = host.now().plus_ms(STORAGE_RETRY_MS);
+            self.arm(host, at, Timer::Owing);
+        }
+        self.sessions.owing.insert(key);
+    }
+
+    /// The time to ask again has come; some of the sessions may have ended.
+    pub(crate) fn acknowledge_again(&mut self, host: &mut impl Host) {
+        for key in std::mem::take(&mut self.sessions.owing) {
+            if self.sessions.get(key).is_some() {
+                self.acknowledge_settled(host, key);
+            }
         }
     }
 
