@@ -74,7 +74,7 @@ impl Shard {
         match (&stream.phase, view.name()) {
             (Phase::Bound(key), "enable") => {
                 let key = *key;
-                self.enable(host, conn, key, root);
+                return self.enable(host, conn, stream, key, root);
             }
             (Phase::Bound(key), "r") => {
                 let key = *key;
@@ -97,9 +97,23 @@ impl Shard {
         Flow::Next
     }
 
-    fn enable(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, root: Node<'_>) {
-        if self.sessions.at(key).outlet.acks.is_some() || self.is_stopping() {
-            return write_failed(host.output(conn), "unexpected-request");
+    fn enable(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &StreamState,
+        key: SessionKey,
+        root: Node<'_>,
+    ) -> Flow {
+        if self.sessions.at(key).outlet.acks.is_some() {
+            // XEP-0198 3: a second one ends the stream.
+            write_failed(host.output(conn), "unexpected-request");
+            let text = Some("stream management is enabled already");
+            return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
+        }
+        if self.is_stopping() {
+            write_failed(host.output(conn), "unexpected-request");
+            return Flow::Next;
         }
         // Nobody can come back to an account that goes with its stream.
         let is_anonymous = self.is_anonymous(key);
@@ -116,6 +130,7 @@ impl Shard {
         } else {
             self.open_managed(host, key);
         }
+        Flow::Next
     }
 
     /// Storage has a session that was enabled, or it has not.
