@@ -71,6 +71,8 @@ pub(crate) struct Acks {
     written: usize,
     queue: VecDeque<Sent>,
     size: usize,
+    /// How many of the queue, and how many bytes, do not count towards its limits.
+    excused: (usize, usize),
     since_request: u32,
     last_place: u64,
 }
@@ -87,6 +89,8 @@ pub(crate) struct Sent {
     /// Whether no number is committed before storage or the client has it: an error is all that
     /// is left of a stanza.
     is_vital: bool,
+    /// See [`Acks::excuse_behind`].
+    is_excused: bool,
     /// Where other sessions were given it, too.
     shared: Option<Shared>,
 }
@@ -170,6 +174,7 @@ impl Acks {
             written: 0,
             queue: VecDeque::new(),
             size: 0,
+            excused: (0, 0),
             since_request: 0,
             last_place: 0,
         }
@@ -192,6 +197,7 @@ impl Acks {
                     arrived: queued.arrived,
                     ready: true,
                     is_vital: false,
+                    is_excused: false,
                     shared: None,
                 });
             }
@@ -211,7 +217,23 @@ impl Acks {
 
     /// Whether the queue has outgrown its limits.
     pub(crate) fn has_overflowed(&self) -> bool {
-        self.queue.len() > UNACKED_MAX || self.size > UNACKED_SIZE_MAX
+        let (count, size) = self.excused;
+        self.queue.len() - count > UNACKED_MAX || self.size - size > UNACKED_SIZE_MAX
+    }
+
+    /// How many stanzas the queue holds.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// What was queued behind the first `count` does not count towards the limits: there is an end
+    /// to it, and it was no choice of the client's to get it at once.
+    pub(crate) fn excuse_behind(&mut self, count: usize) {
+        for sent in self.queue.range_mut(count..) {
+            sent.is_excused = true;
+            self.excused.0 += 1;
+            self.excused.1 += sent.bytes.len();
+        }
     }
 
     fn push(&mut self, sent: Sent) {
@@ -236,6 +258,7 @@ impl Acks {
             arrived,
             ready: true,
             is_vital: false,
+            is_excused: false,
             shared: None,
         };
         if let Some(conn) = conn
@@ -271,6 +294,7 @@ impl Acks {
             arrived,
             ready: false,
             is_vital,
+            is_excused: false,
             shared: None,
         });
         QueuePlace {
@@ -316,6 +340,7 @@ impl Acks {
                 arrived: Timestamp::default(),
                 ready: true,
                 is_vital: false,
+                is_excused: false,
                 shared: None,
             };
             self.queue.insert(first + index, sent);
@@ -433,6 +458,10 @@ impl Acks {
             self.written -= 1;
             self.size -= sent.bytes.len();
             self.vital -= u32::from(sent.is_vital);
+            if sent.is_excused {
+                self.excused.0 -= 1;
+                self.excused.1 -= sent.bytes.len();
+            }
             sent.note_taken();
             match sent.keep {
                 Keep::Memory => {}

@@ -508,7 +508,9 @@ impl Shard {
             }
             return;
         }
-        if self.resume_committed(host, conn, key) {
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        let was_opened = acks.is_some_and(|acks| acks.opened);
+        if self.resume_committed(host, conn, key) && !was_opened {
             self.refresh(host, key);
         }
     }
@@ -518,7 +520,12 @@ impl Shard {
         let session = self.sessions.at(key);
         let account = session.account;
         if session.interested {
+            let queued = session.outlet.acks.as_ref().map_or(0, |acks| acks.queued());
             self.push_all(host, account, key);
+            if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
+                // Once in the life of a session in memory, and no more than the roster has.
+                acks.excuse_behind(queued);
+            }
         }
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;

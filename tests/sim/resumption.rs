@@ -1,7 +1,9 @@
 //! The way into stream management and back to a session, where something comes in between.
 
 use sim::{ClientId, Element, Faults, Login, World};
+use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::port::{RosterItem, StoreOp};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -145,5 +147,47 @@ fn a_request_that_comes_with_enable_is_answered() {
         let told = received.iter().rev().find(|it| it.name == "a");
         let told = told.expect("an answer").attr("h");
         assert_eq!(told, handled, "{received:?}");
+    }
+}
+
+/// After a crash a client gets its whole roster, which is as much as may be unacknowledged.
+#[test]
+fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
+    let limit = 4_000;
+    // By count, and by size.
+    for (contacts, groups) in [(limit, 0), (1_500, 4)] {
+        let mut world = world();
+        world.faults.unsent_max = 64 << 20;
+        let (bob, id) = enabled(&mut world, "bob@example.org/x");
+        world.send(bob, &format!("{ROSTER}<presence/>"));
+        world.run();
+        let had = stanzas(&world.received(bob));
+        world.crash();
+        let account = BareJid::parse("bob@example.org").expect("an address");
+        for number in 0..contacts {
+            let contact = BareJid::parse(&format!("contact{number}@example.org"));
+            let mut item = RosterItem::new(contact.expect("an address"));
+            item.listed = true;
+            let group = |group: usize| format!("{group:01000}").into();
+            item.groups = (0..groups).map(group).collect();
+            let (account, item) = (account.clone(), Box::new(item));
+            world.perform(StoreOp::PutRosterItem { account, item });
+        }
+        let alice = log_in(&mut world, "alice@example.org/x");
+        let bob = resume(&mut world, "bob@example.org/x", &id, had);
+        assert!(stanzas(&world.received(bob)) >= contacts);
+        let message = "<message to='bob@example.org' id='m' type='chat'><body/></message>";
+        for _ in 0..limit / 2 {
+            world.send(alice, message);
+        }
+        world.run();
+        assert!(world.client(bob).is_online(), "{contacts} contacts");
+        assert!(has(&world.received(bob), "m"));
+        for _ in 0..limit / 2 {
+            world.send(alice, message);
+        }
+        world.run();
+        let error = world.client(bob).stream_error.as_deref();
+        assert_eq!(error, Some("resource-constraint"), "there is a limit");
     }
 }
