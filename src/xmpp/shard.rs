@@ -576,6 +576,7 @@ impl Shard {
     /// The server goes down: every stream ends with `system-shutdown`.
     pub fn on_shutdown(&mut self, host: &mut impl Host) {
         self.stopping = true;
+        let mut leaving = Vec::new();
         for conn in self.conns.all() {
             let Some(stream) = self.conns.take(conn) else {
                 continue;
@@ -584,7 +585,7 @@ impl Shard {
                 Phase::ExpectTls => host.close(conn, Close::Shutdown),
                 Phase::Bound(key) if self.can_leave(key) => {
                     self.conns.put(conn, stream);
-                    self.say_farewell(host, key);
+                    leaving.push(key);
                 }
                 _ => {
                     self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
@@ -592,6 +593,11 @@ impl Shard {
             }
         }
         self.end_unsaved(host);
+        self.bounce_requests(host);
+        // Last, so that they get what the end of the others means to them.
+        for key in leaving {
+            self.say_farewell(host, key);
+        }
     }
 
     /// Whether the server goes down.

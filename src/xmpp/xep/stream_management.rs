@@ -666,6 +666,19 @@ impl Shard {
         }
     }
 
+    /// The server goes down: requests to sessions that wait for their clients do not outlive it,
+    /// and who sent them hears of that now.
+    pub(crate) fn bounce_requests(&mut self, host: &mut impl Host) {
+        let mut requests = Vec::new();
+        for &(_, key) in &self.hibernating {
+            let acks = self.sessions.at(key).outlet.acks.as_ref();
+            requests.extend(acks.into_iter().flat_map(|acks| acks.iqs()).cloned());
+        }
+        for request in requests {
+            self.bounce_bytes(host, &request, StanzaError::ServiceUnavailable);
+        }
+    }
+
     /// What a session that ends has not been acknowledged goes where the table of the design sends
     /// it; by now the session is no longer among its account's. Storage forgets it afterwards.
     pub(crate) fn dispose_unacked(
