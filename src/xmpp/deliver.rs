@@ -491,6 +491,27 @@ impl Shard {
         self.evict_if_idle(session.account);
     }
 
+    /// Ends every session of an account.
+    pub(crate) fn end_account(&mut self, host: &mut impl Host, bare: &str, error: StreamError) {
+        let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else {
+            return;
+        };
+        self.accounts.unlist(key);
+        self.accounts.at_mut(key).pins += 1;
+        for session in self.accounts.at(key).sessions.clone() {
+            let conn = self.sessions.at(session).outlet.conn;
+            match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
+                Some((conn, stream)) => {
+                    let text = Some("the account was deleted");
+                    self.stream_error(host, conn, &stream, error, text);
+                }
+                None => self.end_session(host, session),
+            }
+        }
+        self.accounts.at_mut(key).pins -= 1;
+        self.evict_if_idle(key);
+    }
+
     /// The account of a bare JID of ours, loading it if it is not in memory.
     pub(crate) fn loaded_or_loading(&mut self, host: &mut impl Host, bare: &str) -> AccountKey {
         match self.accounts.find(home_hash(bare), bare) {

@@ -528,6 +528,12 @@ impl Acks {
         offline.max()
     }
 
+    /// The requests and answers that its client has not acknowledged.
+    pub(crate) fn iqs(&self) -> impl Iterator<Item = &Box<[u8]>> {
+        let stanzas = self.queue.iter().map(|sent| &sent.bytes);
+        stanzas.filter(|bytes| bytes.starts_with(b"<iq "))
+    }
+
     /// What the session leaves behind, oldest first.
     pub(crate) fn into_unacked(self) -> VecDeque<Sent> {
         self.queue

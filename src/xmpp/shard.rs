@@ -590,6 +590,7 @@ impl Shard {
     /// The server goes down: every stream ends with `system-shutdown`.
     pub fn on_shutdown(&mut self, host: &mut impl Host) {
         self.stopping = true;
+        let mut leaving = Vec::new();
         for conn in self.conns.all() {
             let Some(stream) = self.conns.take(conn) else {
                 continue;
@@ -598,7 +599,7 @@ impl Shard {
                 Phase::ExpectTls => host.close(conn, Close::Shutdown),
                 Phase::Bound(key) if self.can_leave(key) => {
                     self.conns.put(conn, stream);
-                    self.say_farewell(host, key);
+                    leaving.push(key);
                 }
                 _ => {
                     self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
@@ -606,6 +607,11 @@ impl Shard {
             }
         }
         self.end_unsaved(host);
+        self.bounce_requests(host);
+        // Last, so that they get what the end of the others means to them.
+        for key in leaving {
+            self.say_farewell(host, key);
+        }
     }
 
     /// Whether the server goes down.
@@ -749,27 +755,6 @@ impl Shard {
         if first {
             host.wake_at(at);
         }
-    }
-
-    /// Ends every session of an account.
-    pub(crate) fn end_account(&mut self, host: &mut impl Host, bare: &str, error: StreamError) {
-        let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else {
-            return;
-        };
-        self.accounts.unlist(key);
-        self.accounts.at_mut(key).pins += 1;
-        for session in self.accounts.at(key).sessions.clone() {
-            let conn = self.sessions.at(session).outlet.conn;
-            match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
-                Some((conn, stream)) => {
-                    let text = Some("the account was deleted");
-                    self.stream_error(host, conn, &stream, error, text);
-                }
-                None => self.end_session(host, session),
-            }
-        }
-        self.accounts.at_mut(key).pins -= 1;
-        self.evict_if_idle(key);
     }
 }
 

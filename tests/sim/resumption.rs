@@ -158,3 +158,28 @@ fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
         assert_eq!(error, Some("resource-constraint"), "there is a limit");
     }
 }
+
+#[test]
+fn a_request_to_a_client_that_is_away_is_answered_before_the_server_ends() {
+    let mut world = world();
+    let (alice, _) = world.log_in_managed("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.send(alice, REQUEST);
+    world.vanish(bob);
+    world.run();
+    let request = |type_: &str| {
+        format!("<iq type='{type_}' id='{type_}' to='bob@example.org/x'><a xmlns='b'/></iq>")
+    };
+    for type_ in ["get", "set", "result"] {
+        world.send(alice, &request(type_));
+    }
+    world.run();
+    world.received(alice);
+    world.shut_down();
+    world.run();
+    let received = world.received(alice);
+    let errors = received.iter().filter(|it| it.name == "iq");
+    let errors: Vec<_> = errors.map(|it| (it.attr("id"), it.condition())).collect();
+    let expected = ["get", "set"].map(|id| (id, "service-unavailable"));
+    assert_eq!(errors, expected, "{received:?}");
+}

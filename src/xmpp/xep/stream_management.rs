@@ -253,8 +253,8 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// Storage knows how far a session is settled. Where it does not, the number stays as it is, and
-    /// a later try has to tell it.
+    /// Storage knows how far a session is settled. Where it does not, the number stays as it is,
+    /// and a later try has to tell it.
     pub(crate) fn on_handled(
         &mut self,
         host: &mut impl Host,
@@ -288,7 +288,7 @@ impl Shard {
         }
     }
 
-    /// Storage refused what comes before a number: it is asked again while a client waits for it.
+    /// Storage refused what a number needs: it is asked again while a client waits for that.
     pub(crate) fn acknowledge_later(&mut self, host: &mut impl Host, key: SessionKey) {
         let Outlet { conn, acks } = &self.sessions.at(key).outlet;
         if conn.is_none() || !acks.as_ref().is_some_and(|acks| acks.owed) {
@@ -665,6 +665,19 @@ impl Shard {
         let lost: Vec<SessionKey> = self.managed.values().copied().filter(is_lost).collect();
         for key in lost {
             self.end_session(host, key);
+        }
+    }
+
+    /// The server goes down: requests to sessions that wait for their clients do not outlive it,
+    /// and who sent them hears of that now.
+    pub(crate) fn bounce_requests(&mut self, host: &mut impl Host) {
+        let mut requests = Vec::new();
+        for &(_, key) in &self.hibernating {
+            let acks = self.sessions.at(key).outlet.acks.as_ref();
+            requests.extend(acks.into_iter().flat_map(|acks| acks.iqs()).cloned());
+        }
+        for request in requests {
+            self.bounce_bytes(host, &request, StanzaError::ServiceUnavailable);
         }
     }
 
