@@ -68,12 +68,7 @@ pub fn messages(received: &[Element]) -> Vec<&str> {
 /// The conditions of errors with the ids of what they answer.
 pub fn errors(received: &[Element]) -> Vec<(&str, &str)> {
     let errors = received.iter().filter(|it| it.attr("type") == "error");
-    errors
-        .map(|it| {
-            let error = it.child("error").and_then(|error| error.children.first());
-            (it.attr("id"), error.map_or("", |condition| &condition.name))
-        })
-        .collect()
+    errors.map(|it| (it.attr("id"), it.condition())).collect()
 }
 
 /// How many of them count (XEP-0198 4).

@@ -216,8 +216,8 @@ impl Acks {
         self.uncounted.is_some()
     }
 
-    /// The client of a session from storage has counted to `h`: that is authoritative, what is at or
-    /// below it is dropped, and counting goes on from there.
+    /// The client of a session from storage has counted to `h`: that is authoritative, what is at
+    /// or below it is dropped, and counting goes on from there.
     pub(crate) fn recount(&mut self, h: u32) {
         let Some(numbers) = self.uncounted.take() else {
             return;

@@ -171,6 +171,12 @@ impl Play {
             self.world.check_homes();
         }
         self.world.run();
+        if self.world.faults.disk_failures > 0 {
+            // What failed is tried again after a second.
+            self.world.faults.disk_failures = 0;
+            self.world.run_for(2_000);
+            self.world.run();
+        }
         self.world.check_rest();
     }
 
