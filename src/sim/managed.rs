@@ -8,6 +8,7 @@ use crate::actors::{Actor, Leave, Reconnection, Scene};
 use crate::client::Login;
 use crate::contacts::Contacts;
 use crate::element::Element;
+use crate::steps::message;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -34,6 +35,8 @@ pub struct Said {
     pub acked_at: u64,
     /// How many errors came for it.
     pub errors: u32,
+    /// Whether it bounces where the receiver has no such session (RFC 6121 8.5.3.2.1).
+    pub bounces: bool,
 }
 
 /// A message that a person got.
@@ -253,15 +256,17 @@ impl Person {
             self.full.split('@').next().unwrap_or(""),
             self.count
         );
+        let type_ = *scene.random.pick(&["chat", "normal"]);
         let said = Said {
             to: to.clone(),
+            bounces: type_ == "normal" && to.contains('/'),
             sessions: 1,
             epoch: self.epoch,
             sent_at: scene.now,
             ..Said::default()
         };
         self.said.insert(id.clone(), said);
-        let text = format!("<message to='{to}' id='{id}' type='chat'><body>{id}</body></message>");
+        let text = message(type_, &to, &id);
         self.say(scene, text, What::Message(id));
         if scene.random.happens(300) {
             scene.says.extend(format!("<r xmlns='{SM}'/>").bytes());
