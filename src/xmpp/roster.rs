@@ -571,6 +571,8 @@ impl Shard {
         let later = later.find(|later| later.before.changed == undo.changed);
         if let Some(later) = later {
             later.before = undo.before;
+            // What a step has brought into storage of this one is taken back with that.
+            later.is_in_step |= undo.is_in_step;
         }
     }
 

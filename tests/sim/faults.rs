@@ -311,6 +311,33 @@ fn of_two_names_that_a_full_disk_refuses_neither_is_there() {
     assert!(roster.children[0].children.is_empty(), "{roster}");
 }
 
+/// Storage takes some of a request, which brings the names along that are there by then, and two
+/// names: what it has is what the client is shown, in any case.
+#[test]
+fn names_that_are_refused_around_a_step_are_taken_back_with_it() {
+    for seed in 1..=300 {
+        let (mut world, [alice, _], _) = alice_and_bob(seed);
+        world.faults.disk_failures = 300;
+        world.faults.disk_us = (1_000, 10_000);
+        world.send(alice, "<presence to='bob@example.org' type='subscribe'/>");
+        for name in ["one", "two"] {
+            world.send(alice, &set(name, &format!("name='{name}'")));
+            world.run_until(world.now() + 9_000);
+        }
+        world.run();
+        world.faults.disk_failures = 0;
+        world.run_for(5_000);
+        world.received(alice);
+        world.send(alice, ROSTER);
+        world.run();
+        let roster = world.received(alice).pop().expect("a roster");
+        let items = &roster.children[0].children;
+        let shown = items.first().map_or("", |item| item.attr("name"));
+        let item = stored(&mut world, "alice", "bob");
+        assert_eq!(shown, &*item.name, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_step_behind_a_name_that_a_full_disk_refuses_is_done_when_it_is_acknowledged() {
     let steps = [
