@@ -603,3 +603,18 @@ fn limits_are_advertised_in_the_features() {
     let limits = features.child("limits").expect("XEP-0478 limits");
     assert_eq!(limits.child_text("max-bytes"), "262144");
 }
+
+/// A broken stream's slot has its next user at once, and what ends the one leaves the other alone.
+#[test]
+fn a_stream_that_is_broken_takes_no_later_one_with_it() {
+    let server = server();
+    for _ in 0..2_000 {
+        let (mut broken, ..) = Client::open(&server);
+        broken.send("</wrong>");
+        assert_eq!(broken.element().name, "error");
+        drop(broken);
+        let (mut next, ..) = Client::open(&server);
+        next.send("</stream:stream>");
+        assert!(matches!(next.next(), Event::Close), "it ends in order");
+    }
+}

@@ -68,6 +68,9 @@ pub(crate) struct Conn {
     pub(crate) upgraded: bool,
     /// `close_notify` is in the wire buffer.
     pub(crate) notified: bool,
+    /// The kernel is ending our side on a worker of its own, which looks the slot up when it comes
+    /// to it: the slot must not have another user by then.
+    pub(crate) shutting: bool,
     pub(crate) direct_tls: bool,
     /// Single receives so far, until receiving goes on by itself.
     pub(crate) receives: u8,

@@ -1,7 +1,8 @@
 //! From the outputs to the wire: sealed and sent once per dirty connection per turn; and how a
 //! connection ends.
 //!
-//! Invariant: one send in flight per connection; the slot is closed only when there is none.
+//! Invariant: one send in flight per connection; the slot is closed only when there is none, and no
+//! shutdown either.
 
 use crate::connection::{CHOKE_SIZE, Life, Reading, id_of};
 use crate::turn::{CONNS_AHEAD, KEYS_AHEAD, TLS_AHEAD, Turn};
@@ -56,8 +57,9 @@ impl Turn {
         conn.dirty = false;
         match conn.life {
             Life::Free | Life::Departed | Life::Released => return,
-            Life::Cut if conn.sending > 0 => return,
+            Life::Cut if conn.sending > 0 || conn.shutting => return,
             Life::Cut => return self.release(id),
+            Life::Lingering if conn.shutting => {}
             Life::Lingering if conn.eof => return self.release(id),
             _ if conn.overflowed => {
                 self.counters.cut_slow += 1;
@@ -164,6 +166,7 @@ impl Turn {
         if why == Close::StreamError && !conn.eof {
             // Closing with unread bytes would reset the connection, and the error might be lost.
             conn.life = Life::Lingering;
+            conn.shutting = true;
             self.ring.shutdown_write(id.index, id.generation);
             let at = self.world.now.plus_ms(LINGER_MS_MAX);
             return self.endings.push(Reverse((at, id)));
@@ -188,8 +191,16 @@ impl Turn {
         if conn.sending > 0 {
             self.ring
                 .cancel(Token::new(Op::Send, id.index, id.generation));
-        } else {
+        } else if !conn.shutting {
             self.release(id);
+        }
+    }
+
+    /// Our side is ended.
+    pub(crate) fn on_shut(&mut self, id: ConnId) {
+        if let Some(conn) = self.world.conns.get_mut(id) {
+            conn.shutting = false;
+            self.world.touch(id);
         }
     }
 
@@ -199,6 +210,7 @@ impl Turn {
             return;
         };
         debug_assert!(conn.sending == 0, "the kernel still reads the buffer");
+        debug_assert!(!conn.shutting, "the kernel still looks the slot up");
         let reading = std::mem::take(&mut conn.reading);
         conn.life = Life::Released;
         if let Some(peer) = conn.peer.take() {
@@ -220,8 +232,7 @@ impl Turn {
             }
             self.endings.pop();
             match self.world.conns.get_mut(id).map(|conn| conn.life) {
-                Some(Life::Closing(_)) => self.lose(id),
-                Some(Life::Lingering) => self.release(id),
+                Some(Life::Closing(_) | Life::Lingering) => self.lose(id),
                 _ => {}
             }
         }

@@ -8,6 +8,7 @@
 
 use crate::accept::Accept;
 use crate::admission::Admission;
+use crate::connection::id_of;
 use crate::control::Command;
 use crate::doorbell::{Caller, Doorbell};
 use crate::handoff::Handoff;
@@ -208,7 +209,8 @@ impl Turn {
             Op::Cancel if token.slot == u32::MAX => {
                 tracing::warn!(error = completion.result, "a sibling could not be woken");
             }
-            Op::Cancel | Op::Bell | Op::Connect | Op::Shutdown | Op::Poll | Op::User => {}
+            Op::Shutdown => self.on_shut(id_of(token)),
+            Op::Cancel | Op::Bell | Op::Connect | Op::Poll | Op::User => {}
         }
     }
 
