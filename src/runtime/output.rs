@@ -231,9 +231,9 @@ impl Turn {
                 return;
             }
             self.endings.pop();
-            match self.world.conns.get_mut(id).map(|conn| conn.life) {
-                Some(Life::Closing(_) | Life::Lingering) => self.lose(id),
-                _ => {}
+            let life = self.world.conns.get_mut(id).map(|conn| conn.life);
+            if matches!(life, Some(Life::Closing(_) | Life::Lingering)) {
+                self.lose(id);
             }
         }
     }
