@@ -109,8 +109,8 @@ impl Ring {
     }
 
     /// Ends the writing side: the peer reads everything and then the end. The kernel does it on a
-    /// worker thread, so this is for rare closings; it looks the slot up only there, so that the slot
-    /// must keep its user until [`Op::Shutdown`] has completed.
+    /// worker thread, so this is for rare closings. It looks the slot up only there: the slot must
+    /// keep its user until [`Op::Shutdown`] has completed.
     pub fn shutdown_write(&mut self, slot: u32, generation: u32) {
         let entry = opcode::Shutdown::new(types::Fixed(slot), libc::SHUT_WR).build();
         let token = Token::new(Op::Shutdown, slot, generation);
