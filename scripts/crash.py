@@ -160,7 +160,6 @@ class Person:
         )
         await stream.expect("iq")
         wish = " resume='true'" if self.resumes else ""
-        left, self.unacked = self.unacked, collections.deque()
         stream.send(f"<enable xmlns='{SM}'{wish}/>")
         while True:
             element = await stream.next()
@@ -168,6 +167,8 @@ class Person:
                 break
             if element.tag == CLIENT + "message":
                 self.hear(element)
+        # Only now: the connection may have gone before.
+        left, self.unacked = self.unacked, collections.deque()
         self.session, self.acked, self.received = element.get("id"), 0, 0
         self.began = time.monotonic()
         self.say(PRESENCE, None)
