@@ -154,6 +154,12 @@ impl Shard {
         self.sender = sender;
     }
 
+    /// The session of a resource.
+    pub(crate) fn holder(&self, account: AccountKey, resource: &str) -> Option<SessionKey> {
+        let mut sessions = self.accounts.at(account).sessions.iter().copied();
+        sessions.find(|key| self.sessions.at(*key).resource() == resource)
+    }
+
     /// Delivers a message to sessions by the table of RFC 6121 8.5; `false` means nobody got it.
     fn deliver_message(
         &mut self,
@@ -161,13 +167,8 @@ impl Shard {
         key: AccountKey,
         stanza: &Stanza<'_>,
     ) -> bool {
-        let account = self.accounts.at(key);
         if let Some(resource) = stanza.to.resource() {
-            let matching = account
-                .sessions
-                .iter()
-                .find(|key| self.sessions.at(**key).resource() == resource);
-            if let Some(&session) = matching {
+            if let Some(session) = self.holder(key, resource) {
                 self.give(host, key, &[session], stanza);
                 return true;
             }
@@ -225,28 +226,27 @@ impl Shard {
                     self.on_undelivered(host, key, stanza);
                 }
             }
-            (Kind::Message, None) if may_wait(stanza.type_) => {
-                // Not in memory: whether it waits or bounces is known when the account is loaded.
-                let key = self.load(host, stanza.to.to_bare());
-                self.queue(host, key, stanza);
-            }
-            // A session of the last process may be whom it is for.
-            (Kind::Message | Kind::Iq, None) if self.is_dormant(stanza.to.bare()) => {
+            (_, None) if self.asks_for_account(stanza) => {
                 let key = self.load(host, stanza.to.to_bare());
                 self.queue(host, key, stanza);
             }
             (Kind::Message, None) if matches!(stanza.type_, Type::Headline | Type::Error) => {}
             (Kind::Message, None) => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
             (Kind::Presence, _) => self.deliver_presence(host, found, stanza),
-            // Whom it blocks, and who may see what, is known when the account is loaded.
-            (Kind::Iq, None)
-                if stanza.to.is_bare() && matches!(stanza.type_, Type::Get | Type::Set) =>
-            {
-                let key = self.load(host, stanza.to.to_bare());
-                self.queue(host, key, stanza);
-            }
             (Kind::Iq | Kind::Other, found) => self.deliver_iq(host, found, stanza),
         }
+    }
+
+    /// Whether what becomes of a stanza is known only when its account is loaded: whether it waits
+    /// or bounces, whom the account blocks, who may see what. Whatever it is, a session of the last
+    /// process may be whom it is for.
+    fn asks_for_account(&self, stanza: &Stanza<'_>) -> bool {
+        let asks = match stanza.kind {
+            Kind::Message => may_wait(stanza.type_),
+            Kind::Iq => stanza.to.is_bare() && matches!(stanza.type_, Type::Get | Type::Set),
+            Kind::Presence | Kind::Other => return false,
+        };
+        asks || self.is_dormant(stanza.to.bare())
     }
 
     /// Whether a stanza for this account has to wait for what came before it: messages do while
@@ -299,8 +299,7 @@ impl Shard {
         stanza: &Stanza<'_>,
         left: Option<&mut Vec<Box<[u8]>>>,
     ) {
-        let owner = self.accounts.at(key);
-        if owner.is_gone {
+        if self.accounts.at(key).is_gone {
             return self.bounce(host, stanza, StanzaError::ServiceUnavailable);
         }
         if self.is_blocked(host, key, stanza) {

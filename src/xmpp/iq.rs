@@ -144,11 +144,7 @@ impl Shard {
         let Some(resource) = stanza.to.resource() else {
             return false;
         };
-        let sessions = &self.accounts.at(account).sessions;
-        let matching = sessions
-            .iter()
-            .find(|key| self.sessions.at(**key).resource() == resource);
-        let Some(&session) = matching else {
+        let Some(session) = self.holder(account, resource) else {
             return false;
         };
         self.sessions.send(host, session, stanza);

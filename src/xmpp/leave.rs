@@ -4,10 +4,8 @@
 
 use crate::host::Timestamp;
 use crate::stanza::Stanza;
-use crate::xep::offline::{is_of_the_moment, may_wait, stamp_delay};
-use crate::xep::time::utc;
+use crate::xep::offline::{delayed, is_of_the_moment, may_wait};
 use stanza::jid::Jid;
-use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::view::{Kind, StanzaView};
 
@@ -23,23 +21,9 @@ pub fn as_left(stanza: &[u8], arrived: Timestamp, domain: &str) -> Option<Box<[u
     if message.kind != Kind::Message || !may_wait(message.type_) || is_of_the_moment(&message) {
         return None;
     }
-    let mut bytes = stanza.to_vec();
-    if arrived.0 > 0 && !is_delayed(&message, domain) {
-        stamp_delay(&mut bytes, domain, &utc(arrived));
-    }
-    Some(bytes.into())
-}
-
-/// Whether the server stamped it before.
-fn is_delayed(message: &Stanza<'_>, domain: &str) -> bool {
-    let has_any = message.view().has_child_ns(Ns::Delay);
-    let tree = has_any.then(|| message.tree()).flatten();
-    tree.is_some_and(|tree| {
-        let mut delays = tree
-            .root()
-            .children()
-            .filter(|it| it.is("delay", Ns::Delay));
-        delays.any(|delay| delay.attr("from") == Some(domain))
+    Some(match arrived {
+        Timestamp(0) => stanza.into(),
+        _ => delayed(&message, domain, arrived).into(),
     })
 }
 

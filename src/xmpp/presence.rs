@@ -101,15 +101,7 @@ impl Shard {
         session.available = true;
         session.priority = priority;
         session.presence = Some(Box::new(presence.clone()));
-        let account = session.account;
-        self.broadcast(
-            host,
-            key,
-            &presence,
-            FanoutPurpose::Presence,
-            Audience::All(&[]),
-        );
-        self.tell_own_resources(host, account, &presence);
+        self.announce(host, key, &presence, &[]);
         if is_initial {
             self.greet(host, key, FanoutPurpose::Probe);
         }
@@ -147,6 +139,20 @@ impl Shard {
         }
         let presence = Presence::of("probe", self.sessions.at(key).full());
         self.broadcast(host, key, &presence, probe, Audience::All(&[]));
+    }
+
+    /// Tells contacts, these resources of contacts, and the account's own of a session's presence.
+    pub(crate) fn announce(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        presence: &Presence,
+        resources: &[Box<str>],
+    ) {
+        let audience = Audience::All(resources);
+        self.broadcast(host, key, presence, FanoutPurpose::Presence, audience);
+        let account = self.sessions.at(key).account;
+        self.tell_own_resources(host, account, presence);
     }
 
     /// RFC 6121 4.5: the session stays connected but is no longer available.
@@ -191,9 +197,7 @@ impl Shard {
             was_available && !to.is_bare() && self.gets_broadcasts(account, to.bare())
         });
         if was_available {
-            let audience = Audience::All(&resources);
-            self.broadcast(host, key, presence, FanoutPurpose::Presence, audience);
-            self.tell_own_resources(host, account, presence);
+            self.announce(host, key, presence, &resources);
         }
         for to in others {
             let mut bytes = Vec::new();

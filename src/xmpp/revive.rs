@@ -10,7 +10,6 @@ use crate::limit::{LOAD_STREAMS_MAX, STORAGE_RETRY_MS};
 use crate::outbox::Acks;
 use crate::parcel::FanoutPurpose;
 use crate::port::{SavedSession, SessionId, StoreOp, StoreReply, StoredSession};
-use crate::presence::Audience;
 use crate::session::{Presence, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
@@ -528,14 +527,7 @@ impl Shard {
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;
         };
-        self.broadcast(
-            host,
-            key,
-            &presence,
-            FanoutPurpose::Presence,
-            Audience::All(&[]),
-        );
-        self.tell_own_resources(host, account, &presence);
+        self.announce(host, key, &presence, &[]);
         self.greet(host, key, FanoutPurpose::Refresh);
         if self.sessions.at(key).takes_bare() {
             self.fetch_offline(host, key);

@@ -87,12 +87,6 @@ impl Shard {
         }
     }
 
-    /// The session of a resource.
-    pub(crate) fn holder(&self, account: AccountKey, resource: &str) -> Option<SessionKey> {
-        let mut sessions = self.accounts.at(account).sessions.iter().copied();
-        sessions.find(|key| self.sessions.at(*key).resource() == resource)
-    }
-
     /// One session less is to be read; after the last one the account is loaded.
     fn end_waking(&mut self, host: &mut impl Host, key: AccountKey) {
         let account = self.accounts.at_mut(key);

@@ -1,7 +1,7 @@
 //! What waits for somebody who is away, where something comes in between.
 
 use sim::steps::{errors, message, messages};
-use sim::{Faults, World};
+use sim::{ClientId, Faults, World};
 use xmpp::Settings;
 use xmpp::settings::Durability;
 
@@ -58,6 +58,28 @@ fn what_a_failed_read_holds_up_goes_on_without_the_session_that_asked() {
     assert_eq!(messages(&world.received(other)), ["1", "2"]);
 }
 
+/// Who takes nothing any more by the time storage can be read gets nothing.
+#[test]
+fn what_a_failed_read_holds_up_waits_on_where_nobody_takes_it() {
+    for presence in [
+        "<presence><priority>-1</priority></presence>",
+        "<presence type='unavailable'/>",
+    ] {
+        let mut world = world(Durability::Full);
+        let alice = world.log_in("alice@example.org/x");
+        world.tell(alice, &message("chat", "bob@example.org", "1"));
+        let (bob, _) = world.log_in_managed("bob@example.org/x");
+        world.faults.disk_failures = 1_000;
+        world.tell(bob, "<presence/>");
+        world.faults.disk_failures = 0;
+        world.tell(bob, presence);
+        world.run_for(5_000);
+        assert_eq!(messages(&world.received(bob)), [""; 0]);
+        world.tell(bob, "<presence/>");
+        assert_eq!(messages(&world.received(bob)), ["1"]);
+    }
+}
+
 /// XEP-0191 3.2: nothing of a blocked contact is delivered, whenever it came.
 #[test]
 fn who_is_blocked_meanwhile_gets_nothing_delivered() {
@@ -88,14 +110,20 @@ fn who_is_blocked_meanwhile_gets_nothing_delivered() {
     }
 }
 
-#[test]
-fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces() {
+/// Bob's session waits for its client, and has a message of alice's.
+fn message_in_a_session() -> (World, ClientId) {
     let mut world = world(Durability::Full);
     let (alice, _) = world.log_in_managed("alice@example.org/x");
     let (bob, _) = world.log_in_managed("bob@example.org/1");
     world.tell(bob, "<presence/>");
     world.vanish(bob);
     world.tell(alice, &message("chat", "bob@example.org", "1"));
+    (world, alice)
+}
+
+#[test]
+fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces() {
+    let (mut world, alice) = message_in_a_session();
     let other = world.log_in("bob@example.org/2");
     world.tell(other, BLOCK);
     world.run_for(400_000);
@@ -107,12 +135,7 @@ fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces() {
 
 #[test]
 fn what_sessions_of_a_cancelled_account_had_not_acknowledged_bounces() {
-    let mut world = world(Durability::Full);
-    let (alice, _) = world.log_in_managed("alice@example.org/x");
-    let (bob, _) = world.log_in_managed("bob@example.org/1");
-    world.tell(bob, "<presence/>");
-    world.vanish(bob);
-    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    let (mut world, alice) = message_in_a_session();
     let other = world.log_in("bob@example.org/2");
     world.tell(
         other,

@@ -294,11 +294,9 @@ impl Shard {
 
     /// Ends the session that holds `resource`, if there is one (RFC 6120 7.7.2.2).
     fn replace_session(&mut self, host: &mut impl Host, account: AccountKey, resource: &str) {
-        let sessions = &self.accounts.at(account).sessions;
-        let held = sessions
-            .iter()
-            .find(|key| self.sessions.at(**key).resource() == resource);
-        let Some(&key) = held else { return };
+        let Some(key) = self.holder(account, resource) else {
+            return;
+        };
         let conn = self.sessions.at(key).outlet.conn;
         match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
             Some((conn, stream)) => {

@@ -109,36 +109,7 @@ impl Shard {
         if is_of_the_moment(stanza) {
             return None;
         }
-        Some(self.delayed(stanza, host.now()).into())
-    }
-
-    /// A stanza with the time when it came (XEP-0203), unless it says that already: it waited
-    /// before, then.
-    pub(crate) fn delayed(&self, stanza: &Stanza<'_>, arrived: Timestamp) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        stanza.write(&mut bytes);
-        if !self.has_delay(stanza) {
-            stamp_delay(&mut bytes, &self.settings.domain, &utc(arrived));
-        }
-        bytes
-    }
-
-    fn is_our_delay(&self, node: Node<'_>) -> bool {
-        let from = self.local_address(node.attr("from"));
-        node.is("delay", Ns::Delay) && from.is_some_and(|from| from.local().is_none())
-    }
-
-    /// An address of this server, or of an account of it.
-    fn local_address<'a>(&self, address: Option<&'a str>) -> Option<Jid<'a>> {
-        let address = Jid::parse(address?).ok()?;
-        self.router.is_local(address.domain()).then_some(address)
-    }
-
-    /// Whether a message has a delay that this server stamped.
-    fn has_delay(&self, stanza: &Stanza<'_>) -> bool {
-        let tree = stanza.view().has_child_ns(Ns::Delay).then(|| stanza.tree());
-        let tree = tree.flatten();
-        tree.is_some_and(|tree| tree.root().children().any(|node| self.is_our_delay(node)))
+        Some(delayed(stanza, &self.settings.domain, host.now()).into())
     }
 
     /// A client's stanza without what it says in the server's name: delays (XEP-0203 4) and ids
@@ -154,7 +125,8 @@ impl Shard {
         let tree = Tree::parse(view.bytes(), scope).ok()?;
         let mut bytes = Vec::with_capacity(view.bytes().len());
         let mut copied = 0;
-        let claims = |node: &Node<'_>| self.is_our_delay(*node) || self.is_our_id(*node);
+        let domain = &self.settings.domain;
+        let claims = |node: &Node<'_>| is_delay_of(*node, domain) || is_id_of(*node, domain);
         for node in tree.root().children().filter(claims) {
             let place = node.place();
             bytes.extend_from_slice(&view.bytes()[copied..place.start]);
@@ -162,10 +134,6 @@ impl Shard {
         }
         bytes.extend_from_slice(&view.bytes()[copied..]);
         (copied > 0).then_some(bytes)
-    }
-
-    fn is_our_id(&self, node: Node<'_>) -> bool {
-        node.is("stanza-id", Ns::StanzaId) && self.local_address(node.attr("by")).is_some()
     }
 
     /// Storage forgets a session, and what it leaves waits.
@@ -459,10 +427,15 @@ impl Shard {
         serial: u32,
     ) {
         self.accounts.at_mut(account).fetching = false;
-        if self.session_of(key, serial).is_some() {
-            self.fetch_offline(host, key);
-        } else {
-            self.deliver_late(host, account);
+        // It may have become one that takes nothing, or have gone; one that is back from storage
+        // takes it whatever it is.
+        let wants = self.session_of(key, serial).is_some_and(|session| {
+            let acks = session.outlet.acks.as_ref();
+            session.takes_bare() || acks.is_some_and(|acks| !acks.opened)
+        });
+        match wants {
+            true => self.fetch_offline(host, key),
+            false => self.deliver_late(host, account),
         }
         self.end_refetch(host, account);
     }
@@ -514,6 +487,37 @@ impl Shard {
     }
 }
 
+/// A stanza with the time when it came (XEP-0203), unless it says that already: it waited before,
+/// then. The domain is the server's.
+pub(crate) fn delayed(stanza: &Stanza<'_>, domain: &str, arrived: Timestamp) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stanza.write(&mut bytes);
+    let has_any = stanza.view().has_child_ns(Ns::Delay);
+    let tree = has_any.then(|| stanza.tree()).flatten();
+    let has_own = |tree: Tree<'_>| (tree.root().children()).any(|node| is_delay_of(node, domain));
+    if !tree.is_some_and(has_own) {
+        stamp_delay(&mut bytes, domain, &utc(arrived));
+    }
+    bytes
+}
+
+/// Whether the server of a domain stamped this.
+fn is_delay_of(node: Node<'_>, domain: &str) -> bool {
+    let from = local_address(node.attr("from"), domain);
+    node.is("delay", Ns::Delay) && from.is_some_and(|from| from.local().is_none())
+}
+
+/// Whether the server of a domain, or an account of it, gave this id.
+fn is_id_of(node: Node<'_>, domain: &str) -> bool {
+    node.is("stanza-id", Ns::StanzaId) && local_address(node.attr("by"), domain).is_some()
+}
+
+/// An address at a domain.
+fn local_address<'a>(address: Option<&'a str>, domain: &str) -> Option<Jid<'a>> {
+    let address = Jid::parse(address?).ok()?;
+    (address.domain() == domain).then_some(address)
+}
+
 /// Whether nobody would miss a message later: XEP-0160 3 names those that are chat states and
 /// nothing else, and hints (XEP-0334) may say so of anything.
 pub(crate) fn is_of_the_moment(stanza: &Stanza<'_>) -> bool {
@@ -536,7 +540,7 @@ pub(crate) fn is_of_the_moment(stanza: &Stanza<'_>) -> bool {
 }
 
 /// Puts `<delay/>` at the end of a message's content.
-pub(crate) fn stamp_delay(stanza: &mut Vec<u8>, from: &str, stamp: &str) {
+fn stamp_delay(stanza: &mut Vec<u8>, from: &str, stamp: &str) {
     let mut delay = Vec::new();
     let from = Attr(from);
     put(

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every `h` that a client is told is settled, and in storage where the session is.
 
+use super::offline::delayed;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, StreamError, put};
@@ -741,7 +742,7 @@ impl Shard {
                 // Another resource if there is one, else offline, else an error; in any case it
                 // comes late (XEP-0198 4, XEP-0203 3).
                 let arrived = if arrived.0 == 0 { host.now() } else { arrived };
-                let bytes = self.delayed(stanza, arrived);
+                let bytes = delayed(stanza, &self.settings.domain, arrived);
                 let scope = self.client_scope.clone();
                 let view = StanzaView::parse(&bytes, &scope);
                 let view = view.expect("it has a child more, else the same");
