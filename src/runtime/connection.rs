@@ -66,6 +66,8 @@ pub(crate) struct Conn {
     pub(crate) overflowed: bool,
     /// STARTTLS was granted while its bytes were fed: what stands behind it is dropped.
     pub(crate) upgraded: bool,
+    /// The protocol wants to know when nothing waits to be written any more.
+    pub(crate) tells_written: bool,
     /// `close_notify` is in the wire buffer.
     pub(crate) notified: bool,
     /// The kernel is ending our side on a worker of its own, which looks the slot up when it comes

@@ -216,6 +216,13 @@ impl Host for World {
         }
     }
 
+    fn tell_written(&mut self, conn: ConnId) {
+        if let Some(found) = self.conns.open_mut(conn) {
+            found.tells_written = true;
+            self.touch(conn);
+        }
+    }
+
     fn pause(&mut self, conn: ConnId) {
         if let Some(found) = self.conns.open_mut(conn) {
             found.paused = true;

@@ -75,6 +75,8 @@ impl Turn {
         };
         let relieved = conn.choked && conn.waiting() <= CHOKE_SIZE;
         conn.choked &= !relieved;
+        let is_written = conn.tells_written && conn.life == Life::Open && conn.unsent() == 0;
+        conn.tells_written &= !is_written;
         match conn.life {
             Life::Closing(_) if conn.sending > 0 => {
                 let at = self.world.now.plus_ms(CLOSING_MS_MAX);
@@ -84,6 +86,9 @@ impl Turn {
             Life::Leaving if conn.sending == 0 => self.try_depart(id),
             Life::Open if relieved => self.world.enqueue(id),
             _ => {}
+        }
+        if is_written {
+            self.shard.on_written(&mut self.world, id);
         }
         self.settle_reading(id);
     }
@@ -141,7 +146,7 @@ impl Turn {
         if rest > 0 && conn.life != Life::Cut {
             return self.lose(id);
         }
-        if conn.life != Life::Open || conn.unsent() > 0 {
+        if conn.life != Life::Open || conn.unsent() > 0 || conn.tells_written {
             self.world.touch(id);
         }
     }

@@ -67,6 +67,8 @@ impl Host for Bench {
         panic!("{conn:?} was closed: {why:?}");
     }
 
+    fn tell_written(&mut self, _conn: ConnId) {}
+
     fn pause(&mut self, _conn: ConnId) {}
 
     fn resume(&mut self, _conn: ConnId) {}

@@ -25,6 +25,8 @@ pub(crate) struct Slot {
     /// Whether there is something to offer.
     pub ready: bool,
     pub paused: bool,
+    /// The shard wants to know when nothing waits to be written any more.
+    pub tells_written: bool,
     /// The peer sends no more.
     pub eof: bool,
     /// Between `<proceed/>` and the end of the handshake.
@@ -215,6 +217,12 @@ impl Host for Side {
 
     fn close(&mut self, conn: ConnId, why: Close) {
         self.effects.push(Effect::Close(conn, why));
+    }
+
+    fn tell_written(&mut self, conn: ConnId) {
+        if let Some(slot) = self.slot(conn) {
+            slot.tells_written = true;
+        }
     }
 
     fn pause(&mut self, conn: ConnId) {

@@ -99,6 +99,9 @@ enum Input {
         conn: ConnId,
         exporter: [u8; 32],
     },
+    Written {
+        conn: ConnId,
+    },
     Closed {
         conn: ConnId,
     },

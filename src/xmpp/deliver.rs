@@ -481,11 +481,12 @@ impl Shard {
             self.note_last(host, session.account, "");
         }
         tracing::debug!(jid = session.full(), "session ended");
+        self.accounts.at_mut(session.account).pins += 1;
+        self.take_back_unwritten(host, session.account, key);
         if let Some(acks) = session.outlet.acks {
-            self.accounts.at_mut(session.account).pins += 1;
             self.dispose_unacked(host, session.account, *acks);
-            self.accounts.at_mut(session.account).pins -= 1;
         }
+        self.accounts.at_mut(session.account).pins -= 1;
         self.release_held(host, session.account);
         self.evict_if_idle(session.account);
     }

@@ -78,6 +78,9 @@ pub trait Host {
     /// connection that is gone it is a scratch buffer that nobody reads.
     fn output(&mut self, conn: ConnId) -> &mut Vec<u8>;
 
+    /// Asks for `Shard::on_written` as soon as the socket has taken all that was output to `conn`.
+    fn tell_written(&mut self, conn: ConnId);
+
     /// Writes what is in the output, then closes. No event follows, `Shard::on_close` neither.
     fn close(&mut self, conn: ConnId, why: Close);
 

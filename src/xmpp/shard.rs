@@ -199,6 +199,9 @@ pub struct Shard {
     pub(crate) dormancy_over: bool,
     last_ticket: u64,
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
+    /// Sessions that were given what waits for their accounts, up to these numbers, and whose
+    /// sockets have not taken it yet.
+    pub(crate) unwritten: BTreeMap<SessionKey, u64>,
     /// Sessions that wait for their clients, and until when.
     pub(crate) hibernating: BTreeSet<(Timestamp, SessionKey)>,
     /// Whether [`Timer::Hibernation`] is to come.
@@ -255,6 +258,7 @@ impl Shard {
             dormancy_over: false,
             last_ticket: 0,
             timers: BinaryHeap::new(),
+            unwritten: BTreeMap::new(),
             hibernating: BTreeSet::new(),
             hibernation_armed: false,
             unsettled: (0..shards).map(|_| Settling::default()).collect(),

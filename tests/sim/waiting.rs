@@ -80,6 +80,42 @@ fn what_a_failed_read_holds_up_waits_on_where_nobody_takes_it() {
     }
 }
 
+/// Without stream management a message leaves storage when the socket has it: who loses the
+/// connection before finds the rest at the next login, and another resource gets it at once.
+#[test]
+fn what_a_socket_has_not_taken_waits_on() {
+    const MESSAGES: usize = 300;
+    for has_other in [false, true] {
+        let mut world = world(Durability::Full);
+        let alice = world.log_in("alice@example.org/x");
+        let body = "b".repeat(1_500);
+        for number in 0..MESSAGES {
+            let text = format!(
+                "<message to='bob@example.org' type='chat' id='{number}'><body>{body}</body>\
+                 </message>"
+            );
+            world.tell(alice, &text);
+        }
+        let bob = world.log_in("bob@example.org/x");
+        world.set_reading(bob, false);
+        world.tell(bob, "<presence/>");
+        let other = has_other.then(|| world.arrive("bob@example.org/y"));
+        if let Some(other) = other {
+            assert_eq!(
+                messages(&world.received(other)),
+                [""; 0],
+                "they are on their way"
+            );
+        }
+        world.vanish(bob);
+        world.run();
+        let next = other.unwrap_or_else(|| world.arrive("bob@example.org/y"));
+        assert_eq!(messages(&world.received(next)).len(), MESSAGES);
+        let last = world.arrive("bob@example.org/z");
+        assert_eq!(messages(&world.received(last)), [""; 0]);
+    }
+}
+
 /// XEP-0191 3.2: nothing of a blocked contact is delivered, whenever it came.
 #[test]
 fn who_is_blocked_meanwhile_gets_nothing_delivered() {

@@ -93,6 +93,10 @@ impl World {
                     slot.ready = true;
                 }
             }
+            Input::Written { conn } => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                shard.on_written(side, conn);
+            }
             Input::Closed { conn } => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
                 shard.on_close(side, conn);

@@ -206,6 +206,14 @@ impl World {
             let at = self.downstream(wire);
             self.schedule(at, Event::ToClient { wire, bytes });
         }
+        if let Place::At(shard, conn) = self.wires[wire].place
+            && self.wires[wire].unsent.is_empty()
+            && let Some(slot) = self.nodes[shard].side.slot(conn)
+            && slot.output.is_empty()
+            && std::mem::take(&mut slot.tells_written)
+        {
+            self.input(shard, Input::Written { conn });
+        }
         if self.wires[wire].closing && self.wires[wire].unsent.is_empty() {
             self.wires[wire].closing = false;
             let at = self.downstream(wire);

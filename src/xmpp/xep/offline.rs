@@ -8,7 +8,7 @@ use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
-use crate::host::{Host, Ticket, Timestamp};
+use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::Keep;
 use crate::parcel::Buffer;
@@ -16,6 +16,7 @@ use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
+use crate::stream::Phase;
 use crate::xml::Attr;
 use stanza::jid::Jid;
 use stanza::ns::Ns;
@@ -462,7 +463,12 @@ impl Shard {
         let queued = acks.and_then(|acks| acks.last_offline());
         let is_managed = acks.is_some();
         let heard = self.accounts.at(account).waiting_heard;
-        let heard = heard.max(queued.unwrap_or(0));
+        // So does what another resource was given, whose socket may not take it.
+        let sessions = self.accounts.at(account).sessions.iter();
+        let unwritten = sessions.filter_map(|key| self.unwritten.get(key)).max();
+        let heard = heard
+            .max(queued.unwrap_or(0))
+            .max(unwritten.copied().unwrap_or(0));
         for (id, bytes) in waiting.into_iter().filter(|(id, _)| *id > heard) {
             if !self.is_from_blocked(account, &bytes) {
                 let outlet = &mut self.sessions.at_mut(key).outlet;
@@ -471,9 +477,36 @@ impl Shard {
                 self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
             }
         }
-        if !is_managed {
+        if let Some(conn) = self.sessions.at(key).outlet.conn.filter(|_| !is_managed) {
             self.accounts.at_mut(account).has_waiting = false;
-            self.clear_offline(host, key, last);
+            self.unwritten.insert(key, last);
+            host.tell_written(conn);
+        }
+    }
+
+    /// The socket has taken all that was output to a connection, as [`Host::tell_written`] asked.
+    pub fn on_written(&mut self, host: &mut impl Host, conn: ConnId) {
+        let Some(stream) = self.conns.take(conn) else {
+            return;
+        };
+        if let Phase::Bound(key) = stream.phase
+            && let Some(up_to) = self.unwritten.remove(&key)
+        {
+            self.clear_offline(host, key, up_to);
+        }
+        self.conns.put(conn, stream);
+    }
+
+    /// A session has lost its connection: what the socket had not taken waits on.
+    pub(crate) fn take_back_unwritten(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        key: SessionKey,
+    ) {
+        if self.unwritten.remove(&key).is_some() {
+            self.accounts.at_mut(account).has_waiting = true;
+            self.deliver_late(host, account);
         }
     }
 

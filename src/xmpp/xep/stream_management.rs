@@ -609,7 +609,9 @@ impl Shard {
             return self.end_session(host, key);
         }
         tracing::debug!(jid = session.full(), "session waits for its client");
+        let account = session.account;
         self.hibernate(host, key);
+        self.take_back_unwritten(host, account, key);
     }
 
     /// Has a session wait for its client.
