@@ -13,7 +13,7 @@
 //! when it is whole and on the disk, and nothing of one is used before its checksum was seen to be
 //! right.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -21,12 +21,13 @@ use std::path::{Path, PathBuf};
 
 use xmpp::Timestamp;
 use xmpp::leave::as_left;
-use xmpp::port::WholeAccount;
+use xmpp::port::{SharedStanza, WholeAccount};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::embedded::{DIRECTORY, Engine};
+use crate::kept;
 use crate::schema::{self, Entry, SCHEMA};
-use crate::{kept, sessions};
+use crate::sessions::{self, Queued};
 
 const MAGIC: &[u8; 8] = b"VORPALBK";
 const VERSION: u32 = 1;
@@ -353,38 +354,35 @@ fn read_record(input: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result
 #[derive(Default)]
 struct Unacked {
     stanzas: Vec<(Timestamp, Box<[u8]>)>,
-    copies: HashMap<(Timestamp, Box<[u8]>), Copies>,
-}
-
-/// Stanzas that came in the same moment and are the same.
-#[derive(Default)]
-struct Copies {
-    taken: usize,
-    /// The session that was read last, and how many it has.
-    session: u128,
-    count: usize,
+    /// By group, what several sessions were given.
+    shared: HashMap<u64, (SharedStanza, usize)>,
 }
 
 impl Unacked {
     /// Takes a stanza of a session, once for all that have it: a message to the bare JID waits in
-    /// the queues of several. What one of them has twice was sent twice.
-    fn add(&mut self, (session, arrived, stanza): (u128, Timestamp, &[u8])) {
-        let stanza: (Timestamp, Box<[u8]>) = (arrived, stanza.into());
-        let copies = self.copies.entry(stanza.clone()).or_default();
-        if copies.session != session {
-            (copies.session, copies.count) = (session, 0);
+    /// the queues of several.
+    fn add(&mut self, queued: Queued<'_>) {
+        let index = self.stanzas.len();
+        if let Some(shared) = queued.shared {
+            let (shared, at) = self.shared.entry(shared.group).or_insert((shared, index));
+            shared.holders += 1;
+            if *at != index {
+                return;
+            }
         }
-        copies.count += 1;
-        if copies.count > copies.taken {
-            copies.taken += 1;
-            self.stanzas.push(stanza);
-        }
+        self.stanzas.push((queued.arrived, queued.stanza.into()));
     }
 
     /// What waits of them when the sessions end, the oldest first (XEP-0227).
-    fn left(mut self, domain: &str) -> impl Iterator<Item = Box<[u8]>> {
-        self.stanzas.sort_by_key(|(arrived, _)| *arrived);
-        let stanzas = self.stanzas.into_iter();
+    fn left(self, domain: &str) -> impl Iterator<Item = Box<[u8]>> {
+        let shared = self.shared.values();
+        let taken = shared.filter(|(shared, _)| shared.is_taken());
+        let taken: HashSet<usize> = taken.map(|(_, index)| *index).collect();
+        let stanzas = self.stanzas.into_iter().enumerate();
+        let stanzas = stanzas.filter(|(index, _)| !taken.contains(index));
+        let mut stanzas: Vec<_> = stanzas.map(|(_, stanza)| stanza).collect();
+        stanzas.sort_by_key(|(arrived, _)| *arrived);
+        let stanzas = stanzas.into_iter();
         stanzas.filter_map(move |(arrived, stanza)| as_left(&stanza, arrived, domain))
     }
 }

@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use xmpp::Timestamp;
-use xmpp::port::WholeAccount;
-use xmpp::port::{OfflineQuota, Origin, QueuePlace, RosterItem, Store, StoreOp, StoreReply};
+use xmpp::port::{
+    OfflineQuota, Origin, QueuePlace, QueuedStanza, RosterItem, Store, StoreOp, StoreReply,
+    WholeAccount,
+};
 
 use crate::conformance::sessions::{ARRIVED, enqueue, queue, save, session, stored};
 use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
@@ -357,7 +359,7 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("schema 8") && text.contains("knows 7"),
+        text.contains("schema 9") && text.contains("knows 8"),
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
@@ -536,6 +538,34 @@ fn a_store_of_schema_4_keeps_what_waits_for_its_sessions() {
 }
 
 #[test]
+fn a_store_of_schema_7_keeps_what_waits_for_its_sessions() {
+    let scratch = Scratch::new();
+    {
+        let mut store = open(&scratch);
+        one(&mut store, create("a@b.example", 1));
+        one(&mut store, save("a@b.example", 1, "orchard"));
+        let engine = store.engine().unwrap();
+        // What schema 7 wrote: version, number or none, time, stanza.
+        for (place, version) in [(1, 2), (2, 3)] {
+            let time = ARRIVED.0.to_be_bytes();
+            let record = [&[version, 0, 0, 0, 7][..], &time, b"<message/>"].concat();
+            engine.put_raw_queued(&jid("a@b.example"), 1, place, &record);
+        }
+        engine.put_raw_schema(&7_u32.to_be_bytes());
+    }
+    let mut store = open(&scratch);
+    let found = stored(&mut store, "a@b.example", 1).unwrap().queue;
+    let queued = |place, number| QueuedStanza {
+        place,
+        number,
+        arrived: ARRIVED,
+        stanza: b"<message/>"[..].into(),
+        shared: None,
+    };
+    assert_eq!(found, [queued(1, Some(7)), queued(2, None)]);
+}
+
+#[test]
 fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
     let scratch = Scratch::new();
     let mut store = open(&scratch);
@@ -556,6 +586,7 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
         account: jid("a@b.example"),
         copies: vec![place],
         stanza: b"<message/>"[..].into(),
+        shared: None,
         arrived: ARRIVED,
         origin: Some(origin),
     };
@@ -581,6 +612,7 @@ fn a_mark_keeps_what_failed_over_a_restart() {
         account: jid("a@b.example"),
         copies: Vec::new(),
         stanza: b"<message/>"[..].into(),
+        shared: None,
         arrived: ARRIVED,
         origin: Some(Origin {
             session: session("a@b.example", 1),

@@ -1,15 +1,14 @@
 //! The store that forgets: for tests and `--ephemeral`. It obeys the same suite as the others,
 //! durability apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::gaps::Gaps;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Credentials, DOCUMENTS_MAX, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza,
-    RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
-    WholeAccount,
+    AccountData, Credentials, DOCUMENTS_MAX, Mark, OfflineQuota, Origin, QueuedStanza, RosterItem,
+    SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession, WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -226,17 +225,7 @@ impl Memory {
                 self.gaps.settle(session, handled);
                 self.blindly(&account, session, |found| found.handled = handled)
             }
-            StoreOp::Enqueue {
-                account,
-                copies,
-                stanza,
-                arrived,
-                origin,
-            } => {
-                self.enqueue(&account, copies, &stanza, arrived);
-                self.mark(account, origin);
-                StoreReply::Done
-            }
+            op @ StoreOp::Enqueue { .. } => self.enqueue(op),
             StoreOp::Dequeue {
                 account,
                 session,
@@ -276,24 +265,31 @@ impl Memory {
         }
     }
 
-    fn enqueue(
-        &mut self,
-        account: &BareJid,
-        copies: Vec<QueuePlace>,
-        stanza: &[u8],
-        arrived: Timestamp,
-    ) {
-        for copy in copies {
-            let queued = QueuedStanza {
-                place: copy.place,
-                number: copy.number,
-                arrived,
-                stanza: stanza.into(),
-            };
-            self.blindly(account, copy.session, |found| {
-                found.queue.insert(copy.place, queued);
-            });
+    fn enqueue(&mut self, op: StoreOp) -> StoreReply {
+        if let StoreOp::Enqueue {
+            account,
+            copies,
+            stanza,
+            shared,
+            arrived,
+            origin,
+        } = op
+        {
+            for copy in copies {
+                let queued = QueuedStanza {
+                    place: copy.place,
+                    number: copy.number,
+                    arrived,
+                    stanza: stanza.clone(),
+                    shared,
+                };
+                self.blindly(&account, copy.session, |found| {
+                    found.queue.insert(copy.place, queued);
+                });
+            }
+            self.mark(account, origin);
         }
+        StoreReply::Done
     }
 
     /// A write to a session that nobody asks whether it exists.
@@ -339,8 +335,26 @@ impl Memory {
         if waiting.len() > room {
             return StoreReply::Room(room as u32);
         }
+        self.leave_groups(account, session);
         self.end_session(account, session, waiting);
         StoreReply::Done
+    }
+
+    /// A session ends with what is in its queue: of what it shares with others it is no member any
+    /// more.
+    fn leave_groups(&mut self, account: &BareJid, session: SessionId) {
+        let Some(found) = self.accounts.get_mut(account) else {
+            return;
+        };
+        let own = found.sessions.get(&session).into_iter();
+        let own = own.flat_map(|own| own.queue.values());
+        let groups = own.filter_map(|queued| queued.shared.map(|shared| shared.group));
+        let groups: HashSet<u64> = groups.collect();
+        let queues = found.sessions.values_mut();
+        let queued = queues.flat_map(|session| session.queue.values_mut());
+        for shared in queued.filter_map(|queued| queued.shared.as_mut()) {
+            shared.members -= u32::from(groups.contains(&shared.group));
+        }
     }
 
     fn end_session(&mut self, account: &BareJid, session: SessionId, waiting: Vec<Box<[u8]>>) {
@@ -374,6 +388,7 @@ impl Memory {
                 number,
                 arrived: Timestamp::default(),
                 stanza: stanza.clone(),
+                shared: None,
             };
             queue.insert(place, queued);
             claimed.push((place, stanza));
@@ -382,12 +397,19 @@ impl Memory {
     }
 
     fn session(&self, account: &BareJid, session: SessionId) -> Option<StoredSession> {
-        let found = self.accounts.get(account)?.sessions.get(&session)?;
+        let sessions = &self.accounts.get(account)?.sessions;
+        let found = sessions.get(&session)?;
+        let all = || sessions.values().flat_map(|session| session.queue.values());
+        let mut queue: Vec<QueuedStanza> = found.queue.values().cloned().collect();
+        for shared in queue.iter_mut().filter_map(|queued| queued.shared.as_mut()) {
+            let groups = all().filter_map(|queued| queued.shared.map(|shared| shared.group));
+            shared.holders = groups.filter(|group| *group == shared.group).count() as u32;
+        }
         let marks = self.marks.iter().filter(|((of, _), _)| *of == session);
         Some(StoredSession {
             saved: found.saved.clone()?,
             handled: found.handled,
-            queue: found.queue.values().cloned().collect(),
+            queue,
             marks: marks.map(|(_, mark)| mark.clone()).collect(),
         })
     }

@@ -61,6 +61,7 @@ impl Asking {
                     number: Some(self.place as u32),
                 }],
                 stanza: text,
+                shared: None,
                 arrived: Timestamp(self.place),
                 origin,
             },

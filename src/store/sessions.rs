@@ -7,15 +7,15 @@
 //! no JID begins, and the session's secret. Values begin with a version byte. Everything that is
 //! written for every stanza is written blindly: nothing is read for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, StoreOp,
-    StoreReply, StoredSession,
+    Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, SharedStanza,
+    StoreOp, StoreReply, StoredSession,
 };
 
 use crate::backup::Table;
@@ -42,6 +42,10 @@ const QUEUED_VERSION: u8 = 2;
 /// That of one without a number, from schema 7 on.
 const UNNUMBERED_VERSION: u8 = 3;
 
+/// That of one which several sessions were given, with its number and without, from schema 8 on.
+const SHARED_VERSION: u8 = 4;
+const SHARED_UNNUMBERED_VERSION: u8 = 5;
+
 /// Bytes of a session's secret in a key.
 const SECRET_SIZE: usize = 16;
 
@@ -65,6 +69,13 @@ fn key(account: &BareJid, kind: u8, secret: u128) -> Key {
     let mut key = schema::session_prefix(account);
     key.push(kind);
     key.extend_from_slice(&secret.to_be_bytes());
+    key
+}
+
+/// Of all queues of an account.
+fn queues_prefix(account: &BareJid) -> Key {
+    let mut key = schema::session_prefix(account);
+    key.push(QUEUED);
     key
 }
 
@@ -134,30 +145,75 @@ fn read_number(record: &[u8]) -> Result<u64, Trouble> {
     }
 }
 
-/// The number, the microseconds of the arrival, the stanza.
-fn queued_record(number: Option<u32>, arrived: Timestamp, stanza: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(stanza.len() + 13);
-    record.push(number.map_or(UNNUMBERED_VERSION, |_| QUEUED_VERSION));
-    record.extend_from_slice(&number.unwrap_or(0).to_be_bytes());
-    record.extend_from_slice(&arrived.0.to_be_bytes());
-    record.extend_from_slice(stanza);
+/// What the record of a queued stanza says.
+#[derive(Clone, Copy)]
+pub(crate) struct Queued<'a> {
+    number: Option<u32>,
+    pub(crate) arrived: Timestamp,
+    /// Its holders are not counted.
+    pub(crate) shared: Option<SharedStanza>,
+    pub(crate) stanza: &'a [u8],
+}
+
+/// The number, the microseconds of the arrival, the group and its members if there is one, the
+/// stanza.
+fn queued_record(queued: &Queued<'_>) -> Vec<u8> {
+    let mut record = Vec::with_capacity(queued.stanza.len() + 25);
+    record.push(match (queued.shared, queued.number) {
+        (None, Some(_)) => QUEUED_VERSION,
+        (None, None) => UNNUMBERED_VERSION,
+        (Some(_), Some(_)) => SHARED_VERSION,
+        (Some(_), None) => SHARED_UNNUMBERED_VERSION,
+    });
+    record.extend_from_slice(&queued.number.unwrap_or(0).to_be_bytes());
+    record.extend_from_slice(&queued.arrived.0.to_be_bytes());
+    if let Some(shared) = queued.shared {
+        record.extend_from_slice(&shared.group.to_be_bytes());
+        record.extend_from_slice(&shared.members.to_be_bytes());
+    }
+    record.extend_from_slice(queued.stanza);
     record
 }
 
-fn read_queued(record: &[u8]) -> Result<(Option<u32>, Timestamp, &[u8]), Trouble> {
+fn read_queued(record: &[u8]) -> Result<Queued<'_>, Trouble> {
     let damaged = || Trouble::from("a queued stanza is damaged");
-    let (version, queued) = record.split_first().ok_or_else(damaged)?;
-    let (number, rest) = queued.split_first_chunk().ok_or_else(damaged)?;
-    let number = (*version != UNNUMBERED_VERSION).then(|| u32::from_be_bytes(*number));
-    match *version {
-        QUEUED_VERSION | UNNUMBERED_VERSION => {
-            let (arrived, stanza) = rest.split_first_chunk().ok_or_else(damaged)?;
-            Ok((number, Timestamp(u64::from_be_bytes(*arrived)), stanza))
-        }
+    let (version, rest) = record.split_first().ok_or_else(damaged)?;
+    let (number, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let number = Some(u32::from_be_bytes(*number));
+    let (is_numbered, is_shared) = match *version {
         // Before schema 5 the time was not kept.
-        VERSION => Ok((number, Timestamp::default(), rest)),
-        _ => Err("a queued stanza has an unknown record version".into()),
+        VERSION => {
+            return Ok(Queued {
+                number,
+                arrived: Timestamp::default(),
+                shared: None,
+                stanza: rest,
+            });
+        }
+        QUEUED_VERSION => (true, false),
+        UNNUMBERED_VERSION => (false, false),
+        SHARED_VERSION => (true, true),
+        SHARED_UNNUMBERED_VERSION => (false, true),
+        _ => return Err("a queued stanza has an unknown record version".into()),
+    };
+    let (arrived, mut stanza) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let mut shared = None;
+    if is_shared {
+        let (group, rest) = stanza.split_first_chunk().ok_or_else(damaged)?;
+        let (members, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
+        stanza = rest;
+        shared = Some(SharedStanza {
+            group: u64::from_be_bytes(*group),
+            members: u32::from_be_bytes(*members),
+            holders: 0,
+        });
     }
+    Ok(Queued {
+        number: number.filter(|_| is_numbered),
+        arrived: Timestamp(u64::from_be_bytes(*arrived)),
+        shared,
+        stanza,
+    })
 }
 
 fn saved_record(saved: SavedSession) -> Result<Vec<u8>, Trouble> {
@@ -211,20 +267,35 @@ pub(crate) fn mark(staged: &mut Staged, receiver: &BareJid, origin: Option<Origi
     }
 }
 
-fn enqueue(
-    staged: &mut Staged,
-    account: &BareJid,
-    copies: &[QueuePlace],
-    stanza: &[u8],
-    arrived: Timestamp,
-    origin: Option<Origin>,
-) {
+fn enqueue(staged: &mut Staged, account: &BareJid, copies: &[QueuePlace], queued: Queued<'_>) {
     for copy in copies {
         let key = queue_key(account, copy.session.secret, copy.place);
-        let record = queued_record(copy.number, arrived, stanza);
+        let number = copy.number;
+        let record = queued_record(&Queued { number, ..queued });
         staged.queue.insert(key, Some(record));
     }
-    mark(staged, account, origin);
+}
+
+/// [`StoreOp::Enqueue`].
+fn append(staged: &mut Staged, op: StoreOp) {
+    if let StoreOp::Enqueue {
+        account,
+        copies,
+        stanza,
+        shared,
+        arrived,
+        origin,
+    } = op
+    {
+        let queued = Queued {
+            number: None,
+            arrived,
+            shared,
+            stanza: &stanza,
+        };
+        enqueue(staged, &account, &copies, queued);
+        mark(staged, &account, origin);
+    }
 }
 
 /// The keys below a prefix as this call sees them.
@@ -250,13 +321,7 @@ impl Engine {
         op: StoreOp,
     ) -> Result<StoreReply, Trouble> {
         match op {
-            StoreOp::Enqueue {
-                account,
-                copies,
-                stanza,
-                arrived,
-                origin,
-            } => enqueue(staged, &account, &copies, &stanza, arrived, origin),
+            op @ StoreOp::Enqueue { .. } => append(staged, op),
             StoreOp::PutHandled {
                 account,
                 session,
@@ -330,6 +395,7 @@ impl Engine {
         if is_there && let Some(room) = self.put_waiting(staged, account, waiting, quota)? {
             return Ok(StoreReply::Room(room));
         }
+        self.leave_groups(staged, account, session)?;
         self.end_session(staged, account, session)?;
         Ok(StoreReply::Done)
     }
@@ -374,8 +440,9 @@ impl Engine {
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let change = match numbers.get(&place_of(key, &prefix)?) {
                 Some(number) => {
-                    let (_, arrived, stanza) = read_queued(record)?;
-                    Some(queued_record(Some(*number), arrived, stanza))
+                    let number = Some(*number);
+                    let queued = read_queued(record)?;
+                    Some(queued_record(&Queued { number, ..queued }))
                 }
                 None => None,
             };
@@ -451,15 +518,14 @@ impl Engine {
                 place: place + index as u64,
                 number: number.map(|number| number.wrapping_add(index as u32)),
             };
-            // It says itself when it came.
-            enqueue(
-                staged,
-                account,
-                &[copy],
-                &stanza,
-                Timestamp::default(),
-                None,
-            );
+            let queued = Queued {
+                number: None,
+                // It says itself when it came.
+                arrived: Timestamp::default(),
+                shared: None,
+                stanza: &stanza,
+            };
+            enqueue(staged, account, &[copy], queued);
             claimed.push((copy.place, stanza));
         }
         Ok(StoreReply::Offline(claimed))
@@ -487,15 +553,17 @@ impl Engine {
         };
         let prefix = key(account, QUEUED, session.secret);
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
-            let (number, arrived, stanza) = read_queued(record)?;
+            let queued = read_queued(record)?;
             stored.queue.push(QueuedStanza {
                 place: place_of(key, &prefix)?,
-                number,
-                arrived,
-                stanza: stanza.into(),
+                number: queued.number,
+                arrived: queued.arrived,
+                stanza: queued.stanza.into(),
+                shared: queued.shared,
             });
             Ok(())
         })?;
+        self.count_holders(staged, account, &mut stored.queue)?;
         // What this call staged comes behind what is committed.
         stored.queue.sort_unstable_by_key(|queued| queued.place);
         let prefix = marks_prefix(session);
@@ -505,6 +573,70 @@ impl Engine {
             Ok(())
         })?;
         Ok(StoreReply::Session(Some(Box::new(stored))))
+    }
+
+    /// Fills in how many of an account's queues have what is shared.
+    fn count_holders(
+        &self,
+        staged: &Staged,
+        account: &BareJid,
+        queue: &mut [QueuedStanza],
+    ) -> Result<(), Trouble> {
+        let shared = queue.iter_mut().filter_map(|queued| queued.shared.as_mut());
+        let mut shared: HashMap<u64, &mut SharedStanza> =
+            shared.map(|shared| (shared.group, shared)).collect();
+        if shared.is_empty() {
+            return Ok(());
+        }
+        self.each_hot(
+            Table::Queue,
+            staged,
+            &queues_prefix(account),
+            |_, record| {
+                let group = read_queued(record)?.shared.map(|shared| shared.group);
+                if let Some(shared) = group.and_then(|group| shared.get_mut(&group)) {
+                    shared.holders += 1;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// A session ends with what is in its queue: of what it shares with others it is no member any
+    /// more.
+    fn leave_groups(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        session: SessionId,
+    ) -> Result<(), Trouble> {
+        let own = key(account, QUEUED, session.secret);
+        let mut groups = HashSet::new();
+        self.each_hot(Table::Queue, staged, &own, |_, record| {
+            groups.extend(read_queued(record)?.shared.map(|shared| shared.group));
+            Ok(())
+        })?;
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Vec::new();
+        self.each_hot(
+            Table::Queue,
+            staged,
+            &queues_prefix(account),
+            |key, record| {
+                let mut queued = read_queued(record)?;
+                if let Some(shared) = &mut queued.shared
+                    && groups.contains(&shared.group)
+                {
+                    shared.members = shared.members.saturating_sub(1);
+                    changes.push((Key::from_slice(key), Some(queued_record(&queued))));
+                }
+                Ok(())
+            },
+        )?;
+        staged.queue.extend(changes);
+        Ok(())
     }
 
     fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
@@ -527,19 +659,11 @@ impl Engine {
     }
 }
 
-/// A stanza that an account's session had not acknowledged, out of its queue's record, with the
-/// session's secret and when it came; `name` is the key behind the account's prefix.
-pub(crate) fn unacked<'a>(
-    name: &[u8],
-    record: &'a [u8],
-) -> Result<(u128, Timestamp, &'a [u8]), Trouble> {
-    match name.split_first() {
-        Some((&QUEUED, rest)) => {
-            let secret = rest.first_chunk::<SECRET_SIZE>();
-            let secret = secret.ok_or_else(|| Trouble::from("a queued stanza has no session"))?;
-            let (_, arrived, stanza) = read_queued(record)?;
-            Ok((u128::from_be_bytes(*secret), arrived, stanza))
-        }
+/// A stanza that an account's session had not acknowledged, out of its queue's record; `name` is
+/// the key behind the account's prefix.
+pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<Queued<'a>, Trouble> {
+    match name.first() {
+        Some(&QUEUED) => read_queued(record),
         _ => Err("a record is of an unknown kind".into()),
     }
 }

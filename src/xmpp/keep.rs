@@ -7,7 +7,7 @@ use crate::account::AccountKey;
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket};
 use crate::outbox::{Keep, Shared};
-use crate::port::{QueuePlace, StoreOp, StoreReply};
+use crate::port::{QueuePlace, SharedStanza, StoreOp, StoreReply};
 use crate::session::{SessionKey, Sessions};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type};
@@ -75,6 +75,11 @@ impl Shard {
             self.sessions.share(key, shared.as_ref());
             self.note_overflow(key);
         }
+        let shared = shared.map(|_| SharedStanza {
+            group: host.random(),
+            members: (places.len() + self.unmanaged_among(receivers)) as u32,
+            holders: 0,
+        });
         let ticket = self.ticket(Waiting::Enqueue);
         let enqueued = Enqueued {
             account,
@@ -88,6 +93,7 @@ impl Shard {
             account: self.accounts.at(account).jid.clone(),
             copies: places,
             stanza: bytes.into(),
+            shared,
             arrived,
             origin: self.origin,
         };
@@ -96,16 +102,24 @@ impl Shard {
 
     /// What managed sessions know a message by that others are given, too.
     fn shared_by(&self, receivers: &[SessionKey]) -> Option<Shared> {
-        let is_managed = |key: &&SessionKey| self.sessions.at(**key).outlet.acks.is_some();
-        let managed = receivers.iter().filter(is_managed).count();
-        if receivers.len() < 2 || managed == 0 {
+        let unmanaged = match receivers.len() {
+            0 | 1 => return None,
+            _ => self.unmanaged_among(receivers),
+        };
+        if unmanaged == receivers.len() {
             return None;
         }
         let shared = Shared::default();
-        if managed < receivers.len() {
+        if unmanaged > 0 {
             shared.note_taken();
         }
         Some(shared)
+    }
+
+    /// How many have what they are sent, for all that is known.
+    fn unmanaged_among(&self, receivers: &[SessionKey]) -> usize {
+        let is_unmanaged = |key: &&SessionKey| self.sessions.at(**key).outlet.acks.is_none();
+        receivers.iter().filter(is_unmanaged).count()
     }
 
     /// Storage has a message, or refuses it.

@@ -6,7 +6,7 @@
 //! counters wrap at 2^32; places in storage only grow.
 
 use crate::host::{ConnId, Host, Timestamp};
-use crate::port::{Mark, Origin, QueuePlace, SessionId, StoredSession};
+use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
@@ -114,8 +114,6 @@ impl Sent {
 
 /// A message that several of an account's sessions were given: none of them passes it on while
 /// another has it, or a client had it (XEP-0198's "if none got it" in the table of the design).
-///
-/// A crash forgets it: what two sessions have then may come again when the first of them ends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared(Rc<Cell<bool>>);
 
@@ -184,8 +182,13 @@ impl Acks {
         }
     }
 
-    /// A session from storage, whose client has not said yet how far it has counted.
-    pub(crate) fn stored(id: SessionId, stored: StoredSession) -> Acks {
+    /// A session from storage, whose client has not said yet how far it has counted; `share` says
+    /// what it shares with others.
+    pub(crate) fn stored(
+        id: SessionId,
+        stored: StoredSession,
+        mut share: impl FnMut(SharedStanza) -> Shared,
+    ) -> Acks {
         let mut acks = Acks::new(id, true, true);
         let handled = stored.handled;
         acks.settling = Settling::after(handled);
@@ -200,7 +203,7 @@ impl Acks {
                 ready: true,
                 is_vital: false,
                 is_excused: false,
-                shared: None,
+                shared: queued.shared.map(&mut share),
             });
         }
         let marks = stored.marks.into_iter();
@@ -229,6 +232,9 @@ impl Acks {
             let number = numbers.next().flatten();
             // Modulo 2^32.
             let lacks = number.is_none_or(|number| h.wrapping_sub(number) >= 1 << 31);
+            if !lacks {
+                sent.note_taken();
+            }
             *size -= if lacks { 0 } else { sent.bytes.len() };
             lacks
         });

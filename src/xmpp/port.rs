@@ -140,6 +140,8 @@ pub enum StoreOp {
         copies: Vec<QueuePlace>,
         /// The complete stanza.
         stanza: Box<[u8]>,
+        /// Where several sessions are given it.
+        shared: Option<SharedStanza>,
         /// When it came.
         arrived: Timestamp,
         /// The managed stanza that it came by.
@@ -272,6 +274,27 @@ pub struct QueuedStanza {
     pub arrived: Timestamp,
     /// The complete stanza.
     pub stanza: Box<[u8]>,
+    /// Where several sessions were given it.
+    pub shared: Option<SharedStanza>,
+}
+
+/// A stanza that several sessions of an account were given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SharedStanza {
+    /// By what it is known in each queue.
+    pub group: u64,
+    /// How many were given it. A session that ends with it in its queue is taken off, so where
+    /// fewer queues have it than this says, a client took it.
+    pub members: u32,
+    /// How many queues have it now; storage fills this in where a session is read.
+    pub holders: u32,
+}
+
+impl SharedStanza {
+    /// Whether a client has it.
+    pub fn is_taken(self) -> bool {
+        self.holders < self.members
+    }
 }
 
 /// A session as it was stored.

@@ -7,14 +7,15 @@ use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, Ticket};
 use crate::limit::{LOAD_STREAMS_MAX, STORAGE_RETRY_MS};
-use crate::outbox::Acks;
+use crate::outbox::{Acks, Shared};
 use crate::parcel::FanoutPurpose;
-use crate::port::{SavedSession, SessionId, StoreOp, StoreReply, StoredSession};
+use crate::port::{SavedSession, SessionId, SharedStanza, StoreOp, StoreReply, StoredSession};
 use crate::session::{Presence, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
 use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
 use stanza::jid::{BareJid, home_hash};
+use std::collections::HashMap;
 
 /// A session of the last process that is to end.
 #[derive(Debug)]
@@ -23,6 +24,26 @@ pub(crate) struct Ending {
     session: SessionId,
     /// Only if it is this resource's.
     resource: Option<Box<str>>,
+}
+
+/// What sessions of the last process share, by its group, for those that are not in memory yet, and
+/// how many these are.
+pub(crate) type SharedDormant = HashMap<u64, (Shared, u32)>;
+
+/// What a session from storage shares with the others that have the same.
+fn share_again(dormant: &mut SharedDormant, stanza: SharedStanza) -> Shared {
+    let (shared, others) = dormant.remove(&stanza.group).unwrap_or_else(|| {
+        let shared = Shared::default();
+        if stanza.is_taken() {
+            shared.note_taken();
+        }
+        (shared, stanza.holders)
+    });
+    let others = others.saturating_sub(1);
+    if others > 0 {
+        dormant.insert(stanza.group, (shared.clone(), others));
+    }
+    shared
 }
 
 impl Shard {
@@ -159,6 +180,7 @@ impl Shard {
                 None => drop(first.remove()),
             }
         }
+        self.shared_dormant.clear();
     }
 
     /// A client has bound a resource: the session of the last process that had it ends now.
@@ -292,7 +314,8 @@ impl Shard {
         session.presence = presence.map(|(bytes, split)| Box::new(Presence { bytes, split }));
         let directed = &saved.directed;
         session.directed = (!directed.is_empty()).then(|| Box::new(directed.clone()));
-        session.outlet.acks = Some(Box::new(Acks::stored(id, stored)));
+        let share = |stanza| share_again(&mut self.shared_dormant, stanza);
+        session.outlet.acks = Some(Box::new(Acks::stored(id, stored, share)));
         let key = self.sessions.insert(session);
         self.managed.insert(id, key);
         self.accounts.at_mut(account).sessions.push(key);

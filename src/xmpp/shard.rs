@@ -11,7 +11,7 @@ use crate::keep::Enqueued;
 use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
-use crate::revive::Ending;
+use crate::revive::{Ending, SharedDormant};
 use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
@@ -197,6 +197,7 @@ pub struct Shard {
     pub(crate) wakings: HashMap<u64, Waking>,
     /// Whether the time of those that nobody has come back to is over.
     pub(crate) dormancy_over: bool,
+    pub(crate) shared_dormant: SharedDormant,
     last_ticket: u64,
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
     /// Sessions that were given what waits for their accounts, up to these numbers, and whose
@@ -256,6 +257,7 @@ impl Shard {
             endings: HashMap::new(),
             wakings: HashMap::new(),
             dormancy_over: false,
+            shared_dormant: HashMap::new(),
             last_ticket: 0,
             timers: BinaryHeap::new(),
             unwritten: BTreeMap::new(),

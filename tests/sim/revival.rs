@@ -176,3 +176,87 @@ fn what_a_session_of_the_last_process_took_is_passed_on_when_its_time_is_over() 
     let bob = world.arrive("bob@example.org/2");
     assert_eq!(messages(&world.received(bob)), ["a"]);
 }
+
+/// What becomes of a session that has a message which another has, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Acknowledged before the crash; nobody comes back.
+    Acked,
+    /// Acknowledged, then ended, before the crash.
+    AckedAndEnded,
+    /// Ended before the crash with nothing acknowledged.
+    Ended,
+    /// Nobody comes back.
+    Left,
+    /// Its client comes back and has counted the message.
+    Had,
+    /// Its client comes back and has not.
+    Lacked,
+}
+
+const FATES: [Fate; 6] = [
+    Fate::Acked,
+    Fate::AckedAndEnded,
+    Fate::Ended,
+    Fate::Left,
+    Fate::Had,
+    Fate::Lacked,
+];
+
+/// A crash between does not make a message that several sessions were given come to anybody twice,
+/// or vanish: it is passed on where no client had it, by the last session that ends.
+#[test]
+fn what_several_sessions_were_given_is_passed_on_over_a_crash_where_nobody_had_it() {
+    for (index, first) in FATES.into_iter().enumerate() {
+        for second in FATES {
+            for has_unmanaged in [false, true] {
+                for shards in [1, 2] {
+                    share(index as u64, shards, [first, second], has_unmanaged);
+                }
+            }
+        }
+    }
+}
+
+fn share(seed: u64, shards: u16, fates: [Fate; 2], has_unmanaged: bool) {
+    let mut world = world(seed, shards);
+    let alice = world.arrive("alice@example.org/x");
+    let names = ["bob@example.org/1", "bob@example.org/2"];
+    let bobs = names.map(|name| world.log_in_managed(name));
+    for (bob, _) in &bobs {
+        world.tell(*bob, "<presence/>");
+    }
+    if has_unmanaged {
+        world.arrive("bob@example.org/0");
+    }
+    let before = bobs.clone().map(|(bob, _)| counted(&world.received(bob)));
+    world.tell(alice, &message("chat", "bob@example.org", "m"));
+    for (index, (bob, _)) in bobs.iter().enumerate() {
+        assert_eq!(messages(&world.received(*bob)), ["m"]);
+        if matches!(fates[index], Fate::Acked | Fate::AckedAndEnded) {
+            let h = before[index] + 1;
+            world.tell(*bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+        }
+        if matches!(fates[index], Fate::Ended | Fate::AckedAndEnded) {
+            // What is sent behind the message is not acknowledged either.
+            world.tell(*bob, "</stream:stream>");
+        }
+    }
+    world.crash();
+    world.arrive("alice@example.org/x");
+    for (index, (_, session)) in bobs.iter().enumerate() {
+        let (h, expected): (u32, &[&str]) = match fates[index] {
+            Fate::Had => (before[index] + 1, &[]),
+            Fate::Lacked => (before[index], &["m"]),
+            _ => continue,
+        };
+        let bob = world.resume(names[index], session, h);
+        assert_eq!(messages(&world.received(bob)), expected, "{fates:?}");
+    }
+    world.run_for(700_000);
+    let had = |fate: &Fate| !matches!(fate, Fate::Ended | Fate::Left);
+    let expected = usize::from(!has_unmanaged && !fates.iter().any(had));
+    let other = world.arrive("bob@example.org/3");
+    let came = messages(&world.received(other)).len();
+    assert_eq!(came, expected, "{fates:?}, unmanaged: {has_unmanaged}");
+}

@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::Embedded;
-use crate::conformance::sessions::{ARRIVED, enqueue, queue, save as save_session, stored};
+use crate::conformance::sessions::{
+    ARRIVED, enqueue, queue, save as save_session, session, share, stored,
+};
 use crate::conformance::{create, credentials, full_item, jid, keys, one, wait, waiting};
 use crate::crash::Scratch;
 use xmpp::port::{Space, Store, StoreOp, StoreReply};
@@ -113,8 +115,8 @@ fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
         one(&mut store, wait(name, "<message id='1'/>", 9));
         for secret in [1, 2] {
             one(&mut store, save_session(name, secret, "orchard"));
-            one(&mut store, enqueue(name, secret, 1, &message("chat", "2")));
         }
+        one(&mut store, share(name, &[1, 2], 1, &message("chat", "2")));
         // Two are the same, and were sent twice.
         for place in [2, 3] {
             one(&mut store, enqueue(name, 2, place, &message("chat", "3")));
@@ -122,6 +124,15 @@ fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
         // Nobody gets these when the session ends.
         one(&mut store, enqueue(name, 2, 4, &message("error", "4")));
         one(&mut store, enqueue(name, 2, 5, &message("groupchat", "5")));
+        // A client has this.
+        one(&mut store, share(name, &[1, 2], 6, &message("chat", "6")));
+        let acknowledged = StoreOp::Dequeue {
+            account: jid(name),
+            session: session(name, 1),
+            from: 6,
+            to: 6,
+        };
+        one(&mut store, acknowledged);
     }
     let file = scratch.0.join("backup");
     save(&mut store, &file);
@@ -146,7 +157,7 @@ fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
         stored(&mut restored, "a@b", 2),
         stored(&mut store, "a@b", 2)
     );
-    assert_eq!(queue(&mut restored, "a@b", 2).len(), 5);
+    assert_eq!(queue(&mut restored, "a@b", 2).len(), 6);
     assert_eq!(waiting(&mut restored, "a@b").len(), 1);
 }
 

@@ -3,17 +3,18 @@
 use stanza::jid::virtual_shard;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, Store, StoreOp, StoreReply,
-    StoredSession,
+    Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, SharedStanza, Store, StoreOp,
+    StoreReply, StoredSession,
 };
 
 use super::{JULIET, ROMEO, create, delete, jid, messages, one, wait, waiting};
 
 /// The parts of the suite.
-pub(super) const PARTS: [fn(&mut dyn Store); 8] = [
+pub(super) const PARTS: [fn(&mut dyn Store); 9] = [
     a_session_is_read_as_it_was_written,
     nothing_is_known_of_a_missing_session,
     what_is_acknowledged_goes_and_the_rest_keeps_its_places,
+    what_is_shared_says_who_has_it_and_whether_one_took_it,
     renumbering_keeps_what_it_names_and_nothing_else,
     marks_say_what_took_effect_and_go_with_their_session,
     what_waits_is_claimed_by_one_session_in_one_commit,
@@ -61,6 +62,7 @@ pub(crate) fn enqueue(account: &str, secret: u128, place: u64, stanza: &str) -> 
             number: Some(place as u32),
         }],
         stanza: stanza.as_bytes().into(),
+        shared: None,
         arrived: ARRIVED,
         origin: None,
     }
@@ -173,6 +175,7 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
             account: jid(ROMEO),
             copies: copies.to_vec(),
             stanza: b"both"[..].into(),
+            shared: None,
             arrived: ARRIVED,
             origin: None,
         },
@@ -203,6 +206,67 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
     assert_eq!(queue(store, ROMEO, 1), [], "its queue went with it");
 }
 
+/// Appends to the queues of several sessions, where it has this place.
+pub(crate) fn share(account: &str, secrets: &[u128], place: u64, stanza: &str) -> StoreOp {
+    let copies = secrets.iter().map(|secret| QueuePlace {
+        session: session(account, *secret),
+        place,
+        number: Some(place as u32),
+    });
+    StoreOp::Enqueue {
+        account: jid(account),
+        copies: copies.collect(),
+        stanza: stanza.as_bytes().into(),
+        shared: Some(SharedStanza {
+            group: place,
+            members: secrets.len() as u32,
+            holders: 0,
+        }),
+        arrived: ARRIVED,
+        origin: None,
+    }
+}
+
+/// What a session's queue shares, as places, members and holders.
+fn shared(store: &mut dyn Store, account: &str, secret: u128) -> Vec<(u64, u32, u32)> {
+    let found = stored(store, account, secret).expect("there is such a session");
+    let shared = found.queue.iter().filter_map(|queued| {
+        let shared = queued.shared?;
+        assert_eq!(shared.group, queued.place);
+        Some((queued.place, shared.members, shared.holders))
+    });
+    shared.collect()
+}
+
+fn what_is_shared_says_who_has_it_and_whether_one_took_it(store: &mut dyn Store) {
+    done(store, create(ROMEO, 1));
+    for (secret, resource) in [(1, "a"), (2, "b"), (3, "c")] {
+        done(store, save(ROMEO, secret, resource));
+    }
+    done(store, share(ROMEO, &[1, 2, 3], 1, "<message id='1'/>"));
+    done(store, enqueue(ROMEO, 1, 2, "<message id='2'/>"));
+    done(store, share(ROMEO, &[1, 3], 3, "<message id='3'/>"));
+    assert_eq!(shared(store, ROMEO, 1), [(1, 3, 3), (3, 2, 2)]);
+    assert_eq!(shared(store, ROMEO, 2), [(1, 3, 3)]);
+    // Its client took it.
+    done(store, dequeue(ROMEO, 2, 1, 1));
+    done(store, end(ROMEO, 2));
+    assert_eq!(shared(store, ROMEO, 1), [(1, 3, 2), (3, 2, 2)]);
+    // Its client took none.
+    done(store, end(ROMEO, 3));
+    assert_eq!(shared(store, ROMEO, 1), [(1, 2, 1), (3, 1, 1)]);
+    let numbers = vec![(1, 7), (3, 8)];
+    done(
+        store,
+        StoreOp::Renumber {
+            account: jid(ROMEO),
+            session: session(ROMEO, 1),
+            numbers,
+        },
+    );
+    assert_eq!(shared(store, ROMEO, 1), [(1, 2, 1), (3, 1, 1)]);
+}
+
 fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
     done(store, create(ROMEO, 1));
     done(store, save(ROMEO, 1, "a"));
@@ -218,6 +282,7 @@ fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
         account: jid(ROMEO),
         copies: vec![copy],
         stanza: b"d"[..].into(),
+        shared: None,
         arrived: ARRIVED,
         origin: None,
     };
@@ -255,6 +320,7 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
         account: jid(account),
         copies: Vec::new(),
         stanza: b"<message/>"[..].into(),
+        shared: None,
         arrived: ARRIVED,
         origin,
     };
@@ -395,6 +461,7 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
             account: jid(JULIET),
             copies: Vec::new(),
             stanza: b"<message/>"[..].into(),
+            shared: None,
             arrived: ARRIVED,
             origin: Some(Origin {
                 session: session(ROMEO, 1),
