@@ -576,6 +576,7 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
         session: session("a@b.example", 1),
         number: 1,
         hash: 7,
+        is_late: false,
     };
     let place = QueuePlace {
         session: origin.session,
@@ -618,6 +619,7 @@ fn a_mark_keeps_what_failed_over_a_restart() {
             session: session("a@b.example", 1),
             number,
             hash: 10 * number,
+            is_late: false,
         }),
     };
     store.note_failure(&marked(3));

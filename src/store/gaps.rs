@@ -1,5 +1,6 @@
 //! Stanzas whose writes failed although later ones of the same session to the same account may
-//! succeed: a mark names the last that took effect, and these below it did not.
+//! succeed: a mark names the last that took effect, and these below it did not. After a restart
+//! they come again, and where they succeed now the mark still names the last.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,7 +10,7 @@ use xmpp::port::{Mark, Origin, SessionId, StoreOp};
 /// Failed stanzas remembered for one session, beyond those that are settled.
 const GAPS_MAX: usize = 256;
 
-/// What failed since the process began. What came before that was sent again.
+/// What failed since the process began, and the marks of those sessions from before that were read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gaps(HashMap<SessionId, Failed>);
 
@@ -20,6 +21,8 @@ struct Failed {
     forgotten: u64,
     /// The numbers, and who did not get what.
     stanzas: VecDeque<(u64, BareJid)>,
+    /// The marks from before the process began, until later stanzas leave theirs.
+    before: HashMap<BareJid, Mark>,
 }
 
 impl Gaps {
@@ -31,6 +34,15 @@ impl Gaps {
             && let Some((number, _)) = failed.stanzas.pop_front()
         {
             failed.forgotten = failed.forgotten.max(number);
+        }
+    }
+
+    /// What took effect before the process began, as a session was read.
+    pub(crate) fn recall(&mut self, session: SessionId, marks: &[Mark]) {
+        for mark in marks {
+            let before = &mut self.0.entry(session).or_default().before;
+            let known = before.entry(mark.receiver.clone());
+            known.or_insert_with(|| mark.clone());
         }
     }
 
@@ -56,27 +68,42 @@ impl Gaps {
     pub(crate) fn settle(&mut self, session: SessionId, number: u64) {
         if let Some(failed) = self.0.get_mut(&session) {
             failed.stanzas.retain(|(failed, _)| *failed > number);
-            if failed.stanzas.is_empty() && failed.forgotten <= number {
+            failed.before.retain(|_, mark| mark.last > number);
+            let is_empty = failed.stanzas.is_empty() && failed.before.is_empty();
+            if is_empty && failed.forgotten <= number {
                 self.0.remove(&session);
             }
         }
     }
 
     /// The mark that a stanza which takes effect leaves.
-    pub(crate) fn mark(&self, origin: Origin, receiver: &BareJid) -> Mark {
-        let failed = match self.0.is_empty() {
-            true => None,
-            false => self.0.get(&origin.session),
-        };
-        let stanzas = failed.iter().flat_map(|failed| &failed.stanzas);
-        let below = stanzas.filter(|(number, of)| *number < origin.number && of == receiver);
-        Mark {
+    pub(crate) fn mark(&mut self, origin: Origin, receiver: &BareJid) -> Mark {
+        let mut mark = Mark {
             receiver: receiver.clone(),
             last: origin.number,
             hash: origin.hash,
-            doubted: failed.map_or(0, |failed| failed.forgotten),
-            failed: below.map(|(number, _)| *number).collect(),
+            doubted: 0,
+            failed: Vec::new(),
+        };
+        if self.0.is_empty() {
+            return mark;
         }
+        let Some(failed) = self.0.get_mut(&origin.session) else {
+            return mark;
+        };
+        if !origin.is_late {
+            failed.before.remove(receiver);
+        } else if let Some(before) = failed.before.get_mut(receiver) {
+            before.failed.retain(|number| *number != origin.number);
+            mark = before.clone();
+        }
+        let below = |(number, of): &&(u64, BareJid)| *number < mark.last && of == receiver;
+        let below = failed.stanzas.iter().filter(below);
+        mark.failed.extend(below.map(|(number, _)| *number));
+        mark.failed.sort_unstable();
+        mark.failed.dedup();
+        mark.doubted = mark.doubted.max(failed.forgotten);
+        mark
     }
 }
 
@@ -91,7 +118,39 @@ mod tests {
             session: session("romeo@a.example", secret),
             number,
             hash: number,
+            is_late: false,
         }
+    }
+
+    /// What failed before a restart and succeeds behind it uncovers nothing that came after it.
+    #[test]
+    fn a_late_stanza_is_taken_out_of_the_mark_that_names_a_later_one() {
+        let mut gaps = Gaps::default();
+        let juliet = jid("juliet@a.example");
+        let before = Mark {
+            receiver: juliet.clone(),
+            last: 9,
+            hash: 99,
+            doubted: 2,
+            failed: vec![4, 5, 6],
+        };
+        gaps.recall(session("romeo@a.example", 1), std::slice::from_ref(&before));
+        let late = |number| Origin {
+            is_late: true,
+            ..origin(1, number)
+        };
+        gaps.note(late(4), juliet.clone());
+        let expected = |failed: &[u64]| Mark {
+            failed: failed.into(),
+            ..before.clone()
+        };
+        assert_eq!(gaps.mark(late(5), &juliet), expected(&[4, 6]));
+        assert_eq!(gaps.mark(late(6), &juliet), expected(&[4]));
+        // One that is new has a mark of its own.
+        let next = gaps.mark(origin(1, 10), &juliet);
+        assert_eq!((next.last, next.hash, next.doubted), (10, 10, 0));
+        assert_eq!(next.failed, [4]);
+        assert_eq!(gaps.mark(origin(1, 3), &juliet).last, 3, "numbered anew");
     }
 
     #[test]

@@ -246,7 +246,11 @@ impl Memory {
                 number,
             } => self.claim_offline(&account, session, place, number),
             StoreOp::Session { account, session } => {
-                StoreReply::Session(self.session(&account, session).map(Box::new))
+                let found = self.session(&account, session);
+                if let Some(found) = &found {
+                    self.gaps.recall(session, &found.marks);
+                }
+                StoreReply::Session(found.map(Box::new))
             }
             StoreOp::EndSession {
                 account,

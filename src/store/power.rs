@@ -119,6 +119,7 @@ impl Asking {
             session: session(account.as_str(), secret),
             number: self.place,
             hash: self.random.below(2) * self.place,
+            is_late: false,
         })
     }
 }

@@ -533,7 +533,7 @@ impl Engine {
 
     fn session(
         &self,
-        staged: &Staged,
+        staged: &mut Staged,
         account: &BareJid,
         session: SessionId,
     ) -> Result<StoreReply, Trouble> {
@@ -572,6 +572,7 @@ impl Engine {
             stored.marks.push(read_mark(receiver, record)?);
             Ok(())
         })?;
+        staged.gaps.recall(session, &stored.marks);
         Ok(StoreReply::Session(Some(Box::new(stored))))
     }
 

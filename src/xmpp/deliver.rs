@@ -200,7 +200,7 @@ impl Shard {
 
     /// Whether a message of a session that survived a crash was stored before that.
     fn took_effect(&mut self, key: SessionKey, stanza: &Stanza<'_>) -> bool {
-        let (Kind::Message, Some(origin)) = (stanza.kind, self.origin) else {
+        let (Kind::Message, Some(origin)) = (stanza.kind, &mut self.origin) else {
             return false;
         };
         let acks = self.sessions.at_mut(key).outlet.acks.as_mut();

@@ -564,8 +564,8 @@ impl Acks {
 
     /// Whether a message for an account took effect before a crash: they come again in their order,
     /// up to the last that did. A client that leaves others out gives them lower numbers than they
-    /// had, so what comes behind the last is new whatever its number.
-    pub(crate) fn took_effect(&mut self, origin: Origin, bare: &str) -> bool {
+    /// had, so what comes behind the last is new whatever its number. Notes where it is late.
+    pub(crate) fn took_effect(&mut self, origin: &mut Origin, bare: &str) -> bool {
         let Some(marks) = &mut self.marks else {
             return false;
         };
@@ -577,6 +577,8 @@ impl Acks {
             return true;
         }
         let known = mark.doubted + 1..=mark.last;
-        known.contains(&origin.number) && !mark.failed.contains(&origin.number)
+        let is_known = known.contains(&origin.number) && !mark.failed.contains(&origin.number);
+        origin.is_late = !is_known && origin.number < mark.last;
+        is_known
     }
 }

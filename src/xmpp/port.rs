@@ -230,6 +230,9 @@ pub struct Origin {
     pub number: u64,
     /// Of all that it says; 0 where nothing would tell it from another that says the same.
     pub hash: u64,
+    /// Whether a later one took effect on its receiver before a crash, and this one did not: the
+    /// mark goes on to name the later one.
+    pub is_late: bool,
 }
 
 /// Where a stanza waits for its acknowledgement.

@@ -260,3 +260,34 @@ fn share(seed: u64, shards: u16, fates: [Fate; 2], has_unmanaged: bool) {
     let came = messages(&world.received(other)).len();
     assert_eq!(came, expected, "{fates:?}, unmanaged: {has_unmanaged}");
 }
+
+/// What storage refused is taken after a crash, behind what came later. Another crash knows both.
+#[test]
+fn what_is_taken_late_does_not_bring_again_what_was_taken_before_it() {
+    for (seed, shards) in [(1, 1), (2, 2), (3, 3)] {
+        let mut world = world(seed, shards);
+        let (mut alice, alices) = world.log_in_managed("alice@example.org/x");
+        let (mut bob, bobs) = world.log_in_managed("bob@example.org/1");
+        world.tell(bob, "<presence/>");
+        let said = ["m1", "m2", "m3"].map(|id| message("chat", "bob@example.org", id));
+        world.faults.disk_full = true;
+        world.tell(alice, &said[0]);
+        world.faults.disk_full = false;
+        world.tell(alice, &said[1..].concat());
+        let (mut heard, mut had) = (Vec::new(), 0);
+        let mut alices_h = 0;
+        for _ in 0..3 {
+            let received = world.received(bob);
+            heard.extend(messages(&received).into_iter().map(str::to_owned));
+            had += counted(&received);
+            alices_h += counted(&world.received(alice));
+            world.crash();
+            world.run();
+            bob = world.resume("bob@example.org/1", &bobs, had);
+            alice = world.resume("alice@example.org/x", &alices, alices_h);
+            let handled = world.client(alice).resumed.expect("it survives");
+            world.tell(alice, &said[handled as usize..].concat());
+        }
+        assert_eq!(heard, ["m2", "m3", "m1"], "{shards} shards");
+    }
+}

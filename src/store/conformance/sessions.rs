@@ -314,6 +314,7 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
             session: session(ROMEO, secret),
             number,
             hash: 100 + number,
+            is_late: false,
         })
     };
     let queued = |account: &str, origin| StoreOp::Enqueue {
@@ -467,6 +468,7 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
                 session: session(ROMEO, 1),
                 number: 1,
                 hash: 0,
+                is_late: false,
             }),
         },
     );

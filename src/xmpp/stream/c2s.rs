@@ -245,6 +245,7 @@ impl Shard {
                 true => view.content_hash(),
                 false => 0,
             },
+            is_late: false,
         });
         let cause = Cause::Stanza {
             session: key,
