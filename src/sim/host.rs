@@ -223,6 +223,8 @@ impl Host for Side {
         if let Some(slot) = self.slot(conn) {
             slot.tells_written = true;
         }
+        // Nothing may have been output.
+        let _touched = self.output(conn);
     }
 
     fn pause(&mut self, conn: ConnId) {
