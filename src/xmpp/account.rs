@@ -55,6 +55,8 @@ pub struct Account {
     pub(crate) load_failures: u32,
     /// It was deleted, and what is under way keeps it here: nothing of it is written any more.
     pub(crate) is_gone: bool,
+    /// Its client's request to cancel it, of which its contacts are being told.
+    pub(crate) leaving: Option<Ticket>,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// The roster, sorted by contact.
@@ -183,6 +185,7 @@ impl Accounts {
             waking: 0,
             load_failures: 0,
             is_gone: false,
+            leaving: None,
             sessions: SmallVec::new(),
             roster: Vec::new(),
             blocked: Vec::new(),

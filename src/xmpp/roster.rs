@@ -355,7 +355,7 @@ impl Shard {
     }
 
     /// A contact is out of the roster: it learns what was between the two and is no more.
-    fn part(&mut self, host: &mut impl Host, account: AccountKey, item: &RosterItem) {
+    pub(crate) fn part(&mut self, host: &mut impl Host, account: AccountKey, item: &RosterItem) {
         let bare = self.accounts.at(account).jid.as_str().to_owned();
         let contact = &item.contact;
         if item.subscription.is_to() || item.ask {

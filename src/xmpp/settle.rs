@@ -5,7 +5,7 @@
 //! what came.
 
 use crate::account::{Account, AccountKey, Queued, Residence};
-use crate::host::{Host, ShardId};
+use crate::host::{Host, ShardId, Ticket};
 use crate::parcel::Buffer;
 use crate::port::{Origin, RosterItem};
 use crate::roster::RosterRequest;
@@ -29,6 +29,8 @@ pub(crate) enum Cause {
     Parcel { from: ShardId, number: u64 },
     /// What a contact is told, before its account's own side of it is written.
     Telling { account: AccountKey, number: u64 },
+    /// What contacts are told before an account is cancelled, by that request.
+    Cancellation { ticket: Ticket },
 }
 
 /// A step between an account and a contact of which the contact is being told. Its side of it is
@@ -143,6 +145,18 @@ impl Account {
         own.any(|it| it.before.contact == *contact && !it.before.ask && it.removal.is_none())
     }
 
+    /// Whom something is being told.
+    pub(crate) fn told_contacts(&self) -> impl Iterator<Item = &BareJid> {
+        self.tellings.iter().map(|it| &it.before.contact)
+    }
+
+    /// What was between the account and a contact before the step that this leads to.
+    pub(crate) fn before_step(&self, contact: &BareJid, cause: Cause) -> Option<&RosterItem> {
+        let mut tellings = self.tellings.iter().map(|it| (&it.before, it.cause));
+        let found = tellings.find(|it| it.0.contact == *contact && it.1 == Some(cause));
+        found.map(|(before, _)| before)
+    }
+
     /// Changes an item as it was before steps that its contact is being told of.
     pub(crate) fn change_before(
         &mut self,
@@ -188,6 +202,7 @@ impl Shard {
             Cause::Telling { account, number } => {
                 self.accounts.at_mut(account).telling_mut(number)?.open += 1;
             }
+            Cause::Cancellation { ticket } => self.cancellation(ticket)?.open += 1,
         }
         self.cause
     }
@@ -222,6 +237,7 @@ impl Shard {
                     }
                 }
             }
+            Some(Cause::Cancellation { ticket }) => self.close_cancellation(host, ticket),
         }
     }
 

@@ -190,8 +190,7 @@ impl Shard {
         }
         // Only these two put a contact into the roster.
         let lists = matches!(type_, Type::Subscribe | Type::Subscribed);
-        if lists && self.is_beyond_roster(account, contact) {
-            let error = StanzaError::ResourceConstraint;
+        if lists && let Err(error) = self.may_begin(account, contact) {
             return self.refuse(host, key, view, scope, type_, error);
         }
         let remote = !self.router.is_local(contact.domain());
@@ -236,6 +235,17 @@ impl Shard {
         );
     }
 
+    /// Whether there may be something between an account and a contact that was not before.
+    fn may_begin(&self, account: AccountKey, contact: &BareJid) -> Result<(), StanzaError> {
+        if self.accounts.at(account).leaving.is_some() {
+            return Err(StanzaError::UnexpectedRequest);
+        }
+        match self.is_beyond_roster(account, contact) {
+            true => Err(StanzaError::ResourceConstraint),
+            false => Ok(()),
+        }
+    }
+
     /// A contact's subscription stanza to an account at home here.
     pub(crate) fn on_inbound_subscription(&mut self, host: &mut impl Host, stanza: &Stanza<'_>) {
         let bare = stanza.to.bare().to_owned();
@@ -254,11 +264,12 @@ impl Shard {
         let roster = &owner.roster;
         let unlisted = roster.iter().filter(|it| !it.listed && !it.is_removed());
         let full = unlisted.count() >= self.settings.limits.roster_items_max;
-        if is_new && full {
-            return self.bounce(host, stanza, StanzaError::ResourceConstraint);
-        }
         let type_ = stanza.type_;
+        // Nothing else begins with a stranger.
         if type_ == Type::Subscribe {
+            if is_new && full {
+                return self.bounce(host, stanza, StanzaError::ResourceConstraint);
+            }
             let others = roster.iter().filter(|item| item.contact != contact);
             let waiting = others.flat_map(|item| &item.pending_in).map(|it| it.len());
             if waiting.sum::<usize>() + bytes.len() > REQUESTS_SIZE_MAX {
@@ -310,6 +321,7 @@ impl Shard {
         from: &str,
     ) {
         let from = Jid::from_prepared(from);
+        self.on_farewell_bounced(host, account, &from);
         let owner = self.accounts.at_mut(account);
         let asked = owner.contact(from.bare()).is_some_and(|item| item.ask);
         let contact = from.to_bare();
@@ -325,7 +337,7 @@ impl Shard {
     }
 
     /// Applies one step of the table; answers what the item was before, if it has to be stored.
-    fn step(
+    pub(crate) fn step(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,

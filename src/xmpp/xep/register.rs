@@ -1,19 +1,28 @@
 //! XEP-0077: In-Band Registration. What a logged-in client may do with its account: look, change
 //! its password, cancel. Creating one comes before authentication, see `stream::register`.
+//!
+//! Invariant: an account is cancelled when none of its contacts has a subscription with it any
+//! more, in storage. Nobody could say it again afterwards, and the name may have a new owner.
 
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{Host, Ticket};
-use crate::port::{Credentials, StoreOp, StoreReply};
+use crate::port::{Credentials, RosterItem, StoreOp, StoreReply, Subscription};
 use crate::session::SessionKey;
+use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
+use crate::stanza::Type;
 use crate::stream::sasl::{DeriveJob, Derived, Password, SALT_SIZE, Salts};
+use crate::subscription::{Step, outbound};
 use crate::xml::Attr;
-use stanza::jid::BareJid;
+use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use stanza::tree::{Node, Tree};
 use stanza::view::StanzaView;
+
+/// Contacts that are told at a time of an account's end. Each takes a few requests to storage.
+pub const CONTACTS_TOLD_MAX: usize = 32;
 
 /// Registration as a logged-in client sees it.
 #[derive(Debug)]
@@ -57,10 +66,20 @@ pub(crate) enum AccountChange {
         answer: crate::iq::IqRequest,
     },
     /// The account's end.
-    Removal {
-        account: AccountKey,
-        answer: crate::iq::IqRequest,
-    },
+    Cancellation(Cancellation),
+}
+
+/// The end of an account: of its subscriptions first, on both sides, and then of itself.
+#[derive(Debug)]
+pub(crate) struct Cancellation {
+    account: AccountKey,
+    answer: crate::iq::IqRequest,
+    /// Those who are not told yet.
+    contacts: Vec<BareJid>,
+    /// How many effects it waits for.
+    pub open: u32,
+    /// Whether a contact could not be told: the account stays.
+    refused: bool,
 }
 
 impl Shard {
@@ -84,12 +103,7 @@ impl Shard {
             if query.children().count() != 1 {
                 return Err(StanzaError::BadRequest);
             }
-            let op = StoreOp::DeleteAccount {
-                account: self.accounts.at(account).jid.clone(),
-            };
-            let ticket = self.change(account, AccountChange::Removal { account, answer });
-            host.store(ticket, op);
-            return Ok(());
+            return self.cancel(host, account, answer);
         }
         let password = new_password(query, &self.accounts.at(account).jid)?;
         let mut salts: Salts = [[0; SALT_SIZE]; 3];
@@ -155,10 +169,12 @@ impl Shard {
                 self.accounts.at_mut(account).pins -= 1;
                 self.evict_if_idle(account);
             }
-            AccountChange::Removal { account, answer } => {
+            AccountChange::Cancellation(Cancellation {
+                account, answer, ..
+            }) => {
+                self.accounts.at_mut(account).leaving = None;
                 self.reply(host, &answer, outcome.map(|()| &[][..]));
                 if outcome.is_ok() {
-                    self.leave_contacts(host, account);
                     let jid = self.accounts.at(account).jid.clone();
                     tracing::info!(account = jid.as_str(), "account cancelled");
                     self.end_account(host, jid.as_str(), StreamError::NotAuthorized);
@@ -169,20 +185,149 @@ impl Shard {
         }
     }
 
-    /// Contacts of an account that ends see its subscriptions end (XEP-0077 3.2).
-    fn leave_contacts(&mut self, host: &mut impl Host, account: AccountKey) {
-        let bare = self.accounts.at(account).jid.as_str().to_owned();
-        let roster = std::mem::take(&mut self.accounts.at_mut(account).roster);
-        for item in &roster {
-            if item.subscription.is_from() || item.pending_in.is_some() {
-                self.withdraw_account(host, account, item.contact.as_str());
-                self.say_subscription(host, "unsubscribed", &bare, &item.contact);
-            }
-            if item.subscription.is_to() || item.ask {
-                self.say_subscription(host, "unsubscribe", &bare, &item.contact);
-            }
+    fn cancel(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        answer: crate::iq::IqRequest,
+    ) -> Result<(), StanzaError> {
+        let owner = self.accounts.at(account);
+        if owner.leaving.is_some() {
+            return Err(StanzaError::UnexpectedRequest);
+        }
+        let related = owner.roster.iter().filter(|item| is_related(item));
+        // Of those whom something is being told the roster may say nothing already.
+        let contacts = related.map(|item| &item.contact);
+        let mut contacts: Vec<BareJid> = contacts.chain(owner.told_contacts()).cloned().collect();
+        contacts.sort_unstable();
+        contacts.dedup();
+        let cancellation = Cancellation {
+            account,
+            answer,
+            contacts,
+            open: 0,
+            refused: false,
+        };
+        let ticket = self.change(account, AccountChange::Cancellation(cancellation));
+        self.accounts.at_mut(account).leaving = Some(ticket);
+        self.leave_contacts(host, ticket);
+        Ok(())
+    }
+
+    /// A cancellation that waits for what contacts are told.
+    pub(crate) fn cancellation(&mut self, ticket: Ticket) -> Option<&mut Cancellation> {
+        match self.account_changes.get_mut(&ticket.0) {
+            Some(AccountChange::Cancellation(cancellation)) => Some(cancellation),
+            _ => None,
         }
     }
+
+    /// Contacts of an account that ends see its subscriptions end (XEP-0077 3.2): the next of them.
+    fn leave_contacts(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(cancellation) = self.cancellation(ticket) else {
+            return;
+        };
+        cancellation.open += 1;
+        let account = cancellation.account;
+        let rest = cancellation.contacts.len();
+        let rest = rest.saturating_sub(CONTACTS_TOLD_MAX);
+        let contacts = cancellation.contacts.split_off(rest);
+        let cause = Cause::Cancellation { ticket };
+        // The request counts once for its session, however many contacts there are.
+        let before = (self.cause.replace(cause), self.asker.take());
+        for contact in contacts {
+            self.leave_contact(host, account, &contact);
+        }
+        (self.cause, self.asker) = before;
+        self.close_effect(host, Some(cause));
+    }
+
+    /// Both sides are as if the client had ended the two subscriptions: if the account stays after
+    /// all, its roster is right.
+    fn leave_contact(&mut self, host: &mut impl Host, account: AccountKey, contact: &BareJid) {
+        let known = self.accounts.at(account).contact(contact.as_str());
+        let known = known.cloned();
+        let before = known.unwrap_or_else(|| RosterItem::new(contact.clone()));
+        let (step, _) = self.step(host, account, contact, |item| {
+            let ended = [Type::Unsubscribe, Type::Unsubscribed].map(|type_| outbound(item, type_));
+            Step {
+                push: ended.iter().any(|step| step.push),
+                ..Step::default()
+            }
+        });
+        if step.push {
+            self.push_item(host, account, contact);
+        }
+        // Where nothing was between the two, what is being told of an earlier step comes first.
+        self.tell_and_write(host, account, before.clone(), None, |shard, host| {
+            shard.part(host, account, &before);
+        });
+    }
+
+    /// One of the effects of a cancellation is there: after the last one more contacts are told, or
+    /// the account goes.
+    pub(crate) fn close_cancellation(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(cancellation) = self.cancellation(ticket) else {
+            return;
+        };
+        cancellation.open -= 1;
+        if cancellation.open > 0 {
+            return;
+        }
+        let (account, refused) = (cancellation.account, cancellation.refused);
+        let all_told = cancellation.contacts.is_empty();
+        let owner = self.accounts.at(account);
+        let reply = match () {
+            // An administrator was faster, and the name may be another's by now.
+            () if owner.is_gone => StoreReply::Missing,
+            () if refused => StoreReply::Failed("a contact could not be told".into()),
+            () if !all_told => return self.leave_contacts(host, ticket),
+            () => {
+                let account = owner.jid.clone();
+                return host.store(ticket, StoreOp::DeleteAccount { account });
+            }
+        };
+        let before = self.cause;
+        self.on_stored(host, ticket, reply);
+        self.cause = before;
+    }
+
+    /// What was sent in an account's name came back as an error. If that was its farewell to a
+    /// contact, that one's side is what it was, and so the own one is, too.
+    pub(crate) fn on_farewell_bounced(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        from: &Jid<'_>,
+    ) {
+        let owner = self.accounts.at_mut(account);
+        let Some(ticket) = owner.leaving.filter(|_| from.is_bare()) else {
+            return;
+        };
+        let contact = from.to_bare();
+        let cause = Cause::Cancellation { ticket };
+        let Some(before) = owner.before_step(&contact, cause).cloned() else {
+            return;
+        };
+        let item = owner.contact_mut(&contact);
+        (item.subscription, item.ask) = (before.subscription, before.ask);
+        (item.approved, item.pending_in) = (before.approved, before.pending_in);
+        if item.listed {
+            owner.renew(&contact, host.now());
+            self.push_item(host, account, &contact);
+        }
+        if let Some(cancellation) = self.cancellation(ticket) {
+            cancellation.refused = true;
+        }
+    }
+}
+
+/// Whether something is between an account and a contact, or will be when that asks.
+fn is_related(item: &RosterItem) -> bool {
+    item.subscription != Subscription::None
+        || item.ask
+        || item.approved
+        || item.pending_in.is_some()
 }
 
 fn set_credentials(account: BareJid, credentials: Box<Credentials>) -> StoreOp {

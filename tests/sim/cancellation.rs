@@ -1,0 +1,284 @@
+//! The end of an account (XEP-0077 3.2): whatever becomes of the process and the disk, no contact
+//! has a subscription with an account that is gone.
+
+use sim::steps::errors;
+use sim::{ClientId, Faults, World};
+use stanza::jid::BareJid;
+use std::collections::BTreeMap;
+use xmpp::Settings;
+use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
+use xmpp::xep::register::CONTACTS_TOLD_MAX;
+
+const ALICE: &str = "alice@example.org";
+
+const CANCEL: &str =
+    "<iq type='set' id='c'><query xmlns='jabber:iq:register'><remove/></query></iq>";
+
+/// Alice's contacts, some of whom are at home on her shard and some of whom are there, with what
+/// her roster says of them.
+const CONTACTS: [(&str, &str); 6] = [
+    ("bob@example.org", "both"),
+    ("carol@example.org", "both"),
+    ("dave@example.org", "from"),
+    ("eve@example.org", "to"),
+    ("frank@example.org", "asked"),
+    ("grace@example.org", "asks"),
+];
+
+fn jid(text: &str) -> BareJid {
+    BareJid::from_prepared(text)
+}
+
+fn put(world: &mut World, owner: &str, contact: &str, state: &str) {
+    let mut item = RosterItem::new(jid(contact));
+    item.listed = state != "asks";
+    item.subscription = Subscription::parse(state).unwrap_or_default();
+    item.ask = state == "asked";
+    let request = format!("<presence from='{contact}' to='{owner}' type='subscribe'/>");
+    item.pending_in = (state == "asks").then(|| request.into_bytes().into());
+    let op = StoreOp::PutRosterItem {
+        account: jid(owner),
+        item: Box::new(item),
+    };
+    assert_eq!(world.perform(op), StoreReply::Done);
+}
+
+/// What the other side says, where one says this.
+fn other_side(state: &str) -> &str {
+    match state {
+        "from" => "to",
+        "to" => "from",
+        "asked" => "asks",
+        "asks" => "asked",
+        both => both,
+    }
+}
+
+/// The roster of an account, if that exists.
+fn roster(world: &mut World, owner: &str) -> Option<Vec<RosterItem>> {
+    let account = jid(owner);
+    match world.perform(StoreOp::Account { account }) {
+        StoreReply::Account(data) => data.map(|data| data.roster),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is between an account and a contact by the account's roster.
+fn between(world: &mut World, owner: &str, contact: &str) -> (Subscription, bool, bool) {
+    let items = roster(world, owner).unwrap_or_default();
+    let item = items.into_iter().find(|item| item.contact == jid(contact));
+    let item = item.unwrap_or_else(|| RosterItem::new(jid(contact)));
+    (item.subscription, item.ask, item.pending_in.is_some())
+}
+
+const NOTHING: (Subscription, bool, bool) = (Subscription::None, false, false);
+
+/// Alice with her contacts, of whom bob, carol and frank are there.
+fn world(seed: u64) -> (World, ClientId) {
+    let settings = Settings {
+        shards: 2,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(seed, settings, Faults::calm());
+    world.add_account(ALICE, "secret");
+    for (contact, state) in CONTACTS {
+        world.add_account(contact, "secret");
+        put(&mut world, ALICE, contact, state);
+        put(&mut world, contact, ALICE, other_side(state));
+    }
+    for contact in ["bob", "carol", "frank"] {
+        world.arrive(&format!("{contact}@example.org/x"));
+    }
+    let alice = world.arrive("alice@example.org/x");
+    (world, alice)
+}
+
+/// No contact has anything with alice.
+fn check_gone(world: &mut World, place: &str) {
+    for (contact, _) in CONTACTS {
+        let left = between(world, contact, ALICE);
+        assert_eq!(left, NOTHING, "{place}: {contact}");
+    }
+}
+
+/// Both sides of everything between alice and her contacts agree.
+fn check_sides(world: &mut World, place: &str) {
+    for (contact, _) in CONTACTS {
+        let (own, asks, asked) = between(world, ALICE, contact);
+        let mirrored = (Subscription::of(own.is_from(), own.is_to()), asked, asks);
+        let other = between(world, contact, ALICE);
+        assert_eq!(other, mirrored, "{place}: {contact}");
+    }
+}
+
+fn cancel(world: &mut World, place: &str) {
+    let alice = world.log_in("alice@example.org/y");
+    world.tell(alice, CANCEL);
+    let received = world.received(alice);
+    let answer = received.iter().find(|it| it.attr("id") == "c");
+    let type_ = answer.map(|it| it.attr("type"));
+    assert_eq!(type_, Some("result"), "{place}: {received:?}");
+    assert_eq!(roster(world, ALICE), None, "{place}");
+    check_gone(world, place);
+}
+
+/// Alice says something and cancels her account, and the process dies somehow. If the account is
+/// still there, she says it again. Whether it was gone.
+fn is_cancelled(seed: u64, says: &str, place: &str, dies: impl FnOnce(&mut World)) -> bool {
+    let (mut world, alice) = world(seed);
+    world.send(alice, &format!("{says}{CANCEL}"));
+    dies(&mut world);
+    let answered = world.received(alice).iter().any(|it| it.attr("id") == "c");
+    world.run();
+    let is_gone = roster(&mut world, ALICE).is_none();
+    assert!(is_gone || !answered, "{place}");
+    match is_gone {
+        true => check_gone(&mut world, place),
+        false => cancel(&mut world, place),
+    }
+    is_gone
+}
+
+/// The process dies at any moment, or one of its shards at any step.
+fn cancelled_at_any_crash(says: &str) {
+    let mut gone = BTreeMap::new();
+    for seed in 1..=4 {
+        for moment in (0..120).map(|it| it * 10) {
+            let place = format!("seed {seed}, {moment} us");
+            let is_gone = is_cancelled(seed, says, &place, |world| {
+                world.run_until(world.now() + moment);
+                world.crash();
+            });
+            *gone.entry(is_gone).or_insert(0) += 1;
+        }
+        for (shard, steps) in (0..2).flat_map(|shard| (0..30).map(move |it| (shard, it))) {
+            let place = format!("seed {seed}, step {steps} of shard {shard}");
+            let is_gone = is_cancelled(seed, says, &place, |world| {
+                world.doom(shard, steps);
+                world.run();
+                world.spare();
+            });
+            *gone.entry(is_gone).or_insert(0) += 1;
+        }
+    }
+    let is_rough = [true, false].map(|it| gone.get(&it) > Some(&50));
+    assert_eq!(is_rough, [true; 2], "{gone:?}");
+}
+
+#[test]
+fn a_cancellation_that_a_crash_tears_leaves_no_contact_with_an_account_that_is_gone() {
+    cancelled_at_any_crash("");
+}
+
+/// Her roster says nothing of them any more, but they are still being told of that.
+#[test]
+fn a_cancellation_behind_removals_waits_for_what_contacts_are_told_of_these() {
+    let removals = CONTACTS.map(|(contact, state)| match state {
+        "asks" => format!("<presence to='{contact}' type='unsubscribed'/>"),
+        _ => format!(
+            "<iq type='set' id='r'><query xmlns='jabber:iq:roster'>\
+             <item jid='{contact}' subscription='remove'/></query></iq>"
+        ),
+    });
+    cancelled_at_any_crash(&removals.concat());
+}
+
+/// The disk is full from any moment on, for a while. What contacts are told is tried until it is
+/// stored; only the account's own end may fail, and then its roster says what theirs do.
+#[test]
+fn a_cancellation_that_a_full_disk_refuses_leaves_both_sides_as_they_say() {
+    let mut answers = BTreeMap::new();
+    for (seed, moment) in (1..=4).flat_map(|seed| (0..120).map(move |it| (seed, it * 10))) {
+        let place = format!("seed {seed}, full after {moment} us");
+        let (mut world, alice) = world(seed);
+        world.send(alice, CANCEL);
+        world.run_until(world.now() + moment);
+        world.faults.disk_full = true;
+        world.run_for(3_000);
+        world.faults.disk_full = false;
+        world.run_for(5_000);
+        let received = world.received(alice);
+        let answer = received.iter().find(|it| it.attr("id") == "c");
+        let type_ = answer.expect("an answer").attr("type").to_owned();
+        match type_.as_str() {
+            "result" => assert_eq!(roster(&mut world, ALICE), None, "{place}"),
+            _ => {
+                let condition = errors(&received);
+                assert_eq!(condition, [("c", "internal-server-error")], "{place}");
+                check_sides(&mut world, &place);
+                world.tell(alice, CANCEL);
+                assert_eq!(roster(&mut world, ALICE), None, "{place}");
+            }
+        }
+        check_gone(&mut world, &place);
+        *answers.entry(type_).or_insert(0) += 1;
+    }
+    assert!(answers.values().all(|count| *count > 5), "{answers:?}");
+    assert_eq!(answers.len(), 2, "{answers:?}");
+}
+
+/// The accounts of contacts who are away cannot be read for so long that their shards give up.
+#[test]
+fn an_account_stays_where_a_contact_cannot_be_told_and_so_does_what_is_between_them() {
+    let (mut world, alice) = world(1);
+    world.faults.disk_failures = 1_000;
+    world.send(alice, CANCEL);
+    world.run_for(100_000);
+    world.faults.disk_failures = 0;
+    world.run_for(5_000);
+    let received = world.received(alice);
+    assert_eq!(
+        errors(&received).last(),
+        Some(&("c", "internal-server-error"))
+    );
+    let left = CONTACTS.map(|(contact, _)| between(&mut world, ALICE, contact) != NOTHING);
+    assert_eq!(left, [false, false, true, true, false, true]);
+    check_sides(&mut world, "refused");
+    // Her client may go on.
+    world.tell(alice, "<presence to='bob@example.org' type='subscribe'/>");
+    assert!(between(&mut world, "bob@example.org", ALICE).2);
+    world.tell(alice, CANCEL);
+    check_gone(&mut world, "repeated");
+    assert_eq!(roster(&mut world, ALICE), None);
+}
+
+#[test]
+fn of_a_large_roster_some_contacts_are_told_at_a_time() {
+    const CONTACTS: usize = 1_000;
+    let (mut world, alice) = world(1);
+    world.leave(alice);
+    world.run();
+    let names = (0..CONTACTS).map(|index| format!("friend{index}@example.org"));
+    let names: Vec<String> = names.collect();
+    for name in &names {
+        world.add_account(name, "secret");
+        put(&mut world, ALICE, name, "both");
+        put(&mut world, name, ALICE, "both");
+    }
+    cancel(&mut world, "large");
+    for name in &names {
+        assert_eq!(between(&mut world, name, ALICE), NOTHING, "{name}");
+    }
+    let peak = world.unanswered_peak();
+    let bounds = CONTACTS_TOLD_MAX / 2..4 * CONTACTS_TOLD_MAX;
+    assert!(bounds.contains(&peak), "{peak} requests at once");
+    world.check_rest();
+}
+
+/// While contacts are told, nothing new begins, and a second request changes nothing.
+#[test]
+fn an_account_that_is_being_cancelled_begins_nothing() {
+    let (mut world, alice) = world(1);
+    world.add_account("new@example.org", "secret");
+    let subscribe = "<presence to='new@example.org' type='subscribe' id='s'/>";
+    let approve = "<presence to='new@example.org' type='subscribed' id='a'/>";
+    let again = CANCEL.replace("id='c'", "id='again'");
+    world.tell(alice, &format!("{CANCEL}{again}{subscribe}{approve}"));
+    let received = world.received(alice);
+    let refused = ["again", "s", "a"].map(|id| (id, "unexpected-request"));
+    assert_eq!(errors(&received), refused);
+    let answer = received.iter().find(|it| it.attr("id") == "c");
+    assert_eq!(answer.map(|it| it.attr("type")), Some("result"));
+    assert_eq!(between(&mut world, "new@example.org", ALICE), NOTHING);
+    check_gone(&mut world, "twice");
+}
