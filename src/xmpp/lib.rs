@@ -23,6 +23,7 @@ pub mod session;
 pub mod settings;
 mod settle;
 pub mod shard;
+mod shutdown;
 pub mod stanza;
 pub mod stream;
 pub mod subscription;
