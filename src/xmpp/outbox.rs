@@ -110,6 +110,13 @@ impl Sent {
     pub(crate) fn is_elsewhere(&self) -> bool {
         self.shared.as_ref().is_some_and(Shared::is_elsewhere)
     }
+
+    /// It is not this queue's to see to any more.
+    pub(crate) fn let_go(&mut self) {
+        let taken = Shared::default();
+        taken.note_taken();
+        self.shared = Some(taken);
+    }
 }
 
 /// A message that several of an account's sessions were given: none of them passes it on while
@@ -534,10 +541,10 @@ impl Acks {
         offline.max()
     }
 
-    /// The requests and answers that its client has not acknowledged.
-    pub(crate) fn iqs(&self) -> impl Iterator<Item = &Box<[u8]>> {
-        let stanzas = self.queue.iter().map(|sent| &sent.bytes);
-        stanzas.filter(|bytes| bytes.starts_with(b"<iq "))
+    /// What its client has not acknowledged and storage does not have.
+    pub(crate) fn unstored(&mut self) -> impl Iterator<Item = &mut Sent> {
+        let sent = self.queue.iter_mut();
+        sent.filter(|sent| sent.keep == Keep::Memory)
     }
 
     /// What the session leaves behind, oldest first.

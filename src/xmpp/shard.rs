@@ -596,6 +596,8 @@ impl Shard {
     /// The server goes down: every stream ends with `system-shutdown`.
     pub fn on_shutdown(&mut self, host: &mut impl Host) {
         self.stopping = true;
+        // First, so that all others are still there to hear of it.
+        self.bounce_unstored(host);
         let mut leaving = Vec::new();
         for conn in self.conns.all() {
             let Some(stream) = self.conns.take(conn) else {
@@ -613,7 +615,6 @@ impl Shard {
             }
         }
         self.end_unsaved(host);
-        self.bounce_requests(host);
         // Last, so that they get what the end of the others means to them.
         for key in leaving {
             self.say_farewell(host, key);

@@ -6,7 +6,11 @@ use crate::error::StanzaError;
 use crate::host::{Close, Host};
 use crate::session::{Session, SessionKey};
 use crate::shard::Shard;
+use crate::stanza::Type;
+use crate::xep::offline::may_wait;
 use crate::xep::stream_management::write_answer;
+use stanza::scope::StreamScope;
+use stanza::view::{Kind, StanzaView};
 
 impl Shard {
     /// Whether the next process can go on with a session.
@@ -59,16 +63,39 @@ impl Shard {
         }
     }
 
-    /// The server goes down: requests to sessions that wait for their clients do not outlive it,
-    /// and who sent them hears of that now.
-    pub(crate) fn bounce_requests(&mut self, host: &mut impl Host) {
-        let mut requests = Vec::new();
+    /// The server goes down: what sessions that wait for their clients have in memory only does not
+    /// outlive it, and who sent it hears of that now.
+    pub(crate) fn bounce_unstored(&mut self, host: &mut impl Host) {
+        let mut lost = Vec::new();
         for &(_, key) in &self.hibernating {
-            let acks = self.sessions.at(key).outlet.acks.as_ref();
-            requests.extend(acks.into_iter().flat_map(|acks| acks.iqs()).cloned());
+            let acks = self.sessions.at_mut(key).outlet.acks.as_mut();
+            let unstored = acks.filter(|acks| acks.saved).into_iter();
+            for sent in unstored.flat_map(|acks| acks.unstored()) {
+                if !sent.is_elsewhere() {
+                    lost.push(sent.bytes.clone());
+                }
+                // The last of several sessions that have it sees to it.
+                sent.let_go();
+            }
         }
-        for request in requests {
-            self.bounce_bytes(host, &request, StanzaError::ServiceUnavailable);
+        for bytes in lost {
+            if is_missed(&bytes, &self.client_scope) {
+                self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
+            }
         }
+    }
+}
+
+/// Whether somebody would miss a stanza that a session loses with the process. The session goes on,
+/// so no room is told that its occupant is gone.
+fn is_missed(stanza: &[u8], scope: &StreamScope) -> bool {
+    let Ok(view) = StanzaView::parse(stanza, scope) else {
+        return false;
+    };
+    let type_ = Type::parse(view.kind(), view.type_().as_deref());
+    match view.kind() {
+        Kind::Message => may_wait(type_) && view.has_body(),
+        Kind::Iq => matches!(type_, Type::Get | Type::Set),
+        Kind::Presence | Kind::Other => false,
     }
 }

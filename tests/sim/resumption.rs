@@ -1,6 +1,6 @@
 //! The way into stream management and back to a session, where something comes in between.
 
-use sim::steps::counted;
+use sim::steps::{counted, errors, message};
 use sim::{Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
@@ -182,4 +182,64 @@ fn a_request_to_a_client_that_is_away_is_answered_before_the_server_ends() {
     let errors: Vec<_> = errors.map(|it| (it.attr("id"), it.condition())).collect();
     let expected = ["get", "set"].map(|id| (id, "service-unavailable"));
     assert_eq!(errors, expected, "{received:?}");
+}
+
+/// A message that its sender forbids to be stored (XEP-0334 4.3).
+fn unstored(type_: &str, to: &str, id: &str) -> String {
+    format!(
+        "<message type='{type_}' to='{to}' id='{id}'><body>x</body>\
+         <no-store xmlns='urn:xmpp:hints'/></message>"
+    )
+}
+
+#[test]
+fn a_message_that_only_the_memory_of_a_session_has_bounces_before_the_server_ends() {
+    for is_managed in [false, true] {
+        let mut world = world();
+        let alice = match is_managed {
+            true => world.log_in_managed("alice@example.org/x").0,
+            false => world.log_in("alice@example.org/x"),
+        };
+        let (bob, _) = world.log_in_managed("bob@example.org/x");
+        world.vanish(bob);
+        world.run();
+        for type_ in ["chat", "normal", "headline", "groupchat", "error"] {
+            world.send(alice, &unstored(type_, "bob@example.org/x", type_));
+        }
+        world.send(alice, &message("chat", "bob@example.org/x", "stored"));
+        let state = "<message to='bob@example.org/x' type='chat' id='state'>\
+                     <active xmlns='http://jabber.org/protocol/chatstates'/></message>";
+        world.tell(alice, state);
+        assert!(errors(&world.received(alice)).is_empty());
+        world.shut_down();
+        world.run();
+        let received = world.received(alice);
+        let expected = ["chat", "normal"].map(|id| (id, "service-unavailable"));
+        assert_eq!(errors(&received), expected, "managed: {is_managed}");
+    }
+}
+
+/// What another resource has, or will have when its client is back, did not get lost.
+#[test]
+fn of_sessions_that_lose_a_message_with_the_server_the_last_one_bounces_it() {
+    for is_there in [false, true] {
+        let mut world = world();
+        let alice = world.log_in("alice@example.org/x");
+        let bobs = ["x", "y"].map(|resource| {
+            let bob = world.log_in_managed(&format!("bob@example.org/{resource}"));
+            world.tell(bob.0, "<presence/>");
+            bob.0
+        });
+        world.vanish(bobs[0]);
+        if !is_there {
+            world.vanish(bobs[1]);
+        }
+        world.run();
+        world.tell(alice, &unstored("chat", "bob@example.org", "m"));
+        world.shut_down();
+        world.run();
+        let expected = [("m", "service-unavailable")];
+        let expected = &expected[usize::from(is_there)..];
+        assert_eq!(errors(&world.received(alice)), expected);
+    }
 }
