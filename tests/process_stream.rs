@@ -542,6 +542,40 @@ fn sigterm_tells_every_stream_and_ends_the_process_in_order() {
 }
 
 #[test]
+fn who_asked_somebody_who_is_away_is_answered_before_sigterm_ends_the_streams() {
+    for shards in [1, 2] {
+        let mut server = Server::start(&Options {
+            shards,
+            ..Options::default()
+        });
+        let mut away = Client::log_in(&server, "u0", "here");
+        away.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        away.until(|element| element.name == "enabled");
+        away.finish_sending();
+        away.rest();
+        let mut clients: Vec<_> = (1..4)
+            .map(|n| Client::log_in(&server, &format!("u{n}"), "here"))
+            .collect();
+        for client in &mut clients {
+            let to = &away.jid;
+            client.send(&format!(
+                "<iq type='get' id='asked' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>"
+            ));
+            let heard = client.settle_at("u0");
+            assert!(heard.iter().all(|it| it.name != "iq"), "{heard:?}");
+        }
+        server.terminate();
+        for client in &mut clients {
+            let answer = client.until(|element| element.name != "presence");
+            let said = (answer.attr("id"), answer.attr("type"));
+            assert_eq!(said, (Some("asked"), Some("error")), "{answer:?}");
+            assert_eq!(client.stream_error(), "system-shutdown");
+        }
+        assert!(server.wait().success(), "{}", server.log());
+    }
+}
+
+#[test]
 fn prefixes_and_language_of_the_header_go_with_a_forwarded_stanza() {
     let server = server();
     let mut receiver = Client::log_in(&server, "u1", "there");

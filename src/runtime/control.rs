@@ -7,6 +7,7 @@ use ring::{Bell, Features};
 use stanza::jid::BareJid;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
 use xmpp::ShardId;
 use xmpp::parcel::{Control as News, Parcel};
 use xmpp::port::{StoreOp, StoreReply};
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Parcel(Parcel),
     /// All shards are up: accept connections.
     Listen,
+    /// All shards will end. This is dropped when siblings have what they are to hear before.
+    Prepare(Sender<()>),
     /// End every stream and then the shard.
     Stop,
 }
@@ -78,6 +81,18 @@ impl Control {
         for shard in 0..self.0.inboxes.len() {
             self.tell(shard, Command::Listen);
         }
+    }
+
+    /// Tells every shard that all will end, and waits for what they tell each other: whoever is to
+    /// hear of it is still there then.
+    pub(crate) fn prepare_shards(&self, patience: Duration) {
+        let (turns, ended) = mpsc::channel();
+        for shard in 0..self.0.inboxes.len() {
+            self.tell(shard, Command::Prepare(turns.clone()));
+        }
+        drop(turns);
+        // Nothing comes: the last of the turns closes the channel.
+        let _closed = ended.recv_timeout(patience);
     }
 
     /// Tells every shard to end.

@@ -289,6 +289,7 @@ impl Server {
     /// # Errors
     /// A shard that had failed before.
     pub fn stop(self) -> Result<Vec<Counters>, ServeError> {
+        self.control.prepare_shards(STOP_GRACE);
         self.control.stop_shards();
         let patience = Instant::now() + Duration::from_millis(self.stop_ms_max) + STOP_GRACE;
         while Arc::strong_count(&self.alive) > 1 {
@@ -498,6 +499,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         held_max: seed.tuning.undigested_max,
         worked: false,
         ticked: false,
+        prepared: None,
         stopping: None,
         stop_ms_max: seed.tuning.stop_ms_max,
         completions: Vec::new(),

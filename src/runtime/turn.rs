@@ -18,7 +18,7 @@ use ring::{Buffers, Completion, Op, Ring};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use xmpp::{ConnId, Shard, ShardId, Timestamp};
 
@@ -97,6 +97,8 @@ pub(crate) struct Turn {
     /// Whether anything but a tick happened since the last tick.
     pub(crate) worked: bool,
     pub(crate) ticked: bool,
+    /// Whoever waits until siblings have what this turn sends them, before all shards end.
+    pub(crate) prepared: Option<Sender<()>>,
     /// When the shard ends at the latest, once it was told to.
     pub(crate) stopping: Option<Timestamp>,
     pub(crate) stop_ms_max: u64,
@@ -136,6 +138,7 @@ impl Turn {
         self.run_deadlines();
         self.shard.on_turn_end(&mut self.world);
         self.flush();
+        self.prepared = None;
         self.arm_deadline();
         self.counters.turns += 1;
     }
@@ -283,6 +286,10 @@ impl Turn {
                     self.shard.on_parcel(&mut self.world, own, parcel);
                 }
                 Command::Listen => self.open_listeners(),
+                Command::Prepare(done) => {
+                    self.shard.on_shutdown_near(&mut self.world);
+                    self.prepared = Some(done);
+                }
                 Command::Stop if self.stopping.is_none() => {
                     self.stopping = Some(self.world.now.plus_ms(self.stop_ms_max));
                     self.close_listeners();

@@ -117,6 +117,7 @@ enum Input {
         wire: usize,
         state: Box<StreamState>,
     },
+    ShutdownNear,
     Shutdown,
 }
 
@@ -189,6 +190,8 @@ pub struct World {
     unanswered_peak: usize,
     moves: usize,
     deaths: Deaths,
+    /// Shards that have not heard yet that all will end.
+    unprepared: usize,
 }
 
 fn nodes(
@@ -239,6 +242,7 @@ impl World {
             unanswered_peak: 0,
             moves: 0,
             deaths: Deaths::default(),
+            unprepared: 0,
         }
     }
 
@@ -410,10 +414,11 @@ impl World {
         }
     }
 
-    /// Tells every shard to end its streams.
+    /// Tells every shard that the end is near, and when all have heard it, to end its streams.
     pub fn shut_down(&mut self) {
+        self.unprepared = self.nodes.len();
         for shard in 0..self.nodes.len() {
-            self.input(shard, Input::Shutdown);
+            self.input(shard, Input::ShutdownNear);
         }
     }
 

@@ -596,8 +596,8 @@ impl Shard {
     /// The server goes down: every stream ends with `system-shutdown`.
     pub fn on_shutdown(&mut self, host: &mut impl Host) {
         self.stopping = true;
-        // First, so that all others are still there to hear of it.
-        self.bounce_unstored(host);
+        // What came since; first, so that all others are still there to hear of it.
+        self.on_shutdown_near(host);
         let mut leaving = Vec::new();
         for conn in self.conns.all() {
             let Some(stream) = self.conns.take(conn) else {

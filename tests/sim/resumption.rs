@@ -243,3 +243,35 @@ fn of_sessions_that_lose_a_message_with_the_server_the_last_one_bounces_it() {
         assert_eq!(errors(&world.received(alice)), expected);
     }
 }
+
+/// Wherever they are at home: no shard takes leave before all have said what they must.
+#[test]
+fn senders_of_all_shards_hear_what_is_lost_with_the_server() {
+    const SENDERS: [&str; 6] = ["alice", "carol", "dave", "eve", "frank", "grace"];
+    for seed in 1..=20 {
+        let settings = Settings {
+            shards: 3,
+            ..Settings::for_tests("example.org")
+        };
+        let mut world = World::new(seed, settings, Faults::calm());
+        for name in SENDERS.iter().chain(&["bob"]) {
+            world.add_account(&format!("{name}@example.org"), "secret");
+        }
+        let senders = SENDERS.map(|name| world.log_in(&format!("{name}@example.org/x")));
+        let (bob, _) = world.log_in_managed("bob@example.org/x");
+        world.vanish(bob);
+        world.run();
+        for sender in senders {
+            world.tell(sender, &unstored("chat", "bob@example.org/x", "message"));
+            let request = "<iq type='get' id='request' to='bob@example.org/x'><a xmlns='b'/></iq>";
+            world.tell(sender, request);
+        }
+        world.shut_down();
+        world.run();
+        for (name, sender) in SENDERS.iter().zip(senders) {
+            let expected = ["message", "request"].map(|id| (id, "service-unavailable"));
+            let received = world.received(sender);
+            assert_eq!(errors(&received), expected, "seed {seed}: {name}");
+        }
+    }
+}

@@ -114,6 +114,16 @@ impl World {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
                 shard.on_derived(side, ticket, derived);
             }
+            Input::ShutdownNear => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                shard.on_shutdown_near(side);
+                self.unprepared -= 1;
+                if self.unprepared == 0 {
+                    for shard in 0..self.nodes.len() {
+                        self.input(shard, Input::Shutdown);
+                    }
+                }
+            }
             Input::Shutdown => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
                 shard.on_shutdown(side);
