@@ -101,11 +101,10 @@ class Vorpal(Server):
         assert named, "set VORPAL to the server binary, or use tests/clients/run.sh"
         return pathlib.Path(named).resolve()
 
-    def start(self, mechanisms=None, more=""):
+    def configure(self, mechanisms=None, more=""):
         make_certificates(self.directory)
-        config = self.directory / "vorpal.toml"
         auth = f"[auth]\nmechanisms = {mechanisms!r}\n" if mechanisms else ""
-        config.write_text(
+        self.config.write_text(
             f'domain = "{DOMAIN}"\n'
             f'data = "{self.directory / "data"}"\n'
             "shards = 2\n"
@@ -113,21 +112,30 @@ class Vorpal(Server):
             f'[tls]\ncert = "{self.directory / "cert.pem"}"\nkey = "{self.directory / "key.pem"}"\n'
             f"{auth}{more}"
         )
-        user = (self.binary(), "user")
-        run(*user, "make", "u%d", "--count", 2, "--clique", 2, "--password", PASSWORD,
-            "--config", config)
-        run(*user, "add", self.stranger, "--password", PASSWORD, "--config", config)
-        listed = run(*user, "list", "--config", config).split()
+
+    @property
+    def config(self):
+        return self.directory / "vorpal.toml"
+
+    def command(self, *words):
+        """What an operator types; gives what it printed."""
+        return run(self.binary(), *words, "--config", self.config)
+
+    def start(self, mechanisms=None, more=""):
+        self.configure(mechanisms, more)
+        self.command("user", "make", "u%d", "--count", 2, "--clique", 2, "--password", PASSWORD)
+        self.command("user", "add", self.stranger, "--password", PASSWORD)
+        listed = self.command("user", "list").split()
         jids = [word if "@" in word else f"{word}@{DOMAIN}" for word in listed]
         self.friends = tuple(sorted(jid for jid in jids if jid.startswith("u")))
         assert len(self.friends) == 2, f"made two users, listed {listed}"
         self.serve()
 
     def serve(self):
-        config, ready = self.directory / "vorpal.toml", self.directory / "ready"
+        ready = self.directory / "ready"
         ready.unlink(missing_ok=True)
         self.launch(
-            (self.binary(), "serve", "--config", config, "--ready-file", ready), ready.exists
+            (self.binary(), "serve", "--config", self.config, "--ready-file", ready), ready.exists
         )
 
     def kill(self):
