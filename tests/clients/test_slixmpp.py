@@ -43,7 +43,7 @@ class Client(slixmpp.ClientXMPP):
         self.add_event_handler("ssl_invalid_chain", lambda _: self.settle("untrusted"))
         self.add_event_handler("connection_failed", lambda why: self.settle(f"failed: {why}"))
         self.add_event_handler("disconnected", lambda why: self.settle(f"disconnected: {why}"))
-        self.add_event_handler("message", self.messages.put_nowait)
+        self.add_event_handler("message", self.keep)
         self.add_event_handler("message_error", self.messages.put_nowait)
         for kind in ("available", "away", "unavailable", "error"):
             self.add_event_handler(f"presence_{kind}", self.presences.put_nowait)
@@ -51,6 +51,11 @@ class Client(slixmpp.ClientXMPP):
     def settle(self, outcome):
         if not self.outcome.done():
             self.outcome.set_result(outcome)
+
+    def keep(self, message):
+        # An error with a body is an event of both kinds.
+        if message["type"] != "error":
+            self.messages.put_nowait(message)
 
     async def log_in(self):
         port = self.under_test.tls_port if self.direct else self.under_test.port
