@@ -1,11 +1,13 @@
 """slixmpp, as a person uses a chat server: contacts, messages while away, and what is kept.
 
-Of the extensions: last activity (XEP-0012), private XML (XEP-0049), vcard-temp (XEP-0054),
-registration (XEP-0077), messages that wait (XEP-0160), blocking (XEP-0191) and reports (XEP-0377).
+Of the extensions: last activity (XEP-0012), private XML (XEP-0049), vcard-temp (XEP-0054) with
+pictures (XEP-0153), registration (XEP-0077), messages that wait (XEP-0160), blocking (XEP-0191)
+and reports (XEP-0377); and roster versions (RFC 6121 2.6).
 """
 
 import asyncio
 import contextlib
+import hashlib
 
 import pytest
 from slixmpp.exceptions import IqError
@@ -231,6 +233,64 @@ def test_a_roster_has_names_and_groups_and_every_client_knows(server):
     scenario(play())
 
 
+class Returning(Person):
+    """A client with the roster of its last session, that notes what it is told of it."""
+
+    def __init__(self, server, jid, kept, version):
+        super().__init__(server, jid)
+        self.client_roster.version = version
+        for bare, fields in kept.items():
+            for field, value in fields.items():
+                self.client_roster[bare][field] = value
+        self.told = {}
+        self.add_event_handler("roster_update", self.note)
+
+    def note(self, iq):
+        for jid, item in iq["roster"]["items"].items():
+            self.told[jid.bare] = item["subscription"]
+
+
+def test_a_client_that_kept_its_roster_is_told_what_changed(server):
+    one, two = server.friends
+    old, gone, new = (f"{name}@{DOMAIN}" for name in ("mercutio", "tybalt", "benvolio"))
+
+    async def kept_by(client):
+        await client.settled()
+        roster = client.client_roster
+        fields = ("name", "groups", "from", "to", "pending_out")
+        kept = {bare: {field: roster[bare][field] for field in fields} for bare in roster}
+        return kept, roster.version
+
+    async def play():
+        async with Person(server, f"{one}/desk") as desk:
+            for bare in (old, gone):
+                await desk.update_roster(bare, timeout=SECONDS_MAX)
+                await desk.item(bare, subscription="none")
+            kept = await kept_by(desk)
+        async with Returning(server, f"{one}/desk", *kept) as desk:
+            kept = await kept_by(desk)
+            assert desk.told == {}
+        async with Person(server, f"{one}/phone") as phone:
+            await phone.update_roster(new, name="Ben", timeout=SECONDS_MAX)
+            await phone.update_roster(two, name="Juliet", timeout=SECONDS_MAX)
+            await phone.del_roster_item(gone)
+        async with Returning(server, f"{one}/desk", *kept) as desk:
+            kept = await kept_by(desk)
+            assert desk.told == {new: "none", two: "both", gone: "remove"}
+            await desk.item(two, name="Juliet", subscription="both")
+            await desk.item(old, subscription="none")
+            await desk.item(gone)
+        # Of a version that never was, everything is told.
+        async with Returning(server, f"{one}/desk", kept[0], "of another server") as desk:
+            await desk.settled()
+            assert desk.told == {new: "none", two: "both", old: "none"}
+            await desk.update_roster(two, name="", timeout=SECONDS_MAX)
+            for bare in (old, new):
+                await desk.del_roster_item(bare)
+
+    scenario(play())
+
+
 def test_each_resource_has_its_presence_and_priority(server):
     one, two = server.friends
 
@@ -263,6 +323,53 @@ def test_each_resource_has_its_presence_and_priority(server):
                 phone.send_presence(ppriority=0)
                 message = await phone.message()
                 assert message["body"] == "later" and message["delay"]["stamp"]
+
+    scenario(play())
+
+
+def test_each_resource_gets_what_is_for_it_and_nothing_else(server):
+    one, two = server.friends
+
+    async def until_end(client):
+        bodies = []
+        while (message := await client.message())["body"] != "end":
+            bodies.append(message["body"])
+        return bodies
+
+    async def play():
+        here, there = Person(server, f"{one}/desk"), Person(server, f"{one}/phone")
+        async with here as desk, there as phone, Person(server, f"{two}/b") as bob:
+            for client, priority in ((desk, 7), (phone, 0)):
+                client.send_presence(ppriority=priority)
+                await client.settled()
+            for to, kind, body in [
+                (one, "chat", "to the account"),
+                (f"{one}/desk", "chat", "to the desk"),
+                (f"{one}/phone", "normal", "to the phone"),
+                (f"{one}/tablet", "chat", "to where nobody is"),
+                (one, "headline", "news"),
+            ]:
+                bob.send_message(mto=to, mbody=body, mtype=kind)
+            # What cannot be for an account as a whole, or for who is not there, comes back.
+            for to, kind in ((one, "groupchat"), (f"{one}/tablet", "normal")):
+                bob.send_message(mto=to, mbody="never", mtype=kind)
+                answer = await bob.message()
+                assert (answer["from"], answer["error"]["condition"]) == (to, "service-unavailable")
+            # One that left is still there for what names it; what it writes is for nobody else.
+            phone.send_presence(ptype="unavailable")
+            await phone.settled()
+            bob.send_message(mto=one, mbody="who is there", mtype="chat")
+            bob.send_message(mto=f"{one}/phone", mbody="are you there", mtype="chat")
+            phone.send_message(mto=f"{two}/b", mbody="I am", mtype="chat")
+            assert (await bob.message())["body"] == "I am"
+            for resource in ("desk", "phone"):
+                bob.send_message(mto=f"{one}/{resource}", mbody="end", mtype="chat")
+            assert await until_end(desk) == [
+                "to the account", "to the desk", "to where nobody is", "news", "who is there",
+            ]
+            assert await until_end(phone) == [
+                "to the account", "to the phone", "to where nobody is", "news", "are you there",
+            ]
 
     scenario(play())
 
@@ -366,6 +473,49 @@ def test_settings_and_a_card_are_kept(server):
             assert answer.xml.findtext(".//{exodus:prefs}defaultnick") == "Hamlet"
             seen = await bob.plugin["xep_0054"].get_vcard(one, timeout=SECONDS_MAX)
             assert seen["vcard_temp"]["FN"] == "Alice in Wonderland 🐇"
+
+    scenario(play())
+
+
+class Portrayed(Person):
+    """A client that announces its picture, and asks for those that others announce."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.register_plugin("xep_0153")
+        self.announced = asyncio.Queue()
+        self.add_event_handler("vcard_avatar_update", self.announced.put_nowait)
+
+    async def picture_of(self, bare, size):
+        """The picture of that size, once its hash stands in a presence."""
+        while True:
+            presence = await asyncio.wait_for(self.announced.get(), SECONDS_MAX)
+            stamp = presence["vcard_temp_update"]["photo"]
+            if presence["from"].bare != bare or not stamp:
+                continue
+            answer = await self.plugin["xep_0054"].get_vcard(bare, timeout=SECONDS_MAX)
+            picture = answer["vcard_temp"]["PHOTO"]["BINVAL"]
+            if len(picture) == size:
+                assert stamp == hashlib.sha1(picture).hexdigest()
+                return picture
+
+
+def test_a_picture_is_announced_in_presence(server):
+    two = server.friends[1]
+
+    async def play():
+        async with friends(server, Portrayed) as (alice, bob):
+            await alice.presence_of(two, "available")
+            for size in (3000, 5000):
+                picture = b"\x89PNG" + bytes(size - 4)
+                await bob.plugin["xep_0153"].set_avatar(
+                    avatar=picture, mtype="image/png", timeout=SECONDS_MAX
+                )
+                assert await alice.picture_of(two, size) == picture
+            # Who comes later sees it as well.
+            async with Portrayed(server, f"{server.friends[0]}/phone") as phone:
+                phone.send_presence()
+                assert await phone.picture_of(two, size) == picture
 
     scenario(play())
 
