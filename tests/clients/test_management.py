@@ -122,3 +122,29 @@ def test_a_server_that_ends_loses_no_acknowledged_message(fresh_server, how):
             assert (await alice.message())["body"] == "and back"
 
     scenario(play())
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_who_does_not_come_back_to_a_server_that_ended_is_seen_to_be_gone(fresh_server, how):
+    server = fresh_server
+    one, two = server.friends
+
+    async def play():
+        async with Resident(server, f"{one}/a") as alice, Person(server, f"{two}/b") as bob:
+            alice.send_presence()
+            bob.send_presence(pstatus="without stream management")
+            await alice.presence_of(two, "available")
+            await asyncio.to_thread(getattr(server, how))
+            await alice.gone()
+            await asyncio.to_thread(server.serve)
+            await alice.come_back()
+            await alice.presence_of(two, "unavailable")
+            # He missed nothing either, when he is there again.
+            await alice.say(two, ["while you were gone"])
+            async with Person(server, f"{two}/b") as again:
+                again.send_presence()
+                assert (await again.message())["body"] == "while you were gone"
+                await alice.presence_of(two, "available")
+                await again.presence_of(one, "available")
+
+    scenario(play())
