@@ -1,4 +1,4 @@
-"""profanity, whose network is lost and whose server is killed: it comes back, and missed nothing.
+"""profanity, whose network is lost and whose server ends: it comes back, and missed nothing.
 
 profanity 0.13.1 has stream management (XEP-0198): its libstrophe resumes the stream in the first
 attempt after a loss. If that attempt finds nobody, it forgets the stream and logs in anew; what
@@ -146,11 +146,12 @@ def test_profanity_whose_network_is_lost_misses_nothing(server, open_profanity, 
     scenario(play())
 
 
-def test_profanity_whose_server_is_killed_misses_nothing(fresh_server, tmp_path, open_profanity):
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_profanity_whose_server_ends_misses_nothing(fresh_server, open_profanity, how):
     server = fresh_server
     one = server.friends[0]
-    before = [f"before the kill, {count}." for count in range(12)]
-    after = [f"after the kill, {count}." for count in range(12)]
+    before = [f"before the {how}, {count}." for count in range(12)]
+    after = [f"after the {how}, {count}." for count in range(12)]
 
     async def play():
         async with over_a_relay(server, open_profanity, Resident) as (relay, profanity, friend):
@@ -158,7 +159,7 @@ def test_profanity_whose_server_is_killed_misses_nothing(fresh_server, tmp_path,
             drain(friend.presences)
             relay.fall_silent()
             await friend.say(one, before)
-            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(getattr(server, how))
             relay.cut()
             await profanity.until("Lost connection.")
             await friend.gone()
