@@ -1,4 +1,4 @@
-"""profanity's contacts: its roster, who may see whom, and who is there.
+"""profanity's contacts: its roster, who may see whom, who is there, and reports of spam (XEP-0377).
 
 What profanity 0.13.1 has no command for: to withdraw a request that was not answered yet, and to
 give up seeing a contact but keep the contact. Both are sent by hand from its XML console.
@@ -160,3 +160,26 @@ def test_profanity_shows_and_is_shown_presence_of_several_resources(server, prof
                 assert "to the tablet" not in await profanity.until("to the terminal")
 
     scenario(play())
+
+
+def test_spam_is_reported_from_profanity(server, profanity):
+    one, stranger = server.friends[0], server.stranger
+    text = "Never came trouble to my house like this."
+
+    async def play():
+        async with Person(server, stranger) as other, Person(server, f"{one}/desk") as desk:
+            blocked = asyncio.Queue()
+            desk.add_event_handler("blocked", blocked.put_nowait)
+            assert await desk.plugin["xep_0191"].get_blocked_jids(timeout=SECONDS_MAX) == set()
+            profanity.console(f"/blocked report-spam {stranger} {text}")
+            pushed = await asyncio.wait_for(blocked.get(), SECONDS_MAX)
+            assert [item["jid"] for item in pushed["block"]["items"]] == [stranger]
+            other.send_message(mto=one, mbody="Buy!", mtype="chat")
+            assert (await other.message())["error"]["condition"] == "service-unavailable"
+            await profanity.answers("/blocked", "Blocked users:", stranger)
+            await desk.plugin["xep_0191"].unblock(stranger, timeout=SECONDS_MAX)
+
+    scenario(play())
+    said = (server.directory / "log").read_text(errors="replace")
+    [line] = [line for line in said.splitlines() if "abuse reported" in line]
+    assert all(part in line for part in (one, stranger, "urn:xmpp:reporting:spam", text)), line
