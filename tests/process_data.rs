@@ -276,6 +276,27 @@ fn an_account_that_no_line_takes_is_left_out_and_comes_in_without_the_server() {
 }
 
 #[test]
+fn a_private_document_whose_name_is_too_long_is_left_out_and_told() {
+    let mut server = Server::start(&Options::default());
+    let long = "n".repeat(70_000);
+    let text = format!(
+        "<server-data xmlns='urn:xmpp:pie:0'><host jid='localhost'>\
+         <user name='juliet' password='pw-juliet'><query xmlns='jabber:iq:private'>\
+         <{long} xmlns='n'/></query></user></host></server-data>"
+    );
+    std::fs::write(server.directory().join("long.xml"), text).unwrap();
+    let other = elsewhere(&server, "other");
+    for (directory, file) in [(server.directory(), "long.xml"), (&other, "../long.xml")] {
+        let said = vorpal(directory, &["import", file]);
+        assert_eq!(said.out, "Imported 1 accounts.\n", "{}", said.err);
+        assert!(said.err.contains("juliet@localhost"), "{}", said.err);
+        assert!(said.err.contains("too long"), "{}", said.err);
+    }
+    server.restart();
+    log_in(&server, "juliet");
+}
+
+#[test]
 fn messages_that_may_not_wait_are_left_out_of_an_import_and_told() {
     let server = Server::start(&Options::default());
     let message = "<message from='r@b.example/x'><body>one</body></message>";

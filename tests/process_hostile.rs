@@ -381,3 +381,20 @@ fn a_client_that_asks_more_of_storage_than_it_takes_waits_alone_and_is_answered(
     assert_eq!(asked, [Some("subscribe")], "the last request stands");
     chat.finish();
 }
+
+#[test]
+fn a_private_document_with_a_name_of_seventy_thousand_bytes_is_not_acceptable() {
+    let chat = Chat::start("");
+    let mut client = Client::log_in(&chat.server, &Chat::outsider(0), "attacker");
+    for size in [1023, 70_000, 250_000] {
+        // No name and namespace together may have more than 1,023 bytes.
+        let name = "n".repeat(size);
+        let query = format!("<query xmlns='jabber:iq:private'><{name} xmlns='n'/></query>");
+        for kind in ["get", "set"] {
+            let answer = client.ask("", kind, &query);
+            let error = answer.child("error").expect("an error");
+            assert!(error.child("not-acceptable").is_some(), "{kind} {size}");
+        }
+    }
+    chat.finish();
+}

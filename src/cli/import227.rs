@@ -15,8 +15,8 @@ use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use xml::reader::{EventReader, XmlEvent};
 use xmpp::port::{
-    Credentials, DOCUMENTS_MAX, Document, OfflineQuota, RosterItem, ScramKey, Space, Subscription,
-    WholeAccount,
+    Credentials, DOCUMENT_NAME_SIZE_MAX, DOCUMENTS_MAX, Document, OfflineQuota, RosterItem,
+    ScramKey, Space, Subscription, WholeAccount,
 };
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
 
@@ -630,12 +630,14 @@ fn put(whole: &mut WholeAccount, space: Space, name: &str, bytes: Box<[u8]>) -> 
 fn private(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
     let mut wrong = Ok(());
     for child in element.children() {
+        let name = format!("{} {}", child.name, child.ns);
         // XEP-0049: the namespace is what tells documents apart.
-        let taken = if child.ns.is_empty() || child.ns == element.ns {
+        let taken = if name.len() > DOCUMENT_NAME_SIZE_MAX {
+            Err("a private element has a name and a namespace that are too long".into())
+        } else if child.ns.is_empty() || child.ns == element.ns {
             let name = &child.name;
             Err(format!("its private <{name}/> has no namespace of its own"))
         } else {
-            let name = format!("{} {}", child.name, child.ns);
             put(whole, Space::Private, &name, child.bytes(&element.ns))
         };
         wrong = taken.and(wrong);

@@ -26,6 +26,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::embedded::{DIRECTORY, Engine};
 use crate::kept;
+use crate::records::{KEY_SIZE_MAX, check_key};
 use crate::schema::{self, Entry, SCHEMA};
 use crate::sessions::{self, Queued};
 
@@ -33,8 +34,6 @@ const MAGIC: &[u8; 8] = b"VORPALBK";
 const VERSION: u32 = 1;
 const HEAD_SIZE: u64 = 16;
 
-/// Bytes of a key; those of an account's documents are the longest.
-const KEY_SIZE_MAX: u32 = 1 << 16;
 /// Bytes of a record: more than any that the server writes.
 const RECORD_SIZE_MAX: u32 = 1 << 28;
 
@@ -135,7 +134,7 @@ impl Writer {
     ) -> Result<u64, Box<str>> {
         let mut head = [0; 9];
         head[0] = table as u8;
-        head[1..5].copy_from_slice(&size_of_part(key, KEY_SIZE_MAX)?.to_be_bytes());
+        head[1..5].copy_from_slice(&size_of_part(key, KEY_SIZE_MAX as u32)?.to_be_bytes());
         head[5..].copy_from_slice(&size_of_part(record, RECORD_SIZE_MAX)?.to_be_bytes());
         self.put(&head)?;
         self.put(key)?;
@@ -336,7 +335,7 @@ fn read_record(input: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result
     for ((part, size), size_max) in parts
         .iter_mut()
         .zip(sizes)
-        .zip([KEY_SIZE_MAX, RECORD_SIZE_MAX])
+        .zip([KEY_SIZE_MAX as u32, RECORD_SIZE_MAX])
     {
         let size = u32::from_be_bytes(size);
         if size > size_max {
@@ -347,6 +346,7 @@ fn read_record(input: &mut impl Read, mut seen: impl FnMut(&[u8])) -> io::Result
         seen(part);
     }
     let [key, record] = parts;
+    check_key(&key).map_err(|what| damaged(&what))?;
     Ok(Some((known, key, record)))
 }
 

@@ -11,6 +11,7 @@ use crate::backup::Table;
 use crate::embedded::{Engine, Key, LACKING_KEY, Staged, Trouble, Writes, engine};
 use crate::hot::Overlay;
 use crate::log::{self, Frame, Log};
+use crate::records::check_key;
 
 /// Where the log lies beside the engine's own files.
 const DIRECTORY: &str = "log";
@@ -107,6 +108,10 @@ pub(crate) fn open(
     let mut overlays = [overlay(Table::Sessions)?, overlay(Table::Queue)?];
     let mut batch = database.batch().durability(None);
     let last = log::replay(&directory, from, &mut |(generation, number, key, value)| {
+        if let Err(error) = check_key(key) {
+            tracing::error!(%error, "a record of the store's log is left out");
+            return Ok(());
+        }
         let table = Table::ALL.into_iter().find(|table| *table as u8 == number);
         let keyspace = match table {
             Some(table @ (Table::Sessions | Table::Queue)) => {
@@ -163,6 +168,8 @@ impl Engine {
         logged.frame.begin();
         for table in Table::ALL {
             for (key, value) in staged.of(table) {
+                // What is in the log, the engine must take.
+                check_key(key)?;
                 logged.frame.put(table as u8, key, value.as_deref());
             }
         }
@@ -287,4 +294,15 @@ fn begin_next(logged: &mut Logged) -> Result<(), Trouble> {
     logged.log.rotate().map_err(|error| cannot(&error))?;
     logged.leaving = Some(leaving);
     Ok(())
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Writes to the log what the engine is not asked about.
+    pub(crate) fn put_raw_logged(&self, table: Table, key: &[u8], value: &[u8]) {
+        let Logged { log, frame, .. } = &mut *self.logged.borrow_mut();
+        frame.begin();
+        frame.put(table as u8, key, Some(value));
+        log.append(frame).unwrap();
+    }
 }

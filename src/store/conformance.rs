@@ -1,9 +1,9 @@
 //! What every adapter must do, as one suite. It asserts; an adapter's test calls it.
 
-use stanza::jid::BareJid;
+use stanza::jid::{BareJid, LABEL_SIZE_MAX, PART_SIZE_MAX};
 use xmpp::port::{
-    AccountData, Credentials, DOCUMENTS_MAX, OfflineQuota, RosterItem, ScramKey, Space, Store,
-    StoreOp, StoreReply, Subscription, WholeAccount,
+    AccountData, Credentials, DOCUMENT_NAME_SIZE_MAX, DOCUMENTS_MAX, OfflineQuota, Origin,
+    RosterItem, ScramKey, Space, Store, StoreOp, StoreReply, Subscription, WholeAccount,
 };
 
 pub(crate) mod sessions;
@@ -13,7 +13,7 @@ pub(crate) mod sessions;
 /// # Panics
 /// Where the store does not do what the port says.
 pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
-    let parts: [fn(&mut dyn Store); 16] = [
+    let parts: [fn(&mut dyn Store); 18] = [
         an_account_is_created_once,
         an_account_is_created_whole_or_not_at_all,
         keys_are_replaced_where_there_is_an_account,
@@ -28,6 +28,8 @@ pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
         accounts_are_listed_by_jid_until_told_to_stop,
         a_block_list_is_replaced_whole_and_read_with_the_account,
         documents_are_told_apart_by_kind_and_key,
+        the_longest_names_have_room,
+        a_document_with_a_longer_name_fails_alone,
         messages_wait_in_order_within_their_quota,
         what_is_kept_goes_with_its_account,
     ];
@@ -552,6 +554,74 @@ fn documents_are_told_apart_by_kind_and_key(store: &mut dyn Store) {
         one(store, put_document(ROMEO, Space::Private, "ab", "x")),
         StoreReply::Done
     );
+}
+
+/// The longest JID with this local part's first letter.
+fn longest(letter: &str) -> String {
+    let label = letter.repeat(LABEL_SIZE_MAX);
+    let labels = vec![label; (PART_SIZE_MAX + 1) / (LABEL_SIZE_MAX + 1)];
+    format!("{}@{}", letter.repeat(PART_SIZE_MAX), labels.join("."))
+}
+
+fn the_longest_names_have_room(store: &mut dyn Store) {
+    let (owner, contact) = (longest("a"), longest("b"));
+    let name = "n".repeat(DOCUMENT_NAME_SIZE_MAX);
+    let origin = Origin {
+        session: sessions::session(&contact, 1),
+        number: 1,
+        hash: 1,
+    };
+    let message = StoreOp::PutOffline {
+        account: jid(&owner),
+        stanza: b"<message/>"[..].into(),
+        quota: messages(1),
+        origin: Some(origin),
+    };
+    let ops = [
+        create(&owner, 1),
+        create(&contact, 2),
+        put(&owner, full_item(&contact)),
+        put_document(&owner, Space::Private, &name, "x"),
+        sessions::save(&contact, 1, "orchard"),
+        sessions::enqueue(&owner, 2, 1, "y"),
+        message,
+    ];
+    let count = ops.len();
+    let mut replies = Vec::new();
+    store.perform(&mut ops.into_iter(), &mut replies);
+    assert_eq!(replies, vec![StoreReply::Done; count]);
+    assert_eq!(roster(store, &owner), [full_item(&contact)]);
+    let found = one(store, document(&owner, Space::Private, &name));
+    assert_eq!(found, StoreReply::Document(Some(b"x"[..].into())));
+    let sender = sessions::stored(store, &contact, 1);
+    assert_eq!(sender.map(|stored| stored.marks.len()), Some(1));
+}
+
+fn a_document_with_a_longer_name_fails_alone(store: &mut dyn Store) {
+    one(store, create(ROMEO, 1));
+    for size in [DOCUMENT_NAME_SIZE_MAX + 1, 1 << 16, 70_000, 300_000] {
+        let name = "n".repeat(size);
+        let mut whole = WholeAccount::new(jid(JULIET), *keys(2));
+        whole.documents = vec![(Space::Private, name.clone().into(), b"x"[..].into())];
+        let whole = StoreOp::CreateWhole {
+            whole: Box::new(whole),
+        };
+        let ops = [
+            wait(ROMEO, "before", 99),
+            put_document(ROMEO, Space::Private, &name, "x"),
+            document(ROMEO, Space::Private, &name),
+            put_document(ROMEO, Space::Private, &name, ""),
+            whole,
+            put_document(ROMEO, Space::Private, "behind", "y"),
+        ];
+        let mut replies = Vec::new();
+        store.perform(&mut ops.into_iter(), &mut replies);
+        let is_failed = |reply: &StoreReply| matches!(reply, StoreReply::Failed(_));
+        assert!(replies[1..5].iter().all(is_failed), "{size}: {replies:?}");
+        assert_eq!([&replies[0], &replies[5]], [&StoreReply::Done; 2]);
+        assert_eq!(one(store, account(JULIET)), StoreReply::Account(None));
+    }
+    assert_eq!(waiting(store, ROMEO).len(), 4);
 }
 
 fn messages_wait_in_order_within_their_quota(store: &mut dyn Store) {

@@ -11,9 +11,12 @@ use xmpp::port::{
     WholeAccount,
 };
 
+use crate::backup::Table;
 use crate::conformance::sessions::{ARRIVED, enqueue, queue, save, session, stored};
 use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
 use crate::conformance::{one, put, roster, wait, waiting};
+use crate::embedded::Staged;
+use crate::records::KEY_SIZE_MAX;
 use crate::{Embedded, OpenError, schema};
 
 /// A directory of this test alone, removed with the value.
@@ -628,6 +631,39 @@ fn a_mark_keeps_what_failed_over_a_restart() {
     let marks = stored(&mut open(&scratch), "a@b.example", 1).unwrap().marks;
     assert_eq!((marks[0].last, marks[0].hash), (4, 40));
     assert_eq!(marks[0].failed, [3]);
+}
+
+#[test]
+fn what_no_key_can_be_is_left_out_of_a_log_that_has_it() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("a@b.example", 1));
+    for table in Table::ALL {
+        let engine = store.engine().unwrap();
+        engine.put_raw_logged(table, &[7; KEY_SIZE_MAX + 1], b"x");
+        engine.put_raw_logged(table, b"", b"x");
+    }
+    one(&mut store, wait("a@b.example", "behind", 9));
+    for mut reopened in [open(&scratch.killed()), open(&scratch.killed())] {
+        assert_eq!(waiting(&mut reopened, "a@b.example").len(), 1);
+        assert!(reopened.snapshot().is_ok());
+    }
+}
+
+#[test]
+fn what_no_key_can_be_does_not_reach_the_log() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create("a@b.example", 1));
+    let engine = store.engine().unwrap();
+    let before = written_size(&scratch);
+    for table in Table::ALL {
+        let mut staged = Staged::default();
+        let key = vec![7; KEY_SIZE_MAX + 1].into();
+        staged.of_mut(table).insert(key, Some(b"x".to_vec()));
+        assert!(engine.commit(staged).is_err());
+    }
+    assert_eq!(written_size(&scratch), before);
 }
 
 /// The record of [`keys`] of 1, by the build that had schema 1.

@@ -5,7 +5,7 @@
 //! only ever grow, over removals and restarts too, for a client may still acknowledge an old one.
 
 use crate::embedded::{Staged, Trouble, damaged};
-use crate::records::{each_between, each_record, read};
+use crate::records::{check_name, each_between, each_record, read};
 use crate::schema;
 use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
@@ -30,11 +30,12 @@ fn key(account: &BareJid, kind: u8) -> Vec<u8> {
     key
 }
 
-fn document_key(account: &BareJid, space: Space, name: &str) -> Vec<u8> {
+fn document_key(account: &BareJid, space: Space, name: &str) -> Result<Vec<u8>, Trouble> {
+    check_name(name)?;
     let mut key = key(account, DOCUMENT);
     key.push(space as u8);
     key.extend_from_slice(name.as_bytes());
-    key
+    Ok(key)
 }
 
 fn offline_key(account: &BareJid, id: u64) -> Vec<u8> {
@@ -100,7 +101,7 @@ pub(crate) fn document(
     space: Space,
     name: &str,
 ) -> Result<StoreReply, Trouble> {
-    let found = read(kept, &staged.kept, &document_key(account, space, name))?;
+    let found = read(kept, &staged.kept, &document_key(account, space, name)?)?;
     let found = found
         .as_deref()
         .map(|found| content(found, "a document"))
@@ -117,7 +118,7 @@ pub(crate) fn put_document(
     name: &str,
     bytes: &[u8],
 ) -> Result<StoreReply, Trouble> {
-    let key = document_key(account, space, name);
+    let key = document_key(account, space, name)?;
     let known = read(kept, &staged.kept, &key)?.is_some();
     if bytes.is_empty() {
         if known {
@@ -127,7 +128,7 @@ pub(crate) fn put_document(
     }
     if !known {
         let mut count = 0;
-        let prefix = document_key(account, space, "");
+        let prefix = document_key(account, space, "")?;
         each_record(kept, &staged.kept, &prefix, |_, _| {
             count += 1;
             Ok(())
@@ -337,7 +338,7 @@ pub(crate) fn of_new(
         if bytes.is_empty() {
             continue; // As if it had been removed.
         }
-        records.push((document_key(account, space, &name), record(&bytes)));
+        records.push((document_key(account, space, &name)?, record(&bytes)));
     }
     if !offline.is_empty() {
         let count = offline.len() as u32;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use crate::gaps::Gaps;
+use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
@@ -139,6 +140,10 @@ impl Memory {
         if whole.is_overfull() {
             return StoreReply::Full;
         }
+        let mut names = whole.documents.iter().map(|(_, name, _)| check_name(name));
+        if let Some(why) = names.find_map(Result::err) {
+            return StoreReply::Failed(why);
+        }
         let roster = whole.data.roster.into_iter();
         let documents = whole.documents.into_iter();
         let said = documents.filter(|(.., bytes)| !bytes.is_empty());
@@ -165,6 +170,9 @@ impl Memory {
                 space,
                 key,
             } => {
+                if let Err(why) = check_name(&key) {
+                    return StoreReply::Failed(why);
+                }
                 let found = self.accounts.get(&account);
                 let document = found.and_then(|found| found.documents.get(&(space, key)));
                 StoreReply::Document(document.cloned())
@@ -428,6 +436,9 @@ impl Memory {
         let Some(found) = self.accounts.get_mut(account) else {
             return StoreReply::Missing;
         };
+        if let Err(why) = check_name(&key) {
+            return StoreReply::Failed(why);
+        }
         let key = (space, key);
         if bytes.is_empty() {
             found.documents.remove(&key);

@@ -4,8 +4,33 @@ use std::ops::Bound::{Included, Unbounded};
 use std::ops::RangeInclusive;
 
 use fjall::Keyspace;
+use stanza::jid::PART_SIZE_MAX;
+use xmpp::port::DOCUMENT_NAME_SIZE_MAX;
 
 use crate::embedded::{Trouble, Writes, engine};
+
+/// Bytes of a key: the engine panics where one has more, or none.
+pub(crate) const KEY_SIZE_MAX: usize = u16::MAX as usize;
+
+// Of all keys those are the longest that name an account and a contact or a document: what stands
+// before and between the names has less than 64 bytes.
+const _: () = assert!(4 * PART_SIZE_MAX + DOCUMENT_NAME_SIZE_MAX + 64 <= KEY_SIZE_MAX);
+
+/// Whether the engine can have a key.
+pub(crate) fn check_key(key: &[u8]) -> Result<(), Trouble> {
+    match key.len() {
+        1..=KEY_SIZE_MAX => Ok(()),
+        size => Err(format!("a key cannot have {size} bytes").into()),
+    }
+}
+
+/// Whether a document may have a name.
+pub(crate) fn check_name(name: &str) -> Result<(), Trouble> {
+    match name.len() {
+        ..=DOCUMENT_NAME_SIZE_MAX => Ok(()),
+        size => Err(format!("a document's name has {size} bytes").into()),
+    }
+}
 
 /// A record as this call sees it: what it staged itself, else what is committed.
 pub(crate) fn read(

@@ -22,7 +22,8 @@ pub enum StoreOp {
         credentials: Box<Credentials>,
     },
     /// Create an account with all it owns, in one piece. Answered by `Done`, `Exists`, or `Full`
-    /// where it has more than [`DOCUMENTS_MAX`] of a kind (nothing is changed then).
+    /// where it has more than [`DOCUMENTS_MAX`] of a kind (nothing is changed then); a document's
+    /// name of more than [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
     CreateWhole {
         /// The new account, as for `CreateAccount`; what may wait for it its maker has limited.
         whole: Box<WholeAccount>,
@@ -66,7 +67,8 @@ pub enum StoreOp {
         /// Prepared JIDs.
         blocked: Vec<Box<str>>,
     },
-    /// Read one document of an account. Answered by [`StoreReply::Document`].
+    /// Read one document of an account. Answered by [`StoreReply::Document`]; a key of more than
+    /// [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
     Document {
         /// Whose.
         account: BareJid,
@@ -76,7 +78,8 @@ pub enum StoreOp {
         key: Box<str>,
     },
     /// Write one document; an empty one is removed. Answered by `Done`, `Missing`, or `Full` where
-    /// the account would have more than [`DOCUMENTS_MAX`] of the kind.
+    /// the account would have more than [`DOCUMENTS_MAX`] of the kind; a key of more than
+    /// [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
     PutDocument {
         /// Whose.
         account: BareJid,
@@ -352,6 +355,9 @@ impl OfflineQuota {
 
 /// Documents of one kind that an account may have.
 pub const DOCUMENTS_MAX: usize = 200;
+
+/// Bytes of a document's name within its kind. Engines have a limit for keys, and fail hard at it.
+pub const DOCUMENT_NAME_SIZE_MAX: usize = 1023;
 
 /// A kind of documents; the numbers are in the records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -246,18 +246,23 @@ fn others_hosts_and_what_is_unknown_are_passed_over_and_told() {
 #[test]
 fn what_follows_a_bad_entry_of_a_list_comes_in() {
     let scratch = Scratch::new("tail");
+    let long = "x".repeat(70_000);
     let users = format!(
         "<user name='romeo' password='p'>\
          <query xmlns='jabber:iq:private'><a xmlns='urn:a'/><b/><c xmlns='urn:c'/></query>\
+         <query xmlns='jabber:iq:private'><{long} xmlns='urn:x'/><d xmlns='urn:d'/></query>\
          <blocklist xmlns='{BLOCKING}'>\
          <item jid='a.b'/><item jid='@'/><item jid='c.d'/></blocklist>\
          <query xmlns='jabber:iq:roster'><item jid='@'/><item jid='e@f.g'/></query></user>"
     );
     let (arrivals, read, import) = imported(&scratch.file("file", &document(&users)));
-    assert_eq!((arrivals.len(), read, import.notes.count), (1, Ok(()), 3));
+    assert_eq!((arrivals.len(), read, import.notes.count), (1, Ok(()), 4));
     let whole = &arrivals[0].whole;
     let documents = whole.documents.iter().map(|(_, name, _)| &**name);
-    assert_eq!(documents.collect::<Vec<_>>(), ["a urn:a", "c urn:c"]);
+    assert_eq!(
+        documents.collect::<Vec<_>>(),
+        ["a urn:a", "c urn:c", "d urn:d"]
+    );
     assert_eq!(whole.data.blocked, ["a.b".into(), "c.d".into()]);
     assert_eq!(whole.data.roster.len(), 1);
 }

@@ -198,6 +198,18 @@ fn a_backup_with_any_wrong_byte_is_refused() {
 }
 
 #[test]
+fn a_backup_with_what_no_key_can_be_is_refused() {
+    for (size, is_read) in [(0, false), (1, true), (65_535, true), (65_536, false)] {
+        let mut record = vec![Table::Kept as u8];
+        record.extend_from_slice(&u32::to_be_bytes(size));
+        record.extend_from_slice(&u32::to_be_bytes(1));
+        record.resize(record.len() + size as usize + 1, 7);
+        let read = read_record(&mut &record[..], |_| {});
+        assert_eq!(read.is_ok(), is_read, "{size}");
+    }
+}
+
+#[test]
 fn a_backup_that_cannot_be_written_leaves_nothing_behind() {
     let scratch = Scratch::new();
     let mut store = Embedded::open(&scratch.0).unwrap();

@@ -2,7 +2,7 @@
 
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::error::StanzaError;
-use crate::port::{Space, StoreOp, StoreReply};
+use crate::port::{DOCUMENT_NAME_SIZE_MAX, Space, StoreOp, StoreReply};
 use stanza::ns::Ns;
 use stanza::tree::Node;
 
@@ -41,6 +41,9 @@ impl Extension for Private {
             return Err(StanzaError::BadRequest);
         }
         let key: Box<str> = format!("{} {ns}", document.name()).into();
+        if key.len() > DOCUMENT_NAME_SIZE_MAX {
+            return Err(StanzaError::NotAcceptable);
+        }
         let account = context.account.clone();
         if !request.is_set {
             // Kept for the case that there is none yet: the request itself comes back.
