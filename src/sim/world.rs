@@ -189,6 +189,7 @@ pub struct World {
     /// The most requests that ever waited on one shard.
     unanswered_peak: usize,
     moves: usize,
+    session_writes: usize,
     deaths: Deaths,
     /// Shards that have not heard yet that all will end.
     unprepared: usize,
@@ -241,6 +242,7 @@ impl World {
             unsent_peak: 0,
             unanswered_peak: 0,
             moves: 0,
+            session_writes: 0,
             deaths: Deaths::default(),
             unprepared: 0,
         }
@@ -363,6 +365,11 @@ impl World {
     /// How many connections moved to another shard.
     pub fn moves(&self) -> usize {
         self.moves
+    }
+
+    /// How often storage was told what a session is.
+    pub fn session_writes(&self) -> usize {
+        self.session_writes
     }
 
     /// The most parcels that ever waited outside one full ring.
@@ -520,6 +527,7 @@ impl World {
     fn disk(&mut self, shard: usize, ticket: Ticket, op: StoreOp) {
         self.trace
             .note("disk", self.now, ticket.0, format!("{op:?}").as_bytes());
+        self.session_writes += usize::from(matches!(op, StoreOp::PutSession { .. }));
         let reply = self.perform_or_refuse(op);
         let delay = self.random.within(self.faults.disk_us);
         let at = self.nodes[shard].answer_at.max(self.now + delay);

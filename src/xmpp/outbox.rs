@@ -45,9 +45,10 @@ pub(crate) struct Acks {
     pub committed: u64,
     /// Whether storage is being told a newer number.
     pub committing: bool,
-    /// Writes of what the session is that storage has not answered.
-    pub saving: u32,
-    /// Whether the last of them failed: no number is committed before one succeeds.
+    /// Whether storage is being told what the session is.
+    pub saving: bool,
+    /// Whether the session has changed since, or storage refused it: no number is committed before
+    /// storage has the session as it is.
     pub unsaved: bool,
     /// Whether the client waits for a higher number than it was told.
     pub owed: bool,
@@ -168,7 +169,7 @@ impl Acks {
             seen: 0,
             committed: 0,
             committing: false,
-            saving: 0,
+            saving: false,
             unsaved: false,
             owed: false,
             resuming: None,

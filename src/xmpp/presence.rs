@@ -48,22 +48,6 @@ impl Shard {
         type_: Type,
         to: Option<Jid<'_>>,
     ) {
-        let is_plain = type_ != Type::Error && !type_.is_subscription();
-        self.handle_presence(host, key, view, scope, type_, to);
-        if is_plain {
-            self.save_session(host, key);
-        }
-    }
-
-    fn handle_presence(
-        &mut self,
-        host: &mut impl Host,
-        key: SessionKey,
-        view: &StanzaView<'_>,
-        scope: &StreamScope,
-        type_: Type,
-        to: Option<Jid<'_>>,
-    ) {
         match (type_, to) {
             (Type::Invalid, _) => {
                 self.refuse(host, key, view, scope, type_, StanzaError::BadRequest)
@@ -78,7 +62,14 @@ impl Shard {
             (type_, Some(to)) if type_.is_subscription() => {
                 self.on_outbound_subscription(host, key, view, scope, type_, &to.to_bare());
             }
-            (type_, Some(to)) => self.on_directed(host, key, view, scope, type_, &to),
+            (type_, Some(to)) => {
+                let told = self.sessions.at(key).directed_count();
+                self.on_directed(host, key, view, scope, type_, &to);
+                // It adds one, takes one away, or changes nothing.
+                if self.sessions.at(key).directed_count() != told {
+                    self.save_session(host, key);
+                }
+            }
         }
     }
 
@@ -98,6 +89,7 @@ impl Shard {
         let session = self.sessions.at_mut(key);
         let is_initial = !session.available;
         let took_bare = session.takes_bare();
+        let is_repeated = session.presence.as_deref() == Some(&presence);
         session.available = true;
         session.priority = priority;
         session.presence = Some(Box::new(presence.clone()));
@@ -108,6 +100,9 @@ impl Shard {
         // XEP-0160 2: what waits goes to the first resource that takes messages.
         if !took_bare && self.sessions.at(key).takes_bare() {
             self.fetch_offline(host, key);
+        }
+        if !is_repeated {
+            self.save_session(host, key);
         }
     }
 
@@ -161,7 +156,11 @@ impl Shard {
         let was_available = std::mem::replace(&mut session.available, false);
         session.presence = None;
         let account = session.account;
+        let was_seen = was_available || session.directed.is_some();
         self.say_unavailable(host, key, presence, was_available);
+        if was_seen {
+            self.save_session(host, key);
+        }
         if was_available {
             let scope = self.client_scope.clone();
             let tree = Tree::parse(&presence.bytes, &scope);

@@ -64,7 +64,8 @@ impl Shard {
         let Some(acks) = session.outlet.acks.as_mut().filter(|acks| acks.saved) else {
             return;
         };
-        acks.saving += 1;
+        debug_assert!(!acks.saving, "one write is enough");
+        (acks.saving, acks.unsaved) = (true, false);
         let id = acks.id;
         let session = self.sessions.at(key);
         let presence = session.presence.as_ref();
@@ -87,9 +88,31 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// A managed session has changed.
+    /// A managed session has changed. It is written as a whole, which may be a hundred thousand
+    /// times what its client sent: what changes during a write goes with the next.
     pub(crate) fn save_session(&mut self, host: &mut impl Host, key: SessionKey) {
-        self.put_session(host, key, |serial| Waiting::Saved { key, serial });
+        match &mut self.sessions.at_mut(key).outlet.acks {
+            Some(acks) if acks.saving => acks.unsaved = true,
+            _ => self.put_session(host, key, |serial| Waiting::Saved { key, serial }),
+        }
+    }
+
+    /// A client has asked for the roster.
+    pub(crate) fn note_interested(&mut self, host: &mut impl Host, key: SessionKey) {
+        if !std::mem::replace(&mut self.sessions.at_mut(key).interested, true) {
+            self.save_session(host, key);
+        }
+    }
+
+    /// Storage knows what a session was when it was told.
+    pub(crate) fn note_saved(&mut self, host: &mut impl Host, key: SessionKey) {
+        let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
+            return;
+        };
+        acks.saving = false;
+        if acks.unsaved {
+            self.save_session(host, key);
+        }
     }
 
     /// Storage knows what a session is, or a later try has to tell it.
@@ -106,15 +129,14 @@ impl Shard {
         let Some(acks) = &mut session.outlet.acks else {
             return;
         };
-        acks.saving -= 1;
-        acks.unsaved = *reply != StoreReply::Done;
-        if acks.unsaved {
+        if *reply != StoreReply::Done {
             tracing::error!(?reply, "a session was not stored");
-            self.acknowledge_later(host, key);
-        } else {
-            self.acknowledge_settled(host, key);
-            self.farewell_if_settled(host, key);
+            (acks.saving, acks.unsaved) = (false, true);
+            return self.acknowledge_later(host, key);
         }
+        self.note_saved(host, key);
+        self.acknowledge_settled(host, key);
+        self.farewell_if_settled(host, key);
     }
 
     /// The shard's first event: asks for the sessions that the last process left.

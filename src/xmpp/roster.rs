@@ -130,8 +130,8 @@ impl Shard {
         is_set: bool,
     ) -> Result<(), StanzaError> {
         if !is_set {
+            self.note_interested(host, key);
             self.send_roster(host, key, view, tree.root());
-            self.save_session(host, key);
             return Ok(());
         }
         if self.is_anonymous(key) {
@@ -168,10 +168,8 @@ impl Shard {
             outlet,
             address,
             account,
-            interested,
             ..
         } = self.sessions.at_mut(key);
-        *interested = true;
         let owner = *account;
         let account = self.accounts.at_mut(owner);
         // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has a version

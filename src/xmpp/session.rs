@@ -164,6 +164,11 @@ impl Session {
         true
     }
 
+    /// How many have directed presence of it.
+    pub(crate) fn directed_count(&self) -> usize {
+        self.directed.as_ref().map_or(0, |directed| directed.len())
+    }
+
     /// Forgets a target of directed presence.
     pub fn forget_directed(&mut self, to: &str) {
         if let Some(directed) = &mut self.directed {

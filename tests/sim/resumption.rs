@@ -275,3 +275,58 @@ fn senders_of_all_shards_hear_what_is_lost_with_the_server() {
         }
     }
 }
+
+/// A session is written as a whole, with everybody who has directed presence of it.
+#[test]
+fn a_session_that_changes_many_times_is_written_few_times() {
+    let mut world = world();
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.faults.disk_us = SLOW_US;
+    let presence = |number: u32| format!("<presence><status>{number}</status></presence>");
+    let directed = |number: u32| format!("<presence to='alice@example.org/{number}'/>");
+    let both = |number| presence(number) + &directed(number);
+    let writes = |world: &mut World, said: &str| {
+        let before = world.session_writes();
+        world.tell(bob, said);
+        world.session_writes() - before
+    };
+    let many: String = (1..=500).map(both).collect();
+    let count = writes(&mut world, &many);
+    assert!((1..10).contains(&count), "{count} writes");
+    // What storage has already is not written again.
+    assert_eq!(writes(&mut world, &both(500)), 0);
+    assert_eq!(writes(&mut world, ROSTER), 1);
+    assert_eq!(writes(&mut world, ROSTER), 0);
+    let gone = "<presence type='unavailable' to='alice@example.org/1'/>";
+    assert_eq!(writes(&mut world, gone), 1);
+    assert_eq!(writes(&mut world, gone), 0);
+    assert_eq!(writes(&mut world, "<presence type='unavailable'/>"), 1);
+    assert_eq!(writes(&mut world, "<presence type='unavailable'/>"), 0);
+}
+
+#[test]
+fn what_a_session_was_when_that_was_acknowledged_survives_a_crash() {
+    for moment in (0..60).map(|step| step * 20_000) {
+        let mut world = world();
+        let (bob, id) = world.log_in_managed("bob@example.org/x");
+        world.faults.disk_us = SLOW_US;
+        for number in 1..=20 {
+            let presence = format!("<presence><status>{number}</status></presence>{REQUEST}");
+            world.send(bob, &presence);
+            world.run_for(30);
+        }
+        world.run_until(world.now() + moment);
+        let received = world.received(bob);
+        let told = received.iter().rev().find(|it| it.name == "a");
+        let told: usize = told.map_or(0, |it| it.attr("h").parse().expect("a number"));
+        world.crash();
+        let bob = world.resume("bob@example.org/x", &id, counted(&received));
+        let received = world.received(bob);
+        let status = received.iter().rev().find_map(|it| it.child("status"));
+        let status: usize = status.map_or(0, |it| it.text.parse().expect("a number"));
+        assert!(
+            status >= told,
+            "{told} were acknowledged, {status} is known"
+        );
+    }
+}

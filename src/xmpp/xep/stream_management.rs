@@ -142,13 +142,11 @@ impl Shard {
         serial: u32,
         reply: StoreReply,
     ) {
-        let Some(session) = self.session_of(key, serial) else {
+        if self.session_of(key, serial).is_none() {
             return;
-        };
+        }
         if reply == StoreReply::Done {
-            if let Some(acks) = &mut session.outlet.acks {
-                acks.saving -= 1;
-            }
+            self.note_saved(host, key);
             return self.open_managed(host, key);
         }
         tracing::error!(?reply, "a session was not stored");
@@ -231,7 +229,7 @@ impl Shard {
             acks.committed = settled;
             return self.tell_settled(host, key);
         }
-        if !acks.owed || acks.saving > 0 || acks.vital > 0 {
+        if !acks.owed || acks.saving || acks.vital > 0 {
             return;
         }
         if acks.unsaved {
