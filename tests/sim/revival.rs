@@ -291,3 +291,28 @@ fn what_is_taken_late_does_not_bring_again_what_was_taken_before_it() {
         assert_eq!(heard, ["m2", "m3", "m1"], "{shards} shards");
     }
 }
+
+#[test]
+fn who_asked_for_the_block_list_before_a_crash_is_told_of_changes_after_it() {
+    let mut world = world(3, 1);
+    let (bob, session) = world.log_in_managed("bob@example.org/1");
+    world.tell(bob, "<presence/>");
+    world.tell(
+        bob,
+        "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>",
+    );
+    let had = counted(&world.received(bob));
+    world.crash();
+    world.run();
+    let bob = world.resume("bob@example.org/1", &session, had);
+    world.received(bob);
+    let other = world.log_in("bob@example.org/2");
+    world.tell(
+        other,
+        "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
+         <item jid='alice@example.org'/></block></iq>",
+    );
+    let received = world.received(bob);
+    let pushes = received.iter().filter(|it| it.child("block").is_some());
+    assert_eq!(pushes.count(), 1, "{received:?}");
+}

@@ -261,7 +261,7 @@ impl Shard {
             blocking,
             ..
         } = self.sessions.at_mut(key);
-        *blocking = true;
+        let was_asked_for = std::mem::replace(blocking, true);
         let list = &self.accounts.at(*account).blocked;
         outlet.send(host, Keep::Memory, |out| {
             write_reply_head(Kind::Iq, "result", address.bare(), address.full(), id, out);
@@ -269,6 +269,9 @@ impl Shard {
             write_items(list, out);
             out.extend_from_slice(b"</blocklist></iq>");
         });
+        if !was_asked_for {
+            self.save_session(host, key);
+        }
     }
 
     /// Storage answered a change of a block list.
