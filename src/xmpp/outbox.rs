@@ -271,9 +271,12 @@ impl Acks {
         self.queue.len()
     }
 
-    /// What was queued behind the first `count` does not count towards the limits: there is an end
-    /// to it, and it was no choice of the client's to get it at once.
+    /// What was queued behind the first `count`, a roster, does not count towards the limits: it
+    /// was no choice of the client's to get it at once. One roster at a time, for it may ask again.
     pub(crate) fn excuse_behind(&mut self, count: usize) {
+        if self.excused.0 > 0 {
+            return;
+        }
         for sent in self.queue.range_mut(count..) {
             sent.is_excused = true;
             self.excused.0 += 1;

@@ -562,12 +562,9 @@ impl Shard {
         let session = self.sessions.at(key);
         let account = session.account;
         if session.interested {
-            let queued = session.outlet.acks.as_ref().map_or(0, |acks| acks.queued());
+            let queued = session.outlet.queued();
             self.push_all(host, account, key);
-            if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
-                // Once in the life of a session in memory, and no more than the roster has.
-                acks.excuse_behind(queued);
-            }
+            self.sessions.at_mut(key).outlet.excuse_behind(queued);
         }
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;

@@ -131,7 +131,9 @@ impl Shard {
     ) -> Result<(), StanzaError> {
         if !is_set {
             self.note_interested(host, key);
+            let queued = self.sessions.at(key).outlet.queued();
             self.send_roster(host, key, view, tree.root());
+            self.sessions.at_mut(key).outlet.excuse_behind(queued);
             return Ok(());
         }
         if self.is_anonymous(key) {

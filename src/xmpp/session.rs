@@ -85,6 +85,18 @@ impl Outlet {
         }
     }
 
+    /// How many stanzas wait for acknowledgement.
+    pub(crate) fn queued(&self) -> usize {
+        self.acks.as_ref().map_or(0, |acks| acks.queued())
+    }
+
+    /// What waits behind so many is a roster, which may be longer than what may wait.
+    pub(crate) fn excuse_behind(&mut self, count: usize) {
+        if let Some(acks) = &mut self.acks {
+            acks.excuse_behind(count);
+        }
+    }
+
     /// Whether more waits for acknowledgement than may.
     pub(crate) fn has_overflowed(&self) -> bool {
         self.acks.as_ref().is_some_and(|acks| acks.has_overflowed())

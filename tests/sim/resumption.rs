@@ -117,6 +117,21 @@ fn a_request_that_comes_with_enable_is_answered() {
     }
 }
 
+/// Bob's roster in storage has so many contacts, each in so many groups with long names.
+fn give_contacts(world: &mut World, contacts: u32, groups: usize) {
+    let account = BareJid::parse("bob@example.org").expect("an address");
+    for number in 0..contacts {
+        let contact = BareJid::parse(&format!("contact{number}@example.org"));
+        let mut item = RosterItem::new(contact.expect("an address"));
+        item.listed = true;
+        item.changed = u64::from(number) + 1;
+        let group = |group: usize| format!("{group:01000}").into();
+        item.groups = (0..groups).map(group).collect();
+        let (account, item) = (account.clone(), Box::new(item));
+        world.perform(StoreOp::PutRosterItem { account, item });
+    }
+}
+
 /// After a crash a client gets its whole roster, which is as much as may be unacknowledged.
 #[test]
 fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
@@ -130,16 +145,7 @@ fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
         world.run();
         let had = counted(&world.received(bob));
         world.crash();
-        let account = BareJid::parse("bob@example.org").expect("an address");
-        for number in 0..contacts {
-            let contact = BareJid::parse(&format!("contact{number}@example.org"));
-            let mut item = RosterItem::new(contact.expect("an address"));
-            item.listed = true;
-            let group = |group: usize| format!("{group:01000}").into();
-            item.groups = (0..groups).map(group).collect();
-            let (account, item) = (account.clone(), Box::new(item));
-            world.perform(StoreOp::PutRosterItem { account, item });
-        }
+        give_contacts(&mut world, contacts, groups);
         let alice = world.log_in("alice@example.org/x");
         let bob = world.resume("bob@example.org/x", &id, had);
         assert!(counted(&world.received(bob)) >= contacts);
@@ -156,6 +162,35 @@ fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
         world.run();
         let error = world.client(bob).stream_error.as_deref();
         assert_eq!(error, Some("resource-constraint"), "there is a limit");
+    }
+}
+
+/// A roster may be as much as may be unacknowledged, in one piece or in pushes.
+#[test]
+fn a_long_roster_that_is_asked_for_leaves_room_for_messages() {
+    let versioned = "<iq type='get' id='r'><query xmlns='jabber:iq:roster' ver='1-0'/></iq>";
+    for (asks, stanzas) in [(ROSTER, 1), (versioned, 1_500)] {
+        let mut world = world();
+        world.faults.unsent_max = 64 << 20;
+        give_contacts(&mut world, 1_500, 4);
+        let alice = world.log_in("alice@example.org/x");
+        let (bob, _) = world.log_in_managed("bob@example.org/x");
+        world.tell(bob, &format!("<presence/>{asks}"));
+        let message = "<message to='bob@example.org' id='m' type='chat'><body/></message>";
+        world.tell(alice, message);
+        assert!(world.client(bob).is_online());
+        let received = world.received(bob);
+        assert!(has(&received, "m"));
+        assert!(counted(&received) > stanzas);
+        // Whoever has it may ask again; whoever does not say so may not ask for ever.
+        let h = counted(&received);
+        world.tell(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>{asks}"));
+        world.tell(alice, message);
+        assert!(world.client(bob).is_online());
+        world.tell(bob, asks);
+        world.tell(alice, message);
+        let error = world.client(bob).stream_error.as_deref();
+        assert_eq!(error, Some("resource-constraint"));
     }
 }
 
