@@ -1,5 +1,6 @@
 //! A bare JID's live state on its home shard, and the table of the resident ones.
 
+use crate::handed::Handed;
 use crate::host::{Ticket, Timestamp};
 use crate::port::{RosterItem, SessionId, StoredSession};
 use crate::session::SessionKey;
@@ -74,10 +75,10 @@ pub struct Account {
     /// Changes of the roster by clients that are not stored, and not pushed; and those that storage
     /// has refused and will be asked to take again.
     pub(crate) unsure_changes: u32,
-    /// Whether storage may have messages that wait.
+    /// Whether storage may have messages that wait and that nobody was given.
     pub has_waiting: bool,
-    /// Those up to this number a client has had, whether or not storage could remove them.
-    pub(crate) waiting_heard: u64,
+    /// What became of those that were read.
+    pub(crate) handed: Handed,
     /// Offline messages are on their way from storage.
     pub fetching: bool,
     /// Messages on their way to storage.
@@ -195,7 +196,7 @@ impl Accounts {
             tellings: Vec::new(),
             unsure_changes: 0,
             has_waiting: false,
-            waiting_heard: 0,
+            handed: Handed::default(),
             fetching: false,
             storing: 0,
             held: Vec::new(),

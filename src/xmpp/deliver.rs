@@ -482,7 +482,8 @@ impl Shard {
         }
         tracing::debug!(jid = session.full(), "session ended");
         self.accounts.at_mut(session.account).pins += 1;
-        self.take_back_unwritten(host, session.account, key);
+        let acks = session.outlet.acks.as_deref();
+        self.take_back_untaken(host, session.account, key, acks);
         if let Some(acks) = session.outlet.acks {
             self.dispose_unacked(host, session.account, *acks);
         }

@@ -7,6 +7,7 @@ pub mod account;
 mod conns;
 mod deliver;
 pub mod error;
+mod handed;
 pub mod host;
 mod iq;
 mod keep;

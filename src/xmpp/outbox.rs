@@ -148,12 +148,12 @@ pub(crate) enum Keep {
 }
 
 /// What an acknowledgement makes superfluous in storage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Cleared {
     /// The first and the last place.
     pub places: Option<(u64, u64)>,
-    /// The last number of what waited.
-    pub offline: Option<u64>,
+    /// The numbers of what waited for the account.
+    pub offline: Vec<u64>,
 }
 
 impl Acks {
@@ -529,20 +529,19 @@ impl Acks {
                     let from = cleared.places.map_or(place, |(from, _)| from);
                     cleared.places = Some((from, place));
                 }
-                Keep::Offline(id) => cleared.offline = Some(id),
+                Keep::Offline(number) => cleared.offline.push(number),
             }
         }
         self.acked = h;
         cleared
     }
 
-    /// The last of what waits for the account that the queue has, too.
-    pub(crate) fn last_offline(&self) -> Option<u64> {
-        let offline = self.queue.iter().filter_map(|sent| match sent.keep {
-            Keep::Offline(id) => Some(id),
+    /// The numbers of what waits for the account that the queue has, too.
+    pub(crate) fn offline(&self) -> impl Iterator<Item = u64> {
+        self.queue.iter().filter_map(|sent| match sent.keep {
+            Keep::Offline(number) => Some(number),
             Keep::Memory | Keep::Queue(_) => None,
-        });
-        offline.max()
+        })
     }
 
     /// What its client has not acknowledged and storage does not have.

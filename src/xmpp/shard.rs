@@ -200,9 +200,9 @@ pub struct Shard {
     pub(crate) shared_dormant: SharedDormant,
     last_ticket: u64,
     timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
-    /// Sessions that were given what waits for their accounts, up to these numbers, and whose
-    /// sockets have not taken it yet.
-    pub(crate) unwritten: BTreeMap<SessionKey, u64>,
+    /// Sessions that were given what waits for their accounts, by its numbers, and whose sockets
+    /// have not taken it yet.
+    pub(crate) unwritten: BTreeMap<SessionKey, Vec<u64>>,
     /// Sessions that wait for their clients, and until when.
     pub(crate) hibernating: BTreeSet<(Timestamp, SessionKey)>,
     /// Whether [`Timer::Hibernation`] is to come.

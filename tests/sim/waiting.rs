@@ -1,6 +1,6 @@
 //! What waits for somebody who is away, where something comes in between.
 
-use sim::steps::{errors, message, messages};
+use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, World};
 use xmpp::Settings;
 use xmpp::settings::Durability;
@@ -14,7 +14,7 @@ fn world(durability: Durability) -> World {
         ..Settings::for_tests("example.org")
     };
     let mut world = World::new(3, settings, Faults::calm());
-    for name in ["alice", "bob"] {
+    for name in ["alice", "bob", "carl"] {
         world.add_account(&format!("{name}@example.org"), "secret");
     }
     world
@@ -116,34 +116,77 @@ fn what_a_socket_has_not_taken_waits_on() {
     }
 }
 
-/// XEP-0191 3.2: nothing of a blocked contact is delivered, whenever it came.
+const UNBLOCK: &str = "<iq type='set' id='u'><unblock xmlns='urn:xmpp:blocking'/></iq>";
+
+const DURABILITIES: [Durability; 3] = [Durability::Full, Durability::Archive, Durability::Memory];
+
+fn log_in(world: &mut World, full: &str, is_managed: bool) -> ClientId {
+    match is_managed {
+        true => world.log_in_managed(full).0,
+        false => world.log_in(full),
+    }
+}
+
+/// The messages of all that a client was sent until now; where it can it acknowledges that.
+fn acknowledge(world: &mut World, client: ClientId, is_managed: bool) -> Vec<String> {
+    let received = world.received(client);
+    if is_managed {
+        let h = counted(&received);
+        world.tell(client, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    }
+    messages(&received).into_iter().map(str::to_owned).collect()
+}
+
+/// XEP-0191 3.2: nothing of a blocked contact is delivered, whenever it came. Its sender hears of
+/// that once, wherever it stands among what others sent.
 #[test]
 fn who_is_blocked_meanwhile_gets_nothing_delivered() {
-    for is_managed in [false, true] {
-        let mut world = world(Durability::Full);
-        let alice = world.log_in("alice@example.org/x");
-        for id in ["1", "2"] {
-            world.tell(alice, &message("chat", "bob@example.org", id));
+    for durability in DURABILITIES {
+        for is_managed in [false, true] {
+            for senders in ["a", "aa", "ac", "ca", "cac", "aca", "caac"] {
+                blocked_meanwhile(durability, is_managed, senders);
+            }
         }
-        let bob = match is_managed {
-            true => world.log_in_managed("bob@example.org/x").0,
-            false => world.log_in("bob@example.org/x"),
-        };
-        world.tell(bob, BLOCK);
-        world.tell(bob, "<presence/>");
-        assert_eq!(messages(&world.received(bob)), [""; 0]);
-        let expected = ["1", "2"].map(|id| (id, "service-unavailable"));
-        assert_eq!(errors(&world.received(alice)), expected);
-        // Nor do they come when the block is lifted.
-        world.tell(
-            bob,
-            "<iq type='set' id='u'><unblock xmlns='urn:xmpp:blocking'/></iq>",
-        );
-        let other = world.arrive("bob@example.org/y");
-        assert_eq!(messages(&world.received(other)), [""; 0]);
-        world.tell(alice, &message("chat", "bob@example.org", "3"));
-        assert_eq!(messages(&world.received(other)), ["3"]);
     }
+}
+
+fn blocked_meanwhile(durability: Durability, is_managed: bool, senders: &str) {
+    let case = format!("{durability:?}, managed: {is_managed}, {senders}");
+    let mut world = world(durability);
+    let alice = world.log_in("alice@example.org/x");
+    let carl = world.log_in("carl@example.org/x");
+    let (mut blocked, mut others) = (Vec::new(), Vec::new());
+    for (id, sender) in ["1", "2", "3", "4"].into_iter().zip(senders.chars()) {
+        let (sender, ids) = match sender {
+            'a' => (alice, &mut blocked),
+            _ => (carl, &mut others),
+        };
+        world.tell(sender, &message("chat", "bob@example.org", id));
+        ids.push(id);
+    }
+    let bob = log_in(&mut world, "bob@example.org/x", is_managed);
+    world.tell(bob, BLOCK);
+    world.tell(bob, "<presence/>");
+    assert_eq!(acknowledge(&mut world, bob, is_managed), others, "{case}");
+    let expected = blocked.iter().map(|id| (*id, "service-unavailable"));
+    let expected: Vec<_> = expected.collect();
+    assert_eq!(errors(&world.received(alice)), expected, "{case}");
+    // Nor do they come when the block is lifted, here or after everybody has gone.
+    world.tell(bob, UNBLOCK);
+    for resource in ["y", "z"] {
+        let other = world.arrive(&format!("bob@example.org/{resource}"));
+        assert_eq!(messages(&world.received(other)), [""; 0], "{case}");
+        world.leave(other);
+        if resource == "y" {
+            world.leave(bob);
+        }
+        world.run();
+    }
+    let other = world.arrive("bob@example.org/y");
+    world.tell(alice, &message("chat", "bob@example.org", "9"));
+    assert_eq!(messages(&world.received(other)), ["9"], "{case}");
+    let received = world.received(alice);
+    assert_eq!(errors(&received), [], "{case}");
 }
 
 /// Bob's session waits for its client, and has a message of alice's.
@@ -194,6 +237,97 @@ fn a_session_is_given_what_waits_once() {
         world.tell(bob, &presence);
     }
     assert_eq!(messages(&world.received(bob)), ["1"]);
+}
+
+/// Where sessions live in memory, nobody else is given what one of them has been and may yet
+/// acknowledge, and where it does not, somebody is.
+#[test]
+fn what_waits_is_given_to_one_resource_and_to_another_where_that_ends_without_it() {
+    for durability in DURABILITIES {
+        for is_managed in [false, true] {
+            for acknowledges in [false, true] {
+                let case = format!("{durability:?}, managed: {is_managed}, {acknowledges}");
+                let mut world = world(durability);
+                let alice = world.log_in("alice@example.org/x");
+                world.tell(alice, &message("chat", "bob@example.org", "1"));
+                let (one, _) = world.log_in_managed("bob@example.org/1");
+                world.tell(one, "<presence/>");
+                match acknowledges {
+                    true => assert_eq!(acknowledge(&mut world, one, true), ["1"], "{case}"),
+                    false => assert_eq!(messages(&world.received(one)), ["1"], "{case}"),
+                }
+                let two = log_in(&mut world, "bob@example.org/2", is_managed);
+                world.tell(two, "<presence/>");
+                assert_eq!(messages(&world.received(two)), [""; 0], "{case}");
+                world.vanish(one);
+                world.run_for(400_000);
+                let expected: &[&str] = if acknowledges { &[] } else { &["1"] };
+                assert_eq!(messages(&world.received(two)), expected, "{case}");
+            }
+        }
+    }
+}
+
+/// The same where nobody is there at first.
+#[test]
+fn what_was_not_acknowledged_waits_for_the_next_resource() {
+    for durability in DURABILITIES {
+        let mut world = world(durability);
+        let alice = world.log_in("alice@example.org/x");
+        world.tell(alice, &message("chat", "bob@example.org", "1"));
+        for _ in 0..2 {
+            let (bob, _) = world.log_in_managed("bob@example.org/1");
+            world.tell(bob, "<presence/>");
+            assert_eq!(messages(&world.received(bob)), ["1"], "{durability:?}");
+            world.leave(bob);
+            world.run();
+        }
+    }
+}
+
+/// One resource has the older and does not acknowledge it, another one the younger: storage keeps
+/// the older for whom it comes to next.
+#[test]
+fn who_acknowledges_what_waited_does_so_for_nothing_older() {
+    for durability in DURABILITIES {
+        let mut world = world(durability);
+        let alice = world.log_in("alice@example.org/x");
+        world.tell(alice, &message("chat", "bob@example.org", "1"));
+        let (one, _) = world.log_in_managed("bob@example.org/1");
+        world.tell(one, "<presence/>");
+        assert_eq!(messages(&world.received(one)), ["1"]);
+        world.tell(one, "<presence type='unavailable'/>");
+        world.tell(alice, &message("chat", "bob@example.org", "2"));
+        let (two, _) = world.log_in_managed("bob@example.org/2");
+        world.tell(two, "<presence/>");
+        assert_eq!(acknowledge(&mut world, two, true), ["2"], "{durability:?}");
+        world.tell(two, "<presence type='unavailable'/>");
+        world.leave(one);
+        world.run();
+        let three = world.arrive("bob@example.org/3");
+        assert_eq!(messages(&world.received(three)), ["1"], "{durability:?}");
+        world.leave(two);
+        world.leave(three);
+        world.run();
+        let last = world.arrive("bob@example.org/4");
+        assert_eq!(messages(&world.received(last)), [""; 0], "{durability:?}");
+    }
+}
+
+/// Who asked for what waits goes before storage answers: who is there gets it.
+#[test]
+fn what_is_read_for_who_has_gone_is_another_resources() {
+    for durability in DURABILITIES {
+        let mut world = world(durability);
+        let alice = world.log_in("alice@example.org/x");
+        world.tell(alice, &message("chat", "bob@example.org", "1"));
+        let one = world.log_in("bob@example.org/1");
+        let two = world.log_in("bob@example.org/2");
+        world.send(one, "<presence/></stream:stream>");
+        world.send(two, "<presence/>");
+        world.run();
+        assert_eq!(messages(&world.received(two)), ["1"], "{durability:?}");
+    }
 }
 
 /// XEP-0334 4.3 has nobody keep it, and nobody is there to have it.

@@ -8,9 +8,10 @@ use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
+use crate::handed::Done;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
-use crate::outbox::Keep;
+use crate::outbox::{Acks, Keep};
 use crate::parcel::Buffer;
 use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
@@ -315,7 +316,9 @@ impl Shard {
         let account = read.account;
         let (claimed, is_put_off) = match reply {
             StoreReply::Offline(claimed) => {
-                self.accounts.at_mut(account).has_waiting = false;
+                let known = self.accounts.at_mut(account);
+                known.has_waiting = false;
+                known.handed.forget();
                 let mut kept = Vec::with_capacity(claimed.len());
                 for (place, bytes) in claimed {
                     let is_blocked = self.is_from_blocked(account, &bytes);
@@ -399,12 +402,12 @@ impl Shard {
                 self.fetch_offline(host, key);
                 self.end_refetch(host, account);
             }
-            StoreReply::Offline(waiting) => {
-                if alive {
-                    self.deliver_waiting(host, key, waiting);
-                }
+            StoreReply::Offline(waiting) if alive => {
+                self.deliver_waiting(host, key, waiting);
                 self.end_fetch(host, account);
             }
+            // Who asked has gone: another may take them.
+            StoreReply::Offline(_) => self.fetch_again(host, account, key, read.serial),
             reply => {
                 tracing::error!(?reply, "offline messages not read");
                 self.fetch_later(host, &read);
@@ -454,34 +457,38 @@ impl Shard {
         key: SessionKey,
         waiting: Vec<(u64, Box<[u8]>)>,
     ) {
-        let Some(&(last, _)) = waiting.last() else {
-            return;
-        };
-        let account = self.sessions.at(key).account;
-        let acks = self.sessions.at(key).outlet.acks.as_ref();
-        // What it was given and has not acknowledged waits in storage, too.
-        let queued = acks.and_then(|acks| acks.last_offline());
-        let is_managed = acks.is_some();
-        let heard = self.accounts.at(account).waiting_heard;
-        // So does what another resource was given, whose socket may not take it.
-        let sessions = self.accounts.at(account).sessions.iter();
-        let unwritten = sessions.filter_map(|key| self.unwritten.get(key)).max();
-        let heard = heard
-            .max(queued.unwrap_or(0))
-            .max(unwritten.copied().unwrap_or(0));
-        for (id, bytes) in waiting.into_iter().filter(|(id, _)| *id > heard) {
-            if !self.is_from_blocked(account, &bytes) {
-                let outlet = &mut self.sessions.at_mut(key).outlet;
-                outlet.send(host, Keep::Offline(id), |out| out.extend_from_slice(&bytes));
-            } else if !is_managed {
-                self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
-            }
+        let Session {
+            account, outlet, ..
+        } = self.sessions.at(key);
+        let (account, conn) = (*account, outlet.conn);
+        let is_managed = outlet.acks.is_some();
+        let known = self.accounts.at_mut(account);
+        known.has_waiting = false;
+        if let Some((oldest, _)) = waiting.first() {
+            known.handed.begin_at(*oldest);
         }
-        if let Some(conn) = self.sessions.at(key).outlet.conn.filter(|_| !is_managed) {
-            self.accounts.at_mut(account).has_waiting = false;
-            self.unwritten.insert(key, last);
+        let mut given = Vec::new();
+        // All of it is still in storage, what another session was given or a client had, too.
+        for (number, bytes) in waiting {
+            if !self.accounts.at(account).handed.is_open(number) {
+                continue;
+            }
+            if self.is_from_blocked(account, &bytes) {
+                self.accounts.at_mut(account).handed.refuse(number, bytes);
+                continue;
+            }
+            let outlet = &mut self.sessions.at_mut(key).outlet;
+            outlet.send(host, Keep::Offline(number), |out| {
+                out.extend_from_slice(&bytes);
+            });
+            self.accounts.at_mut(account).handed.give(number);
+            given.push(number);
+        }
+        if let Some(conn) = conn.filter(|_| !is_managed && !given.is_empty()) {
+            self.unwritten.entry(key).or_default().append(&mut given);
             host.tell_written(conn);
         }
+        self.remove_done(host, account);
     }
 
     /// The socket has taken all that was output to a connection, as [`Host::tell_written`] asked.
@@ -490,33 +497,54 @@ impl Shard {
             return;
         };
         if let Phase::Bound(key) = stream.phase
-            && let Some(up_to) = self.unwritten.remove(&key)
+            && let Some(written) = self.unwritten.remove(&key)
         {
-            self.clear_offline(host, key, up_to);
+            self.clear_offline(host, key, &written);
         }
         self.conns.put(conn, stream);
     }
 
-    /// A session has lost its connection: what the socket had not taken waits on.
-    pub(crate) fn take_back_unwritten(
+    /// A session has lost its connection: what the socket had not taken waits on, and where it has
+    /// ended, what its client had not acknowledged.
+    pub(crate) fn take_back_untaken(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
         key: SessionKey,
+        ended: Option<&Acks>,
     ) {
-        if self.unwritten.remove(&key).is_some() {
+        let mut untaken = self.unwritten.remove(&key).unwrap_or_default();
+        untaken.extend(ended.into_iter().flat_map(Acks::offline));
+        let handed = &mut self.accounts.at_mut(account).handed;
+        untaken.retain(|number| handed.take_back(*number));
+        if !untaken.is_empty() {
             self.accounts.at_mut(account).has_waiting = true;
             self.deliver_late(host, account);
         }
     }
 
-    /// A client has everything up to a number.
-    pub(crate) fn clear_offline(&mut self, host: &mut impl Host, key: SessionKey, up_to: u64) {
-        let account = self.accounts.at_mut(self.sessions.at(key).account);
-        account.waiting_heard = account.waiting_heard.max(up_to);
+    /// The client of a session has these of what waits for its account.
+    pub(crate) fn clear_offline(&mut self, host: &mut impl Host, key: SessionKey, taken: &[u64]) {
+        let account = self.sessions.at(key).account;
+        let handed = &mut self.accounts.at_mut(account).handed;
+        for number in taken {
+            handed.take(*number);
+        }
+        self.remove_done(host, account);
+    }
+
+    /// What is done with leaves storage, and what is refused of it bounces.
+    fn remove_done(&mut self, host: &mut impl Host, key: AccountKey) {
+        let account = self.accounts.at_mut(key);
+        let Some(Done { up_to, refused }) = account.handed.finish() else {
+            return;
+        };
         let account = account.jid.clone();
         let ticket = self.ticket_for_itself(Waiting::Nothing);
         host.store(ticket, StoreOp::RemoveOffline { account, up_to });
+        for stanza in refused {
+            self.bounce_bytes(host, &stanza, StanzaError::ServiceUnavailable);
+        }
     }
 }
 

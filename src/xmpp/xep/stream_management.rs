@@ -364,8 +364,8 @@ impl Shard {
             let ticket = self.ticket_for_itself(Waiting::Nothing);
             host.store(ticket, op);
         }
-        if let Some(up_to) = cleared.offline {
-            self.clear_offline(host, key, up_to);
+        if !cleared.offline.is_empty() {
+            self.clear_offline(host, key, &cleared.offline);
         }
     }
 
@@ -572,7 +572,7 @@ impl Shard {
         tracing::debug!(jid = session.full(), "session waits for its client");
         let account = session.account;
         self.hibernate(host, key);
-        self.take_back_unwritten(host, account, key);
+        self.take_back_untaken(host, account, key, None);
     }
 
     /// Has a session wait for its client.
