@@ -570,6 +570,7 @@ fn the_longest_names_have_room(store: &mut dyn Store) {
         session: sessions::session(&contact, 1),
         number: 1,
         hash: 1,
+        is_late: false,
     };
     let message = StoreOp::PutOffline {
         account: jid(&owner),
