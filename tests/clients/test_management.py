@@ -134,6 +134,8 @@ def test_who_does_not_come_back_to_a_server_that_ended_is_seen_to_be_gone(fresh_
             alice.send_presence()
             bob.send_presence(pstatus="without stream management")
             await alice.presence_of(two, "available")
+            # Her presence is stored: it is acknowledged.
+            await alice.say(two, [])
             await asyncio.to_thread(getattr(server, how))
             await alice.gone()
             await asyncio.to_thread(server.serve)
