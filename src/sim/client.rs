@@ -8,6 +8,9 @@ use stanza::scope::StreamScope;
 use stanza::view::StreamHeader;
 use std::collections::{BTreeMap, VecDeque};
 
+/// Bytes of one element of a server: a roster is longer than any stanza of a client.
+const ELEMENT_SIZE_MAX: u32 = 32 << 20;
+
 /// How a client proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -160,7 +163,10 @@ impl Client {
             secure,
             exporter,
             scram: None,
-            scanner: Scanner::new(Limits::default()),
+            scanner: Scanner::new(Limits {
+                size_max: ELEMENT_SIZE_MAX,
+                ..Limits::default()
+            }),
             scope: None,
             unread: Vec::new(),
             ids: 0,
