@@ -144,10 +144,8 @@ impl Shard {
         if std::mem::replace(&mut self.has_begun, true) {
             return;
         }
-        if self.settings.durability.saves_sessions() {
-            let ticket = self.ticket_for_itself(Waiting::Sessions);
-            host.store(ticket, StoreOp::Sessions);
-        }
+        let ticket = self.ticket_for_itself(Waiting::Sessions);
+        host.store(ticket, StoreOp::Sessions);
     }
 
     /// Storage named the sessions that it has.
@@ -165,6 +163,10 @@ impl Shard {
         if !self.dormant.is_empty() {
             let count = self.dormant.len();
             tracing::info!(count, shard = self.id.0, "accounts have sessions that wait");
+            if !self.settings.durability.saves_sessions() {
+                // They are of a process with another mode: what they hold must not wait in vain.
+                return self.on_dormancy(host);
+            }
             let at = host.now().plus_ms(RESUME_MS_MAX);
             self.arm(host, at, Timer::Dormancy);
         }

@@ -4,6 +4,7 @@
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, World};
 use xmpp::Settings;
+use xmpp::settings::Durability;
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
@@ -175,6 +176,38 @@ fn what_a_session_of_the_last_process_took_is_passed_on_when_its_time_is_over() 
     assert_eq!(errors(&world.received(alice)), []);
     let bob = world.arrive("bob@example.org/2");
     assert_eq!(messages(&world.received(bob)), ["a"]);
+}
+
+/// The administrator gives sessions that survive up: what they hold waits for whoever comes, once,
+/// and nothing of them is left for a later process that would have taken them up.
+#[test]
+fn sessions_end_at_once_in_a_mode_that_keeps_none_and_what_they_hold_waits() {
+    for (seed, durability) in [Durability::Archive, Durability::Memory]
+        .into_iter()
+        .enumerate()
+    {
+        for resource in ["1", "2"] {
+            let mut world = world(seed as u64, 1 + seed as u16);
+            let alice = world.arrive("alice@example.org/x");
+            let (bob, session) = world.log_in_managed("bob@example.org/1");
+            world.tell(bob, "<presence/>");
+            world.tell(alice, &message("chat", "bob@example.org", "a"));
+            world.tell(alice, &message("normal", "bob@example.org/1", "b"));
+            assert_eq!(messages(&world.received(bob)), ["a", "b"]);
+            world.set_durability(durability);
+            world.crash();
+            world.run_for(1_000);
+            let bob = world.resume("bob@example.org/1", &session, 0);
+            assert_eq!(world.client(bob).resumed, None, "{durability:?}");
+            let bob = world.arrive(&format!("bob@example.org/{resource}"));
+            assert_eq!(messages(&world.received(bob)), ["a", "b"], "{durability:?}");
+            world.set_durability(Durability::Full);
+            world.crash();
+            world.run_for(700_000);
+            let bob = world.arrive("bob@example.org/3");
+            assert_eq!(messages(&world.received(bob)), [""; 0], "{durability:?}");
+        }
+    }
 }
 
 /// What becomes of a session that has a message which another has, too.

@@ -9,7 +9,9 @@
 use super::{ClientId, Entry, Event, Reverse, World, nodes};
 use crate::client::Phase;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use xmpp::port::{StoreOp, StoreReply};
+use xmpp::settings::Durability;
 
 /// In a thousand: how often a piece that is on the wire when its machine resets it is lost, with
 /// all behind it.
@@ -32,6 +34,11 @@ impl World {
     pub fn crash(&mut self) {
         self.trace.note("crash", self.now, 0, &[]);
         self.end_process(false);
+    }
+
+    /// The administrator chooses another mode: the next process has it.
+    pub fn set_durability(&mut self, durability: Durability) {
+        Arc::make_mut(&mut self.settings).durability = durability;
     }
 
     /// A shard will panic when it has asked for `steps` more things, wherever in a turn that is.
