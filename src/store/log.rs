@@ -19,6 +19,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes before the writes of a frame.
@@ -29,6 +31,9 @@ const FRAME_KEPT_MAX: usize = 1 << 20;
 
 /// Space taken ahead of what is written, so that a sync has no new size to write.
 const RESERVE_SIZE: u64 = 4 << 20;
+
+/// Zeros of one write where space cannot be taken otherwise.
+const FILL_SIZE: usize = 64 << 10;
 
 /// The size of a value that is not there.
 const REMOVED: u32 = u32::MAX;
@@ -130,12 +135,9 @@ impl Log {
         if end > self.reserved {
             let reserved = end.next_multiple_of(RESERVE_SIZE);
             let length = reserved - self.reserved;
-            rustix::fs::fallocate(
-                &self.file,
-                rustix::fs::FallocateFlags::empty(),
-                self.reserved,
-                length,
-            )?;
+            let flags = FallocateFlags::empty();
+            let taken = rustix::fs::fallocate(&self.file, flags, self.reserved, length);
+            fill_unless_taken(&self.file, self.reserved, length, taken)?;
             self.reserved = reserved;
         }
         let written = self.file.write_all_at(&frame.0, self.size);
@@ -177,6 +179,27 @@ impl Log {
             }
         }
         Ok(())
+    }
+}
+
+/// Writes zeros where the file system cannot take space ahead of what is written in it: a hole
+/// would have every sync write where the next blocks are.
+fn fill_unless_taken(
+    file: &File,
+    from: u64,
+    length: u64,
+    taken: rustix::io::Result<()>,
+) -> io::Result<()> {
+    match taken {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = [0; FILL_SIZE];
+            for place in (from..from + length).step_by(FILL_SIZE) {
+                let size = (from + length - place).min(FILL_SIZE as u64);
+                file.write_all_at(&zeros[..size as usize], place)?;
+            }
+            Ok(())
+        }
+        taken => Ok(taken?),
     }
 }
 
@@ -364,5 +387,22 @@ mod tests {
             1,
             "what is older is not missed"
         );
+    }
+
+    #[test]
+    fn a_file_system_that_takes_no_space_ahead_gets_zeros() {
+        let scratch = Scratch::new();
+        let path = scratch.0.join("file");
+        for error in [Errno::OPNOTSUPP, Errno::NOSYS] {
+            std::fs::write(&path, b"before").unwrap();
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            let length = 2 * FILL_SIZE + 7;
+            fill_unless_taken(&file, 6, length as u64, Err(error)).unwrap();
+            let expected = [b"before".to_vec(), vec![0; length]].concat();
+            assert_eq!(std::fs::read(&path).unwrap(), expected);
+            fill_unless_taken(&file, 0, 6, Ok(())).unwrap();
+            fill_unless_taken(&file, 0, 6, Err(Errno::NOSPC)).unwrap_err();
+            assert_eq!(std::fs::read(&path).unwrap(), expected);
+        }
     }
 }
