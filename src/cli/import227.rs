@@ -431,7 +431,7 @@ impl Import {
             ("presence", "jabber:client" | PIE) => {
                 let mut presence = as_stanza(element);
                 presence.set("to", whole.account.as_str());
-                request(&presence, whole)
+                request(presence, whole)
             }
             ("offline-messages", PIE) => {
                 let messages = element.children().filter(|child| child.name == "message");
@@ -559,10 +559,12 @@ fn roster(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
     let mut wrong = Ok(());
     for child in element.children().filter(|child| child.name == "item") {
         let jid = child.attr("jid").unwrap_or_default();
-        let Ok(contact) = BareJid::parse(jid) else {
-            wrong = Err(format!("its contact {jid:?} has no JID"));
+        let Ok(contact) = Jid::parse(jid) else {
+            wrong = Err(format!("its contact {jid:?} is no JID"));
             continue;
         };
+        // As a client's roster set: a contact is a bare JID.
+        let contact = contact.to_bare();
         if contact == whole.account {
             wrong = Err("its own address is in its roster".into());
             continue;
@@ -590,7 +592,7 @@ fn roster(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
 }
 
 /// XEP-0227 4.8.
-fn request(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
+fn request(mut element: Element, whole: &mut WholeAccount) -> Result<(), String> {
     if element.attr("type") != Some("subscribe") {
         return Err("a presence of it is no request".into());
     }
@@ -600,6 +602,8 @@ fn request(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
     if contact == whole.account {
         return Err("a request is from itself".into());
     }
+    // RFC 6121 3.1.2: as it would have come.
+    element.set("from", contact.as_str());
     let item = item_of(&mut whole.data.roster, contact);
     item.pending_in = Some(element.bytes(Ns::Client.as_str()));
     Ok(())

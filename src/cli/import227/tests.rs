@@ -341,3 +341,22 @@ fn nobody_comes_into_his_own_roster_and_nothing_waits_for_somebody_else() {
         ]
     );
 }
+
+#[test]
+fn contacts_and_who_asks_come_in_by_their_prepared_bare_addresses() {
+    let scratch = Scratch::new("bare");
+    let users = "<user name='romeo' password='p'>\
+         <query xmlns='jabber:iq:roster'><item jid='Juliet@A.example/Balcony' name='J'/>\
+         <item jid='a@b@c'/></query>\
+         <presence xmlns='jabber:client' from='Nurse@A.example/Home' type='subscribe'/></user>";
+    let (arrivals, read, import) = imported(&scratch.file("file", &document(users)));
+    assert_eq!((arrivals.len(), read, import.notes.count), (1, Ok(()), 1));
+    let [juliet, nurse] = &arrivals[0].whole.data.roster[..] else {
+        panic!("two contacts");
+    };
+    assert_eq!(juliet.contact.as_str(), "juliet@a.example");
+    assert!(juliet.listed && &*juliet.name == "J");
+    let request = nurse.pending_in.as_deref().map(String::from_utf8_lossy);
+    let expected = "<presence from='nurse@a.example' type='subscribe' to='romeo@a.example'/>";
+    assert_eq!(request.as_deref(), Some(expected));
+}
