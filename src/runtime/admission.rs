@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use xmpp::limit::counted_address;
 
 /// Counts connections. The lock is taken once when a connection comes and once when it goes, and
 /// only where there is a cap per address.
@@ -40,7 +41,7 @@ impl Admission {
             .by_address
             .lock()
             .expect("nobody panics while counting");
-        let count = counts.entry(peer).or_default();
+        let count = counts.entry(counted_address(peer)).or_default();
         if *count >= self.per_address_max {
             self.total.fetch_sub(1, Ordering::Relaxed);
             return false;
@@ -59,10 +60,11 @@ impl Admission {
             .by_address
             .lock()
             .expect("nobody panics while counting");
-        if let Some(count) = counts.get_mut(&peer) {
+        let address = counted_address(peer);
+        if let Some(count) = counts.get_mut(&address) {
             *count -= 1;
             if *count == 0 {
-                counts.remove(&peer);
+                counts.remove(&address);
             }
         }
     }
@@ -81,5 +83,16 @@ mod tests {
         admission.leave(a);
         assert!(admission.enter(a));
         assert_eq!(admission.total.load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_has_one_cap() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let admission = Admission::new(9, 1);
+        assert!(admission.enter(address("2001:db8::1")));
+        assert!(!admission.enter(address("2001:db8::2")));
+        assert!(admission.enter(address("2001:db8:0:1::2")));
+        admission.leave(address("2001:db8::1"));
+        assert!(admission.enter(address("2001:db8::2")));
     }
 }

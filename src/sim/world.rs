@@ -17,6 +17,7 @@ use crate::random::Random;
 use crate::trace::Trace;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use store::Memory;
 use wire::{Place, Wire};
@@ -171,6 +172,8 @@ pub struct World {
     pub trace: Trace,
     /// How rough the world is.
     pub faults: Faults,
+    /// Where a client that connects is.
+    pub peer: IpAddr,
     seed: u64,
     now: u64,
     random: Random,
@@ -227,6 +230,7 @@ impl World {
             ledger: Ledger::default(),
             trace: Trace::new(),
             faults,
+            peer: IpAddr::V4(Ipv4Addr::LOCALHOST),
             seed,
             now: BEGINNING_US,
             random,

@@ -1,6 +1,7 @@
 //! Every maximum of the protocol, named. The runtime may lower or raise those in [`Limits`].
 
 use crate::port::OfflineQuota;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// The configurable limits.
 #[derive(Clone, Debug)]
@@ -70,6 +71,22 @@ impl Limits {
     }
 }
 
+/// Leading bits of an IPv6 address that tell one network from another: whoever has an address has
+/// all others of its network.
+const IPV6_NETWORK_BITS: u32 = 64;
+
+/// The address that limits per address count a client's as: one for a network of IPv6, and for an
+/// IPv4 address, however it is written, itself.
+pub fn counted_address(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = !(u128::MAX >> IPV6_NETWORK_BITS);
+            Ipv6Addr::from_bits(address.to_bits() & network).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// Bytes of messages that wait for one account, where nothing else is smaller.
 pub const OFFLINE_SIZE_MAX: u64 = 2 << 20;
 
@@ -99,3 +116,23 @@ pub(crate) const LOADS_MAX: u32 = 60;
 
 /// Bytes of a resource part (RFC 7622 3.4).
 pub const RESOURCE_SIZE_MAX: usize = 1023;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_ipv6_counts_as_one_address_and_ipv4_does_however_it_is_written() {
+        let counted = |text: &str| counted_address(text.parse().unwrap()).to_string();
+        for (address, expected) in [
+            ("2001:db8:1:2::1", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::"),
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.8", "192.0.2.8"),
+        ] {
+            assert_eq!(counted(address), expected, "{address}");
+        }
+    }
+}

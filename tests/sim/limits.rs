@@ -400,11 +400,19 @@ fn so_many_accounts_are_made_from_one_address_in_an_hour() {
             ..Settings::for_tests("example.org")
         };
         let mut world = World::new(5, settings, Faults::calm());
-        assert_eq!(register(&mut world, "a").trim(), "result");
-        assert_eq!(register(&mut world, "b").trim(), "result");
-        for name in ["c", "d", "e"] {
-            assert_eq!(register(&mut world, name), "error resource-constraint");
+        let at = |world: &mut World, peer: &str, name: &str| {
+            world.peer = peer.parse().unwrap();
+            register(world, name)
+        };
+        // However many addresses of its network its client has.
+        assert_eq!(at(&mut world, "2001:db8::1", "a").trim(), "result");
+        assert_eq!(at(&mut world, "2001:db8::2", "b").trim(), "result");
+        for peer in ["2001:db8::1", "2001:db8::2", "2001:db8::3"] {
+            let refused = at(&mut world, peer, "c");
+            assert_eq!(refused, "error resource-constraint");
         }
+        assert_eq!(at(&mut world, "2001:db8:1::1", "d").trim(), "result");
+        world.peer = "2001:db8::4".parse().unwrap();
         world.run_for(3_600_001);
         assert_eq!(register(&mut world, "c").trim(), "result");
     }

@@ -410,6 +410,32 @@ fn guessing_on_many_connections_at_once_is_no_faster() {
     }
 }
 
+#[test]
+fn guessing_passwords_from_one_network_is_refused_unexamined_after_a_while() {
+    let limits = Limits {
+        auth_failures_per_minute_max: 1,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        limits,
+        ..settings(2)
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    let mut log_in = |peer: &str, name: &str| {
+        world.peer = peer.parse().unwrap();
+        let id = world.connect(Login::new(&format!("{name}@example.org/x"), "secret"));
+        world.run();
+        world.client(id).is_online()
+    };
+    for number in 0..10 {
+        let (peer, name) = (format!("2001:db8::{number}"), format!("nobody{number}"));
+        assert!(!log_in(&peer, &name));
+    }
+    assert!(!log_in("2001:db8::a", "alice"));
+    assert!(log_in("2001:db8:0:1::a", "alice"));
+}
+
 /// How many seconds the server says that it is up (XEP-0012).
 fn uptime(world: &mut World) -> u64 {
     let alice = world.connect(Login::new("alice@example.org/x", "secret"));

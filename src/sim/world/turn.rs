@@ -3,11 +3,7 @@
 use super::wire::{Away, Place};
 use super::{Event, Input, Node, World};
 use crate::host::Effect;
-use std::net::{IpAddr, Ipv4Addr};
 use xmpp::{ConnId, StreamKind, TlsFacts};
-
-/// Where every client of the simulation sits.
-const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 impl World {
     pub(super) fn turn(&mut self, shard: usize) {
@@ -141,7 +137,7 @@ impl World {
         let Node {
             shard: core, side, ..
         } = &mut self.nodes[shard];
-        core.on_open(side, conn, kind, PEER);
+        core.on_open(side, conn, kind, self.peer);
         if kind == StreamKind::C2sDirectTls {
             let slot = side.slot(conn).expect("a fresh connection has its slot");
             if std::mem::replace(&mut slot.handshaking, false) {

@@ -236,7 +236,7 @@ impl Shard {
         let of_address = max
             .saturating_mul(ADDRESS_FACTOR)
             .div_ceil(u32::from(self.settings.shards));
-        let peer = stream.peer.to_string();
+        let peer = stream.counted_peer();
         self.throttle.is_over(account.as_str(), host.now(), max)
             || self.throttle.is_over(&peer, host.now(), of_address)
     }
@@ -395,7 +395,7 @@ impl Shard {
         if let (Some(account), SaslError::NotAuthorized) = (account, error) {
             let now = host.now();
             self.throttle.count(account.as_str(), now);
-            self.throttle.count(&stream.peer.to_string(), now);
+            self.throttle.count(&stream.counted_peer(), now);
         }
         stream.phase = Phase::ExpectAuth;
         stream.tries += 1;

@@ -12,7 +12,7 @@ pub mod sasl;
 use crate::account::AccountKey;
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
-use crate::limit::Limits;
+use crate::limit::{Limits, counted_address};
 use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::shard::Shard;
@@ -147,6 +147,11 @@ impl StreamState {
             deadline,
             peer,
         }
+    }
+
+    /// What its client's failures and registrations are counted by.
+    fn counted_peer(&self) -> String {
+        counted_address(self.peer).to_string()
     }
 
     /// Whether somebody authenticated on it.

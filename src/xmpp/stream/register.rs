@@ -59,7 +59,7 @@ impl Shard {
             }
             Some("set") => {
                 // One shard counts all that an address registers.
-                let counting = self.router.home(&stream.peer.to_string());
+                let counting = self.router.home(&stream.counted_peer());
                 if counting != self.id {
                     self.moving_to = Some(counting);
                     return Flow::Moved;
@@ -126,7 +126,7 @@ impl Shard {
     ) -> Result<(), StanzaError> {
         let accounts_max = self.settings.limits.registrations_per_hour_max;
         let max = accounts_max * CONFLICTS_PER_REGISTRATION;
-        let peer = stream.peer.to_string();
+        let peer = stream.counted_peer();
         if self.registrations.is_over(&peer, host.now(), max) {
             return Err(StanzaError::ResourceConstraint);
         }
@@ -138,7 +138,7 @@ impl Shard {
     /// An attempt made no account and told no more than that its name is taken. It counts a part:
     /// who guesses names runs out of attempts, who chooses another one does not.
     fn count_conflict(&mut self, host: &mut impl Host, stream: &StreamState) {
-        let peer = stream.peer.to_string();
+        let peer = stream.counted_peer();
         self.registrations
             .take_back(&peer, host.now(), CONFLICTS_PER_REGISTRATION - 1);
     }
