@@ -58,6 +58,8 @@ pub struct Account {
     pub(crate) is_gone: bool,
     /// Its client's request to cancel it, of which its contacts are being told.
     pub(crate) leaving: Option<Ticket>,
+    /// It is nowhere in storage and lives as long as its stream.
+    pub(crate) is_anonymous: bool,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// The roster, sorted by contact.
@@ -187,6 +189,7 @@ impl Accounts {
             load_failures: 0,
             is_gone: false,
             leaving: None,
+            is_anonymous: false,
             sessions: SmallVec::new(),
             roster: Vec::new(),
             blocked: Vec::new(),

@@ -467,6 +467,19 @@ fn whoever_is_anonymous_leaves_nothing_behind() {
 }
 
 #[test]
+fn whoever_has_an_account_is_not_anonymous_whatever_its_name() {
+    let mut world = world(Limits::default(), &["anon-bob"]);
+    let bob = login(&mut world, "anon-bob@example.org/x");
+    let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+    assert_eq!(ask(&mut world, bob, enable)[0].attr("resume"), "true");
+    let set = "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
+               <item jid='a@example.org'/></query></iq>";
+    assert_eq!(ask(&mut world, bob, set)[0].attr("type"), "result");
+    // Nobody gets such a name any more: it might be a guest's.
+    assert_eq!(register(&mut world, "Anon-carl"), "error not-acceptable");
+}
+
+#[test]
 fn a_session_that_asks_more_of_storage_than_it_may_waits_and_is_answered_in_order() {
     const SETS: usize = 3_000;
     let settings = Settings {

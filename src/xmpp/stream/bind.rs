@@ -96,12 +96,14 @@ impl Shard {
         let Residence::Loading(queue) = residence else {
             return;
         };
-        let is_anonymous = is_anonymous(&self.settings, &account.jid);
+        let may_be_guests = may_be_guests(&self.settings, &account.jid);
         let data = match reply {
             _ if account.is_gone => Err(StanzaError::ServiceUnavailable),
             StoreReply::Account(Some(data)) => Ok(*data),
-            // An anonymous account is nowhere in storage and lives as long as its stream.
-            StoreReply::Account(None) if is_anonymous => Ok(AccountData::default()),
+            StoreReply::Account(None) if may_be_guests => {
+                account.is_anonymous = true;
+                Ok(AccountData::default())
+            }
             StoreReply::Account(None) => Err(StanzaError::ServiceUnavailable),
             reply => {
                 tracing::error!(account = account.jid.as_str(), ?reply, "account not loaded");
@@ -308,8 +310,7 @@ impl Shard {
 
     /// Whether a session's account is nowhere in storage.
     pub(crate) fn is_anonymous(&self, key: SessionKey) -> bool {
-        let account = self.sessions.at(key).account;
-        is_anonymous(&self.settings, &self.accounts.at(account).jid)
+        self.accounts.at(self.sessions.at(key).account).is_anonymous
     }
 
     /// Drops an account from memory when nobody needs it.
@@ -342,7 +343,8 @@ impl Shard {
     }
 }
 
-fn is_anonymous(settings: &Settings, account: &BareJid) -> bool {
+/// Whether an account may be one that the server has made for a client without a name.
+pub(crate) fn may_be_guests(settings: &Settings, account: &BareJid) -> bool {
     let local = account.local();
     settings.anonymous && local.is_some_and(|local| local.starts_with(ANONYMOUS_PREFIX))
 }

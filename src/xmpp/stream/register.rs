@@ -3,6 +3,7 @@
 //! Invariant: a connection registers on the shard that its address hashes to, which counts the
 //! attempts; the account is made at its home.
 
+use super::bind::may_be_guests;
 use super::sasl::{DeriveJob, Password, SALT_SIZE, Salts};
 use super::{ExpectVerdict, Flow, Phase, StreamState, auth};
 use crate::error::{StanzaError, put};
@@ -113,6 +114,10 @@ impl Shard {
         }
         let account = BareJid::parse(&format!("{username}@{}", self.settings.domain))
             .map_err(|_| StanzaError::NotAcceptable)?;
+        // Who had a guest's name would get what is for the guest.
+        if may_be_guests(&self.settings, &account) {
+            return Err(StanzaError::NotAcceptable);
+        }
         self.count_registration(host, stream)?;
         Ok((account, Password::new(password)))
     }
