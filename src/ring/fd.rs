@@ -5,6 +5,30 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+/// Seconds of silence before the kernel asks whether a client is still there. Rarely: each probe
+/// wakes a phone.
+const KEEPALIVE_IDLE: i32 = 600;
+
+/// Seconds between probes without an answer.
+const KEEPALIVE_INTERVAL: i32 = 60;
+
+/// Probes without an answer that end a connection.
+const KEEPALIVE_PROBES: i32 = 3;
+
+/// Milliseconds for which a client may not acknowledge what it is sent. Where this is set the
+/// kernel does not count its probes, but ends a connection at the first that is due after so long:
+/// it must be later than the last one is sent, or a single lost packet would be enough.
+const UNACKNOWLEDGED_MS: i32 =
+    1000 * (KEEPALIVE_IDLE + (KEEPALIVE_PROBES - 1) * KEEPALIVE_INTERVAL + KEEPALIVE_INTERVAL / 2);
+
+/// How long a connection waits for the other side.
+const PATIENCE: [(i32, i32); 4] = [
+    (libc::TCP_KEEPIDLE, KEEPALIVE_IDLE),
+    (libc::TCP_KEEPINTVL, KEEPALIVE_INTERVAL),
+    (libc::TCP_KEEPCNT, KEEPALIVE_PROBES),
+    (libc::TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS),
+];
+
 /// A kernel counter that a ring signals at each completion while it is registered.
 #[derive(Debug)]
 pub struct EventFd(OwnedFd);
@@ -43,7 +67,7 @@ pub fn adopt<T: FromRawFd>(fd: OwnedFd) -> T {
 }
 
 /// A listening socket that shares its port with its siblings (SO_REUSEPORT), whose connections
-/// inherit TCP_NODELAY.
+/// inherit TCP_NODELAY and end where the other side has vanished.
 pub fn bound_listener(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() {
         libc::AF_INET
@@ -54,6 +78,10 @@ pub fn bound_listener(address: SocketAddr, backlog: i32) -> io::Result<TcpListen
     set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
     set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT)?;
     set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY)?;
+    set_option(&fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE)?;
+    for (name, value) in PATIENCE {
+        set_number(&fd, libc::IPPROTO_TCP, name, value)?;
+    }
     if address.is_ipv6() {
         set_option(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)?;
     }
@@ -89,11 +117,20 @@ pub(crate) fn socket(family: i32) -> io::Result<OwnedFd> {
 
 /// Sets a socket option of type int to 1.
 pub(crate) fn set_option(fd: &OwnedFd, level: i32, name: i32) -> io::Result<()> {
-    let one: libc::c_int = 1;
-    // SAFETY: the pointer and size describe `one`.
+    set_number(fd, level, name, 1)
+}
+
+fn set_number(fd: &OwnedFd, level: i32, name: i32, number: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and size describe `number`.
     let result = unsafe {
-        let value = (&raw const one).cast();
-        libc::setsockopt(fd.as_raw_fd(), level, name, value, size_of_val(&one) as u32)
+        let value = (&raw const number).cast();
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            value,
+            size_of_val(&number) as u32,
+        )
     };
     checked(result).map(drop)
 }
@@ -287,5 +324,37 @@ impl EndSignals {
         };
         // SAFETY: the pointers name the set and the time; no information is asked for.
         unsafe { libc::sigtimedwait(&self.0, std::ptr::null_mut(), &raw const time) > 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    fn number(fd: &impl AsRawFd, level: i32, name: i32) -> i32 {
+        let (mut number, mut size) = (0, size_of::<libc::c_int>() as u32);
+        // SAFETY: the pointers name `number` and its size.
+        let result = unsafe {
+            let value = (&raw mut number).cast();
+            libc::getsockopt(fd.as_raw_fd(), level, name, value, &raw mut size)
+        };
+        checked(result).unwrap();
+        number
+    }
+
+    #[test]
+    fn a_connection_ends_where_the_other_side_has_vanished() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = bound_listener(address.parse().unwrap(), 8).unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (accepted, _) = listener.accept().unwrap();
+            for (name, value) in PATIENCE {
+                assert_eq!(number(&listener, libc::IPPROTO_TCP, name), value);
+                assert_eq!(number(&accepted, libc::IPPROTO_TCP, name), value);
+            }
+            let is_asked = number(&accepted, libc::SOL_SOCKET, libc::SO_KEEPALIVE);
+            assert_eq!(is_asked, 1);
+        }
     }
 }
