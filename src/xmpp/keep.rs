@@ -4,10 +4,9 @@
 //! that storage refuses is answered by an error.
 
 use crate::account::AccountKey;
-use crate::error::StanzaError;
 use crate::host::{Host, Ticket};
 use crate::outbox::{Keep, Shared};
-use crate::port::{QueuePlace, SharedStanza, StoreOp, StoreReply};
+use crate::port::{QueuePlace, SessionId, SharedStanza, StoreOp, StoreReply};
 use crate::session::{SessionKey, Sessions};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type};
@@ -29,6 +28,8 @@ pub(crate) struct Enqueued {
     /// Whether a session that nothing is stored for has it already: the others get it unstored,
     /// for the sender may not be told that nobody has it.
     is_delivered: bool,
+    /// The session that ends and has left it to these.
+    left_by: Option<SessionId>,
 }
 
 /// Whether managed sessions keep a stanza in storage: what a person would miss.
@@ -86,6 +87,7 @@ impl Shard {
             copies,
             is_error,
             is_delivered: places.len() < receivers.len(),
+            left_by: self.leaving,
         };
         self.enqueued.insert(ticket.0, enqueued);
         self.accounts.at_mut(account).pins += 1;
@@ -158,7 +160,7 @@ impl Shard {
             tracing::error!(?reply, "a message was not stored");
         }
         if let Some(bytes) = refused {
-            self.bounce_bytes(host, &bytes, StanzaError::InternalServerError);
+            self.leave_refused(host, enqueued.left_by, bytes);
         }
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);

@@ -172,6 +172,8 @@ pub struct Shard {
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
     /// Those that storage refused.
     pub(crate) ends_again: Vec<SessionEnd>,
+    /// The stored session that ends, while it leaves its messages to others.
+    pub(crate) leaving: Option<SessionId>,
     /// When the shard came up.
     pub(crate) started: Timestamp,
     /// Whether it has had an event.
@@ -244,6 +246,7 @@ impl Shard {
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
             ends_again: Vec::new(),
+            leaving: None,
             started,
             has_begun: false,
             enqueued: HashMap::new(),

@@ -5,6 +5,7 @@
 
 use sim::managed::Managed;
 use sim::play::{Play, Plot};
+use sim::steps::{errors, messages};
 use sim::{ClientId, Faults, Login, World, for_every_seed};
 use stanza::jid::BareJid;
 use xmpp::Settings;
@@ -412,6 +413,55 @@ fn what_waited_comes_although_the_write_that_fetches_it_fails_at_first() {
         world.run();
     }
     assert!(got.iter().any(|stanza| stanza.attr("id") == "m"), "{got:?}");
+}
+
+/// A resource ends and leaves a message to another one, which the disk does not take: it has it in
+/// the queue of the one that ends.
+#[test]
+fn what_a_session_leaves_to_another_while_the_disk_is_full_waits_for_room() {
+    let (mut world, [alice, bob], _) = alice_and_bob(1);
+    let (other, _) = world.log_in_managed("bob@example.org/other");
+    world.tell(other, "<presence/>");
+    let to = world.client(bob).full.clone();
+    let text = format!("<message to='{to}' type='chat' id='m'><body>m</body></message>");
+    world.tell(alice, &text);
+    assert_eq!(messages(&world.received(bob)), ["m"]);
+    world.received(alice);
+    world.received(other);
+    world.faults.disk_full = true;
+    world.leave(bob);
+    world.run_for(5_000);
+    assert_eq!(messages(&world.received(other)), [""; 0]);
+    world.faults.disk_full = false;
+    world.run_for(5_000);
+    assert_eq!(messages(&world.received(other)), ["m"]);
+    assert_eq!(errors(&world.received(alice)), []);
+}
+
+/// Where it takes some of it, the message is delivered or bounces, and nothing is both.
+#[test]
+fn what_a_session_leaves_to_another_on_a_failing_disk_arrives_or_bounces() {
+    let mut fates = [0, 0];
+    for seed in 1..=40 {
+        let (mut world, [alice, bob], _) = alice_and_bob(seed);
+        let (other, _) = world.log_in_managed("bob@example.org/other");
+        world.tell(other, "<presence/>");
+        let to = world.client(bob).full.clone();
+        let text = format!("<message to='{to}' type='chat' id='m'><body>m</body></message>");
+        world.tell(alice, &text);
+        world.received(alice);
+        world.received(other);
+        world.faults.disk_failures = 500;
+        world.leave(bob);
+        world.run_for(5_000);
+        world.faults.disk_failures = 0;
+        world.run_for(5_000);
+        let got = messages(&world.received(other)).len();
+        let bounced = errors(&world.received(alice)).len();
+        assert_eq!(got + bounced, 1, "seed {seed}: {got} and {bounced}");
+        fates = [fates[0] + got, fates[1] + bounced];
+    }
+    assert!(fates.iter().all(|count| *count > 0), "{fates:?}");
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub(crate) struct SessionEnd {
     session: SessionId,
     /// What it leaves.
     waiting: Vec<Box<[u8]>>,
+    /// What it left to other sessions, and storage refused to put into their queues.
+    refused: Vec<Box<[u8]>>,
 }
 
 impl SessionEnd {
@@ -160,9 +162,26 @@ impl Shard {
             account: key,
             session,
             waiting,
+            refused: Vec::new(),
         };
         self.session_ends.insert(ticket.0, end);
         host.store(ticket, op);
+    }
+
+    /// Storage has refused what a session left to another one: it has that in the queue of the one
+    /// that ends for as long as it does not forget that one, and it waits on with the end.
+    pub(crate) fn leave_refused(
+        &mut self,
+        host: &mut impl Host,
+        ended: Option<SessionId>,
+        stanza: Box<[u8]>,
+    ) {
+        let mut ends = self.session_ends.values_mut();
+        let end = ended.and_then(|ended| ends.find(|end| end.is_of(ended)));
+        match end {
+            Some(end) => end.refused.push(stanza),
+            None => self.bounce_bytes(host, &stanza, StanzaError::InternalServerError),
+        }
     }
 
     /// Storage has forgotten a session, or it is tried again.
@@ -179,14 +198,21 @@ impl Shard {
             account,
             session,
             mut waiting,
+            mut refused,
         } = end;
         match reply {
-            StoreReply::Done => {}
+            // By now nobody has what was refused.
+            StoreReply::Done => {
+                for stanza in refused {
+                    self.bounce_bytes(host, &stanza, StanzaError::InternalServerError);
+                }
+            }
             StoreReply::Room(room) => {
                 // First the senders hear of what finds no room, then the rest is tried.
                 for stanza in waiting.drain((room as usize).min(waiting.len())..) {
                     self.bounce_bytes(host, &stanza, StanzaError::ResourceConstraint);
                 }
+                waiting.append(&mut refused);
                 self.forget_session(host, account, session, waiting);
                 return self.on_stored_waiting(host, account, false);
             }
@@ -194,10 +220,12 @@ impl Shard {
                 tracing::error!(?reply, "a session that ended is still stored");
                 // Nothing of it has changed in storage; the account stays until it has.
                 self.accounts.at_mut(account).pins += 1;
+                waiting.append(&mut refused);
                 self.ends_again.push(SessionEnd {
                     account,
                     session,
                     waiting,
+                    refused,
                 });
                 let at = host.now().plus_ms(STORAGE_RETRY_MS);
                 self.arm(host, at, Timer::Ends);

@@ -635,11 +635,13 @@ impl Shard {
         // What is on its way into its queue is not in hand yet: its answer ends it.
         let claiming = acks.claiming.is_some();
         let mut left = Vec::new();
+        self.leaving = (saved && !claiming).then_some(id);
         for sent in acks.into_unacked() {
             // A stored session and what it leaves behind change places in one commit.
             let left = (saved && !claiming).then_some(&mut left);
             self.dispose_sent(host, account, &sent, left);
         }
+        self.leaving = None;
         if saved && !claiming {
             self.forget_session(host, account, id, left);
         }
