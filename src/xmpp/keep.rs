@@ -155,6 +155,7 @@ impl Shard {
                 refused = acks.refused_at(place).or(refused);
                 acks.flush(host, conn);
             }
+            self.sessions.ask_later(host, key);
         }
         if reply != StoreReply::Done {
             tracing::error!(?reply, "a message was not stored");
@@ -214,8 +215,12 @@ impl Sessions {
     pub(crate) fn send(&mut self, host: &mut impl Host, key: SessionKey, stanza: &Stanza<'_>) {
         let outlet = &mut self.at_mut(key).outlet;
         outlet.send(host, Keep::Memory, |out| stanza.write(out));
+        if outlet.acks.is_none() {
+            return;
+        }
         if outlet.has_overflowed() {
             self.overflowed.push(key);
         }
+        self.ask_later(host, key);
     }
 }

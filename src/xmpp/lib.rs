@@ -4,6 +4,7 @@
 //! [`Host`]; there is no clock, randomness, socket, thread or lock in this crate.
 
 pub mod account;
+mod ask;
 mod conns;
 mod deliver;
 pub mod error;

@@ -18,8 +18,10 @@ pub(crate) const UNACKED_MAX: usize = 4_000;
 /// Unacknowledged bytes of one session; more end it.
 pub(crate) const UNACKED_SIZE_MAX: usize = 4 << 20;
 
-/// Stanzas after which an acknowledgement is asked for.
+/// Stanzas after which an acknowledgement is asked for at once.
 pub(crate) const REQUEST_EVERY: u32 = 8;
+
+const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
 
 /// The stanzas of a session that took effect before a crash, by account.
 pub(crate) type Marks = HashMap<Box<str>, Mark>;
@@ -78,6 +80,8 @@ pub(crate) struct Acks {
     /// How many of the queue, and how many bytes, do not count towards its limits.
     excused: (usize, usize),
     since_request: u32,
+    /// Whether it is among [`crate::ask::Asking`].
+    is_asking: bool,
     last_place: u64,
 }
 
@@ -186,6 +190,7 @@ impl Acks {
             size: 0,
             excused: (0, 0),
             since_request: 0,
+            is_asking: false,
             last_place: 0,
         }
     }
@@ -479,7 +484,21 @@ impl Acks {
         self.since_request += 1;
         if self.since_request >= REQUEST_EVERY {
             self.since_request = 0;
-            out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+            out.extend_from_slice(REQUEST);
+        }
+    }
+
+    /// Whether its client is to be asked, and it was not known before.
+    pub(crate) fn begins_asking(&mut self) -> bool {
+        self.since_request > 0 && !std::mem::replace(&mut self.is_asking, true)
+    }
+
+    /// Asks for what was written since the last time.
+    pub(crate) fn ask(&mut self, host: &mut impl Host, conn: Option<ConnId>) {
+        self.is_asking = false;
+        if let Some(conn) = conn.filter(|_| self.since_request > 0 && self.written > 0) {
+            self.since_request = 0;
+            host.output(conn).extend_from_slice(REQUEST);
         }
     }
 
@@ -493,7 +512,7 @@ impl Acks {
         self.since_request = 0;
         if self.written > 0 {
             let out = host.output(conn);
-            out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
+            out.extend_from_slice(REQUEST);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One bound resource: what the server knows of a connected client.
 
 use crate::account::AccountKey;
+use crate::ask::Asking;
 use crate::host::{ConnId, Host};
 use crate::limit::Limits;
 use crate::outbox::{Acks, Keep};
@@ -199,6 +200,7 @@ pub struct Sessions {
     pub(crate) overflowed: Vec<SessionKey>,
     /// Those whose clients wait for a number that storage refused; some may have ended.
     pub(crate) owing: BTreeSet<SessionKey>,
+    pub(crate) asking: Asking,
 }
 
 impl Sessions {

@@ -119,6 +119,8 @@ pub(crate) enum Timer {
     Roster,
     /// Storage failed to learn how far sessions are settled.
     Owing,
+    /// Clients are to be asked for acknowledgements.
+    Asking,
     /// Storage failed to load an account that stanzas wait for.
     Load(AccountKey),
 }
@@ -431,6 +433,7 @@ impl Shard {
     /// The turn's input is used up: settles with each sibling what it sent.
     pub fn on_turn_end(&mut self, host: &mut impl Host) {
         self.end_overflowed(host);
+        self.arm_asking(host);
         let told = self.told_settled.iter_mut();
         for (index, (unsettled, told)) in self.unsettled.iter_mut().zip(told).enumerate() {
             let settled = unsettled.settled();
@@ -579,6 +582,7 @@ impl Shard {
                 Timer::Ends => self.end_again(host),
                 Timer::Roster => self.store_steps_again(host),
                 Timer::Owing => self.acknowledge_again(host),
+                Timer::Asking => self.on_asking(host),
                 Timer::Load(key) => self.on_load_again(host, key),
             }
         }

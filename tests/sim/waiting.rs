@@ -1,7 +1,7 @@
 //! What waits for somebody who is away, where something comes in between.
 
 use sim::steps::{counted, errors, message, messages};
-use sim::{ClientId, Faults, World};
+use sim::{ClientId, Element, Faults, World};
 use xmpp::Settings;
 use xmpp::settings::Durability;
 
@@ -347,4 +347,43 @@ fn who_forbids_that_it_waits_hears_that_it_did_not_arrive() {
     world.tell(alice, state);
     let expected = ["no-store", "no-permanent-store"].map(|id| (id, "service-unavailable"));
     assert_eq!(errors(&world.received(alice)), expected);
+}
+
+/// Two messages are fewer than what is asked for at once; their client is asked all the same, and
+/// once. What it then acknowledges does not come again.
+#[test]
+fn a_client_is_asked_for_the_last_messages_that_it_was_sent() {
+    for durability in [Durability::Full, Durability::Archive] {
+        for waited in [false, true] {
+            let mut world = world(durability);
+            let alice = world.log_in("alice@example.org/x");
+            let (bob, _) = world.log_in_managed("bob@example.org/x");
+            if !waited {
+                world.tell(bob, "<presence/>");
+            }
+            for id in ["1", "2"] {
+                world.tell(alice, &message("chat", "bob@example.org", id));
+            }
+            if waited {
+                world.tell(bob, "<presence/>");
+            }
+            let asked = |received: &[Element]| received.iter().filter(|it| it.name == "r").count();
+            let received = world.received(bob);
+            assert_eq!(messages(&received), ["1", "2"]);
+            assert_eq!(asked(&received), 0, "there may be more to come");
+            world.run_for(10_000);
+            assert_eq!(asked(&world.received(bob)), 1);
+            world.run_for(600_000);
+            assert_eq!(asked(&world.received(bob)), 0, "there is nothing new");
+            let h = counted(&received);
+            world.tell(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+            world.tell(alice, &message("headline", "bob@example.org", "3"));
+            world.run_for(10_000);
+            assert_eq!(asked(&world.received(bob)), 1);
+            world.vanish(bob);
+            world.run_for(400_000);
+            let next = world.arrive("bob@example.org/y");
+            assert_eq!(messages(&world.received(next)), [""; 0]);
+        }
+    }
 }

@@ -372,10 +372,11 @@ impl Shard {
             if let Some(acks) = &mut session.outlet.acks {
                 acks.claim(claimed);
                 acks.flush(host, conn);
+                let (key, serial) = (read.session, read.serial);
                 if acks.misnumbered {
-                    let (key, serial) = (read.session, read.serial);
                     self.renumber(host, key, |_| Waiting::Renumbered { key, serial });
                 }
+                self.sessions.ask_later(host, key);
             }
         } else if let Some(queue) = read.queue {
             // The session has ended, or is not managed after all: they wait on, and only then it is
@@ -512,6 +513,7 @@ impl Shard {
             self.accounts.at_mut(account).handed.give(number);
             given.push(number);
         }
+        self.sessions.ask_later(host, key);
         if let Some(conn) = conn.filter(|_| !is_managed && !given.is_empty()) {
             self.unwritten.entry(key).or_default().append(&mut given);
             host.tell_written(conn);

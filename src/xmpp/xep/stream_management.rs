@@ -198,6 +198,7 @@ impl Shard {
             // Its `<r/>` came before storage had the session.
             self.on_request(host, conn, key);
         }
+        self.sessions.ask_later(host, key);
     }
 
     /// `<r/>`: answered at once by what is certain; the rest follows when it is.
