@@ -5,7 +5,7 @@
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::conns::Conns;
 use crate::error::StreamError;
-use crate::host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
+use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
 use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
@@ -218,7 +218,7 @@ pub struct Shard {
     pub(crate) in_flight: Vec<VecDeque<Option<Cause>>>,
     /// Where the stream that answered `Flow::Moved` goes.
     pub(crate) moving_to: Option<ShardId>,
-    stopping: bool,
+    pub(crate) stopping: bool,
 }
 
 impl Shard {
@@ -598,39 +598,6 @@ impl Shard {
         }
         let text = Some("authentication took too long");
         self.stream_error(host, conn, &stream, StreamError::ConnectionTimeout, text);
-    }
-
-    /// The server goes down: every stream ends with `system-shutdown`.
-    pub fn on_shutdown(&mut self, host: &mut impl Host) {
-        self.stopping = true;
-        // What came since; first, so that all others are still there to hear of it.
-        self.on_shutdown_near(host);
-        let mut leaving = Vec::new();
-        for conn in self.conns.all() {
-            let Some(stream) = self.conns.take(conn) else {
-                continue;
-            };
-            match stream.phase {
-                Phase::ExpectTls => host.close(conn, Close::Shutdown),
-                Phase::Bound(key) if self.can_leave(key) => {
-                    self.conns.put(conn, stream);
-                    leaving.push(key);
-                }
-                _ => {
-                    self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
-                }
-            }
-        }
-        self.end_unsaved(host);
-        // Last, so that they get what the end of the others means to them.
-        for key in leaving {
-            self.say_farewell(host, key);
-        }
-    }
-
-    /// Whether the server goes down.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping
     }
 
     /// Streams on this shard.

@@ -1,18 +1,52 @@
-//! The end of the server, as managed sessions see it: the next process goes on with some of them.
+//! The end of the server: streams end, and with some managed sessions the next process goes on.
 //!
 //! Invariant: what they hold is in storage then, or its sender has heard of it.
 
-use crate::error::StanzaError;
+use crate::error::{StanzaError, StreamError};
 use crate::host::{Close, Host};
 use crate::session::{Session, SessionKey};
 use crate::shard::Shard;
 use crate::stanza::Type;
+use crate::stream::Phase;
 use crate::xep::offline::may_wait;
 use crate::xep::stream_management::write_answer;
 use stanza::scope::StreamScope;
 use stanza::view::{Kind, StanzaView};
 
 impl Shard {
+    /// The server goes down: every stream ends with `system-shutdown`.
+    pub fn on_shutdown(&mut self, host: &mut impl Host) {
+        self.stopping = true;
+        // What came since; first, so that all others are still there to hear of it.
+        self.on_shutdown_near(host);
+        let mut leaving = Vec::new();
+        for conn in self.conns.all() {
+            let Some(stream) = self.conns.take(conn) else {
+                continue;
+            };
+            match stream.phase {
+                Phase::ExpectTls => host.close(conn, Close::Shutdown),
+                Phase::Bound(key) if self.can_leave(key) => {
+                    self.conns.put(conn, stream);
+                    leaving.push(key);
+                }
+                _ => {
+                    self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
+                }
+            }
+        }
+        self.end_unsaved(host);
+        // Last, so that they get what the end of the others means to them.
+        for key in leaving {
+            self.say_farewell(host, key);
+        }
+    }
+
+    /// Whether the server goes down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Whether the next process can go on with a session.
     pub(crate) fn can_leave(&self, key: SessionKey) -> bool {
         let acks = self.sessions.at(key).outlet.acks.as_ref();
