@@ -363,12 +363,16 @@ impl Shard {
     }
 
     /// Answers who refreshes what it knows of an account: it may believe resources to be available
-    /// that went in a crash.
-    fn answer_refresh(&mut self, host: &mut impl Host, bare: &str, prober: &str) {
+    /// that went in a crash. Of one that did not, it hears when that wakes, resumes or ends.
+    pub(crate) fn answer_refresh(&mut self, host: &mut impl Host, bare: &str, prober: &str) {
+        let limit = self.settings.limits.early_refreshes_max;
+        if !self.sessions_known && self.early_refreshes.len() < limit {
+            return self.early_refreshes.push((bare.into(), prober.into()));
+        }
         let account = self.accounts.find(home_hash(bare), bare);
         let is_answered =
             account.is_some_and(|account| self.answer_probe(host, account, prober, None));
-        if !is_answered {
+        if !is_answered && !self.is_dormant(bare) {
             let bytes = simple_presence("unavailable", bare, prober);
             self.route_bytes(host, &Jid::from_prepared(prober), bytes);
         }
@@ -623,7 +627,7 @@ impl Shard {
 
 impl Presence {
     /// One that says no more than its type.
-    fn of(type_: &str, from: &str) -> Presence {
+    pub(crate) fn of(type_: &str, from: &str) -> Presence {
         let mut bytes = Vec::new();
         put(
             &mut bytes,

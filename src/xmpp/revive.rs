@@ -170,6 +170,9 @@ impl Shard {
             let at = host.now().plus_ms(RESUME_MS_MAX);
             self.arm(host, at, Timer::Dormancy);
         }
+        for (contact, prober) in std::mem::take(&mut self.early_refreshes) {
+            self.answer_refresh(host, &contact, &prober);
+        }
     }
 
     fn retry_dormancy(&mut self, host: &mut impl Host) {
@@ -304,25 +307,14 @@ impl Shard {
         if self.managed.contains_key(&id) {
             return;
         }
-        let key = self.revive(account, id, stored);
-        let resource = self.sessions.at(key).resource().to_owned();
-        let sessions = &self.accounts.at(account).sessions;
-        let has_heir = sessions
-            .iter()
-            .any(|other| *other != key && self.sessions.at(*other).resource() == resource);
-        if has_heir {
-            // What its contacts see under this address is the newer session's.
-            let session = self.sessions.at_mut(key);
-            session.available = false;
-            session.presence = None;
-            session.directed = None;
-        }
+        let key = self.revive(host, account, id, stored);
         self.end_session(host, key);
     }
 
     /// Makes the session that storage has, without a connection.
     pub(crate) fn revive(
         &mut self,
+        host: &mut impl Host,
         account: AccountKey,
         id: SessionId,
         stored: StoredSession,
@@ -340,10 +332,31 @@ impl Shard {
         session.directed = (!directed.is_empty()).then(|| Box::new(directed.clone()));
         let share = |stanza| share_again(&mut self.shared_dormant, stanza);
         session.outlet.acks = Some(Box::new(Acks::stored(id, stored, share)));
+        let has_heir = self.has_heir(&session);
+        if has_heir {
+            session.available = false;
+            session.presence = None;
+            session.directed = None;
+        }
+        let absent = Presence::of("unavailable", session.full());
+        let is_absent = !has_heir && !session.available;
         let key = self.sessions.insert(session);
         self.managed.insert(id, key);
         self.accounts.at_mut(account).sessions.push(key);
+        if is_absent {
+            // The crash may have taken its word, and who refreshed since then had no answer.
+            self.announce(host, key, &absent, &[]);
+        }
         key
+    }
+
+    /// Whether what contacts see under the address of a session out of storage is a newer one's.
+    fn has_heir(&self, stored: &Session) -> bool {
+        let sessions = &self.accounts.at(stored.account).sessions;
+        let mut sessions = sessions.iter().map(|key| self.sessions.at(*key));
+        sessions.any(|other| {
+            other.resource() == stored.resource() && (other.available || other.directed.is_some())
+        })
     }
 
     /// `<resume/>` of a session that is not in memory: storage may have it.
@@ -490,7 +503,7 @@ impl Shard {
         if let Some(ids) = self.dormant.get_mut(&bare) {
             ids.retain(|other| *other != id);
         }
-        let key = self.revive(account, id, *stored);
+        let key = self.revive(host, account, id, *stored);
         self.hibernate(host, key);
         stream.phase = Phase::ExpectBind(bare);
         let flow = self.resume_managed(host, conn, &mut stream, key, h);

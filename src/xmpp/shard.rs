@@ -195,6 +195,8 @@ pub struct Shard {
     pub(crate) dormant: BTreeMap<BareJid, Vec<SessionId>>,
     /// Whether storage has named them.
     pub(crate) sessions_known: bool,
+    /// Who wants to know of which contact, asked before that.
+    pub(crate) early_refreshes: Vec<(Box<str>, Box<str>)>,
     /// Those of them that are to end and that storage is asked for, by ticket.
     pub(crate) endings: HashMap<u64, Ending>,
     /// Those of them that are to wait in memory and that storage is asked for, by ticket.
@@ -259,6 +261,7 @@ impl Shard {
             managed: HashMap::new(),
             dormant: BTreeMap::new(),
             sessions_known: false,
+            early_refreshes: Vec::new(),
             endings: HashMap::new(),
             wakings: HashMap::new(),
             dormancy_over: false,

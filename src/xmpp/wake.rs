@@ -21,7 +21,11 @@ pub(crate) struct Waking {
 impl Shard {
     /// Whether an account may have sessions of the last process that are not in memory.
     pub(crate) fn is_dormant(&self, bare: &str) -> bool {
-        !self.dormant.is_empty() && self.dormant.contains_key(&BareJid::from_prepared(bare))
+        if self.dormant.is_empty() {
+            return false;
+        }
+        let sessions = self.dormant.get(&BareJid::from_prepared(bare));
+        sessions.is_some_and(|sessions| !sessions.is_empty())
     }
 
     /// An account is there; its sessions are to be, too, before it counts as loaded.
@@ -73,7 +77,7 @@ impl Shard {
             return;
         };
         dormant.retain(|other| *other != id);
-        let key = self.revive(account, id, stored);
+        let key = self.revive(host, account, id, stored);
         self.hibernate(host, key);
         self.fetch_after_crash(host, key);
     }

@@ -3,7 +3,9 @@
 
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, World};
+use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use xmpp::settings::Durability;
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -348,4 +350,128 @@ fn who_asked_for_the_block_list_before_a_crash_is_told_of_changes_after_it() {
     let received = world.received(bob);
     let pushes = received.iter().filter(|it| it.child("block").is_some());
     assert_eq!(pushes.count(), 1, "{received:?}");
+}
+
+/// Two accounts that see each other.
+fn befriend(world: &mut World, one: &str, two: &str) {
+    for (owner, contact) in [(one, two), (two, one)] {
+        let mut item = RosterItem::new(BareJid::from_prepared(contact));
+        (item.listed, item.subscription) = (true, Subscription::Both);
+        let op = StoreOp::PutRosterItem {
+            account: BareJid::from_prepared(owner),
+            item: Box::new(item),
+        };
+        assert_eq!(world.perform(op), StoreReply::Done);
+    }
+}
+
+/// What a client is told of the presence of an account: from where, and the type.
+fn told(world: &mut World, client: ClientId, of: &str) -> Vec<(String, String)> {
+    let received = world.received(client).into_iter();
+    let presence = received.filter(|it| it.name == "presence" && it.attr("from").starts_with(of));
+    let told = presence.map(|it| (it.attr("from").to_owned(), it.attr("type").to_owned()));
+    told.collect()
+}
+
+/// Whose session survived is not said to be gone before it is, and who was not available, whatever
+/// his contact last heard, is said to be so when his session is back or ends.
+#[test]
+fn a_contact_who_sleeps_in_storage_is_not_gone_before_his_session_is() {
+    for seed in 0..36 {
+        let mut world = world(seed, 1 + seed as u16 % 3);
+        let (is_available, fate) = (seed / 3 % 2 == 0, seed / 6 % 3);
+        let bob = if seed / 18 == 0 { "bob" } else { "carl" };
+        let bob = format!("{bob}@example.org");
+        let full = format!("{bob}/1");
+        befriend(&mut world, "alice@example.org", &bob);
+        let (alice, alices) = world.log_in_managed("alice@example.org/x");
+        world.tell(alice, "<presence/>");
+        let (client, bobs) = world.log_in_managed(&full);
+        world.tell(client, "<presence/>");
+        if !is_available {
+            world.tell(client, "<presence type='unavailable'/>");
+        }
+        let counts = [alice, client].map(|client| counted(&world.received(client)));
+        world.crash();
+        let alice = world.resume("alice@example.org/x", &alices, counts[0]);
+        assert_eq!(told(&mut world, alice, &bob), [], "seed {seed}");
+        match fate {
+            0 => drop(world.resume(&full, &bobs, counts[1])),
+            // The resource without the session, and not available.
+            1 => drop(world.log_in(&full)),
+            _ => world.run_for(301_000),
+        }
+        let type_ = match is_available && fate == 0 {
+            true => "",
+            false => "unavailable",
+        };
+        let expected = (full, type_.to_owned());
+        assert_eq!(told(&mut world, alice, &bob), [expected], "seed {seed}");
+    }
+}
+
+/// A contact without a session that could come back is said to be gone at once, whether or not his
+/// shard has heard of the sessions that there are.
+#[test]
+fn a_contact_whose_session_went_with_the_process_is_gone_when_it_is_asked_for() {
+    for seed in 0..12 {
+        let mut world = world(seed, 1 + seed as u16 % 3);
+        let contacts = ["bob@example.org", "carl@example.org"];
+        for contact in contacts {
+            befriend(&mut world, "alice@example.org", contact);
+            world.arrive(&format!("{contact}/1"));
+        }
+        let (alice, session) = world.log_in_managed("alice@example.org/x");
+        world.tell(alice, "<presence/>");
+        let had = counted(&world.received(alice));
+        world.crash();
+        let alice = world.resume("alice@example.org/x", &session, had);
+        let mut told = told(&mut world, alice, "");
+        told.retain(|(from, _)| !from.starts_with("alice"));
+        told.sort();
+        let gone = contacts.map(|contact| (contact.to_owned(), "unavailable".to_owned()));
+        assert_eq!(told, gone, "seed {seed}");
+    }
+}
+
+const FRIENDS: usize = 10;
+
+/// Of how many contacts who sleep in storage a client is told, where so many refreshes may wait.
+fn told_too_early(seed: u64, early_refreshes_max: usize) -> usize {
+    let mut settings = Settings {
+        shards: 2,
+        ..Settings::for_tests("example.org")
+    };
+    settings.limits.early_refreshes_max = early_refreshes_max;
+    let mut world = World::new(seed, settings, Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    for index in 0..FRIENDS {
+        let contact = format!("friend{index}@example.org");
+        world.add_account(&contact, "secret");
+        befriend(&mut world, "alice@example.org", &contact);
+        let (client, _) = world.log_in_managed(&format!("{contact}/1"));
+        world.tell(client, "<presence/>");
+    }
+    let (alice, session) = world.log_in_managed("alice@example.org/x");
+    world.tell(alice, "<presence/>");
+    let had = counted(&world.received(alice));
+    world.crash();
+    let alice = world.resume("alice@example.org/x", &session, had);
+    told(&mut world, alice, "friend").len()
+}
+
+/// A shard that does not know yet who sleeps has so many wait for that, and no more.
+#[test]
+fn refreshes_that_come_before_a_shard_knows_its_sessions_are_bounded() {
+    let told = |limit| {
+        (0..8)
+            .map(|seed| told_too_early(seed, limit))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(told(FRIENDS), [0; 8]);
+    let [none, one] = [told(0), told(1)];
+    assert!(one.iter().any(|count| *count > 0), "{one:?}");
+    for (none, one) in none.iter().zip(&one) {
+        assert_eq!(none.saturating_sub(1), *one);
+    }
 }
