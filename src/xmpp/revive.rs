@@ -163,12 +163,13 @@ impl Shard {
         if !self.dormant.is_empty() {
             let count = self.dormant.len();
             tracing::info!(count, shard = self.id.0, "accounts have sessions that wait");
-            if !self.settings.durability.saves_sessions() {
+            if self.settings.durability.saves_sessions() {
+                let at = host.now().plus_ms(RESUME_MS_MAX);
+                self.arm(host, at, Timer::Dormancy);
+            } else {
                 // They are of a process with another mode: what they hold must not wait in vain.
-                return self.on_dormancy(host);
+                self.on_dormancy(host);
             }
-            let at = host.now().plus_ms(RESUME_MS_MAX);
-            self.arm(host, at, Timer::Dormancy);
         }
         for (contact, prober) in std::mem::take(&mut self.early_refreshes) {
             self.answer_refresh(host, &contact, &prober);
