@@ -68,6 +68,91 @@ fn deleting_an_account_ends_its_streams_and_keeps_it_out() {
     assert_eq!(answer.child("query").expect("a roster").children, []);
 }
 
+/// What a client's roster says of a contact.
+fn subscription(client: &mut Client, contact: &str) -> Option<String> {
+    let answer = client.ask("", "get", "<query xmlns='jabber:iq:roster'/>");
+    let query = answer.child("query").expect("a roster");
+    let contact = format!("{contact}@{DOMAIN}");
+    let mut items = query.children.iter();
+    let item = items.find(|item| item.attr("jid") == Some(&contact))?;
+    item.attr("subscription").map(str::to_owned)
+}
+
+/// A name that was free gets an owner, to whom `u1` shows nothing.
+fn gets_no_presence(server: &Server, name: &str, other: &mut Client) {
+    user(server, &["add", name, "--password", PASSWORD]);
+    let mut next = Client::available(server, name, "one");
+    assert_eq!(subscription(&mut next, "u1"), None);
+    other.send("<presence><status>at home</status></presence>");
+    let heard = next.settle_with(other);
+    let of_other = |heard: &&Element| {
+        heard.name == "presence"
+            && heard
+                .attr("from")
+                .is_some_and(|from| from.starts_with("u1@"))
+    };
+    assert_eq!(heard.iter().find(of_other), None);
+}
+
+#[test]
+fn no_contact_has_a_subscription_with_an_account_that_was_deleted() {
+    for shards in [1, 2] {
+        let server = Server::start(&Options {
+            shards,
+            users: 4,
+            clique: 4,
+            ..Options::default()
+        });
+        let mut gone = Client::available(&server, "u0", "one");
+        let mut stays = Client::available(&server, "u1", "one");
+        assert_eq!(subscription(&mut stays, "u0").as_deref(), Some("both"));
+        user(&server, &["del", "u0"]);
+        assert_eq!(gone.stream_error(), "not-authorized");
+        let heard = stays.settle();
+        for type_ in ["unsubscribe", "unsubscribed"] {
+            let is_it = |it: &Element| it.name == "presence" && it.attr("type") == Some(type_);
+            assert!(heard.iter().any(is_it), "{type_}: {heard:?}");
+        }
+        // It stays in the rosters of those who were there and of those who were not.
+        assert_eq!(subscription(&mut stays, "u0").as_deref(), Some("none"));
+        let mut away = Client::log_in(&server, "u2", "one");
+        assert_eq!(subscription(&mut away, "u0").as_deref(), Some("none"));
+        gets_no_presence(&server, "u0", &mut stays);
+    }
+}
+
+#[test]
+fn what_is_deleted_while_no_server_runs_has_no_subscriptions_either() {
+    let mut server = Server::start(&Options {
+        users: 4,
+        clique: 4,
+        ..Options::default()
+    });
+    let mut client = Client::log_in(&server, "u1", "one");
+    // Rosters have numbers from their first change on.
+    let name = "<query xmlns='jabber:iq:roster'><item jid='u2@localhost' name='two'/></query>";
+    client.ask("", "set", name);
+    let answer = client.ask("", "get", "<query xmlns='jabber:iq:roster' ver=''/>");
+    let version = answer.child("query").and_then(|query| query.attr("ver"));
+    let version = version.expect("rosters have versions").to_owned();
+    server.terminate();
+    server.wait();
+    user(&server, &["del", "u0"]);
+    server.start_again();
+    let mut stays = Client::log_in(&server, "u1", "one");
+    // Whoever has the roster from before hears what changed.
+    let query = format!("<query xmlns='jabber:iq:roster' ver='{version}'/>");
+    assert_eq!(stays.ask("", "get", &query).child("query"), None);
+    let pushes = stays.settle();
+    let item = |push: &Element| push.child("query")?.child("item").cloned();
+    let [item] = &pushes.iter().filter_map(item).collect::<Vec<_>>()[..] else {
+        panic!("one contact changed: {pushes:?}")
+    };
+    let said = ["jid", "subscription"].map(|name| item.attr(name));
+    assert_eq!(said, [Some("u0@localhost"), Some("none")]);
+    gets_no_presence(&server, "u0", &mut stays);
+}
+
 #[test]
 fn an_added_account_can_log_in_at_once_and_after_a_restart() {
     let mut server = Server::start(&Options::default());

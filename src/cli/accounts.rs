@@ -1,15 +1,16 @@
 //! The accounts of a server, through its admin socket where it runs and in its store where not.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runtime::admin::{Answer, Client};
 use runtime::config::Config;
 use stanza::jid::{BareJid, check_new_local};
 use store::{Embedded, OpenError};
+use xmpp::Timestamp;
 use xmpp::port::{Credentials, OfflineQuota, Store, StoreOp, StoreReply, WholeAccount};
 
-use super::Failure;
+use super::{Failure, delete};
 
 /// A server that is starting holds the store before its socket answers.
 const STARTING_WAITS: u32 = 10;
@@ -154,6 +155,36 @@ impl Accounts {
         }
     }
 
+    /// Deletes an account; none of its contacts has a subscription with it any more then.
+    pub(crate) fn delete(&mut self, account: &BareJid) -> Result<StoreReply, Failure> {
+        let op = StoreOp::DeleteAccount {
+            account: account.clone(),
+        };
+        let reply = match &mut self.reach {
+            Reach::Server(client) => {
+                let replies = client.perform(&[op]);
+                replies
+                    .map_err(|error| Failure::new(error.to_string()))?
+                    .pop()
+            }
+            Reach::Store(store) => {
+                let mut ops = delete::partings(&mut **store, account, &self.place.domain, now());
+                ops.push(op);
+                let mut replies = Vec::new();
+                store.perform(&mut ops.into_iter(), &mut replies);
+                replies.pop()
+            }
+        };
+        match reply {
+            Some(StoreReply::Failed(text)) => Err(Failure(format!(
+                "{} was not deleted: {text}.",
+                account.as_str()
+            ))),
+            Some(reply) => Ok(reply),
+            None => Err(failed("it gave no answer")),
+        }
+    }
+
     /// Calls `each` with every account, in order, until it answers `false`.
     pub(crate) fn list(self, each: &mut dyn FnMut(&str) -> bool) -> Result<(), Failure> {
         match self.reach {
@@ -234,6 +265,11 @@ pub(crate) fn tell_partial(count: u64) {
              changed; restart it if it runs."
         );
     }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_micros() as u64))
 }
 
 fn failed(text: &str) -> Failure {
@@ -444,7 +480,9 @@ mod tests {
             Ok(Vec::new())
         }
 
-        fn account_gone(&self, _account: BareJid) {}
+        fn delete(&self, _account: BareJid) -> StoreReply {
+            StoreReply::Missing
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod backup;
+mod delete;
 mod derive;
 mod element;
 mod export;

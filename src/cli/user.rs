@@ -56,9 +56,7 @@ pub(crate) fn passwd(
 pub(crate) fn del(config: &Path, name: &str) -> Result<ExitCode, Failure> {
     let place = Place::of(config)?;
     let account = place.name(name)?;
-    match place.open()?.one(StoreOp::DeleteAccount {
-        account: account.clone(),
-    })? {
+    match place.open()?.delete(&account)? {
         StoreReply::Done => {
             println!("Deleted {}.", account.as_str());
             Ok(ExitCode::SUCCESS)

@@ -40,7 +40,7 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// The domain served: accounts of another are refused.
     fn domain(&self) -> &str;
 
-    /// Performs `ops` as one commit and answers each, in order.
+    /// Performs `ops`, which delete no account, as one commit and answers each, in order.
     fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply>;
 
     /// Every account, ordered by JID.
@@ -57,8 +57,10 @@ pub trait AdminBackend: Send + Sync + 'static {
         Err("there is nothing to be backed up".into())
     }
 
-    /// This account was deleted: its streams end (`not-authorized`), its state is forgotten.
-    fn account_gone(&self, account: BareJid);
+    /// Deletes an account when none of its contacts has a subscription with it any more. Then its
+    /// streams end (`not-authorized`), its state is forgotten. Answered like
+    /// [`StoreOp::DeleteAccount`], in bounded time.
+    fn delete(&self, account: BareJid) -> StoreReply;
 }
 
 /// The running socket; dropping it takes it away.
@@ -196,21 +198,29 @@ fn perform(ops: Vec<protocol::Op>, backend: &impl AdminBackend) -> Reply {
         Ok(ops) => ops,
         Err(refusal) => return Reply::Error(refusal),
     };
-    let deleted: Vec<Option<BareJid>> = ops.iter().map(deleted_account).collect();
-    let replies = backend.perform(ops);
-    for (account, reply) in deleted.into_iter().zip(&replies) {
-        if let (Some(account), StoreReply::Done) = (account, reply) {
-            backend.account_gone(account);
-        }
-    }
+    let replies = perform_in_order(ops, backend);
     Reply::Replies(replies.into_iter().map(protocol::Outcome::from).collect())
 }
 
-fn deleted_account(op: &StoreOp) -> Option<BareJid> {
-    match op {
-        StoreOp::DeleteAccount { account } => Some(account.clone()),
-        _ => None,
+/// What lies between two deletions is one commit; these are more than storage's.
+fn perform_in_order(ops: Vec<StoreOp>, backend: &impl AdminBackend) -> Vec<StoreReply> {
+    let mut replies = Vec::with_capacity(ops.len());
+    let mut writes = Vec::new();
+    for op in ops {
+        match op {
+            StoreOp::DeleteAccount { account } => {
+                if !writes.is_empty() {
+                    replies.extend(backend.perform(std::mem::take(&mut writes)));
+                }
+                replies.push(backend.delete(account));
+            }
+            write => writes.push(write),
+        }
     }
+    if !writes.is_empty() {
+        replies.extend(backend.perform(writes));
+    }
+    replies
 }
 
 fn list(writer: &mut impl Write, backend: &impl AdminBackend) -> io::Result<()> {

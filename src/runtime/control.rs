@@ -6,12 +6,15 @@ use crate::storage::{Listing, Request, Viewed, Waker};
 use ring::{Bell, Features};
 use stanza::jid::BareJid;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 use xmpp::ShardId;
 use xmpp::parcel::{Control as News, Parcel};
 use xmpp::port::{StoreOp, StoreReply};
 use xmpp::router::Router;
+
+/// How long an account's contacts may take to hear of its end: less than an admin client waits.
+const DELETION_WAIT_MAX: Duration = Duration::from_secs(100);
 
 /// What a shard is told from outside.
 #[derive(Debug)]
@@ -144,9 +147,20 @@ impl AdminBackend for Control {
             .unwrap_or_else(|_| Err("the server is going down".into()))
     }
 
-    fn account_gone(&self, account: BareJid) {
+    fn delete(&self, account: BareJid) -> StoreReply {
         let home = usize::from(self.0.router.home(account.as_str()).0);
-        let news = Box::new(News::AccountGone { account });
+        let (answer, outcome) = mpsc::channel();
+        let news = Box::new(News::Delete { account, answer });
         self.tell(home, Command::Parcel(Parcel::Control(news)));
+        outcome
+            .recv_timeout(DELETION_WAIT_MAX)
+            .unwrap_or_else(|error| {
+                StoreReply::Failed(match error {
+                    RecvTimeoutError::Timeout => {
+                        "its contacts are still being told, and it goes when they have been".into()
+                    }
+                    RecvTimeoutError::Disconnected => "the server is going down".into(),
+                })
+            })
     }
 }

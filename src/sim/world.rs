@@ -15,10 +15,12 @@ use crate::host::Side;
 use crate::ledger::Ledger;
 use crate::random::Random;
 use crate::trace::Trace;
+use stanza::jid::BareJid;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
 use store::Memory;
 use wire::{Place, Wire};
 use xmpp::port::{Store as _, StoreOp, StoreReply};
@@ -117,6 +119,10 @@ enum Input {
     Adopt {
         wire: usize,
         state: Box<StreamState>,
+    },
+    Delete {
+        account: BareJid,
+        answer: Sender<StoreReply>,
     },
     ShutdownNear,
     Shutdown,
@@ -267,7 +273,7 @@ impl World {
     /// # Panics
     /// If the address or the password cannot be used.
     pub fn add_account(&mut self, jid: &str, password: &str) {
-        let account = stanza::jid::BareJid::parse(jid).expect("a test's account is good");
+        let account = BareJid::parse(jid).expect("a test's account is good");
         let salts = [[7; xmpp::stream::sasl::SALT_SIZE]; 3];
         let rounds = self.settings.scram_iterations;
         let credentials = derive_credentials(password, &salts, rounds).expect("a good password");
@@ -283,6 +289,20 @@ impl World {
         let mut replies = Vec::new();
         self.disk.perform(&mut std::iter::once(op), &mut replies);
         replies.pop().expect("storage answers every request")
+    }
+
+    /// An administrator has the server delete an account; what it answers comes to the receiver.
+    ///
+    /// # Panics
+    /// If the address cannot be used.
+    pub fn delete(&mut self, jid: &str) -> Receiver<StoreReply> {
+        let account = BareJid::parse(jid).expect("a test's account is good");
+        let router =
+            xmpp::router::Router::new(&self.settings.domain, self.settings.shards, ShardId(0));
+        let home = usize::from(router.home(account.as_str()).0);
+        let (answer, outcome) = mpsc::channel();
+        self.input(home, Input::Delete { account, answer });
+        outcome
     }
 
     /// A client that a script speaks for; its connection opens now.

@@ -2,12 +2,13 @@
 
 use crate::handed::Handed;
 use crate::host::{Ticket, Timestamp};
-use crate::port::{RosterItem, SessionId, StoredSession};
+use crate::port::{RosterItem, SessionId, StoreReply, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
+use std::sync::mpsc::Sender;
 
 /// An account's place in [`Accounts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +34,8 @@ pub(crate) enum Waiter {
     End(SessionId, Box<StoredSession>),
     /// A stanza for the account, complete and stamped.
     Stanza(Held),
+    /// An administrator's deletion, and whom to tell how it went.
+    Deletion(Sender<StoreReply>),
 }
 
 /// Stanzas that wait for one account.
@@ -56,7 +59,7 @@ pub struct Account {
     pub(crate) load_failures: u32,
     /// It was deleted, and what is under way keeps it here: nothing of it is written any more.
     pub(crate) is_gone: bool,
-    /// Its client's request to cancel it, of which its contacts are being told.
+    /// The request to end it, of which its contacts are being told.
     pub(crate) leaving: Option<Ticket>,
     /// It is nowhere in storage and lives as long as its stream.
     pub(crate) is_anonymous: bool,
@@ -99,7 +102,8 @@ impl Account {
         (self.fetching || self.storing > 0) && !self.sessions.is_empty()
     }
 
-    /// How many streams wait for the account to load, sessions that are to end among them.
+    /// How many streams wait for the account to load, sessions that are to end and deletions among
+    /// them.
     pub(crate) fn waiting_streams(&self) -> usize {
         match &self.residence {
             Residence::Loading(queue) => queue.len() - self.queued.count,

@@ -4,8 +4,9 @@
 //! namespace; the receiving stream's outlet adds it where its kind of stream needs it.
 
 use crate::host::ShardId;
-use crate::port::Origin;
+use crate::port::{Origin, StoreReply};
 use stanza::jid::BareJid;
+use std::sync::mpsc::Sender;
 
 /// A pooled byte buffer. It goes home through [`crate::Host::recycle`].
 pub type Buffer = Vec<u8>;
@@ -75,10 +76,13 @@ pub enum Control {
         /// Its keys.
         credentials: Box<crate::port::Credentials>,
     },
-    /// An administrator deleted an account: its sessions end.
-    AccountGone {
+    /// An administrator deletes an account: it ends as if its client cancelled it.
+    Delete {
         /// The account.
         account: BareJid,
+        /// Gets `Done`, `Missing` or `Failed`, after which the account is as it was, but for the
+        /// contacts who were told; nothing where the shard ends first.
+        answer: Sender<StoreReply>,
     },
     /// The answer to `Register`: whether the account was made; `None` is a storage failure.
     Registered {

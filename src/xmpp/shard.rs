@@ -465,9 +465,7 @@ impl Shard {
                 };
                 self.on_stored(host, Ticket(ticket), reply);
             }
-            Control::AccountGone { account } => {
-                self.end_account(host, account.as_str(), StreamError::NotAuthorized);
-            }
+            Control::Delete { account, answer } => self.on_deletion(host, &account, answer),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::account::{AccountKey, Residence};
 use crate::error::StanzaError;
-use crate::host::Host;
+use crate::host::{Host, Timestamp};
 use crate::port::{RosterItem, Subscription};
 use crate::roster::looks_different;
 use crate::router::Route;
@@ -162,6 +162,19 @@ pub fn inbound(item: &mut RosterItem, type_: Type, request: &[u8]) -> Step {
         }
         _ => Step::default(),
     }
+}
+
+/// The item that a roster of this version has of a contact whose account is gone (XEP-0077 3.2), if
+/// that is another one.
+pub fn parted(item: &RosterItem, version: u64, now: Timestamp) -> Option<RosterItem> {
+    let mut left = item.clone();
+    for type_ in [Type::Unsubscribe, Type::Unsubscribed] {
+        inbound(&mut left, type_, b"");
+    }
+    if looks_different(&left, Some(item)) {
+        (left.changed, left.prior) = (now.0.max(version + 1), version);
+    }
+    (left != *item).then_some(left)
 }
 
 impl Shard {

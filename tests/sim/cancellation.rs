@@ -282,3 +282,101 @@ fn an_account_that_is_being_cancelled_begins_nothing() {
     assert_eq!(between(&mut world, "new@example.org", ALICE), NOTHING);
     check_gone(&mut world, "twice");
 }
+
+/// An administrator's deletion is a cancellation, whether or not somebody is there.
+#[test]
+fn an_account_that_an_administrator_deletes_ends_its_subscriptions_first() {
+    for (seed, is_there) in [(1, true), (2, false)] {
+        let (mut world, alice) = world(seed);
+        if !is_there {
+            world.leave(alice);
+            world.run();
+        }
+        let bob = world.arrive("bob@example.org/y");
+        world.tell(
+            bob,
+            "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>",
+        );
+        world.received(bob);
+        let answer = world.delete(ALICE);
+        world.run();
+        assert_eq!(answer.try_recv(), Ok(StoreReply::Done));
+        assert_eq!(roster(&mut world, ALICE), None);
+        check_gone(&mut world, "deleted");
+        assert!(world.client(alice).ended);
+        let heard = world.received(bob);
+        for type_ in ["unsubscribe", "unsubscribed"] {
+            let is_it = |it: &&sim::Element| it.attr("type") == type_;
+            assert_eq!(heard.iter().filter(is_it).count(), 1, "{type_}: {heard:?}");
+        }
+        // The name has a new owner, who gets nothing of what bob shows others.
+        world.add_account(ALICE, "secret");
+        let next = world.arrive("alice@example.org/x");
+        world.received(next);
+        world.tell(bob, "<presence><status>at home</status></presence>");
+        let received = world.received(next);
+        assert!(received.is_empty(), "{received:?}");
+        world.check_rest();
+    }
+}
+
+/// The process dies at any moment of it: the administrator has no answer then, and says it again.
+#[test]
+fn a_deletion_that_a_crash_tears_leaves_no_contact_with_an_account_that_is_gone() {
+    let mut gone = BTreeMap::new();
+    for (seed, moment) in (1..=4).flat_map(|seed| (0..120).map(move |it| (seed, it * 10))) {
+        let place = format!("seed {seed}, {moment} us");
+        let (mut world, _) = world(seed);
+        let answer = world.delete(ALICE);
+        world.run_until(world.now() + moment);
+        world.crash();
+        let is_answered = answer.try_recv() == Ok(StoreReply::Done);
+        world.run();
+        let is_gone = roster(&mut world, ALICE).is_none();
+        assert!(is_gone || !is_answered, "{place}");
+        if !is_gone {
+            let answer = world.delete(ALICE);
+            world.run();
+            assert_eq!(answer.try_recv(), Ok(StoreReply::Done), "{place}");
+        }
+        check_gone(&mut world, &place);
+        *gone.entry(is_gone).or_insert(0) += 1;
+    }
+    assert!(gone.values().all(|count| *count > 20), "{gone:?}");
+    assert_eq!(gone.len(), 2, "{gone:?}");
+}
+
+#[test]
+fn an_administrator_hears_why_an_account_stays() {
+    let (mut world, alice) = world(1);
+    let nobody = world.delete("nobody@example.org");
+    world.run();
+    assert_eq!(nobody.try_recv(), Ok(StoreReply::Missing));
+    // Those who are away cannot be read, and so not be told.
+    world.faults.disk_failures = 1_000;
+    let refused = world.delete(ALICE);
+    let unread = world.delete("grace@example.org");
+    world.run_for(2_000);
+    let why = "storage failed to read it".into();
+    assert_eq!(unread.try_recv(), Ok(StoreReply::Failed(why)));
+    // Neither she nor another administrator can begin anything meanwhile.
+    let again = world.delete(ALICE);
+    world.send(alice, CANCEL);
+    world.run_for(98_000);
+    let why = "its end is under way already".into();
+    assert_eq!(again.try_recv(), Ok(StoreReply::Failed(why)));
+    let received = world.received(alice);
+    assert_eq!(
+        errors(&received).first(),
+        Some(&("c", "unexpected-request"))
+    );
+    world.faults.disk_failures = 0;
+    world.run_for(5_000);
+    let why = "a contact could not be told".into();
+    assert_eq!(refused.try_recv(), Ok(StoreReply::Failed(why)));
+    check_sides(&mut world, "refused");
+    let done = world.delete(ALICE);
+    world.run();
+    assert_eq!(done.try_recv(), Ok(StoreReply::Done));
+    check_gone(&mut world, "repeated");
+}

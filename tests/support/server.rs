@@ -130,6 +130,11 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         self.terminate();
         self.wait();
+        self.start_again();
+    }
+
+    /// Starts the server again, which has ended.
+    pub(crate) fn start_again(&mut self) {
         self.child = launch(&self.directory);
     }
 

@@ -12,7 +12,8 @@ use xmpp::port::{StoreOp, StoreReply};
 use super::protocol::{LINE_SIZE_MAX, OPS_MAX, Op, Reply, Request};
 use super::{Line, SOCKET_NAME, read_line, write_line};
 
-/// How long the server may take for one reply; a full commit takes milliseconds.
+/// How long the server may take for one reply; a full commit takes milliseconds, a deletion may
+/// have to wait for the accounts of contacts.
 const REPLY_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Bytes of the operations of one line; what is around them is shorter than the rest.
@@ -88,7 +89,7 @@ impl Client {
         }))
     }
 
-    /// Performs writes, in order; as many as a line takes are one commit.
+    /// Performs writes, in order; as many as a line takes are one commit, but for deletions.
     ///
     /// # Errors
     /// The server refused or went away; what was asked before may have been done.

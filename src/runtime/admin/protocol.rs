@@ -21,8 +21,9 @@
 //! ```
 //!
 //! Octets are hexadecimal. What a new account has none of is left out. The operations of one
-//! `perform` are one commit. `list` is answered by as
-//! many lines as it takes and then an empty one; `backup` by progress, in records, until it ends.
+//! `perform` are one commit, up to a `delete` and from there on: that tells the account's contacts
+//! first. `list` is answered by as many lines as it takes and then an empty one; `backup` by
+//! progress, in records, until it ends.
 //! There are no passwords here: whoever asks derives the keys.
 
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,7 @@ pub const ACCOUNTS_PER_LINE: usize = 1000;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Perform these as one commit.
+    /// Perform these, as one commit where none deletes an account.
     Perform(Vec<Op>),
     /// Name every account.
     List,

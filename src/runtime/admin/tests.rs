@@ -33,8 +33,10 @@ impl AdminBackend for Backend {
         store::list(&mut *self.store.lock().unwrap())
     }
 
-    fn account_gone(&self, account: BareJid) {
-        self.gone.lock().unwrap().push(account);
+    fn delete(&self, account: BareJid) -> StoreReply {
+        self.gone.lock().unwrap().push(account.clone());
+        let replies = self.perform(vec![StoreOp::DeleteAccount { account }]);
+        replies.into_iter().next().expect("every write is answered")
     }
 }
 
@@ -189,16 +191,21 @@ fn accounts_are_made_listed_and_deleted_through_the_socket() {
             .all(|reply| *reply == StoreReply::Done)
     );
     let delete = |name: &str| StoreOp::DeleteAccount { account: jid(name) };
-    let mixed = [create(&names[0]), delete(&names[0]), delete(&names[0])];
+    let (first, new) = (&names[0], "u0@a.example");
+    let mixed = [
+        create(first),
+        delete(first),
+        delete(first),
+        create(new),
+        delete(new),
+    ];
     let replies = client.perform(&mixed).unwrap();
-    assert_eq!(
-        replies,
-        [StoreReply::Exists, StoreReply::Done, StoreReply::Missing]
-    );
+    let (exists, done, missing) = (StoreReply::Exists, StoreReply::Done, StoreReply::Missing);
+    assert_eq!(replies, [exists, done.clone(), missing, done.clone(), done]);
     assert_eq!(
         *world.gone.lock().unwrap(),
-        [jid(&names[0])],
-        "told once, for the one that was"
+        [jid(first), jid(first), jid(new)],
+        "whoever deletes tells the contacts, in the order of the line"
     );
 
     let mut listed = Vec::new();

@@ -3,6 +3,7 @@
 use super::wire::{Away, Place};
 use super::{Event, Input, Node, World};
 use crate::host::Effect;
+use xmpp::parcel::{Control, Parcel};
 use xmpp::{ConnId, StreamKind, TlsFacts};
 
 impl World {
@@ -109,6 +110,11 @@ impl World {
             Input::Derived { ticket, derived } => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
                 shard.on_derived(side, ticket, derived);
+            }
+            Input::Delete { account, answer } => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                let control = Box::new(Control::Delete { account, answer });
+                shard.on_parcel(side, side.id, Parcel::Control(control));
             }
             Input::ShutdownNear => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];

@@ -14,6 +14,7 @@ use crate::session::{Session, SessionKey};
 use crate::settings::Settings;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Type;
+use crate::xep::register::tell;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
 use stanza::ns::Ns;
@@ -192,6 +193,7 @@ impl Shard {
             Waiter::Stanza(held) => {
                 self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
             }
+            Waiter::Deletion(answer) => self.delete(host, key, answer),
         }
     }
 
@@ -244,6 +246,15 @@ impl Shard {
             Waiter::Stanza(held) => self.take_up(host, held, |shard, host, bytes| {
                 shard.answer_without_account(host, bytes, error);
             }),
+            Waiter::Deletion(answer) => tell(
+                &answer,
+                match error {
+                    StanzaError::InternalServerError => {
+                        StoreReply::Failed("storage failed to read it".into())
+                    }
+                    _ => StoreReply::Missing,
+                },
+            ),
         }
     }
 

@@ -1,11 +1,12 @@
 //! XEP-0077: In-Band Registration. What a logged-in client may do with its account: look, change
-//! its password, cancel. Creating one comes before authentication, see `stream::register`.
+//! its password, cancel; an administrator cancels it in the same way. Creating one comes before
+//! authentication, see `stream::register`.
 //!
 //! Invariant: an account is cancelled when none of its contacts has a subscription with it any
 //! more, in storage. Nobody could say it again afterwards, and the name may have a new owner.
 
 use super::{Answer, Context, Extension, Request, Target, Xep};
-use crate::account::AccountKey;
+use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{Host, Ticket};
 use crate::port::{Credentials, RosterItem, StoreOp, StoreReply, Subscription};
@@ -20,6 +21,7 @@ use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use stanza::tree::{Node, Tree};
 use stanza::view::StanzaView;
+use std::sync::mpsc::Sender;
 
 /// Contacts that are told at a time of an account's end. Each takes a few requests to storage.
 pub const CONTACTS_TOLD_MAX: usize = 32;
@@ -73,13 +75,22 @@ pub(crate) enum AccountChange {
 #[derive(Debug)]
 pub(crate) struct Cancellation {
     account: AccountKey,
-    answer: crate::iq::IqRequest,
+    by: Canceller,
     /// Those who are not told yet.
     contacts: Vec<BareJid>,
     /// How many effects it waits for.
     pub open: u32,
     /// Whether a contact could not be told: the account stays.
     refused: bool,
+}
+
+/// Who ends an account, and hears what became of that.
+#[derive(Debug)]
+enum Canceller {
+    /// Its client.
+    Client(crate::iq::IqRequest),
+    /// An administrator, who may not wait any more.
+    Administrator(Sender<StoreReply>),
 }
 
 impl Shard {
@@ -103,7 +114,11 @@ impl Shard {
             if query.children().count() != 1 {
                 return Err(StanzaError::BadRequest);
             }
-            return self.cancel(host, account, answer);
+            if self.accounts.at(account).leaving.is_some() {
+                return Err(StanzaError::UnexpectedRequest);
+            }
+            self.cancel(host, account, Canceller::Client(answer));
+            return Ok(());
         }
         let password = new_password(query, &self.accounts.at(account).jid)?;
         let mut salts: Salts = [[0; SALT_SIZE]; 3];
@@ -162,19 +177,24 @@ impl Shard {
         let Some(change) = self.account_changes.remove(&ticket.0) else {
             return;
         };
-        let outcome = super::done(reply);
         match change {
             AccountChange::Password { account, answer } => {
+                let outcome = super::done(reply);
                 self.reply(host, &answer, outcome.map(|()| &[][..]));
                 self.accounts.at_mut(account).pins -= 1;
                 self.evict_if_idle(account);
             }
-            AccountChange::Cancellation(Cancellation {
-                account, answer, ..
-            }) => {
+            AccountChange::Cancellation(Cancellation { account, by, .. }) => {
                 self.accounts.at_mut(account).leaving = None;
-                self.reply(host, &answer, outcome.map(|()| &[][..]));
-                if outcome.is_ok() {
+                let is_done = reply == StoreReply::Done;
+                match by {
+                    Canceller::Client(answer) => {
+                        let outcome = super::done(reply);
+                        self.reply(host, &answer, outcome.map(|()| &[][..]));
+                    }
+                    Canceller::Administrator(answer) => tell(&answer, reply),
+                }
+                if is_done {
                     let jid = self.accounts.at(account).jid.clone();
                     tracing::info!(account = jid.as_str(), "account cancelled");
                     self.end_account(host, jid.as_str(), StreamError::NotAuthorized);
@@ -185,16 +205,39 @@ impl Shard {
         }
     }
 
-    fn cancel(
+    /// An administrator deletes an account at home here.
+    pub(crate) fn on_deletion(
+        &mut self,
+        host: &mut impl Host,
+        account: &BareJid,
+        answer: Sender<StoreReply>,
+    ) {
+        let key = self.loaded_or_loading(host, account.as_str());
+        match &mut self.accounts.at_mut(key).residence {
+            Residence::Loading(queue) => queue.push(Waiter::Deletion(answer)),
+            Residence::Resident => self.delete(host, key, answer),
+        }
+    }
+
+    /// The same once it is loaded: it ends as if its client cancelled it.
+    pub(crate) fn delete(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
-        answer: crate::iq::IqRequest,
-    ) -> Result<(), StanzaError> {
-        let owner = self.accounts.at(account);
-        if owner.leaving.is_some() {
-            return Err(StanzaError::UnexpectedRequest);
+        answer: Sender<StoreReply>,
+    ) {
+        if self.accounts.at(account).leaving.is_some() {
+            let why = "its end is under way already".into();
+            return tell(&answer, StoreReply::Failed(why));
         }
+        // Whatever led to the load has nothing to do with it.
+        let before = (self.cause.take(), self.asker.take());
+        self.cancel(host, account, Canceller::Administrator(answer));
+        (self.cause, self.asker) = before;
+    }
+
+    fn cancel(&mut self, host: &mut impl Host, account: AccountKey, by: Canceller) {
+        let owner = self.accounts.at(account);
         let related = owner.roster.iter().filter(|item| is_related(item));
         // Of those whom something is being told the roster may say nothing already.
         let contacts = related.map(|item| &item.contact);
@@ -203,7 +246,7 @@ impl Shard {
         contacts.dedup();
         let cancellation = Cancellation {
             account,
-            answer,
+            by,
             contacts,
             open: 0,
             refused: false,
@@ -211,7 +254,6 @@ impl Shard {
         let ticket = self.change(account, AccountChange::Cancellation(cancellation));
         self.accounts.at_mut(account).leaving = Some(ticket);
         self.leave_contacts(host, ticket);
-        Ok(())
     }
 
     /// A cancellation that waits for what contacts are told.
@@ -278,8 +320,6 @@ impl Shard {
         let all_told = cancellation.contacts.is_empty();
         let owner = self.accounts.at(account);
         let reply = match () {
-            // An administrator was faster, and the name may be another's by now.
-            () if owner.is_gone => StoreReply::Missing,
             () if refused => StoreReply::Failed("a contact could not be told".into()),
             () if !all_told => return self.leave_contacts(host, ticket),
             () => {
@@ -319,6 +359,13 @@ impl Shard {
         if let Some(cancellation) = self.cancellation(ticket) {
             cancellation.refused = true;
         }
+    }
+}
+
+/// Tells an administrator what became of a deletion.
+pub(crate) fn tell(answer: &Sender<StoreReply>, reply: StoreReply) {
+    if answer.send(reply).is_err() {
+        tracing::warn!("an administrator did not wait for the end of a deletion");
     }
 }
 
