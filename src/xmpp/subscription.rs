@@ -294,7 +294,11 @@ impl Shard {
             }
         }
         let table = |item: &mut RosterItem| inbound(item, type_, &bytes);
-        let (step, before) = self.step(host, account, &contact, table);
+        let (mut step, before) = self.step(host, account, &contact, table);
+        if self.is_blocking(account, &contact.as_jid()) {
+            // Neither hears of the other: only the roster says that it is over.
+            (step.pass, step.hide) = (false, false);
+        }
         if before.is_some() {
             let owner = self.accounts.at_mut(account);
             owner.change_before(&contact, |item| {

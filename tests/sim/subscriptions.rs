@@ -1,7 +1,7 @@
 //! Random walks through the subscription states of RFC 6121 Appendix A, with both servers' sides,
 //! both rosters and what everybody sees compared after each step.
 
-use sim::{ClientId, Faults, Login, Random, World, for_every_seed};
+use sim::{ClientId, Element, Faults, Login, Random, World, for_every_seed};
 use stanza::jid::BareJid;
 use std::collections::BTreeMap;
 use xmpp::Settings;
@@ -158,5 +158,70 @@ fn what_was_agreed_is_still_so_after_everybody_logs_in_again() {
         }
         walk.settle();
         walk.check(&steps);
+    }
+}
+
+/// Alice and bob see each other, and bob blocks her: what she ends then is over in his roster, too,
+/// and neither hears of the other.
+#[test]
+fn what_a_blocked_contact_ends_is_over_on_both_sides_and_nobody_is_told() {
+    let [alice, bob] = [0, 1];
+    let says = |type_| format!("<presence to='{}' type='{type_}'/>", PEOPLE[bob]);
+    let iq = |payload: &str| format!("<iq type='set' id='i'>{payload}</iq>");
+    let removal = format!(
+        "<query xmlns='jabber:iq:roster'><item jid='{}' subscription='remove'/></query>",
+        PEOPLE[bob]
+    );
+    let cancellation = "<query xmlns='jabber:iq:register'><remove/></query>";
+    let ends = [
+        (says("unsubscribe"), "to"),
+        (says("unsubscribed"), "from"),
+        (iq(&removal), "none"),
+        (iq(cancellation), "none"),
+        (says("subscribe"), "both"),
+        (says("subscribed"), "both"),
+    ];
+    for (seed, (end, left)) in (0..6).flat_map(|seed| ends.iter().map(move |end| (seed, end))) {
+        let place = format!("seed {seed}: {end}");
+        let mut walk = Walk::start(seed, 1 + (seed % 3) as u16);
+        for (who, contact) in [(alice, bob), (bob, alice)] {
+            for (who, contact, type_) in [(who, contact, "subscribe"), (contact, who, "subscribed")]
+            {
+                let text = format!("<presence to='{}' type='{type_}'/>", PEOPLE[contact]);
+                walk.world.send(walk.clients[who], &text);
+                walk.settle();
+            }
+        }
+        let command = |name: &str| {
+            let item = format!("<item jid='{}'/>", PEOPLE[alice]);
+            iq(&format!(
+                "<{name} xmlns='urn:xmpp:blocking'>{item}</{name}>"
+            ))
+        };
+        walk.world.send(walk.clients[bob], &command("block"));
+        walk.settle();
+        walk.world.send(walk.clients[alice], end);
+        walk.world.run();
+        let heard = walk.world.received(walk.clients[bob]);
+        let is_push = |it: &Element| it.name == "iq" && it.child("query").is_some();
+        assert!(heard.iter().all(is_push), "{place}: {heard:?}");
+        assert_eq!(heard.is_empty(), *left == "both", "{place}");
+        let item = walk.item(bob, alice);
+        assert_eq!(item.subscription.as_str(), *left, "{place}");
+        assert!(item.pending_in.is_none(), "{place}");
+        // Once she is not blocked any more she sees him if she still may.
+        walk.world.send(walk.clients[bob], &command("unblock"));
+        walk.world.run();
+        let heard = walk.world.received(walk.clients[alice]);
+        let seen = heard
+            .iter()
+            .filter(|it| it.attr("from").starts_with(PEOPLE[bob]));
+        let seen: Vec<_> = seen.map(|it| it.attr("type")).collect();
+        let expected: &[&str] = if item.subscription.is_from() {
+            &[""]
+        } else {
+            &[]
+        };
+        assert_eq!(seen, expected, "{place}");
     }
 }

@@ -117,7 +117,7 @@ pub(crate) fn blocks(list: &[Box<str>], jid: &Jid<'_>) -> bool {
 }
 
 impl Shard {
-    /// Whether the sender of a stanza is blocked by its receiver. A blocked stanza is answered
+    /// Whether a stanza is dropped because its receiver blocks its sender. Such a one is answered
     /// here.
     pub(crate) fn is_blocked(
         &mut self,
@@ -130,16 +130,22 @@ impl Shard {
         if list.is_empty() {
             return false;
         }
-        let from = Jid::from_prepared(stanza.from);
-        if !blocks(list, &from) || self.is_beyond_block(key, &from) {
+        if !self.is_blocking(key, &Jid::from_prepared(stanza.from)) {
             return false;
         }
         // XEP-0191 3.3: presence is dropped; a groupchat message comes from a room that was joined.
         match (stanza.kind, stanza.type_) {
+            // What is over for the sender is over for both, unseen: the name may get a new owner.
+            (Kind::Presence, Type::Unsubscribe | Type::Unsubscribed) => return false,
             (Kind::Presence, _) | (_, Type::Error | Type::Result) => {}
             _ => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
         }
         true
+    }
+
+    /// Whether an account blocks this address.
+    pub(crate) fn is_blocking(&self, key: AccountKey, jid: &Jid<'_>) -> bool {
+        blocks(&self.accounts.at(key).blocked, jid) && !self.is_beyond_block(key, jid)
     }
 
     /// Whether a client may send to `to`: not while it blocks it (XEP-0191 3.2). A refused stanza
