@@ -426,23 +426,16 @@ impl Shard {
         let is_misnumbered = acks.misnumbered;
         self.sessions.at_mut(key).outlet.acks = Some(acks);
         for sent in unwanted {
-            if let Keep::Offline(number) = sent.keep {
-                // It bounces when it leaves storage.
-                let handed = &mut self.accounts.at_mut(account).handed;
-                if handed.take_back(number) {
-                    handed.refuse(number, sent.bytes);
-                }
-                continue;
-            }
             if let Keep::Queue(place) = sent.keep {
-                let (places, offline) = (Some((place, place)), Vec::new());
+                let places = Some((place, place));
+                let offline = None;
                 self.clear(host, key, Cleared { places, offline });
             }
-            if !sent.is_elsewhere() {
+            // What waits in storage bounces from there.
+            if !matches!(sent.keep, Keep::Offline(_)) && !sent.is_elsewhere() {
                 self.bounce_bytes(host, &sent.bytes, StanzaError::ServiceUnavailable);
             }
         }
-        self.remove_done(host, account);
         if is_misnumbered {
             self.renumber(host, key, |serial| Waiting::Renumbered { key, serial });
         }
