@@ -444,39 +444,15 @@ impl Acks {
     /// Storage will not have what is at a place: it leaves the queue.
     pub(crate) fn refused_at(&mut self, place: u64) -> Option<Box<[u8]>> {
         let index = self.place_of(place)?;
-        Some(self.take_out(index)?.bytes)
-    }
-
-    /// Takes one out that was not written; what is behind it has lower numbers from now on.
-    fn take_out(&mut self, index: usize) -> Option<Sent> {
-        debug_assert!(index >= self.written);
         let sent = self.queue.remove(index)?;
-        debug_assert!(!sent.is_excused, "rosters are one's own");
         self.size -= sent.bytes.len();
-        self.vital -= u32::from(sent.is_vital);
         self.misnumbered |= index < self.queue.len();
-        if let Some(number) = &mut self.claiming
-            && number.wrapping_sub(self.acked) as usize > index + 1
-        {
+        if let Some(number) = &mut self.claiming {
             // The claim begins behind it.
             *number = number.wrapping_sub(1);
             self.misnumbered = true;
         }
-        Some(sent)
-    }
-
-    /// Takes out what may be written, never was and is unwanted by now.
-    pub(crate) fn take_unwanted(&mut self, is_unwanted: impl Fn(&[u8]) -> bool) -> Vec<Sent> {
-        let mut taken = Vec::new();
-        let mut index = self.written;
-        while let Some(sent) = self.queue.get(index) {
-            if sent.ready && is_unwanted(&sent.bytes) {
-                taken.extend(self.take_out(index));
-            } else {
-                index += 1;
-            }
-        }
-        taken
+        Some(sent.bytes)
     }
 
     /// The places of the queue with the numbers that they have on the wire.

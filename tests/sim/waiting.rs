@@ -212,48 +212,6 @@ fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces() {
     assert_eq!(errors(&received), [("1", "service-unavailable")]);
 }
 
-/// What is not of a blocked contact comes, once, and both sides count alike, after a crash, too.
-#[test]
-fn who_is_blocked_meanwhile_gets_nothing_delivered_by_a_resumption() {
-    for (durability, crashes) in [
-        (Durability::Full, false),
-        (Durability::Full, true),
-        (Durability::Archive, false),
-    ] {
-        let mut world = world(durability);
-        world.add_account("carl@example.org", "secret");
-        let (alice, _) = world.log_in_managed("alice@example.org/x");
-        let carl = world.log_in("carl@example.org/x");
-        let (bob, session) = world.log_in_managed("bob@example.org/1");
-        world.tell(bob, "<presence/>");
-        let had = counted(&world.received(bob));
-        world.vanish(bob);
-        for (number, from) in [alice, carl, alice, carl].into_iter().enumerate() {
-            let id = format!("m{number}");
-            world.tell(from, &message("chat", "bob@example.org", &id));
-        }
-        let other = world.log_in("bob@example.org/2");
-        world.tell(other, BLOCK);
-        let bob = world.resume("bob@example.org/1", &session, had);
-        let received = world.received(bob);
-        assert_eq!(messages(&received), ["m1", "m3"]);
-        let expected = ["m0", "m2"].map(|id| (id, "service-unavailable"));
-        assert_eq!(errors(&world.received(alice)), expected);
-        // It has counted the first of them when it is lost.
-        let h = had + 1;
-        if crashes {
-            world.crash();
-        } else {
-            world.vanish(bob);
-        }
-        world.run();
-        let bob = world.resume("bob@example.org/1", &session, h);
-        assert_eq!(messages(&world.received(bob)), ["m3"]);
-        world.tell(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", h + 1));
-        assert!(world.client(bob).is_online());
-    }
-}
-
 #[test]
 fn what_sessions_of_a_cancelled_account_had_not_acknowledged_bounces() {
     let (mut world, alice) = message_in_a_session();

@@ -11,7 +11,7 @@ use crate::error::{StanzaError, put};
 use crate::handed::Done;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
-use crate::outbox::{Acks, Cleared, Keep};
+use crate::outbox::{Acks, Keep};
 use crate::parcel::Buffer;
 use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
@@ -410,35 +410,6 @@ impl Shard {
             let from = Jid::from_prepared(&from);
             blocks(list, &from) && !self.is_beyond_block(account, &from)
         })
-    }
-
-    /// The client of a session is back: what was never written to it, of whom its account blocks by
-    /// now, bounces, unless another session was given it, too.
-    pub(crate) fn bounce_blocked(&mut self, host: &mut impl Host, key: SessionKey) {
-        let account = self.sessions.at(key).account;
-        if self.accounts.at(account).blocked.is_empty() {
-            return;
-        }
-        let Some(mut acks) = self.sessions.at_mut(key).outlet.acks.take() else {
-            return;
-        };
-        let unwanted = acks.take_unwanted(|bytes| self.is_from_blocked(account, bytes));
-        let is_misnumbered = acks.misnumbered;
-        self.sessions.at_mut(key).outlet.acks = Some(acks);
-        for sent in unwanted {
-            if let Keep::Queue(place) = sent.keep {
-                let places = Some((place, place));
-                let offline = None;
-                self.clear(host, key, Cleared { places, offline });
-            }
-            // What waits in storage bounces from there.
-            if !matches!(sent.keep, Keep::Offline(_)) && !sent.is_elsewhere() {
-                self.bounce_bytes(host, &sent.bytes, StanzaError::ServiceUnavailable);
-            }
-        }
-        if is_misnumbered {
-            self.renumber(host, key, |serial| Waiting::Renumbered { key, serial });
-        }
     }
 
     /// What waits is there.

@@ -533,7 +533,6 @@ impl Shard {
     /// Gives a session its new connection, and the connection what it missed.
     pub(crate) fn reattach(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, h: u32) {
         self.end_hibernation(key);
-        self.bounce_blocked(host, key);
         let Session {
             outlet, address, ..
         } = self.sessions.at_mut(key);
