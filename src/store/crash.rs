@@ -533,6 +533,7 @@ fn a_store_of_schema_4_keeps_what_waits_for_its_sessions() {
         account: jid("a@b.example"),
         session: session("a@b.example", 1),
         numbers: vec![(1, 8), (2, 9)],
+        up_to: 2,
     };
     one(&mut store, renumbered);
     let queue = queue(&mut store, "a@b.example", 1);

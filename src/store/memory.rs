@@ -55,8 +55,9 @@ struct Session {
 }
 
 impl Session {
-    fn renumber(&mut self, numbers: Vec<(u64, u32)>) {
-        let mut before = std::mem::take(&mut self.queue);
+    fn renumber(&mut self, numbers: Vec<(u64, u32)>, up_to: u64) {
+        let behind = self.queue.split_off(&up_to.saturating_add(1));
+        let mut before = std::mem::replace(&mut self.queue, behind);
         for (place, number) in numbers {
             if let Some(queued) = before.remove(&place) {
                 let number = Some(number);
@@ -203,7 +204,7 @@ impl Memory {
             }
             StoreOp::RemoveOffline { account, up_to } => {
                 if let Some(found) = self.accounts.get_mut(&account) {
-                    found.offline = found.offline.split_off(&(up_to + 1));
+                    found.offline = found.offline.split_off(&up_to.saturating_add(1));
                 }
                 StoreReply::Done
             }
@@ -246,7 +247,8 @@ impl Memory {
                 account,
                 session,
                 numbers,
-            } => self.blindly(&account, session, |found| found.renumber(numbers)),
+                up_to,
+            } => self.blindly(&account, session, |found| found.renumber(numbers, up_to)),
             StoreOp::ClaimOffline {
                 account,
                 session,

@@ -356,7 +356,8 @@ impl Engine {
                 account,
                 session,
                 numbers,
-            } => self.renumber(staged, &account, session, numbers)?,
+                up_to,
+            } => self.renumber(staged, &account, session, numbers, up_to)?,
             StoreOp::EndSession {
                 account,
                 session,
@@ -433,17 +434,20 @@ impl Engine {
         account: &BareJid,
         session: SessionId,
         numbers: Vec<(u64, u32)>,
+        up_to: u64,
     ) -> Result<(), Trouble> {
         let prefix = key(account, QUEUED, session.secret);
         let numbers: HashMap<u64, u32> = numbers.into_iter().collect();
         let mut changes = Vec::new();
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
-            let change = match numbers.get(&place_of(key, &prefix)?) {
+            let place = place_of(key, &prefix)?;
+            let change = match numbers.get(&place) {
                 Some(number) => {
                     let number = Some(*number);
                     let queued = read_queued(record)?;
                     Some(queued_record(&Queued { number, ..queued }))
                 }
+                None if place > up_to => return Ok(()),
                 None => None,
             };
             changes.push((Key::from_slice(key), change));

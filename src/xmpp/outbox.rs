@@ -455,6 +455,11 @@ impl Acks {
         Some(sent.bytes)
     }
 
+    /// The last place of the queue that it knows of; storage may be putting more behind it.
+    pub(crate) fn last_place(&self) -> u64 {
+        self.last_place
+    }
+
     /// The places of the queue with the numbers that they have on the wire.
     pub(crate) fn numbers(&self) -> Vec<(u64, u32)> {
         let numbered = self.queue.iter().zip(1_u32..);

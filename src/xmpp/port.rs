@@ -170,6 +170,8 @@ pub enum StoreOp {
         session: SessionId,
         /// Places with their numbers; those where nothing lies are passed over.
         numbers: Vec<(u64, u32)>,
+        /// The last place that the session knows of: what lies behind it stays as it is.
+        up_to: u64,
     },
     /// Read a session with all that belongs to it. Answered by [`StoreReply::Session`].
     Session {

@@ -527,11 +527,13 @@ impl Shard {
         let Some(acks) = acks.filter(|acks| !acks.is_uncounted()) else {
             return;
         };
-        acks.misnumbered = false;
+        // What storage is putting into the queue is numbered when it is there.
+        acks.misnumbered = acks.claiming.is_some();
         let op = StoreOp::Renumber {
             account,
             session: acks.id,
             numbers: acks.numbers(),
+            up_to: acks.last_place(),
         };
         let ticket = self.ticket_for_itself(waiting(serial));
         host.store(ticket, op);

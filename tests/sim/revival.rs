@@ -475,3 +475,42 @@ fn refreshes_that_come_before_a_shard_knows_its_sessions_are_bounded() {
         assert_eq!(none.saturating_sub(1), *one);
     }
 }
+
+/// What waits is put into the queue of a session as it comes back, and another crash comes before
+/// its client has counted it.
+#[test]
+fn what_is_claimed_while_a_session_comes_back_survives_another_crash() {
+    for (crashes, shards) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
+        for presence in ["", "<presence type='unavailable'/>"] {
+            let mut world = world(5, shards);
+            let alice = world.arrive("alice@example.org/x");
+            let (bob, session) = world.log_in_managed("bob@example.org/1");
+            if !presence.is_empty() {
+                world.tell(bob, presence);
+            }
+            world.tell(alice, &message("chat", "bob@example.org", "m"));
+            let had = counted(&world.received(bob));
+            for _ in 0..crashes {
+                world.crash();
+                world.run();
+                let bob = world.resume("bob@example.org/1", &session, had);
+                assert_eq!(messages(&world.received(bob)), ["m"]);
+            }
+            // Now it counts.
+            world.crash();
+            world.run();
+            let bob = world.resume("bob@example.org/1", &session, had);
+            let received = world.received(bob);
+            assert_eq!(
+                messages(&received),
+                ["m"],
+                "{crashes} crashes, {shards} shards"
+            );
+            let had = had + counted(&received);
+            world.crash();
+            world.run();
+            let bob = world.resume("bob@example.org/1", &session, had);
+            assert_eq!(messages(&world.received(bob)), [""; 0]);
+        }
+    }
+}

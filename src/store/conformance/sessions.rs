@@ -262,6 +262,7 @@ fn what_is_shared_says_who_has_it_and_whether_one_took_it(store: &mut dyn Store)
             account: jid(ROMEO),
             session: session(ROMEO, 1),
             numbers,
+            up_to: 5,
         },
     );
     assert_eq!(shared(store, ROMEO, 1), [(1, 2, 1), (3, 1, 1)]);
@@ -290,6 +291,8 @@ fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
     let before = stored(store, ROMEO, 1).expect("it is saved").queue;
     let before: Vec<_> = before.iter().map(|queued| queued.number).collect();
     assert_eq!(before, [Some(1), Some(2), Some(3), None]);
+    // What lies behind all that the session knows of stays.
+    done(store, enqueue(ROMEO, 1, 6, "f"));
     let numbers = vec![(2, 7), (4, 8), (5, 9)];
     done(
         store,
@@ -297,9 +300,11 @@ fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
             account: jid(ROMEO),
             session: session(ROMEO, 1),
             numbers,
+            up_to: 5,
         },
     );
-    let expected = [(2, 7, "b".to_owned()), (4, 8, "d".to_owned())];
+    let expected = [(2, 7, "b"), (4, 8, "d"), (6, 6, "f")];
+    let expected = expected.map(|(place, number, text)| (place, number, text.to_owned()));
     assert_eq!(queue(store, ROMEO, 1), expected);
 }
 
