@@ -11,7 +11,7 @@ use crate::port::{Origin, RosterItem};
 use crate::roster::RosterRequest;
 use crate::session::SessionKey;
 use crate::shard::{Asker, Shard};
-use crate::stanza::Stanza;
+use crate::stanza::{Stanza, Type};
 use stanza::jid::BareJid;
 use std::collections::VecDeque;
 
@@ -117,6 +117,8 @@ pub(crate) struct Held {
     from: Box<str>,
     cause: Option<Cause>,
     origin: Option<Origin>,
+    /// Whether it is an error: all that is left of another stanza.
+    pub is_error: bool,
 }
 
 impl Held {
@@ -309,6 +311,7 @@ impl Shard {
             from: stanza.from.into(),
             cause: self.open_effect(),
             origin: self.origin,
+            is_error: stanza.type_ == Type::Error,
         }
     }
 
@@ -340,6 +343,9 @@ impl Shard {
         account.pins += 1;
         for held in held {
             self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
+        }
+        for session in self.accounts.at(key).sessions.clone() {
+            self.acknowledge_settled(host, session);
         }
         self.accounts.at_mut(key).pins -= 1;
     }

@@ -230,7 +230,9 @@ impl Shard {
             acks.committed = settled;
             return self.tell_settled(host, key);
         }
-        if !acks.owed || acks.saving || acks.vital > 0 {
+        // An error that is held is not in the queue yet.
+        let held = &self.accounts.at(session.account).held;
+        if !acks.owed || acks.saving || acks.vital > 0 || held.iter().any(|held| held.is_error) {
             return;
         }
         if acks.unsaved {
