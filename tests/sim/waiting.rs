@@ -81,11 +81,12 @@ fn what_a_failed_read_holds_up_waits_on_where_nobody_takes_it() {
 }
 
 /// Without stream management a message leaves storage when the socket has it: who loses the
-/// connection before finds the rest at the next login, and another resource gets it at once.
+/// connection before finds the rest at the next login, and another resource that is there gets it
+/// at once, whoever else waits for his client.
 #[test]
 fn what_a_socket_has_not_taken_waits_on() {
     const MESSAGES: usize = 300;
-    for has_other in [false, true] {
+    for (has_other, has_away) in [(false, false), (true, false), (true, true)] {
         let mut world = world(Durability::Full);
         let alice = world.log_in("alice@example.org/x");
         let body = "b".repeat(1_500);
@@ -99,6 +100,12 @@ fn what_a_socket_has_not_taken_waits_on() {
         let bob = world.log_in("bob@example.org/x");
         world.set_reading(bob, false);
         world.tell(bob, "<presence/>");
+        if has_away {
+            let (away, _) = world.log_in_managed("bob@example.org/w");
+            world.tell(away, "<presence/>");
+            world.vanish(away);
+            world.run();
+        }
         let other = has_other.then(|| world.arrive("bob@example.org/y"));
         if let Some(other) = other {
             assert_eq!(

@@ -285,12 +285,11 @@ impl Shard {
 
     /// A resource that takes messages may have come while one was being stored.
     fn deliver_late(&mut self, host: &mut impl Host, account: AccountKey) {
-        let sessions = &self.accounts.at(account).sessions;
-        let taker = sessions
-            .iter()
-            .copied()
-            .find(|key| self.sessions.at(*key).takes_bare());
-        if let Some(key) = taker {
+        let sessions = self.accounts.at(account).sessions.iter().copied();
+        let takers = sessions.filter(|key| self.sessions.at(*key).takes_bare());
+        // One whose client is away may keep them for minutes.
+        let is_away = |key: &SessionKey| self.sessions.at(*key).outlet.conn.is_none();
+        if let Some(key) = takers.min_by_key(is_away) {
             self.fetch_offline(host, key);
         }
     }
