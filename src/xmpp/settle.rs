@@ -117,11 +117,16 @@ pub(crate) struct Held {
     from: Box<str>,
     cause: Option<Cause>,
     origin: Option<Origin>,
-    /// Whether it is an error: all that is left of another stanza.
-    pub is_error: bool,
+    /// Whether it is an error, which is all that is left of another stanza.
+    is_error: bool,
 }
 
 impl Held {
+    /// Whether no number of its receiver's is committed before it is in the queue.
+    pub(crate) fn is_vital(&self) -> bool {
+        self.is_error
+    }
+
     /// Whether a full JID sent it.
     pub(crate) fn is_from(&self, full: &str) -> bool {
         *self.from == *full
@@ -340,12 +345,15 @@ impl Shard {
         }
         account.queued = Queued::default();
         let held = std::mem::take(&mut account.held);
+        let had_error = held.iter().any(|held| held.is_error);
         account.pins += 1;
         for held in held {
             self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
         }
-        for session in self.accounts.at(key).sessions.clone() {
-            self.acknowledge_settled(host, session);
+        if had_error {
+            for session in self.accounts.at(key).sessions.clone() {
+                self.acknowledge_settled(host, session);
+            }
         }
         self.accounts.at_mut(key).pins -= 1;
     }

@@ -514,3 +514,37 @@ fn what_is_claimed_while_a_session_comes_back_survives_another_crash() {
         }
     }
 }
+
+/// A message bounces while another one for its sender is on its way to storage, which holds the
+/// error up: whenever the process dies, the sender has it, or sends the message again.
+#[test]
+fn an_error_that_is_held_up_is_not_lost_behind_the_number_of_its_message() {
+    let mut held_up = 0;
+    for seed in 1..=4 {
+        for moment_us in (0..60_000).step_by(500) {
+            let mut world = world(seed, 2);
+            let carl = world.log_in("carl@example.org/x");
+            let (alice, session) = world.log_in_managed("alice@example.org/x");
+            world.faults.disk_us = (10_000, 10_000);
+            world.send(carl, &message("chat", "alice@example.org", "waits"));
+            world.run_for(2);
+            let unwanted = message("normal", "bob@example.org/gone", "m1");
+            world.send(alice, &(unwanted.clone() + REQUEST));
+            world.run_until(world.now() + moment_us);
+            let mut received = world.received(alice);
+            world.crash();
+            world.run();
+            world.faults.disk_us = (100, 100);
+            let alice = world.resume("alice@example.org/x", &session, counted(&received));
+            if world.client(alice).resumed.expect("it survives") == 0 {
+                held_up += 1;
+                world.send(alice, &unwanted);
+            }
+            world.run();
+            received.extend(world.received(alice));
+            let errors = errors(&received);
+            assert!(!errors.is_empty(), "seed {seed}, after {moment_us} us");
+        }
+    }
+    assert!(held_up > 20, "{held_up}");
+}

@@ -11,6 +11,7 @@ use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Cleared, Keep, Sent};
 use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Outlet, Session, SessionKey};
+use crate::settle::Held;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
@@ -230,9 +231,9 @@ impl Shard {
             acks.committed = settled;
             return self.tell_settled(host, key);
         }
-        // An error that is held is not in the queue yet.
         let held = &self.accounts.at(session.account).held;
-        if !acks.owed || acks.saving || acks.vital > 0 || held.iter().any(|held| held.is_error) {
+        let is_vital = acks.vital > 0 || held.iter().any(Held::is_vital);
+        if !acks.owed || acks.saving || is_vital {
             return;
         }
         if acks.unsaved {
