@@ -7,6 +7,9 @@ use crate::limit::Limits;
 use crate::outbox::{Acks, Keep};
 use std::collections::BTreeSet;
 
+/// Bytes of an address that a session has told of its presence, on average.
+const DIRECTED_SIZE_MEAN: usize = 100;
+
 /// A session's place in [`Sessions`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u32);
@@ -170,7 +173,9 @@ impl Session {
         if directed.iter().any(|known| &**known == to) {
             return true;
         }
-        if directed.len() >= limits.directed_max {
+        let size: usize = directed.iter().map(|known| known.len()).sum();
+        let size_max = limits.directed_max * DIRECTED_SIZE_MEAN;
+        if directed.len() >= limits.directed_max || size + to.len() > size_max {
             return false;
         }
         directed.push(to.into());
@@ -254,3 +259,32 @@ impl Sessions {
 }
 
 const _: () = assert!(size_of::<Session>() <= 88, "100,000 idle sessions are 7 MB");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_addresses_are_remembered_and_so_many_bytes_of_them() {
+        let limits = Limits {
+            directed_max: 3,
+            ..Limits::default()
+        };
+        let remembered = |names: &[&str]| {
+            let mut session = Session::detached(AccountKey(0), "a@b", "c");
+            let known = names
+                .iter()
+                .map(|name| session.remember_directed(name, &limits));
+            known.collect::<Vec<bool>>()
+        };
+        let (short, long) = ("d@e", "f".repeat(150) + "@g");
+        assert_eq!(
+            remembered(&["1", "2", "3", "4", "1"]),
+            [true, true, true, false, true]
+        );
+        assert_eq!(
+            remembered(&[&long, short, &("x".to_owned() + &long)]),
+            [true, true, false]
+        );
+    }
+}
