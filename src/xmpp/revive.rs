@@ -294,7 +294,9 @@ impl Shard {
     /// A session that is to end has to wait: its account cannot be loaded.
     pub(crate) fn end_later(&mut self, host: &mut impl Host, account: BareJid, session: SessionId) {
         self.dormant.entry(account).or_default().push(session);
-        self.retry_dormancy(host);
+        if self.dormancy_over {
+            self.retry_dormancy(host);
+        }
     }
 
     /// Ends a session that is in storage only: contacts hear of it, its messages wait elsewhere.
