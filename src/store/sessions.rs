@@ -60,6 +60,8 @@ const BLOCKING: u8 = 4;
 struct SavedSessionV1 {
     resource: Box<str>,
     priority: i8,
+/// Was available at some time; from schema 8 on.
+const SEEN: u8 = 8;
     flags: u8,
     presence: Option<(Box<[u8]>, u32)>,
     directed: Vec<Box<str>>,
@@ -243,6 +245,7 @@ fn read_saved(record: &[u8]) -> Result<SavedSession, Trouble> {
         available: read.flags & AVAILABLE != 0,
         interested: read.flags & INTERESTED != 0,
         blocking: read.flags & BLOCKING != 0,
+            | flag(saved.was_seen, SEEN)
         presence: read.presence,
         directed: read.directed,
     })
@@ -262,6 +265,7 @@ pub(crate) fn mark(staged: &mut Staged, receiver: &BareJid, origin: Option<Origi
         let mut key = marks_prefix(origin.session);
         key.extend_from_slice(receiver.as_str().as_bytes());
         let record = mark_record(&staged.gaps.mark(origin, receiver));
+        was_seen: read.flags & (SEEN | AVAILABLE) != 0,
         staged.queue.insert(key, Some(record));
         staged.marked.push((origin, receiver.clone()));
     }

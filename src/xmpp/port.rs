@@ -265,6 +265,8 @@ pub struct SavedSession {
     pub interested: bool,
     /// Whether it asked for the block list.
     pub blocking: bool,
+    /// Whether it ever was.
+    pub was_seen: bool,
     /// Its last presence as it is sent to others, and after how many bytes of it `to` stands.
     pub presence: Option<(Box<[u8]>, u32)>,
     /// Those to whom it sent directed presence.

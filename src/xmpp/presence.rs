@@ -90,7 +90,7 @@ impl Shard {
         let is_initial = !session.available;
         let took_bare = session.takes_bare();
         let is_repeated = session.presence.as_deref() == Some(&presence);
-        session.available = true;
+        (session.available, session.was_seen) = (true, true);
         session.priority = priority;
         session.presence = Some(Box::new(presence.clone()));
         self.announce(host, key, &presence, &[]);

@@ -73,6 +73,7 @@ impl Shard {
             resource: session.resource().into(),
             priority: session.priority,
             available: session.available,
+            was_seen: session.was_seen,
             interested: session.interested,
             blocking: session.blocking,
             presence: presence.map(|presence| (presence.bytes.clone(), presence.split)),
@@ -327,6 +328,7 @@ impl Shard {
         let saved = &stored.saved;
         session.priority = saved.priority;
         session.available = saved.available;
+        session.was_seen = saved.was_seen;
         session.interested = saved.interested;
         session.blocking = saved.blocking;
         let presence = saved.presence.clone();
@@ -342,7 +344,7 @@ impl Shard {
             session.directed = None;
         }
         let absent = Presence::of("unavailable", session.full());
-        let is_absent = !has_heir && !session.available;
+        let is_absent = !has_heir && !session.available && session.was_seen;
         let key = self.sessions.insert(session);
         self.managed.insert(id, key);
         self.accounts.at_mut(account).sessions.push(key);

@@ -33,6 +33,8 @@ pub struct Session {
     pub priority: i8,
     /// Sent presence and no unavailable one since.
     pub available: bool,
+    /// Was available at some time.
+    pub was_seen: bool,
     /// Asked for the roster, so it gets pushes (RFC 6121 2.1.6).
     pub interested: bool,
     /// Asked for the block list, so it gets its pushes (XEP-0191 3.3).
@@ -140,6 +142,7 @@ impl Session {
             serial: 0,
             priority: 0,
             available: false,
+            was_seen: false,
             interested: false,
             blocking: false,
             presence: None,
@@ -167,7 +170,8 @@ impl Session {
         self.available && self.priority >= 0
     }
 
-    /// Remembers that `to` knows this session is available; `false` where the limit is reached.
+    /// Remembers that `to` knows this session is available; `false` where the limit is reached, or
+    /// the addresses are long enough for it: whenever one changes, all may have to be written.
     pub fn remember_directed(&mut self, to: &str, limits: &Limits) -> bool {
         let directed = self.directed.get_or_insert_default();
         if directed.iter().any(|known| &**known == to) {

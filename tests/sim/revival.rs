@@ -548,3 +548,20 @@ fn an_error_that_is_held_up_is_not_lost_behind_the_number_of_its_message() {
     }
     assert!(held_up > 20, "{held_up}");
 }
+
+/// Who never was available stays unseen over a crash.
+#[test]
+fn nobody_hears_of_a_session_out_of_storage_that_never_was_available() {
+    for shards in 1..=3 {
+        let mut world = world(5, shards);
+        befriend(&mut world, "alice@example.org", "bob@example.org");
+        let alice = world.arrive("alice@example.org/x");
+        let (_, session) = world.log_in_managed("bob@example.org/1");
+        world.crash();
+        world.run();
+        assert!(world.client(alice).resumed.is_none());
+        let alice = world.arrive("alice@example.org/x");
+        world.resume("bob@example.org/1", &session, 0);
+        assert_eq!(told(&mut world, alice, "bob@example.org"), []);
+    }
+}

@@ -36,6 +36,7 @@ pub(crate) fn saved(resource: &str) -> SavedSession {
         resource: resource.into(),
         priority: -7,
         available: true,
+        was_seen: true,
         interested: true,
         blocking: true,
         presence: Some((b"<presence/>"[..].into(), 10)),
