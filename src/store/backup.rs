@@ -28,7 +28,7 @@ use crate::embedded::{DIRECTORY, Engine};
 use crate::kept;
 use crate::records::{KEY_SIZE_MAX, check_key};
 use crate::schema::{self, Entry, SCHEMA};
-use crate::sessions::{self, Queued};
+use crate::sessions;
 
 const MAGIC: &[u8; 8] = b"VORPALBK";
 const VERSION: u32 = 1;
@@ -247,7 +247,7 @@ impl Backup {
             }
             let mut unacked = Unacked::default();
             while let Some((key, record)) = queues.next_below(&prefix)? {
-                unacked.add(sessions::unacked(&key[prefix.len()..], &record)?);
+                unacked.add(&sessions::unacked(&key[prefix.len()..], &record)?);
             }
             whole.offline.extend(unacked.left(whole.account.domain()));
             if !each(whole) {
@@ -361,7 +361,16 @@ struct Unacked {
 impl Unacked {
     /// Takes a stanza of a session, once for all that have it: a message to the bare JID waits in
     /// the queues of several.
-    fn add(&mut self, queued: Queued<'_>) {
+    fn add(&mut self, record: &sessions::Unacked<'_>) {
+        let queued = match record {
+            sessions::Unacked::Queued(queued) => queued,
+            sessions::Unacked::Left { group, count } => {
+                if let Some((shared, _)) = self.shared.get_mut(group) {
+                    shared.leave(*count);
+                }
+                return;
+            }
+        };
         let index = self.stanzas.len();
         if let Some(shared) = queued.shared {
             let (shared, at) = self.shared.entry(shared.group).or_insert((shared, index));

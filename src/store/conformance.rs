@@ -174,7 +174,8 @@ fn remove(account: &str, contact: &str) -> StoreOp {
     }
 }
 
-fn delete(account: &str) -> StoreOp {
+/// Removes an account.
+pub(crate) fn delete(account: &str) -> StoreOp {
     StoreOp::DeleteAccount {
         account: jid(account),
     }

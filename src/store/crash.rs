@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use xmpp::Timestamp;
 use xmpp::port::{
-    OfflineQuota, Origin, QueuePlace, QueuedStanza, RosterItem, Store, StoreOp, StoreReply,
-    WholeAccount,
+    Enqueue, OfflineQuota, Origin, QueuePlace, QueuedStanza, RosterItem, Store, StoreOp,
+    StoreReply, WholeAccount,
 };
 
 use crate::backup::Table;
-use crate::conformance::sessions::{ARRIVED, enqueue, queue, save, session, stored};
-use crate::conformance::{account, conformance, create, credentials, full_item, jid, keys};
+use crate::conformance::sessions::{
+    ARRIVED, dequeue, end, enqueue, queue, renumber, save, session, share, stored,
+};
+use crate::conformance::{account, conformance, create, credentials, delete, full_item, jid, keys};
 use crate::conformance::{one, put, roster, wait, waiting};
 use crate::embedded::Staged;
 use crate::records::KEY_SIZE_MAX;
@@ -529,16 +531,47 @@ fn a_store_of_schema_4_keeps_what_waits_for_its_sessions() {
         .map(|queued| (queued.place, queued.number, queued.arrived));
     let expected = [(1, Some(7), Timestamp(0)), (2, Some(2), ARRIVED)];
     assert_eq!(found.collect::<Vec<_>>(), expected);
-    let renumbered = StoreOp::Renumber {
-        account: jid("a@b.example"),
-        session: session("a@b.example", 1),
-        numbers: vec![(1, 8), (2, 9)],
-        up_to: 2,
-    };
-    one(&mut store, renumbered);
+    one(
+        &mut store,
+        renumber("a@b.example", 1, vec![(1, 8), (2, 9)], 2),
+    );
     let queue = queue(&mut store, "a@b.example", 1);
     assert_eq!(queue[0], (1, 8, "<message/>".to_owned()));
     assert_eq!(queue[1], (2, 9, "<message id='2'/>".to_owned()));
+}
+
+/// Whoever has left a group is remembered for as long as another queue has it.
+#[test]
+fn nothing_stays_of_what_sessions_shared_when_the_last_of_them_has_ended() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    let account = "a@b.example";
+    one(&mut store, create(account, 1));
+    for secret in 1..=3 {
+        one(&mut store, save(account, secret, "orchard"));
+    }
+    for place in 1..=5_000 {
+        one(&mut store, share(account, &[1, 2, 3], place, "<message/>"));
+    }
+    let mut left = |op| {
+        one(&mut store, op);
+        store.engine().unwrap().groups_left(&jid(account))
+    };
+    assert_eq!(left(end(account, 1)), 5_000);
+    // A client has the first thousand.
+    assert_eq!(left(dequeue(account, 2, 1, 1_000)), 5_000);
+    assert_eq!(left(end(account, 2)), 5_000);
+    assert_eq!(left(end(account, 3)), 0);
+    for secret in [4, 5] {
+        one(&mut store, save(account, secret, "orchard"));
+    }
+    one(&mut store, share(account, &[4, 5], 1, "<message/>"));
+    one(&mut store, end(account, 4));
+    let mut left = |op| {
+        one(&mut store, op);
+        store.engine().unwrap().groups_left(&jid(account))
+    };
+    assert_eq!(left(delete(account)), 0);
 }
 
 #[test]
@@ -587,14 +620,14 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
         place: 1,
         number: Some(1),
     };
-    let op = StoreOp::Enqueue {
+    let op = StoreOp::Enqueue(Enqueue {
         account: jid("a@b.example"),
         copies: vec![place],
         stanza: b"<message/>"[..].into(),
         shared: None,
         arrived: ARRIVED,
         origin: Some(origin),
-    };
+    });
     assert_eq!(one(&mut store, op), StoreReply::Done);
     let after = written_size(&scratch);
     assert!(after > before);
@@ -613,18 +646,20 @@ fn a_mark_keeps_what_failed_over_a_restart() {
     let mut store = open(&scratch);
     one(&mut store, create("a@b.example", 1));
     one(&mut store, save("a@b.example", 1, "orchard"));
-    let marked = |number| StoreOp::Enqueue {
-        account: jid("a@b.example"),
-        copies: Vec::new(),
-        stanza: b"<message/>"[..].into(),
-        shared: None,
-        arrived: ARRIVED,
-        origin: Some(Origin {
-            session: session("a@b.example", 1),
-            number,
-            hash: 10 * number,
-            is_late: false,
-        }),
+    let marked = |number| {
+        StoreOp::Enqueue(Enqueue {
+            account: jid("a@b.example"),
+            copies: Vec::new(),
+            stanza: b"<message/>"[..].into(),
+            shared: None,
+            arrived: ARRIVED,
+            origin: Some(Origin {
+                session: session("a@b.example", 1),
+                number,
+                hash: 10 * number,
+                is_late: false,
+            }),
+        })
     };
     store.note_failure(&marked(3));
     one(&mut store, marked(4));

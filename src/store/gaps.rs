@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use stanza::jid::BareJid;
-use xmpp::port::{Mark, Origin, SessionId, StoreOp};
+use xmpp::port::{Enqueue, Mark, Origin, SessionId, StoreOp};
 
 /// Failed stanzas remembered for one session, beyond those that are settled.
 const GAPS_MAX: usize = 256;
@@ -37,23 +37,14 @@ impl Gaps {
         }
     }
 
-    /// What took effect before the process began, as a session was read.
-    pub(crate) fn recall(&mut self, session: SessionId, marks: &[Mark]) {
-        for mark in marks {
-            let before = &mut self.0.entry(session).or_default().before;
-            let known = before.entry(mark.receiver.clone());
-            known.or_insert_with(|| mark.clone());
-        }
-    }
-
     /// The same for an operation that failed.
     pub(crate) fn note_op(&mut self, op: &StoreOp) {
         if let StoreOp::NoteFailed { account, origin }
-        | StoreOp::Enqueue {
+        | StoreOp::Enqueue(Enqueue {
             account,
             origin: Some(origin),
             ..
-        }
+        })
         | StoreOp::PutOffline {
             account,
             origin: Some(origin),
@@ -61,6 +52,15 @@ impl Gaps {
         } = op
         {
             self.note(*origin, account.clone());
+        }
+    }
+
+    /// What took effect before the process began, as a session was read.
+    pub(crate) fn recall(&mut self, session: SessionId, marks: &[Mark]) {
+        for mark in marks {
+            let before = &mut self.0.entry(session).or_default().before;
+            let known = before.entry(mark.receiver.clone());
+            known.or_insert_with(|| mark.clone());
         }
     }
 

@@ -8,8 +8,9 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Credentials, DOCUMENTS_MAX, Mark, OfflineQuota, Origin, QueuedStanza, RosterItem,
-    SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession, WholeAccount,
+    AccountData, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin, QueuedStanza,
+    RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
+    WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -234,7 +235,7 @@ impl Memory {
                 self.gaps.settle(session, handled);
                 self.blindly(&account, session, |found| found.handled = handled)
             }
-            op @ StoreOp::Enqueue { .. } => self.enqueue(op),
+            StoreOp::Enqueue(enqueue) => self.enqueue(enqueue),
             StoreOp::Dequeue {
                 account,
                 session,
@@ -279,30 +280,20 @@ impl Memory {
         }
     }
 
-    fn enqueue(&mut self, op: StoreOp) -> StoreReply {
-        if let StoreOp::Enqueue {
-            account,
-            copies,
-            stanza,
-            shared,
-            arrived,
-            origin,
-        } = op
-        {
-            for copy in copies {
-                let queued = QueuedStanza {
-                    place: copy.place,
-                    number: copy.number,
-                    arrived,
-                    stanza: stanza.clone(),
-                    shared,
-                };
-                self.blindly(&account, copy.session, |found| {
-                    found.queue.insert(copy.place, queued);
-                });
-            }
-            self.mark(account, origin);
+    fn enqueue(&mut self, enqueue: Enqueue) -> StoreReply {
+        for copy in enqueue.copies {
+            let queued = QueuedStanza {
+                place: copy.place,
+                number: copy.number,
+                arrived: enqueue.arrived,
+                stanza: enqueue.stanza.clone(),
+                shared: enqueue.shared,
+            };
+            self.blindly(&enqueue.account, copy.session, |found| {
+                found.queue.insert(copy.place, queued);
+            });
         }
+        self.mark(enqueue.account, enqueue.origin);
         StoreReply::Done
     }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
-use xmpp::port::{Mark, Origin, QueuePlace, RosterItem, SessionId, Store, StoreOp, StoreReply};
+use xmpp::port::{
+    Enqueue, Mark, Origin, QueuePlace, RosterItem, SessionId, Store, StoreOp, StoreReply,
+};
 
 use crate::conformance::sessions::{saved, session};
 use crate::conformance::{create, jid, messages, one};
@@ -53,7 +55,7 @@ impl Asking {
             .into();
         let origin = self.origin();
         match self.random.below(20) {
-            0..8 => StoreOp::Enqueue {
+            0..8 => StoreOp::Enqueue(Enqueue {
                 account,
                 copies: vec![QueuePlace {
                     session,
@@ -64,7 +66,7 @@ impl Asking {
                 shared: None,
                 arrived: Timestamp(self.place),
                 origin,
-            },
+            }),
             8..12 => {
                 let from = self.random.below(self.place);
                 StoreOp::Dequeue {

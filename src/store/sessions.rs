@@ -4,8 +4,9 @@
 //! Sessions lie below their account's prefix in one keyspace, their queues below the same prefix in
 //! another, so that all sessions are found without reading what waits for them. The marks, which
 //! the receivers' shards write, lie beside the queues below the home shard, a zero byte, with which
-//! no JID begins, and the session's secret. Values begin with a version byte. Everything that is
-//! written for every stanza is written blindly: nothing is read for it.
+//! no JID begins, and the session's secret. So does, below the account's prefix and by its group,
+//! how many sessions ended with a stanza that others were given, too. Values begin with a version
+//! byte. Everything that is written for every stanza is written blindly: nothing is read for it.
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,8 +15,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, SharedStanza,
-    StoreOp, StoreReply, StoredSession,
+    Enqueue, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId,
+    SharedStanza, StoreOp, StoreReply, StoredSession,
 };
 
 use crate::backup::Table;
@@ -26,6 +27,7 @@ use crate::{kept, schema};
 const SAVED: u8 = 1;
 const HANDLED: u8 = 2;
 const QUEUED: u8 = 3;
+const LEFT: u8 = 4;
 
 /// The version byte of every record here but two.
 const VERSION: u8 = 1;
@@ -46,6 +48,9 @@ const UNNUMBERED_VERSION: u8 = 3;
 const SHARED_VERSION: u8 = 4;
 const SHARED_UNNUMBERED_VERSION: u8 = 5;
 
+/// Groups of an account that sessions have left and no queue may have any more.
+const LEFT_MAX: usize = 4_096;
+
 /// Bytes of a session's secret in a key.
 const SECRET_SIZE: usize = 16;
 
@@ -55,29 +60,34 @@ const PLACE_SIZE: usize = 8;
 const AVAILABLE: u8 = 1;
 const INTERESTED: u8 = 2;
 const BLOCKING: u8 = 4;
+/// Was available at some time; from schema 8 on.
+const SEEN: u8 = 8;
 
 #[derive(Archive, Serialize, Deserialize)]
 struct SavedSessionV1 {
     resource: Box<str>,
     priority: i8,
-/// Was available at some time; from schema 8 on.
-const SEEN: u8 = 8;
     flags: u8,
     presence: Option<(Box<[u8]>, u32)>,
     directed: Vec<Box<str>>,
 }
 
 fn key(account: &BareJid, kind: u8, secret: u128) -> Key {
-    let mut key = schema::session_prefix(account);
-    key.push(kind);
+    let mut key = kind_prefix(account, kind);
     key.extend_from_slice(&secret.to_be_bytes());
     key
 }
 
-/// Of all queues of an account.
-fn queues_prefix(account: &BareJid) -> Key {
+/// Of all records of a kind that an account's sessions have.
+fn kind_prefix(account: &BareJid, kind: u8) -> Key {
     let mut key = schema::session_prefix(account);
-    key.push(QUEUED);
+    key.push(kind);
+    key
+}
+
+fn left_key(account: &BareJid, group: u64) -> Key {
+    let mut key = kind_prefix(account, LEFT);
+    key.extend_from_slice(&group.to_be_bytes());
     key
 }
 
@@ -157,6 +167,17 @@ pub(crate) struct Queued<'a> {
     pub(crate) stanza: &'a [u8],
 }
 
+impl<'a> Queued<'a> {
+    fn of(enqueue: &'a Enqueue) -> Queued<'a> {
+        Queued {
+            number: None,
+            arrived: enqueue.arrived,
+            shared: enqueue.shared,
+            stanza: &enqueue.stanza,
+        }
+    }
+}
+
 /// The number, the microseconds of the arrival, the group and its members if there is one, the
 /// stanza.
 fn queued_record(queued: &Queued<'_>) -> Vec<u8> {
@@ -224,6 +245,7 @@ fn saved_record(saved: SavedSession) -> Result<Vec<u8>, Trouble> {
         resource: saved.resource,
         priority: saved.priority,
         flags: flag(saved.available, AVAILABLE)
+            | flag(saved.was_seen, SEEN)
             | flag(saved.interested, INTERESTED)
             | flag(saved.blocking, BLOCKING),
         presence: saved.presence,
@@ -243,9 +265,9 @@ fn read_saved(record: &[u8]) -> Result<SavedSession, Trouble> {
         resource: read.resource,
         priority: read.priority,
         available: read.flags & AVAILABLE != 0,
+        was_seen: read.flags & (SEEN | AVAILABLE) != 0,
         interested: read.flags & INTERESTED != 0,
         blocking: read.flags & BLOCKING != 0,
-            | flag(saved.was_seen, SEEN)
         presence: read.presence,
         directed: read.directed,
     })
@@ -265,41 +287,17 @@ pub(crate) fn mark(staged: &mut Staged, receiver: &BareJid, origin: Option<Origi
         let mut key = marks_prefix(origin.session);
         key.extend_from_slice(receiver.as_str().as_bytes());
         let record = mark_record(&staged.gaps.mark(origin, receiver));
-        was_seen: read.flags & (SEEN | AVAILABLE) != 0,
         staged.queue.insert(key, Some(record));
         staged.marked.push((origin, receiver.clone()));
     }
 }
 
-fn enqueue(staged: &mut Staged, account: &BareJid, copies: &[QueuePlace], queued: Queued<'_>) {
-    for copy in copies {
-        let key = queue_key(account, copy.session.secret, copy.place);
-        let number = copy.number;
-        let record = queued_record(&Queued { number, ..queued });
-        staged.queue.insert(key, Some(record));
-    }
-}
-
-/// [`StoreOp::Enqueue`].
-fn append(staged: &mut Staged, op: StoreOp) {
-    if let StoreOp::Enqueue {
-        account,
-        copies,
-        stanza,
-        shared,
-        arrived,
-        origin,
-    } = op
-    {
-        let queued = Queued {
-            number: None,
-            arrived,
-            shared,
-            stanza: &stanza,
-        };
-        enqueue(staged, &account, &copies, queued);
-        mark(staged, &account, origin);
-    }
+/// Puts a stanza where it waits, whatever it says of its number.
+fn put_queued(staged: &mut Staged, account: &BareJid, copy: QueuePlace, queued: Queued<'_>) {
+    let key = queue_key(account, copy.session.secret, copy.place);
+    let number = copy.number;
+    let record = queued_record(&Queued { number, ..queued });
+    staged.queue.insert(key, Some(record));
 }
 
 /// The keys below a prefix as this call sees them.
@@ -325,7 +323,13 @@ impl Engine {
         op: StoreOp,
     ) -> Result<StoreReply, Trouble> {
         match op {
-            op @ StoreOp::Enqueue { .. } => append(staged, op),
+            StoreOp::Enqueue(enqueue) => {
+                let account = &enqueue.account;
+                for copy in &enqueue.copies {
+                    put_queued(staged, account, *copy, Queued::of(&enqueue));
+                }
+                mark(staged, account, enqueue.origin);
+            }
             StoreOp::PutHandled {
                 account,
                 session,
@@ -402,6 +406,7 @@ impl Engine {
         }
         self.leave_groups(staged, account, session)?;
         self.end_session(staged, account, session)?;
+        self.forget_groups(staged, account)?;
         Ok(StoreReply::Done)
     }
 
@@ -503,7 +508,7 @@ impl Engine {
         for secret in secrets {
             self.end_session(staged, account, SessionId { home, secret })?;
         }
-        Ok(())
+        self.forget_groups(staged, account)
     }
 
     fn claim_offline(
@@ -533,7 +538,7 @@ impl Engine {
                 shared: None,
                 stanza: &stanza,
             };
-            enqueue(staged, account, &[copy], queued);
+            put_queued(staged, account, copy, queued);
             claimed.push((copy.place, stanza));
         }
         Ok(StoreReply::Offline(claimed))
@@ -584,7 +589,7 @@ impl Engine {
         Ok(StoreReply::Session(Some(Box::new(stored))))
     }
 
-    /// Fills in how many of an account's queues have what is shared.
+    /// Fills in who has, and may still take, what a queue shares with others of the account.
     fn count_holders(
         &self,
         staged: &Staged,
@@ -597,18 +602,17 @@ impl Engine {
         if shared.is_empty() {
             return Ok(());
         }
-        self.each_hot(
-            Table::Queue,
-            staged,
-            &queues_prefix(account),
-            |_, record| {
-                let group = read_queued(record)?.shared.map(|shared| shared.group);
-                if let Some(shared) = group.and_then(|group| shared.get_mut(&group)) {
-                    shared.holders += 1;
-                }
-                Ok(())
-            },
-        )
+        for (group, shared) in &mut shared {
+            shared.leave(self.left(staged, account, *group)?);
+        }
+        let queues = kind_prefix(account, QUEUED);
+        self.each_hot(Table::Queue, staged, &queues, |_, record| {
+            let group = read_queued(record)?.shared.map(|shared| shared.group);
+            if let Some(shared) = group.and_then(|group| shared.get_mut(&group)) {
+                shared.holders += 1;
+            }
+            Ok(())
+        })
     }
 
     /// A session ends with what is in its queue: of what it shares with others it is no member any
@@ -620,32 +624,49 @@ impl Engine {
         session: SessionId,
     ) -> Result<(), Trouble> {
         let own = key(account, QUEUED, session.secret);
-        let mut groups = HashSet::new();
+        let mut groups = Vec::new();
         self.each_hot(Table::Queue, staged, &own, |_, record| {
-            groups.extend(read_queued(record)?.shared.map(|shared| shared.group));
+            groups.extend(read_queued(record)?.shared);
             Ok(())
         })?;
-        if groups.is_empty() {
+        for shared in groups {
+            let left = 1 + self.left(staged, account, shared.group)?;
+            let record = (left < u64::from(shared.members)).then(|| number_record(left));
+            let key = left_key(account, shared.group);
+            staged.queue.insert(key, record);
+        }
+        Ok(())
+    }
+
+    /// How many sessions have ended with a shared stanza in their queues.
+    fn left(&self, staged: &Staged, account: &BareJid, group: u64) -> Result<u64, Trouble> {
+        let record = self.read_hot(Table::Queue, staged, &left_key(account, group))?;
+        record.as_deref().map_or(Ok(0), read_number)
+    }
+
+    /// Forgets who left the groups that no queue has any more, where there may be many of these.
+    fn forget_groups(&self, staged: &mut Staged, account: &BareJid) -> Result<(), Trouble> {
+        let left = keys_below(self, Table::Queue, staged, &kind_prefix(account, LEFT))?;
+        if left.is_empty() || (left.len() <= LEFT_MAX && self.has_sessions(staged, account)?) {
             return Ok(());
         }
-        let mut changes = Vec::new();
-        self.each_hot(
-            Table::Queue,
-            staged,
-            &queues_prefix(account),
-            |key, record| {
-                let mut queued = read_queued(record)?;
-                if let Some(shared) = &mut queued.shared
-                    && groups.contains(&shared.group)
-                {
-                    shared.members = shared.members.saturating_sub(1);
-                    changes.push((Key::from_slice(key), Some(queued_record(&queued))));
-                }
-                Ok(())
-            },
-        )?;
-        staged.queue.extend(changes);
+        let mut held = HashSet::new();
+        let queues = kind_prefix(account, QUEUED);
+        self.each_hot(Table::Queue, staged, &queues, |_, record| {
+            let shared = read_queued(record)?.shared;
+            held.extend(shared.map(|shared| left_key(account, shared.group)));
+            Ok(())
+        })?;
+        let gone = left.into_iter().map(Key::from);
+        let gone = gone.filter(|key| !held.contains(key));
+        staged.queue.extend(gone.map(|key| (key, None)));
         Ok(())
+    }
+
+    fn has_sessions(&self, staged: &Staged, account: &BareJid) -> Result<bool, Trouble> {
+        let saved = kind_prefix(account, SAVED);
+        let sessions = keys_below(self, Table::Sessions, staged, &saved)?;
+        Ok(!sessions.is_empty())
     }
 
     fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
@@ -668,11 +689,35 @@ impl Engine {
     }
 }
 
-/// A stanza that an account's session had not acknowledged, out of its queue's record; `name` is
-/// the key behind the account's prefix.
-pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<Queued<'a>, Trouble> {
-    match name.first() {
-        Some(&QUEUED) => read_queued(record),
+/// What an account has beside its queues' places: the stanzas, and how many sessions left a group.
+pub(crate) enum Unacked<'a> {
+    Queued(Queued<'a>),
+    Left { group: u64, count: u64 },
+}
+
+/// A record of what an account's sessions had not acknowledged; `name` is its key behind the
+/// account's prefix. What was left comes after all that waits.
+pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<Unacked<'a>, Trouble> {
+    match name.split_first() {
+        Some((&QUEUED, _)) => read_queued(record).map(Unacked::Queued),
+        Some((&LEFT, group)) => {
+            let group = <[u8; 8]>::try_from(group);
+            let group = group.map_err(|_| Trouble::from("a group's key is damaged"))?;
+            Ok(Unacked::Left {
+                group: u64::from_be_bytes(group),
+                count: read_number(record)?,
+            })
+        }
         _ => Err("a record is of an unknown kind".into()),
+    }
+}
+
+#[cfg(test)]
+impl Engine {
+    /// Of how many groups it is noted that sessions left them.
+    pub(crate) fn groups_left(&self, account: &BareJid) -> usize {
+        let left = kind_prefix(account, LEFT);
+        let keys = keys_below(self, Table::Queue, &Staged::default(), &left);
+        keys.unwrap().len()
     }
 }

@@ -6,7 +6,7 @@
 use crate::account::AccountKey;
 use crate::host::{Host, Ticket};
 use crate::outbox::{Keep, Shared};
-use crate::port::{QueuePlace, SessionId, SharedStanza, StoreOp, StoreReply};
+use crate::port::{Enqueue, QueuePlace, SessionId, SharedStanza, StoreOp, StoreReply};
 use crate::session::{SessionKey, Sessions};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type};
@@ -91,14 +91,14 @@ impl Shard {
         };
         self.enqueued.insert(ticket.0, enqueued);
         self.accounts.at_mut(account).pins += 1;
-        let op = StoreOp::Enqueue {
+        let op = StoreOp::Enqueue(Enqueue {
             account: self.accounts.at(account).jid.clone(),
             copies: places,
             stanza: bytes.into(),
             shared,
             arrived,
             origin: self.origin,
-        };
+        });
         host.store(ticket, op);
     }
 

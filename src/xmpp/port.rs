@@ -136,20 +136,7 @@ pub enum StoreOp {
     },
     /// Append a stanza to the queues of an account's sessions and mark its origin, in one commit.
     /// Nothing is read for it. Answered by `Done`.
-    Enqueue {
-        /// Whose.
-        account: BareJid,
-        /// Where.
-        copies: Vec<QueuePlace>,
-        /// The complete stanza.
-        stanza: Box<[u8]>,
-        /// Where several sessions are given it.
-        shared: Option<SharedStanza>,
-        /// When it came.
-        arrived: Timestamp,
-        /// The managed stanza that it came by.
-        origin: Option<Origin>,
-    },
+    Enqueue(Enqueue),
     /// Remove a range of places from a session's queue. Nothing is read for it. Answered by `Done`.
     Dequeue {
         /// Whose.
@@ -240,6 +227,23 @@ pub struct Origin {
     pub is_late: bool,
 }
 
+/// A stanza on its way into the queues of an account's sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enqueue {
+    /// Whose.
+    pub account: BareJid,
+    /// Where.
+    pub copies: Vec<QueuePlace>,
+    /// The complete stanza.
+    pub stanza: Box<[u8]>,
+    /// Where several sessions are given it.
+    pub shared: Option<SharedStanza>,
+    /// When it came.
+    pub arrived: Timestamp,
+    /// The managed stanza that it came by.
+    pub origin: Option<Origin>,
+}
+
 /// Where a stanza waits for its acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct QueuePlace {
@@ -261,12 +265,12 @@ pub struct SavedSession {
     pub priority: i8,
     /// Whether it sent initial presence.
     pub available: bool,
+    /// Whether it ever was.
+    pub was_seen: bool,
     /// Whether it asked for the roster.
     pub interested: bool,
     /// Whether it asked for the block list.
     pub blocking: bool,
-    /// Whether it ever was.
-    pub was_seen: bool,
     /// Its last presence as it is sent to others, and after how many bytes of it `to` stands.
     pub presence: Option<(Box<[u8]>, u32)>,
     /// Those to whom it sent directed presence.
@@ -293,14 +297,21 @@ pub struct QueuedStanza {
 pub struct SharedStanza {
     /// By what it is known in each queue.
     pub group: u64,
-    /// How many were given it. A session that ends with it in its queue is taken off, so where
-    /// fewer queues have it than this says, a client took it.
+    /// How many were given it, without those that have ended with it in their queues by the time
+    /// that a session is read: where fewer queues have it than this says, a client took it.
     pub members: u32,
     /// How many queues have it now; storage fills this in where a session is read.
     pub holders: u32,
 }
 
 impl SharedStanza {
+    /// So many sessions have ended with it in their queues.
+    pub fn leave(&mut self, count: u64) {
+        self.members = self
+            .members
+            .saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
     /// Whether a client has it.
     pub fn is_taken(self) -> bool {
         self.holders < self.members

@@ -3,7 +3,7 @@
 use super::*;
 use crate::Embedded;
 use crate::conformance::sessions::{
-    ARRIVED, enqueue, queue, save as save_session, session, share, stored,
+    ARRIVED, dequeue, enqueue, queue, save as save_session, share, stored,
 };
 use crate::conformance::{create, credentials, full_item, jid, keys, one, wait, waiting};
 use crate::crash::Scratch;
@@ -126,13 +126,7 @@ fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
         one(&mut store, enqueue(name, 2, 5, &message("groupchat", "5")));
         // A client has this.
         one(&mut store, share(name, &[1, 2], 6, &message("chat", "6")));
-        let acknowledged = StoreOp::Dequeue {
-            account: jid(name),
-            session: session(name, 1),
-            from: 6,
-            to: 6,
-        };
-        one(&mut store, acknowledged);
+        one(&mut store, dequeue(name, 1, 6, 6));
     }
     let file = scratch.0.join("backup");
     save(&mut store, &file);

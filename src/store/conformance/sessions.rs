@@ -3,8 +3,8 @@
 use stanza::jid::virtual_shard;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, SharedStanza, Store, StoreOp,
-    StoreReply, StoredSession,
+    Enqueue, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, SharedStanza, Store,
+    StoreOp, StoreReply, StoredSession,
 };
 
 use super::{JULIET, ROMEO, create, delete, jid, messages, one, wait, waiting};
@@ -55,7 +55,7 @@ pub(crate) fn save(account: &str, secret: u128, resource: &str) -> StoreOp {
 
 /// Appends to the queue of one session; places and numbers are the same.
 pub(crate) fn enqueue(account: &str, secret: u128, place: u64, stanza: &str) -> StoreOp {
-    StoreOp::Enqueue {
+    StoreOp::Enqueue(Enqueue {
         account: jid(account),
         copies: vec![QueuePlace {
             session: session(account, secret),
@@ -66,10 +66,11 @@ pub(crate) fn enqueue(account: &str, secret: u128, place: u64, stanza: &str) -> 
         shared: None,
         arrived: ARRIVED,
         origin: None,
-    }
+    })
 }
 
-fn dequeue(account: &str, secret: u128, from: u64, to: u64) -> StoreOp {
+/// Removes what lies between two places of a session's queue.
+pub(crate) fn dequeue(account: &str, secret: u128, from: u64, to: u64) -> StoreOp {
     StoreOp::Dequeue {
         account: jid(account),
         session: session(account, secret),
@@ -78,7 +79,23 @@ fn dequeue(account: &str, secret: u128, from: u64, to: u64) -> StoreOp {
     }
 }
 
-fn end(account: &str, secret: u128) -> StoreOp {
+/// Gives new numbers to what a session's queue has up to a place.
+pub(crate) fn renumber(
+    account: &str,
+    secret: u128,
+    numbers: Vec<(u64, u32)>,
+    up_to: u64,
+) -> StoreOp {
+    StoreOp::Renumber {
+        account: jid(account),
+        session: session(account, secret),
+        numbers,
+        up_to,
+    }
+}
+
+/// Ends a session that leaves nothing.
+pub(crate) fn end(account: &str, secret: u128) -> StoreOp {
     StoreOp::EndSession {
         account: jid(account),
         session: session(account, secret),
@@ -172,14 +189,14 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
     });
     done(
         store,
-        StoreOp::Enqueue {
+        StoreOp::Enqueue(Enqueue {
             account: jid(ROMEO),
             copies: copies.to_vec(),
             stanza: b"both"[..].into(),
             shared: None,
             arrived: ARRIVED,
             origin: None,
-        },
+        }),
     );
     for place in 2..=300 {
         done(store, enqueue(ROMEO, 1, place, &place.to_string()));
@@ -214,7 +231,7 @@ pub(crate) fn share(account: &str, secrets: &[u128], place: u64, stanza: &str) -
         place,
         number: Some(place as u32),
     });
-    StoreOp::Enqueue {
+    StoreOp::Enqueue(Enqueue {
         account: jid(account),
         copies: copies.collect(),
         stanza: stanza.as_bytes().into(),
@@ -225,7 +242,7 @@ pub(crate) fn share(account: &str, secrets: &[u128], place: u64, stanza: &str) -
         }),
         arrived: ARRIVED,
         origin: None,
-    }
+    })
 }
 
 /// What a session's queue shares, as places, members and holders.
@@ -257,15 +274,7 @@ fn what_is_shared_says_who_has_it_and_whether_one_took_it(store: &mut dyn Store)
     done(store, end(ROMEO, 3));
     assert_eq!(shared(store, ROMEO, 1), [(1, 2, 1), (3, 1, 1)]);
     let numbers = vec![(1, 7), (3, 8)];
-    done(
-        store,
-        StoreOp::Renumber {
-            account: jid(ROMEO),
-            session: session(ROMEO, 1),
-            numbers,
-            up_to: 5,
-        },
-    );
+    done(store, renumber(ROMEO, 1, numbers, 5));
     assert_eq!(shared(store, ROMEO, 1), [(1, 2, 1), (3, 1, 1)]);
 }
 
@@ -280,14 +289,14 @@ fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
         place: 4,
         number: None,
     };
-    let unnumbered = StoreOp::Enqueue {
+    let unnumbered = StoreOp::Enqueue(Enqueue {
         account: jid(ROMEO),
         copies: vec![copy],
         stanza: b"d"[..].into(),
         shared: None,
         arrived: ARRIVED,
         origin: None,
-    };
+    });
     done(store, unnumbered);
     let before = stored(store, ROMEO, 1).expect("it is saved").queue;
     let before: Vec<_> = before.iter().map(|queued| queued.number).collect();
@@ -295,15 +304,7 @@ fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
     // What lies behind all that the session knows of stays.
     done(store, enqueue(ROMEO, 1, 6, "f"));
     let numbers = vec![(2, 7), (4, 8), (5, 9)];
-    done(
-        store,
-        StoreOp::Renumber {
-            account: jid(ROMEO),
-            session: session(ROMEO, 1),
-            numbers,
-            up_to: 5,
-        },
-    );
+    done(store, renumber(ROMEO, 1, numbers, 5));
     let expected = [(2, 7, "b"), (4, 8, "d"), (6, 6, "f")];
     let expected = expected.map(|(place, number, text)| (place, number, text.to_owned()));
     assert_eq!(queue(store, ROMEO, 1), expected);
@@ -323,13 +324,15 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
             is_late: false,
         })
     };
-    let queued = |account: &str, origin| StoreOp::Enqueue {
-        account: jid(account),
-        copies: Vec::new(),
-        stanza: b"<message/>"[..].into(),
-        shared: None,
-        arrived: ARRIVED,
-        origin,
+    let queued = |account: &str, origin| {
+        StoreOp::Enqueue(Enqueue {
+            account: jid(account),
+            copies: Vec::new(),
+            stanza: b"<message/>"[..].into(),
+            shared: None,
+            arrived: ARRIVED,
+            origin,
+        })
     };
     let kept = |account: &str, count, origin| StoreOp::PutOffline {
         account: jid(account),
@@ -464,7 +467,7 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
     done(store, enqueue(ROMEO, 2, 1, "<message/>"));
     done(
         store,
-        StoreOp::Enqueue {
+        StoreOp::Enqueue(Enqueue {
             account: jid(JULIET),
             copies: Vec::new(),
             stanza: b"<message/>"[..].into(),
@@ -476,7 +479,7 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
                 hash: 0,
                 is_late: false,
             }),
-        },
+        }),
     );
     done(store, delete(ROMEO));
     assert_eq!(stored(store, ROMEO, 1), None);
