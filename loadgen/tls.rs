@@ -1,20 +1,25 @@
-//! One client's TLS over rustls' unbuffered interface: no buffer of its own, bytes in, bytes out.
+//! One client's TLS without a buffer of its own: bytes in, bytes out.
+//!
+//! rustls shakes hands by its unbuffered interface. Behind the handshake of TLS 1.3 the records are
+//! those of [`ring::records`], as the server's are: what the generator does to the caches of the
+//! machine, the server pays for, and so it is to do as little as it can.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use ring::records::{FRAGMENT_SIZE_MAX, RECORD_HEADER_SIZE, Records};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, UnbufferedClientConnection};
+use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 /// The bytes that TLS adds to a record, with room to spare.
 const RECORD_OVERHEAD_MAX: usize = 64;
-/// The plain bytes of one record (RFC 8446 5.1).
-const RECORD_SIZE_MAX: usize = 16 * 1024;
 
 /// The configuration all clients of a run share. Sessions are never resumed: every handshake is a
 /// full one, so that handshakes compare.
@@ -45,6 +50,8 @@ pub fn configure(ca: Option<&Path>, direct: bool) -> Result<Arc<ClientConfig>, S
             .with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
+    // For the record layer; nothing else takes them.
+    config.enable_secret_extraction = true;
     if direct {
         // XEP-0368: the protocol's name for ALPN.
         config.alpn_protocols = vec![b"xmpp-client".to_vec()];
@@ -93,10 +100,22 @@ impl ServerCertVerifier for AcceptAnything {
     }
 }
 
+const OVER: &str = "the TLS connection is over";
+
 /// One connection's TLS state.
 pub struct Tls {
-    connection: UnbufferedClientConnection,
+    layer: Layer,
     secured: bool,
+}
+
+/// What opens and seals.
+enum Layer {
+    /// rustls, which still shakes hands or speaks TLS 1.2.
+    Machine(Box<UnbufferedClientConnection>),
+    /// The record layer.
+    Records(Box<Records<ClientConnectionData>>),
+    /// Nothing: the records could not be taken over.
+    Over,
 }
 
 /// What a step of reading came to.
@@ -118,7 +137,7 @@ impl Tls {
     pub fn new(config: &Arc<ClientConfig>, name: &ServerName<'static>) -> Result<Tls, String> {
         UnbufferedClientConnection::new(config.clone(), name.clone())
             .map(|connection| Tls {
-                connection,
+                layer: Layer::Machine(Box::new(connection)),
                 secured: false,
             })
             .map_err(|error| error.to_string())
@@ -134,13 +153,43 @@ impl Tls {
         plain: &mut Vec<u8>,
         out: &mut Vec<u8>,
     ) -> Result<Step, String> {
+        match &mut self.layer {
+            Layer::Records(records) => {
+                let mut take = |record: &[u8]| plain.extend_from_slice(record);
+                let progress = records.open(wire, &mut take, out);
+                let progress = progress.map_err(|error| error.to_string())?;
+                Ok(Step {
+                    consumed: progress.consumed,
+                    secured: false,
+                    closed: progress.closed,
+                })
+            }
+            Layer::Machine(_) => {
+                let step = self.shake(wire, plain, out)?;
+                if self.secured && !step.closed && !holds_record(&wire[step.consumed..]) {
+                    self.take_over()?;
+                }
+                Ok(step)
+            }
+            Layer::Over => Err(OVER.into()),
+        }
+    }
+
+    /// As [`Tls::read`], by rustls.
+    fn shake(
+        &mut self,
+        wire: &mut [u8],
+        plain: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<Step, String> {
+        let Layer::Machine(connection) = &mut self.layer else {
+            return Err(OVER.into());
+        };
         let mut step = Step::default();
         loop {
             let UnbufferedStatus {
                 mut discard, state, ..
-            } = self
-                .connection
-                .process_tls_records(&mut wire[step.consumed..]);
+            } = connection.process_tls_records(&mut wire[step.consumed..]);
             let mut done = false;
             match state.map_err(|error| error.to_string())? {
                 ConnectionState::ReadTraffic(mut traffic) => {
@@ -170,19 +219,45 @@ impl Tls {
         }
     }
 
+    /// Goes on with the record layer where rustls has nothing left to say or to hand over.
+    fn take_over(&mut self) -> Result<(), String> {
+        match std::mem::replace(&mut self.layer, Layer::Over) {
+            Layer::Machine(connection)
+                if connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+                    && !connection.wants_write() =>
+            {
+                let (secrets, keys) = connection
+                    .dangerous_into_kernel_connection()
+                    .map_err(|error| error.to_string())?;
+                let records = Records::new(&secrets, keys).map_err(|error| error.to_string())?;
+                self.layer = Layer::Records(Box::new(records));
+            }
+            layer => self.layer = layer,
+        }
+        Ok(())
+    }
+
     /// Appends `plain` to `out` as records. `wire` is what [`Tls::read`] has not consumed yet.
     ///
     /// # Errors
     /// rustls' reason.
     pub fn seal(&mut self, wire: &mut [u8], plain: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        let connection = match &mut self.layer {
+            Layer::Records(records) => {
+                let sealed = records.seal(plain, out);
+                return sealed.map_err(|error| error.to_string());
+            }
+            Layer::Machine(connection) => connection,
+            Layer::Over => return Err(OVER.into()),
+        };
         loop {
-            let status = self.connection.process_tls_records(wire);
+            let status = connection.process_tls_records(wire);
             match status.state.map_err(|error| error.to_string())? {
                 ConnectionState::EncodeTlsData(mut data) => encode(&mut data, out)?,
                 ConnectionState::TransmitTlsData(data) => data.done(),
                 ConnectionState::WriteTraffic(mut traffic) => {
                     let start = out.len();
-                    let records = plain.len() / RECORD_SIZE_MAX + 1;
+                    let records = plain.len() / FRAGMENT_SIZE_MAX + 1;
                     let mut room = plain.len() + records * RECORD_OVERHEAD_MAX;
                     loop {
                         out.resize(start + room, 0);
@@ -204,6 +279,17 @@ impl Tls {
     }
 }
 
+/// Whether `bytes` begin with a whole record.
+fn holds_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, ..] => {
+            let size = usize::from(u16::from_be_bytes([*high, *low]));
+            bytes.len() >= RECORD_HEADER_SIZE + size
+        }
+        _ => false,
+    }
+}
+
 fn encode<Data>(
     data: &mut rustls::unbuffered::EncodeTlsData<'_, Data>,
     out: &mut Vec<u8>,
@@ -222,3 +308,6 @@ fn encode<Data>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

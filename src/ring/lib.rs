@@ -2,7 +2,7 @@
 //!
 //! Invariant: memory that the kernel may touch belongs to this crate until the completion that
 //! releases it, so that every interface here is safe; all `unsafe` of the I/O path is in this
-//! crate, the cipher's in [`aead`] too.
+//! crate, the cipher's in [`aead`] too. [`records`] is what TLS does with it.
 //!
 //! Shape of use: [`probe()`] once, then per thread one [`Ring`] with its [`Buffers`]; push
 //! operations on slots, [`Ring::submit_and_wait`], [`Ring::reap`], look at each [`Completion`],
@@ -17,6 +17,7 @@ mod ops;
 mod pool;
 mod prefetch;
 mod probe;
+pub mod records;
 mod slots;
 pub mod spsc;
 

@@ -4,13 +4,12 @@
 //! layer of our own with the same primitives, which costs a third (decision 0006).
 
 mod machine;
-mod records;
 
 use super::binding;
 use machine::Machine;
-use records::Records;
+use ring::records::{FRAGMENT_SIZE_MAX, RECORD_HEADER_SIZE, RecordError, Records};
 use rustls::CipherSuite;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, ServerConnectionData};
 use rustls::version::{TLS12, TLS13};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
@@ -20,11 +19,6 @@ use xmpp::TlsFacts;
 /// Bytes of a TLS record at most (RFC 5246 6.2.3): so much may wait for its end. It bounds a
 /// `ClientHello` too, which is a tenth of it.
 pub const RECORD_SIZE_MAX: usize = RECORD_HEADER_SIZE + (1 << 14) + 2048;
-
-const RECORD_HEADER_SIZE: usize = 5;
-
-/// Plain bytes that fit into one record.
-const FRAGMENT_SIZE_MAX: usize = 1 << 14;
 
 /// What a record adds to them at most: header, nonce of TLS 1.2, content type of 1.3, tag.
 const RECORD_OVERHEAD_MAX: usize = RECORD_HEADER_SIZE + 8 + 1 + 16;
@@ -126,6 +120,21 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
+impl From<rustls::Error> for TlsError {
+    fn from(error: rustls::Error) -> TlsError {
+        TlsError::Protocol(error)
+    }
+}
+
+impl From<RecordError> for TlsError {
+    fn from(error: RecordError) -> TlsError {
+        match error {
+            RecordError::Protocol(error) => TlsError::Protocol(error),
+            RecordError::Fragmented => TlsError::Fragmented,
+        }
+    }
+}
+
 /// What [`Tls::open`] did.
 #[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +171,7 @@ enum Layer {
     /// rustls, which still shakes hands or speaks TLS 1.2.
     Machine(Box<Machine>),
     /// Our own record layer.
-    Records(Records),
+    Records(Records<ServerConnectionData>),
     /// Nothing: the connection is broken.
     Over,
 }
@@ -225,17 +234,20 @@ impl Tls {
             return Err(TlsError::Broken);
         }
         let opened = match &mut self.layer {
-            Layer::Records(records) => records.open(incoming, plain, out).map(|progress| {
-                self.peer_closed |= progress.closed;
-                Opened {
-                    // RFC 8446 6.1: whatever stands behind close_notify is ignored.
-                    consumed: match progress.closed {
-                        true => incoming.len(),
-                        false => progress.consumed,
-                    },
-                    secured: false,
+            Layer::Records(records) => match records.open(incoming, plain, out) {
+                Ok(progress) => {
+                    self.peer_closed |= progress.closed;
+                    Ok(Opened {
+                        // RFC 8446 6.1: whatever stands behind close_notify is ignored.
+                        consumed: match progress.closed {
+                            true => incoming.len(),
+                            false => progress.consumed,
+                        },
+                        secured: false,
+                    })
                 }
-            }),
+                Err(error) => Err(error.into()),
+            },
             Layer::Machine(machine) => {
                 let opened = machine.open(incoming, plain, out);
                 self.after_step(&opened);

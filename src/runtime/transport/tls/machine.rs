@@ -4,11 +4,11 @@
 //! would panic. So the rest of [`Machine::open`] is offered again, and a fragment that rustls keeps
 //! referring to after the handshake ends the connection.
 
-use super::records::Records;
 use super::{
     FRAGMENT_SIZE_MAX, Opened, RECORD_OVERHEAD_MAX, RECORD_SIZE_MAX, ServerConfig, TlsError,
     binding,
 };
+use ring::records::Records;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
@@ -282,7 +282,7 @@ impl Machine {
     ///
     /// # Errors
     /// What rustls has against it.
-    pub(super) fn into_records(self) -> Result<Records, rustls::Error> {
+    pub(super) fn into_records(self) -> Result<Records<ServerConnectionData>, rustls::Error> {
         let (secrets, keys) = self.connection.dangerous_into_kernel_connection()?;
         Records::new(&secrets, keys)
     }

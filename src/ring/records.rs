@@ -1,17 +1,25 @@
-//! The record layer of TLS 1.3 (RFC 8446 5) after a handshake that rustls made.
+//! The record layer of TLS 1.3 (RFC 8446 5) after a handshake that rustls made, on either side.
 //!
 //! Why: rustls' connection walks a state machine and some three kilobytes for each record; this is
 //! two keys and two numbers. rustls still derives all keys, those of key updates too. Invariant: a
 //! number is used once with a key, and the sequence numbers go on where rustls' handshake stopped.
 
-use super::{FRAGMENT_SIZE_MAX, RECORD_HEADER_SIZE, TlsError};
-use ring::aead::{Algorithm, Key, NONCE_SIZE, TAG_SIZE};
+use crate::aead::{Algorithm, Key, NONCE_SIZE, TAG_SIZE};
+use crate::prefetch;
+use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 use rustls::{
     AlertDescription, ConnectionTrafficSecrets, ContentType, Error, ExtractedSecrets,
     HandshakeType, InvalidMessage, PeerMisbehaved, SupportedCipherSuite,
 };
+use std::fmt;
+
+/// Bytes before each record.
+pub const RECORD_HEADER_SIZE: usize = 5;
+
+/// Plain bytes that fit into one record.
+pub const FRAGMENT_SIZE_MAX: usize = 1 << 14;
 
 /// Bytes that encryption adds to a fragment: content type and tag (RFC 8446 5.2).
 const EXPANSION: usize = 1 + TAG_SIZE;
@@ -24,6 +32,43 @@ const BARREN_RECORDS_MAX: u8 = 32;
 
 /// A whole KeyUpdate that asks for none in return (RFC 8446 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+
+/// The type of a message that offers a session to resume (RFC 8446 4.6.1).
+const NEW_SESSION_TICKET: u8 = 4;
+
+/// Whose end of the connection this is, by rustls' name for it.
+pub trait Side {
+    /// Whether it is a client, which is offered sessions to resume; it takes none.
+    const IS_CLIENT: bool;
+}
+
+impl Side for ServerConnectionData {
+    const IS_CLIENT: bool = false;
+}
+
+impl Side for ClientConnectionData {
+    const IS_CLIENT: bool = true;
+}
+
+/// Why a connection cannot go on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RecordError {
+    /// What rustls calls it.
+    Protocol(Error),
+    /// A handshake message in pieces after the handshake; nobody sends such.
+    Fragmented,
+}
+
+impl fmt::Display for RecordError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordError::Protocol(error) => error.fmt(f),
+            RecordError::Fragmented => f.write_str("a handshake message in pieces"),
+        }
+    }
+}
+
+impl std::error::Error for RecordError {}
 
 /// One direction of a connection: how its records are protected.
 struct Protection {
@@ -102,9 +147,10 @@ fn header(size: usize) -> [u8; RECORD_HEADER_SIZE] {
     [ContentType::ApplicationData.into(), 3, 3, high, low]
 }
 
-/// Both directions of a connection.
+/// Both directions of a connection: with all keys 1.2 KB. What is asked for beside a key stands
+/// first.
 #[repr(C)]
-pub(super) struct Records {
+pub struct Records<S> {
     /// The peer asked for new keys of ours; they come before our next bytes.
     renew: bool,
     /// Records in a row without bytes.
@@ -112,38 +158,37 @@ pub(super) struct Records {
     /// Records that may be sealed with one key.
     sealed_max: u64,
     /// What makes the next keys.
-    keys: Box<KernelConnection<ServerConnectionData>>,
+    keys: Box<KernelConnection<S>>,
     opener: Protection,
     sealer: Protection,
 }
 
 /// What [`Records::open`] came to.
-pub(super) struct Progress {
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
     /// Bytes of whole records.
-    pub(super) consumed: usize,
+    pub consumed: usize,
     /// The peer said `close_notify`.
-    pub(super) closed: bool,
+    pub closed: bool,
 }
 
-impl Records {
+impl<S: Side> Records<S> {
     /// Has what opens the next record come.
-    pub(super) fn prefetch_opening(&self) {
-        ring::prefetch(&self.opener);
+    pub fn prefetch_opening(&self) {
+        prefetch(&self.opener);
     }
 
     /// Has what seals the next record come.
-    pub(super) fn prefetch_sealing(&self) {
-        ring::prefetch(&self.sealer);
+    pub fn prefetch_sealing(&self) {
+        prefetch(&self.sealer);
     }
 
     /// Goes on where the handshake ended.
     ///
     /// # Errors
     /// A suite that this layer does not know.
-    pub(super) fn new(
-        secrets: &ExtractedSecrets,
-        keys: KernelConnection<ServerConnectionData>,
-    ) -> Result<Records, Error> {
+    pub fn new(secrets: &ExtractedSecrets, keys: KernelConnection<S>) -> Result<Records<S>, Error> {
         let SupportedCipherSuite::Tls13(suite) = keys.negotiated_cipher_suite() else {
             return Err(Error::General("not TLS 1.3".into()));
         };
@@ -163,12 +208,12 @@ impl Records {
     ///
     /// # Errors
     /// Records that break the protocol, and fatal alerts.
-    pub(super) fn open(
+    pub fn open(
         &mut self,
         incoming: &mut [u8],
         plain: &mut impl FnMut(&[u8]),
         out: &mut Vec<u8>,
-    ) -> Result<Progress, TlsError> {
+    ) -> Result<Progress, RecordError> {
         let mut consumed = 0;
         let opened = loop {
             match self.open_one(&mut incoming[consumed..], plain) {
@@ -188,7 +233,7 @@ impl Records {
                 Err(error) => break Err(error),
             }
         };
-        if let Err(TlsError::Protocol(error)) = &opened
+        if let Err(RecordError::Protocol(error)) = &opened
             && let Some(alert) = alert_for(error)
         {
             // What cannot even be sealed leaves the peer with the end of the connection.
@@ -202,7 +247,7 @@ impl Records {
         &mut self,
         incoming: &mut [u8],
         plain: &mut impl FnMut(&[u8]),
-    ) -> Result<Option<usize>, TlsError> {
+    ) -> Result<Option<usize>, RecordError> {
         let &mut [kind, _, _, high, low, ..] = incoming else {
             return Ok(None);
         };
@@ -242,14 +287,22 @@ impl Records {
         }
     }
 
-    /// After the handshake a client may only update its keys (RFC 8446 4.6).
-    fn on_handshake(&mut self, message: &[u8]) -> Result<(), TlsError> {
+    /// After the handshake a client may only update its keys (RFC 8446 4.6); a server may offer
+    /// sessions, too.
+    fn on_handshake(&mut self, content: &[u8]) -> Result<(), RecordError> {
+        let message = match S::IS_CLIENT {
+            true => past_tickets(content),
+            false => content,
+        };
+        if message.is_empty() && !content.is_empty() {
+            return Ok(());
+        }
         let (kind, request) = match *message {
             [kind, 0, 0, 1, request] => (HandshakeType::from(kind), request),
             [kind, ..] if HandshakeType::from(kind) != HandshakeType::KeyUpdate => {
                 return Err(unexpected(ContentType::Handshake).into());
             }
-            [_, 0, 0, 1] | [_, 0, 0] | [_, 0] | [_] => return Err(TlsError::Fragmented),
+            [_, 0, 0, 1] | [_, 0, 0] | [_, 0] | [_] => return Err(RecordError::Fragmented),
             // Several messages where keys change, an odd size, or nothing.
             _ => return Err(unexpected(ContentType::Handshake).into()),
         };
@@ -267,8 +320,8 @@ impl Records {
     }
 
     /// Has the keys renewed after `records` more, for tests of what takes years otherwise.
-    #[cfg(test)]
-    pub(super) fn renew_after(&mut self, records: u64) {
+    #[doc(hidden)]
+    pub fn renew_after(&mut self, records: u64) {
         self.sealed_max = self.sealer.sequence + records;
     }
 
@@ -276,7 +329,7 @@ impl Records {
     ///
     /// # Errors
     /// New keys could not be made, which ends the connection.
-    pub(super) fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         for fragment in plain.chunks(FRAGMENT_SIZE_MAX) {
             if self.renew || self.sealer.sequence >= self.sealed_max {
                 self.renew_sealer(out)?;
@@ -299,7 +352,7 @@ impl Records {
     ///
     /// # Errors
     /// It could not be encrypted.
-    pub(super) fn close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn close_notify(&mut self, out: &mut Vec<u8>) -> Result<(), Error> {
         self.alert(WARNING, AlertDescription::CloseNotify, out)
     }
 
@@ -312,6 +365,17 @@ impl Records {
         self.sealer
             .seal(ContentType::Alert, &[level, alert.into()], out)
     }
+}
+
+/// What stands behind the whole offers of sessions that `messages` begin with.
+fn past_tickets(mut messages: &[u8]) -> &[u8] {
+    while let [NEW_SESSION_TICKET, sizes @ ..] = messages
+        && let Some(([high, middle, low], rest)) = sizes.split_first_chunk()
+        && let Some(next) = rest.get(u32::from_be_bytes([0, *high, *middle, *low]) as usize..)
+    {
+        messages = next;
+    }
+    messages
 }
 
 /// Levels of alerts (RFC 8446 6).
@@ -329,9 +393,9 @@ fn malformed(message: InvalidMessage) -> Error {
     Error::InvalidMessage(message)
 }
 
-impl From<Error> for TlsError {
-    fn from(error: Error) -> TlsError {
-        TlsError::Protocol(error)
+impl From<Error> for RecordError {
+    fn from(error: Error) -> RecordError {
+        RecordError::Protocol(error)
     }
 }
 
