@@ -3,7 +3,7 @@
 use crate::draw::{acks, latency, over_time, stretches, throughput};
 use crate::live::{grouped, micros};
 use crate::plot;
-use crate::result::{RunResult, Server, Times, exit};
+use crate::result::{Plain, RunResult, Server, Times, exit};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -258,8 +258,8 @@ fn tiles(result: &RunResult) -> String {
     if let Some(bytes) = bytes_per_connection(result) {
         tiles.push((bytes, "bytes per connection".to_owned()));
     }
-    if let Some(more) = result.plain.as_ref().and_then(|plain| plain.surcharge_us) {
-        tiles.push((format!("{more:.2} us"), "TLS per delivery".to_owned()));
+    if let Some(more) = result.plain.as_ref().and_then(Plain::surcharge) {
+        tiles.push((more, "TLS per delivery".to_owned()));
     }
     if let Some(ratio) = result.floor.as_ref().and_then(|floor| floor.ratio) {
         tiles.push((format!("{ratio:.2}&times;"), "the floor's CPU".to_owned()));
@@ -308,8 +308,9 @@ fn cost_rows(result: &RunResult) -> Vec<(String, f64, String, &'static str)> {
         "first",
     )];
     if let Some(plain) = &result.plain {
-        let more = plain.surcharge_us.unwrap_or(0.0);
-        let label = format!("{:.3} s: TLS adds {more:.2} us", plain.cpu_per_million);
+        let more = plain.surcharge();
+        let more = more.map_or(String::new(), |more| format!(": TLS adds {more}"));
+        let label = format!("{:.3} s{more}", plain.cpu_per_million);
         rows.push((
             "without TLS".to_owned(),
             plain.cpu_per_million,

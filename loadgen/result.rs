@@ -226,6 +226,20 @@ pub struct Plain {
     pub timeline: Vec<Point>,
     /// What TLS added to each delivery, in microseconds of server CPU.
     pub surcharge_us: Option<f64>,
+    /// The standard error of that, from the turns.
+    #[serde(default)]
+    pub surcharge_error_us: Option<f64>,
+}
+
+impl Plain {
+    /// What TLS added, with its error: `0.52 ± 0.11 us` where the turns tell it.
+    pub fn surcharge(&self) -> Option<String> {
+        let more = self.surcharge_us?;
+        Some(match self.surcharge_error_us {
+            Some(error) => format!("{more:.2} \u{b1} {error:.2} us"),
+            None => format!("{more:.2} us"),
+        })
+    }
 }
 
 /// How the generator itself fared.

@@ -21,8 +21,10 @@ use crate::relay::{self, Relay};
 use crate::result::{Floor, Load, Plain, RunResult, Server, Times};
 use crate::scram::KeyCache;
 
-/// Turns that server and floor take in one run.
-const SLICES: u32 = 3;
+/// Turns that those who are compared take in one run at least.
+const TURNS_MIN: u32 = 3;
+/// How long a turn is where there are more: what the machine does else changes within seconds.
+const TURN: Duration = Duration::from_secs(2);
 /// The core of the floor's relay.
 const FLOOR_CORE: usize = 0;
 
@@ -79,8 +81,7 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let plain = match beside {
         Some(fleet) => {
             let slices = slices.next().unwrap_or_default();
-            let cpu = Slice::cpu_per_million(&own);
-            Some(finish_plain(fleet, slices, cpu, &mut live)?)
+            Some(finish_plain(fleet, slices, &own, &mut live)?)
         }
         None => None,
     };
@@ -309,7 +310,10 @@ struct Contestant<'a> {
 
 /// The measured part: in one piece, or all contestants in turns. Gives the slices of each.
 fn measure(load: &LoadArgs, contestants: &[Contestant<'_>], live: &mut Live) -> Vec<Vec<Slice>> {
-    let turns = if contestants.len() > 1 { SLICES } else { 1 };
+    let turns = match contestants.len() {
+        1 => 1,
+        _ => TURNS_MIN.max((load.duration().as_millis() / TURN.as_millis()) as u32),
+    };
     let mut slices = vec![Vec::new(); contestants.len()];
     for turn in 0..turns {
         // The first turn warms everything up; later ones only bring the caches back.
@@ -317,7 +321,12 @@ fn measure(load: &LoadArgs, contestants: &[Contestant<'_>], live: &mut Live) -> 
             0 => load.warmup(),
             _ => load.warmup().min(Duration::from_millis(300)),
         };
-        for (contestant, slices) in contestants.iter().zip(&mut slices) {
+        let mut order: Vec<_> = contestants.iter().zip(&mut slices).collect();
+        // Who is first in one turn is last in the next: a drift hits all alike.
+        if turn % 2 == 1 {
+            order.reverse();
+        }
+        for (contestant, slices) in order {
             live.label(&contestant.label, contestant.whose);
             let length = load.duration() / turns;
             slices.push(
@@ -353,7 +362,7 @@ fn start_plain(
 fn finish_plain(
     fleet: Fleet,
     slices: Vec<Slice>,
-    cpu: Option<f64>,
+    secure: &[Slice],
     live: &mut Live,
 ) -> Result<Plain, String> {
     let control = fleet.control.clone();
@@ -370,10 +379,27 @@ fn finish_plain(
         waited: findings.meter.waited,
         timeline: live.plain_points.clone(),
         verdict: findings.verdict,
-        slices,
         // Seconds per million are microseconds each.
-        surcharge_us: cpu.zip(below).map(|(cpu, below)| cpu - below),
+        surcharge_us: Slice::cpu_per_million(secure)
+            .zip(below)
+            .map(|(cpu, below)| cpu - below),
+        surcharge_error_us: standard_error(secure, &slices),
+        slices,
     })
+}
+
+/// The standard error of what `more` costs above `less`, turn by turn, in CPU seconds per million.
+fn standard_error(more: &[Slice], less: &[Slice]) -> Option<f64> {
+    let cost = |slice: &Slice| Slice::cpu_per_million(std::slice::from_ref(slice));
+    let turns = more.iter().zip(less);
+    let differences: Option<Vec<f64>> = turns
+        .map(|(more, less)| Some(cost(more)? - cost(less)?))
+        .collect();
+    let differences = differences.filter(|differences| differences.len() > 1)?;
+    let count = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / count;
+    let squares: f64 = differences.iter().map(|one| (one - mean).powi(2)).sum();
+    Some((squares / (count - 1.0) / count).sqrt())
 }
 
 /// What the measured part cost the server.
@@ -452,6 +478,21 @@ fn expected(args: &RunArgs) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_of_a_difference_is_that_of_its_turns() {
+        let costing = |cpu: f64| Slice {
+            delivered: 1_000_000,
+            server_cpu: Some(cpu),
+            ..Slice::default()
+        };
+        let less = [costing(5.0), costing(7.0), costing(6.0)];
+        let more = [costing(5.5), costing(8.5), costing(7.0)];
+        // Differences of 0.5, 1.5 and 1: a deviation of 0.5.
+        let error = standard_error(&more, &less).expect("three turns");
+        assert!((error - 0.5 / 3_f64.sqrt()).abs() < 1e-9, "{error}");
+        assert_eq!(standard_error(&more[..1], &less[..1]), None);
+    }
 
     #[test]
     fn cost_per_million_needs_every_stretch_to_be_read() {

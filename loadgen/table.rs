@@ -129,11 +129,14 @@ fn cost(text: &mut String, result: &RunResult) {
         }
     }
     if let Some(plain) = &result.plain {
-        let more = plain.surcharge_us.unwrap_or(0.0);
+        let more = plain.surcharge();
+        let more = more.map_or(String::new(), |more| {
+            format!(": TLS adds {more} to each delivery")
+        });
         line(
             text,
             &format!(
-                "  without TLS   {:.3} s per million, {}/s: TLS adds {more:.2} us to each delivery",
+                "  without TLS   {:.3} s per million, {}/s{more}",
                 plain.cpu_per_million,
                 grouped(plain.rate.round() as u64),
             ),
