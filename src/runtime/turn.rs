@@ -31,6 +31,8 @@ pub(crate) const CONNS_AHEAD: usize = 6;
 pub(crate) const TLS_AHEAD: usize = 4;
 /// The same for its keys, whose place the head tells.
 pub(crate) const KEYS_AHEAD: usize = 2;
+/// The same for its account, which its stream and its session lead to.
+const ACCOUNT_AHEAD: usize = 1;
 /// One tick of a busy shard: so long nothing must happen until it counts as idle.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
@@ -112,6 +114,15 @@ pub(crate) struct Turn {
     pub(crate) alarms: u32,
 }
 
+/// How the shard's own state is fetched ahead.
+struct Prefetch;
+
+impl xmpp::Fetch for Prefetch {
+    fn fetch<T>(&self, value: &T) {
+        ring::prefetch(value);
+    }
+}
+
 impl Turn {
     /// This shard's own bell.
     pub(crate) fn bell(&self) -> &Arc<Doorbell> {
@@ -175,18 +186,27 @@ impl Turn {
     /// Has what the completions behind this one will need come from memory meanwhile: first the
     /// connection, then what it points to. With thousands of connections nothing of them is near.
     fn look_ahead(&self, coming: &[Completion]) {
-        let slot_at = |ahead: usize| {
+        let conn_at = |ahead: usize| {
             let token = coming.get(ahead)?.token;
-            (token.op == Op::Recv).then_some(token.slot)
+            (token.op == Op::Recv).then(|| id_of(token))
         };
-        if let Some(slot) = slot_at(CONNS_AHEAD) {
-            self.world.conns.prefetch(slot);
+        if let Some(conn) = conn_at(CONNS_AHEAD) {
+            self.world.conns.prefetch(conn.index);
         }
-        if let Some(tls) = slot_at(TLS_AHEAD).and_then(|slot| self.world.conns.tls(slot)) {
-            tls.prefetch();
+        if let Some(conn) = conn_at(TLS_AHEAD) {
+            if let Some(tls) = self.world.conns.tls(conn.index) {
+                tls.prefetch();
+            }
+            self.shard.fetch_stream(conn, &Prefetch);
         }
-        if let Some(tls) = slot_at(KEYS_AHEAD).and_then(|slot| self.world.conns.tls(slot)) {
-            tls.prefetch_opening();
+        if let Some(conn) = conn_at(KEYS_AHEAD) {
+            if let Some(tls) = self.world.conns.tls(conn.index) {
+                tls.prefetch_opening();
+            }
+            self.shard.fetch_session(conn, &Prefetch);
+        }
+        if let Some(conn) = conn_at(ACCOUNT_AHEAD) {
+            self.shard.fetch_account(conn, &Prefetch);
         }
     }
 

@@ -24,6 +24,12 @@ impl Conns {
         Some(stream)
     }
 
+    /// A stream that nobody works on.
+    pub(crate) fn peek(&self, conn: ConnId) -> Option<&StreamState> {
+        let (generation, stream) = self.slots.get(conn.index as usize)?;
+        stream.as_deref().filter(|_| *generation == conn.generation)
+    }
+
     pub(crate) fn put(&mut self, conn: ConnId, stream: Box<StreamState>) {
         let index = conn.index as usize;
         if index >= self.slots.len() {

@@ -4,6 +4,7 @@
 //! [`Host`]; there is no clock, randomness, socket, thread or lock in this crate.
 
 pub mod account;
+mod ahead;
 mod ask;
 mod conns;
 mod deliver;
@@ -33,6 +34,7 @@ mod wake;
 pub mod xep;
 mod xml;
 
+pub use ahead::Fetch;
 pub use host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 pub use settings::Settings;
 pub use shard::{Progress, Shard};
