@@ -356,6 +356,35 @@ fn who_forbids_that_it_waits_hears_that_it_did_not_arrive() {
     assert_eq!(errors(&world.received(alice)), expected);
 }
 
+/// The same where somebody was there, who does not come back.
+#[test]
+fn what_must_not_wait_bounces_where_a_session_leaves_it() {
+    for durability in DURABILITIES {
+        for others in 0..2 {
+            let case = format!("{durability:?}, other sessions: {others}");
+            let mut world = world(durability);
+            let (alice, _) = world.log_in_managed("alice@example.org/x");
+            for resource in 0..=others {
+                let (bob, _) = world.log_in_managed(&format!("bob@example.org/{resource}"));
+                world.tell(bob, "<presence/>");
+                world.vanish(bob);
+            }
+            world.run();
+            for (id, content) in [("m", "<body>x</body>"), ("empty", "")] {
+                let text = format!(
+                    "<message to='bob@example.org' type='chat' id='{id}'>{content}\
+                     <no-store xmlns='urn:xmpp:hints'/></message>"
+                );
+                world.tell(alice, &text);
+            }
+            assert_eq!(errors(&world.received(alice)), [], "{case}");
+            world.run_for(400_000);
+            let received = world.received(alice);
+            assert_eq!(errors(&received), [("m", "service-unavailable")], "{case}");
+        }
+    }
+}
+
 /// Two messages are fewer than what is asked for at once; their client is asked all the same, and
 /// once. What it then acknowledges does not come again.
 #[test]

@@ -81,10 +81,6 @@ impl Shard {
         stanza: &Stanza<'_>,
     ) {
         let Some(waiting) = self.as_waiting(host, stanza) else {
-            // Who says that it must not wait hears that it did not arrive; not of a chat state.
-            if stanza.view().has_body() {
-                self.bounce(host, stanza, StanzaError::ServiceUnavailable);
-            }
             return;
         };
         let mut bytes = Vec::new();
@@ -107,10 +103,18 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// A message as it waits, with the time; `None` where nobody would miss it.
-    pub(crate) fn as_waiting(&self, host: &impl Host, stanza: &Stanza<'_>) -> Option<Box<[u8]>> {
+    /// A message as it waits, with the time; `None` where it must not. Who says so hears that it did
+    /// not arrive; of a chat state nobody does.
+    pub(crate) fn as_waiting(
+        &mut self,
+        host: &mut impl Host,
+        stanza: &Stanza<'_>,
+    ) -> Option<Box<[u8]>> {
         debug_assert_eq!(stanza.kind, Kind::Message);
         if is_of_the_moment(stanza) {
+            if stanza.view().has_body() {
+                self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+            }
             return None;
         }
         Some(delayed(stanza, &self.settings.domain, host.now()).into())
