@@ -8,11 +8,11 @@ use crate::error::{StanzaError, StreamError};
 use crate::host::{ConnId, Host, ShardId};
 use crate::keep::Receivers;
 use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
-use crate::outbox::Keep;
+use crate::outbox::{Acks, Keep};
 use crate::parcel::Parcel;
 use crate::port::StoreOp;
 use crate::router::Route;
-use crate::session::{Session, SessionKey};
+use crate::session::SessionKey;
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
@@ -442,23 +442,61 @@ impl Shard {
         if matches!(type_, Type::Error | Type::Result) {
             return;
         }
-        let Session {
-            outlet, address, ..
-        } = self.sessions.at_mut(key);
+        let session = self.sessions.at(key);
         // The address may be malformed, so it is copied as it was, not as a JID.
         let claimed = view.to();
         let from = claimed
             .as_deref()
             .filter(|to| !to.is_empty())
-            .unwrap_or(address.bare());
-        outlet.send(host, Keep::Memory, |out| {
-            write_reply_head(view.kind(), "error", from, address.full(), view.id(), out);
-            crate::stanza::write_content(view, scope, out);
-            error.write(out);
-            out.extend_from_slice(b"</");
-            out.extend_from_slice(view.name().as_bytes());
-            out.push(b'>');
-        });
+            .unwrap_or(session.bare());
+        let mut bytes = Vec::new();
+        let (full, id) = (session.full(), view.id());
+        write_reply_head(view.kind(), "error", from, full, id, &mut bytes);
+        crate::stanza::write_content(view, scope, &mut bytes);
+        error.write(&mut bytes);
+        bytes.extend_from_slice(b"</");
+        bytes.extend_from_slice(view.name().as_bytes());
+        bytes.push(b'>');
+        self.send_refusal(host, key, view.kind(), &bytes);
+    }
+
+    /// Sends a client the error that answers its own stanza. It is all that is left of a message,
+    /// which is not settled before storage has the error, or the client.
+    pub(crate) fn send_refusal(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        kind: Kind,
+        error: &[u8],
+    ) {
+        let is_message = kind == Kind::Message;
+        let outlet = &mut self.sessions.at_mut(key).outlet;
+        // While what waits is on its way into the queue, nothing else gets a place there.
+        let has_place = |acks: &Acks| acks.saved && acks.claiming.is_none();
+        if is_message && outlet.acks.as_deref().is_some_and(has_place) {
+            return self.give_refusal(host, key, error);
+        }
+        outlet.send(host, Keep::Memory, |out| out.extend_from_slice(error));
+        if let Some(acks) = outlet.acks.as_mut().filter(|_| is_message) {
+            acks.hold_for_last();
+            self.note_overflow(key);
+            self.sessions.ask_later(host, key);
+        }
+    }
+
+    fn give_refusal(&mut self, host: &mut impl Host, key: SessionKey, error: &[u8]) {
+        let scope = self.client_scope.clone();
+        let Ok(view) = StanzaView::parse(error, &scope) else {
+            debug_assert!(false, "an error has what the stanza had");
+            return;
+        };
+        let session = self.sessions.at(key);
+        let (account, full) = (session.account, session.full().to_owned());
+        let (from, to) = (view.from().unwrap_or_default(), Jid::from_prepared(&full));
+        // It is no client's: nothing about it is marked.
+        let origin = self.origin.take();
+        self.give(host, account, &[key], &Stanza::complete(&view, &from, &to));
+        self.origin = origin;
     }
 
     /// Ends a session: contacts learn that it is unavailable, then it is gone.

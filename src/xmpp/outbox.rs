@@ -364,6 +364,15 @@ impl Acks {
         }
     }
 
+    /// The stanza that was sent last is an error that storage does not keep: no number is committed
+    /// before the client has it.
+    pub(crate) fn hold_for_last(&mut self) {
+        if let Some(last) = self.queue.back_mut().filter(|last| !last.is_vital) {
+            last.is_vital = true;
+            self.vital += 1;
+        }
+    }
+
     /// The number of the queue's last stanza once it is written.
     fn number_behind(&self) -> u32 {
         self.acked.wrapping_add(self.queue.len() as u32)

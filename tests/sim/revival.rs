@@ -2,7 +2,7 @@
 //! `promise.rs` and `faults.rs` play many at random.
 
 use sim::steps::{counted, errors, message, messages};
-use sim::{ClientId, Faults, World};
+use sim::{ClientId, Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
@@ -547,6 +547,75 @@ fn an_error_that_is_held_up_is_not_lost_behind_the_number_of_its_message() {
         }
     }
     assert!(held_up > 20, "{held_up}");
+}
+
+/// The same of an error for what goes nowhere at all, whether or not what waits for its sender is on
+/// its way meanwhile.
+#[test]
+fn the_error_for_a_message_that_goes_nowhere_is_not_lost_behind_its_number() {
+    let block = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
+                 <item jid='bob@example.org'/></block></iq>";
+    let mut acknowledged = 0;
+    for to in [
+        "carol@remote.example",
+        "example.org",
+        "@@",
+        "bob@example.org",
+    ] {
+        for (claims, presence) in ["", "<presence/>"].into_iter().enumerate() {
+            for moment_us in (0..100_000).step_by(5_000) {
+                let mut world = world(1, 1);
+                let carl = world.log_in("carl@example.org/x");
+                let (alice, session) = world.log_in_managed("alice@example.org/x");
+                world.tell(carl, &message("chat", "alice@example.org", "waits"));
+                world.tell(alice, block);
+                let had = counted(&world.received(alice));
+                world.faults.disk_us = (10_000, 10_000);
+                let unwanted = message("chat", to, "m");
+                world.send(alice, &format!("{presence}{unwanted}{REQUEST}"));
+                world.run_until(world.now() + moment_us);
+                let mut received = world.received(alice);
+                world.crash();
+                world.run();
+                let alice = world.resume("alice@example.org/x", &session, had);
+                if world.client(alice).resumed.expect("it survives") < 2 + claims as u32 {
+                    world.send(alice, &unwanted);
+                } else {
+                    acknowledged += 1;
+                }
+                world.run();
+                received.extend(world.received(alice));
+                let has_error = errors(&received).iter().any(|it| it.0 == "m");
+                assert!(has_error, "{to} after {moment_us} us, claims: {claims}");
+            }
+        }
+    }
+    assert!(acknowledged > 20, "{acknowledged}");
+}
+
+/// Where storage has no place for it meanwhile, its message is settled when the client has it.
+#[test]
+fn an_error_that_only_the_client_has_is_settled_when_it_acknowledges_it() {
+    let mut world = world(1, 1);
+    let carl = world.log_in("carl@example.org/x");
+    let (alice, _) = world.log_in_managed("alice@example.org/x");
+    world.tell(carl, &message("chat", "alice@example.org", "waits"));
+    world.send(
+        alice,
+        &format!("<presence/>{}{REQUEST}", message("chat", "@@", "m")),
+    );
+    world.run();
+    let mut received = world.received(alice);
+    assert_eq!(errors(&received), [("m", "jid-malformed")]);
+    let told = |received: &[Element]| {
+        let answers = received.iter().filter(|it| it.name == "a");
+        answers.map(|it| it.attr("h").to_owned()).next_back()
+    };
+    assert_eq!(told(&received).as_deref(), Some("0"));
+    let h = counted(&received);
+    world.tell(alice, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    received = world.received(alice);
+    assert_eq!(told(&received).as_deref(), Some("2"));
 }
 
 /// Who never was available stays unseen over a crash.

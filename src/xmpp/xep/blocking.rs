@@ -170,22 +170,19 @@ impl Shard {
         if matches!(type_, Type::Error | Type::Result) {
             return false;
         }
-        let Session {
-            outlet, address, ..
-        } = self.sessions.at_mut(key);
-        outlet.send(host, Keep::Memory, |out| {
-            let (from, full) = (to.as_str(), address.full());
-            write_reply_head(view.kind(), "error", from, full, view.id(), out);
-            put(
-                out,
-                format_args!(
-                    "<error type='cancel'><not-acceptable \
-                     xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
-                     <blocked xmlns='urn:xmpp:blocking:errors'/></error></{}>",
-                    view.name()
-                ),
-            );
-        });
+        let mut error = Vec::new();
+        let (from, full) = (to.as_str(), self.sessions.at(key).full());
+        write_reply_head(view.kind(), "error", from, full, view.id(), &mut error);
+        put(
+            &mut error,
+            format_args!(
+                "<error type='cancel'><not-acceptable \
+                 xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
+                 <blocked xmlns='urn:xmpp:blocking:errors'/></error></{}>",
+                view.name()
+            ),
+        );
+        self.send_refusal(host, key, view.kind(), &error);
         false
     }
 
