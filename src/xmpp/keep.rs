@@ -214,11 +214,11 @@ impl Sessions {
     /// Sends a stanza to a session's client.
     pub(crate) fn send(&mut self, host: &mut impl Host, key: SessionKey, stanza: &Stanza<'_>) {
         let outlet = &mut self.at_mut(key).outlet;
-        outlet.send(host, Keep::Memory, |out| stanza.write(out));
+        let has_overflowed = outlet.send(host, Keep::Memory, |out| stanza.write(out));
         if outlet.acks.is_none() {
             return;
         }
-        if outlet.has_overflowed() {
+        if has_overflowed {
             self.overflowed.push(key);
         }
         self.ask_later(host, key);

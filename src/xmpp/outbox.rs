@@ -12,11 +12,19 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-/// Unacknowledged stanzas of one session; one more ends it.
+/// Unacknowledged stanzas of one session, presence apart; one more ends it.
 pub(crate) const UNACKED_MAX: usize = 4_000;
 
-/// Unacknowledged bytes of one session; more end it.
+/// Their bytes; more end it.
 pub(crate) const UNACKED_SIZE_MAX: usize = 4 << 20;
+
+/// Unacknowledged presence of one session: what answers a login, all at once, where the longest
+/// roster that is usual has every contact there with every resource.
+pub(crate) const UNACKED_PRESENCE_MAX: usize = 64_000;
+
+/// Its bytes: twice what one contact can say with all its resources, and what a connection without
+/// stream management may be given in one turn.
+pub(crate) const UNACKED_PRESENCE_SIZE_MAX: usize = 8 << 20;
 
 /// Stanzas after which an acknowledgement is asked for at once.
 pub(crate) const REQUEST_EVERY: u32 = 8;
@@ -79,6 +87,9 @@ pub(crate) struct Acks {
     size: usize,
     /// How many of the queue, and how many bytes, do not count towards its limits.
     excused: (usize, usize),
+    /// The same of presence, which has limits of its own: who sends it is no choice of the client's
+    /// of that moment.
+    presence: (usize, usize),
     since_request: u32,
     /// Whether it is among [`crate::ask::Asking`].
     is_asking: bool,
@@ -104,6 +115,11 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
+    /// Complete stanzas begin with their names.
+    fn is_presence(&self) -> bool {
+        self.bytes.starts_with(b"<presence")
+    }
+
     /// The client has it.
     pub(crate) fn note_taken(&self) {
         if let Some(shared) = &self.shared {
@@ -189,6 +205,7 @@ impl Acks {
             queue: VecDeque::new(),
             size: 0,
             excused: (0, 0),
+            presence: (0, 0),
             since_request: 0,
             is_asking: false,
             last_place: 0,
@@ -267,8 +284,11 @@ impl Acks {
 
     /// Whether the queue has outgrown its limits.
     pub(crate) fn has_overflowed(&self) -> bool {
-        let (count, size) = self.excused;
-        self.queue.len() - count > UNACKED_MAX || self.size - size > UNACKED_SIZE_MAX
+        let (excused, presence) = (self.excused, self.presence);
+        self.queue.len() - excused.0 - presence.0 > UNACKED_MAX
+            || self.size - excused.1 - presence.1 > UNACKED_SIZE_MAX
+            || presence.0 > UNACKED_PRESENCE_MAX
+            || presence.1 > UNACKED_PRESENCE_SIZE_MAX
     }
 
     /// How many stanzas the queue holds.
@@ -291,6 +311,10 @@ impl Acks {
 
     fn push(&mut self, sent: Sent) {
         self.size += sent.bytes.len();
+        if sent.is_presence() {
+            self.presence.0 += 1;
+            self.presence.1 += sent.bytes.len();
+        }
         self.vital += u32::from(sent.is_vital);
         self.queue.push_back(sent);
     }
@@ -555,6 +579,10 @@ impl Acks {
                 self.excused.0 -= 1;
                 self.excused.1 -= sent.bytes.len();
             }
+            if sent.is_presence() {
+                self.presence.0 -= 1;
+                self.presence.1 -= sent.bytes.len();
+            }
             sent.note_taken();
             match sent.keep {
                 Keep::Memory => {}
@@ -623,5 +651,48 @@ impl Acks {
         let is_known = known.contains(&origin.number) && !mark.failed.contains(&origin.number);
         origin.is_late = !is_known && origin.number < mark.last;
         is_known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a queue of so many of a stanza has outgrown its limits, and still has where its client
+    /// has acknowledged them all but one.
+    fn overflows(stanza: &[u8], count: usize) -> (bool, bool) {
+        let id = SessionId { home: 0, secret: 1 };
+        let mut acks = Acks::new(id, true, true);
+        for _ in 0..count {
+            acks.push(Sent {
+                bytes: stanza.into(),
+                keep: Keep::Memory,
+                arrived: Timestamp::default(),
+                ready: true,
+                is_vital: false,
+                is_excused: false,
+                shared: None,
+            });
+        }
+        acks.written = count;
+        let before = acks.has_overflowed();
+        acks.acknowledge(count as u32 - 1);
+        (before, acks.has_overflowed())
+    }
+
+    #[test]
+    fn presence_counts_apart_and_both_have_limits_of_count_and_size() {
+        const SIZE: usize = 1 << 16;
+        let (presence, message) = (b"<presence/>".as_slice(), b"<message/>".as_slice());
+        let large = |name: &[u8]| [name, &vec![b' '; SIZE - name.len()]].concat();
+        for (stanza, max) in [
+            (message, UNACKED_MAX),
+            (presence, UNACKED_PRESENCE_MAX),
+            (&large(message), UNACKED_SIZE_MAX / SIZE),
+            (&large(presence), UNACKED_PRESENCE_SIZE_MAX / SIZE),
+        ] {
+            assert_eq!(overflows(stanza, max), (false, false), "{max}");
+            assert_eq!(overflows(stanza, max + 1), (true, false), "{max}");
+        }
     }
 }

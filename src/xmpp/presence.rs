@@ -579,10 +579,10 @@ impl Shard {
                 let mut bytes = Vec::new();
                 presence.write(address.full(), &mut bytes);
                 late.push(bytes);
-            } else {
-                outlet.send(host, Keep::Memory, |out| {
-                    presence.write(address.full(), out)
-                });
+            } else if outlet.send(host, Keep::Memory, |out| {
+                presence.write(address.full(), out)
+            }) {
+                self.sessions.overflowed.push(key);
             }
         }
         // What the same client sent before it may wait behind messages.
@@ -713,9 +713,10 @@ fn present(
             late.push(bytes);
             continue;
         }
-        session
-            .outlet
-            .send(host, Keep::Memory, |out| write_addressed(halves, bare, out));
+        let write = |out: &mut Vec<u8>| write_addressed(halves, bare, out);
+        if session.outlet.send(host, Keep::Memory, write) {
+            sessions.overflowed.push(key);
+        }
     }
 }
 

@@ -76,19 +76,23 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Sends one stanza.
+    /// Sends one stanza; whether more waits for acknowledgement now than may.
     #[inline]
     pub(crate) fn send(
         &mut self,
         host: &mut impl Host,
         keep: Keep,
         write: impl FnOnce(&mut Vec<u8>),
-    ) {
+    ) -> bool {
         match (&mut self.acks, self.conn) {
             (None, Some(conn)) => write(host.output(conn)),
-            (Some(acks), conn) => acks.send(host, conn, keep, write),
+            (Some(acks), conn) => {
+                acks.send(host, conn, keep, write);
+                return acks.has_overflowed();
+            }
             (None, None) => debug_assert!(false, "only a managed session has no connection"),
         }
+        false
     }
 
     /// How many stanzas wait for acknowledgement.

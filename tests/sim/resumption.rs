@@ -4,7 +4,7 @@ use sim::steps::{counted, errors, message};
 use sim::{Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
-use xmpp::port::{RosterItem, StoreOp};
+use xmpp::port::{RosterItem, StoreOp, Subscription};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -156,7 +156,7 @@ fn a_long_roster_that_comes_after_a_crash_leaves_room_for_messages() {
         world.run();
         assert!(world.client(bob).is_online(), "{contacts} contacts");
         assert!(has(&world.received(bob), "m"));
-        for _ in 0..limit / 2 {
+        for _ in 0..=limit / 2 {
             world.send(alice, message);
         }
         world.run();
@@ -192,6 +192,77 @@ fn a_long_roster_that_is_asked_for_leaves_room_for_messages() {
         let error = world.client(bob).stream_error.as_deref();
         assert_eq!(error, Some("resource-constraint"));
     }
+}
+
+/// A presence that is as large as may be.
+fn large_presence() -> String {
+    let status = "x".repeat(261_800);
+    format!("<presence><status>{status}</status></presence>")
+}
+
+/// Bob and a contact are subscribed to each other.
+fn befriend(world: &mut World, contact: &str) {
+    let jid = |name: &str| BareJid::parse(&format!("{name}@example.org")).expect("an address");
+    for (owner, contact) in [("bob", contact), (contact, "bob")] {
+        let mut item = RosterItem::new(jid(contact));
+        (item.subscription, item.listed) = (Subscription::Both, true);
+        let (account, item) = (jid(owner), Box::new(item));
+        world.perform(StoreOp::PutRosterItem { account, item });
+    }
+}
+
+/// What comes with a login comes before anything can be acknowledged.
+#[test]
+fn no_contact_keeps_a_client_out_by_what_its_resources_say() {
+    for (contacts, error) in [(1, None), (2, Some("resource-constraint"))] {
+        let mut world = world();
+        world.faults.unsent_max = 64 << 20;
+        for contact in ["carl", "dora"].into_iter().take(contacts) {
+            world.add_account(&format!("{contact}@example.org"), "secret");
+            befriend(&mut world, contact);
+            for number in 0..16 {
+                let resource = format!("{number}{}", "r".repeat(900));
+                let client = world.log_in(&format!("{contact}@example.org/{resource}"));
+                world.tell(client, &large_presence());
+            }
+        }
+        let (bob, _) = world.log_in_managed("bob@example.org/x");
+        world.tell(bob, "<presence/>");
+        assert_eq!(world.client(bob).stream_error.as_deref(), error);
+    }
+}
+
+/// More presence than there may be messages; these have their room all the same.
+#[test]
+fn many_presences_leave_room_for_messages() {
+    let mut world = world();
+    let alice = world.log_in("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    for _ in 0..5_000 {
+        world.send(alice, "<presence to='bob@example.org/x'/>");
+    }
+    world.tell(alice, &message("chat", "bob@example.org/x", "m"));
+    assert!(world.client(bob).is_online());
+    assert!(has(&world.received(bob), "m"));
+}
+
+#[test]
+fn a_session_whose_client_is_away_is_sent_so_much_presence_and_ends() {
+    let mut world = world();
+    befriend(&mut world, "alice");
+    let alice = world.arrive("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, "<presence/>");
+    world.vanish(bob);
+    world.run();
+    world.received(alice);
+    let is_gone = |world: &mut World| {
+        world.tell(alice, &large_presence());
+        let received = world.received(alice);
+        received.iter().any(|it| it.attr("type") == "unavailable")
+    };
+    let ends = (0..40).position(|_| is_gone(&mut world));
+    assert_eq!(ends, Some(32), "8 MiB are 32 of them");
 }
 
 #[test]
