@@ -97,7 +97,7 @@ pub struct Account {
 }
 
 impl Account {
-    /// Whether what comes now would overtake messages that are between here and storage.
+    /// Whether messages are between here and storage that what comes now could overtake.
     pub fn must_hold(&self) -> bool {
         (self.fetching || self.storing > 0) && !self.sessions.is_empty()
     }

@@ -256,8 +256,20 @@ impl Shard {
         let is_loading = matches!(account.residence, Residence::Loading(_));
         let is_message = stanza.kind == Kind::Message;
         is_loading
-            || is_message && account.must_hold()
+            || is_message && account.must_hold() && self.may_overtake(key, stanza)
             || account.held.iter().any(|held| held.is_from(stanza.from))
+    }
+
+    /// Whether a message could overtake those that are between here and storage. What nobody here
+    /// takes goes to storage itself, and keeps its order on the way: it waits only behind others
+    /// that wait, so that these have their turn.
+    fn may_overtake(&self, key: AccountKey, message: &Stanza<'_>) -> bool {
+        let account = self.accounts.at(key);
+        let takes = |session: &SessionKey| {
+            let session = self.sessions.at(*session);
+            session.takes_bare() || message.to.resource() == Some(session.resource())
+        };
+        account.fetching || !account.held.is_empty() || account.sessions.iter().any(takes)
     }
 
     /// Has a stanza wait for the account's load, or for messages on their way from and to storage.

@@ -337,6 +337,47 @@ fn what_is_read_for_who_has_gone_is_another_resources() {
     }
 }
 
+/// Messages that nobody takes go to storage together, though somebody is there; those for his
+/// address come behind them, in their order.
+#[test]
+fn what_waits_for_somebody_who_is_not_available_does_not_wait_for_itself() {
+    const MESSAGES: usize = 20;
+    for presence in ["", "<presence><priority>-1</priority></presence>"] {
+        let mut world = world(Durability::Full);
+        let alice = world.log_in("alice@example.org/x");
+        let bob = world.log_in("bob@example.org/x");
+        world.tell(bob, presence);
+        world.received(bob);
+        world.faults.disk_us = (10_000_000, 10_000_000);
+        for id in 0..MESSAGES {
+            let waits = message("chat", "bob@example.org", &id.to_string());
+            world.send(alice, &waits);
+        }
+        world.run_for(1_000);
+        assert_eq!(world.unanswered_peak(), MESSAGES, "{presence}");
+        for (to, id) in [("bob@example.org/x", "a"), ("bob@example.org", "b")] {
+            world.send(alice, &message("chat", to, id));
+        }
+        world.run_for(1_000);
+        assert_eq!(
+            messages(&world.received(bob)),
+            [""; 0],
+            "they overtake nothing"
+        );
+        assert_eq!(
+            world.unanswered_peak(),
+            MESSAGES,
+            "the second waits for the first"
+        );
+        world.run();
+        assert_eq!(messages(&world.received(bob)), ["a"]);
+        world.tell(bob, "<presence/>");
+        let mut expected: Vec<String> = (0..MESSAGES).map(|id| id.to_string()).collect();
+        expected.push("b".to_owned());
+        assert_eq!(messages(&world.received(bob)), expected);
+    }
+}
+
 /// XEP-0334 4.3 has nobody keep it, and nobody is there to have it.
 #[test]
 fn who_forbids_that_it_waits_hears_that_it_did_not_arrive() {
