@@ -717,6 +717,7 @@ impl Shard {
             return flow;
         }
         host.pause(conn);
+        self.answer_ahead(host, conn, key);
         Flow::Stop
     }
 

@@ -5,8 +5,10 @@
 
 use sim::managed::Managed;
 use sim::play::{Play, Plot};
-use sim::{ClientId, Faults, Login, World, for_every_seed};
+use sim::steps::{message, messages};
+use sim::{ClientId, Element, Faults, Login, World, for_every_seed};
 use xmpp::Settings;
+use xmpp::limit::STORE_REQUESTS_PER_SESSION_MAX;
 use xmpp::settings::Durability;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
@@ -263,6 +265,33 @@ fn a_removal_that_storage_refuses_is_answered_when_it_is_there() {
     let types = told.iter().map(|it| it.attr("type"));
     let types: Vec<&str> = types.filter(|it| it.contains("subscribe")).collect();
     assert_eq!(types, ["unsubscribe", "subscribe"]);
+}
+
+/// What is behind so many messages waits for storage; what asks for an acknowledgement is among it.
+#[test]
+fn who_is_held_back_by_a_disk_that_hangs_is_answered() {
+    const MESSAGES: usize = STORE_REQUESTS_PER_SESSION_MAX as usize + 8;
+    let (mut world, alice) = alice_and_bob();
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, "<presence/>");
+    let before = h(&mut world, alice);
+    world.faults.disk_us = (60_000_000, 60_000_000);
+    let ids: Vec<String> = (0..MESSAGES).map(|id| id.to_string()).collect();
+    let all = ids.iter().map(|id| message("chat", "bob@example.org", id));
+    let all: String = all.collect();
+    world.send(alice, &(all + "<r xmlns='urn:xmpp:sm:3'/>"));
+    world.run_for(30_000);
+    let told = |received: &[Element]| -> Vec<usize> {
+        let answers = received.iter().filter(|it| it.name == "a");
+        answers
+            .map(|a| a.attr("h").parse().expect("a number"))
+            .collect()
+    };
+    assert_eq!(told(&world.received(alice)), [before as usize]);
+    world.run();
+    let last = told(&world.received(alice)).pop();
+    assert_eq!(last, Some(before as usize + MESSAGES));
+    assert_eq!(messages(&world.received(bob)), ids);
 }
 
 /// Some clients send only their messages again: what is new must not be taken for what was there.

@@ -217,6 +217,15 @@ impl Shard {
         self.acknowledge_settled(host, key);
     }
 
+    /// A client's input waits for storage, and `<r/>` may be in it: XEP-0198 4 has it answered all
+    /// the same.
+    pub(crate) fn answer_ahead(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        if let Some(acks) = acks.filter(|acks| acks.opened) {
+            write_answer(acks.h(), host.output(conn));
+        }
+    }
+
     /// Something of a client's was settled: it goes to storage and to the client, if that waits.
     pub(crate) fn acknowledge_settled(&mut self, host: &mut impl Host, key: SessionKey) {
         let session = self.sessions.at_mut(key);
