@@ -31,6 +31,7 @@ pub mod stanza;
 pub mod stream;
 pub mod subscription;
 mod wake;
+mod withdraw;
 pub mod xep;
 mod xml;
 

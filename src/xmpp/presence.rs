@@ -1,7 +1,4 @@
-//! Presence (RFC 6121 4): broadcast, probes, directed presence, and its withdrawal.
-//!
-//! Invariant: whoever was told that a session is available is told when it no longer is, once, on
-//! any end of the session.
+//! Presence (RFC 6121 4): broadcast, probes and directed presence.
 
 use crate::account::{Account, AccountKey};
 use crate::error::{StanzaError, put};
@@ -177,54 +174,6 @@ impl Shard {
                 presence.write(address.full(), out)
             });
         }
-    }
-
-    /// Tells whoever was told that a session is available, once, that it no longer is.
-    fn say_unavailable(
-        &mut self,
-        host: &mut impl Host,
-        key: SessionKey,
-        presence: &Presence,
-        was_available: bool,
-    ) {
-        let session = self.sessions.at_mut(key);
-        let account = session.account;
-        let directed = session.directed.take().map_or_else(Vec::new, |list| *list);
-        // A resource of somebody who is subscribed gets the broadcast if it is available itself.
-        let (resources, others) = directed.into_iter().partition::<Vec<_>, _>(|to| {
-            let to = Jid::from_prepared(to);
-            was_available && !to.is_bare() && self.gets_broadcasts(account, to.bare())
-        });
-        if was_available {
-            self.announce(host, key, presence, &resources);
-        }
-        for to in others {
-            let mut bytes = Vec::new();
-            presence.write(&to, &mut bytes);
-            self.route_bytes(host, &Jid::from_prepared(&to), bytes);
-        }
-    }
-
-    /// Whether a contact gets the presence of an account.
-    fn gets_broadcasts(&self, account: AccountKey, contact: &str) -> bool {
-        let account = self.accounts.at(account);
-        let item = account.contact(contact);
-        item.is_some_and(|item| {
-            item.subscription.is_from() && !blocks(&account.blocked, &item.contact.as_jid())
-        })
-    }
-
-    /// Says that a session is unavailable because it ends (RFC 6121 4.5.1, 4.6.3).
-    pub(crate) fn withdraw(&mut self, host: &mut impl Host, key: SessionKey) {
-        let session = self.sessions.at(key);
-        if !session.available && session.directed.is_none() {
-            return;
-        }
-        let presence = Presence::of("unavailable", session.full());
-        let session = self.sessions.at_mut(key);
-        let was_available = std::mem::replace(&mut session.available, false);
-        session.presence = None;
-        self.say_unavailable(host, key, &presence, was_available);
     }
 
     /// RFC 6121 4.6 and probes that a client sends itself.
@@ -607,20 +556,6 @@ impl Shard {
                 presence.write(to.as_str(), &mut bytes);
                 self.route_bytes(host, &to, bytes);
             }
-        }
-    }
-
-    /// Tells one contact that no resource of an account is available to it any longer.
-    pub(crate) fn withdraw_account(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
-        let mut answers = Vec::new();
-        for &key in &self.accounts.at(account).sessions {
-            let session = self.sessions.at(key);
-            if session.available {
-                answers.push(simple_presence("unavailable", session.full(), to));
-            }
-        }
-        for bytes in answers {
-            self.route_bytes(host, &Jid::from_prepared(to), bytes);
         }
     }
 }
