@@ -368,14 +368,11 @@ impl Shard {
                 Route::Shard(shard) => {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     let targets = slot.get_or_insert_with(|| host.buffer());
-                    if purpose == FanoutPurpose::Presence {
-                        for full in barred(&account.blocked, contact) {
-                            let sign = RESOURCE_SIGN;
-                            put(targets, format_args!("{sign}{sign}{full}\n"));
-                        }
-                    }
-                    targets.extend_from_slice(contact.as_bytes());
-                    targets.push(b'\n');
+                    let barred = match purpose {
+                        FanoutPurpose::Presence => barred(&account.blocked, contact),
+                        FanoutPurpose::Probe | FanoutPurpose::Refresh => Vec::new(),
+                    };
+                    write_target(contact, &barred, targets);
                 }
                 Route::Server | Route::Remote => {}
             }
@@ -396,7 +393,7 @@ impl Shard {
     }
 
     /// Names resources as targets of a fan-out; for those at home here answers what they get.
-    fn address_resources(
+    pub(crate) fn address_resources(
         &mut self,
         host: &mut impl Host,
         presence: &Presence,
@@ -428,7 +425,12 @@ impl Shard {
         (!self.sessions.at(*session).available).then_some(bytes)
     }
 
-    fn flush_fanout(&mut self, host: &mut impl Host, presence: &Presence, purpose: FanoutPurpose) {
+    pub(crate) fn flush_fanout(
+        &mut self,
+        host: &mut impl Host,
+        presence: &Presence,
+        purpose: FanoutPurpose,
+    ) {
         for index in 0..self.fanout.len() {
             let Some(targets) = self.fanout[index].take() else {
                 continue;
@@ -480,7 +482,12 @@ impl Shard {
     }
 
     /// Presents a sibling's session to the targets of a fan-out.
-    fn present_all(&mut self, host: &mut impl Host, targets: &str, halves: (&[u8], &[u8])) {
+    pub(crate) fn present_all(
+        &mut self,
+        host: &mut impl Host,
+        targets: &str,
+        halves: (&[u8], &[u8]),
+    ) {
         let (mut barred, mut late) = (Vec::new(), Vec::new());
         for to in targets.lines() {
             match to.strip_prefix(RESOURCE_SIGN) {
@@ -582,7 +589,7 @@ impl Presence {
     }
 
     /// What stands before and behind the value of `to`.
-    fn halves(&self) -> (&[u8], &[u8]) {
+    pub(crate) fn halves(&self) -> (&[u8], &[u8]) {
         self.bytes.split_at(self.split as usize)
     }
 }
@@ -614,6 +621,19 @@ fn barred_of(blocked: &[Box<str>], contact: &str) -> Vec<String> {
         .split_once('@')
         .map_or(contact, |(_, domain)| domain);
     let resource = |jid: &str| {
+/// Adds a bare JID to the targets of a fan-out, without those of its resources that are barred.
+#[inline]
+pub(crate) fn write_target(bare: &str, barred: &[String], targets: &mut Buffer) {
+    for full in barred {
+        put(
+            targets,
+            format_args!("{RESOURCE_SIGN}{RESOURCE_SIGN}{full}\n"),
+        );
+    }
+    targets.extend_from_slice(bare.as_bytes());
+    targets.push(b'\n');
+}
+
         let (bare, resource) = jid.split_once('/')?;
         (bare == contact || bare == domain).then(|| format!("{contact}/{resource}"))
     };

@@ -362,8 +362,10 @@ impl Shard {
             self.say_subscription(host, "unsubscribe", &bare, contact);
         }
         if item.subscription.is_from() || item.pending_in.is_some() {
-            // RFC 6121 3.2.2, in this order.
-            self.withdraw_account(host, account, contact.as_str());
+            // RFC 6121 3.2.2, in this order. Who only asked was told of no resource.
+            if item.subscription.is_from() {
+                self.withdraw_account(host, account, contact.as_str(), None);
+            }
             self.say_subscription(host, "unsubscribed", &bare, contact);
         }
     }

@@ -219,7 +219,7 @@ impl Shard {
         }
         // RFC 6121 3.2.2: who will not see the account any more sees it go first.
         if step.hide {
-            self.withdraw_account(host, account, contact.as_str());
+            self.withdraw_account(host, account, contact.as_str(), None);
         }
         if step.pass && !remote {
             // RFC 6121 3.1.2: subscription stanzas carry bare addresses on both sides.
@@ -398,7 +398,7 @@ impl Shard {
             self.present_account(host, account, contact.as_str());
         }
         if step.hide {
-            self.withdraw_account(host, account, contact.as_str());
+            self.withdraw_account(host, account, contact.as_str(), None);
         }
     }
 

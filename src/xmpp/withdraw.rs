@@ -5,9 +5,11 @@
 
 use crate::account::AccountKey;
 use crate::host::Host;
+use crate::parcel::FanoutPurpose;
+use crate::presence::{barred, write_target};
+use crate::router::Route;
 use crate::session::{Presence, SessionKey};
 use crate::shard::Shard;
-use crate::stanza::simple_presence;
 use crate::xep::blocking::blocks;
 use stanza::jid::Jid;
 
@@ -60,17 +62,60 @@ impl Shard {
         self.say_unavailable(host, key, &presence, was_available);
     }
 
-    /// Tells one contact that no resource of an account is available to it any longer.
-    pub(crate) fn withdraw_account(&mut self, host: &mut impl Host, account: AccountKey, to: &str) {
-        let mut answers = Vec::new();
-        for &key in &self.accounts.at(account).sessions {
-            let session = self.sessions.at(key);
-            if session.available {
-                answers.push(simple_presence("unavailable", session.full(), to));
-            }
+    /// Tells one contact, or one resource of it, that no resource of an account is available to it
+    /// any longer. XEP-0191 3.3: who does not see them by the block list hears nothing, or would
+    /// learn of those that came since; that is the account's own unless it was another one until now.
+    pub(crate) fn withdraw_account(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        to: &str,
+        blocked_before: Option<&[Box<str>]>,
+    ) {
+        let owner = self.accounts.at(account);
+        let list = blocked_before.unwrap_or(&owner.blocked);
+        let jid = Jid::from_prepared(to);
+        if blocks(list, &jid) {
+            return;
         }
-        for bytes in answers {
-            self.route_bytes(host, &Jid::from_prepared(to), bytes);
+        let blind = match jid.is_bare() {
+            true => barred(list, to),
+            false => Vec::new(),
+        };
+        let sessions = owner.sessions.iter().map(|key| self.sessions.at(*key));
+        let available = sessions.filter(|session| session.available);
+        let absent = available.map(|session| Presence::of("unavailable", session.full()));
+        for presence in absent.collect::<Vec<Presence>>() {
+            self.present_to(host, &presence, &jid, &blind);
+        }
+    }
+
+    /// Sends a presence to one address, but to those of its resources that are barred.
+    fn present_to(
+        &mut self,
+        host: &mut impl Host,
+        presence: &Presence,
+        to: &Jid<'_>,
+        barred: &[String],
+    ) {
+        if barred.is_empty() {
+            let mut bytes = Vec::new();
+            presence.write(to.as_str(), &mut bytes);
+            return self.route_bytes(host, to, bytes);
+        }
+        let mut targets = host.buffer();
+        write_target(to.as_str(), barred, &mut targets);
+        match self.router.route_account(to.as_str()) {
+            Route::Shard(shard) => {
+                self.fanout[usize::from(shard.0)] = Some(targets);
+                self.flush_fanout(host, presence, FanoutPurpose::Presence);
+            }
+            Route::Here(_) => {
+                let text = std::str::from_utf8(&targets).expect("targets are JIDs");
+                self.present_all(host, text, presence.halves());
+                host.recycle(self.id, targets);
+            }
+            Route::Server | Route::Remote => host.recycle(self.id, targets),
         }
     }
 }

@@ -390,7 +390,7 @@ impl Shard {
         }
         for (contact, is_blocked) in changed {
             if is_blocked {
-                self.withdraw_account(host, key, &contact);
+                self.withdraw_account(host, key, &contact, Some(before));
             } else {
                 self.present_account(host, key, &contact);
             }
