@@ -18,7 +18,7 @@ use stanza::scope::StreamScope;
 use stanza::tree::Tree;
 use stanza::view::StanzaView;
 use stanza::writer::{self, escape_attr};
-use std::slice;
+use std::{fmt, slice};
 
 /// What stands before a full JID among the targets of a fan-out; no JID begins with it. Twice, and
 /// the full JID does not get what the next bare JID gets.
@@ -271,6 +271,10 @@ impl Shard {
     /// RFC 6121 4.3.2: only who is subscribed, or the account itself, learns anything. Others are
     /// not told `unsubscribed`, as they SHOULD be: that takes every contact of whoever logs in out
     /// of storage, and told for those in memory alone it would say who is there.
+    ///
+    /// RFC 6121 4.6.6: who has directed presence may ask whether it still holds, as a room does that
+    /// looks for occupants who are gone. The answer says that and nothing else: what is broadcast
+    /// is said to subscribers only, and what was said to the asker he has.
     fn answer_probe(
         &mut self,
         host: &mut impl Host,
@@ -284,25 +288,27 @@ impl Shard {
         if !is_own && blocks(&probed.blocked, &prober) {
             return false;
         }
-        let subscribed = probed
-            .contact(prober.bare())
-            .is_some_and(|item| item.subscription.is_from());
+        let item = probed.contact(prober.bare());
+        let sees_all = is_own || item.is_some_and(|item| item.subscription.is_from());
         let mut answers = Vec::new();
         for &key in &probed.sessions {
             let session = self.sessions.at(key);
-            let knows_directed = session
-                .directed
-                .as_ref()
-                .is_some_and(|list| list.iter().any(|known| **known == *prober.as_str()));
-            let wanted = resource.is_none_or(|resource| session.resource() == resource);
-            if let Some(presence) = &session.presence
-                && wanted
-                && (subscribed || is_own || knows_directed)
-            {
-                let mut bytes = Vec::new();
-                presence.write(prober.as_str(), &mut bytes);
-                answers.push(bytes);
+            if resource.is_some_and(|resource| session.resource() != resource) {
+                continue;
             }
+            let bare;
+            let answer = match &session.presence {
+                Some(presence) if sees_all => presence,
+                // A subscriber's probe comes with his login, and this is less than he was told.
+                _ if !sees_all && session.has_directed(prober.as_str()) => {
+                    bare = Presence::available(session.full());
+                    &bare
+                }
+                _ => continue,
+            };
+            let mut bytes = Vec::new();
+            answer.write(prober.as_str(), &mut bytes);
+            answers.push(bytes);
         }
         let is_answered = !answers.is_empty();
         for bytes in answers {
@@ -568,15 +574,24 @@ impl Shard {
 }
 
 impl Presence {
+    /// One that says no more than that a session is available.
+    fn available(from: &str) -> Presence {
+        Presence::bare(from, format_args!(""))
+    }
+
     /// One that says no more than its type.
     pub(crate) fn of(type_: &str, from: &str) -> Presence {
+        Presence::bare(from, format_args!(" type='{type_}'"))
+    }
+
+    fn bare(from: &str, type_: fmt::Arguments<'_>) -> Presence {
         let mut bytes = Vec::new();
         put(
             &mut bytes,
             format_args!("<presence from='{}' to='", Attr(from)),
         );
         let split = bytes.len() as u32;
-        put(&mut bytes, format_args!("' type='{type_}'/>"));
+        put(&mut bytes, format_args!("'{type_}/>"));
         Presence {
             bytes: bytes.into(),
             split,
@@ -606,6 +621,19 @@ fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> boo
     concerned && (blocked.is_empty() || !blocks(blocked, &item.contact.as_jid()))
 }
 
+/// Adds a bare JID to the targets of a fan-out, without those of its resources that are barred.
+#[inline]
+pub(crate) fn write_target(bare: &str, barred: &[String], targets: &mut Buffer) {
+    for full in barred {
+        put(
+            targets,
+            format_args!("{RESOURCE_SIGN}{RESOURCE_SIGN}{full}\n"),
+        );
+    }
+    targets.extend_from_slice(bare.as_bytes());
+    targets.push(b'\n');
+}
+
 /// The resources of a contact that an account blocks, where it does not block the contact itself:
 /// their full JIDs. A block may name the contact with the resource, or its domain with it.
 #[inline]
@@ -621,19 +649,6 @@ fn barred_of(blocked: &[Box<str>], contact: &str) -> Vec<String> {
         .split_once('@')
         .map_or(contact, |(_, domain)| domain);
     let resource = |jid: &str| {
-/// Adds a bare JID to the targets of a fan-out, without those of its resources that are barred.
-#[inline]
-pub(crate) fn write_target(bare: &str, barred: &[String], targets: &mut Buffer) {
-    for full in barred {
-        put(
-            targets,
-            format_args!("{RESOURCE_SIGN}{RESOURCE_SIGN}{full}\n"),
-        );
-    }
-    targets.extend_from_slice(bare.as_bytes());
-    targets.push(b'\n');
-}
-
         let (bare, resource) = jid.split_once('/')?;
         (bare == contact || bare == domain).then(|| format!("{contact}/{resource}"))
     };

@@ -190,6 +190,12 @@ impl Session {
         true
     }
 
+    /// Whether `to` has directed presence of it.
+    pub(crate) fn has_directed(&self, to: &str) -> bool {
+        let directed = self.directed.as_deref();
+        directed.is_some_and(|list| list.iter().any(|known| **known == *to))
+    }
+
     /// How many have directed presence of it.
     pub(crate) fn directed_count(&self) -> usize {
         self.directed.as_ref().map_or(0, |directed| directed.len())
