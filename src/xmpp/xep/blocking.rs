@@ -4,6 +4,7 @@
 //! Invariant: blocking comes before archive, carbons, offline storage and push.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use super::reporting::Report;
 use super::{Extension, Xep};
@@ -56,12 +57,16 @@ impl Command {
             // all.
             Command::Block if named.is_empty() => return Err(StanzaError::BadRequest),
             Command::Block => {
-                let new = named.iter().filter(|jid| !list.contains(jid)).cloned();
-                let new: Vec<_> = new.collect();
+                let known: HashSet<&str> = list.iter().map(|jid| &**jid).collect();
+                let new = named.iter().filter(|jid| !known.contains(&***jid));
+                let new: Vec<_> = new.cloned().collect();
                 list.extend(new);
             }
             Command::Unblock if named.is_empty() => list.clear(),
-            Command::Unblock => list.retain(|jid| !named.contains(jid)),
+            Command::Unblock => {
+                let named: HashSet<&str> = named.iter().map(|jid| &**jid).collect();
+                list.retain(|jid| !named.contains(&**jid));
+            }
         }
         Ok(list)
     }
@@ -85,6 +90,7 @@ pub(crate) struct BlockRequest {
 /// The JIDs that a request names, each once, and what is reported of them.
 fn named_in(payload: Node<'_>) -> Result<(Vec<Box<str>>, Vec<Report>), StanzaError> {
     let (mut named, mut reports): (Vec<Box<str>>, _) = (Vec::new(), Vec::new());
+    let mut known = HashSet::new();
     for item in payload
         .children()
         .filter(|node| node.is("item", Ns::Blocking))
@@ -92,7 +98,11 @@ fn named_in(payload: Node<'_>) -> Result<(Vec<Box<str>>, Vec<Report>), StanzaErr
         let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::BadRequest)?);
         let jid: Box<str> = jid.map_err(|_| StanzaError::JidMalformed)?.as_str().into();
         reports.extend(Report::of(item, &jid)?);
-        if !named.contains(&jid) {
+        if known.insert(jid.clone()) {
+            // No list has more.
+            if named.len() == BLOCKED_MAX {
+                return Err(StanzaError::ResourceConstraint);
+            }
             named.push(jid);
         }
     }
@@ -407,6 +417,28 @@ fn write_items(list: &[Box<str>], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stanza::scope::StreamScope;
+
+    /// How many addresses a request names, where it names this many, and the first one twice.
+    fn count_named(command: &str, count: usize) -> Result<usize, StanzaError> {
+        let items: String = (0..count)
+            .chain([0])
+            .map(|index| format!("<item jid='{index}.example'/>"))
+            .collect();
+        let text = format!("<{command} xmlns='urn:xmpp:blocking'>{items}</{command}>");
+        let scope = StreamScope::client();
+        let tree = Tree::parse(text.as_bytes(), &scope).unwrap();
+        named_in(tree.root()).map(|(named, _)| named.len())
+    }
+
+    #[test]
+    fn a_request_names_so_many_addresses_and_no_more() {
+        for command in ["block", "unblock"] {
+            assert_eq!(count_named(command, BLOCKED_MAX), Ok(BLOCKED_MAX));
+            let refused = Err(StanzaError::ResourceConstraint);
+            assert_eq!(count_named(command, BLOCKED_MAX + 1), refused);
+        }
+    }
 
     #[test]
     fn a_block_means_the_address_and_what_lies_under_it() {
