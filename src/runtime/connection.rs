@@ -105,6 +105,12 @@ impl Conn {
         self.paused || self.queued || self.choked || self.life != Life::Open
     }
 
+    /// Has it be read no more while so much waits to be written to it; whether that is so.
+    pub(crate) fn choke(&mut self) -> bool {
+        self.choked |= self.waiting() > CHOKE_SIZE;
+        self.choked
+    }
+
     /// Bytes that wait behind the send in flight.
     pub(crate) fn waiting(&self) -> usize {
         self.output.len() + self.wire.len()

@@ -5,7 +5,7 @@
 //! fed) is not in here while the protocol runs, so that everything in here can be written to.
 
 use crate::clock::Clock;
-use crate::connection::{CHOKE_SIZE, Conn, Conns, Life};
+use crate::connection::{Conn, Conns, Life};
 use crate::derive::DeriveLink;
 use crate::handoff::Leaving;
 use crate::mesh::{Item, Mesh};
@@ -193,8 +193,8 @@ impl Host for World {
             found.dirty = true;
             dirty.push(conn);
         }
+        found.choke();
         let waiting = found.waiting();
-        found.choked |= waiting > CHOKE_SIZE;
         if waiting > *output_max {
             // A burst for a peer that reads is no reason to cut it; one that takes nothing is.
             let stalled = now_ms.wrapping_sub(found.sending_since_ms) > STALLED_MS;
@@ -207,6 +207,11 @@ impl Host for World {
             found.output = pool.take(OUTPUT_SIZE);
         }
         &mut found.output
+    }
+
+    fn is_choked(&mut self, conn: ConnId) -> bool {
+        let found = self.conns.open_mut(conn);
+        found.is_some_and(Conn::choke)
     }
 
     fn close(&mut self, conn: ConnId, why: Close) {

@@ -63,6 +63,10 @@ impl Host for Bench {
         output
     }
 
+    fn is_choked(&mut self, _conn: ConnId) -> bool {
+        false
+    }
+
     fn close(&mut self, conn: ConnId, why: Close) {
         panic!("{conn:?} was closed: {why:?}");
     }

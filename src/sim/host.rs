@@ -12,6 +12,9 @@ use xmpp::{Close, ConnId, Host, ShardId, Ticket, Timestamp};
 /// Derivations of one shard that wait; the next one is refused.
 const DERIVATIONS_MAX: usize = 64;
 
+/// Output of one turn from which a connection's input waits for the next.
+const CHOKE_SIZE: usize = 128 << 10;
+
 /// A connection as its shard sees it.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
@@ -213,6 +216,11 @@ impl Host for Side {
             self.dirty.push(conn.index);
         }
         &mut slot.output
+    }
+
+    fn is_choked(&mut self, conn: ConnId) -> bool {
+        let slot = self.slot(conn);
+        slot.is_some_and(|slot| slot.output.len() > CHOKE_SIZE)
     }
 
     fn close(&mut self, conn: ConnId, why: Close) {

@@ -195,6 +195,8 @@ pub struct World {
     order: u64,
     /// The most bytes that ever waited in the server for one client.
     unsent_peak: usize,
+    /// The most that one turn ever wrote for one client.
+    output_peak: usize,
     /// The most requests that ever waited on one shard.
     unanswered_peak: usize,
     moves: usize,
@@ -250,6 +252,7 @@ impl World {
             agenda: BinaryHeap::new(),
             order: 0,
             unsent_peak: 0,
+            output_peak: 0,
             unanswered_peak: 0,
             moves: 0,
             session_writes: 0,
@@ -379,6 +382,11 @@ impl World {
     /// The most bytes that ever waited in the server for one client.
     pub fn unsent_peak(&self) -> usize {
         self.unsent_peak
+    }
+
+    /// The most bytes that one turn ever wrote for one client.
+    pub fn output_peak(&self) -> usize {
+        self.output_peak
     }
 
     /// The most requests to storage and derivation that ever waited on one shard between turns.

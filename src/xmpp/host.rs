@@ -78,6 +78,9 @@ pub trait Host {
     /// connection that is gone it is a scratch buffer that nobody reads.
     fn output(&mut self, conn: ConnId) -> &mut Vec<u8>;
 
+    /// Whether so much waits to be written to `conn` that the rest of its input is to wait, too.
+    fn is_choked(&mut self, conn: ConnId) -> bool;
+
     /// Asks for `Shard::on_written` as soon as the socket has taken all that was output to `conn`.
     fn tell_written(&mut self, conn: ConnId);
 

@@ -339,7 +339,13 @@ impl Shard {
                 }
             };
             match flow {
-                Flow::Next => consumed += size,
+                Flow::Next => {
+                    consumed += size;
+                    // A few bytes may ask for megabytes.
+                    if host.is_choked(conn) {
+                        break;
+                    }
+                }
                 Flow::Stop => {
                     self.conns.put(conn, stream);
                     return Progress {

@@ -467,3 +467,37 @@ fn a_server_is_up_since_it_started_not_since_somebody_came() {
         assert!((100..110).contains(&seconds), "{seconds} s after a crash");
     }
 }
+
+/// A client that gets what it asks for, however much that is.
+fn managed_with_roster(world: &mut World, items: usize, group: &str) -> ClientId {
+    world.faults.unsent_max = 1 << 30;
+    world.add_account("alice@example.org", "secret");
+    let alice = world.connect(Login::new("alice@example.org/x", "secret"));
+    world.run();
+    for index in 0..items {
+        let item = format!("<item jid='c{index}@example.org'><group>{group}</group></item>");
+        let query = format!("<query xmlns='jabber:iq:roster'>{item}</query>");
+        world.send(alice, &format!("<iq type='set' id='s'>{query}</iq>"));
+    }
+    world.run();
+    world.send(alice, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    world.run();
+    world.received(alice);
+    alice
+}
+
+#[test]
+fn a_turn_writes_for_a_client_little_more_than_its_largest_answer() {
+    const REQUESTS: usize = 16;
+    const ROSTER: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
+    let mut world = World::new(3, settings(1), Faults::calm());
+    let alice = managed_with_roster(&mut world, 200, &"g".repeat(1_000));
+    // All of them come at once.
+    world.send(alice, &ROSTER.repeat(REQUESTS));
+    world.run();
+    let answers = world.received(alice);
+    let answers = answers.iter().filter(|it| it.name == "iq").count();
+    let (peak, size) = (world.output_peak(), 200 * 1_100);
+    assert_eq!(answers, REQUESTS);
+    assert!(peak < 2 * size, "{peak} bytes in a turn");
+}

@@ -353,6 +353,7 @@ impl World {
             let slot = &mut self.nodes[shard].side.slots[index as usize];
             let Some(wire) = slot.wire else { continue };
             let output = std::mem::take(&mut slot.output);
+            self.output_peak = self.output_peak.max(output.len());
             self.wires[wire].unsent.extend_from_slice(&output);
             self.pump(wire);
             let unsent = self.wires[wire].unsent.len();
