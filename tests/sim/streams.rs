@@ -501,3 +501,17 @@ fn a_turn_writes_for_a_client_little_more_than_its_largest_answer() {
     assert_eq!(answers, REQUESTS);
     assert!(peak < 2 * size, "{peak} bytes in a turn");
 }
+
+#[test]
+fn answers_that_nobody_acknowledges_end_a_session_as_messages_do() {
+    const PING: &str = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let mut world = World::new(3, settings(1), Faults::calm());
+    let alice = managed_with_roster(&mut world, 0, "");
+    world.send(alice, &PING.repeat(4_000));
+    world.run();
+    assert!(world.client(alice).is_online());
+    world.send(alice, PING);
+    world.run();
+    let error = world.client(alice).stream_error.as_deref();
+    assert_eq!(error, Some("resource-constraint"));
+}
