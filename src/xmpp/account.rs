@@ -2,6 +2,7 @@
 
 use crate::handed::Handed;
 use crate::host::{Ticket, Timestamp};
+use crate::limit::{Limits, ROSTER_ITEM_SIZE_MEAN};
 use crate::port::{RosterItem, SessionId, StoreReply, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
@@ -128,6 +129,23 @@ impl Account {
         &mut self.roster[index]
     }
 
+    /// Whether the roster takes a contact whose item has so many bytes, or has it with no fewer.
+    /// Requests of strangers are none of the account's own contacts.
+    pub(crate) fn has_room(&self, contact: &BareJid, size: usize, limits: &Limits) -> bool {
+        let known = self.contact(contact.as_str());
+        let before = known.filter(|item| item.listed).map(shown_size);
+        if before.is_some_and(|before| size <= before) {
+            return true;
+        }
+        let listed = self.roster.iter().filter(|item| item.listed);
+        let (count, size_all) = listed.fold((0, 0), |(count, size_all), item| {
+            (count + 1, size_all + shown_size(item))
+        });
+        let items_max = limits.roster_items_max;
+        let size_all = size_all - before.unwrap_or(0) + size;
+        (before.is_some() || count < items_max) && size_all <= items_max * ROSTER_ITEM_SIZE_MEAN
+    }
+
     /// Whether storage will have the roster as it is: what clients are told of it stays.
     pub(crate) fn has_sure_roster(&self) -> bool {
         self.unsure_changes == 0 && self.tellings.is_empty()
@@ -157,6 +175,12 @@ impl Account {
         self.roster
             .binary_search_by(|item| item.contact.as_str().cmp(bare))
     }
+}
+
+/// Bytes of an item's address, name and groups.
+fn shown_size(item: &RosterItem) -> usize {
+    let groups = item.groups.iter().map(|group| group.len());
+    item.contact.as_str().len() + item.name.len() + groups.sum::<usize>()
 }
 
 /// Hashes of the items of a roster as clients see them: a change costs what its item does.

@@ -91,6 +91,10 @@ pub fn counted_address(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Bytes of a roster item's address, name and groups, on average. A client gets all items at once,
+/// and a managed session keeps them until its client has them.
+pub const ROSTER_ITEM_SIZE_MEAN: usize = 256;
+
 /// Bytes of messages that wait for one account, where nothing else is smaller.
 pub const OFFLINE_SIZE_MAX: u64 = 2 << 20;
 

@@ -258,10 +258,12 @@ impl Shard {
         groups: Vec<Box<str>>,
     ) -> Result<(), StanzaError> {
         let account = self.sessions.at(key).account;
-        if self.is_beyond_roster(account, &contact) {
+        let size = contact.as_str().len() + name.len();
+        let size = size + groups.iter().map(|group| group.len()).sum::<usize>();
+        let owner = self.accounts.at_mut(account);
+        if !owner.has_room(&contact, size, &self.settings.limits) {
             return Err(StanzaError::ResourceConstraint);
         }
-        let owner = self.accounts.at_mut(account);
         let item = owner.contact_mut(&contact);
         let before = Fields::of(item);
         item.name = name;
@@ -289,16 +291,6 @@ impl Shard {
         self.accounts.at_mut(account).unsure_changes += 1;
         self.roster_requests.insert(ticket.0, request);
         Ok(())
-    }
-
-    /// Whether a contact is not in the roster, and the roster has as many as it may. Requests of
-    /// strangers are none of the account's own contacts.
-    pub(crate) fn is_beyond_roster(&self, account: AccountKey, contact: &BareJid) -> bool {
-        let account = self.accounts.at(account);
-        let known = account.contact(contact.as_str());
-        let listed = account.roster.iter().filter(|item| item.listed);
-        !known.is_some_and(|item| item.listed)
-            && listed.count() >= self.settings.limits.roster_items_max
     }
 
     /// RFC 6121 2.5: the subscriptions go with the item, and the contact learns of it: before what

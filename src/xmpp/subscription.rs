@@ -250,12 +250,13 @@ impl Shard {
 
     /// Whether there may be something between an account and a contact that was not before.
     fn may_begin(&self, account: AccountKey, contact: &BareJid) -> Result<(), StanzaError> {
-        if self.accounts.at(account).leaving.is_some() {
+        let owner = self.accounts.at(account);
+        if owner.leaving.is_some() {
             return Err(StanzaError::UnexpectedRequest);
         }
-        match self.is_beyond_roster(account, contact) {
-            true => Err(StanzaError::ResourceConstraint),
-            false => Ok(()),
+        match owner.has_room(contact, contact.as_str().len(), &self.settings.limits) {
+            true => Ok(()),
+            false => Err(StanzaError::ResourceConstraint),
         }
     }
 

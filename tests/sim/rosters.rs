@@ -1,9 +1,10 @@
 //! A client that keeps its roster with the version (RFC 6121 2.6) knows all of it, whatever others
-//! changed while it was away, and whatever became of the process and the disk.
+//! changed while it was away, and whatever became of the process and the disk; and how large it is.
 
 use sim::{ClientId, Element, Faults, Login, Random, World, for_every_seed};
 use std::collections::BTreeMap;
 use xmpp::Settings;
+use xmpp::limit::{Limits, ROSTER_ITEM_SIZE_MEAN};
 
 const ALICE: &str = "alice@example.org";
 
@@ -321,4 +322,40 @@ fn so_many_removals_are_remembered_and_whoever_misses_more_gets_everything() {
         world.leave(client);
         world.run();
     }
+}
+
+#[test]
+fn a_roster_has_so_many_bytes_and_no_more() {
+    const ITEMS: usize = 40;
+    let limits = Limits {
+        roster_items_max: ITEMS,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        limits,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(7, settings, Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    let alice = world.connect(Login::new("alice@example.org/x", "secret"));
+    world.run();
+    let mut set = |contact: usize, size: usize| {
+        let item = format!("<item jid='{contact:04}@b.c' name='{}'/>", "n".repeat(size));
+        let query = format!("<query xmlns='jabber:iq:roster'>{item}</query>");
+        world.send(alice, &format!("<iq type='set' id='s'>{query}</iq>"));
+        world.run();
+        let answers = world.received(alice);
+        answers.last().expect("an answer").condition().to_owned()
+    };
+    // With their addresses these have the mean of four.
+    let long = 4 * ROSTER_ITEM_SIZE_MEAN - 8;
+    for contact in 0..ITEMS / 4 {
+        assert_eq!(set(contact, long), "");
+    }
+    assert_eq!(set(ITEMS, 0), "resource-constraint");
+    assert_eq!(set(0, long + 1), "resource-constraint");
+    // What gets shorter makes room.
+    assert_eq!(set(0, long - 20), "");
+    assert_eq!(set(ITEMS, 12), "");
+    assert_eq!(set(ITEMS, 13), "resource-constraint");
 }
