@@ -62,6 +62,8 @@ pub struct Account {
     pub(crate) is_gone: bool,
     /// The request to end it, of which its contacts are being told.
     pub(crate) leaving: Option<Ticket>,
+    /// A new password of it is on its way to storage.
+    pub(crate) changes_password: bool,
     /// It is nowhere in storage and lives as long as its stream.
     pub(crate) is_anonymous: bool,
     /// The bound resources, oldest first.
@@ -217,6 +219,7 @@ impl Accounts {
             load_failures: 0,
             is_gone: false,
             leaving: None,
+            changes_password: false,
             is_anonymous: false,
             sessions: SmallVec::new(),
             roster: Vec::new(),

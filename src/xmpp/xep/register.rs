@@ -120,7 +120,12 @@ impl Shard {
             self.cancel(host, account, Canceller::Client(answer));
             return Ok(());
         }
-        let password = new_password(query, &self.accounts.at(account).jid)?;
+        let owner = self.accounts.at(account);
+        let password = new_password(query, &owner.jid)?;
+        // All logins by PLAIN wait behind the derivations of who asks for many at a time.
+        if owner.changes_password {
+            return Err(StanzaError::ResourceConstraint);
+        }
         let mut salts: Salts = [[0; SALT_SIZE]; 3];
         for chunk in salts.as_flattened_mut().chunks_mut(8) {
             chunk.copy_from_slice(&host.random().to_le_bytes()[..chunk.len()]);
@@ -135,6 +140,7 @@ impl Shard {
             self.accounts.at_mut(account).pins -= 1;
             return Err(StanzaError::ResourceConstraint);
         }
+        self.accounts.at_mut(account).changes_password = true;
         Ok(())
     }
 
@@ -181,7 +187,9 @@ impl Shard {
             AccountChange::Password { account, answer } => {
                 let outcome = super::done(reply);
                 self.reply(host, &answer, outcome.map(|()| &[][..]));
-                self.accounts.at_mut(account).pins -= 1;
+                let owner = self.accounts.at_mut(account);
+                owner.changes_password = false;
+                owner.pins -= 1;
                 self.evict_if_idle(account);
             }
             AccountChange::Cancellation(Cancellation { account, by, .. }) => {
