@@ -6,6 +6,7 @@ use crate::limit::{Limits, ROSTER_ITEM_SIZE_MEAN};
 use crate::port::{RosterItem, SessionId, StoreReply, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
+use crate::xep::blocking::BlockList;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -70,10 +71,10 @@ pub struct Account {
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// The roster, sorted by contact.
     pub roster: Vec<RosterItem>,
-    /// The block list (XEP-0191): prepared JIDs of any form.
-    pub blocked: Vec<Box<str>>,
+    /// The block list (XEP-0191).
+    pub blocked: BlockList,
     /// The same once the last change of it is stored, while one is not.
-    pub(crate) blocked_next: Option<(Ticket, Vec<Box<str>>)>,
+    pub(crate) blocked_next: Option<(Ticket, BlockList)>,
     /// The number of the roster's version: that of its last change.
     pub(crate) roster_version: u64,
     /// A hash of what the roster shows, once a version was asked for.
@@ -223,7 +224,7 @@ impl Accounts {
             is_anonymous: false,
             sessions: SmallVec::new(),
             roster: Vec::new(),
-            blocked: Vec::new(),
+            blocked: BlockList::default(),
             blocked_next: None,
             roster_version: 0,
             shown: None,

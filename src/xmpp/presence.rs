@@ -10,7 +10,7 @@ use crate::router::Route;
 use crate::session::{Presence, Session, SessionKey, Sessions};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type, simple_presence};
-use crate::xep::blocking::blocks;
+use crate::xep::blocking::{BlockList, blocks};
 use crate::xml::Attr;
 use stanza::jid::{Jid, home_hash};
 use stanza::ns::Ns;
@@ -121,8 +121,9 @@ impl Shard {
         }
         // RFC 6121 3.1.3: a waiting request is shown at each login until it is answered.
         for item in &account.roster {
-            let is_blocked = blocks(&account.blocked, &item.contact.as_jid());
-            if let Some(request) = item.pending_in.as_ref().filter(|_| !is_blocked) {
+            if let Some(request) = &item.pending_in
+                && !blocks(&account.blocked, &item.contact.as_jid())
+            {
                 self.sessions
                     .at_mut(key)
                     .outlet
@@ -637,22 +638,19 @@ pub(crate) fn write_target(bare: &str, barred: &[String], targets: &mut Buffer) 
 /// The resources of a contact that an account blocks, where it does not block the contact itself:
 /// their full JIDs. A block may name the contact with the resource, or its domain with it.
 #[inline]
-pub(crate) fn barred(blocked: &[Box<str>], contact: &str) -> Vec<String> {
-    match blocked {
-        [] => Vec::new(),
-        blocked => barred_of(blocked, contact),
+pub(crate) fn barred(blocked: &BlockList, contact: &str) -> Vec<String> {
+    match blocked.is_empty() {
+        true => Vec::new(),
+        false => barred_of(blocked, contact),
     }
 }
 
-fn barred_of(blocked: &[Box<str>], contact: &str) -> Vec<String> {
-    let domain = contact
-        .split_once('@')
-        .map_or(contact, |(_, domain)| domain);
-    let resource = |jid: &str| {
-        let (bare, resource) = jid.split_once('/')?;
-        (bare == contact || bare == domain).then(|| format!("{contact}/{resource}"))
-    };
-    blocked.iter().filter_map(|jid| resource(jid)).collect()
+fn barred_of(blocked: &BlockList, contact: &str) -> Vec<String> {
+    let domain = contact.split_once('@').map(|(_, domain)| domain);
+    let names = [Some(contact), domain].into_iter().flatten();
+    let resources = names.flat_map(|name| blocked.resources_of(name));
+    let full = |resource| format!("{contact}/{resource}");
+    resources.map(full).collect()
 }
 
 /// Sends a presence to a contact's available resources, but to those that are barred. Where it may

@@ -14,6 +14,7 @@ use crate::session::{Session, SessionKey};
 use crate::settings::Settings;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Type;
+use crate::xep::blocking::BlockList;
 use crate::xep::register::tell;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
@@ -117,7 +118,7 @@ impl Shard {
                 account.roster.sort_by(|a, b| a.contact.cmp(&b.contact));
                 let changes = account.roster.iter().map(|item| item.changed);
                 account.roster_version = changes.max().unwrap_or(0);
-                account.blocked = data.blocked;
+                account.blocked = BlockList::new(data.blocked);
                 account.has_waiting = data.has_waiting;
                 account.residence = Residence::Loading(queue);
                 self.wake_sessions(host, key);

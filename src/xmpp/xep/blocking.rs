@@ -4,7 +4,8 @@
 //! Invariant: blocking comes before archive, carbons, offline storage and push.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
 
 use super::reporting::Report;
 use super::{Extension, Xep};
@@ -49,26 +50,97 @@ enum Command {
 
 impl Command {
     /// The list that it makes of `list`.
-    fn apply(self, list: &[Box<str>], named: &[Box<str>]) -> Result<Vec<Box<str>>, StanzaError> {
-        let mut list = list.to_vec();
-        match self {
-            Command::List => {}
+    fn apply(self, list: &BlockList, named: &[Box<str>]) -> Result<BlockList, StanzaError> {
+        let jids = list.jids().iter();
+        let jids: Vec<Box<str>> = match self {
+            Command::List => return Ok(list.clone()),
             // XEP-0191 3.3: a block without items means nothing; an unblock without items means
             // all.
             Command::Block if named.is_empty() => return Err(StanzaError::BadRequest),
             Command::Block => {
-                let known: HashSet<&str> = list.iter().map(|jid| &**jid).collect();
-                let new = named.iter().filter(|jid| !known.contains(&***jid));
-                let new: Vec<_> = new.cloned().collect();
-                list.extend(new);
+                let new = named.iter().filter(|jid| !list.has(jid));
+                jids.chain(new).cloned().collect()
             }
-            Command::Unblock if named.is_empty() => list.clear(),
+            Command::Unblock if named.is_empty() => Vec::new(),
             Command::Unblock => {
                 let named: HashSet<&str> = named.iter().map(|jid| &**jid).collect();
-                list.retain(|jid| !named.contains(&**jid));
+                let left = jids.filter(|jid| !named.contains(&***jid));
+                left.cloned().collect()
             }
+        };
+        Ok(BlockList::new(jids))
+    }
+}
+
+/// What an account blocks: prepared JIDs of any form, in the order in which it blocked them. Most
+/// accounts block nobody.
+#[derive(Clone, Debug, Default)]
+pub struct BlockList(Option<Rc<Listed>>);
+
+#[derive(Debug)]
+struct Listed {
+    jids: Vec<Box<str>>,
+    /// The same by bare JID or domain: a stanza costs two look-ups, however many are blocked.
+    by_bare: HashMap<Box<str>, Blocked>,
+}
+
+/// What is blocked of a bare JID or a domain.
+#[derive(Debug, Default)]
+struct Blocked {
+    whole: bool,
+    resources: BTreeSet<Box<str>>,
+}
+
+const _: () = assert!(
+    size_of::<BlockList>() <= 8,
+    "an account that blocks nobody pays for it"
+);
+
+impl BlockList {
+    /// What storage has, or will have.
+    pub(crate) fn new(jids: Vec<Box<str>>) -> BlockList {
+        if jids.is_empty() {
+            return BlockList::default();
         }
-        Ok(list)
+        let mut by_bare: HashMap<Box<str>, Blocked> = HashMap::new();
+        for jid in &jids {
+            let jid = Jid::from_prepared(jid);
+            let blocked = by_bare.entry(jid.bare().into()).or_default();
+            match jid.resource() {
+                Some(resource) => blocked.resources.insert(resource.into()),
+                None => std::mem::replace(&mut blocked.whole, true),
+            };
+        }
+        BlockList(Some(Rc::new(Listed { jids, by_bare })))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// As clients and storage get it.
+    fn jids(&self) -> &[Box<str>] {
+        self.0.as_ref().map_or(&[], |listed| &listed.jids)
+    }
+
+    /// Whether it has this very JID.
+    fn has(&self, jid: &str) -> bool {
+        let jid = Jid::from_prepared(jid);
+        self.of(jid.bare())
+            .is_some_and(|blocked| match jid.resource() {
+                Some(resource) => blocked.resources.contains(resource),
+                None => blocked.whole,
+            })
+    }
+
+    fn of(&self, bare: &str) -> Option<&Blocked> {
+        self.0.as_ref()?.by_bare.get(bare)
+    }
+
+    /// The resources that are blocked of a bare JID, or of a domain.
+    pub(crate) fn resources_of(&self, bare: &str) -> impl Iterator<Item = &str> {
+        let blocked = self.of(bare).into_iter();
+        blocked.flat_map(|blocked| blocked.resources.iter().map(|resource| &**resource))
     }
 }
 
@@ -84,7 +156,7 @@ pub(crate) struct BlockRequest {
     named: Vec<Box<str>>,
     reports: Vec<Report>,
     /// The list from the commit on.
-    list: Vec<Box<str>>,
+    list: BlockList,
 }
 
 /// The JIDs that a request names, each once, and what is reported of them.
@@ -111,19 +183,15 @@ fn named_in(payload: Node<'_>) -> Result<(Vec<Box<str>>, Vec<Report>), StanzaErr
 
 /// Whether `list` blocks `jid`: by full JID, bare JID, domain with resource, or domain (XEP-0191
 /// 3.1).
-pub(crate) fn blocks(list: &[Box<str>], jid: &Jid<'_>) -> bool {
-    if list.is_empty() {
-        return false;
-    }
-    let with_resource = jid
-        .resource()
-        .map(|resource| format!("{}/{resource}", jid.domain()));
-    list.iter().any(|blocked| {
-        **blocked == *jid.as_str()
-            || **blocked == *jid.bare()
-            || **blocked == *jid.domain()
-            || with_resource.as_deref() == Some(blocked)
-    })
+pub(crate) fn blocks(list: &BlockList, jid: &Jid<'_>) -> bool {
+    let is_blocked = |blocked: &Blocked| {
+        let resource = jid.resource();
+        blocked.whole || resource.is_some_and(|resource| blocked.resources.contains(resource))
+    };
+    !list.is_empty()
+        && [jid.bare(), jid.domain()]
+            .into_iter()
+            .any(|bare| list.of(bare).is_some_and(is_blocked))
 }
 
 impl Shard {
@@ -233,7 +301,7 @@ impl Shard {
         let (named, reports) = named_in(payload)?;
         let last = owner.blocked_next.as_ref().map(|(_, list)| list);
         let list = command.apply(last.unwrap_or(&owner.blocked), &named)?;
-        if list.len() > BLOCKED_MAX {
+        if list.jids().len() > BLOCKED_MAX {
             return Err(StanzaError::ResourceConstraint);
         }
         let request = BlockRequest {
@@ -258,7 +326,7 @@ impl Shard {
                 owner.blocked_next = Some((ticket, list.clone()));
                 StoreOp::SetBlocked {
                     account: jid,
-                    blocked: list,
+                    blocked: list.jids().to_vec(),
                 }
             }
         };
@@ -279,7 +347,7 @@ impl Shard {
         outlet.send(host, Keep::Memory, |out| {
             write_reply_head(Kind::Iq, "result", address.bare(), address.full(), id, out);
             out.extend_from_slice(b"<blocklist xmlns='urn:xmpp:blocking'>");
-            write_items(list, out);
+            write_items(list.jids(), out);
             out.extend_from_slice(b"</blocklist></iq>");
         });
         if !was_asked_for {
@@ -375,7 +443,7 @@ impl Shard {
     }
 
     /// Who is newly blocked sees the account go; who no longer is sees it come (XEP-0191 3.3, 3.4).
-    fn apply_blocking(&mut self, host: &mut impl Host, key: AccountKey, before: &[Box<str>]) {
+    fn apply_blocking(&mut self, host: &mut impl Host, key: AccountKey, before: &BlockList) {
         let account = self.accounts.at(key);
         let mut changed = Vec::new();
         for item in account
@@ -442,12 +510,8 @@ mod tests {
 
     #[test]
     fn a_block_means_the_address_and_what_lies_under_it() {
-        let list: Vec<Box<str>> = vec![
-            "a@x.example".into(),
-            "b@x.example/r".into(),
-            "y.example".into(),
-            "z.example/r".into(),
-        ];
+        let jids = ["a@x.example", "b@x.example/r", "y.example", "z.example/r"];
+        let list = BlockList::new(jids.map(Box::from).to_vec());
         for blocked in [
             "a@x.example",
             "a@x.example/any",
@@ -466,5 +530,28 @@ mod tests {
         ] {
             assert!(!blocks(&list, &Jid::parse(free).unwrap()), "{free}");
         }
+        for (contact, full) in [
+            ("b@x.example", &["b@x.example/r"][..]),
+            ("c@z.example", &["c@z.example/r"]),
+            ("z.example", &["z.example/r"]),
+            ("a@x.example", &[]),
+        ] {
+            assert_eq!(barred(&list, contact), full);
+        }
+    }
+    #[test]
+    fn a_list_keeps_its_order_and_has_nobody_twice() {
+        let named =
+            |jids: &[&str]| -> Vec<Box<str>> { jids.iter().map(|jid| (*jid).into()).collect() };
+        let change = |list: &BlockList, command: Command, jids: &[&str]| {
+            command.apply(list, &named(jids)).unwrap()
+        };
+        let list = BlockList::default();
+        let list = change(&list, Command::Block, &["z@y/r", "y", "z@y"]);
+        let list = change(&list, Command::Block, &["y/r", "z@y", "a@y"]);
+        assert_eq!(list.jids(), named(&["z@y/r", "y", "z@y", "y/r", "a@y"]));
+        let list = change(&list, Command::Unblock, &["y", "z@y/r", "b@y"]);
+        assert_eq!(list.jids(), named(&["z@y", "y/r", "a@y"]));
+        assert!(change(&list, Command::Unblock, &[]).is_empty());
     }
 }
