@@ -144,7 +144,7 @@ impl Shard {
             if reply == StoreReply::Done {
                 acks.stored_at(host, conn, place);
                 if acks.misnumbered {
-                    self.renumber(host, key, |serial| Waiting::Renumbered { key, serial });
+                    self.renumber_all(host, key);
                 }
                 if enqueued.is_error {
                     self.acknowledge_settled(host, key);

@@ -103,7 +103,7 @@ pub(crate) struct Sent {
     pub keep: Keep,
     /// See [`crate::port::QueuedStanza::arrived`].
     pub arrived: Timestamp,
-    /// Whether it may be written: storage has it, or never will.
+    /// Whether it may be written: storage has it with its number, or never will.
     ready: bool,
     /// Whether no number is committed before storage or the client has it: an error is all that
     /// is left of a stanza.
@@ -415,7 +415,8 @@ impl Acks {
         (self.last_place + 1, self.told_number(number))
     }
 
-    /// Takes what storage has put into the queue, before what came meanwhile.
+    /// Takes what storage has put into the queue, before what came meanwhile; it may be written
+    /// when storage has its numbers: [`Acks::numbered_to`] says that.
     ///
     /// Where nothing is left of one, its place is only passed over.
     pub(crate) fn claim(&mut self, claimed: Vec<(u64, Option<Box<[u8]>>)>) {
@@ -435,7 +436,7 @@ impl Acks {
                 bytes,
                 keep,
                 arrived: Timestamp::default(),
-                ready: true,
+                ready: false,
                 is_vital: false,
                 is_excused: false,
                 shared: None,
@@ -443,6 +444,14 @@ impl Acks {
             self.queue.insert(index, sent);
             index += 1;
         }
+    }
+
+    /// Storage has the number of all that it has up to a place.
+    pub(crate) fn numbered_to(&mut self, host: &mut impl Host, conn: Option<ConnId>, up_to: u64) {
+        for sent in self.queue.range_mut(self.written..) {
+            sent.ready |= matches!(sent.keep, Keep::Queue(place) if place <= up_to);
+        }
+        self.flush(host, conn);
     }
 
     fn place_of(&self, place: u64) -> Option<usize> {

@@ -543,13 +543,34 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// Storage knows how a queue is numbered, or a later success has it told again.
-    pub(crate) fn on_renumbered(&mut self, key: SessionKey, serial: u32, reply: &StoreReply) {
-        if *reply != StoreReply::Done
-            && let Some(session) = self.session_of(key, serial)
-            && let Some(acks) = &mut session.outlet.acks
-        {
-            acks.misnumbered = true;
+    /// Tells storage the numbers of all that it has in a session's queue.
+    pub(crate) fn renumber_all(&mut self, host: &mut impl Host, key: SessionKey) {
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        let up_to = acks.map_or(0, |acks| acks.last_place());
+        self.renumber(host, key, |serial| Waiting::Renumbered {
+            key,
+            serial,
+            up_to,
+        });
+    }
+
+    /// Storage knows how a queue is numbered up to a place, and its client may count that. Where
+    /// storage does not, a later success has it told again.
+    pub(crate) fn on_renumbered(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        serial: u32,
+        up_to: u64,
+        reply: &StoreReply,
+    ) {
+        let Some(session) = self.session_of(key, serial) else {
+            return;
+        };
+        let conn = session.outlet.conn;
+        if let Some(acks) = &mut session.outlet.acks {
+            acks.misnumbered |= *reply != StoreReply::Done;
+            acks.numbered_to(host, conn, up_to);
         }
     }
 
@@ -562,11 +583,13 @@ impl Shard {
         serial: u32,
         reply: &StoreReply,
     ) {
-        self.on_renumbered(key, serial, reply);
-        if self.session_of(key, serial).is_none() {
+        let Some(session) = self.session_of(key, serial) else {
             return self.fail_resuming(host, conn);
-        }
+        };
         if *reply != StoreReply::Done {
+            if let Some(acks) = &mut session.outlet.acks {
+                acks.misnumbered = true;
+            }
             if let Some(stream) = self.conns.take(conn) {
                 self.put_off_resume(host, conn, &stream);
             }

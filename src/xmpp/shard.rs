@@ -82,8 +82,12 @@ pub(crate) enum Waiting {
     Enqueue,
     /// What waits for an account, on its way into a session's queue.
     Claim,
-    /// The numbers of a session's queue.
-    Renumbered { key: SessionKey, serial: u32 },
+    /// The numbers of a session's queue, up to a place.
+    Renumbered {
+        key: SessionKey,
+        serial: u32,
+        up_to: u64,
+    },
     /// The same, before the session's client gets it back.
     Resumed {
         conn: ConnId,
@@ -528,7 +532,9 @@ impl Shard {
             } => self.on_handled(host, key, serial, handled, reply),
             Waiting::Enqueue => self.on_enqueued(host, ticket, reply),
             Waiting::Claim => self.on_claimed(host, ticket, reply),
-            Waiting::Renumbered { key, serial } => self.on_renumbered(key, serial, &reply),
+            Waiting::Renumbered { key, serial, up_to } => {
+                self.on_renumbered(host, key, serial, up_to, &reply);
+            }
             Waiting::Resumed { conn, key, serial } => {
                 self.on_resumed(host, conn, key, serial, &reply);
             }

@@ -515,6 +515,63 @@ fn what_is_claimed_while_a_session_comes_back_survives_another_crash() {
     }
 }
 
+/// A message waits for bob: he asks for what waits, behind a message of whom he blocks by then, or
+/// for his session after a crash. The process dies so long after that, and he resumes by what he
+/// has counted: how often he has the message.
+fn copies_of_what_waited(seed: u64, moment_us: u64, is_behind_blocked: bool) -> usize {
+    const BOB: &str = "bob@example.org/1";
+    let mut world = world(seed, 1);
+    let alice = world.log_in("alice@example.org/x");
+    let carl = world.log_in("carl@example.org/x");
+    let (mut bob, session) = world.log_in_managed(BOB);
+    if is_behind_blocked {
+        world.tell(carl, &message("chat", "bob@example.org", "c"));
+    }
+    world.tell(alice, &message("chat", "bob@example.org", "m"));
+    let block = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
+                 <item jid='carl@example.org'/></block></iq>";
+    if is_behind_blocked {
+        world.tell(bob, block);
+    }
+    let mut received = world.received(bob);
+    if !is_behind_blocked {
+        world.crash();
+        world.run();
+    }
+    world.faults.disk_us = (100_000, 100_000);
+    match is_behind_blocked {
+        true => world.send(bob, "<presence/>"),
+        false => bob = world.ask_for(BOB, &session, counted(&received)),
+    }
+    world.run_until(world.now() + moment_us);
+    world.crash();
+    world.run();
+    received.extend(world.received(bob));
+    let bob = world.resume(BOB, &session, counted(&received));
+    assert!(world.client(bob).resumed.is_some(), "it survives");
+    world.tell(bob, "<presence/>");
+    received.extend(world.received(bob));
+    messages(&received).iter().filter(|id| **id == "m").count()
+}
+
+/// Storage is slow with the numbers of what it has put into a session's queue: nothing of that is
+/// written before.
+#[test]
+fn what_waited_comes_once_whenever_the_process_dies_meanwhile() {
+    for is_behind_blocked in [false, true] {
+        for seed in 1..=5 {
+            for moment_us in (0..1_200_000).step_by(20_000) {
+                let copies = copies_of_what_waited(seed, moment_us, is_behind_blocked);
+                assert_eq!(
+                    copies, 1,
+                    "seed {seed}, after {moment_us} us, behind one that is blocked: \
+                     {is_behind_blocked}"
+                );
+            }
+        }
+    }
+}
+
 /// A message bounces while another one for its sender is on its way to storage, which holds the
 /// error up: whenever the process dies, the sender has it, or sends the message again.
 #[test]

@@ -374,12 +374,12 @@ impl Shard {
             let conn = session.outlet.conn;
             if let Some(acks) = &mut session.outlet.acks {
                 acks.claim(claimed);
-                acks.flush(host, conn);
-                let (key, serial) = (read.session, read.serial);
-                if acks.misnumbered {
-                    self.renumber(host, key, |_| Waiting::Renumbered { key, serial });
+                // What has not been counted is told before its client gets anything.
+                match acks.misnumbered && !acks.is_uncounted() {
+                    true => self.renumber_all(host, read.session),
+                    false => acks.numbered_to(host, conn, acks.last_place()),
                 }
-                self.sessions.ask_later(host, key);
+                self.sessions.ask_later(host, read.session);
             }
         } else if let Some(queue) = read.queue {
             // The session has ended, or is not managed after all: they wait on, and only then it is
