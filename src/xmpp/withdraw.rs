@@ -10,7 +10,7 @@ use crate::presence::{barred, write_target};
 use crate::router::Route;
 use crate::session::{Presence, SessionKey};
 use crate::shard::Shard;
-use crate::xep::blocking::blocks;
+use crate::xep::blocking::{BlockList, blocks};
 use stanza::jid::Jid;
 
 impl Shard {
@@ -70,7 +70,7 @@ impl Shard {
         host: &mut impl Host,
         account: AccountKey,
         to: &str,
-        blocked_before: Option<&[Box<str>]>,
+        blocked_before: Option<&BlockList>,
     ) {
         let owner = self.accounts.at(account);
         let list = blocked_before.unwrap_or(&owner.blocked);
