@@ -667,8 +667,8 @@ impl Acks {
 mod tests {
     use super::*;
 
-    /// Whether a queue of so many of a stanza has outgrown its limits, and still has where its client
-    /// has acknowledged them all but one.
+    /// Whether a queue of so many of a stanza has outgrown its limits, and still has where its
+    /// client has acknowledged them all but one.
     fn overflows(stanza: &[u8], count: usize) -> (bool, bool) {
         let id = SessionId { home: 0, secret: 1 };
         let mut acks = Acks::new(id, true, true);

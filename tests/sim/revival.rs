@@ -606,8 +606,8 @@ fn an_error_that_is_held_up_is_not_lost_behind_the_number_of_its_message() {
     assert!(held_up > 20, "{held_up}");
 }
 
-/// The same of an error for what goes nowhere at all, whether or not what waits for its sender is on
-/// its way meanwhile.
+/// The same of an error for what goes nowhere at all, whether or not what waits for its sender is
+/// on its way meanwhile.
 #[test]
 fn the_error_for_a_message_that_goes_nowhere_is_not_lost_behind_its_number() {
     let block = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\

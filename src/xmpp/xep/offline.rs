@@ -103,8 +103,8 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// A message as it waits, with the time; `None` where it must not. Who says so hears that it did
-    /// not arrive; of a chat state nobody does.
+    /// A message as it waits, with the time; `None` where it must not. Who says so hears that it
+    /// did not arrive; of a chat state nobody does.
     pub(crate) fn as_waiting(
         &mut self,
         host: &mut impl Host,
