@@ -5,6 +5,7 @@ use crate::ask::Asking;
 use crate::host::{ConnId, Host};
 use crate::limit::Limits;
 use crate::outbox::{Acks, Keep};
+use stanza::jid::Jid;
 use std::collections::BTreeSet;
 
 /// Bytes of an address that a session has told of its presence, on average.
@@ -206,6 +207,16 @@ impl Session {
         if let Some(directed) = &mut self.directed {
             directed.retain(|known| &**known != to);
         }
+    }
+
+    /// Forgets an address and, if it is bare, its resources; answers which had directed presence.
+    pub(crate) fn forget_directed_below(&mut self, to: &Jid<'_>) -> Vec<Box<str>> {
+        let is_below = |known: &mut Box<str>| {
+            let known = Jid::from_prepared(known);
+            known.as_str() == to.as_str() || to.is_bare() && known.bare() == to.as_str()
+        };
+        let directed = self.directed.as_deref_mut();
+        directed.map_or_else(Vec::new, |list| list.extract_if(.., is_below).collect())
     }
 }
 

@@ -23,21 +23,83 @@ impl Shard {
         was_available: bool,
     ) {
         let session = self.sessions.at_mut(key);
-        let account = session.account;
         let directed = session.directed.take().map_or_else(Vec::new, |list| *list);
-        // A resource of somebody who is subscribed gets the broadcast if it is available itself.
-        let (resources, others) = directed.into_iter().partition::<Vec<_>, _>(|to| {
-            let to = Jid::from_prepared(to);
-            was_available && !to.is_bare() && self.gets_broadcasts(account, to.bare())
+        let session = self.sessions.at(key);
+        let (account, own) = (session.account, session.bare());
+        // Who gets the broadcast is told by it; a resource, if it is available itself.
+        let (mut resources, others) = directed.into_iter().partition::<Vec<_>, _>(|to| {
+            let jid = Jid::from_prepared(to);
+            let bare = jid.bare();
+            was_available && (bare == own || self.gets_broadcasts(account, bare))
         });
         if was_available {
+            resources.retain(|to| !Jid::from_prepared(to).is_bare() && **to != *session.full());
             self.announce(host, key, presence, &resources);
         }
-        for to in others {
-            let mut bytes = Vec::new();
-            presence.write(&to, &mut bytes);
-            self.route_bytes(host, &Jid::from_prepared(&to), bytes);
+        self.tell_directed(host, account, presence, others, None);
+    }
+
+    /// Tells those who have directed presence, each once: a resource by what its bare JID is told,
+    /// if that has directed presence, too. Whom the block list keeps from it is not told.
+    fn tell_directed(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        presence: &Presence,
+        mut addresses: Vec<Box<str>>,
+        blocked_before: Option<&[Box<str>]>,
+    ) {
+        // A bare JID stands right before its resources then.
+        addresses.sort_unstable_by(|one, other| {
+            let [one, other] = [one, other].map(|jid| Jid::from_prepared(jid));
+            (one.bare(), one.as_str()).cmp(&(other.bare(), other.as_str()))
+        });
+        addresses.dedup();
+        let (mut last_bare, mut resources) = (None, Vec::new());
+        for to in addresses {
+            let jid = Jid::from_prepared(&to);
+            let Some(blind) = self.blind(account, blocked_before, &jid) else {
+                continue;
+            };
+            if !jid.is_bare() && last_bare.as_deref() == Some(jid.bare()) {
+                resources.push(to);
+                continue;
+            }
+            self.present_to(host, presence, &jid, &blind);
+            if jid.is_bare() {
+                last_bare = Some(to);
+            }
         }
+        self.tell_missed(host, presence, &resources);
+    }
+
+    /// Tells resources that what was sent to their bare JID did not reach.
+    fn tell_missed(&mut self, host: &mut impl Host, presence: &Presence, resources: &[Box<str>]) {
+        for bytes in self.address_resources(host, presence, resources) {
+            self.receive(host, &bytes);
+        }
+        self.flush_fanout(host, presence, FanoutPurpose::Presence);
+    }
+
+    /// Which resources of an address a block list keeps from what is sent to it; `None` is the
+    /// address itself. The list is the account's, unless that was another one until now.
+    fn blind(
+        &self,
+        account: AccountKey,
+        blocked_before: Option<&[Box<str>]>,
+        to: &Jid<'_>,
+    ) -> Option<Vec<String>> {
+        if self.is_beyond_block(account, to) {
+            return Some(Vec::new());
+        }
+        let list = blocked_before.unwrap_or(&self.accounts.at(account).blocked);
+        if blocks(list, to) {
+            return None;
+        }
+        Some(match to.is_bare() {
+            true => barred(list, to.as_str()),
+            false => Vec::new(),
+        })
     }
 
     /// Whether a contact gets the presence of an account.
@@ -63,8 +125,8 @@ impl Shard {
     }
 
     /// Tells one contact, or one resource of it, that no resource of an account is available to it
-    /// any longer. XEP-0191 3.3: who does not see them by the block list hears nothing, or would
-    /// learn of those that came since; that is the account's own unless it was another one until now.
+    /// any longer; they forget that they told it directly. XEP-0191 3.3: whom the block list keeps
+    /// from it hears nothing, or would learn of resources that came since.
     pub(crate) fn withdraw_account(
         &mut self,
         host: &mut impl Host,
@@ -72,21 +134,24 @@ impl Shard {
         to: &str,
         blocked_before: Option<&BlockList>,
     ) {
-        let owner = self.accounts.at(account);
-        let list = blocked_before.unwrap_or(&owner.blocked);
         let jid = Jid::from_prepared(to);
-        if blocks(list, &jid) {
+        let Some(blind) = self.blind(account, blocked_before, &jid) else {
             return;
-        }
-        let blind = match jid.is_bare() {
-            true => barred(list, to),
-            false => Vec::new(),
         };
-        let sessions = owner.sessions.iter().map(|key| self.sessions.at(*key));
-        let available = sessions.filter(|session| session.available);
-        let absent = available.map(|session| Presence::of("unavailable", session.full()));
-        for presence in absent.collect::<Vec<Presence>>() {
+        for key in self.accounts.at(account).sessions.clone() {
+            let session = self.sessions.at_mut(key);
+            if !session.available {
+                continue;
+            }
+            let presence = Presence::of("unavailable", session.full());
+            let mut directed = session.forget_directed_below(&jid);
             self.present_to(host, &presence, &jid, &blind);
+            if !directed.is_empty() {
+                directed.retain(|known| **known != *to);
+                directed.retain(|known| !Jid::from_prepared(known).is_bare());
+                self.tell_missed(host, &presence, &directed);
+                self.save_session(host, key);
+            }
         }
     }
 
