@@ -155,6 +155,48 @@ impl Shard {
         }
     }
 
+    /// Who has directed presence and is blocked from now on sees the sessions go (XEP-0191 3.3).
+    /// They forget that it had: their end, when it comes, is nothing that it may hear of.
+    pub(crate) fn withdraw_from_blocked(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        before: &[Box<str>],
+    ) {
+        let list = self.accounts.at(account).blocked.iter();
+        let new: Vec<Box<str>> = list.filter(|jid| !before.contains(jid)).cloned().collect();
+        for key in self.accounts.at(account).sessions.clone() {
+            let session = self.sessions.at(key);
+            let directed = session.directed.as_deref().into_iter().flatten();
+            let gone = directed.filter(|to| {
+                let jid = Jid::from_prepared(to);
+                blocks(&new, &jid) && !self.is_beyond_block(account, &jid)
+            });
+            let gone: Vec<Box<str>> = gone.cloned().collect();
+            // Single resources of a bare JID that stays. Those that get broadcasts know already.
+            let mut told: Vec<Box<str>> = new.clone();
+            told.retain(|full| {
+                let jid = Jid::from_prepared(full);
+                let is_reached = session.available && self.gets_broadcasts(account, jid.bare());
+                !jid.is_bare()
+                    && session.has_directed(jid.bare())
+                    && !is_reached
+                    && !self.is_beyond_block(account, &jid)
+            });
+            if gone.is_empty() && told.is_empty() {
+                continue;
+            }
+            let presence = Presence::of("unavailable", session.full());
+            let session = self.sessions.at_mut(key);
+            for to in &gone {
+                session.forget_directed(to);
+            }
+            told.extend(gone);
+            self.tell_directed(host, account, &presence, told, Some(before));
+            self.save_session(host, key);
+        }
+    }
+
     /// Sends a presence to one address, but to those of its resources that are barred.
     fn present_to(
         &mut self,

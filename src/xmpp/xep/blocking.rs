@@ -238,8 +238,7 @@ impl Shard {
     ) -> bool {
         let account = self.sessions.at(key).account;
         let list = &self.accounts.at(account).blocked;
-        // A withdrawal of presence must not be held up by a block.
-        if list.is_empty() || type_ == Type::Unavailable || !blocks(list, to) {
+        if list.is_empty() || !blocks(list, to) {
             return true;
         }
         if self.is_beyond_block(account, to) {
@@ -473,6 +472,7 @@ impl Shard {
                 self.present_account(host, key, &contact);
             }
         }
+        self.withdraw_from_blocked(host, key, before);
     }
 }
 
