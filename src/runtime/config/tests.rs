@@ -535,6 +535,13 @@ fn a_data_directory_that_may_not_be_written_is_refused() {
 }
 
 #[test]
+    for (data, root) in [("/proc/nope", "/proc"), ("/sys/nope/below", "/sys")] {
+        let wrong = format!("{root} is the kernel's, which keeps no files");
+        assert_eq!(
+            place.refusal(&format!("domain = \"a.b\"\ndata = {data:?}")),
+            format!("vorpal.toml:2: `data` is {data}, but {wrong}; {remedy}")
+        );
+    }
 fn what_serving_would_find_damaged_in_the_data_directory_is_found_by_looking() {
     let place = Place::new("damaged");
     let data = place.0.join("data");
