@@ -430,3 +430,22 @@ fn no_password_lies_in_the_data_directory_and_nobody_else_may_look() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&world.data().join("store")), 0o700);
 }
+
+#[test]
+fn a_store_of_another_domain_is_not_served_but_managed() {
+    let world = World::new();
+    world
+        .run(&["user", "add", "romeo", "--password", "secret"])
+        .done();
+    let config = std::fs::read_to_string(world.config()).unwrap();
+    std::fs::write(world.config(), config.replace("a.example", "b.example")).unwrap();
+    let refusal = world.run(&["serve"]).refused();
+    let place = format!("{}:1: ", world.config().display());
+    let data = world.data();
+    let data = data.to_str().unwrap();
+    mentions(
+        &refusal,
+        &[&place, "a.example", "b.example", data, "`data`"],
+    );
+    mentions(&world.run(&["user", "list"]).done(), &["romeo@a.example"]);
+}

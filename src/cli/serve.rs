@@ -35,6 +35,7 @@ pub(crate) fn serve(
         .prepare()
         .map_err(|error| Failure::new(error.to_string()))?;
     let data = runtime_config.data.clone();
+        .clone()
     let store: Box<dyn Store> = if ephemeral {
         tracing::warn!("accounts are kept in memory: they are gone when the server stops");
         Box::new(Memory::new())
@@ -43,6 +44,7 @@ pub(crate) fn serve(
         offer_what_all_can(&mut runtime_config.settings.mechanisms, store.lacking());
         Box::new(store)
     };
+        refuse_foreign(&config, &store)?;
     let mut up = Up::default();
     let served = runtime::serve(runtime_config, store, |server| {
         up.announce(server, &data, ready_file);
@@ -58,6 +60,19 @@ pub(crate) fn serve(
 /// Takes the mechanisms away for which some account has no key: its client would choose one of them
 /// and fail. They come back when nobody lacks the key any more. What changes while the server runs
 /// counts from its next start.
+/// Refuses a store of another domain: nobody in it could log in, and all would seem to be lost. One
+/// that has accounts of this domain, too, is served; `vorpal user` works with any.
+fn refuse_foreign(config: &Config, store: &Embedded) -> Result<(), Failure> {
+    match store.foreign_account(&config.domain) {
+        Ok(None) => Ok(()),
+        Ok(Some(account)) => {
+            let refusal = config.refuse_domain(account.domain());
+            Err(Failure::new(refusal.to_string()))
+        }
+        Err(error) => Err(Failure(format!("The accounts cannot be listed: {error}."))),
+    }
+}
+
 fn offer_what_all_can(mechanisms: &mut Vec<Mechanism>, lacking: Lacking) {
     mechanisms.retain(|mechanism| {
         let name = mechanism.as_str();

@@ -198,6 +198,17 @@ impl Config {
         let (place, what) = match error.about {
             About::Chain => (&places.cert, format!("tls.cert is {file}, but {what}")),
             About::Key => (&places.key, format!("tls.key is {file}, but {what}")),
+    /// Refuses the domain, because all accounts of the store are of another one.
+    pub fn refuse_domain(&self, other: &str) -> ConfigError {
+        let what = format!(
+            "`domain` is {}, but every account in {} is of {other}",
+            self.domain,
+            self.data.display()
+        );
+        let remedy = "let it be that one, or let `data` name another directory";
+        self.places.domain.refuse(what, remedy)
+    }
+
             About::Own => (&places.data, format!("`data` has {file}, but {what}")),
             About::Domain => (&places.domain, what.clone()),
         };

@@ -455,6 +455,19 @@ impl Engine {
         self.lacking.get()
     }
 
+    /// An account of another domain, if there is one and none of this.
+    pub(crate) fn foreign_account(&self, domain: &str) -> Result<Option<BareJid>, Trouble> {
+        let mut foreign = None;
+        for entry in self.keyspace(Table::Accounts).iter() {
+            let account = schema::account_of_key(&entry.key().map_err(engine)?).map_err(damaged)?;
+            if account.domain() == domain {
+                return Ok(None);
+            }
+            foreign.get_or_insert(account);
+        }
+        Ok(foreign)
+    }
+
     /// The first [`LISTING_PAGE`] accounts behind `after`, ordered by JID. The keys are ordered by
     /// virtual shard first, so every page looks at all of them.
     fn page_after(&self, after: Option<&BareJid>) -> Result<Vec<BareJid>, Trouble> {

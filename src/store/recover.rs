@@ -75,6 +75,14 @@ impl Embedded {
             .map_or_else(Lacking::default, Engine::lacking)
     }
 
+    /// An account of another domain, if there is one and none of this.
+    ///
+    /// # Errors
+    /// What the engine says, in words.
+    pub fn foreign_account(&self, domain: &str) -> Result<Option<BareJid>, Box<str>> {
+        self.engine()?.foreign_account(domain)
+    }
+
     /// Has an operation count as failed.
     #[cfg(test)]
     pub(crate) fn note_failure(&mut self, op: &StoreOp) {
