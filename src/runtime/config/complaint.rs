@@ -4,8 +4,11 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Letters that a wrong key may be away from the one that is suggested.
+/// Letters that a wrong key may be away from the one that is suggested, which has twice as many.
 const DISTANCE_MAX: usize = 3;
+
+/// For the one key that has no default.
+const DOMAIN_REMEDY: &str = "write it like `domain = \"example.org\"`";
 
 /// Why a configuration is refused.
 #[derive(Debug)]
@@ -165,9 +168,13 @@ fn reword(message: &str, key: Option<&str>) -> (String, String) {
             "a string" | "path string" => "text in quotes",
             other => other,
         };
+        let remedy = match key {
+            Some("domain") => DOMAIN_REMEDY,
+            _ => "correct it, or remove the line to have the default",
+        };
         return (
             format!("{subject} must be {expected}, not {found}"),
-            "correct it, or remove the line to have the default".to_owned(),
+            remedy.to_owned(),
         );
     }
     // What our own values say has its remedy with it.
@@ -186,7 +193,7 @@ fn unknown_key(rest: &str) -> (String, String) {
     let nearest = known
         .iter()
         .map(|name| (distance(unknown, name), *name))
-        .filter(|(away, name)| *away <= DISTANCE_MAX && *away < name.len())
+        .filter(|(away, name)| *away <= DISTANCE_MAX && *away * 2 <= name.len())
         .min();
     let remedy = match nearest {
         Some((_, name)) => format!("did you mean `{name}`?"),

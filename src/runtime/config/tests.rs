@@ -148,6 +148,11 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         "vorpal.toml:3: unknown key `listn`; did you mean `listen`?"
     );
     assert_eq!(
+        refusal("domain = \"a.b\"\nfoo = 1"),
+        "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, log, listen, tls, \
+         auth, limits, registration, durability, contact"
+    );
+    assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
         "vorpal.toml:3: unknown key `chain`; known here are cert, key, required"
     );
@@ -222,6 +227,15 @@ fn bad_values_are_refused_with_their_line_and_a_remedy() {
         let sentence = refusal(&format!("{text}\n"));
         assert_eq!(sentence, format!("vorpal.toml:{expected}; {default}"));
     }
+}
+
+#[test]
+fn a_domain_of_another_type_is_not_to_be_left_to_a_default() {
+    assert_eq!(
+        refusal("domain = 5"),
+        "vorpal.toml:1: `domain` must be a domain in quotes, not integer `5`; write it like \
+         `domain = \"example.org\"`"
+    );
 }
 
 #[test]
@@ -503,6 +517,13 @@ fn a_data_directory_that_cannot_be_one_is_refused_before_anything_is_made() {
             format!("vorpal.toml:2: `data` is {data}, but {wrong}; {remedy}")
         );
     }
+    for (data, root) in [("/proc/nope", "/proc"), ("/sys/nope/below", "/sys")] {
+        let wrong = format!("{root} is the kernel's, which keeps no files");
+        assert_eq!(
+            place.refusal(&format!("domain = \"a.b\"\ndata = {data:?}")),
+            format!("vorpal.toml:2: `data` is {data}, but {wrong}; {remedy}")
+        );
+    }
     // The default has no line. What lies within must be directories, too.
     fs::create_dir(place.0.join("data")).expect("ours");
     for within in ["store", "tls"] {
@@ -535,13 +556,6 @@ fn a_data_directory_that_may_not_be_written_is_refused() {
 }
 
 #[test]
-    for (data, root) in [("/proc/nope", "/proc"), ("/sys/nope/below", "/sys")] {
-        let wrong = format!("{root} is the kernel's, which keeps no files");
-        assert_eq!(
-            place.refusal(&format!("domain = \"a.b\"\ndata = {data:?}")),
-            format!("vorpal.toml:2: `data` is {data}, but {wrong}; {remedy}")
-        );
-    }
 fn what_serving_would_find_damaged_in_the_data_directory_is_found_by_looking() {
     let place = Place::new("damaged");
     let data = place.0.join("data");
