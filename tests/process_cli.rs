@@ -432,6 +432,19 @@ fn no_password_lies_in_the_data_directory_and_nobody_else_may_look() {
 }
 
 #[test]
+fn what_has_no_effect_is_warned_of_by_check_and_in_the_log() {
+    let world = World::new();
+    world.configure("[auth]\nplain_without_tls = true\n");
+    let checked = world.run(&["check"]);
+    let place = format!("{}:9: auth.plain_without_tls", world.config().display());
+    mentions(&checked.err, &[&place, "tls.required"]);
+    mentions(&checked.done(), &["a.example"]);
+    // The log is on standard error, too, and this does not come up.
+    let served = world.run(&["serve", "--ready-file", "/nowhere/ready"]);
+    mentions(&served.refused(), &[&place]);
+}
+
+#[test]
 fn a_store_of_another_domain_is_not_served_but_managed() {
     let world = World::new();
     world

@@ -21,6 +21,9 @@ pub(crate) fn serve(
     let _blocked = runtime::EndSignals::block();
     let config = load(path)?;
     config.log.start();
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     if let Some(file) = ready_file {
         forget(file)?;
         let parent = file.parent().filter(|parent| *parent != Path::new(""));
@@ -32,19 +35,19 @@ pub(crate) fn serve(
         }
     }
     let mut runtime_config = config
+        .clone()
         .prepare()
         .map_err(|error| Failure::new(error.to_string()))?;
     let data = runtime_config.data.clone();
-        .clone()
     let store: Box<dyn Store> = if ephemeral {
         tracing::warn!("accounts are kept in memory: they are gone when the server stops");
         Box::new(Memory::new())
     } else {
         let store = Embedded::open(&data).map_err(|error| Failure::new(error.to_string()))?;
+        refuse_foreign(&config, &store)?;
         offer_what_all_can(&mut runtime_config.settings.mechanisms, store.lacking());
         Box::new(store)
     };
-        refuse_foreign(&config, &store)?;
     let mut up = Up::default();
     let served = runtime::serve(runtime_config, store, |server| {
         up.announce(server, &data, ready_file);
@@ -57,9 +60,6 @@ pub(crate) fn serve(
     up.failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-/// Takes the mechanisms away for which some account has no key: its client would choose one of them
-/// and fail. They come back when nobody lacks the key any more. What changes while the server runs
-/// counts from its next start.
 /// Refuses a store of another domain: nobody in it could log in, and all would seem to be lost. One
 /// that has accounts of this domain, too, is served; `vorpal user` works with any.
 fn refuse_foreign(config: &Config, store: &Embedded) -> Result<(), Failure> {
@@ -73,6 +73,9 @@ fn refuse_foreign(config: &Config, store: &Embedded) -> Result<(), Failure> {
     }
 }
 
+/// Takes the mechanisms away for which some account has no key: its client would choose one of them
+/// and fail. They come back when nobody lacks the key any more. What changes while the server runs
+/// counts from its next start.
 fn offer_what_all_can(mechanisms: &mut Vec<Mechanism>, lacking: Lacking) {
     mechanisms.retain(|mechanism| {
         let name = mechanism.as_str();
@@ -132,6 +135,9 @@ pub(crate) fn check(path: &Path) -> Result<ExitCode, Failure> {
     config
         .check()
         .map_err(|error| Failure::new(error.to_string()))?;
+    for warning in config.warnings() {
+        eprintln!("{warning}.");
+    }
     println!("{}: valid, for {}.", path.display(), config.domain);
     Ok(ExitCode::SUCCESS)
 }

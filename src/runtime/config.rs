@@ -162,6 +162,18 @@ impl Config {
         }
     }
 
+    /// What is written and has no effect, one sentence for each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.plain_without_tls && self.tls_required {
+            let what = "auth.plain_without_tls has no effect, because clients must use TLS";
+            let remedy = "set tls.required to false, or remove it";
+            let place = &self.places.plain_without_tls;
+            warnings.push(place.refuse(what.to_owned(), remedy).to_string());
+        }
+        warnings
+    }
+
     /// Looks at what belongs to the configuration on the disk, and changes nothing there.
     ///
     /// # Errors
@@ -186,6 +198,17 @@ impl Config {
         Ok(())
     }
 
+    /// Refuses the domain, because all accounts of the store are of another one.
+    pub fn refuse_domain(&self, other: &str) -> ConfigError {
+        let what = format!(
+            "`domain` is {}, but every account in {} is of {other}",
+            self.domain,
+            self.data.display()
+        );
+        let remedy = "let it be that one, or let `data` name another directory";
+        self.places.domain.refuse(what, remedy)
+    }
+
     fn refuse_data(&self, what: &str) -> ConfigError {
         let what = format!("`data` is {}, but {what}", self.data.display());
         let remedy = "let it name a directory that the server's user may write";
@@ -198,17 +221,6 @@ impl Config {
         let (place, what) = match error.about {
             About::Chain => (&places.cert, format!("tls.cert is {file}, but {what}")),
             About::Key => (&places.key, format!("tls.key is {file}, but {what}")),
-    /// Refuses the domain, because all accounts of the store are of another one.
-    pub fn refuse_domain(&self, other: &str) -> ConfigError {
-        let what = format!(
-            "`domain` is {}, but every account in {} is of {other}",
-            self.domain,
-            self.data.display()
-        );
-        let remedy = "let it be that one, or let `data` name another directory";
-        self.places.domain.refuse(what, remedy)
-    }
-
             About::Own => (&places.data, format!("`data` has {file}, but {what}")),
             About::Domain => (&places.domain, what.clone()),
         };

@@ -54,6 +54,7 @@ pub(super) struct Places {
     pub(super) data: Place,
     pub(super) cert: Place,
     pub(super) key: Place,
+    pub(super) plain_without_tls: Place,
 }
 
 impl Places {
@@ -63,6 +64,7 @@ impl Places {
             data: source.place(None, "data"),
             cert: source.place(Some("tls"), "cert"),
             key: source.place(Some("tls"), "key"),
+            plain_without_tls: source.place(Some("auth"), "plain_without_tls"),
         }
     }
 }

@@ -239,6 +239,24 @@ fn a_domain_of_another_type_is_not_to_be_left_to_a_default() {
 }
 
 #[test]
+fn what_has_no_effect_is_warned_of() {
+    let warnings = |text: &str| good(&format!("domain = \"a.b\"\n{text}")).warnings();
+    assert_eq!(
+        warnings("[auth]\nplain_without_tls = true"),
+        [
+            "/etc/vorpal/vorpal.toml:3: auth.plain_without_tls has no effect, because clients \
+             must use TLS; set tls.required to false, or remove it"
+        ]
+    );
+    let none: [&str; 0] = [];
+    assert_eq!(
+        warnings("[tls]\nrequired = false\n[auth]\nplain_without_tls = true"),
+        none
+    );
+    assert_eq!(warnings("[auth]\nplain_without_tls = false"), none);
+}
+
+#[test]
 fn values_that_check_themselves_say_what_to_write_instead() {
     for (text, line, part) in [
         (
