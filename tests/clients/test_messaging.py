@@ -2,7 +2,7 @@
 
 Of the extensions: last activity (XEP-0012), private XML (XEP-0049), vcard-temp (XEP-0054) with
 pictures (XEP-0153), registration (XEP-0077), messages that wait (XEP-0160), blocking (XEP-0191)
-and reports (XEP-0377); and roster versions (RFC 6121 2.6).
+and reports (XEP-0377); and roster versions (RFC 6121 2.6) and approvals given beforehand (3.4).
 """
 
 import asyncio
