@@ -273,9 +273,9 @@ impl Shard {
     /// not told `unsubscribed`, as they SHOULD be: that takes every contact of whoever logs in out
     /// of storage, and told for those in memory alone it would say who is there.
     ///
-    /// RFC 6121 4.6.6: who has directed presence may ask whether it still holds, as a room does that
-    /// looks for occupants who are gone. The answer says that and nothing else: what is broadcast
-    /// is said to subscribers only, and what was said to the asker he has.
+    /// RFC 6121 4.6.6: who has directed presence may ask whether it still holds, as a room does
+    /// that looks for occupants who are gone. The answer says that and nothing else: what is
+    /// broadcast is said to subscribers only, and what was said to the asker he has.
     fn answer_probe(
         &mut self,
         host: &mut impl Host,
