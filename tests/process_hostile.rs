@@ -398,3 +398,22 @@ fn a_private_document_with_a_name_of_seventy_thousand_bytes_is_not_acceptable() 
     }
     chat.finish();
 }
+
+#[test]
+fn who_reports_everybody_does_not_flood_the_log() {
+    let server = Server::start(&Options::default());
+    let mut client = Client::log_in(&server, "u0", "one");
+    for round in 0..3 {
+        let report = "<report xmlns='urn:xmpp:reporting:1' reason='urn:xmpp:reporting:spam'/>";
+        let items: String = (0..100)
+            .map(|index| format!("<item jid='{round}-{index}.example'>{report}</item>"))
+            .collect();
+        let block = format!("<block xmlns='urn:xmpp:blocking'>{items}</block>");
+        let answer = client.ask("", "set", &block);
+        assert_eq!(answer.attr("type"), Some("result"));
+    }
+    let log = server.log();
+    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(count("WARN abuse reported"), 20, "{log}");
+    assert_eq!(count("WARN more abuse was reported"), 1, "{log}");
+}

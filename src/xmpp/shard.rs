@@ -25,6 +25,7 @@ use crate::wake::Waking;
 use crate::xep::blocking::BlockRequest;
 use crate::xep::offline::{OfflineRead, OfflineWrite, SessionEnd};
 use crate::xep::register::AccountChange;
+use crate::xep::reporting::REPORT_WINDOW_US;
 use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
@@ -158,6 +159,8 @@ pub struct Shard {
     pub(crate) accounts: Accounts,
     pub(crate) throttle: Throttle,
     pub(crate) registrations: Throttle,
+    /// What accounts report of others, see [`crate::xep::reporting`].
+    pub(crate) reports: Throttle,
     /// Room for the address of whoever sends the message in hand.
     pub(crate) sender: String,
     /// Targets of the fan-out under way, per sibling; empty between fan-outs.
@@ -241,6 +244,7 @@ impl Shard {
             accounts: Accounts::default(),
             throttle: Throttle::new(FAILURE_WINDOW_US),
             registrations: Throttle::new(REGISTRATION_WINDOW_US),
+            reports: Throttle::new(REPORT_WINDOW_US),
             sender: String::new(),
             fanout: (0..shards).map(|_| None).collect(),
             roster_requests: HashMap::new(),

@@ -61,9 +61,14 @@ impl Throttle {
 
     /// Whether `name` had `max` events or more within the window.
     pub(crate) fn is_over(&self, name: &str, now: Timestamp, max: u32) -> bool {
+        self.counted(name, now) >= max
+    }
+
+    /// How many events `name` had within the window.
+    pub(crate) fn counted(&self, name: &str, now: Timestamp) -> u32 {
         let found = self.events.get(name);
         let recent = found.filter(|(since, _)| now.0 < since.0 + self.window_us);
-        recent.map_or(0, |(_, count)| *count) >= max
+        recent.map_or(0, |(_, count)| *count)
     }
 
     /// Counts one event for `name`.

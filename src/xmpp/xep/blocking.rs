@@ -169,13 +169,14 @@ fn named_in(payload: Node<'_>) -> Result<(Vec<Box<str>>, Vec<Report>), StanzaErr
     {
         let jid = Jid::parse(item.attr("jid").ok_or(StanzaError::BadRequest)?);
         let jid: Box<str> = jid.map_err(|_| StanzaError::JidMalformed)?.as_str().into();
-        reports.extend(Report::of(item, &jid)?);
+        let report = Report::of(item, &jid)?;
         if known.insert(jid.clone()) {
             // No list has more.
             if named.len() == BLOCKED_MAX {
                 return Err(StanzaError::ResourceConstraint);
             }
             named.push(jid);
+            reports.extend(report);
         }
     }
     Ok((named, reports))
@@ -384,12 +385,8 @@ impl Shard {
                 request.list.clone(),
             );
             self.push_blocking(host, &request);
-            for report in request
-                .reports
-                .iter()
-                .filter(|_| request.command == Command::Block)
-            {
-                report.log(self.accounts.at(account).jid.as_str());
+            if request.command == Command::Block {
+                self.log_reports(host, account, &request.reports);
             }
             self.apply_blocking(host, account, &before);
         }
