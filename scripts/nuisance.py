@@ -9,6 +9,10 @@ then beside one account that does one of these without a pause:
   subscriptions  asks 2,000 others for their presence, and takes every request back
   unacked        has 3,000 messages sent to a client of its own that acknowledges nothing
   offline        sends 3,000 messages to an account that is away
+  names          unblocks 14,000 addresses with one request
+  rosters        asks for a full roster with four managed sessions that acknowledge nothing
+  presence       comes and goes with that roster and a full block list
+  reports        reports a thousand others with one request
 
 Prints p99 of the others' messages and acknowledgements in the slowest round of each, and what the nuisance got done.
 The status is 0 only if nothing was lost and the p99 of everything stayed below 50 ms.
@@ -33,6 +37,8 @@ PASSWORD = "bench"
 P99_MAX_MS = 50
 SUBSCRIPTIONS = 2_000
 MESSAGES = 3_000
+ROSTER = 4_000
+BLOCKED = 1_000
 CLIENTS = 200
 BODY = "x" * 200
 HEADER = (
@@ -55,7 +61,8 @@ class Wire:
         self.ask(f"<iq type='set' id='b'><bind xmlns='{bind}'><resource>{resource}</resource>"
                  "</bind></iq>", "</iq>")
         self.received = 0
-        threading.Thread(target=self.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
 
     def ask(self, text, end):
         self.socket.sendall(text.encode())
@@ -127,6 +134,62 @@ def offline(port, over):
     return done
 
 
+def request(type_, payload):
+    return f"<iq type='{type_}' id='i'>{payload}</iq>"
+
+
+def blocking(command, items):
+    return request("set", f"<{command} xmlns='urn:xmpp:blocking'>{''.join(items)}</{command}>")
+
+
+def again(port, over, text, sessions=1):
+    """Sends the same from each of these sessions, with new ones where the server ends them."""
+    done = 0
+    while not over.is_set():
+        try:
+            wires = [Wire(port, "n3", f"r{number}") for number in range(sessions)]
+            for wire in wires:
+                wire.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>" if sessions > 1 else "")
+            while not over.is_set():
+                for wire in wires:
+                    wire.send(text)
+                    done += 1
+        except OSError:
+            pass
+    return done
+
+
+def fill(port):
+    """Gives an account the largest roster and the longest block list."""
+    wire = Wire(port, "n3", "first")
+    for number in range(ROSTER):
+        item = f"<item jid='contact{number:06}@{DOMAIN}'><group>{'g' * 200}</group></item>"
+        wire.send(request("set", f"<query xmlns='jabber:iq:roster'>{item}</query>"))
+    wire.send(blocking("block", (f"<item jid='b{number:06}@{DOMAIN}'/>" for number in range(BLOCKED))))
+    wire.send("</stream:stream>")
+    wire.reader.join()
+
+
+def names(port, over):
+    return again(port, over, blocking("unblock", (f"<item jid='{n:04x}'/>" for n in range(14_000))))
+
+
+def rosters(port, over):
+    return again(port, over, request("get", "<query xmlns='jabber:iq:roster'/>") * 64, 4)
+
+
+def presence(port, over):
+    return again(port, over, "<presence/><presence type='unavailable'/>" * 32)
+
+
+def reports(port, over):
+    # A stanza declares 128 namespaces at the most.
+    report = "<r:report reason='urn:xmpp:reporting:spam'/>"
+    items = (f"<item jid='b{number:06}@{DOMAIN}'>{report}</item>" for number in range(BLOCKED))
+    text = blocking("block", items).replace("<iq", "<iq xmlns:r='urn:xmpp:reporting:1'", 1)
+    return again(port, over, text)
+
+
 class Server:
     def __init__(self, binaries, port, directory):
         self.loadgen, self.port, self.directory = binaries / "loadgen", port, directory
@@ -136,7 +199,7 @@ class Server:
             f'[listen]\nc2s = "127.0.0.1:{port}"\nc2s_tls = []\n[tls]\nrequired = false\n'
             "[auth]\nplain_without_tls = true\n"
         )
-        for pattern, count in (("u%d", CLIENTS), ("n%d", 3), ("s%d", SUBSCRIPTIONS)):
+        for pattern, count in (("u%d", CLIENTS), ("n%d", 4), ("s%d", SUBSCRIPTIONS)):
             subprocess.run(
                 [vorpal, "user", "make", pattern, "--count", str(count), "--password", PASSWORD,
                  "--config", config], check=True, capture_output=True)
@@ -200,7 +263,8 @@ def main():
     with tempfile.TemporaryDirectory() as directory:
         server = Server(arguments.bin.resolve(), arguments.port, pathlib.Path(directory))
         try:
-            for kind in (None, subscriptions, unacked, offline):
+            fill(server.port)
+            for kind in (None, subscriptions, unacked, offline, names, rosters, presence, reports):
                 rounds = []
                 for _ in range(arguments.rounds):
                     rounds.append(beside(server, kind, arguments.seconds) if kind
