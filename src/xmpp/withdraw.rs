@@ -47,7 +47,7 @@ impl Shard {
         account: AccountKey,
         presence: &Presence,
         mut addresses: Vec<Box<str>>,
-        blocked_before: Option<&[Box<str>]>,
+        blocked_before: Option<&BlockList>,
     ) {
         // A bare JID stands right before its resources then.
         addresses.sort_unstable_by(|one, other| {
@@ -86,7 +86,7 @@ impl Shard {
     fn blind(
         &self,
         account: AccountKey,
-        blocked_before: Option<&[Box<str>]>,
+        blocked_before: Option<&BlockList>,
         to: &Jid<'_>,
     ) -> Option<Vec<String>> {
         if self.is_beyond_block(account, to) {
@@ -161,10 +161,11 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
-        before: &[Box<str>],
+        before: &BlockList,
     ) {
-        let list = self.accounts.at(account).blocked.iter();
-        let new: Vec<Box<str>> = list.filter(|jid| !before.contains(jid)).cloned().collect();
+        let list = self.accounts.at(account).blocked.jids().iter();
+        let new = list.filter(|jid| !before.has(jid)).cloned();
+        let new = BlockList::new(new.collect());
         for key in self.accounts.at(account).sessions.clone() {
             let session = self.sessions.at(key);
             let directed = session.directed.as_deref().into_iter().flatten();
@@ -174,7 +175,7 @@ impl Shard {
             });
             let gone: Vec<Box<str>> = gone.cloned().collect();
             // Single resources of a bare JID that stays. Those that get broadcasts know already.
-            let mut told: Vec<Box<str>> = new.clone();
+            let mut told: Vec<Box<str>> = new.jids().to_vec();
             told.retain(|full| {
                 let jid = Jid::from_prepared(full);
                 let is_reached = session.available && self.gets_broadcasts(account, jid.bare());

@@ -119,12 +119,12 @@ impl BlockList {
     }
 
     /// As clients and storage get it.
-    fn jids(&self) -> &[Box<str>] {
+    pub(crate) fn jids(&self) -> &[Box<str>] {
         self.0.as_ref().map_or(&[], |listed| &listed.jids)
     }
 
     /// Whether it has this very JID.
-    fn has(&self, jid: &str) -> bool {
+    pub(crate) fn has(&self, jid: &str) -> bool {
         let jid = Jid::from_prepared(jid);
         self.of(jid.bare())
             .is_some_and(|blocked| match jid.resource() {
