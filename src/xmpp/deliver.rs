@@ -303,13 +303,12 @@ impl Shard {
     }
 
     /// Delivers a message, whose session went away, as if it were to the bare JID; where nobody
-    /// takes it, it waits, or is left to whoever gave `left`.
+    /// takes it, it waits.
     pub(crate) fn deliver_undelivered(
         &mut self,
         host: &mut impl Host,
         key: AccountKey,
         stanza: &Stanza<'_>,
-        left: Option<&mut Vec<Box<[u8]>>>,
     ) {
         if self.accounts.at(key).is_gone {
             return self.bounce(host, stanza, StanzaError::ServiceUnavailable);
@@ -321,9 +320,9 @@ impl Shard {
         if !self.accounts.at(key).must_hold() && self.deliver_to_bare(host, key, stanza) {
             return;
         }
-        match left {
-            None => self.keep_offline(host, key, stanza),
-            Some(left) => left.extend(self.as_waiting(host, stanza)),
+        match self.cause {
+            Some(Cause::End { ticket }) => self.leave_waiting(host, ticket, stanza),
+            _ => self.keep_offline(host, key, stanza),
         }
     }
 
@@ -349,8 +348,10 @@ impl Shard {
 
     /// Sends a complete stanza, made here, to wherever its `to` lives.
     pub(crate) fn route_bytes(&mut self, host: &mut impl Host, to: &Jid<'_>, bytes: Vec<u8>) {
-        // It is no client's: nothing about it is marked.
-        let origin = self.origin.take();
+        // It is no client's: nothing about it is marked. And no end of a session waits for it: an
+        // account that holds it may wait for that end.
+        let (cause, origin) = (self.cause, self.origin.take());
+        self.cause = cause.filter(|cause| !matches!(cause, Cause::End { .. }));
         match self.router.route(to) {
             Route::Here(_) => self.receive(host, &bytes),
             Route::Shard(shard) => {
@@ -361,7 +362,7 @@ impl Shard {
             // An answer to the server itself, or to a domain that we cannot have heard from.
             Route::Server | Route::Remote => {}
         }
-        self.origin = origin;
+        (self.cause, self.origin) = (cause, origin);
     }
 
     /// Sends a stanza in a pooled buffer to a sibling.

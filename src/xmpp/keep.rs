@@ -6,7 +6,7 @@
 use crate::account::AccountKey;
 use crate::host::{Host, Ticket};
 use crate::outbox::{Keep, Shared};
-use crate::port::{Enqueue, QueuePlace, SessionId, SharedStanza, StoreOp, StoreReply};
+use crate::port::{Enqueue, QueuePlace, SharedStanza, StoreOp, StoreReply};
 use crate::session::{SessionKey, Sessions};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type};
@@ -28,8 +28,6 @@ pub(crate) struct Enqueued {
     /// Whether a session that nothing is stored for has it already: the others get it unstored,
     /// for the sender may not be told that nobody has it.
     is_delivered: bool,
-    /// The session that ends and has left it to these.
-    left_by: Option<SessionId>,
 }
 
 /// Whether managed sessions keep a stanza in storage: what a person would miss.
@@ -63,11 +61,12 @@ impl Shard {
         let arrived = host.now();
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
         let mut copies = SmallVec::new();
+        let ticket = self.ticket(Waiting::Enqueue);
         for &key in receivers {
             let session = self.sessions.at_mut(key);
             match &mut session.outlet.acks {
                 Some(acks) if acks.saved => {
-                    let place = acks.send_kept(&bytes, arrived, is_error);
+                    let place = acks.send_kept(&bytes, arrived, is_error, ticket);
                     places.push(place);
                     copies.push((key, session.serial, place.place));
                 }
@@ -81,13 +80,11 @@ impl Shard {
             members: (places.len() + self.unmanaged_among(receivers)) as u32,
             holders: 0,
         });
-        let ticket = self.ticket(Waiting::Enqueue);
         let enqueued = Enqueued {
             account,
             copies,
             is_error,
             is_delivered: places.len() < receivers.len(),
-            left_by: self.leaving,
         };
         self.enqueued.insert(ticket.0, enqueued);
         self.accounts.at_mut(account).pins += 1;
@@ -135,7 +132,7 @@ impl Shard {
         let mut refused = None;
         for (key, serial, place) in copies {
             let Some(session) = self.session_of(key, serial) else {
-                continue; // What it left behind has gone elsewhere.
+                continue; // Its end has seen to that, see `Shard::wait_for_end`.
             };
             let conn = session.outlet.conn;
             let Some(acks) = &mut session.outlet.acks else {
@@ -161,7 +158,7 @@ impl Shard {
             tracing::error!(?reply, "a message was not stored");
         }
         if let Some(bytes) = refused {
-            self.leave_refused(host, enqueued.left_by, bytes);
+            self.take_refused(host, bytes);
         }
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);

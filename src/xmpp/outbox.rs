@@ -5,7 +5,7 @@
 //! not acknowledge, then those that wait. Nothing is written before what stands before it. Wire
 //! counters wrap at 2^32; places in storage only grow.
 
-use crate::host::{ConnId, Host, Timestamp};
+use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
 use std::cell::Cell;
@@ -103,8 +103,10 @@ pub(crate) struct Sent {
     pub keep: Keep,
     /// See [`crate::port::QueuedStanza::arrived`].
     pub arrived: Timestamp,
-    /// Whether it may be written: storage has it with its number, or never will.
-    ready: bool,
+    /// The request that it waits for: it may be written when storage has it, or never will.
+    pub write: Option<Ticket>,
+    /// Whether storage has its number, or never will: it is not written before, either.
+    is_numbered: bool,
     /// Whether no number is committed before storage or the client has it: an error is all that
     /// is left of a stanza.
     is_vital: bool,
@@ -230,7 +232,8 @@ impl Acks {
                 bytes: queued.stanza,
                 keep: Keep::Queue(queued.place),
                 arrived: queued.arrived,
-                ready: true,
+                write: None,
+                is_numbered: true,
                 is_vital: false,
                 is_excused: false,
                 shared: queued.shared.map(&mut share),
@@ -333,7 +336,8 @@ impl Acks {
             bytes,
             keep,
             arrived,
-            ready: true,
+            write: None,
+            is_numbered: true,
             is_vital: false,
             is_excused: false,
             shared: None,
@@ -356,12 +360,13 @@ impl Acks {
         self.flush(host, conn);
     }
 
-    /// Queues a stanza until storage has it: where that will be.
+    /// Queues a stanza until storage has it, which `write` asks for: where that will be.
     pub(crate) fn send_kept(
         &mut self,
         bytes: &[u8],
         arrived: Timestamp,
         is_vital: bool,
+        write: Ticket,
     ) -> QueuePlace {
         debug_assert!(self.claiming.is_none(), "messages are held meanwhile");
         self.last_place += 1;
@@ -369,7 +374,8 @@ impl Acks {
             bytes: bytes.into(),
             keep: Keep::Queue(self.last_place),
             arrived,
-            ready: false,
+            write: Some(write),
+            is_numbered: true,
             is_vital,
             is_excused: false,
             shared: None,
@@ -436,7 +442,8 @@ impl Acks {
                 bytes,
                 keep,
                 arrived: Timestamp::default(),
-                ready: false,
+                write: None,
+                is_numbered: false,
                 is_vital: false,
                 is_excused: false,
                 shared: None,
@@ -449,7 +456,7 @@ impl Acks {
     /// Storage has the number of all that it has up to a place.
     pub(crate) fn numbered_to(&mut self, host: &mut impl Host, conn: Option<ConnId>, up_to: u64) {
         for sent in self.queue.range_mut(self.written..) {
-            sent.ready |= matches!(sent.keep, Keep::Queue(place) if place <= up_to);
+            sent.is_numbered |= matches!(sent.keep, Keep::Queue(place) if place <= up_to);
         }
         self.flush(host, conn);
     }
@@ -468,7 +475,7 @@ impl Acks {
     pub(crate) fn stored_at(&mut self, host: &mut impl Host, conn: Option<ConnId>, place: u64) {
         if let Some(index) = self.place_of(place) {
             let sent = &mut self.queue[index];
-            sent.ready = true;
+            sent.write = None;
             self.vital -= u32::from(std::mem::take(&mut sent.is_vital));
             self.flush(host, conn);
         }
@@ -478,7 +485,7 @@ impl Acks {
     pub(crate) fn unstored_at(&mut self, host: &mut impl Host, conn: Option<ConnId>, place: u64) {
         if let Some(index) = self.place_of(place) {
             self.queue[index].keep = Keep::Memory;
-            self.queue[index].ready = true;
+            self.queue[index].write = None;
             self.flush(host, conn);
         }
     }
@@ -518,7 +525,8 @@ impl Acks {
         while self.opened
             && self.claiming != Some(self.sent().wrapping_add(1))
             && let Some(sent) = self.queue.get(self.written)
-            && sent.ready
+            && sent.write.is_none()
+            && sent.is_numbered
         {
             let out = host.output(conn);
             out.extend_from_slice(&sent.bytes);
@@ -677,7 +685,8 @@ mod tests {
                 bytes: stanza.into(),
                 keep: Keep::Memory,
                 arrived: Timestamp::default(),
-                ready: true,
+                write: None,
+                is_numbered: true,
                 is_vital: false,
                 is_excused: false,
                 shared: None,

@@ -499,8 +499,7 @@ impl Shard {
         // The client may have bound the resource anew.
         let taken = self.holder(account, &stored.saved.resource).is_some();
         // Or it was read before it ended, and is being removed now.
-        let mut ends = self.session_ends.values().chain(&self.ends_again);
-        let ends = ends.any(|end| end.is_of(id));
+        let ends = self.session_ends.values().any(|end| end.is_of(id));
         if taken || ends {
             self.evict_if_idle(account);
             return self.fail_resume(host, conn, stream, "item-not-found");

@@ -31,6 +31,8 @@ pub(crate) enum Cause {
     Telling { account: AccountKey, number: u64 },
     /// What contacts are told before an account is cancelled, by that request.
     Cancellation { ticket: Ticket },
+    /// What a session that ends passes on, before storage forgets the session, by that request.
+    End { ticket: Ticket },
 }
 
 /// A step between an account and a contact of which the contact is being told. Its side of it is
@@ -210,6 +212,7 @@ impl Shard {
                 self.accounts.at_mut(account).telling_mut(number)?.open += 1;
             }
             Cause::Cancellation { ticket } => self.cancellation(ticket)?.open += 1,
+            Cause::End { ticket } => self.session_ends.get_mut(&ticket.0)?.open += 1,
         }
         self.cause
     }
@@ -245,6 +248,7 @@ impl Shard {
                 }
             }
             Some(Cause::Cancellation { ticket }) => self.close_cancellation(host, ticket),
+            Some(Cause::End { ticket }) => self.close_end(host, ticket),
         }
     }
 

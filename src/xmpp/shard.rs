@@ -179,10 +179,8 @@ pub struct Shard {
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
-    /// Those that storage refused.
-    pub(crate) ends_again: Vec<SessionEnd>,
-    /// The stored session that ends, while it leaves its messages to others.
-    pub(crate) leaving: Option<SessionId>,
+    /// Those of them that storage refused.
+    pub(crate) ends_again: Vec<Ticket>,
     /// When the shard came up.
     pub(crate) started: Timestamp,
     /// Whether it has had an event.
@@ -258,7 +256,6 @@ impl Shard {
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
             ends_again: Vec::new(),
-            leaving: None,
             started,
             has_begun: false,
             enqueued: HashMap::new(),
@@ -486,9 +483,9 @@ impl Shard {
     /// Storage answered.
     pub fn on_stored(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
         if let StoreReply::Failed(why) = &reply
-            && self.put_off_step(host, ticket)
+            && (self.put_off_step(host, ticket) || self.put_off_end(host, ticket))
         {
-            tracing::error!(%why, "a subscription was not stored");
+            tracing::error!(%why, "a subscription or the end of a session was not stored");
             return;
         }
         let Some((waiting, cause)) = self.answered(host, ticket) else {
@@ -524,7 +521,7 @@ impl Shard {
             Waiting::Blocking => self.on_blocking_stored(host, ticket, reply),
             Waiting::Iq => self.on_iq_stored(host, ticket, reply),
             Waiting::OfflineWrite => self.on_offline_written(host, ticket, reply),
-            Waiting::SessionEnd => self.on_session_ended(host, ticket, reply),
+            Waiting::SessionEnd => self.on_session_ended(host, ticket, &reply),
             Waiting::OfflineRead => self.on_offline_read(host, ticket, reply),
             Waiting::AccountChange => self.on_account_changed(host, ticket, reply),
             Waiting::Enabled { key, serial } => self.on_enabled(host, key, serial, reply),
@@ -672,6 +669,11 @@ impl Shard {
         };
         self.waiting.insert(self.last_ticket, request);
         Ticket(self.last_ticket)
+    }
+
+    /// What a request that is not answered is for.
+    pub(crate) fn cause_of(&self, ticket: Ticket) -> Option<Cause> {
+        self.waiting.get(&ticket.0)?.cause
     }
 
     /// The session in hand has one more thing to wait for; [`Shard::end_request`] ends that.

@@ -5,8 +5,8 @@
 
 use sim::managed::Managed;
 use sim::play::{Play, Plot};
-use sim::steps::{errors, messages};
-use sim::{ClientId, Faults, Login, World, for_every_seed};
+use sim::steps::{errors, message, messages};
+use sim::{ClientId, Element, Faults, Login, World, for_every_seed};
 use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
@@ -254,6 +254,15 @@ fn the_faults_are_rough_enough_to_prove_something() {
     );
 }
 
+const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
+
+/// The last number that a client was told.
+fn told(received: &[Element]) -> &str {
+    let mut answers = received.iter().rev();
+    let last = answers.find(|it| it.name == "a");
+    last.map_or("", |it| it.attr("h"))
+}
+
 const ROSTER: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
 
 fn set(id: &str, item: &str) -> String {
@@ -438,30 +447,80 @@ fn what_a_session_leaves_to_another_while_the_disk_is_full_waits_for_room() {
     assert_eq!(errors(&world.received(alice)), []);
 }
 
-/// Where it takes some of it, the message is delivered or bounces, and nothing is both.
+/// Where it takes some of it, too: also where who sent it is gone and would not hear of an error.
 #[test]
-fn what_a_session_leaves_to_another_on_a_failing_disk_arrives_or_bounces() {
-    let mut fates = [0, 0];
-    for seed in 1..=40 {
+fn what_a_session_leaves_to_another_on_a_failing_disk_arrives() {
+    for (seed, stays) in (1..=40).flat_map(|seed| [(seed, true), (seed, false)]) {
         let (mut world, [alice, bob], _) = alice_and_bob(seed);
         let (other, _) = world.log_in_managed("bob@example.org/other");
         world.tell(other, "<presence/>");
         let to = world.client(bob).full.clone();
-        let text = format!("<message to='{to}' type='chat' id='m'><body>m</body></message>");
-        world.tell(alice, &text);
-        world.received(alice);
+        world.tell(alice, &(message("chat", &to, "m") + REQUEST));
+        assert_eq!(told(&world.received(alice)), "1");
         world.received(other);
+        if !stays {
+            world.leave(alice);
+            world.run();
+        }
         world.faults.disk_failures = 500;
         world.leave(bob);
         world.run_for(5_000);
         world.faults.disk_failures = 0;
         world.run_for(5_000);
-        let got = messages(&world.received(other)).len();
-        let bounced = errors(&world.received(alice)).len();
-        assert_eq!(got + bounced, 1, "seed {seed}: {got} and {bounced}");
-        fates = [fates[0] + got, fates[1] + bounced];
+        assert_eq!(messages(&world.received(other)), ["m"], "seed {seed}");
+        if stays {
+            assert_eq!(errors(&world.received(alice)), [], "seed {seed}");
+        }
     }
-    assert!(fates.iter().all(|count| *count > 0), "{fates:?}");
+}
+
+/// What becomes of the server when the disk has room again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    GoesOn,
+    GoesDown,
+    Dies,
+}
+
+/// The receiver's session ends while the write of a message is under way, and the disk takes
+/// neither: only memory has the message.
+#[test]
+fn what_is_refused_while_its_session_ends_is_not_acknowledged_before_its_end_is_stored() {
+    for fate in [Fate::GoesOn, Fate::GoesDown, Fate::Dies] {
+        let (mut world, [alice, bob], [session, _]) = alice_and_bob(1);
+        world.tell(bob, "<presence/>");
+        world.received(alice);
+        world.faults.disk_full = true;
+        world.faults.disk_us = (50_000, 50_000);
+        let text = message("chat", "bob@example.org", "m");
+        world.send(alice, &text);
+        world.run_for(10);
+        world.leave(bob);
+        world.run();
+        world.faults.disk_full = false;
+        world.faults.disk_us = (50, 50);
+        world.tell(alice, REQUEST);
+        let received = world.received(alice);
+        assert_eq!((told(&received), errors(&received)), ("0", vec![]));
+        if fate == Fate::GoesDown {
+            world.shut_down();
+        }
+        if fate != Fate::Dies {
+            world.run_for(5_000);
+            assert_eq!(told(&world.received(alice)), "1", "{fate:?}");
+        }
+        world.crash();
+        world.run();
+        if fate == Fate::Dies {
+            let alice = world.resume("alice@example.org/x", &session, 0);
+            assert_eq!(world.client(alice).resumed, Some(0));
+            world.tell(alice, &text);
+        }
+        world.run_for(400_000);
+        let bob = world.log_in("bob@example.org/y");
+        world.tell(bob, "<presence/>");
+        assert_eq!(messages(&world.received(bob)), ["m"], "{fate:?}");
+    }
 }
 
 #[test]

@@ -11,10 +11,11 @@ use crate::error::{StanzaError, put};
 use crate::handed::Done;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
-use crate::outbox::{Acks, Keep};
+use crate::outbox::{Acks, Keep, Sent};
 use crate::parcel::Buffer;
 use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Session, SessionKey};
+use crate::settle::Cause;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::stream::Phase;
@@ -52,10 +53,13 @@ pub(crate) struct OfflineRead {
 pub(crate) struct SessionEnd {
     account: AccountKey,
     session: SessionId,
-    /// What it leaves.
+    /// What it leaves to nobody, oldest first, and what storage refused to put into the queues of
+    /// those whom it left that to.
     waiting: Vec<Box<[u8]>>,
-    /// What it left to other sessions, and storage refused to put into their queues.
-    refused: Vec<Box<[u8]>>,
+    /// How many effects it waits for: what the session left to others is in its queue only.
+    pub(crate) open: u32,
+    /// What waits for it, see [`Shard::wait_for_end`].
+    causes: Vec<Cause>,
 }
 
 impl SessionEnd {
@@ -144,106 +148,145 @@ impl Shard {
         (copied > 0).then_some(bytes)
     }
 
-    /// Storage forgets a session, and what it leaves waits.
-    pub(crate) fn forget_session(
+    /// A session ends that storage has: the request that has storage forget it. Until
+    /// [`Shard::finish_end`], and until what is `claiming` is there, it may leave something.
+    pub(crate) fn begin_end(
         &mut self,
-        host: &mut impl Host,
-        key: AccountKey,
+        account: AccountKey,
         session: SessionId,
-        waiting: Vec<Box<[u8]>>,
-    ) {
-        let account = self.accounts.at_mut(key);
-        account.pins += 1;
-        account.storing += 1;
-        let op = StoreOp::EndSession {
-            account: account.jid.clone(),
-            session,
-            waiting: waiting.clone(),
-            quota: self.settings.limits.offline(),
-        };
+        claiming: bool,
+    ) -> Ticket {
+        self.accounts.at_mut(account).pins += 1;
         let ticket = self.ticket_for_itself(Waiting::SessionEnd);
         let end = SessionEnd {
-            account: key,
+            account,
             session,
-            waiting,
-            refused: Vec::new(),
+            waiting: Vec::new(),
+            open: 1 + u32::from(claiming),
+            causes: Vec::new(),
         };
         self.session_ends.insert(ticket.0, end);
+        ticket
+    }
+
+    /// All that a session leaves is on its way.
+    pub(crate) fn finish_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+        if let Some(end) = self.session_ends.get(&ticket.0) {
+            self.accounts.at_mut(end.account).storing += 1;
+            self.close_end(host, ticket);
+        }
+    }
+
+    /// One thing that the end of a session waited for is there. When all are, storage forgets the
+    /// session, and what it leaves waits: they change places in one commit.
+    pub(crate) fn close_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+        if let Some(end) = self.session_ends.get_mut(&ticket.0) {
+            end.open -= 1;
+            if end.open == 0 {
+                self.store_end(host, ticket);
+            }
+        }
+    }
+
+    fn store_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(end) = self.session_ends.get(&ticket.0) else {
+            return;
+        };
+        let op = StoreOp::EndSession {
+            account: self.accounts.at(end.account).jid.clone(),
+            session: end.session,
+            waiting: end.waiting.clone(),
+            quota: self.settings.limits.offline(),
+        };
         host.store(ticket, op);
     }
 
-    /// Storage has refused what a session left to another one: it has that in the queue of the one
-    /// that ends for as long as it does not forget that one, and it waits on with the end.
-    pub(crate) fn leave_refused(
-        &mut self,
-        host: &mut impl Host,
-        ended: Option<SessionId>,
-        stanza: Box<[u8]>,
-    ) {
-        let mut ends = self.session_ends.values_mut();
-        let end = ended.and_then(|ended| ends.find(|end| end.is_of(ended)));
+    /// What a session that ends leaves to nobody waits with its end.
+    pub(crate) fn leave_waiting(&mut self, host: &impl Host, ticket: Ticket, stanza: &Stanza<'_>) {
+        let waiting = self.as_waiting(host, stanza);
+        if let Some(end) = self.session_ends.get_mut(&ticket.0) {
+            end.waiting.extend(waiting);
+        }
+    }
+
+    /// What a session that ends leaves is in memory only, where storage refuses the write that is
+    /// under way: what that is for is not settled before the session's end is stored.
+    pub(crate) fn wait_for_end(&mut self, sent: &Sent) {
+        let (Some(Cause::End { ticket }), Some(write)) = (self.cause, sent.write) else {
+            return;
+        };
+        let of_write = self.cause_of(write);
+        let before = std::mem::replace(&mut self.cause, of_write);
+        let cause = self.open_effect();
+        self.cause = before;
+        if let Some(end) = self.session_ends.get_mut(&ticket.0) {
+            end.causes.extend(cause);
+        }
+    }
+
+    /// Storage has refused to put a message into the queues of others. What a session that ends
+    /// left to them is in its own queue still, and waits on with its end.
+    pub(crate) fn take_refused(&mut self, host: &mut impl Host, stanza: Box<[u8]>) {
+        let end = match self.cause {
+            Some(Cause::End { ticket }) => self.session_ends.get_mut(&ticket.0),
+            _ => None,
+        };
         match end {
-            Some(end) => end.refused.push(stanza),
+            Some(end) => end.waiting.push(stanza),
             None => self.bounce_bytes(host, &stanza, StanzaError::InternalServerError),
         }
     }
 
-    /// Storage has forgotten a session, or it is tried again.
+    /// Storage has forgotten a session, or has no room for all that it leaves.
     pub(crate) fn on_session_ended(
         &mut self,
         host: &mut impl Host,
         ticket: Ticket,
-        reply: StoreReply,
+        reply: &StoreReply,
     ) {
-        let Some(end) = self.session_ends.remove(&ticket.0) else {
+        let Some(mut end) = self.session_ends.remove(&ticket.0) else {
             return;
         };
-        let SessionEnd {
-            account,
-            session,
-            mut waiting,
-            mut refused,
-        } = end;
-        match reply {
-            // By now nobody has what was refused.
-            StoreReply::Done => {
-                for stanza in refused {
-                    self.bounce_bytes(host, &stanza, StanzaError::InternalServerError);
-                }
+        if let StoreReply::Room(room) = reply {
+            // First the senders hear of what finds no room, then the rest is tried.
+            let room = (*room as usize).min(end.waiting.len());
+            for stanza in end.waiting.split_off(room) {
+                self.bounce_bytes(host, &stanza, StanzaError::ResourceConstraint);
             }
-            StoreReply::Room(room) => {
-                // First the senders hear of what finds no room, then the rest is tried.
-                for stanza in waiting.drain((room as usize).min(waiting.len())..) {
-                    self.bounce_bytes(host, &stanza, StanzaError::ResourceConstraint);
-                }
-                waiting.append(&mut refused);
-                self.forget_session(host, account, session, waiting);
-                return self.on_stored_waiting(host, account, false);
-            }
-            reply => {
-                tracing::error!(?reply, "a session that ended is still stored");
-                // Nothing of it has changed in storage; the account stays until it has.
-                self.accounts.at_mut(account).pins += 1;
-                waiting.append(&mut refused);
-                self.ends_again.push(SessionEnd {
-                    account,
-                    session,
-                    waiting,
-                    refused,
-                });
-                let at = host.now().plus_ms(STORAGE_RETRY_MS);
-                self.arm(host, at, Timer::Ends);
-                return self.on_stored_waiting(host, account, false);
-            }
+            let ticket = self.ticket_for_itself(Waiting::SessionEnd);
+            self.session_ends.insert(ticket.0, end);
+            return self.store_end(host, ticket);
         }
-        self.on_stored_waiting(host, account, !waiting.is_empty());
+        debug_assert_eq!(*reply, StoreReply::Done, "a refused end is put off");
+        for cause in end.causes {
+            self.close_effect(host, Some(cause));
+        }
+        self.on_stored_waiting(host, end.account, !end.waiting.is_empty());
+    }
+
+    /// Storage refused a request; answers whether it was the end of a session, which is tried again
+    /// then. Nothing of it has changed in storage; the account stays until it has.
+    pub(crate) fn put_off_end(&mut self, host: &mut impl Host, ticket: Ticket) -> bool {
+        let Some(end) = self.session_ends.get(&ticket.0) else {
+            return false;
+        };
+        let account = end.account;
+        self.ends_again.push(ticket);
+        let at = host.now().plus_ms(STORAGE_RETRY_MS);
+        self.arm(host, at, Timer::Ends);
+        self.accounts.at_mut(account).pins += 1;
+        // What comes meanwhile does not wait for that.
+        self.on_stored_waiting(host, account, false);
+        true
     }
 
     /// Sessions that storage did not end are ended again.
     pub(crate) fn end_again(&mut self, host: &mut impl Host) {
-        for end in std::mem::take(&mut self.ends_again) {
-            self.forget_session(host, end.account, end.session, end.waiting);
-            self.accounts.at_mut(end.account).pins -= 1;
+        for ticket in std::mem::take(&mut self.ends_again) {
+            if let Some(end) = self.session_ends.get(&ticket.0) {
+                self.accounts.at_mut(end.account).storing += 1;
+                self.store_end(host, ticket);
+            }
         }
     }
 
@@ -382,10 +425,13 @@ impl Shard {
                 self.sessions.ask_later(host, read.session);
             }
         } else if let Some(queue) = read.queue {
-            // The session has ended, or is not managed after all: they wait on, and only then it is
-            // forgotten.
-            let waiting = claimed.into_iter().filter_map(|(_, bytes)| bytes);
-            self.forget_session(host, account, queue, waiting.collect());
+            // The session has ended, or is not managed after all: they wait on with its end.
+            let mut ends = self.session_ends.iter_mut();
+            if let Some((&ticket, end)) = ends.find(|(_, end)| end.is_of(queue)) {
+                let waiting = claimed.into_iter().filter_map(|(_, bytes)| bytes);
+                end.waiting.splice(0..0, waiting);
+                self.close_end(host, Ticket(ticket));
+            }
         }
         match is_put_off {
             true => self.fetch_later(host, &read),

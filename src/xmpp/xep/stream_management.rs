@@ -11,7 +11,7 @@ use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Cleared, Keep, Sent};
 use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::{Outlet, Session, SessionKey};
-use crate::settle::Held;
+use crate::settle::{Cause, Held};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
@@ -164,16 +164,14 @@ impl Shard {
         };
         let out = host.output(conn);
         write_failed(out, "internal-server-error");
-        // What is on its way into its queue is not in hand yet: its answer ends it.
         let (id, claiming) = (acks.id, acks.claiming.is_some());
         for sent in acks.into_unacked() {
             out.extend_from_slice(&sent.bytes);
             sent.note_taken();
         }
-        if !claiming {
-            let account = self.sessions.at(key).account;
-            self.forget_session(host, account, id, Vec::new());
-        }
+        let account = self.sessions.at(key).account;
+        let ticket = self.begin_end(account, id, claiming);
+        self.finish_end(host, ticket);
     }
 
     /// Writes `<enabled/>`; from here on both sides count.
@@ -644,40 +642,36 @@ impl Shard {
         if let Some(conn) = acks.resuming {
             self.fail_resuming(host, conn);
         }
-        let (id, saved) = (acks.id, acks.saved);
-        // What is on its way into its queue is not in hand yet: its answer ends it.
         let claiming = acks.claiming.is_some();
-        let mut left = Vec::new();
-        self.leaving = (saved && !claiming).then_some(id);
-        for sent in acks.into_unacked() {
-            // A stored session and what it leaves behind change places in one commit.
-            let left = (saved && !claiming).then_some(&mut left);
-            self.dispose_sent(host, account, &sent, left);
+        let end = acks
+            .saved
+            .then(|| self.begin_end(account, acks.id, claiming));
+        let before = (self.cause, self.origin);
+        if let Some(ticket) = end {
+            (self.cause, self.origin) = (Some(Cause::End { ticket }), None);
         }
-        self.leaving = None;
-        if saved && !claiming {
-            self.forget_session(host, account, id, left);
+        for sent in acks.into_unacked() {
+            self.dispose_sent(host, account, &sent);
+        }
+        (self.cause, self.origin) = before;
+        if let Some(ticket) = end {
+            self.finish_end(host, ticket);
         }
     }
 
-    fn dispose_sent(
-        &mut self,
-        host: &mut impl Host,
-        account: AccountKey,
-        sent: &Sent,
-        left: Option<&mut Vec<Box<[u8]>>>,
-    ) {
+    fn dispose_sent(&mut self, host: &mut impl Host, account: AccountKey, sent: &Sent) {
         // What waits in storage anyway waits on, and what another session has is its.
         if matches!(sent.keep, Keep::Offline(_)) || sent.is_elsewhere() {
             return;
         }
+        self.wait_for_end(sent);
         let scope = self.client_scope.clone();
         if let Ok(view) = StanzaView::parse(&sent.bytes, &scope)
             && let (Some(from), Some(to)) = (view.from(), view.to())
         {
             let to = Jid::from_prepared(&to);
             let stanza = Stanza::complete(&view, &from, &to);
-            self.dispose(host, account, &stanza, sent.arrived, left);
+            self.dispose(host, account, &stanza, sent.arrived);
         }
     }
 
@@ -687,7 +681,6 @@ impl Shard {
         account: AccountKey,
         stanza: &Stanza<'_>,
         arrived: Timestamp,
-        left: Option<&mut Vec<Box<[u8]>>>,
     ) {
         match (stanza.kind, stanza.type_) {
             (Kind::Message, Type::Normal | Type::Chat) => {
@@ -699,7 +692,7 @@ impl Shard {
                 let view = StanzaView::parse(&bytes, &scope);
                 let view = view.expect("it has a child more, else the same");
                 let stanza = Stanza::complete(&view, stanza.from, stanza.to);
-                self.deliver_undelivered(host, account, &stanza, left);
+                self.deliver_undelivered(host, account, &stanza);
             }
             (Kind::Message, Type::Groupchat) | (Kind::Iq, Type::Get | Type::Set) => {
                 self.bounce(host, stanza, StanzaError::ServiceUnavailable);
