@@ -474,6 +474,32 @@ fn what_a_session_leaves_to_another_on_a_failing_disk_arrives() {
     }
 }
 
+/// A resource ends, and so does the one that it leaves a message to, whatever the disk takes of it.
+#[test]
+fn what_is_left_and_left_again_on_a_failing_disk_survives_a_crash_at_any_moment() {
+    for seed in 1..=200 {
+        let (mut world, [alice, bob], _) = alice_and_bob(seed);
+        let (other, _) = world.log_in_managed("bob@example.org/other");
+        world.tell(other, "<presence/>");
+        let to = world.client(bob).full.clone();
+        world.tell(alice, &(message("chat", &to, "m") + REQUEST));
+        assert_eq!(told(&world.received(alice)), "1");
+        world.faults.disk_failures = 500;
+        world.faults.disk_us = (1_000, 5_000);
+        world.leave(bob);
+        world.run_until(world.now() + 1_000);
+        world.leave(other);
+        world.run_until(world.now() + seed * 100);
+        world.crash();
+        world.faults.disk_failures = 0;
+        let bob = world.log_in("bob@example.org/z");
+        world.tell(bob, "<presence/>");
+        world.run_for(400_000); // what sessions out of storage hold comes when their time is over
+        let got = messages(&world.received(bob)).len();
+        assert!(got > 0, "seed {seed}");
+    }
+}
+
 /// What becomes of the server when the disk has room again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
