@@ -282,13 +282,25 @@ impl Shard {
         });
         if let (Some(stored), Some(true)) = (stored, known) {
             let key = self.loaded_or_loading(host, ending.account.as_str());
-            match &mut self.accounts.at_mut(key).residence {
-                Residence::Resident => self.end_stored(host, key, ending.session, *stored),
-                Residence::Loading(queue) => queue.push(Waiter::End(ending.session, stored)),
-            }
+            self.end_first(host, key, ending.session, stored);
         }
         if is_swept {
             self.end_dormancy(host);
+        }
+    }
+
+    /// Ends a session that is in storage only as soon as its account is there: what it leaves comes
+    /// before all that waits for that.
+    pub(crate) fn end_first(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        id: SessionId,
+        stored: Box<StoredSession>,
+    ) {
+        match &mut self.accounts.at_mut(account).residence {
+            Residence::Resident => self.end_stored(host, account, id, *stored),
+            Residence::Loading(queue) => queue.insert(0, Waiter::End(id, stored)),
         }
     }
 

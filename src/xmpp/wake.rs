@@ -1,5 +1,5 @@
 //! Sessions of the last process, as soon as anything reaches their account: they wait in memory
-//! for their clients from then on, and take what is for them.
+//! for their clients from then on, and take what is for them. Where their time is over they end.
 //!
 //! Invariant: nothing reaches an account before them.
 
@@ -32,8 +32,7 @@ impl Shard {
     pub(crate) fn wake_sessions(&mut self, host: &mut impl Host, key: AccountKey) {
         let owner = self.accounts.at_mut(key);
         let account = owner.jid.clone();
-        let sessions = self.dormant.get(&account).filter(|_| !self.dormancy_over);
-        let sessions = sessions.cloned().unwrap_or_default();
+        let sessions = self.dormant.get(&account).cloned().unwrap_or_default();
         owner.waking = 1 + sessions.len() as u32;
         for session in sessions {
             let ticket = self.ticket_for_itself(Waiting::Waking);
@@ -54,7 +53,7 @@ impl Shard {
             return;
         };
         match reply {
-            StoreReply::Session(Some(stored)) => self.wake(host, account, session, *stored),
+            StoreReply::Session(Some(stored)) => self.wake(host, account, session, stored),
             StoreReply::Session(None) => {}
             reply => tracing::error!(?reply, "a session was not read"),
         }
@@ -66,18 +65,22 @@ impl Shard {
         host: &mut impl Host,
         account: AccountKey,
         id: SessionId,
-        stored: StoredSession,
+        stored: Box<StoredSession>,
     ) {
         // A second one of a resource is what the end of the process left of an older session, or
-        // the older one is here: the client will say which it means.
+        // the older one is here: the client will say which it means, while it may.
         let is_taken = self.holder(account, &stored.saved.resource).is_some();
+        let is_taken = is_taken && !self.dormancy_over;
         let jid = &self.accounts.at(account).jid;
         let dormant = self.dormant.get_mut(jid);
         let Some(dormant) = dormant.filter(|ids| !is_taken && ids.contains(&id)) else {
             return;
         };
         dormant.retain(|other| *other != id);
-        let key = self.revive(host, account, id, stored);
+        if self.dormancy_over {
+            return self.end_first(host, account, id, stored);
+        }
+        let key = self.revive(host, account, id, *stored);
         self.hibernate(host, key);
         self.fetch_after_crash(host, key);
     }

@@ -180,6 +180,39 @@ fn what_a_session_of_the_last_process_took_is_passed_on_when_its_time_is_over() 
     assert_eq!(messages(&world.received(bob)), ["a"]);
 }
 
+/// The sessions of the last process end one after another: whenever during that a message comes for
+/// one of them, what the session had comes before it.
+#[test]
+fn what_comes_while_sessions_end_does_not_overtake_what_they_had() {
+    for (seed, delay_ms) in (1..).zip((1_500..4_000).step_by(50)) {
+        let mut world = world(seed, 1);
+        for number in 0..5 {
+            let name = format!("a{number}@example.org");
+            world.add_account(&name, "secret");
+            let (client, _) = world.log_in_managed(&format!("{name}/x"));
+            world.tell(client, "<presence/>");
+        }
+        let alice = world.log_in("alice@example.org/x");
+        for resource in ["1", "2"] {
+            let (bob, _) = world.log_in_managed(&format!("bob@example.org/{resource}"));
+            world.tell(bob, "<presence/>");
+            world.vanish(bob);
+        }
+        world.tell(alice, &message("chat", "bob@example.org", "m1"));
+        world.crash();
+        world.run();
+        let alice = world.log_in("alice@example.org/x");
+        world.run_for(298_000);
+        world.faults.disk_us = (100_000, 100_000);
+        world.run_for(delay_ms);
+        world.send(alice, &message("chat", "bob@example.org", "m2"));
+        world.run_for(400_000);
+        let bob = world.arrive("bob@example.org/3");
+        let received = world.received(bob);
+        assert_eq!(messages(&received), ["m1", "m2"], "after {delay_ms} ms");
+    }
+}
+
 /// The administrator gives sessions that survive up: what they hold waits for whoever comes, once,
 /// and nothing of them is left for a later process that would have taken them up.
 #[test]
