@@ -26,6 +26,10 @@ pub(crate) const UNACKED_PRESENCE_MAX: usize = 64_000;
 /// stream management may be given in one turn.
 pub(crate) const UNACKED_PRESENCE_SIZE_MAX: usize = 8 << 20;
 
+/// Messages of a client's that are remembered until their number is committed; one that says the
+/// same as an older one comes twice after a crash rather than not at all.
+const RECENT_MAX: usize = 64;
+
 /// Stanzas after which an acknowledgement is asked for at once.
 pub(crate) const REQUEST_EVERY: u32 = 8;
 
@@ -53,6 +57,8 @@ pub(crate) struct Acks {
     pub seen: u64,
     /// How many of them storage has as settled.
     pub committed: u64,
+    /// The numbers and hashes of the client's last messages whose number is not committed.
+    recent: VecDeque<(u64, u64)>,
     /// Whether storage is being told a newer number.
     pub committing: bool,
     /// Whether storage is being told what the session is.
@@ -190,6 +196,7 @@ impl Acks {
             received: 0,
             seen: 0,
             committed: 0,
+            recent: VecDeque::new(),
             committing: false,
             saving: false,
             unsaved: false,
@@ -648,6 +655,21 @@ impl Acks {
         let number = self.settling.begin();
         debug_assert_eq!(number, self.seen);
         Some(number)
+    }
+
+    /// The hash of a message as an [`Origin`] has it: 0 where one that would be sent again with it
+    /// after a crash says the same, for then only their numbers tell them apart.
+    pub(crate) fn hash_alone(&mut self, number: u64, hash: u64) -> u64 {
+        let is_committed = |it: &(u64, u64)| it.0 <= self.committed;
+        while self.recent.front().is_some_and(is_committed) {
+            self.recent.pop_front();
+        }
+        let is_repeated = self.recent.iter().any(|(_, known)| *known == hash);
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((number, hash));
+        if is_repeated { 0 } else { hash }
     }
 
     /// Whether a message for an account took effect before a crash: they come again in their order,

@@ -22,6 +22,33 @@ fn world(seed: u64, shards: u16) -> World {
     world
 }
 
+/// All are sent again as they were, and some say the same as others, down to the id.
+#[test]
+fn what_repeats_an_id_and_is_sent_again_comes_no_more_often_than_before() {
+    for ids in ["aba", "aab", "aaa", "abab", "abba", "abcabca"] {
+        for shards in [1, 2] {
+            let mut world = world(1, shards);
+            let (alice, alices) = world.log_in_managed("alice@example.org/x");
+            let (bob, bobs) = world.log_in_managed("bob@example.org/x");
+            world.tell(bob, "<presence/>");
+            let before = counted(&world.received(bob));
+            let ids: Vec<String> = ids.chars().map(String::from).collect();
+            let said = ids.iter().map(|id| message("chat", "bob@example.org", id));
+            let said: Vec<String> = said.collect();
+            world.tell(alice, &said.concat());
+            let received = world.received(bob);
+            assert_eq!(messages(&received), ids);
+            world.crash();
+            let alice = world.resume("alice@example.org/x", &alices, 0);
+            assert_eq!(world.client(alice).resumed, Some(0));
+            let bob = world.resume("bob@example.org/x", &bobs, before + counted(&received));
+            world.tell(alice, &said.concat());
+            world.tell(alice, &message("chat", "bob@example.org", "new"));
+            assert_eq!(messages(&world.received(bob)), ["new"], "{ids:?}");
+        }
+    }
+}
+
 /// Storage refuses so many messages to one receiver, and takes the next one: each comes or
 /// bounces, although the errors are lost with the process.
 #[test]

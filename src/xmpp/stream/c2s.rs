@@ -242,7 +242,7 @@ impl Shard {
             number,
             // Without an id it may be what was said before, said once more.
             hash: match view.kind() == Kind::Message && view.id().is_some() {
-                true => view.content_hash(),
+                true => acks.hash_alone(number, view.content_hash()),
                 false => 0,
             },
             is_late: false,
