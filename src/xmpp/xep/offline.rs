@@ -202,7 +202,12 @@ impl Shard {
     }
 
     /// What a session that ends leaves to nobody waits with its end.
-    pub(crate) fn leave_waiting(&mut self, host: &impl Host, ticket: Ticket, stanza: &Stanza<'_>) {
+    pub(crate) fn leave_waiting(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        stanza: &Stanza<'_>,
+    ) {
         let waiting = self.as_waiting(host, stanza);
         if let Some(end) = self.session_ends.get_mut(&ticket.0) {
             end.waiting.extend(waiting);
