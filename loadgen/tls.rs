@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ring::records::{FRAGMENT_SIZE_MAX, RECORD_HEADER_SIZE, Records};
+use ring::records::{FRAGMENT_SIZE_MAX, Records, holds_record};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConnectionData, Resumption, UnbufferedClientConnection};
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -276,17 +276,6 @@ impl Tls {
                 _ => return Err("TLS is not ready to write".into()),
             }
         }
-    }
-}
-
-/// Whether `bytes` begin with a whole record.
-fn holds_record(bytes: &[u8]) -> bool {
-    match bytes {
-        [_, _, _, high, low, ..] => {
-            let size = usize::from(u16::from_be_bytes([*high, *low]));
-            bytes.len() >= RECORD_HEADER_SIZE + size
-        }
-        _ => false,
     }
 }
 

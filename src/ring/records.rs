@@ -367,6 +367,16 @@ impl<S: Side> Records<S> {
     }
 }
 
+/// Whether `bytes` begin with a whole record.
+pub fn holds_record(bytes: &[u8]) -> bool {
+    match bytes {
+        [_, _, _, high, low, body @ ..] => {
+            body.len() >= usize::from(u16::from_be_bytes([*high, *low]))
+        }
+        _ => false,
+    }
+}
+
 /// What stands behind the whole offers of sessions that `messages` begin with.
 fn past_tickets(mut messages: &[u8]) -> &[u8] {
     while let [NEW_SESSION_TICKET, sizes @ ..] = messages

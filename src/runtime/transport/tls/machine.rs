@@ -8,7 +8,7 @@ use super::{
     FRAGMENT_SIZE_MAX, Opened, RECORD_OVERHEAD_MAX, RECORD_SIZE_MAX, ServerConfig, TlsError,
     binding,
 };
-use ring::records::Records;
+use ring::records::{Records, holds_record};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
@@ -299,15 +299,5 @@ fn append_chunk(mut chunk: EncodeTlsData<'_, ServerConnectionData>, out: &mut Ve
         out.resize(start + required_size, 0);
         let written = chunk.encode(&mut out[start..]).unwrap_or(0);
         out.truncate(start + written);
-    }
-}
-
-/// Whether `bytes` begin with a whole record.
-fn holds_record(bytes: &[u8]) -> bool {
-    match bytes {
-        [_, _, _, high, low, body @ ..] => {
-            body.len() >= usize::from(u16::from_be_bytes([*high, *low]))
-        }
-        _ => false,
     }
 }
