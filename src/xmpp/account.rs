@@ -136,13 +136,13 @@ impl Account {
     /// Requests of strangers are none of the account's own contacts.
     pub(crate) fn has_room(&self, contact: &BareJid, size: usize, limits: &Limits) -> bool {
         let known = self.contact(contact.as_str());
-        let before = known.filter(|item| item.listed).map(shown_size);
+        let before = known.filter(|item| item.listed).map(item_size);
         if before.is_some_and(|before| size <= before) {
             return true;
         }
         let listed = self.roster.iter().filter(|item| item.listed);
         let (count, size_all) = listed.fold((0, 0), |(count, size_all), item| {
-            (count + 1, size_all + shown_size(item))
+            (count + 1, size_all + item_size(item))
         });
         let items_max = limits.roster_items_max;
         let size_all = size_all - before.unwrap_or(0) + size;
@@ -180,10 +180,15 @@ impl Account {
     }
 }
 
-/// Bytes of an item's address, name and groups.
-fn shown_size(item: &RosterItem) -> usize {
-    let groups = item.groups.iter().map(|group| group.len());
-    item.contact.as_str().len() + item.name.len() + groups.sum::<usize>()
+/// Bytes of what counts of an item towards the roster's.
+pub(crate) fn item_size(item: &RosterItem) -> usize {
+    shown_size(&item.contact, &item.name, &item.groups)
+}
+
+/// The same of an item's parts.
+pub(crate) fn shown_size(contact: &BareJid, name: &str, groups: &[Box<str>]) -> usize {
+    let groups = groups.iter().map(|group| group.len());
+    contact.as_str().len() + name.len() + groups.sum::<usize>()
 }
 
 /// Hashes of the items of a roster as clients see them: a change costs what its item does.

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a result follows the pushes it caused, and both follow the commit.
 
-use crate::account::{Account, AccountKey, Shown};
+use crate::account::{Account, AccountKey, Shown, item_size, shown_size};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
 use crate::limit::STORAGE_RETRY_MS;
@@ -26,6 +26,9 @@ pub const GROUPS_MAX: usize = 64;
 
 /// Bytes of an item's name and groups together.
 pub const ITEM_SIZE_MAX: usize = 4_096;
+
+/// Bytes of an item's markup as it is shown, at a guess.
+const MARKUP_SIZE_MEAN: usize = 64;
 
 /// Removed contacts that a roster remembers, for clients that were away. Whoever has a version from
 /// before one that it forgot gets the whole roster.
@@ -197,7 +200,14 @@ impl Shard {
                     }
                     None => out.extend_from_slice(b"<query xmlns='jabber:iq:roster'>"),
                 }
-                for item in account.roster.iter().filter(|item| item.listed) {
+                let listed = account.roster.iter().filter(|item| item.listed);
+                out.reserve(
+                    listed
+                        .clone()
+                        .map(|item| item_size(item) + MARKUP_SIZE_MEAN)
+                        .sum(),
+                );
+                for item in listed {
                     write_item(item, out);
                 }
                 out.extend_from_slice(b"</query>");
@@ -258,8 +268,7 @@ impl Shard {
         groups: Vec<Box<str>>,
     ) -> Result<(), StanzaError> {
         let account = self.sessions.at(key).account;
-        let size = contact.as_str().len() + name.len();
-        let size = size + groups.iter().map(|group| group.len()).sum::<usize>();
+        let size = shown_size(&contact, &name, &groups);
         let owner = self.accounts.at_mut(account);
         if !owner.has_room(&contact, size, &self.settings.limits) {
             return Err(StanzaError::ResourceConstraint);
