@@ -36,6 +36,9 @@ use std::sync::Arc;
 /// Elements of one connection that are handled in one turn; then others have theirs.
 pub const ELEMENTS_PER_TURN_MAX: usize = 64;
 
+/// Bytes of them; the one that reaches it is the last.
+const BYTES_PER_TURN_MAX: usize = 64 << 10;
+
 /// What became of the bytes given to [`Shard::on_bytes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
@@ -346,8 +349,9 @@ impl Shard {
             match flow {
                 Flow::Next => {
                     consumed += size;
-                    // A few bytes may ask for megabytes.
-                    if host.is_choked(conn) {
+                    // A few bytes may ask for megabytes, written or waiting in a queue.
+                    let is_full = host.is_choked(conn) || !self.sessions.overflowed.is_empty();
+                    if is_full || consumed >= BYTES_PER_TURN_MAX {
                         break;
                     }
                 }

@@ -1,6 +1,7 @@
 //! Streams in the simulated world: every way in, and who suffers when somebody does not read.
 
 use sim::client::{Phase, Proof, Tls};
+use sim::steps::{message, messages};
 use sim::{ClientId, Faults, Login, Random, World};
 use xmpp::Settings;
 use xmpp::limit::Limits;
@@ -500,6 +501,47 @@ fn a_turn_writes_for_a_client_little_more_than_its_largest_answer() {
     let (peak, size) = (world.output_peak(), 200 * 1_100);
     assert_eq!(answers, REQUESTS);
     assert!(peak < 2 * size, "{peak} bytes in a turn");
+}
+
+/// Behind a message that waits for storage the answers fill the queue and no output.
+#[test]
+fn a_turn_ends_for_who_has_filled_his_queue() {
+    const REQUESTS: usize = 30;
+    const ROSTER: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>";
+    let mut world = World::new(3, settings(1), Faults::calm());
+    let alice = managed_with_roster(&mut world, 200, &"g".repeat(1_000));
+    world.add_account("bob@example.org", "secret");
+    let bob = world.log_in("bob@example.org/x");
+    world.faults.disk_us = (1_000_000, 1_000_000);
+    let told = message("chat", "bob@example.org/x", "m");
+    let own = message("chat", "alice@example.org/x", "m");
+    world.send(
+        alice,
+        &(own + &(ROSTER.to_owned() + &told).repeat(REQUESTS)),
+    );
+    world.run_for(100);
+    // 4 MiB and one roster more, of 220 kB each.
+    let count = messages(&world.received(bob)).len();
+    assert!((18..23).contains(&count), "{count} requests");
+}
+
+#[test]
+fn a_turn_takes_so_many_bytes_of_a_client_and_one_element_more() {
+    const SIZE: usize = 60_000;
+    let mut world = World::new(3, settings(1), Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let alice = world.log_in("alice@example.org/x");
+    let bob = world.log_in("bob@example.org/x");
+    world.faults.unsent_max = 64 << 20;
+    let text = "x".repeat(SIZE);
+    let message = format!("<message to='bob@example.org/x'><body>{text}</body></message>");
+    world.send(alice, &message.repeat(20));
+    world.run();
+    assert_eq!(messages(&world.received(bob)).len(), 20);
+    let peak = world.output_peak();
+    assert!(peak < 3 * SIZE, "{peak} bytes in a turn");
 }
 
 #[test]

@@ -536,6 +536,7 @@ mod tests {
             assert_eq!(barred(&list, contact), full);
         }
     }
+
     #[test]
     fn a_list_keeps_its_order_and_has_nobody_twice() {
         let named =
