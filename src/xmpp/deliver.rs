@@ -12,7 +12,7 @@ use crate::outbox::{Acks, Keep};
 use crate::parcel::Parcel;
 use crate::port::StoreOp;
 use crate::router::Route;
-use crate::session::SessionKey;
+use crate::session::{Address, SessionKey};
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
@@ -473,8 +473,8 @@ impl Shard {
         self.send_refusal(host, key, view.kind(), &bytes);
     }
 
-    /// Sends a client the error that answers its own stanza. It is all that is left of a message,
-    /// which is not settled before storage has the error, or the client.
+    /// Sends a client the error that answers its own stanza, past what waits. It is all that is
+    /// left of a message, which is not settled before storage has the error, or the client.
     pub(crate) fn send_refusal(
         &mut self,
         host: &mut impl Host,
@@ -483,16 +483,17 @@ impl Shard {
         error: &[u8],
     ) {
         let is_message = kind == Kind::Message;
-        let outlet = &mut self.sessions.at_mut(key).outlet;
+        let acks = self.sessions.at(key).outlet.acks.as_deref();
         // While what waits is on its way into the queue, nothing else gets a place there.
         let has_place = |acks: &Acks| acks.saved && acks.claiming.is_none();
-        if is_message && outlet.acks.as_deref().is_some_and(has_place) {
+        if is_message && acks.is_some_and(has_place) {
             return self.give_refusal(host, key, error);
         }
-        outlet.send(host, Keep::Memory, |out| out.extend_from_slice(error));
-        if let Some(acks) = outlet.acks.as_mut().filter(|_| is_message) {
+        let write = |_: &Address, out: &mut Vec<u8>| out.extend_from_slice(error);
+        self.sessions.write_to(host, key, Keep::Memory, write);
+        let acks = &mut self.sessions.at_mut(key).outlet.acks;
+        if let Some(acks) = acks.as_mut().filter(|_| is_message) {
             acks.hold_for_last();
-            self.note_overflow(key);
             self.sessions.ask_later(host, key);
         }
     }

@@ -354,8 +354,8 @@ impl Shard {
         };
         let alive = self.sessions.get(key);
         if alive.is_some_and(|session| session.full() == &*request.full) {
-            let outlet = &mut self.sessions.at_mut(key).outlet;
-            outlet.send(host, Keep::Memory, write);
+            let sessions = &mut self.sessions;
+            sessions.write_to(host, key, Keep::Memory, |_, out| write(out));
         }
     }
 }

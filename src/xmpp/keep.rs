@@ -210,14 +210,7 @@ impl Sessions {
 
     /// Sends a stanza to a session's client.
     pub(crate) fn send(&mut self, host: &mut impl Host, key: SessionKey, stanza: &Stanza<'_>) {
-        let outlet = &mut self.at_mut(key).outlet;
-        let has_overflowed = outlet.send(host, Keep::Memory, |out| stanza.write(out));
-        if outlet.acks.is_none() {
-            return;
-        }
-        if has_overflowed {
-            self.overflowed.push(key);
-        }
+        self.write_to(host, key, Keep::Memory, |_, out| stanza.write(out));
         self.ask_later(host, key);
     }
 }

@@ -7,7 +7,7 @@ use crate::outbox::Keep;
 use crate::parcel::{Buffer, Fanout, FanoutPurpose, Parcel};
 use crate::port::RosterItem;
 use crate::router::Route;
-use crate::session::{Presence, Session, SessionKey, Sessions};
+use crate::session::{Address, Presence, SessionKey, Sessions};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type, simple_presence};
 use crate::xep::blocking::{BlockList, blocks};
@@ -111,10 +111,8 @@ impl Shard {
             let Some(presence) = self.sessions.at_mut(other).presence.take() else {
                 continue;
             };
-            let Session {
-                outlet, address, ..
-            } = self.sessions.at_mut(key);
-            outlet.send(host, Keep::Memory, |out| {
+            let sessions = &mut self.sessions;
+            sessions.write_to(host, key, Keep::Memory, |address, out| {
                 presence.write(address.full(), out)
             });
             self.sessions.at_mut(other).presence = Some(presence);
@@ -124,10 +122,8 @@ impl Shard {
             if let Some(request) = &item.pending_in
                 && !blocks(&account.blocked, &item.contact.as_jid())
             {
-                self.sessions
-                    .at_mut(key)
-                    .outlet
-                    .send(host, Keep::Memory, |out| out.extend_from_slice(request));
+                let write = |_: &Address, out: &mut Vec<u8>| out.extend_from_slice(request);
+                self.sessions.write_to(host, key, Keep::Memory, write);
             }
         }
         let presence = Presence::of("probe", self.sessions.at(key).full());
@@ -168,10 +164,8 @@ impl Shard {
             });
             self.note_last(host, account, &status.unwrap_or_default());
             // RFC 6121 4.5.2: the resource itself gets its unavailable presence too.
-            let Session {
-                outlet, address, ..
-            } = self.sessions.at_mut(key);
-            outlet.send(host, Keep::Memory, |out| {
+            let sessions = &mut self.sessions;
+            sessions.write_to(host, key, Keep::Memory, |address, out| {
                 presence.write(address.full(), out)
             });
         }
@@ -529,24 +523,20 @@ impl Shard {
         let waits = !owner.held.is_empty();
         let mut late = Vec::new();
         for &key in &owner.sessions {
-            let Session {
-                outlet,
-                address,
-                available,
-                ..
-            } = self.sessions.at_mut(key);
-            if !*available {
+            let session = self.sessions.at(key);
+            if !session.available {
                 continue;
             }
             if waits {
                 let mut bytes = Vec::new();
-                presence.write(address.full(), &mut bytes);
+                presence.write(session.full(), &mut bytes);
                 late.push(bytes);
-            } else if outlet.send(host, Keep::Memory, |out| {
-                presence.write(address.full(), out)
-            }) {
-                self.sessions.overflowed.push(key);
+                continue;
             }
+            let sessions = &mut self.sessions;
+            sessions.write_to(host, key, Keep::Memory, |address, out| {
+                presence.write(address.full(), out)
+            });
         }
         // What the same client sent before it may wait behind messages.
         for bytes in late {
@@ -671,7 +661,7 @@ fn present(
         return late.push(bytes);
     }
     for &key in &contact.sessions {
-        let session = sessions.at_mut(key);
+        let session = sessions.at(key);
         if !session.available || barred.iter().any(|full| full == session.full()) {
             continue;
         }
@@ -681,10 +671,8 @@ fn present(
             late.push(bytes);
             continue;
         }
-        let write = |out: &mut Vec<u8>| write_addressed(halves, bare, out);
-        if session.outlet.send(host, Keep::Memory, write) {
-            sessions.overflowed.push(key);
-        }
+        let write = |_: &Address, out: &mut Vec<u8>| write_addressed(halves, bare, out);
+        sessions.write_to(host, key, Keep::Memory, write);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::host::{Host, Ticket};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::Keep;
 use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
-use crate::session::{Session, SessionKey};
+use crate::session::SessionKey;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::write_reply_head;
 use crate::xml::Attr;
@@ -169,19 +169,14 @@ impl Shard {
         let known = root
             .child("query", Ns::Roster)
             .and_then(|query| query.attr("ver"));
-        let Session {
-            outlet,
-            address,
-            account,
-            ..
-        } = self.sessions.at_mut(key);
-        let owner = *account;
+        let owner = self.sessions.at(key).account;
         let account = self.accounts.at_mut(owner);
         // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has a version
         // that the roster remembers gets an empty result, and pushes of what changed since.
         let version = known.map(|_| certain_version(account));
         let lacks = known.map_or(Lacks::Everything, |known| lacks(account, known));
-        outlet.send(host, Keep::Memory, |out| {
+        let sessions = &mut self.sessions;
+        sessions.write_to(host, key, Keep::Memory, |address, out| {
             write_reply_head(
                 Kind::Iq,
                 "result",
@@ -407,10 +402,11 @@ impl Shard {
     /// Storage refused a request; answers whether it was a step, which is written again then. Until
     /// it is there it is unanswered: what caused it is not settled, and its session has so many
     /// requests less.
-    pub(crate) fn put_off_step(&mut self, host: &mut impl Host, ticket: Ticket) -> bool {
+    pub(crate) fn put_off_step(&mut self, host: &mut impl Host, ticket: Ticket, why: &str) -> bool {
         let Some(step) = self.roster_steps.get_mut(&ticket.0) else {
             return false;
         };
+        tracing::error!(%why, "a subscription was not stored");
         let was_refused = std::mem::replace(&mut step.refused, true);
         let (account, contact) = (step.account, step.contact.clone());
         self.roster_again.push(ticket);
@@ -532,10 +528,8 @@ impl Shard {
         if !alive || self.sessions.at(session).full() != &*full {
             return;
         }
-        let Session {
-            outlet, address, ..
-        } = self.sessions.at_mut(session);
-        outlet.send(host, Keep::Memory, |out| {
+        let sessions = &mut self.sessions;
+        sessions.write_to(host, session, Keep::Memory, |address, out| {
             let type_ = if done { "result" } else { "error" };
             let id = Some(iq.as_ref().into());
             write_reply_head(Kind::Iq, type_, address.bare(), address.full(), id, out);
@@ -604,17 +598,12 @@ impl Shard {
         let account = self.accounts.at(account);
         let item = account.contact(contact.as_str()).filter(|item| item.listed);
         for &key in sessions {
-            let Session {
-                outlet,
-                address,
-                interested,
-                ..
-            } = self.sessions.at_mut(key);
-            if !*interested {
+            if !self.sessions.at(key).interested {
                 continue;
             }
             let id = host.random();
-            outlet.send(host, Keep::Memory, |out| {
+            let sessions = &mut self.sessions;
+            sessions.write_to(host, key, Keep::Memory, |address, out| {
                 let (from, to) = (Attr(address.bare()), Attr(address.full()));
                 put(
                     out,

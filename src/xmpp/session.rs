@@ -79,12 +79,7 @@ pub(crate) struct Outlet {
 impl Outlet {
     /// Sends one stanza; whether more waits for acknowledgement now than may.
     #[inline]
-    pub(crate) fn send(
-        &mut self,
-        host: &mut impl Host,
-        keep: Keep,
-        write: impl FnOnce(&mut Vec<u8>),
-    ) -> bool {
+    fn send(&mut self, host: &mut impl Host, keep: Keep, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         match (&mut self.acks, self.conn) {
             (None, Some(conn)) => write(host.output(conn)),
             (Some(acks), conn) => {
@@ -251,6 +246,24 @@ impl Sessions {
         let session = self.slots.get_mut(key.0 as usize)?.take()?;
         self.free.push(key.0);
         Some(session)
+    }
+
+    /// Sends a session's client a stanza that is written for its address. Where more waits for
+    /// acknowledgement than may, the turn's end ends the session.
+    #[inline]
+    pub(crate) fn write_to(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        keep: Keep,
+        write: impl FnOnce(&Address, &mut Vec<u8>),
+    ) {
+        let Session {
+            outlet, address, ..
+        } = self.at_mut(key);
+        if outlet.send(host, keep, |out| write(address, out)) {
+            self.overflowed.push(key);
+        }
     }
 
     /// The session, which exists as long as its stream or account names it.

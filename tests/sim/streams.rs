@@ -544,6 +544,32 @@ fn a_turn_takes_so_many_bytes_of_a_client_and_one_element_more() {
     assert!(peak < 3 * SIZE, "{peak} bytes in a turn");
 }
 
+/// What one session does is pushed to others, who may acknowledge nothing.
+#[test]
+fn pushes_that_nobody_acknowledges_end_a_session() {
+    const SETS: usize = 1_200;
+    let mut world = World::new(3, settings(1), Faults::calm());
+    let deaf = managed_with_roster(&mut world, 0, "");
+    world.send(
+        deaf,
+        "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>",
+    );
+    world.run();
+    let other = world.log_in("alice@example.org/y");
+    let group = "g".repeat(900);
+    let groups: String = (0..4)
+        .map(|it| format!("<group>{group}{it}</group>"))
+        .collect();
+    for name in 0..SETS {
+        let item = format!("<item jid='bob@example.org' name='{name}'>{groups}</item>");
+        let query = format!("<query xmlns='jabber:iq:roster'>{item}</query>");
+        world.send(other, &format!("<iq type='set' id='s'>{query}</iq>"));
+        world.run();
+    }
+    let error = world.client(deaf).stream_error.as_deref();
+    assert_eq!(error, Some("resource-constraint"));
+}
+
 #[test]
 fn answers_that_nobody_acknowledges_end_a_session_as_messages_do() {
     const PING: &str = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";

@@ -255,10 +255,6 @@ impl Shard {
         self.cause = Some(cause);
         self.asker = Some(key);
         let flow = self.on_any_stanza(host, conn, stream, key, view, scope);
-        // What answers requests is in the queue, too.
-        if view.kind() == Kind::Iq && self.session_of(key, serial).is_some() {
-            self.note_overflow(key);
-        }
         (self.cause, self.origin) = (None, None);
         self.close_effect(host, Some(cause));
         self.hold_back(host, conn, flow)

@@ -15,7 +15,7 @@ use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
 use crate::presence::barred;
-use crate::session::{Session, SessionKey};
+use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::xml::Attr;
@@ -335,16 +335,11 @@ impl Shard {
     }
 
     fn send_block_list(&mut self, host: &mut impl Host, key: SessionKey, id: Option<Cow<'_, str>>) {
-        let Session {
-            outlet,
-            address,
-            account,
-            blocking,
-            ..
-        } = self.sessions.at_mut(key);
-        let was_asked_for = std::mem::replace(blocking, true);
-        let list = &self.accounts.at(*account).blocked;
-        outlet.send(host, Keep::Memory, |out| {
+        let session = self.sessions.at_mut(key);
+        let was_asked_for = std::mem::replace(&mut session.blocking, true);
+        let list = &self.accounts.at(session.account).blocked;
+        let sessions = &mut self.sessions;
+        sessions.write_to(host, key, Keep::Memory, |address, out| {
             write_reply_head(Kind::Iq, "result", address.bare(), address.full(), id, out);
             out.extend_from_slice(b"<blocklist xmlns='urn:xmpp:blocking'>");
             write_items(list.jids(), out);
@@ -391,10 +386,8 @@ impl Shard {
             self.apply_blocking(host, account, &before);
         }
         if alive {
-            let Session {
-                outlet, address, ..
-            } = self.sessions.at_mut(request.session);
-            outlet.send(host, Keep::Memory, |out| {
+            let sessions = &mut self.sessions;
+            sessions.write_to(host, request.session, Keep::Memory, |address, out| {
                 let type_ = if outcome.is_ok() { "result" } else { "error" };
                 let id = Some(request.iq.as_ref().into());
                 write_reply_head(Kind::Iq, type_, address.bare(), address.full(), id, out);
@@ -415,17 +408,12 @@ impl Shard {
             _ => "block",
         };
         for &key in &self.accounts.at(request.account).sessions {
-            let Session {
-                outlet,
-                address,
-                blocking,
-                ..
-            } = self.sessions.at_mut(key);
-            if !*blocking {
+            if !self.sessions.at(key).blocking {
                 continue;
             }
             let id = host.random();
-            outlet.send(host, Keep::Memory, |out| {
+            let sessions = &mut self.sessions;
+            sessions.write_to(host, key, Keep::Memory, |address, out| {
                 let to = Attr(address.full());
                 put(
                     out,

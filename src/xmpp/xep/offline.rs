@@ -14,7 +14,7 @@ use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Keep, Sent};
 use crate::parcel::Buffer;
 use crate::port::{SessionId, StoreOp, StoreReply};
-use crate::session::{Session, SessionKey};
+use crate::session::{Address, Session, SessionKey};
 use crate::settle::Cause;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
@@ -271,10 +271,11 @@ impl Shard {
 
     /// Storage refused a request; answers whether it was the end of a session, which is tried again
     /// then. Nothing of it has changed in storage; the account stays until it has.
-    pub(crate) fn put_off_end(&mut self, host: &mut impl Host, ticket: Ticket) -> bool {
+    pub(crate) fn put_off_end(&mut self, host: &mut impl Host, ticket: Ticket, why: &str) -> bool {
         let Some(end) = self.session_ends.get(&ticket.0) else {
             return false;
         };
+        tracing::error!(%why, "the end of a session was not stored");
         let account = end.account;
         self.ends_again.push(ticket);
         let at = host.now().plus_ms(STORAGE_RETRY_MS);
@@ -560,10 +561,9 @@ impl Shard {
                 self.accounts.at_mut(account).handed.refuse(number, bytes);
                 continue;
             }
-            let outlet = &mut self.sessions.at_mut(key).outlet;
-            outlet.send(host, Keep::Offline(number), |out| {
-                out.extend_from_slice(&bytes);
-            });
+            let write = |_: &Address, out: &mut Vec<u8>| out.extend_from_slice(&bytes);
+            self.sessions
+                .write_to(host, key, Keep::Offline(number), write);
             self.accounts.at_mut(account).handed.give(number);
             given.push(number);
         }
