@@ -276,7 +276,7 @@ impl Shard {
     pub(crate) fn queue(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
         let queued = self.accounts.at(key).queued;
         if queued.count >= LOAD_QUEUE_MAX || queued.size >= LOAD_QUEUE_SIZE_MAX {
-            return self.bounce(host, stanza, StanzaError::ResourceConstraint);
+            return self.pass_by(host, key, stanza);
         }
         let held = self.hold(stanza);
         let account = self.accounts.at_mut(key);
@@ -285,6 +285,21 @@ impl Shard {
         match &mut account.residence {
             Residence::Loading(queue) => queue.push(Waiter::Stanza(held)),
             Residence::Resident => account.held.push(held),
+        }
+    }
+
+    /// A stanza finds no place among those that wait, and bounces. An error cannot, and is all that
+    /// is left of a stanza: it does not wait.
+    fn pass_by(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
+        let is_error = stanza.kind == Kind::Message && stanza.type_ == Type::Error;
+        let resource = stanza.to.resource().filter(|_| is_error);
+        match resource.and_then(|resource| self.holder(key, resource)) {
+            Some(session) => {
+                let mut bytes = Vec::new();
+                stanza.write(&mut bytes);
+                self.send_refusal(host, session, stanza.kind, &bytes);
+            }
+            None => self.bounce(host, stanza, StanzaError::ResourceConstraint),
         }
     }
 

@@ -30,11 +30,14 @@ pub(crate) struct Enqueued {
     is_delivered: bool,
 }
 
-/// Whether managed sessions keep a stanza in storage: what a person would miss.
+/// Whether managed sessions keep a stanza in storage: what a person would miss, and errors, which
+/// have all that their stanza had and are all that is left of it.
 fn is_kept(stanza: &Stanza<'_>) -> bool {
-    stanza.kind == Kind::Message
-        && matches!(stanza.type_, Type::Normal | Type::Chat | Type::Error)
-        && !is_of_the_moment(stanza)
+    let is_kept = match stanza.type_ {
+        Type::Normal | Type::Chat => !is_of_the_moment(stanza),
+        type_ => type_ == Type::Error,
+    };
+    stanza.kind == Kind::Message && is_kept
 }
 
 impl Shard {

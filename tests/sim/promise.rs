@@ -5,14 +5,16 @@
 
 use sim::managed::Managed;
 use sim::play::{Play, Plot};
-use sim::steps::{message, messages};
+use sim::steps::{errors, message, messages};
 use sim::{ClientId, Element, Faults, Login, World, for_every_seed};
 use xmpp::Settings;
-use xmpp::limit::STORE_REQUESTS_PER_SESSION_MAX;
+use xmpp::limit::{LOAD_QUEUE_MAX, STORE_REQUESTS_PER_SESSION_MAX};
 use xmpp::settings::Durability;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
 const SEEDS: u64 = 200;
+
+const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
 #[test]
 fn what_is_acknowledged_survives_lost_connections_exactly_once() {
@@ -155,7 +157,7 @@ fn alice_and_bob() -> (World, ClientId) {
 
 /// The highest `h` that a client was told meanwhile.
 fn h(world: &mut World, client: ClientId) -> u32 {
-    world.send(client, "<r xmlns='urn:xmpp:sm:3'/>");
+    world.send(client, REQUEST);
     world.run();
     let answers = world.received(client);
     let told = answers.iter().filter(|answer| answer.name == "a");
@@ -279,7 +281,7 @@ fn who_is_held_back_by_a_disk_that_hangs_is_answered() {
     let ids: Vec<String> = (0..MESSAGES).map(|id| id.to_string()).collect();
     let all = ids.iter().map(|id| message("chat", "bob@example.org", id));
     let all: String = all.collect();
-    world.send(alice, &(all + "<r xmlns='urn:xmpp:sm:3'/>"));
+    world.send(alice, &(all + REQUEST));
     world.run_for(30_000);
     let told = |received: &[Element]| -> Vec<usize> {
         let answers = received.iter().filter(|it| it.name == "a");
@@ -321,7 +323,7 @@ fn a_client_that_sends_only_its_messages_again_loses_none_that_are_new() {
         world.run();
         // What the client was told is handled it does not send again, messages or not.
         for _ in 0..answered {
-            world.send(alice, "<r xmlns='urn:xmpp:sm:3'/>");
+            world.send(alice, REQUEST);
             world.run();
         }
         let told = u32::from(answered > 0);
@@ -352,5 +354,53 @@ fn a_client_that_sends_only_its_messages_again_loses_none_that_are_new() {
         ids.sort_unstable();
         let all = ["m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "m9"];
         assert_eq!(ids, all, "{told} were told");
+    }
+}
+
+/// Nor is there always room to hold it, behind what waits for its sender.
+#[test]
+fn an_error_that_finds_no_place_among_what_is_held_comes_all_the_same() {
+    let mut world = World::new(1, Settings::for_tests("example.org"), Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    world.add_account("bob@example.org", "secret");
+    let bob = world.log_in("bob@example.org/x");
+    let (alice, _) = world.log_in_managed("alice@example.org/x");
+    world.faults.disk_us = (1_000_000, 1_000_000);
+    world.send(bob, &message("chat", "alice@example.org", "waits"));
+    world.run_for(2);
+    for id in 0..LOAD_QUEUE_MAX {
+        let text = message("chat", "alice@example.org/x", &id.to_string());
+        world.send(bob, &text);
+    }
+    world.run_for(2);
+    let unwanted = message("normal", "bob@example.org/gone", "m");
+    world.send(alice, &(unwanted + REQUEST));
+    world.run();
+    let errors = errors(&world.received(alice)).len();
+    assert_eq!(errors, 1, "for the message that went nowhere");
+}
+
+/// Whatever it says of itself, an error for it is all that is left of a message.
+#[test]
+fn an_error_for_what_must_not_be_stored_is_not_lost_behind_its_number() {
+    for to in ["bob@example.org/gone", "carol@remote.example"] {
+        let mut world = World::new(1, Settings::for_tests("example.org"), Faults::calm());
+        world.add_account("alice@example.org", "secret");
+        let (alice, session) = world.log_in_managed("alice@example.org/x");
+        world.set_reading(alice, false);
+        let text = format!(
+            "<message to='{to}' id='m'><body/><no-store xmlns='urn:xmpp:hints'/></message>"
+        );
+        world.send(alice, &(text.clone() + REQUEST));
+        world.run();
+        world.vanish(alice);
+        world.crash();
+        world.run();
+        let alice = world.resume("alice@example.org/x", &session, 0);
+        if world.client(alice).resumed == Some(0) {
+            world.tell(alice, &text);
+        }
+        let errors = errors(&world.received(alice)).len();
+        assert_eq!(errors, 1, "{to}");
     }
 }
