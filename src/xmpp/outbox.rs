@@ -26,8 +26,9 @@ pub(crate) const UNACKED_PRESENCE_MAX: usize = 64_000;
 /// stream management may be given in one turn.
 pub(crate) const UNACKED_PRESENCE_SIZE_MAX: usize = 8 << 20;
 
-/// Messages of a client's that are remembered until their number is committed; one that says the
-/// same as an older one comes twice after a crash rather than not at all.
+/// Messages of a client's that are remembered until their number is committed. Where one says the
+/// same as an older one than these, the old one is taken for it after a crash, and what was sent
+/// between them comes twice.
 const RECENT_MAX: usize = 64;
 
 /// Stanzas after which an acknowledgement is asked for at once.

@@ -487,9 +487,8 @@ impl Shard {
     /// Storage answered.
     pub fn on_stored(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
         if let StoreReply::Failed(why) = &reply
-            && (self.put_off_step(host, ticket) || self.put_off_end(host, ticket))
+            && (self.put_off_step(host, ticket, why) || self.put_off_end(host, ticket, why))
         {
-            tracing::error!(%why, "a subscription or the end of a session was not stored");
             return;
         }
         let Some((waiting, cause)) = self.answered(host, ticket) else {

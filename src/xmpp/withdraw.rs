@@ -12,6 +12,7 @@ use crate::session::{Presence, SessionKey};
 use crate::shard::Shard;
 use crate::xep::blocking::{BlockList, blocks};
 use stanza::jid::Jid;
+use std::collections::HashSet;
 
 impl Shard {
     /// Tells whoever was told that a session is available, once, that it no longer is.
@@ -166,21 +167,25 @@ impl Shard {
         let list = self.accounts.at(account).blocked.jids().iter();
         let new = list.filter(|jid| !before.has(jid)).cloned();
         let new = BlockList::new(new.collect());
+        if new.is_empty() {
+            return;
+        }
         for key in self.accounts.at(account).sessions.clone() {
             let session = self.sessions.at(key);
-            let directed = session.directed.as_deref().into_iter().flatten();
-            let gone = directed.filter(|to| {
+            let directed = session.directed.as_deref().map_or(&[][..], Vec::as_slice);
+            let gone = directed.iter().filter(|to| {
                 let jid = Jid::from_prepared(to);
                 blocks(&new, &jid) && !self.is_beyond_block(account, &jid)
             });
-            let gone: Vec<Box<str>> = gone.cloned().collect();
+            let gone: HashSet<Box<str>> = gone.cloned().collect();
+            let known: HashSet<&str> = directed.iter().map(|to| &**to).collect();
             // Single resources of a bare JID that stays. Those that get broadcasts know already.
             let mut told: Vec<Box<str>> = new.jids().to_vec();
             told.retain(|full| {
                 let jid = Jid::from_prepared(full);
                 let is_reached = session.available && self.gets_broadcasts(account, jid.bare());
                 !jid.is_bare()
-                    && session.has_directed(jid.bare())
+                    && known.contains(jid.bare())
                     && !is_reached
                     && !self.is_beyond_block(account, &jid)
             });
@@ -189,8 +194,8 @@ impl Shard {
             }
             let presence = Presence::of("unavailable", session.full());
             let session = self.sessions.at_mut(key);
-            for to in &gone {
-                session.forget_directed(to);
+            if let Some(directed) = &mut session.directed {
+                directed.retain(|to| !gone.contains(to));
             }
             told.extend(gone);
             self.tell_directed(host, account, &presence, told, Some(before));

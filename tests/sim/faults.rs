@@ -496,7 +496,7 @@ fn what_is_left_and_left_again_on_a_failing_disk_survives_a_crash_at_any_moment(
         world.tell(bob, "<presence/>");
         world.run_for(400_000); // what sessions out of storage hold comes when their time is over
         let got = messages(&world.received(bob)).len();
-        assert!(got > 0, "seed {seed}");
+        assert!((1..=2).contains(&got), "seed {seed}: {got}");
     }
 }
 
