@@ -2,6 +2,8 @@
 
 use crate::element::Element;
 use crate::{ClientId, Login, World};
+use stanza::jid::BareJid;
+use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
@@ -45,6 +47,22 @@ impl World {
         let client = self.ask_for(full, session, h);
         self.run();
         client
+    }
+
+    /// Two accounts that see each other, from before anybody was there.
+    ///
+    /// # Panics
+    /// Where storage does not take it.
+    pub fn befriend(&mut self, one: &str, two: &str) {
+        for (owner, contact) in [(one, two), (two, one)] {
+            let mut item = RosterItem::new(BareJid::from_prepared(contact));
+            (item.listed, item.subscription) = (true, Subscription::Both);
+            let op = StoreOp::PutRosterItem {
+                account: BareJid::from_prepared(owner),
+                item: Box::new(item),
+            };
+            assert_eq!(self.perform(op), StoreReply::Done);
+        }
     }
 
     /// A client says something.

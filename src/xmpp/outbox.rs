@@ -8,6 +8,7 @@
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
+use crate::xep::stream_management::RESUME_MS_MAX;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -46,6 +47,8 @@ pub(crate) struct Acks {
     pub id: SessionId,
     /// Whether its client may come back to it.
     pub resumable: bool,
+    /// How long it waits for that.
+    pub resume_ms: u32,
     /// Whether storage has the session and what it sends.
     pub saved: bool,
     /// Whether `<enabled/>` or `<resumed/>` is written: nothing is counted before.
@@ -191,6 +194,7 @@ impl Acks {
         Acks {
             id,
             resumable,
+            resume_ms: RESUME_MS_MAX,
             saved,
             opened: false,
             settling: Settling::default(),

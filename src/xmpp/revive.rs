@@ -165,7 +165,7 @@ impl Shard {
             let count = self.dormant.len();
             tracing::info!(count, shard = self.id.0, "accounts have sessions that wait");
             if self.settings.durability.saves_sessions() {
-                let at = host.now().plus_ms(RESUME_MS_MAX);
+                let at = host.now().plus_ms(RESUME_MS_MAX.into());
                 self.arm(host, at, Timer::Dormancy);
             } else {
                 // They are of a process with another mode: what they hold must not wait in vain.

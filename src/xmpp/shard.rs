@@ -219,8 +219,8 @@ pub struct Shard {
     pub(crate) unwritten: BTreeMap<SessionKey, Vec<u64>>,
     /// Sessions that wait for their clients, and until when.
     pub(crate) hibernating: BTreeSet<(Timestamp, SessionKey)>,
-    /// Whether [`Timer::Hibernation`] is to come.
-    pub(crate) hibernation_armed: bool,
+    /// When [`Timer::Hibernation`] is to come, the next one last.
+    pub(crate) hibernation_armed: Vec<Timestamp>,
     /// Stanza parcels of each sibling, and how many it was told to be settled.
     pub(crate) unsettled: Vec<Settling>,
     told_settled: Vec<u64>,
@@ -278,7 +278,7 @@ impl Shard {
             timers: BinaryHeap::new(),
             unwritten: BTreeMap::new(),
             hibernating: BTreeSet::new(),
-            hibernation_armed: false,
+            hibernation_armed: Vec::new(),
             unsettled: (0..shards).map(|_| Settling::default()).collect(),
             told_settled: vec![0; shards],
             in_flight: vec![VecDeque::new(); shards],

@@ -13,6 +13,7 @@ from test_slixmpp import SECONDS_MAX, scenario
 
 FAILURES_MAX = 4
 OFFLINE_MAX = 3
+MINUTE_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,10 @@ def test_who_guesses_a_password_is_put_off_and_nobody_else_is(server):
             await owner.settled()
             async with Person(server, two) as other:
                 await other.settled()
+            # A minute after the first guess the owner gets in again.
+            await asyncio.sleep(MINUTE_S)
+            async with Person(server, one) as again:
+                await again.settled()
 
     scenario(play())
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from slixmpp.plugins.xep_0198.stanza import Enable
 
 from test_messaging import Person, drain, friends
 from test_slixmpp import SECONDS_MAX, scenario
@@ -95,6 +96,34 @@ def test_a_lost_network_loses_no_message(server):
                 await read(bob, wanted)
             # Nobody was seen to go.
             assert not [p for p in drain(alice.presences) if p["type"] == "unavailable"]
+
+    scenario(play())
+
+
+def test_who_does_not_come_back_in_time_is_gone_and_what_came_meanwhile_waits(server):
+    one, two = server.friends
+
+    def in_a_hurry(stanza):
+        if isinstance(stanza, Enable):
+            stanza["max"] = "2"
+        return stanza
+
+    async def play():
+        async with Resident(server, f"{one}/a") as alice:
+            alice.send_presence()
+            bob = Resident(server, f"{two}/b")
+            bob.add_filter("out", in_a_hurry)
+            async with bob:
+                bob.send_presence()
+                await alice.presence_of(two, "available")
+                bob.lose_network()
+                await bob.gone()
+                wanted = [f"are you there? {count}" for count in range(COUNT)]
+                await alice.say(f"{two}/b", wanted)
+                await alice.presence_of(two, "unavailable")
+            async with Resident(server, f"{two}/b") as bob:
+                bob.send_presence()
+                await read(bob, wanted)
 
     scenario(play())
 

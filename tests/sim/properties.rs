@@ -4,10 +4,8 @@
 use sim::actors::{Chatter, Leave, Town};
 use sim::ledger::Sent;
 use sim::{ClientId, Faults, Login, Random, World, for_every_seed, seeds};
-use stanza::jid::BareJid;
 use std::rc::Rc;
 use xmpp::Settings;
-use xmpp::port::{RosterItem, StoreOp, Subscription};
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
 const SEEDS: u64 = 200;
@@ -41,19 +39,6 @@ const ACCOUNTS: usize = 6;
 
 fn account(index: usize) -> String {
     format!("user{index}@example.org")
-}
-
-fn befriend(world: &mut World, a: usize, b: usize) {
-    for (owner, contact) in [(a, b), (b, a)] {
-        let jid = |index| BareJid::from_prepared(&account(index));
-        let mut item = RosterItem::new(jid(contact));
-        item.listed = true;
-        item.subscription = Subscription::Both;
-        world.perform(StoreOp::PutRosterItem {
-            account: jid(owner),
-            item: Box::new(item),
-        });
-    }
 }
 
 /// Who may live where: the addresses, and the account of each home among them.
@@ -91,7 +76,7 @@ impl Play {
             }
         }
         for &(a, b) in &contacts {
-            befriend(&mut world, a, b);
+            world.befriend(&account(a), &account(b));
         }
         let (town, homes) = settle(&mut random);
         let mut residents = Vec::new();

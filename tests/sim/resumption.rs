@@ -4,7 +4,7 @@ use sim::steps::{counted, errors, message};
 use sim::{Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
-use xmpp::port::{RosterItem, StoreOp, Subscription};
+use xmpp::port::{RosterItem, StoreOp};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -96,6 +96,35 @@ fn the_newer_of_two_connections_gets_the_session_back_from_storage() {
         assert_eq!(error, Some("conflict"), "after {moment} us");
         assert!(world.client(newer).is_online(), "after {moment} us");
         assert!(has(&world.received(newer), "m"), "after {moment} us");
+    }
+}
+
+/// A client may ask for less time than there is, and for no more, whoever waits beside it.
+#[test]
+fn a_session_waits_as_long_as_its_client_asked_for_and_no_longer_than_any() {
+    for (asked, waits_s) in [
+        ("2", 2),
+        ("300", 300),
+        ("9999999999", 300),
+        ("0", 300),
+        ("x", 300),
+    ] {
+        for comes_after_ms in [waits_s * 1_000 - 500, waits_s * 1_000 + 500] {
+            let mut world = world();
+            let (alice, _) = world.log_in_managed("alice@example.org/x");
+            world.vanish(alice);
+            world.run();
+            let bob = world.log_in("bob@example.org/x");
+            let enable = format!("<enable xmlns='urn:xmpp:sm:3' resume='true' max='{asked}'/>");
+            world.tell(bob, &enable);
+            let enabled = world.received(bob).remove(0);
+            assert_eq!(enabled.attr("max"), waits_s.to_string(), "{asked}");
+            world.vanish(bob);
+            world.run_for(comes_after_ms);
+            let bob = world.resume("bob@example.org/x", enabled.attr("id"), 0);
+            let is_back = world.client(bob).resumed.is_some();
+            assert_eq!(is_back, comes_after_ms < waits_s * 1_000, "{asked}");
+        }
     }
 }
 
@@ -200,17 +229,6 @@ fn large_presence() -> String {
     format!("<presence><status>{status}</status></presence>")
 }
 
-/// Bob and a contact are subscribed to each other.
-fn befriend(world: &mut World, contact: &str) {
-    let jid = |name: &str| BareJid::parse(&format!("{name}@example.org")).expect("an address");
-    for (owner, contact) in [("bob", contact), (contact, "bob")] {
-        let mut item = RosterItem::new(jid(contact));
-        (item.subscription, item.listed) = (Subscription::Both, true);
-        let (account, item) = (jid(owner), Box::new(item));
-        world.perform(StoreOp::PutRosterItem { account, item });
-    }
-}
-
 /// What comes with a login comes before anything can be acknowledged.
 #[test]
 fn no_contact_keeps_a_client_out_by_what_its_resources_say() {
@@ -219,7 +237,7 @@ fn no_contact_keeps_a_client_out_by_what_its_resources_say() {
         world.faults.unsent_max = 64 << 20;
         for contact in ["carl", "dora"].into_iter().take(contacts) {
             world.add_account(&format!("{contact}@example.org"), "secret");
-            befriend(&mut world, contact);
+            world.befriend("bob@example.org", &format!("{contact}@example.org"));
             for number in 0..16 {
                 let resource = format!("{number}{}", "r".repeat(900));
                 let client = world.log_in(&format!("{contact}@example.org/{resource}"));
@@ -249,7 +267,7 @@ fn many_presences_leave_room_for_messages() {
 #[test]
 fn a_session_whose_client_is_away_is_sent_so_much_presence_and_ends() {
     let mut world = world();
-    befriend(&mut world, "alice");
+    world.befriend("bob@example.org", "alice@example.org");
     let alice = world.arrive("alice@example.org/x");
     let (bob, _) = world.log_in_managed("bob@example.org/x");
     world.tell(bob, "<presence/>");

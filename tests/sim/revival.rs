@@ -3,9 +3,7 @@
 
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Element, Faults, World};
-use stanza::jid::BareJid;
 use xmpp::Settings;
-use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use xmpp::settings::Durability;
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -387,44 +385,6 @@ fn what_is_taken_late_does_not_bring_again_what_was_taken_before_it() {
     }
 }
 
-#[test]
-fn who_asked_for_the_block_list_before_a_crash_is_told_of_changes_after_it() {
-    let mut world = world(3, 1);
-    let (bob, session) = world.log_in_managed("bob@example.org/1");
-    world.tell(bob, "<presence/>");
-    world.tell(
-        bob,
-        "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>",
-    );
-    let had = counted(&world.received(bob));
-    world.crash();
-    world.run();
-    let bob = world.resume("bob@example.org/1", &session, had);
-    world.received(bob);
-    let other = world.log_in("bob@example.org/2");
-    world.tell(
-        other,
-        "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
-         <item jid='alice@example.org'/></block></iq>",
-    );
-    let received = world.received(bob);
-    let pushes = received.iter().filter(|it| it.child("block").is_some());
-    assert_eq!(pushes.count(), 1, "{received:?}");
-}
-
-/// Two accounts that see each other.
-fn befriend(world: &mut World, one: &str, two: &str) {
-    for (owner, contact) in [(one, two), (two, one)] {
-        let mut item = RosterItem::new(BareJid::from_prepared(contact));
-        (item.listed, item.subscription) = (true, Subscription::Both);
-        let op = StoreOp::PutRosterItem {
-            account: BareJid::from_prepared(owner),
-            item: Box::new(item),
-        };
-        assert_eq!(world.perform(op), StoreReply::Done);
-    }
-}
-
 /// What a client is told of the presence of an account: from where, and the type.
 fn told(world: &mut World, client: ClientId, of: &str) -> Vec<(String, String)> {
     let received = world.received(client).into_iter();
@@ -443,7 +403,7 @@ fn a_contact_who_sleeps_in_storage_is_not_gone_before_his_session_is() {
         let bob = if seed / 18 == 0 { "bob" } else { "carl" };
         let bob = format!("{bob}@example.org");
         let full = format!("{bob}/1");
-        befriend(&mut world, "alice@example.org", &bob);
+        world.befriend("alice@example.org", &bob);
         let (alice, alices) = world.log_in_managed("alice@example.org/x");
         world.tell(alice, "<presence/>");
         let (client, bobs) = world.log_in_managed(&full);
@@ -478,7 +438,7 @@ fn a_contact_whose_session_went_with_the_process_is_gone_when_it_is_asked_for() 
         let mut world = world(seed, 1 + seed as u16 % 3);
         let contacts = ["bob@example.org", "carl@example.org"];
         for contact in contacts {
-            befriend(&mut world, "alice@example.org", contact);
+            world.befriend("alice@example.org", contact);
             world.arrive(&format!("{contact}/1"));
         }
         let (alice, session) = world.log_in_managed("alice@example.org/x");
@@ -508,7 +468,7 @@ fn told_too_early(seed: u64, early_refreshes_max: usize) -> usize {
     for index in 0..FRIENDS {
         let contact = format!("friend{index}@example.org");
         world.add_account(&contact, "secret");
-        befriend(&mut world, "alice@example.org", &contact);
+        world.befriend("alice@example.org", &contact);
         let (client, _) = world.log_in_managed(&format!("{contact}/1"));
         world.tell(client, "<presence/>");
     }
@@ -740,7 +700,7 @@ fn an_error_that_only_the_client_has_is_settled_when_it_acknowledges_it() {
 fn nobody_hears_of_a_session_out_of_storage_that_never_was_available() {
     for shards in 1..=3 {
         let mut world = world(5, shards);
-        befriend(&mut world, "alice@example.org", "bob@example.org");
+        world.befriend("alice@example.org", "bob@example.org");
         let alice = world.arrive("alice@example.org/x");
         let (_, session) = world.log_in_managed("bob@example.org/1");
         world.crash();

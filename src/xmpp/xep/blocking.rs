@@ -27,6 +27,9 @@ use stanza::view::{Kind, StanzaView};
 /// Addresses that one account may block.
 pub const BLOCKED_MAX: usize = 1_000;
 
+/// Bytes of them: the list is stored whole at each change.
+pub const BLOCKED_SIZE_MAX: usize = 256 << 10;
+
 /// The block list. It changes live state of the account, so its requests are answered by the shard.
 #[derive(Debug)]
 pub struct Blocking;
@@ -301,7 +304,10 @@ impl Shard {
         let (named, reports) = named_in(payload)?;
         let last = owner.blocked_next.as_ref().map(|(_, list)| list);
         let list = command.apply(last.unwrap_or(&owner.blocked), &named)?;
-        if list.jids().len() > BLOCKED_MAX {
+        let size = || list.jids().iter().map(|jid| jid.len()).sum::<usize>();
+        let is_full = list.jids().len() > BLOCKED_MAX || size() > BLOCKED_SIZE_MAX;
+        // One that came by an import may have more, and becomes shorter.
+        if command == Command::Block && is_full {
             return Err(StanzaError::ResourceConstraint);
         }
         let request = BlockRequest {

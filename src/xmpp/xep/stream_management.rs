@@ -23,7 +23,7 @@ use stanza::tree::{Node, Tree};
 use stanza::view::{Kind, StanzaView};
 
 /// Milliseconds that a session waits for its client to come back.
-pub const RESUME_MS_MAX: u64 = 300_000;
+pub const RESUME_MS_MAX: u32 = 300_000;
 
 /// Sessions of one shard that wait for their clients at once; the oldest ends when one more comes.
 pub const HIBERNATING_MAX: usize = 100_000;
@@ -57,6 +57,14 @@ fn parse_id(text: &str) -> Option<SessionId> {
         home: u16::from_str_radix(home, 16).ok()?,
         secret: u128::from_str_radix(secret, 16).ok()?,
     })
+}
+
+/// How long a session waits for a client that asks for so many seconds (XEP-0198 3). Storage does
+/// not have it: over a restart a session waits as long as any.
+fn resume_ms(max: Option<&str>) -> u32 {
+    let asked_s: Option<u32> = max.and_then(|max| max.parse().ok());
+    let asked_ms = asked_s.filter(|s| *s > 0).map(|s| s.saturating_mul(1_000));
+    asked_ms.map_or(RESUME_MS_MAX, |asked_ms| asked_ms.min(RESUME_MS_MAX))
 }
 
 impl Shard {
@@ -124,7 +132,8 @@ impl Shard {
         let home = virtual_shard(self.sessions.at(key).bare());
         let id = SessionId { home, secret };
         let saved = self.settings.durability.saves_sessions() && !is_anonymous;
-        let acks = Acks::new(id, resumable, saved);
+        let mut acks = Acks::new(id, resumable, saved);
+        acks.resume_ms = resume_ms(root.attr("max"));
         self.sessions.at_mut(key).outlet.acks = Some(Box::new(acks));
         self.managed.insert(id, key);
         if saved {
@@ -187,7 +196,7 @@ impl Shard {
                 format_args!(
                     "<enabled xmlns='urn:xmpp:sm:3' id='{}' resume='true' max='{}'/>",
                     write_id(acks.id),
-                    RESUME_MS_MAX / 1000
+                    acks.resume_ms / 1000
                 ),
             ),
             false => out.extend_from_slice(b"<enabled xmlns='urn:xmpp:sm:3'/>"),
@@ -588,10 +597,10 @@ impl Shard {
 
     /// Has a session wait for its client.
     pub(crate) fn hibernate(&mut self, host: &mut impl Host, key: SessionKey) {
-        let until = host.now().plus_ms(RESUME_MS_MAX);
         let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
             return;
         };
+        let until = host.now().plus_ms(acks.resume_ms.into());
         acks.waits_until = Some(until);
         self.hibernating.insert((until, key));
         if self.hibernating.len() > HIBERNATING_MAX
@@ -612,7 +621,7 @@ impl Shard {
 
     /// Clients did not come back in time.
     pub(crate) fn on_hibernation(&mut self, host: &mut impl Host) {
-        self.hibernation_armed = false;
+        self.hibernation_armed.pop();
         let now = host.now();
         while let Some(&(until, key)) = self.hibernating.first()
             && until <= now
@@ -622,10 +631,14 @@ impl Shard {
         self.arm_hibernation(host);
     }
 
-    /// One timer is enough: all wait equally long, so nobody's time is up before the first's.
+    /// Most wait equally long, and one timer is enough for them.
     fn arm_hibernation(&mut self, host: &mut impl Host) {
-        if let Some(&(until, _)) = self.hibernating.first().filter(|_| !self.hibernation_armed) {
-            self.hibernation_armed = true;
+        let Some(&(until, _)) = self.hibernating.first() else {
+            return;
+        };
+        let next = self.hibernation_armed.last();
+        if next.is_none_or(|next| until < *next) {
+            self.hibernation_armed.push(until);
             self.arm(host, until, Timer::Hibernation);
         }
     }
