@@ -3,7 +3,7 @@
 //!
 //! Invariant: nothing reaches an account before them.
 
-use crate::account::{AccountKey, Residence};
+use crate::account::{AccountKey, Queued, Residence};
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket};
 use crate::port::{SessionId, StoreOp, StoreReply, StoredSession};
@@ -102,6 +102,7 @@ impl Shard {
             return;
         }
         let is_gone = account.is_gone;
+        account.queued = Queued::default();
         let residence = std::mem::replace(&mut account.residence, Residence::Resident);
         let Residence::Loading(queue) = residence else {
             return;

@@ -4,6 +4,7 @@
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Element, Faults, World};
 use xmpp::Settings;
+use xmpp::limit::LOAD_QUEUE_MAX;
 use xmpp::settings::Durability;
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -383,6 +384,30 @@ fn what_is_taken_late_does_not_bring_again_what_was_taken_before_it() {
         }
         assert_eq!(heard, ["m2", "m3", "m1"], "{shards} shards");
     }
+}
+
+/// Sessions are read after their account; what comes then counts with what came before.
+#[test]
+fn what_waits_for_sessions_to_be_read_has_the_limit_of_an_account_that_loads() {
+    let mut world = world(3, 1);
+    let (bob, _) = world.log_in_managed("bob@example.org/1");
+    world.tell(bob, "<presence/>");
+    world.crash();
+    world.run();
+    let alice = world.log_in("alice@example.org/x");
+    world.faults.disk_us = (2_000_000, 2_000_000);
+    for part in 0..2 {
+        for id in 0..LOAD_QUEUE_MAX / 2 + 1 {
+            let text = message("chat", "bob@example.org/1", &format!("{part}-{id}"));
+            world.send(alice, &text);
+        }
+        world.run_for(6_000);
+    }
+    let bounced = [
+        ("1-511", "resource-constraint"),
+        ("1-512", "resource-constraint"),
+    ];
+    assert_eq!(errors(&world.received(alice)), bounced);
 }
 
 /// What a client is told of the presence of an account: from where, and the type.

@@ -93,7 +93,6 @@ impl Shard {
         reply: StoreReply,
     ) {
         let account = self.accounts.at_mut(key);
-        account.queued = Queued::default();
         let residence = std::mem::replace(&mut account.residence, Residence::Resident);
         let Residence::Loading(queue) = residence else {
             return;
@@ -126,6 +125,7 @@ impl Shard {
             Err(error) => {
                 let account = self.accounts.at_mut(key);
                 account.load_failures += 1;
+                account.queued = Queued::default();
                 let ours =
                     error == StanzaError::InternalServerError && account.load_failures < LOADS_MAX;
                 let (stay, go): (Vec<_>, Vec<_>) = queue

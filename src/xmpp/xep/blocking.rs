@@ -450,11 +450,12 @@ impl Shard {
                 continue;
             }
             // Resources that are blocked by themselves.
-            let [had, has] = [before, &account.blocked].map(|list| barred(list, contact.as_str()));
-            let new = has.iter().filter(|full| !had.contains(full));
-            changed.extend(new.map(|full| (full.clone(), true)));
-            let free = had.into_iter().filter(|full| !has.contains(full));
-            changed.extend(free.map(|full| (full, false)));
+            let [had, has] = [before, &account.blocked].map(|list| -> BTreeSet<String> {
+                let resources = barred(list, contact.as_str());
+                resources.into_iter().collect()
+            });
+            changed.extend(has.difference(&had).map(|full| (full.clone(), true)));
+            changed.extend(had.difference(&has).map(|full| (full.clone(), false)));
         }
         for (contact, is_blocked) in changed {
             if is_blocked {

@@ -281,7 +281,7 @@ impl Shard {
         let at = host.now().plus_ms(STORAGE_RETRY_MS);
         self.arm(host, at, Timer::Ends);
         self.accounts.at_mut(account).pins += 1;
-        // What comes meanwhile does not wait for that.
+        // What comes meanwhile does not wait for that, unless another end follows this one.
         self.on_stored_waiting(host, account, false);
         true
     }
