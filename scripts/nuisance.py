@@ -13,8 +13,11 @@ then beside one account that does one of these without a pause:
   rosters        asks for a full roster with four managed sessions that acknowledge nothing
   presence       comes and goes with that roster and a full block list
   reports        reports a thousand others with one request
+  documents      stores private data and a vCard of 200 kB each
+  statuses       comes with a status of 200 kB in four managed sessions that the server stores
 
-Prints p99 of the others' messages and acknowledgements in the slowest round of each, and what the nuisance got done.
+Prints p99 of the others' messages and acknowledgements in the slowest round of each, and what the
+nuisance got done.
 The status is 0 only if nothing was lost and the p99 of everything stayed below 50 ms.
 """
 
@@ -190,6 +193,17 @@ def reports(port, over):
     return again(port, over, text)
 
 
+def documents(port, over):
+    large = "x" * 200_000
+    private = f"<query xmlns='jabber:iq:private'><large xmlns='large'>{large}</large></query>"
+    vcard = f"<vCard xmlns='vcard-temp'><NOTE>{large}</NOTE></vCard>"
+    return again(port, over, request("set", private) + request("set", vcard))
+
+
+def statuses(port, over):
+    return again(port, over, f"<presence><status>{'x' * 200_000}</status></presence>", 4)
+
+
 class Server:
     def __init__(self, binaries, port, directory):
         self.loadgen, self.port, self.directory = binaries / "loadgen", port, directory
@@ -264,7 +278,8 @@ def main():
         server = Server(arguments.bin.resolve(), arguments.port, pathlib.Path(directory))
         try:
             fill(server.port)
-            for kind in (None, subscriptions, unacked, offline, names, rosters, presence, reports):
+            for kind in (None, subscriptions, unacked, offline, names, rosters, presence, reports,
+                         documents, statuses):
                 rounds = []
                 for _ in range(arguments.rounds):
                     rounds.append(beside(server, kind, arguments.seconds) if kind
