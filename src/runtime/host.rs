@@ -46,6 +46,7 @@ pub(crate) struct World {
     pub(crate) wish: Option<Timestamp>,
     pub(crate) clock: Clock,
     pub(crate) now: Timestamp,
+    pub(crate) wall: Timestamp,
     /// Bytes held undigested on this shard.
     pub(crate) held: usize,
     /// Bytes that may wait for one connection's peer.
@@ -169,6 +170,10 @@ impl World {
 impl Host for World {
     fn now(&self) -> Timestamp {
         self.now
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.wall
     }
 
     fn random(&mut self) -> u64 {

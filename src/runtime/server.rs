@@ -479,6 +479,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         wish: None,
         clock: seed.clock,
         now: seed.clock.now(),
+        wall: seed.clock.now(),
         held: 0,
         output_max: seed.output_max,
         random: Random::new(),

@@ -132,6 +132,7 @@ impl Turn {
     /// One turn over what the ring has already.
     pub(crate) fn run(&mut self) {
         self.world.now = self.world.clock.now();
+        self.world.wall = self.world.clock.wall(self.world.now);
         self.ring
             .reap(Some(&mut self.buffers), &mut self.completions);
         self.admit_withheld();

@@ -51,6 +51,10 @@ impl Host for Bench {
         Timestamp(1_790_000_000_000_000)
     }
 
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
+
     fn random(&mut self) -> u64 {
         self.random.bits()
     }

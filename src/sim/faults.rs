@@ -11,6 +11,8 @@ pub struct Faults {
     pub piece_bytes: (u64, u64),
     /// How long a shard sleeps before a turn.
     pub turn_us: (u64, u64),
+    /// How far the system's clock is ahead of the time that passes.
+    pub clock_ahead_us: i64,
     /// How long storage takes.
     pub disk_us: (u64, u64),
     /// How often in a thousand storage fails.
@@ -41,6 +43,7 @@ impl Faults {
             wire_us: (10, 50),
             piece_bytes: (1400, 1400),
             turn_us: (1, 5),
+            clock_ahead_us: 0,
             disk_us: (50, 200),
             disk_failures: 0,
             disk_full: false,
@@ -64,6 +67,7 @@ impl Faults {
             wire_us: delay(random),
             piece_bytes: *random.pick(&[(1, 3), (1, 64), (1, 1400), (1400, 1400)]),
             turn_us: delay(random),
+            clock_ahead_us: 0,
             disk_us: delay(random),
             disk_failures: 0,
             disk_full: false,

@@ -57,6 +57,7 @@ pub(crate) struct Ring {
 pub(crate) struct Side {
     pub id: ShardId,
     pub now: u64,
+    pub clock_ahead_us: i64,
     pub random: Random,
     pub slots: Vec<Slot>,
     free: Vec<u32>,
@@ -85,6 +86,7 @@ impl Side {
         Side {
             id,
             now: 0,
+            clock_ahead_us: 0,
             random,
             slots: Vec::new(),
             free: Vec::new(),
@@ -195,6 +197,10 @@ impl Side {
 impl Host for Side {
     fn now(&self) -> Timestamp {
         Timestamp(self.now)
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.now.saturating_add_signed(self.clock_ahead_us))
     }
 
     fn random(&mut self) -> u64 {

@@ -71,6 +71,10 @@ pub trait Host {
     /// The time of this turn; it never goes back.
     fn now(&self) -> Timestamp;
 
+    /// What clocks show in this turn, for times that others are told: it goes with the system's, to
+    /// and fro.
+    fn wall(&self) -> Timestamp;
+
     /// 64 bits that nobody can predict (in the simulation: from the seed).
     fn random(&mut self) -> u64;
 

@@ -274,6 +274,7 @@ impl Shard {
             is_available: asked.is_available,
             sees_presence: asked.sees_presence,
             now: host.now(),
+            wall: host.wall(),
             started: self.started,
         };
         let ns = request.payload.ns();

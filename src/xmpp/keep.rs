@@ -61,7 +61,7 @@ impl Shard {
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
         let is_error = stanza.type_ == Type::Error;
-        let arrived = host.now();
+        let arrived = host.wall();
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
         let mut copies = SmallVec::new();
         let ticket = self.ticket(Waiting::Enqueue);

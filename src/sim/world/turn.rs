@@ -13,6 +13,7 @@ impl World {
         let steps = node.dies_in;
         node.awake = false;
         node.side.now = self.now;
+        node.side.clock_ahead_us = self.faults.clock_ahead_us;
         node.side.unspill();
         while let Some(answer) = self.nodes[shard].answers.pop_front() {
             self.admit(shard, answer);

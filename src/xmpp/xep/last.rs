@@ -47,7 +47,7 @@ impl Extension for LastActivity {
             }
             _ => {
                 // The time of the question travels in the payload until storage answers.
-                payload.extend_from_slice(&context.now.0.to_le_bytes());
+                payload.extend_from_slice(&context.wall.0.to_le_bytes());
                 let account = context.account.clone();
                 let (space, key) = (Space::Activity, "".into());
                 Ok(Answer::Ask(StoreOp::Document {
@@ -86,7 +86,7 @@ impl Shard {
         }
         let account = owner.jid.clone();
         let end = status.floor_char_boundary(STATUS_SIZE_MAX);
-        let text = format!("{} {}", host.now().0, &status[..end]);
+        let text = format!("{} {}", host.wall().0, &status[..end]);
         let bytes = text.trim_end().as_bytes().into();
         let ticket = self.ticket(Waiting::Nothing);
         let (space, key) = (Space::Activity, "".into());

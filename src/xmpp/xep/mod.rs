@@ -68,6 +68,8 @@ pub struct Context<'a> {
     pub sees_presence: bool,
     /// The time of the turn.
     pub now: Timestamp,
+    /// What clocks show: for times that are told.
+    pub wall: Timestamp,
     /// When the server started.
     pub started: Timestamp,
 }

@@ -121,7 +121,7 @@ impl Shard {
             }
             return None;
         }
-        Some(delayed(stanza, &self.settings.domain, host.now()).into())
+        Some(delayed(stanza, &self.settings.domain, host.wall()).into())
     }
 
     /// A client's stanza without what it says in the server's name: delays (XEP-0203 4) and ids

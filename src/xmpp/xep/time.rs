@@ -30,7 +30,7 @@ impl Extension for Time {
             payload,
             format_args!(
                 "<time xmlns='urn:xmpp:time'><tzo>+00:00</tzo><utc>{}</utc></time>",
-                utc(context.now)
+                utc(context.wall)
             ),
         );
         Ok(Answer::Now)
