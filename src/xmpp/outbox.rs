@@ -6,6 +6,7 @@
 //! counters wrap at 2^32; places in storage only grow.
 
 use crate::host::{ConnId, Host, Ticket, Timestamp};
+use crate::leave::as_left;
 use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
 use crate::xep::stream_management::RESUME_MS_MAX;
@@ -101,6 +102,8 @@ pub(crate) struct Acks {
     /// of that moment.
     presence: (usize, usize),
     since_request: u32,
+    /// When the client came back last, and the server's domain: what came before then says when.
+    back: Option<(Timestamp, Rc<str>)>,
     /// Whether it is among [`crate::ask::Asking`].
     is_asking: bool,
     last_place: u64,
@@ -221,6 +224,7 @@ impl Acks {
             excused: (0, 0),
             presence: (0, 0),
             since_request: 0,
+            back: None,
             is_asking: false,
             last_place: 0,
         }
@@ -343,7 +347,7 @@ impl Acks {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         debug_assert!(!matches!(keep, Keep::Queue(_)), "those wait for storage");
-        let arrived = host.now();
+        let arrived = host.wall();
         let sent = |bytes| Sent {
             bytes,
             keep,
@@ -541,9 +545,16 @@ impl Acks {
             && sent.is_numbered
         {
             let out = host.output(conn);
-            out.extend_from_slice(&sent.bytes);
+            self.put(sent, out);
             self.count_written(out);
         }
+    }
+
+    /// Writes a stanza. The client sees one late that came before it was back (XEP-0203 3).
+    fn put(&self, sent: &Sent, out: &mut Vec<u8>) {
+        let back = self.back.as_ref().filter(|(at, _)| sent.arrived < *at);
+        let late = back.and_then(|(_, domain)| as_left(&sent.bytes, sent.arrived, domain));
+        out.extend_from_slice(late.as_deref().unwrap_or(&sent.bytes));
     }
 
     fn count_written(&mut self, out: &mut Vec<u8>) {
@@ -570,10 +581,12 @@ impl Acks {
     }
 
     /// Writes once more what the client did not get, then what waits.
-    pub(crate) fn rewrite(&mut self, host: &mut impl Host, conn: ConnId) {
+    pub(crate) fn rewrite(&mut self, host: &mut impl Host, conn: ConnId, domain: &str) {
+        let at = host.wall();
+        self.back = Some((at, domain.into()));
         let out = host.output(conn);
         for sent in self.queue.iter().take(self.written) {
-            out.extend_from_slice(&sent.bytes);
+            self.put(sent, out);
         }
         self.flush(host, Some(conn));
         self.since_request = 0;

@@ -40,6 +40,9 @@ pub struct Session {
     pub interested: bool,
     /// Asked for the block list, so it gets its pushes (XEP-0191 3.3).
     pub blocking: bool,
+    /// Storage refused `<enable/>`: effects of that numbering may be under way, and must not be
+    /// taken for those of another.
+    pub is_unmanageable: bool,
     /// The last available presence, as a stanza with an empty `to`.
     pub presence: Option<Box<Presence>>,
     /// Who got directed presence and does not get broadcasts (RFC 6121 4.6).
@@ -145,6 +148,7 @@ impl Session {
             was_seen: false,
             interested: false,
             blocking: false,
+            is_unmanageable: false,
             presence: None,
             directed: None,
         }

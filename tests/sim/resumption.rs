@@ -454,3 +454,59 @@ fn what_a_session_was_when_that_was_acknowledged_survives_a_crash() {
         );
     }
 }
+
+/// What a client missed says when it came: what came while it was away, and what was written to a
+/// connection on which it came no further.
+#[test]
+fn what_a_client_gets_late_says_when_it_came() {
+    let mut world = world();
+    let alice = world.log_in("alice@example.org/x");
+    let (bob, id) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, "<presence/>");
+    let had = counted(&world.received(bob));
+    world.faults.clock_ahead_us = 3_600_000_000;
+    world.set_reading(bob, false);
+    world.tell(alice, &message("chat", "bob@example.org", "written"));
+    world.vanish(bob);
+    world.run();
+    world.run_for(100_000);
+    world.tell(alice, &message("chat", "bob@example.org", "waited"));
+    world.run_for(100_000);
+    let bob = world.resume("bob@example.org/x", &id, had);
+    world.tell(alice, &message("chat", "bob@example.org", "now"));
+    let received = world.received(bob);
+    let stamp = |id| {
+        let message = received.iter().find(|it| it.attr("id") == id);
+        let delay = message.expect("it came").child("delay");
+        delay.map(|delay| delay.attr("stamp"))
+    };
+    let stamps = ["written", "waited", "now"].map(stamp);
+    assert_eq!(
+        stamps,
+        [
+            Some("2026-09-21T15:13:20Z"),
+            Some("2026-09-21T15:15:00Z"),
+            None
+        ]
+    );
+}
+
+/// What is under way for the numbers of a refused `<enable/>` must not settle those of another.
+#[test]
+fn who_was_refused_stream_management_is_refused_it_until_the_next_stream() {
+    let mut world = world();
+    let alice = world.log_in("alice@example.org/x");
+    world.faults.disk_full = true;
+    world.tell(alice, ENABLE);
+    world.faults.disk_full = false;
+    world.tell(alice, ENABLE);
+    let received = world.received(alice);
+    let answers = received.iter().map(|it| (it.name.as_str(), it.condition()));
+    let failed = ("failed", "internal-server-error");
+    assert_eq!(answers.collect::<Vec<_>>(), [failed; 2]);
+    // It goes on without.
+    let bob = world.arrive("bob@example.org/x");
+    world.tell(alice, &message("chat", "bob@example.org", "m"));
+    assert!(has(&world.received(bob), "m"));
+    world.log_in_managed("alice@example.org/y");
+}

@@ -125,6 +125,10 @@ impl Shard {
             write_failed(host.output(conn), "unexpected-request");
             return Flow::Next;
         }
+        if self.sessions.at(key).is_unmanageable {
+            write_failed(host.output(conn), "internal-server-error");
+            return Flow::Next;
+        }
         // Nobody can come back to an account that goes with its stream.
         let is_anonymous = self.is_anonymous(key);
         let resumable = matches!(root.attr("resume"), Some("true" | "1")) && !is_anonymous;
@@ -160,7 +164,9 @@ impl Shard {
             return self.open_managed(host, key);
         }
         tracing::error!(?reply, "a session was not stored");
-        let outlet = &mut self.sessions.at_mut(key).outlet;
+        let session = self.sessions.at_mut(key);
+        session.is_unmanageable = true;
+        let outlet = &mut session.outlet;
         let conn = outlet.conn;
         let Some(acks) = outlet.acks.take() else {
             return;
@@ -569,7 +575,7 @@ impl Shard {
                 acks.h()
             ),
         );
-        acks.rewrite(host, conn);
+        acks.rewrite(host, conn, &self.settings.domain);
         tracing::debug!(jid = address.full(), "session resumed");
         self.clear(host, key, cleared);
     }
@@ -699,7 +705,7 @@ impl Shard {
             (Kind::Message, Type::Normal | Type::Chat) => {
                 // Another resource if there is one, else offline, else an error; in any case it
                 // comes late (XEP-0198 4, XEP-0203 3).
-                let arrived = if arrived.0 == 0 { host.now() } else { arrived };
+                let arrived = if arrived.0 == 0 { host.wall() } else { arrived };
                 let bytes = delayed(stanza, &self.settings.domain, arrived);
                 let scope = self.client_scope.clone();
                 let view = StanzaView::parse(&bytes, &scope);
