@@ -672,21 +672,27 @@ impl Engine {
     fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
         let mut sessions = Vec::new();
         self.each_hot(Table::Sessions, staged, &[], |key, _| {
-            let damaged = || Trouble::from("a session's key is damaged");
-            let (name, secret) = key.split_last_chunk::<SECRET_SIZE>().ok_or_else(damaged)?;
-            let Some((name, [0, kind])) = name.split_last_chunk() else {
-                return Err(damaged());
-            };
-            if *kind == SAVED {
-                let account = schema::account_of_key(name).map_err(|error| error.0)?;
-                let home = stanza::jid::virtual_shard(account.as_str());
-                let secret = u128::from_be_bytes(*secret);
-                sessions.push((account, SessionId { home, secret }));
-            }
+            sessions.extend(session_of_key(key)?);
             Ok(())
         })?;
         Ok(sessions)
     }
+}
+
+/// Which session a record of their table is, if it is no session's count.
+pub(crate) fn session_of_key(key: &[u8]) -> Result<Option<(BareJid, SessionId)>, Trouble> {
+    let damaged = || Trouble::from("a session's key is damaged");
+    let (name, secret) = key.split_last_chunk::<SECRET_SIZE>().ok_or_else(damaged)?;
+    let Some((name, [0, kind])) = name.split_last_chunk() else {
+        return Err(damaged());
+    };
+    if *kind != SAVED {
+        return Ok(None);
+    }
+    let account = schema::account_of_key(name).map_err(|error| error.0)?;
+    let home = stanza::jid::virtual_shard(account.as_str());
+    let secret = u128::from_be_bytes(*secret);
+    Ok(Some((account, SessionId { home, secret })))
 }
 
 /// What an account has beside its queues' places: the stanzas, and how many sessions left a group.
