@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::client::plain;
-use support::{Client, Options, Server};
+use support::{Client, DOMAIN, Element, Options, Server};
 
 /// What a command printed: to standard output, and to standard error.
 struct Said {
@@ -240,6 +240,63 @@ fn a_backup_of_a_running_server_is_restored_elsewhere() {
     let third = elsewhere(&server, "third");
     let refusal = refused(&third, &["restore", "../other/torn"]);
     assert!(refusal.contains("no usable backup"), "{refusal}");
+}
+
+#[test]
+fn a_session_has_ended_in_a_restored_store_and_what_it_held_waits() {
+    let mut server = Server::start(&Options::default());
+    let enable = |client: &mut Client| {
+        client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        let enabled = client.until(|element| element.name == "enabled");
+        enabled.attr("id").expect("it can be resumed").to_owned()
+    };
+    let send = |client: &mut Client, name: &str| {
+        for number in 0..10 {
+            client.send(&format!(
+                "<message type='chat' id='{name}{number}' to='u1@{DOMAIN}/there'>\
+                 <body>hi</body></message>"
+            ));
+        }
+    };
+    let hear = |client: &mut Client, name: &str, delays: usize| {
+        for number in 0..10 {
+            let message = client.until(|element| element.name == "message");
+            assert_eq!(message.attr("id"), Some(&*format!("{name}{number}")));
+            let delay = |child: &&Element| child.name == "delay";
+            assert_eq!(message.children.iter().filter(delay).count(), delays);
+        }
+    };
+    let mut receiver = Client::available(&server, "u1", "there");
+    enable(&mut receiver);
+    let mut sender = Client::log_in(&server, "u0", "here");
+    let id = enable(&mut sender);
+    send(&mut sender, "old");
+    hear(&mut receiver, "old", 0);
+    // The backup has what took effect of the sender's stanzas, but not how many are acknowledged.
+    done(server.directory(), &["backup", "monday"]);
+    sender.send("<r xmlns='urn:xmpp:sm:3'/>");
+    sender.until(|element| element.name == "a" && element.attr("h") == Some("10"));
+    server.terminate();
+    server.wait();
+    std::fs::remove_dir_all(server.directory().join("data")).unwrap();
+    let said = done(server.directory(), &["restore", "monday"]);
+    let ended = "Ended 2 sessions; 10 messages of theirs wait offline.\n";
+    assert!(said.ends_with(ended), "{said}");
+    server.start_again();
+
+    let mut sender = Client::authenticated(&server, "u0");
+    sender.send(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"
+    ));
+    let failed = sender.element();
+    assert_eq!(failed.name, "failed");
+    assert!(failed.child("item-not-found").is_some(), "{failed:?}");
+    sender.bind("here");
+    enable(&mut sender);
+    let mut receiver = Client::available(&server, "u1", "there");
+    send(&mut sender, "new");
+    hear(&mut receiver, "old", 1);
+    hear(&mut receiver, "new", 0);
 }
 
 #[test]

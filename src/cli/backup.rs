@@ -29,9 +29,13 @@ pub(crate) fn restore(config: &Path, file: &Path) -> Result<ExitCode, Failure> {
         )));
     }
     let backup = Backup::open(file).map_err(Failure::new)?;
-    backup.restore(&config.data).map_err(Failure::new)?;
-    let count = backup.record_count();
-    println!("Restored {count} records into {}.", config.data.display());
+    let restored = backup.restore(&config.data).map_err(Failure::new)?;
+    let (records, data) = (restored.records, config.data.display());
+    println!("Restored {records} records into {data}.");
+    if restored.sessions > 0 {
+        let (sessions, messages) = (restored.sessions, restored.messages);
+        println!("Ended {sessions} sessions; {messages} messages of theirs wait offline.");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -19,6 +19,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::leave::as_left;
 use xmpp::port::{SharedStanza, WholeAccount};
@@ -65,6 +66,11 @@ impl Table {
         Table::Sessions,
         Table::Queue,
     ];
+
+    /// Whether it is of sessions, and not of what accounts own without one.
+    fn is_of_sessions(self) -> bool {
+        matches!(self, Table::Sessions | Table::Queue)
+    }
 }
 
 /// Where the records of each table begin.
@@ -182,11 +188,21 @@ fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// What [`Backup::restore`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Records that the store has as the backup had them.
+    pub records: u64,
+    /// Managed sessions that ended.
+    pub sessions: u64,
+    /// Messages that wait offline since these did.
+    pub messages: u64,
+}
+
 /// A backup whose checksum was right when it was opened.
 #[derive(Debug)]
 pub struct Backup {
     path: PathBuf,
-    count: u64,
     starts: Starts,
 }
 
@@ -196,17 +212,10 @@ impl Backup {
     /// # Errors
     /// A sentence: it cannot be read, is no backup, of a newer version, or damaged.
     pub fn open(path: &Path) -> Result<Backup, Box<str>> {
-        let (starts, count) = scan(path)?;
         Ok(Backup {
             path: path.to_owned(),
-            count,
-            starts,
+            starts: scan(path)?,
         })
-    }
-
-    /// How many records it has.
-    pub fn record_count(&self) -> u64 {
-        self.count
     }
 
     fn records(&self, from: Table) -> Result<Records, Box<str>> {
@@ -245,10 +254,7 @@ impl Backup {
             while let Some((key, record)) = kept.next_below(&prefix)? {
                 kept::gather(&mut whole, &key[prefix.len()..], &record)?;
             }
-            let mut unacked = Unacked::default();
-            while let Some((key, record)) = queues.next_below(&prefix)? {
-                unacked.add(&sessions::unacked(&key[prefix.len()..], &record)?);
-            }
+            let unacked = Unacked::of(&whole.account, &mut queues)?;
             whole.offline.extend(unacked.left(whole.account.domain()));
             if !each(whole) {
                 return Ok(());
@@ -257,11 +263,13 @@ impl Backup {
         accounts.failure.map_or(Ok(()), Err)
     }
 
-    /// Makes a store of it in the server's data directory, which must have none.
+    /// Makes a store of it in the server's data directory, which must have none. The sessions have
+    /// ended in it: their clients were told of more than the backup has. One that resumed would
+    /// count what it sends anew below its own marks, and it would be taken for sent again.
     ///
     /// # Errors
     /// A sentence: there is a store, or the disk refused; then there is none.
-    pub fn restore(&self, data: &Path) -> Result<(), Box<str>> {
+    pub fn restore(&self, data: &Path) -> Result<Restored, Box<str>> {
         let target = data.join(DIRECTORY);
         if std::fs::read_dir(&target).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(format!(
@@ -278,20 +286,53 @@ impl Backup {
             _ => Ok(()),
         };
         remove()?;
-        let restored = self.load(&passing).and_then(|()| {
+        let restored = self.load(&passing).and_then(|restored| {
             let moved = std::fs::rename(passing.join(DIRECTORY), &target);
             let moved = moved.and_then(|()| sync_directory_of(&target));
-            moved.map_err(|error| cannot("put the store into", &target, &error))
+            moved.map_err(|error| cannot("put the store into", &target, &error))?;
+            Ok(restored)
         });
-        restored.and(remove())
+        let removed = remove();
+        restored.and_then(|restored| removed.map(|()| restored))
     }
 
-    fn load(&self, data: &Path) -> Result<(), Box<str>> {
+    fn load(&self, data: &Path) -> Result<Restored, Box<str>> {
         let engine = Engine::open(data).map_err(|error| error.to_string())?;
+        let mut restored = Restored::default();
         let mut records = self.records(Table::Accounts)?;
-        engine.load_records(&mut records)?;
+        let owned = records
+            .by_ref()
+            .take_while(|(table, ..)| !table.is_of_sessions());
+        engine.load_records(&mut owned.inspect(|_| restored.records += 1))?;
+        records.failure.map_or(Ok(()), Err)?;
+        let mut sessions = self.records(Table::Sessions)?;
+        for (_, key, _) in sessions
+            .by_ref()
+            .take_while(|(table, ..)| *table == Table::Sessions)
+        {
+            restored.sessions += u64::from(sessions::session_of_key(&key)?.is_some());
+        }
+        sessions.failure.map_or(Ok(()), Err)?;
+        restored.messages = self.load_left(&engine)?;
         engine.sync()?;
-        records.failure.map_or(Ok(()), Err)
+        Ok(restored)
+    }
+
+    /// Has what the sessions of each account leave wait for it, whatever its quota says, and gives
+    /// how many messages these are.
+    fn load_left(&self, engine: &Engine) -> Result<u64, Box<str>> {
+        let mut count = 0;
+        let mut queues = Ahead::of(Table::Queue, self.records(Table::Queue)?);
+        let mut accounts = self.records(Table::Accounts)?;
+        for (_, key, _) in accounts
+            .by_ref()
+            .take_while(|(table, ..)| *table == Table::Accounts)
+        {
+            let account = schema::account_of_key(&key).map_err(|error| error.0)?;
+            let left = Unacked::of(&account, &mut queues)?.left(account.domain());
+            count += engine.load_waiting(&account, left)?;
+        }
+        accounts.failure.map_or(Ok(count), Err)
     }
 }
 
@@ -359,6 +400,15 @@ struct Unacked {
 }
 
 impl Unacked {
+    fn of(account: &BareJid, queues: &mut Ahead) -> Result<Unacked, Box<str>> {
+        let prefix = schema::roster_prefix(account);
+        let mut unacked = Unacked::default();
+        while let Some((key, record)) = queues.next_below(&prefix)? {
+            unacked.add(&sessions::unacked(&key[prefix.len()..], &record)?);
+        }
+        Ok(unacked)
+    }
+
     /// Takes a stanza of a session, once for all that have it: a message to the bare JID waits in
     /// the queues of several.
     fn add(&mut self, record: &sessions::Unacked<'_>) {
@@ -446,8 +496,8 @@ impl Ahead {
 /// Behind the last table.
 const END: u8 = Table::ALL.len() as u8 + 1;
 
-/// Reads a whole file: where its tables begin, and how many records there are.
-fn scan(path: &Path) -> Result<(Starts, u64), Box<str>> {
+/// Reads a whole file: where its tables begin.
+fn scan(path: &Path) -> Result<Starts, Box<str>> {
     let no_backup = |what: &str| -> Box<str> {
         format!("{} is no usable backup: {what}.", path.display()).into()
     };
@@ -505,7 +555,7 @@ fn scan(path: &Path) -> Result<(Starts, u64), Box<str>> {
     if end[..] != expected[..] || input.read(&mut [0]).map_or(true, |more| more != 0) {
         return Err(no_backup("its checksum is wrong"));
     }
-    Ok((starts, count))
+    Ok(starts)
 }
 
 #[cfg(test)]

@@ -79,7 +79,12 @@ impl Keyspaces {
     }
 }
 
-fn insert(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, key: &[u8], value: Option<&[u8]>) {
+pub(crate) fn insert(
+    batch: &mut OwnedWriteBatch,
+    keyspace: &Keyspace,
+    key: &[u8],
+    value: Option<&[u8]>,
+) {
     match value {
         Some(value) => batch.insert(keyspace, key, value),
         None => batch.remove(keyspace, key),

@@ -575,6 +575,32 @@ fn nothing_stays_of_what_sessions_shared_when_the_last_of_them_has_ended() {
 }
 
 #[test]
+fn what_a_session_leaves_waits_once_whatever_is_damaged_beside_it() {
+    let (scratch, name) = (Scratch::new(), "a@b.example");
+    let mut store = open(&scratch);
+    one(&mut store, create(name, 1));
+    one(&mut store, save(name, 1, "orchard"));
+    one(&mut store, share(name, &[1, 2], 1, "<message/>"));
+    drop(store);
+    let engine = open(&scratch);
+    let engine = engine.engine().unwrap();
+    engine.put_raw_queued(&jid(name), 2, 2, b"\x63future record");
+    let mut store = open(&scratch.killed());
+    let leave = |secret| StoreOp::EndSession {
+        account: jid(name),
+        session: session(name, secret),
+        waiting: vec![b"left"[..].into()],
+        quota: OfflineQuota::UNLIMITED,
+    };
+    failure(one(&mut store, leave(2)));
+    assert_eq!(waiting(&mut store, name), []);
+    for _ in 0..2 {
+        assert_eq!(one(&mut store, leave(1)), StoreReply::Done);
+    }
+    assert_eq!(waiting(&mut store, name), [(1, "left".to_owned())]);
+}
+
+#[test]
 fn a_store_of_schema_7_keeps_what_waits_for_its_sessions() {
     let scratch = Scratch::new();
     {

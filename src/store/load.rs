@@ -6,9 +6,10 @@ use std::collections::HashSet;
 
 use fjall::OwnedWriteBatch;
 use stanza::jid::BareJid;
-use xmpp::port::{StoreReply, WholeAccount};
+use xmpp::port::{OfflineQuota, StoreReply, WholeAccount};
 
 use crate::backup::{Record, Table};
+use crate::commit::insert;
 use crate::embedded::{Engine, LACKING_KEY, Staged, Trouble, damaged, engine};
 use crate::lacking::Lacking;
 use crate::records::exists;
@@ -122,6 +123,33 @@ impl Engine {
             }
         }
         self.commit_loaded(&mut batch, lacking)
+    }
+
+    /// Appends to what waits for an account, whatever its quota says, and gives how many these are;
+    /// [`Engine::sync`] ends it.
+    pub(crate) fn load_waiting(
+        &self,
+        account: &BareJid,
+        messages: impl Iterator<Item = Box<[u8]>>,
+    ) -> Result<u64, Trouble> {
+        let kept = self.keyspace(Table::Kept);
+        let (mut staged, mut count) = (Staged::default(), 0);
+        for message in messages {
+            kept::put_offline(
+                kept,
+                &mut staged,
+                account,
+                &message,
+                OfflineQuota::UNLIMITED,
+            )?;
+            count += 1;
+        }
+        let mut batch = self.database.batch().durability(None);
+        for (key, record) in &staged.kept {
+            insert(&mut batch, kept, key, record.as_deref());
+        }
+        batch.commit().map_err(engine)?;
+        Ok(count)
     }
 
     /// Commits a batch together with what accounts lack from then on, and begins another.

@@ -20,7 +20,7 @@ use xmpp::port::{
 };
 
 use crate::backup::Table;
-use crate::embedded::{Engine, Key, Staged, Trouble};
+use crate::embedded::{Engine, Key, Staged, Trouble, Writes};
 use crate::records::exists;
 use crate::{kept, schema};
 
@@ -300,6 +300,14 @@ fn put_queued(staged: &mut Staged, account: &BareJid, copy: QueuePlace, queued: 
     staged.queue.insert(key, Some(record));
 }
 
+/// Removes the records of a session.
+fn end_session(staged: &mut Staged, session: SessionId, records: Vec<(Table, Key)>) {
+    for (table, key) in records {
+        staged.of_mut(table).insert(key, None);
+    }
+    staged.settled.push((session, u64::MAX));
+}
+
 /// The keys below a prefix as this call sees them.
 fn keys_below(
     engine: &Engine,
@@ -387,7 +395,8 @@ impl Engine {
         Ok(StoreReply::Done)
     }
 
-    /// Ends a session that leaves something, if there is one and there is room.
+    /// Ends a session that leaves something, if there is one and there is room. What can fail is
+    /// done before anything is staged: an end that fails is tried again.
     fn leave_session(
         &self,
         staged: &mut Staged,
@@ -401,12 +410,17 @@ impl Engine {
         let queued = key(account, QUEUED, session.secret);
         let is_there = self.read_hot(Table::Sessions, staged, &saved)?.is_some()
             || !keys_below(self, Table::Queue, staged, &queued)?.is_empty();
+        let left = self.groups_left_by(staged, account, session)?;
+        let gone = self.records_of_session(staged, account, session)?;
         if is_there && let Some(room) = self.put_waiting(staged, account, waiting, quota)? {
             return Ok(StoreReply::Room(room));
         }
-        self.leave_groups(staged, account, session)?;
-        self.end_session(staged, account, session)?;
-        self.forget_groups(staged, account)?;
+        staged.queue.extend(left);
+        end_session(staged, session, gone);
+        // It stages nothing where it fails, and the next end does it as well.
+        if let Err(error) = self.forget_groups(staged, account) {
+            tracing::warn!(%error, %account, "it stays noted what ended sessions shared");
+        }
         Ok(StoreReply::Done)
     }
 
@@ -466,26 +480,25 @@ impl Engine {
         Ok(())
     }
 
-    fn end_session(
+    /// What goes with a session: its queue, its marks, and what says what it is.
+    fn records_of_session(
         &self,
-        staged: &mut Staged,
+        staged: &Staged,
         account: &BareJid,
         session: SessionId,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Vec<(Table, Key)>, Trouble> {
+        let mut records = Vec::new();
         for prefix in [key(account, QUEUED, session.secret), marks_prefix(session)] {
-            let gone = keys_below(self, Table::Queue, staged, &prefix)?;
-            staged
-                .queue
-                .extend(gone.into_iter().map(|key| (key.into(), None)));
+            let keys = keys_below(self, Table::Queue, staged, &prefix)?;
+            records.extend(keys.into_iter().map(|key| (Table::Queue, key.into())));
         }
         for kind in [SAVED, HANDLED] {
             let key = key(account, kind, session.secret);
             if self.read_hot(Table::Sessions, staged, &key)?.is_some() {
-                staged.sessions.insert(key, None);
+                records.push((Table::Sessions, key));
             }
         }
-        staged.settled.push((session, u64::MAX));
-        Ok(())
+        Ok(records)
     }
 
     /// Ends every session of an account, those included that have lost their own record.
@@ -506,7 +519,9 @@ impl Engine {
         secrets.dedup();
         let home = stanza::jid::virtual_shard(account.as_str());
         for secret in secrets {
-            self.end_session(staged, account, SessionId { home, secret })?;
+            let session = SessionId { home, secret };
+            let gone = self.records_of_session(staged, account, session)?;
+            end_session(staged, session, gone);
         }
         self.forget_groups(staged, account)
     }
@@ -615,27 +630,26 @@ impl Engine {
         })
     }
 
-    /// A session ends with what is in its queue: of what it shares with others it is no member any
-    /// more.
-    fn leave_groups(
+    /// What to note of a session that ends with what is in its queue: of what it shares with others
+    /// it is no member any more.
+    fn groups_left_by(
         &self,
-        staged: &mut Staged,
+        staged: &Staged,
         account: &BareJid,
         session: SessionId,
-    ) -> Result<(), Trouble> {
+    ) -> Result<Writes, Trouble> {
         let own = key(account, QUEUED, session.secret);
         let mut groups = Vec::new();
         self.each_hot(Table::Queue, staged, &own, |_, record| {
             groups.extend(read_queued(record)?.shared);
             Ok(())
         })?;
-        for shared in groups {
+        let note = |shared: SharedStanza| {
             let left = 1 + self.left(staged, account, shared.group)?;
             let record = (left < u64::from(shared.members)).then(|| number_record(left));
-            let key = left_key(account, shared.group);
-            staged.queue.insert(key, record);
-        }
-        Ok(())
+            Ok((left_key(account, shared.group), record))
+        };
+        groups.into_iter().map(note).collect()
     }
 
     /// How many sessions have ended with a shared stanza in their queues.
@@ -672,21 +686,27 @@ impl Engine {
     fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
         let mut sessions = Vec::new();
         self.each_hot(Table::Sessions, staged, &[], |key, _| {
-            let damaged = || Trouble::from("a session's key is damaged");
-            let (name, secret) = key.split_last_chunk::<SECRET_SIZE>().ok_or_else(damaged)?;
-            let Some((name, [0, kind])) = name.split_last_chunk() else {
-                return Err(damaged());
-            };
-            if *kind == SAVED {
-                let account = schema::account_of_key(name).map_err(|error| error.0)?;
-                let home = stanza::jid::virtual_shard(account.as_str());
-                let secret = u128::from_be_bytes(*secret);
-                sessions.push((account, SessionId { home, secret }));
-            }
+            sessions.extend(session_of_key(key)?);
             Ok(())
         })?;
         Ok(sessions)
     }
+}
+
+/// Which session a record of their table is, if it is no session's count.
+pub(crate) fn session_of_key(key: &[u8]) -> Result<Option<(BareJid, SessionId)>, Trouble> {
+    let damaged = || Trouble::from("a session's key is damaged");
+    let (name, secret) = key.split_last_chunk::<SECRET_SIZE>().ok_or_else(damaged)?;
+    let Some((name, [0, kind])) = name.split_last_chunk() else {
+        return Err(damaged());
+    };
+    if *kind != SAVED {
+        return Ok(None);
+    }
+    let account = schema::account_of_key(name).map_err(|error| error.0)?;
+    let home = stanza::jid::virtual_shard(account.as_str());
+    let secret = u128::from_be_bytes(*secret);
+    Ok(Some((account, SessionId { home, secret })))
 }
 
 /// What an account has beside its queues' places: the stanzas, and how many sessions left a group.

@@ -3,11 +3,11 @@
 use super::*;
 use crate::Embedded;
 use crate::conformance::sessions::{
-    ARRIVED, dequeue, enqueue, queue, save as save_session, share, stored,
+    ARRIVED, dequeue, enqueue, save as save_session, session, share, stored,
 };
 use crate::conformance::{create, credentials, full_item, jid, keys, one, wait, waiting};
 use crate::crash::Scratch;
-use xmpp::port::{Space, Store, StoreOp, StoreReply};
+use xmpp::port::{OfflineQuota, Space, Store, StoreOp, StoreReply};
 use xmpp::xep::time::utc;
 
 fn whole(name: &str, fill: u8) -> WholeAccount {
@@ -76,10 +76,15 @@ fn a_backup_holds_the_moment_of_its_snapshot_and_comes_back_whole() {
     let file = scratch.0.join("backup");
     let count = snapshot.save(&file, &mut |_| {}).unwrap();
     let backup = Backup::open(&file).unwrap();
-    assert_eq!(backup.record_count(), count);
     assert_eq!(accounts(&backup), household());
 
-    backup.restore(&other.0).unwrap();
+    let restored = backup.restore(&other.0).unwrap();
+    let expected = Restored {
+        records: count,
+        sessions: 0,
+        messages: 0,
+    };
+    assert_eq!(restored, expected);
     let mut restored = Embedded::open(&other.0).unwrap();
     let found = one(&mut restored, credentials("later@a.example"));
     assert_eq!(found, StoreReply::Credentials(None));
@@ -103,13 +108,13 @@ fn a_backup_holds_the_moment_of_its_snapshot_and_comes_back_whole() {
     );
 }
 
-#[test]
-fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
-    let (scratch, other) = (Scratch::new(), Scratch::new());
+fn message(type_: &str, id: &str) -> String {
+    format!("<message from='c@d/e' to='a@b' type='{type_}' id='{id}'><body/></message>")
+}
+
+/// A backup of accounts with sessions that have not acknowledged everything.
+fn with_sessions(scratch: &Scratch) -> Backup {
     let mut store = Embedded::open(&scratch.0).unwrap();
-    let message = |type_: &str, id: &str| {
-        format!("<message from='c@d/e' to='a@b' type='{type_}' id='{id}'><body/></message>")
-    };
     for name in ["a@b.example", "a@b"] {
         one(&mut store, create(name, 1));
         one(&mut store, wait(name, "<message id='1'/>", 9));
@@ -128,31 +133,73 @@ fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
         one(&mut store, share(name, &[1, 2], 6, &message("chat", "6")));
         one(&mut store, dequeue(name, 1, 6, 6));
     }
+    // Sessions of the last process may have no record of their own left, but a queue.
+    one(&mut store, enqueue("a@b", 3, 1, &message("chat", "7")));
+    let handled = StoreOp::PutHandled {
+        account: jid("a@b"),
+        session: session("a@b", 1),
+        handled: 8,
+    };
+    one(&mut store, handled);
     let file = scratch.0.join("backup");
     save(&mut store, &file);
-    let backup = Backup::open(&file).unwrap();
-    for whole in accounts(&backup) {
+    Backup::open(&file).unwrap()
+}
+
+#[test]
+fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
+    let scratch = Scratch::new();
+    for whole in accounts(&with_sessions(&scratch)) {
         // Each says when it came.
         let (domain, came) = (whole.account.domain(), utc(ARRIVED));
         let delay = format!("<delay xmlns='urn:xmpp:delay' from='{domain}' stamp='{came}'/>");
         let delayed =
-            |id| message("chat", id).replace("</message>", &(delay.clone() + "</message>"));
+            |id: &&str| message("chat", id).replace("</message>", &(delay.clone() + "</message>"));
+        let ids: &[&str] = match whole.account.as_str() {
+            "a@b" => &["2", "3", "3", "7"],
+            _ => &["2", "3", "3"],
+        };
         let expected = ["<message id='1'/>".to_owned()].into_iter();
         let expected: Vec<Box<[u8]>> = expected
-            .chain(["2", "3", "3"].map(delayed))
+            .chain(ids.iter().map(delayed))
             .map(|stanza| stanza.into_bytes().into())
             .collect();
         assert_eq!(whole.offline, expected, "{:?}", whole.account);
     }
-    // A store that is made of it has the sessions themselves.
-    backup.restore(&other.0).unwrap();
+}
+
+#[test]
+fn sessions_have_ended_in_a_restored_store_and_what_they_held_waits() {
+    let (scratch, other) = (Scratch::new(), Scratch::new());
+    let backup = with_sessions(&scratch);
+    let restored = backup.restore(&other.0).unwrap();
+    assert_eq!((restored.sessions, restored.messages), (4, 7));
     let mut restored = Embedded::open(&other.0).unwrap();
     assert_eq!(
-        stored(&mut restored, "a@b", 2),
-        stored(&mut store, "a@b", 2)
+        one(&mut restored, StoreOp::Sessions),
+        StoreReply::Sessions(vec![])
     );
-    assert_eq!(queue(&mut restored, "a@b", 2).len(), 6);
-    assert_eq!(waiting(&mut restored, "a@b").len(), 1);
+    assert_eq!(stored(&mut restored, "a@b", 2), None);
+    let again = other.0.join("backup");
+    save(&mut restored, &again);
+    assert_eq!(accounts(&Backup::open(&again).unwrap()), accounts(&backup));
+    // Their count and their bytes are known, as where the server had them wait.
+    let there = waiting(&mut restored, "a@b");
+    assert_eq!(there.last().map(|(id, _)| *id), Some(5));
+    let size = there.iter().map(|(_, text)| text.len() as u64).sum::<u64>();
+    for (count, size, reply) in [
+        (5, size + 1, StoreReply::Full),
+        (6, size, StoreReply::Full),
+        (6, size + 1, StoreReply::Done),
+    ] {
+        let more = StoreOp::PutOffline {
+            account: jid("a@b"),
+            stanza: b"x"[..].into(),
+            quota: OfflineQuota { count, size },
+            origin: None,
+        };
+        assert_eq!(one(&mut restored, more), reply);
+    }
 }
 
 #[test]
