@@ -500,6 +500,58 @@ fn a_session_that_changes_many_times_is_written_few_times() {
     assert_eq!(writes(&mut world, "<presence type='unavailable'/>"), 0);
 }
 
+/// The number in the status of the last presence, and the last one that was acknowledged.
+fn last_status_and_answer(received: &[Element]) -> (usize, usize) {
+    let status = received.iter().rev().find_map(|it| it.child("status"));
+    let told = received.iter().rev().find(|it| it.name == "a");
+    (
+        status.map_or(0, |it| it.text.parse().expect("a number")),
+        told.map_or(0, |it| it.attr("h").parse().expect("a number")),
+    )
+}
+
+/// However fast storage is: it has others to serve.
+#[test]
+fn a_large_session_that_changes_many_times_is_written_no_faster_than_its_size_allows() {
+    let large = "x".repeat(20 << 10);
+    for (directed, crashes) in [(false, false), (false, true), (true, false)] {
+        let mut world = world();
+        let (bob, id) = world.log_in_managed("bob@example.org/x");
+        let presence = |number| {
+            format!("<presence><status>{number}</status><x xmlns='x'>{large}</x></presence>")
+        };
+        world.tell(bob, &presence(0));
+        let before = world.session_writes();
+        for number in 1..300 {
+            let change = match directed {
+                true => format!("<presence to='alice@example.org/{number}'/>"),
+                false => presence(number),
+            };
+            world.send(bob, &(change + REQUEST));
+            world.run_for(1);
+        }
+        let writes = world.session_writes() - before;
+        assert!((8..=16).contains(&writes), "{writes} writes in 300 ms");
+        if !crashes {
+            world.run_for(100);
+            let (_, told) = last_status_and_answer(&world.received(bob));
+            assert_eq!(told, 300, "it is acknowledged in time");
+            continue;
+        }
+        let received = world.received(bob);
+        let (_, told) = last_status_and_answer(&received);
+        assert!(told > 100, "{told} were acknowledged meanwhile");
+        world.crash();
+        let bob = world.resume("bob@example.org/x", &id, counted(&received));
+        let (status, _) = last_status_and_answer(&world.received(bob));
+        // The first one has the number 0.
+        assert!(
+            status + 1 >= told,
+            "{told} were acknowledged, {status} is known"
+        );
+    }
+}
+
 #[test]
 fn what_a_session_was_when_that_was_acknowledged_survives_a_crash() {
     for moment in (0..60).map(|step| step * 20_000) {
@@ -513,13 +565,10 @@ fn what_a_session_was_when_that_was_acknowledged_survives_a_crash() {
         }
         world.run_until(world.now() + moment);
         let received = world.received(bob);
-        let told = received.iter().rev().find(|it| it.name == "a");
-        let told: usize = told.map_or(0, |it| it.attr("h").parse().expect("a number"));
+        let (_, told) = last_status_and_answer(&received);
         world.crash();
         let bob = world.resume("bob@example.org/x", &id, counted(&received));
-        let received = world.received(bob);
-        let status = received.iter().rev().find_map(|it| it.child("status"));
-        let status: usize = status.map_or(0, |it| it.text.parse().expect("a number"));
+        let (status, _) = last_status_and_answer(&world.received(bob));
         assert!(
             status >= told,
             "{told} were acknowledged, {status} is known"
