@@ -406,6 +406,28 @@ fn too_many_resources_of_one_account_are_refused() {
     );
 }
 
+#[test]
+fn clients_that_were_lost_leave_their_places_to_new_ones() {
+    let server = Server::start(&Options {
+        limits: "resources_max = 2",
+        ..Options::default()
+    });
+    for number in 0..5 {
+        let mut lost = Client::log_in(&server, "u0", &format!("lost{number}"));
+        lost.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        lost.until(|element| element.name == "enabled");
+        lost.finish_sending();
+        lost.rest();
+    }
+    let mut here = ["a", "b"].map(|resource| Client::log_in(&server, "u0", resource));
+    let refusal = Client::authenticated(&server, "u0").bind("c");
+    let condition = refusal.condition(support::STANZA_ERRORS);
+    assert_eq!(condition, Some("resource-constraint"));
+    for client in &mut here {
+        assert_eq!(client.settle(), []);
+    }
+}
+
 /// A whole session as bytes: log-in, a message and the end of the stream.
 fn whole_session(to: &str) -> String {
     format!(

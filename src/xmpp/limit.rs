@@ -116,6 +116,10 @@ pub const LOAD_STREAMS_MAX: usize = 1_024;
 /// stanza that reaches it may make a few more (a removal tells the contact of two things).
 pub const STORE_REQUESTS_PER_SESSION_MAX: u16 = 32;
 
+/// Bytes of one session that storage is given in a millisecond: a session is written as a whole, as
+/// often as its client changes it by a few bytes.
+pub(crate) const SESSION_SIZE_PER_MS: u64 = 1 << 10;
+
 /// Milliseconds until storage is asked again for what it failed to do.
 pub(crate) const STORAGE_RETRY_MS: u64 = 1_000;
 

@@ -66,8 +66,11 @@ pub(crate) struct Acks {
     recent: VecDeque<(u64, u64)>,
     /// Whether storage is being told a newer number.
     pub committing: bool,
-    /// Whether storage is being told what the session is.
+    /// Whether storage is being told what the session is, or will be when the session may be written
+    /// again.
     pub saving: bool,
+    /// It is not written before, since it was written just now.
+    pub rests_until: Timestamp,
     /// Whether the session has changed since, or storage refused it: no number is committed before
     /// storage has the session as it is.
     pub unsaved: bool,
@@ -207,6 +210,7 @@ impl Acks {
             recent: VecDeque::new(),
             committing: false,
             saving: false,
+            rests_until: Timestamp(0),
             unsaved: false,
             owed: false,
             resuming: None,

@@ -277,6 +277,15 @@ pub struct SavedSession {
     pub directed: Vec<Box<str>>,
 }
 
+impl SavedSession {
+    /// Bytes of what may be long of it.
+    pub(crate) fn size(&self) -> u64 {
+        let presence = self.presence.as_ref().map_or(0, |(bytes, _)| bytes.len());
+        let directed: usize = self.directed.iter().map(|to| to.len()).sum();
+        (presence + directed) as u64
+    }
+}
+
 /// A stanza that waits for its acknowledgement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueuedStanza {

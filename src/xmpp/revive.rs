@@ -6,7 +6,7 @@
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, Ticket};
-use crate::limit::{LOAD_STREAMS_MAX, STORAGE_RETRY_MS};
+use crate::limit::{LOAD_STREAMS_MAX, SESSION_SIZE_PER_MS, STORAGE_RETRY_MS};
 use crate::outbox::{Acks, Shared};
 use crate::parcel::FanoutPurpose;
 use crate::port::{SavedSession, SessionId, SharedStanza, StoreOp, StoreReply, StoredSession};
@@ -60,14 +60,10 @@ impl Shard {
         key: SessionKey,
         waiting: impl FnOnce(u32) -> Waiting,
     ) {
-        let session = self.sessions.at_mut(key);
-        let Some(acks) = session.outlet.acks.as_mut().filter(|acks| acks.saved) else {
+        if !self.sessions.is_saved(key) {
             return;
-        };
-        debug_assert!(!acks.saving, "one write is enough");
-        (acks.saving, acks.unsaved) = (true, false);
-        let id = acks.id;
-        let session = self.sessions.at(key);
+        }
+        let session = self.sessions.at_mut(key);
         let presence = session.presence.as_ref();
         let saved = SavedSession {
             resource: session.resource().into(),
@@ -79,9 +75,15 @@ impl Shard {
             presence: presence.map(|presence| (presence.bytes.clone(), presence.split)),
             directed: session.directed.as_deref().cloned().unwrap_or_default(),
         };
+        let Some(acks) = &mut session.outlet.acks else {
+            return;
+        };
+        debug_assert!(!acks.saving, "one write is enough");
+        (acks.saving, acks.unsaved) = (true, false);
+        acks.rests_until = host.now().plus_ms(saved.size() / SESSION_SIZE_PER_MS);
         let op = StoreOp::PutSession {
             account: self.accounts.at(session.account).jid.clone(),
-            session: id,
+            session: acks.id,
             saved: Box::new(saved),
         };
         let waiting = waiting(session.serial);
@@ -90,10 +92,18 @@ impl Shard {
     }
 
     /// A managed session has changed. It is written as a whole, which may be a hundred thousand
-    /// times what its client sent: what changes during a write goes with the next.
+    /// times what its client sent: what changes during a write, or too soon after it, goes with the
+    /// next.
     pub(crate) fn save_session(&mut self, host: &mut impl Host, key: SessionKey) {
-        match &mut self.sessions.at_mut(key).outlet.acks {
+        let session = self.sessions.at_mut(key);
+        let serial = session.serial;
+        match &mut session.outlet.acks {
             Some(acks) if acks.saving => acks.unsaved = true,
+            Some(acks) if host.now() < acks.rests_until => {
+                (acks.saving, acks.unsaved) = (true, true);
+                let at = acks.rests_until;
+                self.arm(host, at, Timer::Save(key, serial));
+            }
             _ => self.put_session(host, key, |serial| Waiting::Saved { key, serial }),
         }
     }
@@ -102,6 +112,13 @@ impl Shard {
     pub(crate) fn note_interested(&mut self, host: &mut impl Host, key: SessionKey) {
         if !std::mem::replace(&mut self.sessions.at_mut(key).interested, true) {
             self.save_session(host, key);
+        }
+    }
+
+    /// A session that has changed may be written again, unless it has ended.
+    pub(crate) fn save_again(&mut self, host: &mut impl Host, key: SessionKey, serial: u32) {
+        if self.session_of(key, serial).is_some() {
+            self.note_saved(host, key);
         }
     }
 

@@ -127,6 +127,8 @@ pub(crate) enum Timer {
     Roster,
     /// Storage failed to learn how far sessions are settled.
     Owing,
+    /// A session that has changed may be written again.
+    Save(SessionKey, u32),
     /// Clients are to be asked for acknowledgements.
     Asking,
     /// Storage failed to load an account that stanzas wait for.
@@ -599,6 +601,7 @@ impl Shard {
                 Timer::Ends => self.end_again(host),
                 Timer::Roster => self.store_steps_again(host),
                 Timer::Owing => self.acknowledge_again(host),
+                Timer::Save(key, serial) => self.save_again(host, key, serial),
                 Timer::Asking => self.on_asking(host),
                 Timer::Load(key) => self.on_load_again(host, key),
             }

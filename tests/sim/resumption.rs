@@ -1,9 +1,11 @@
 //! The way into stream management and back to a session, where something comes in between.
 
-use sim::steps::{counted, errors, message};
+use sim::client::Phase;
+use sim::steps::{counted, errors, message, messages};
 use sim::{Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::limit::Limits;
 use xmpp::port::{RosterItem, StoreOp};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
@@ -97,6 +99,76 @@ fn the_newer_of_two_connections_gets_the_session_back_from_storage() {
         assert!(world.client(newer).is_online(), "after {moment} us");
         assert!(has(&world.received(newer), "m"), "after {moment} us");
     }
+}
+
+/// Bob has as many sessions as he may, each with a message in it, and lost their connections one
+/// after another; the ids of the sessions.
+fn bob_away(resources_max: usize) -> (World, Vec<String>) {
+    let limits = Limits {
+        resources_max,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        limits,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let alice = world.log_in("alice@example.org/x");
+    let lose = |number: usize| {
+        let full = format!("bob@example.org/{number}");
+        let (bob, id) = world.log_in_managed(&full);
+        world.vanish(bob);
+        world.run_for(1_000);
+        world.tell(alice, &message("chat", &full, &number.to_string()));
+        id
+    };
+    let ids = (0..resources_max).map(lose).collect();
+    (world, ids)
+}
+
+#[test]
+fn a_new_client_gets_the_place_of_a_session_that_waits_and_what_is_in_it() {
+    for (places, crashes) in [(1, false), (3, false), (1, true), (3, true)] {
+        let (mut world, ids) = bob_away(places);
+        if crashes {
+            world.crash();
+            world.run();
+        }
+        let new = world.arrive("bob@example.org/new");
+        assert!(world.client(new).is_online(), "of {places}, {crashes}");
+        let received = world.received(new);
+        let [ended] = messages(&received)[..] else {
+            panic!("of {places}, {crashes}: {received:?}");
+        };
+        // After a crash all wait equally long.
+        assert!(crashes || ended == "0", "{ended} was not the oldest");
+        for (number, id) in ids.iter().enumerate() {
+            let number = number.to_string();
+            if number != ended {
+                let bob = world.resume(&format!("bob@example.org/{number}"), id, 0);
+                assert!(world.client(bob).resumed.is_some(), "{number} of {places}");
+                assert_eq!(messages(&world.received(bob)), [number]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_client_is_refused_where_none_of_the_sessions_waits() {
+    let (mut world, ids) = bob_away(2);
+    for (number, id) in ids.iter().enumerate() {
+        let bob = world.resume(&format!("bob@example.org/{number}"), id, 0);
+        assert!(world.client(bob).resumed.is_some());
+    }
+    let new = world.log_in("bob@example.org/new");
+    let phase = &world.client(new).phase;
+    assert!(
+        matches!(phase, Phase::Refused(why) if why == "resource-constraint"),
+        "{phase:?}"
+    );
 }
 
 /// A client may ask for less time than there is, and for no more, whoever waits beside it.
@@ -428,6 +500,58 @@ fn a_session_that_changes_many_times_is_written_few_times() {
     assert_eq!(writes(&mut world, "<presence type='unavailable'/>"), 0);
 }
 
+/// The number in the status of the last presence, and the last one that was acknowledged.
+fn last_status_and_answer(received: &[Element]) -> (usize, usize) {
+    let status = received.iter().rev().find_map(|it| it.child("status"));
+    let told = received.iter().rev().find(|it| it.name == "a");
+    (
+        status.map_or(0, |it| it.text.parse().expect("a number")),
+        told.map_or(0, |it| it.attr("h").parse().expect("a number")),
+    )
+}
+
+/// However fast storage is: it has others to serve.
+#[test]
+fn a_large_session_that_changes_many_times_is_written_no_faster_than_its_size_allows() {
+    let large = "x".repeat(20 << 10);
+    for (directed, crashes) in [(false, false), (false, true), (true, false)] {
+        let mut world = world();
+        let (bob, id) = world.log_in_managed("bob@example.org/x");
+        let presence = |number| {
+            format!("<presence><status>{number}</status><x xmlns='x'>{large}</x></presence>")
+        };
+        world.tell(bob, &presence(0));
+        let before = world.session_writes();
+        for number in 1..300 {
+            let change = match directed {
+                true => format!("<presence to='alice@example.org/{number}'/>"),
+                false => presence(number),
+            };
+            world.send(bob, &(change + REQUEST));
+            world.run_for(1);
+        }
+        let writes = world.session_writes() - before;
+        assert!((8..=16).contains(&writes), "{writes} writes in 300 ms");
+        if !crashes {
+            world.run_for(100);
+            let (_, told) = last_status_and_answer(&world.received(bob));
+            assert_eq!(told, 300, "it is acknowledged in time");
+            continue;
+        }
+        let received = world.received(bob);
+        let (_, told) = last_status_and_answer(&received);
+        assert!(told > 100, "{told} were acknowledged meanwhile");
+        world.crash();
+        let bob = world.resume("bob@example.org/x", &id, counted(&received));
+        let (status, _) = last_status_and_answer(&world.received(bob));
+        // The first one has the number 0.
+        assert!(
+            status + 1 >= told,
+            "{told} were acknowledged, {status} is known"
+        );
+    }
+}
+
 #[test]
 fn what_a_session_was_when_that_was_acknowledged_survives_a_crash() {
     for moment in (0..60).map(|step| step * 20_000) {
@@ -441,13 +565,10 @@ fn what_a_session_was_when_that_was_acknowledged_survives_a_crash() {
         }
         world.run_until(world.now() + moment);
         let received = world.received(bob);
-        let told = received.iter().rev().find(|it| it.name == "a");
-        let told: usize = told.map_or(0, |it| it.attr("h").parse().expect("a number"));
+        let (_, told) = last_status_and_answer(&received);
         world.crash();
         let bob = world.resume("bob@example.org/x", &id, counted(&received));
-        let received = world.received(bob);
-        let status = received.iter().rev().find_map(|it| it.child("status"));
-        let status: usize = status.map_or(0, |it| it.text.parse().expect("a number"));
+        let (status, _) = last_status_and_answer(&world.received(bob));
         assert!(
             status >= told,
             "{told} were acknowledged, {status} is known"

@@ -276,9 +276,9 @@ impl Shard {
         // Ending its only other session must not evict the account that is being bound to.
         self.accounts.at_mut(expect.account).pins += 1;
         self.replace_session(host, expect.account, &resource);
+        let has_room = self.make_room(host, expect.account);
         self.accounts.at_mut(expect.account).pins -= 1;
-        let count = self.accounts.at(expect.account).sessions.len();
-        if count >= self.settings.limits.resources_max {
+        if !has_room {
             // RFC 6120 7.6.2.1: the client may try again on this stream when another one has gone.
             write_bind_error(
                 host.output(conn),
@@ -317,6 +317,25 @@ impl Shard {
                 self.stream_error(host, conn, &stream, StreamError::Conflict, None);
             }
             None => self.end_session(host, key),
+        }
+    }
+
+    /// Whether an account has room for one more session, when those that only wait for their clients
+    /// have made way: a client that is here comes before one that may come back.
+    fn make_room(&mut self, host: &mut impl Host, account: AccountKey) -> bool {
+        loop {
+            let sessions = &self.accounts.at(account).sessions;
+            if sessions.len() < self.settings.limits.resources_max {
+                return true;
+            }
+            let waiting = sessions.iter().filter_map(|key| {
+                let acks = self.sessions.at(*key).outlet.acks.as_ref()?;
+                Some((acks.waits_until?, *key))
+            });
+            let Some((_, first)) = waiting.min() else {
+                return false;
+            };
+            self.end_session(host, first);
         }
     }
 
