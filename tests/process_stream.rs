@@ -674,3 +674,33 @@ fn a_stream_that_is_broken_takes_no_later_one_with_it() {
         assert!(matches!(next.next(), Event::Close), "it ends in order");
     }
 }
+
+#[test]
+fn a_managed_client_that_acknowledges_gets_all_the_cards_that_it_asks_for_at_once() {
+    const CARDS: usize = 60;
+    let server = server();
+    let photo = "A".repeat(125 << 10);
+    let card = format!("<vCard xmlns='vcard-temp'><NOTE>{photo}</NOTE></vCard>");
+    let mut owner = Client::log_in(&server, "u0", "x");
+    assert_eq!(owner.ask("", "set", &card).attr("type"), Some("result"));
+    let mut client = Client::log_in(&server, "u1", "x");
+    client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    client.until(|it| it.name == "enabled");
+    let request =
+        format!("<iq type='get' id='v' to='u0@{DOMAIN}'><vCard xmlns='vcard-temp'/></iq>");
+    client.send(&request.repeat(CARDS));
+    let mut answers = 0;
+    while answers < CARDS {
+        let element = client.element();
+        match &*element.name {
+            "r" => client.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{answers}'/>")),
+            "iq" => {
+                assert_eq!(element.attr("type"), Some("result"));
+                answers += 1;
+            }
+            // How far its requests are settled, while they wait for storage.
+            "a" => {}
+            _ => panic!("{element:?}"),
+        }
+    }
+}

@@ -148,6 +148,10 @@ impl Shard {
             return false;
         };
         self.sessions.send(host, session, stanza);
+        // Only a server sends for an account, and it sends no result that nobody asked for.
+        if stanza.type_ == Type::Result && !stanza.from.contains('/') {
+            self.sessions.at_mut(session).outlet.note_answer();
+        }
         true
     }
 
@@ -357,6 +361,9 @@ impl Shard {
         if alive.is_some_and(|session| session.full() == &*request.full) {
             let sessions = &mut self.sessions;
             sessions.write_to(host, key, Keep::Memory, |_, out| write(out));
+            if outcome.is_ok() {
+                sessions.at_mut(key).outlet.note_answer();
+            }
         }
     }
 }

@@ -5,11 +5,15 @@
 //! not acknowledge, then those that wait. Nothing is written before what stands before it. Wire
 //! counters wrap at 2^32; places in storage only grow.
 
+use crate::error::StanzaError;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::leave::as_left;
 use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
+use crate::stanza::write_reply_head;
 use crate::xep::stream_management::RESUME_MS_MAX;
+use stanza::scope::StreamScope;
+use stanza::view::{Kind, StanzaView};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -27,6 +31,17 @@ pub(crate) const UNACKED_PRESENCE_MAX: usize = 64_000;
 /// Its bytes: twice what one contact can say with all its resources, and what a connection without
 /// stream management may be given in one turn.
 pub(crate) const UNACKED_PRESENCE_SIZE_MAX: usize = 8 << 20;
+
+/// Bytes from which on a result counts as a long answer: as many as may be unacknowledged of those
+/// that are shorter have their place.
+pub(crate) const LONG_ANSWER_SIZE: usize = UNACKED_SIZE_MAX / UNACKED_MAX;
+
+/// Bytes of long answers that are kept behind their writing.
+pub(crate) const ANSWERS_SIZE_MAX: usize = 2 << 20;
+
+/// Bytes of long answers while one waits to be written: all that a session may ask storage for at
+/// once, twice.
+pub(crate) const WAITING_ANSWERS_SIZE_MAX: usize = 8 << 20;
 
 /// Messages of a client's that are remembered until their number is committed. Where one says the
 /// same as an older one than these, the old one is taken for it after a crash, and what was sent
@@ -104,6 +119,8 @@ pub(crate) struct Acks {
     /// The same of presence, which has limits of its own: who sends it is no choice of the client's
     /// of that moment.
     presence: (usize, usize),
+    /// Bytes of long answers, which do not count towards the limits, either.
+    answers: usize,
     since_request: u32,
     /// When the client came back last, and the server's domain: what came before then says when.
     back: Option<(Timestamp, Rc<str>)>,
@@ -128,11 +145,29 @@ pub(crate) struct Sent {
     is_vital: bool,
     /// See [`Acks::excuse_behind`].
     is_excused: bool,
+    /// See [`Acks::note_answer`].
+    is_answer: bool,
     /// Where other sessions were given it, too.
     shared: Option<Shared>,
 }
 
 impl Sent {
+    /// A stanza that waits for nothing but those before it.
+    #[inline]
+    fn new(bytes: Box<[u8]>, keep: Keep, arrived: Timestamp) -> Sent {
+        Sent {
+            bytes,
+            keep,
+            arrived,
+            write: None,
+            is_numbered: true,
+            is_vital: false,
+            is_excused: false,
+            is_answer: false,
+            shared: None,
+        }
+    }
+
     /// Complete stanzas begin with their names.
     fn is_presence(&self) -> bool {
         self.bytes.starts_with(b"<presence")
@@ -227,6 +262,7 @@ impl Acks {
             size: 0,
             excused: (0, 0),
             presence: (0, 0),
+            answers: 0,
             since_request: 0,
             back: None,
             is_asking: false,
@@ -248,15 +284,10 @@ impl Acks {
         acks.last_place = stored.queue.last().map_or(0, |last| last.place);
         acks.uncounted = Some(stored.queue.iter().map(|queued| queued.number).collect());
         for queued in stored.queue {
+            let keep = Keep::Queue(queued.place);
             acks.push(Sent {
-                bytes: queued.stanza,
-                keep: Keep::Queue(queued.place),
-                arrived: queued.arrived,
-                write: None,
-                is_numbered: true,
-                is_vital: false,
-                is_excused: false,
                 shared: queued.shared.map(&mut share),
+                ..Sent::new(queued.stanza, keep, queued.arrived)
             });
         }
         let marks = stored.marks.into_iter();
@@ -309,7 +340,7 @@ impl Acks {
     pub(crate) fn has_overflowed(&self) -> bool {
         let (excused, presence) = (self.excused, self.presence);
         self.queue.len() - excused.0 - presence.0 > UNACKED_MAX
-            || self.size - excused.1 - presence.1 > UNACKED_SIZE_MAX
+            || self.size - excused.1 - presence.1 - self.answers > UNACKED_SIZE_MAX
             || presence.0 > UNACKED_PRESENCE_MAX
             || presence.1 > UNACKED_PRESENCE_SIZE_MAX
     }
@@ -332,6 +363,37 @@ impl Acks {
         }
     }
 
+    /// The stanza that was sent last answers a request of the client's own with a result. However
+    /// many long ones it asks for at once, before it can acknowledge any, it gets them, and what is
+    /// kept of them has a limit: see [`Acks::shorten`].
+    pub(crate) fn note_answer(&mut self) {
+        let index = self.queue.len() - 1;
+        let last = &mut self.queue[index];
+        if last.bytes.len() > LONG_ANSWER_SIZE {
+            last.is_answer = true;
+            self.answers += last.bytes.len();
+            self.shorten(index);
+        }
+    }
+
+    /// Where enough of long answers is kept, all that is kept of this one is an error that has its
+    /// place: who comes back without having had the answer may ask again.
+    fn shorten(&mut self, index: usize) {
+        let size_max = match index < self.written {
+            true => ANSWERS_SIZE_MAX,
+            false => WAITING_ANSWERS_SIZE_MAX,
+        };
+        let sent = &mut self.queue[index];
+        if !sent.is_answer || self.answers <= size_max {
+            return;
+        }
+        sent.is_answer = false;
+        self.answers -= sent.bytes.len();
+        self.size -= sent.bytes.len();
+        sent.bytes = error_instead(&sent.bytes);
+        self.size += sent.bytes.len();
+    }
+
     fn push(&mut self, sent: Sent) {
         self.size += sent.bytes.len();
         if sent.is_presence() {
@@ -352,16 +414,6 @@ impl Acks {
     ) {
         debug_assert!(!matches!(keep, Keep::Queue(_)), "those wait for storage");
         let arrived = host.wall();
-        let sent = |bytes| Sent {
-            bytes,
-            keep,
-            arrived,
-            write: None,
-            is_numbered: true,
-            is_vital: false,
-            is_excused: false,
-            shared: None,
-        };
         if let Some(conn) = conn
             && self.opened
             && self.claiming.is_none()
@@ -370,13 +422,13 @@ impl Acks {
             let out = host.output(conn);
             let start = out.len();
             write(out);
-            self.push(sent(out[start..].into()));
+            self.push(Sent::new(out[start..].into(), keep, arrived));
             self.count_written(out);
             return;
         }
         let mut bytes = Vec::new();
         write(&mut bytes);
-        self.push(sent(bytes.into()));
+        self.push(Sent::new(bytes.into(), keep, arrived));
         self.flush(host, conn);
     }
 
@@ -390,15 +442,11 @@ impl Acks {
     ) -> QueuePlace {
         debug_assert!(self.claiming.is_none(), "messages are held meanwhile");
         self.last_place += 1;
+        let keep = Keep::Queue(self.last_place);
         self.push(Sent {
-            bytes: bytes.into(),
-            keep: Keep::Queue(self.last_place),
-            arrived,
             write: Some(write),
-            is_numbered: true,
             is_vital,
-            is_excused: false,
-            shared: None,
+            ..Sent::new(bytes.into(), keep, arrived)
         });
         QueuePlace {
             session: self.id,
@@ -459,14 +507,8 @@ impl Acks {
             self.size += bytes.len();
             let keep = Keep::Queue(place);
             let sent = Sent {
-                bytes,
-                keep,
-                arrived: Timestamp::default(),
-                write: None,
                 is_numbered: false,
-                is_vital: false,
-                is_excused: false,
-                shared: None,
+                ..Sent::new(bytes, keep, Timestamp::default())
             };
             self.queue.insert(index, sent);
             index += 1;
@@ -549,8 +591,12 @@ impl Acks {
             && sent.is_numbered
         {
             let out = host.output(conn);
+            let is_answer = sent.is_answer;
             self.put(sent, out);
             self.count_written(out);
+            if is_answer {
+                self.shorten(self.written - 1);
+            }
         }
     }
 
@@ -624,6 +670,9 @@ impl Acks {
             if sent.is_excused {
                 self.excused.0 -= 1;
                 self.excused.1 -= sent.bytes.len();
+            }
+            if sent.is_answer {
+                self.answers -= sent.bytes.len();
             }
             if sent.is_presence() {
                 self.presence.0 -= 1;
@@ -715,6 +764,21 @@ impl Acks {
     }
 }
 
+/// The error that takes the place of a result.
+fn error_instead(result: &[u8]) -> Box<[u8]> {
+    let mut error = Vec::new();
+    let scope = StreamScope::client();
+    let view = StanzaView::parse(result, &scope).expect("what was made here is well-formed");
+    let (from, to) = (
+        view.from().unwrap_or_default(),
+        view.to().unwrap_or_default(),
+    );
+    write_reply_head(Kind::Iq, "error", &from, &to, view.id(), &mut error);
+    StanzaError::ResourceConstraint.write(&mut error);
+    error.extend_from_slice(b"</iq>");
+    error.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -725,16 +789,7 @@ mod tests {
         let id = SessionId { home: 0, secret: 1 };
         let mut acks = Acks::new(id, true, true);
         for _ in 0..count {
-            acks.push(Sent {
-                bytes: stanza.into(),
-                keep: Keep::Memory,
-                arrived: Timestamp::default(),
-                write: None,
-                is_numbered: true,
-                is_vital: false,
-                is_excused: false,
-                shared: None,
-            });
+            acks.push(Sent::new(stanza.into(), Keep::Memory, Timestamp::default()));
         }
         acks.written = count;
         let before = acks.has_overflowed();

@@ -106,6 +106,13 @@ impl Outlet {
         }
     }
 
+    /// What was sent last is a result that the client asked for, which may be long.
+    pub(crate) fn note_answer(&mut self) {
+        if let Some(acks) = &mut self.acks {
+            acks.note_answer();
+        }
+    }
+
     /// Whether more waits for acknowledgement than may.
     pub(crate) fn has_overflowed(&self) -> bool {
         self.acks.as_ref().is_some_and(|acks| acks.has_overflowed())

@@ -295,6 +295,85 @@ fn a_long_roster_that_is_asked_for_leaves_room_for_messages() {
     }
 }
 
+/// A client asks for all its contacts' cards at once, before it can acknowledge the first, and more
+/// of them may wait behind a message to itself that is on its way to storage.
+#[test]
+fn who_asks_for_many_large_cards_at_once_gets_them_all() {
+    const CARDS: usize = 100;
+    let own = message("chat", "bob@example.org/x", "m");
+    for (own, disk_us) in [("", (50, 200)), (own.as_str(), SLOW_US)] {
+        let mut world = world();
+        world.faults.unsent_max = 64 << 20;
+        give_card(&mut world);
+        let (bob, id) = world.log_in_managed("bob@example.org/x");
+        let fast_us = std::mem::replace(&mut world.faults.disk_us, disk_us);
+        world.send(bob, own);
+        world.run_for(10);
+        world.faults.disk_us = fast_us;
+        world.tell(bob, &cards(CARDS));
+        let received = world.received(bob);
+        assert!(world.client(bob).is_online());
+        assert_eq!(results(&received), CARDS);
+        // Two MiB of them are kept; who has not had the others is told to ask again.
+        world.vanish(bob);
+        world.run();
+        let bob = world.resume("bob@example.org/x", &id, 0);
+        let again = world.received(bob);
+        assert_eq!(counted(&again), counted(&received));
+        let refused = errors(&again);
+        let told = refused.iter().map(|(_, condition)| *condition);
+        assert!(told.clone().all(|it| it == "resource-constraint"));
+        let kept = results(&again);
+        assert!((14..20).contains(&kept), "{kept} cards");
+        assert_eq!(kept + refused.len(), CARDS);
+        assert_eq!(has(&again, "m"), !own.is_empty());
+        // Whoever has acknowledged has as much room as before.
+        let h = counted(&again);
+        let ack = format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>");
+        world.tell(bob, &(ack + &cards(10)));
+        world.received(bob);
+        world.vanish(bob);
+        world.run();
+        let bob = world.resume("bob@example.org/x", &id, h);
+        assert_eq!(results(&world.received(bob)), 10);
+    }
+}
+
+/// Errors that are kept instead of answers count as any stanza does.
+#[test]
+fn who_acknowledges_no_card_may_not_ask_for_ever() {
+    const PING: &str = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let mut world = world();
+    world.faults.unsent_max = 64 << 20;
+    give_card(&mut world);
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, &(cards(40) + &PING.repeat(4_000 - 40)));
+    assert!(world.client(bob).is_online());
+    world.tell(bob, &cards(1));
+    let error = world.client(bob).stream_error.as_deref();
+    assert_eq!(error, Some("resource-constraint"));
+}
+
+/// Alice publishes a card that is nearly as large as may be.
+fn give_card(world: &mut World) {
+    let alice = world.log_in("alice@example.org/x");
+    let photo = "A".repeat(125 << 10);
+    let card = format!("<vCard xmlns='vcard-temp'><NOTE>{photo}</NOTE></vCard>");
+    world.tell(alice, &format!("<iq type='set' id='v'>{card}</iq>"));
+    assert_eq!(results(&world.received(alice)), 1);
+}
+
+/// So many requests for it.
+fn cards(count: usize) -> String {
+    let request = "<iq type='get' id='v' to='alice@example.org'><vCard xmlns='vcard-temp'/></iq>";
+    request.repeat(count)
+}
+
+fn results(received: &[Element]) -> usize {
+    let results = received.iter().filter(|it| it.attr("type") == "result");
+    results.count()
+}
+
 /// A presence that is as large as may be.
 fn large_presence() -> String {
     let status = "x".repeat(261_800);
