@@ -68,6 +68,34 @@ fn deleting_an_account_ends_its_streams_and_keeps_it_out() {
     assert_eq!(answer.child("query").expect("a roster").children, []);
 }
 
+#[test]
+fn who_authenticated_before_his_account_was_deleted_does_not_bind_its_next_owners() {
+    for shards in [1, 2] {
+        let server = Server::start(&Options {
+            shards,
+            ..Options::default()
+        });
+        let mut old = Client::authenticated(&server, "u0");
+        user(&server, &["del", "u0"]);
+        user(&server, &["add", "u0", "--password", "other"]);
+        let mut sender = Client::available(&server, "u1", "one");
+        sender.send("<message to='u0@localhost' type='chat' id='m'><body>new</body></message>");
+        sender.settle();
+        assert_eq!(old.stream_error(), "not-authorized");
+        let (mut next, _, _) = Client::open(&server);
+        next.send(&plain("u0", "other"));
+        assert_eq!(next.element().name, "success");
+        next.open_stream();
+        next.bind("one");
+        next.send("<presence/>");
+        let heard = next.settle();
+        assert!(
+            heard.iter().any(|it| it.attr("id") == Some("m")),
+            "{heard:?}"
+        );
+    }
+}
+
 /// What a client's roster says of a contact.
 fn subscription(client: &mut Client, contact: &str) -> Option<String> {
     let answer = client.ask("", "get", "<query xmlns='jabber:iq:roster'/>");

@@ -1,10 +1,11 @@
 //! The end of an account (XEP-0077 3.2): whatever becomes of the process and the disk, no contact
 //! has a subscription with an account that is gone.
 
-use sim::steps::errors;
-use sim::{ClientId, Faults, World};
+use sim::client::Proof;
+use sim::steps::{errors, message, messages};
+use sim::{ClientId, Faults, Login, World};
 use stanza::jid::BareJid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use xmpp::xep::register::CONTACTS_TOLD_MAX;
@@ -379,4 +380,65 @@ fn an_administrator_hears_why_an_account_stays() {
     world.run();
     assert_eq!(done.try_recv(), Ok(StoreReply::Done));
     check_gone(&mut world, "repeated");
+}
+
+/// A client whose login stands still after some time: it looks at nothing that comes then.
+fn halted(world: &mut World, login: Login, moment: u64) -> ClientId {
+    let client = world.connect(login);
+    world.run_until(world.now() + moment);
+    world.set_reading(client, false);
+    world.run();
+    client
+}
+
+/// Alice's account is deleted and made anew for somebody else, who is written to.
+fn change_owner(world: &mut World, bob: ClientId) {
+    let answer = world.delete(ALICE);
+    world.run();
+    assert_eq!(answer.try_recv(), Ok(StoreReply::Done));
+    world.add_account(ALICE, "other");
+    world.tell(bob, &message("chat", ALICE, "new"));
+}
+
+/// Wherever the login stands: before, between and behind its proofs, or at the way back to a
+/// session.
+#[test]
+fn whoever_was_logging_in_when_his_account_was_deleted_gets_nothing_of_its_next_owner() {
+    for (proof, resumes) in [
+        (Proof::Plain, false),
+        (Proof::Scram, false),
+        (Proof::Scram, true),
+    ] {
+        let mut phases = BTreeSet::new();
+        for moment in (0..100).map(|it| it * 20) {
+            let place = format!("{proof:?}, resumes {resumes}, {moment} us");
+            let (mut world, _) = world(1);
+            let bob = world.arrive("bob@example.org/y");
+            let mut login = Login::new("alice@example.org/z", "secret");
+            login.proof = proof;
+            if resumes {
+                let (old, session) = world.log_in_managed("alice@example.org/z");
+                world.vanish(old);
+                world.run();
+                login.resume = Some((session, 0));
+            }
+            let old = halted(&mut world, login, moment);
+            phases.insert(format!("{:?}", world.client(old).phase));
+            change_owner(&mut world, bob);
+            world.set_reading(old, true);
+            world.run();
+            let client = world.client(old);
+            assert!(!client.is_online(), "{place}: {client:?}");
+            let mut login = Login::new("alice@example.org/z", "other");
+            login.proof = proof;
+            let next = world.connect(login);
+            world.run();
+            world.tell(next, "<presence/>");
+            assert_eq!(messages(&world.received(next)), ["new"], "{place}");
+        }
+        let last = if resumes { "Resuming" } else { "Binding" };
+        for phase in ["Negotiating", "Proving", last] {
+            assert!(phases.contains(phase), "{proof:?}: {phases:?}");
+        }
+    }
 }
