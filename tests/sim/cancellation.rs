@@ -442,3 +442,51 @@ fn whoever_was_logging_in_when_his_account_was_deleted_gets_nothing_of_its_next_
         }
     }
 }
+
+/// Its keys may be derived before the end of the account, meanwhile, or when the name has an owner
+/// again.
+#[test]
+fn a_new_password_under_way_is_not_the_one_of_the_names_next_owner() {
+    const PASSWORD: &str = "<iq type='set' id='p'><query xmlns='jabber:iq:register'>\
+                            <username>alice</username><password>late</password></query></iq>";
+    let mut answers = BTreeMap::new();
+    for moment in (0..60).map(|it| it * 50) {
+        let (mut world, alice) = world(1);
+        world.faults.derive_us = (moment, moment);
+        world.send(alice, &format!("{PASSWORD}{CANCEL}"));
+        while roster(&mut world, ALICE).is_some() {
+            world.run_until(world.now() + 1);
+        }
+        world.add_account(ALICE, "other");
+        world.run();
+        let received = world.received(alice);
+        let answer = received.iter().find(|it| it.attr("id") == "p");
+        let type_ = answer.map(|it| it.attr("type").to_owned());
+        if type_.as_deref() == Some("error") {
+            let refused = [("p", "unexpected-request")];
+            assert_eq!(errors(&received), refused, "{moment} us");
+        }
+        *answers.entry(type_).or_insert(0) += 1;
+        for (password, gets_in) in [("late", false), ("secret", false), ("other", true)] {
+            let client = world.connect(Login::new("alice@example.org/z", password));
+            world.run();
+            let is_online = world.client(client).is_online();
+            assert_eq!(is_online, gets_in, "{password}, {moment} us");
+        }
+        world.check_rest();
+    }
+    // It is refused, or its session is gone before.
+    assert!(answers.len() >= 2, "{answers:?}");
+}
+
+#[test]
+fn an_account_that_ends_takes_no_new_password() {
+    let (mut world, alice) = world(1);
+    let password = "<iq type='set' id='p'><query xmlns='jabber:iq:register'>\
+                    <username>alice</username><password>late</password></query></iq>";
+    world.tell(alice, &format!("{CANCEL}{password}"));
+    let refused = [("p", "unexpected-request")];
+    assert_eq!(errors(&world.received(alice)), refused);
+    assert_eq!(roster(&mut world, ALICE), None);
+    world.check_rest();
+}
