@@ -481,6 +481,7 @@ impl Shard {
                 self.on_stored(host, Ticket(ticket), reply);
             }
             Control::Delete { account, answer } => self.on_deletion(host, &account, answer),
+            Control::NewKeys { account, told: _ } => self.outdate_proofs(account.as_str()),
         }
     }
 

@@ -208,6 +208,9 @@ impl Shard {
         };
         match change {
             AccountChange::Password { account, answer } => {
+                // Also where nobody knows whether storage has it.
+                let jid = self.accounts.at(account).jid.clone();
+                self.outdate_proofs(jid.as_str());
                 self.password_changed(host, account, &answer, super::done(reply));
             }
             AccountChange::Cancellation(Cancellation { account, by, .. }) => {
