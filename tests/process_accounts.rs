@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use sim::scram::Scram;
 use support::client::plain;
 use support::{Client, DOMAIN, Element, Options, PASSWORD, Server};
 
@@ -66,6 +67,34 @@ fn deleting_an_account_ends_its_streams_and_keeps_it_out() {
     next.bind("one");
     let answer = next.ask("", "get", "<query xmlns='jabber:iq:roster'/>");
     assert_eq!(answer.child("query").expect("a roster").children, []);
+}
+
+#[test]
+fn who_authenticated_before_his_account_was_deleted_does_not_bind_its_next_owners() {
+    for shards in [1, 2] {
+        let server = Server::start(&Options {
+            shards,
+            ..Options::default()
+        });
+        let mut old = Client::authenticated(&server, "u0");
+        user(&server, &["del", "u0"]);
+        user(&server, &["add", "u0", "--password", "other"]);
+        let mut sender = Client::available(&server, "u1", "one");
+        sender.send("<message to='u0@localhost' type='chat' id='m'><body>new</body></message>");
+        sender.settle();
+        assert_eq!(old.stream_error(), "not-authorized");
+        let (mut next, _, _) = Client::open(&server);
+        next.send(&plain("u0", "other"));
+        assert_eq!(next.element().name, "success");
+        next.open_stream();
+        next.bind("one");
+        next.send("<presence/>");
+        let heard = next.settle();
+        assert!(
+            heard.iter().any(|it| it.attr("id") == Some("m")),
+            "{heard:?}"
+        );
+    }
 }
 
 /// What a client's roster says of a contact.
@@ -172,6 +201,30 @@ fn a_new_password_counts_at_once_and_the_old_one_no_more() {
     fails(&server, "u0", PASSWORD);
     succeeds(&server, "u0", "n3w");
     connected.settle();
+}
+
+#[test]
+fn an_exchange_that_began_with_an_old_password_does_not_succeed_with_it() {
+    let server = Server::start(&Options::default());
+    for (user_name, is_changed) in [("u0", false), ("u1", true)] {
+        let (mut client, _, _) = Client::open(&server);
+        let (mut scram, first) = Scram::start(user_name, PASSWORD, "n0nce", None);
+        let sasl = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'";
+        client.send(&format!(
+            "<auth {sasl} mechanism='SCRAM-SHA-256'>{first}</auth>"
+        ));
+        let challenge = client.element();
+        assert_eq!(challenge.name, "challenge", "{challenge:?}");
+        if is_changed {
+            user(&server, &["passwd", user_name, "--password", "n3w"]);
+        }
+        let response = scram.respond(&challenge.text).expect("a challenge");
+        client.send(&format!("<response {sasl}>{response}</response>"));
+        let answer = client.element();
+        let expected = if is_changed { "failure" } else { "success" };
+        assert_eq!(answer.name, expected, "{answer:?}");
+    }
+    succeeds(&server, "u1", "n3w");
 }
 
 #[test]

@@ -16,6 +16,9 @@ use xmpp::router::Router;
 /// How long an account's contacts may take to hear of its end: less than an admin client waits.
 const DELETION_WAIT_MAX: Duration = Duration::from_secs(100);
 
+/// How long shards may take to hear of new keys: they are awake within one turn.
+const NEW_KEYS_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// What a shard is told from outside.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -105,6 +108,26 @@ impl Control {
         }
     }
 
+    /// Has the homes of accounts forget what was begun with their old keys, and waits for that: who
+    /// has heard of a new password may rely on it.
+    fn outdate_proofs(&self, accounts: Vec<BareJid>) {
+        if accounts.is_empty() {
+            return;
+        }
+        let (told, all_told) = mpsc::channel();
+        for account in accounts {
+            let home = usize::from(self.0.router.home(account.as_str()).0);
+            let told = told.clone();
+            let news = Box::new(News::NewKeys { account, told });
+            self.tell(home, Command::Parcel(Parcel::Control(news)));
+        }
+        drop(told);
+        // Nothing comes: the last of them closes the channel.
+        if all_told.recv_timeout(NEW_KEYS_WAIT_MAX) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("logins begun with an old password may still succeed");
+        }
+    }
+
     fn tell(&self, shard: usize, command: Command) {
         let (inbox, bell) = &self.0.inboxes[shard];
         if inbox.send(command).is_err() {
@@ -124,11 +147,18 @@ impl AdminBackend for Control {
 
     fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply> {
         let count = ops.len();
+        let new_keys = ops.iter().filter_map(|op| match op {
+            StoreOp::SetCredentials { account, .. } => Some(account.clone()),
+            _ => None,
+        });
+        let new_keys: Vec<BareJid> = new_keys.collect();
         let (answer, replies) = mpsc::channel();
         self.request(Request::Perform(ops, answer));
-        replies
+        let replies = replies
             .recv()
-            .unwrap_or_else(|_| vec![StoreReply::Failed("the server is going down".into()); count])
+            .unwrap_or_else(|_| vec![StoreReply::Failed("the server is going down".into()); count]);
+        self.outdate_proofs(new_keys);
+        replies
     }
 
     fn accounts(&self) -> Listing {

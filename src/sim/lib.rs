@@ -15,7 +15,7 @@ pub mod managed;
 pub mod play;
 pub mod random;
 pub mod scenario;
-mod scram;
+pub mod scram;
 pub mod seeds;
 pub mod steps;
 pub mod trace;

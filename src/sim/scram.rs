@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 /// An exchange between its first and its last message.
 #[derive(Debug)]
-pub(crate) struct Scram {
+pub struct Scram {
     password: String,
     gs2: String,
     binding: Vec<u8>,
@@ -18,7 +18,7 @@ pub(crate) struct Scram {
 
 impl Scram {
     /// Starts: answers the exchange and the client's first message.
-    pub(crate) fn start(
+    pub fn start(
         user: &str,
         password: &str,
         nonce: &str,
@@ -44,7 +44,10 @@ impl Scram {
     }
 
     /// Answers the server's challenge.
-    pub(crate) fn respond(&mut self, challenge: &str) -> Result<String, String> {
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn respond(&mut self, challenge: &str) -> Result<String, String> {
         let challenge = decode(challenge)?;
         let field = |name: &str| {
             let found = challenge
@@ -72,7 +75,10 @@ impl Scram {
     }
 
     /// Whether the server proved that it knows the account.
-    pub(crate) fn verify(&self, last: &str) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn verify(&self, last: &str) -> Result<(), String> {
         let last = decode(last)?;
         let expected = format!("v={}", STANDARD.encode(&self.signature));
         if last == expected {
@@ -84,7 +90,7 @@ impl Scram {
 }
 
 /// PLAIN's only message (RFC 4616).
-pub(crate) fn plain(user: &str, password: &str) -> String {
+pub fn plain(user: &str, password: &str) -> String {
     STANDARD.encode(format!("\0{user}\0{password}"))
 }
 

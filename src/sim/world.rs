@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use store::Memory;
 use wire::{Place, Wire};
-use xmpp::port::{Store as _, StoreOp, StoreReply};
+use xmpp::port::{Credentials, Store as _, StoreOp, StoreReply};
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::{DeriveJob, Derived, derive_credentials};
 use xmpp::{ConnId, Settings, Shard, ShardId, StreamKind, Ticket, Timestamp};
@@ -123,6 +123,10 @@ enum Input {
     Delete {
         account: BareJid,
         answer: Sender<StoreReply>,
+    },
+    NewKeys {
+        account: BareJid,
+        told: Sender<()>,
     },
     ShutdownNear,
     Shutdown,
@@ -276,15 +280,42 @@ impl World {
     /// # Panics
     /// If the address or the password cannot be used.
     pub fn add_account(&mut self, jid: &str, password: &str) {
+        let (account, credentials) = self.account_with(jid, password);
+        self.perform(StoreOp::CreateAccount {
+            account,
+            credentials,
+        });
+    }
+
+    /// An administrator gives an account a new password: storage has it at once. The receiver's
+    /// other end goes when its shard has heard of it.
+    ///
+    /// # Panics
+    /// If the address or the password cannot be used.
+    pub fn set_password(&mut self, jid: &str, password: &str) -> Receiver<()> {
+        let (account, credentials) = self.account_with(jid, password);
+        self.perform(StoreOp::SetCredentials {
+            account: account.clone(),
+            credentials,
+        });
+        let home = self.home(&account);
+        let (told, heard) = mpsc::channel();
+        self.input(home, Input::NewKeys { account, told });
+        heard
+    }
+
+    fn account_with(&self, jid: &str, password: &str) -> (BareJid, Box<Credentials>) {
         let account = BareJid::parse(jid).expect("a test's account is good");
         let salts = [[7; xmpp::stream::sasl::SALT_SIZE]; 3];
         let rounds = self.settings.scram_iterations;
         let credentials = derive_credentials(password, &salts, rounds).expect("a good password");
-        let op = StoreOp::CreateAccount {
-            account,
-            credentials: Box::new(credentials),
-        };
-        self.perform(op);
+        (account, Box::new(credentials))
+    }
+
+    fn home(&self, account: &BareJid) -> usize {
+        let router =
+            xmpp::router::Router::new(&self.settings.domain, self.settings.shards, ShardId(0));
+        usize::from(router.home(account.as_str()).0)
     }
 
     /// Has storage do something at once, beside the server.
@@ -300,9 +331,7 @@ impl World {
     /// If the address cannot be used.
     pub fn delete(&mut self, jid: &str) -> Receiver<StoreReply> {
         let account = BareJid::parse(jid).expect("a test's account is good");
-        let router =
-            xmpp::router::Router::new(&self.settings.domain, self.settings.shards, ShardId(0));
-        let home = usize::from(router.home(account.as_str()).0);
+        let home = self.home(&account);
         let (answer, outcome) = mpsc::channel();
         self.input(home, Input::Delete { account, answer });
         outcome

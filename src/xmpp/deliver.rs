@@ -559,23 +559,26 @@ impl Shard {
         self.evict_if_idle(session.account);
     }
 
-    /// Ends every session of an account.
+    /// Ends every session of an account that is gone, and every stream on the way to one.
     pub(crate) fn end_account(&mut self, host: &mut impl Host, bare: &str, error: StreamError) {
         let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else {
             return;
         };
         self.accounts.unlist(key);
         self.accounts.at_mut(key).pins += 1;
+        let text = Some("the account was deleted");
         for session in self.accounts.at(key).sessions.clone() {
             let conn = self.sessions.at(session).outlet.conn;
             match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
                 Some((conn, stream)) => {
-                    let text = Some("the account was deleted");
                     self.stream_error(host, conn, &stream, error, text);
                 }
                 None => self.end_session(host, session),
             }
         }
+        // A stream that waited for one of those sessions is without it by now.
+        self.end_unbound(host, bare, error, text);
+        self.outdate_proofs(bare);
         self.accounts.at_mut(key).pins -= 1;
         self.evict_if_idle(key);
     }

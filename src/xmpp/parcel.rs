@@ -84,6 +84,13 @@ pub enum Control {
         /// contacts who were told; nothing where the shard ends first.
         answer: Sender<StoreReply>,
     },
+    /// An account has new keys in storage: what was begun with the old ones proves nothing.
+    NewKeys {
+        /// The account.
+        account: BareJid,
+        /// Dropped when that is so.
+        told: Sender<()>,
+    },
     /// The answer to `Register`: whether the account was made; `None` is a storage failure.
     Registered {
         /// The request's ticket on the asking shard.

@@ -215,7 +215,7 @@ pub struct Shard {
     pub(crate) dormancy_over: bool,
     pub(crate) shared_dormant: SharedDormant,
     last_ticket: u64,
-    timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
+    pub(crate) timers: BinaryHeap<Reverse<(Timestamp, Timer)>>,
     /// Sessions that were given what waits for their accounts, by its numbers, and whose sockets
     /// have not taken it yet.
     pub(crate) unwritten: BTreeMap<SessionKey, Vec<u64>>,
@@ -483,6 +483,7 @@ impl Shard {
                 self.on_stored(host, Ticket(ticket), reply);
             }
             Control::Delete { account, answer } => self.on_deletion(host, &account, answer),
+            Control::NewKeys { account, told: _ } => self.outdate_proofs(account.as_str()),
         }
     }
 

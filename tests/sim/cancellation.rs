@@ -1,10 +1,11 @@
 //! The end of an account (XEP-0077 3.2): whatever becomes of the process and the disk, no contact
 //! has a subscription with an account that is gone.
 
-use sim::steps::errors;
-use sim::{ClientId, Faults, World};
+use sim::client::Proof;
+use sim::steps::{errors, message, messages};
+use sim::{ClientId, Faults, Login, World};
 use stanza::jid::BareJid;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use xmpp::xep::register::CONTACTS_TOLD_MAX;
@@ -379,4 +380,113 @@ fn an_administrator_hears_why_an_account_stays() {
     world.run();
     assert_eq!(done.try_recv(), Ok(StoreReply::Done));
     check_gone(&mut world, "repeated");
+}
+
+/// A client whose login stands still after some time: it looks at nothing that comes then.
+fn halted(world: &mut World, login: Login, moment: u64) -> ClientId {
+    let client = world.connect(login);
+    world.run_until(world.now() + moment);
+    world.set_reading(client, false);
+    world.run();
+    client
+}
+
+/// Alice's account is deleted and made anew for somebody else, who is written to.
+fn change_owner(world: &mut World, bob: ClientId) {
+    let answer = world.delete(ALICE);
+    world.run();
+    assert_eq!(answer.try_recv(), Ok(StoreReply::Done));
+    world.add_account(ALICE, "other");
+    world.tell(bob, &message("chat", ALICE, "new"));
+}
+
+/// Wherever the login stands: before, between and behind its proofs, or at the way back to a
+/// session.
+#[test]
+fn whoever_was_logging_in_when_his_account_was_deleted_gets_nothing_of_its_next_owner() {
+    for (proof, resumes) in [
+        (Proof::Plain, false),
+        (Proof::Scram, false),
+        (Proof::Scram, true),
+    ] {
+        let mut phases = BTreeSet::new();
+        for moment in (0..100).map(|it| it * 20) {
+            let place = format!("{proof:?}, resumes {resumes}, {moment} us");
+            let (mut world, _) = world(1);
+            let bob = world.arrive("bob@example.org/y");
+            let mut login = Login::new("alice@example.org/z", "secret");
+            login.proof = proof;
+            if resumes {
+                let (old, session) = world.log_in_managed("alice@example.org/z");
+                world.vanish(old);
+                world.run();
+                login.resume = Some((session, 0));
+            }
+            let old = halted(&mut world, login, moment);
+            phases.insert(format!("{:?}", world.client(old).phase));
+            change_owner(&mut world, bob);
+            world.set_reading(old, true);
+            world.run();
+            let client = world.client(old);
+            assert!(!client.is_online(), "{place}: {client:?}");
+            let mut login = Login::new("alice@example.org/z", "other");
+            login.proof = proof;
+            let next = world.connect(login);
+            world.run();
+            world.tell(next, "<presence/>");
+            assert_eq!(messages(&world.received(next)), ["new"], "{place}");
+        }
+        let last = if resumes { "Resuming" } else { "Binding" };
+        for phase in ["Negotiating", "Proving", last] {
+            assert!(phases.contains(phase), "{proof:?}: {phases:?}");
+        }
+    }
+}
+
+/// Its keys may be derived before the end of the account, meanwhile, or when the name has an owner
+/// again.
+#[test]
+fn a_new_password_under_way_is_not_the_one_of_the_names_next_owner() {
+    const PASSWORD: &str = "<iq type='set' id='p'><query xmlns='jabber:iq:register'>\
+                            <username>alice</username><password>late</password></query></iq>";
+    let mut answers = BTreeMap::new();
+    for moment in (0..60).map(|it| it * 50) {
+        let (mut world, alice) = world(1);
+        world.faults.derive_us = (moment, moment);
+        world.send(alice, &format!("{PASSWORD}{CANCEL}"));
+        while roster(&mut world, ALICE).is_some() {
+            world.run_until(world.now() + 1);
+        }
+        world.add_account(ALICE, "other");
+        world.run();
+        let received = world.received(alice);
+        let answer = received.iter().find(|it| it.attr("id") == "p");
+        let type_ = answer.map(|it| it.attr("type").to_owned());
+        if type_.as_deref() == Some("error") {
+            let refused = [("p", "unexpected-request")];
+            assert_eq!(errors(&received), refused, "{moment} us");
+        }
+        *answers.entry(type_).or_insert(0) += 1;
+        for (password, gets_in) in [("late", false), ("secret", false), ("other", true)] {
+            let client = world.connect(Login::new("alice@example.org/z", password));
+            world.run();
+            let is_online = world.client(client).is_online();
+            assert_eq!(is_online, gets_in, "{password}, {moment} us");
+        }
+        world.check_rest();
+    }
+    // It is refused, or its session is gone before.
+    assert!(answers.len() >= 2, "{answers:?}");
+}
+
+#[test]
+fn an_account_that_ends_takes_no_new_password() {
+    let (mut world, alice) = world(1);
+    let password = "<iq type='set' id='p'><query xmlns='jabber:iq:register'>\
+                    <username>alice</username><password>late</password></query></iq>";
+    world.tell(alice, &format!("{CANCEL}{password}"));
+    let refused = [("p", "unexpected-request")];
+    assert_eq!(errors(&world.received(alice)), refused);
+    assert_eq!(roster(&mut world, ALICE), None);
+    world.check_rest();
 }

@@ -3,6 +3,7 @@
 use sim::client::{Phase, Proof, Tls};
 use sim::steps::{message, messages};
 use sim::{ClientId, Faults, Login, Random, World};
+use std::sync::mpsc::TryRecvError;
 use xmpp::Settings;
 use xmpp::limit::Limits;
 
@@ -582,4 +583,88 @@ fn answers_that_nobody_acknowledges_end_a_session_as_messages_do() {
     world.run();
     let error = world.client(alice).stream_error.as_deref();
     assert_eq!(error, Some("resource-constraint"));
+}
+
+/// A client that has sent its first proof of `password` and has seen nothing of the answer.
+fn proving(world: &mut World, proof: Proof, password: &str) -> ClientId {
+    let mut login = Login::new("alice@example.org/old", password);
+    login.proof = proof;
+    let client = world.connect(login);
+    while !matches!(world.client(client).phase, Phase::Proving) {
+        world.run_until(world.now() + 1);
+    }
+    world.set_reading(client, false);
+    client
+}
+
+#[test]
+fn an_exchange_that_began_with_an_old_password_does_not_succeed_with_it() {
+    for by_herself in [false, true] {
+        let mut world = World::new(1, settings(2), Faults::calm());
+        world.add_account("alice@example.org", "secret");
+        let desk = world.log_in("alice@example.org/desk");
+        // It has proved who it is, and binds later.
+        let phone = proving(&mut world, Proof::Scram, "secret");
+        world.set_reading(phone, true);
+        while matches!(world.client(phone).phase, Phase::Proving) {
+            world.run_until(world.now() + 1);
+        }
+        world.set_reading(phone, false);
+        let old = proving(&mut world, Proof::Scram, "secret");
+        world.run();
+        if by_herself {
+            let change = "<iq type='set' id='p'><query xmlns='jabber:iq:register'>\
+                          <username>alice</username><password>n3w</password></query></iq>";
+            world.tell(desk, change);
+            assert_eq!(world.received(desk)[0].attr("type"), "result");
+        } else {
+            world.set_password("alice@example.org", "n3w");
+            world.run();
+        }
+        for client in [old, phone] {
+            world.set_reading(client, true);
+        }
+        world.run();
+        let phase = &world.client(old).phase;
+        let is_refused = matches!(phase, Phase::Refused(why) if why == "not-authorized");
+        assert!(is_refused, "by herself {by_herself}: {phase:?}");
+        // Whoever was in stays in.
+        assert!(world.client(desk).is_online() && world.client(phone).is_online());
+        let next = world.connect(Login::new("alice@example.org/next", "n3w"));
+        world.run();
+        assert!(world.client(next).is_online());
+    }
+}
+
+/// Whether the keys are on their way or the password is being derived.
+#[test]
+fn a_verdict_that_is_awaited_when_the_password_changes_is_that_to_try_again() {
+    let mut refused = 0;
+    for (proof, moment) in [Proof::Plain, Proof::Scram]
+        .into_iter()
+        .flat_map(|proof| (0..80).map(move |it| (proof, it * 10)))
+    {
+        let mut world = World::new(1, settings(1), Faults::calm());
+        world.add_account("alice@example.org", "secret");
+        // Its shard asks storage for nothing else from then on.
+        world.log_in("alice@example.org/desk");
+        let old = proving(&mut world, proof, "secret");
+        world.run_until(world.now() + moment);
+        let is_awaited = |world: &World| world.shards().any(|shard| shard.unanswered_count() > 0);
+        let was_awaited = is_awaited(&world);
+        let heard = world.set_password("alice@example.org", "n3w");
+        while heard.try_recv() != Err(TryRecvError::Disconnected) {
+            world.run_until(world.now() + 1);
+        }
+        let is_awaited = was_awaited && is_awaited(&world);
+        world.set_reading(old, true);
+        world.run();
+        let phase = &world.client(old).phase;
+        if is_awaited {
+            let again = matches!(phase, Phase::Refused(why) if why == "temporary-auth-failure");
+            assert!(again, "{proof:?}, {moment} us: {phase:?}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 20, "{refused}");
 }

@@ -117,6 +117,11 @@ impl World {
                 let control = Box::new(Control::Delete { account, answer });
                 shard.on_parcel(side, side.id, Parcel::Control(control));
             }
+            Input::NewKeys { account, told } => {
+                let Node { shard, side, .. } = &mut self.nodes[shard];
+                let control = Box::new(Control::NewKeys { account, told });
+                shard.on_parcel(side, side.id, Parcel::Control(control));
+            }
             Input::ShutdownNear => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
                 shard.on_shutdown_near(side);

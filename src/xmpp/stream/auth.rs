@@ -43,6 +43,16 @@ pub(crate) enum Request {
     Register(super::register::Request),
 }
 
+impl Request {
+    /// The account whose password is checked.
+    pub(crate) fn claimed(&self) -> Option<&BareJid> {
+        match self {
+            Request::Scram { account, .. } | Request::Plain { account, .. } => Some(account),
+            Request::Register(_) => None,
+        }
+    }
+}
+
 /// Counts events per name in windows of fixed length.
 #[derive(Debug)]
 pub(crate) struct Throttle {
@@ -142,12 +152,20 @@ impl Shard {
         }
         match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
             Phase::ExpectResponse(expect) => {
-                let ExpectResponse { account, exchange } = *expect;
+                let ExpectResponse {
+                    account,
+                    exchange,
+                    outdated,
+                } = *expect;
                 if self.is_throttled(host, stream, &account) {
                     let error = SaslError::TemporaryAuthFailure;
                     return self.auth_failed(host, conn, stream, error, None);
                 }
                 match exchange.finish(&message) {
+                    Ok(_) if outdated => {
+                        let error = SaslError::NotAuthorized;
+                        self.auth_failed(host, conn, stream, error, Some(&account))
+                    }
                     Ok(last) => self.auth_succeeded(host, conn, stream, account, Some(&last)),
                     Err(error) => self.auth_failed(host, conn, stream, error, Some(&account)),
                 }
@@ -228,7 +246,7 @@ impl Shard {
         let ticket = self.ticket(Waiting::Auth(conn));
         host.store(ticket, StoreOp::Credentials { account });
         host.pause(conn);
-        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict::new(ticket, request)));
         Flow::Stop
     }
 
@@ -255,12 +273,16 @@ impl Shard {
         ticket: Ticket,
         reply: StoreReply,
     ) -> Flow {
-        let Some(request) = take_request(stream, ticket) else {
+        let Some(expect) = take_verdict(stream, ticket) else {
             return Flow::Next;
         };
-        let credentials = match (request, reply) {
+        let credentials = match (expect.request, reply) {
             (Request::Register(request), reply) => {
                 return self.on_register_stored(host, conn, stream, request, reply);
+            }
+            _ if expect.outdated => {
+                let error = SaslError::TemporaryAuthFailure;
+                return self.auth_failed(host, conn, stream, error, None);
             }
             (request, StoreReply::Credentials(credentials)) => (request, credentials),
             (_, reply) => {
@@ -287,7 +309,7 @@ impl Shard {
                     account,
                     password: None,
                 };
-                stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+                stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict::new(ticket, request)));
                 Flow::Stop
             }
             (Request::Register(_), _) => unreachable!("registration was answered above"),
@@ -303,20 +325,23 @@ impl Shard {
         ticket: Ticket,
         derived: Derived,
     ) -> Flow {
-        match (take_request(stream, ticket), derived) {
-            (Some(Request::Plain { account, .. }), _)
-                if self.is_throttled(host, stream, &account) =>
+        let Some(expect) = take_verdict(stream, ticket) else {
+            return Flow::Next;
+        };
+        match (expect.request, derived) {
+            (Request::Plain { account, .. }, _)
+                if expect.outdated || self.is_throttled(host, stream, &account) =>
             {
                 let error = SaslError::TemporaryAuthFailure;
                 self.auth_failed(host, conn, stream, error, None)
             }
-            (Some(Request::Plain { account, .. }), Derived::Verified(true)) => {
+            (Request::Plain { account, .. }, Derived::Verified(true)) => {
                 self.auth_succeeded(host, conn, stream, account, None)
             }
-            (Some(Request::Plain { account, .. }), Derived::Verified(false)) => {
+            (Request::Plain { account, .. }, Derived::Verified(false)) => {
                 self.auth_failed(host, conn, stream, SaslError::NotAuthorized, Some(&account))
             }
-            (Some(Request::Register(request)), Derived::Credentials(credentials)) => {
+            (Request::Register(request), Derived::Credentials(credentials)) => {
                 self.on_register_derived(host, conn, stream, request, credentials)
             }
             _ => Flow::Next,
@@ -346,7 +371,11 @@ impl Shard {
                 sasl::encode(&message)
             ),
         );
-        stream.phase = Phase::ExpectResponse(Box::new(ExpectResponse { account, exchange }));
+        stream.phase = Phase::ExpectResponse(Box::new(ExpectResponse {
+            account,
+            exchange,
+            outdated: false,
+        }));
         Flow::Next
     }
 
@@ -433,10 +462,10 @@ impl Shard {
     }
 }
 
-/// Takes the waiting request if `ticket` is its own.
-fn take_request(stream: &mut StreamState, ticket: Ticket) -> Option<Request> {
+/// Takes what waits for a verdict if `ticket` is its own.
+fn take_verdict(stream: &mut StreamState, ticket: Ticket) -> Option<ExpectVerdict> {
     match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
-        Phase::ExpectVerdict(expect) if expect.ticket == ticket => Some(expect.request),
+        Phase::ExpectVerdict(expect) if expect.ticket == ticket => Some(*expect),
         other => {
             stream.phase = other;
             None

@@ -15,11 +15,12 @@ use crate::host::{Close, ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::limit::{Limits, counted_address};
 use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
-use crate::shard::Shard;
+use crate::shard::{Shard, Timer};
 use sasl::{Exchange, Mechanism};
 use stanza::frame::Scanner;
 use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
+use std::cmp::Reverse;
 use std::net::IpAddr;
 
 /// What travels with a connection from shard to shard.
@@ -70,6 +71,28 @@ pub(crate) enum Phase {
     Bound(SessionKey),
 }
 
+impl Phase {
+    /// Who says that he is whom, and has not proved it yet.
+    fn claimed(&self) -> Option<&BareJid> {
+        match self {
+            Phase::ExpectResponse(expect) => Some(&expect.account),
+            Phase::ExpectVerdict(expect) => expect.request.claimed(),
+            _ => None,
+        }
+    }
+
+    /// Who has proved it, while there is no session. Whoever binds is not among them: his account
+    /// loads, and one that loads is not deleted before he is bound.
+    fn proved(&self) -> Option<&BareJid> {
+        match self {
+            Phase::ExpectHeader(expect) => expect.account.as_ref(),
+            Phase::ExpectBind(account) => Some(account),
+            Phase::ExpectResume(expect) => Some(&expect.account),
+            _ => None,
+        }
+    }
+}
+
 /// See [`Phase::ExpectHeader`].
 #[derive(Debug)]
 pub(crate) struct ExpectHeader {
@@ -82,6 +105,8 @@ pub(crate) struct ExpectHeader {
 pub(crate) struct ExpectResponse {
     pub account: BareJid,
     pub exchange: Exchange,
+    /// The account has other keys by now, or is another one.
+    pub outdated: bool,
 }
 
 /// See [`Phase::ExpectVerdict`].
@@ -89,6 +114,19 @@ pub(crate) struct ExpectResponse {
 pub(crate) struct ExpectVerdict {
     pub ticket: Ticket,
     pub request: auth::Request,
+    /// The account that is asked for has other keys by now, or is another one.
+    pub outdated: bool,
+}
+
+impl ExpectVerdict {
+    /// A request that has only just been made.
+    fn new(ticket: Ticket, request: auth::Request) -> ExpectVerdict {
+        ExpectVerdict {
+            ticket,
+            request,
+            outdated: false,
+        }
+    }
 }
 
 /// See [`Phase::ExpectAccount`].
@@ -181,6 +219,53 @@ impl StreamState {
 }
 
 impl Shard {
+    /// An account has other keys or is gone: what was begun with the old keys proves nothing.
+    pub(crate) fn outdate_proofs(&mut self, bare: &str) {
+        for conn in self.unbound(|phase| phase.claimed(), bare) {
+            let Some(mut stream) = self.conns.take(conn) else {
+                continue;
+            };
+            match &mut stream.phase {
+                Phase::ExpectResponse(expect) => expect.outdated = true,
+                Phase::ExpectVerdict(expect) => expect.outdated = true,
+                _ => {}
+            }
+            self.conns.put(conn, stream);
+        }
+    }
+
+    /// An account is gone: who has proved that it is his gets no session of its name's next owner.
+    pub(crate) fn end_unbound(
+        &mut self,
+        host: &mut impl Host,
+        bare: &str,
+        error: StreamError,
+        text: Option<&str>,
+    ) {
+        for conn in self.unbound(|phase| phase.proved(), bare) {
+            if let Some(stream) = self.conns.take(conn) {
+                self.stream_error(host, conn, &stream, error, text);
+            }
+        }
+    }
+
+    /// The streams without a session in whose phase `named` finds that account. All are here: a
+    /// stream moves to its account's home before it proves anything. And all have a timer, which
+    /// spares a look at every connection there is.
+    fn unbound(&self, named: impl Fn(&Phase) -> Option<&BareJid>, bare: &str) -> Vec<ConnId> {
+        let timers = self.timers.iter();
+        let unbound = timers.filter_map(|Reverse((_, timer))| match timer {
+            Timer::Bound(conn) => Some(*conn),
+            _ => None,
+        });
+        let is_it = |conn: &ConnId| {
+            let stream = self.conns.peek(*conn);
+            let account = stream.and_then(|stream| named(&stream.phase));
+            account.is_some_and(|account| account.as_str() == bare)
+        };
+        unbound.filter(is_it).collect()
+    }
+
     /// Ends a stream with an error; its session goes first, so that contacts learn of it.
     pub(crate) fn stream_error(
         &mut self,

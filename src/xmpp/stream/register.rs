@@ -175,7 +175,7 @@ impl Shard {
             account,
             iq: iq.into(),
         });
-        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict::new(ticket, request)));
         Flow::Stop
     }
 
@@ -210,7 +210,7 @@ impl Shard {
             }
         }
         let request = auth::Request::Register(request);
-        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict { ticket, request }));
+        stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict::new(ticket, request)));
         Flow::Stop
     }
 

@@ -109,13 +109,13 @@ impl Shard {
             .ok_or(StanzaError::BadRequest)?;
         let account = self.sessions.at(key).account;
         let answer = self.iq_request(key, view, target);
+        if self.accounts.at(account).leaving.is_some() {
+            return Err(StanzaError::UnexpectedRequest);
+        }
         if query.child("remove", Ns::Register).is_some() {
             // XEP-0077 3.2: `<remove/>` stands alone.
             if query.children().count() != 1 {
                 return Err(StanzaError::BadRequest);
-            }
-            if self.accounts.at(account).leaving.is_some() {
-                return Err(StanzaError::UnexpectedRequest);
             }
             self.cancel(host, account, Canceller::Client(answer));
             return Ok(());
@@ -164,13 +164,36 @@ impl Shard {
         let Some(change) = self.account_changes.remove(&ticket.0) else {
             return;
         };
-        let AccountChange::Password { account, .. } = &change else {
+        let AccountChange::Password { account, answer } = change else {
             return;
         };
-        let op = set_credentials(self.accounts.at(*account).jid.clone(), credentials);
+        let owner = self.accounts.at(account);
+        // The account's end may be behind this write, or before it: then it is the password of
+        // whoever has the name next.
+        if owner.is_gone || owner.leaving.is_some() {
+            let error = StanzaError::UnexpectedRequest;
+            return self.password_changed(host, account, &answer, Err(error));
+        }
+        let op = set_credentials(owner.jid.clone(), credentials);
         let ticket = self.ticket(Waiting::AccountChange);
+        let change = AccountChange::Password { account, answer };
         self.account_changes.insert(ticket.0, change);
         host.store(ticket, op);
+    }
+
+    /// A password is changed, or it is not.
+    fn password_changed(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        answer: &crate::iq::IqRequest,
+        outcome: Result<(), StanzaError>,
+    ) {
+        self.reply(host, answer, outcome.map(|()| &[][..]));
+        let owner = self.accounts.at_mut(account);
+        owner.changes_password = false;
+        owner.pins -= 1;
+        self.evict_if_idle(account);
     }
 
     /// Storage answered a change of an account.
@@ -185,12 +208,10 @@ impl Shard {
         };
         match change {
             AccountChange::Password { account, answer } => {
-                let outcome = super::done(reply);
-                self.reply(host, &answer, outcome.map(|()| &[][..]));
-                let owner = self.accounts.at_mut(account);
-                owner.changes_password = false;
-                owner.pins -= 1;
-                self.evict_if_idle(account);
+                // Also where nobody knows whether storage has it.
+                let jid = self.accounts.at(account).jid.clone();
+                self.outdate_proofs(jid.as_str());
+                self.password_changed(host, account, &answer, super::done(reply));
             }
             AccountChange::Cancellation(Cancellation { account, by, .. }) => {
                 self.accounts.at_mut(account).leaving = None;
