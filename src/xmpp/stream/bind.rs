@@ -320,8 +320,8 @@ impl Shard {
         }
     }
 
-    /// Whether an account has room for one more session, when those that only wait for their clients
-    /// have made way: a client that is here comes before one that may come back.
+    /// Whether an account has room for one more session, when those that only wait for their
+    /// clients have made way: a client that is here comes before one that may come back.
     fn make_room(&mut self, host: &mut impl Host, account: AccountKey) -> bool {
         loop {
             let sessions = &self.accounts.at(account).sessions;

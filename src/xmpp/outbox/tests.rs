@@ -1,0 +1,33 @@
+//! The queue by itself.
+
+use super::*;
+
+/// Whether a queue of so many of a stanza has outgrown its limits, and still has where its
+/// client has acknowledged them all but one.
+fn overflows(stanza: &[u8], count: usize) -> (bool, bool) {
+    let id = SessionId { home: 0, secret: 1 };
+    let mut acks = Acks::new(id, true, true);
+    for _ in 0..count {
+        acks.push(Sent::new(stanza.into(), Keep::Memory, Timestamp::default()));
+    }
+    acks.written = count;
+    let before = acks.has_overflowed();
+    acks.acknowledge(count as u32 - 1);
+    (before, acks.has_overflowed())
+}
+
+#[test]
+fn presence_counts_apart_and_both_have_limits_of_count_and_size() {
+    const SIZE: usize = 1 << 16;
+    let (presence, message) = (b"<presence/>".as_slice(), b"<message/>".as_slice());
+    let large = |name: &[u8]| [name, &vec![b' '; SIZE - name.len()]].concat();
+    for (stanza, max) in [
+        (message, UNACKED_MAX),
+        (presence, UNACKED_PRESENCE_MAX),
+        (&large(message), UNACKED_SIZE_MAX / SIZE),
+        (&large(presence), UNACKED_PRESENCE_SIZE_MAX / SIZE),
+    ] {
+        assert_eq!(overflows(stanza, max), (false, false), "{max}");
+        assert_eq!(overflows(stanza, max + 1), (true, false), "{max}");
+    }
+}
