@@ -3,6 +3,7 @@
 mod support;
 
 use support::client::{auth, header, plain};
+use support::server::home;
 use support::{Client, DOMAIN, Element, Event, Options, PASSWORD, STREAM_ERRORS, Server};
 
 const STREAMS: &str = "xmlns:stream='http://etherx.jabber.org/streams'";
@@ -675,32 +676,43 @@ fn a_stream_that_is_broken_takes_no_later_one_with_it() {
     }
 }
 
+/// Also those that another shard answers.
 #[test]
-fn a_managed_client_that_acknowledges_gets_all_the_cards_that_it_asks_for_at_once() {
-    const CARDS: usize = 60;
-    let server = server();
+fn a_client_gets_all_the_cards_that_it_asks_for_at_once() {
+    const CARDS: usize = 100;
+    let server = Server::start(&Options {
+        shards: 2,
+        ..Options::default()
+    });
     let photo = "A".repeat(125 << 10);
     let card = format!("<vCard xmlns='vcard-temp'><NOTE>{photo}</NOTE></vCard>");
-    let mut owner = Client::log_in(&server, "u0", "x");
+    let names = ["u0", "u1", "u2", "u3"];
+    let is_elsewhere = |name: &&str| home(name, 2) != home(names[0], 2);
+    assert!(names.iter().any(is_elsewhere));
+    let mut owner = Client::log_in(&server, names[0], "x");
     assert_eq!(owner.ask("", "set", &card).attr("type"), Some("result"));
-    let mut client = Client::log_in(&server, "u1", "x");
-    client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
-    client.until(|it| it.name == "enabled");
-    let request =
-        format!("<iq type='get' id='v' to='u0@{DOMAIN}'><vCard xmlns='vcard-temp'/></iq>");
-    client.send(&request.repeat(CARDS));
-    let mut answers = 0;
-    while answers < CARDS {
-        let element = client.element();
-        match &*element.name {
-            "r" => client.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{answers}'/>")),
-            "iq" => {
-                assert_eq!(element.attr("type"), Some("result"));
-                answers += 1;
+    for (name, is_managed) in names[1..].iter().flat_map(|it| [(it, false), (it, true)]) {
+        let mut client = Client::log_in(&server, name, "x");
+        if is_managed {
+            client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+            client.until(|it| it.name == "enabled");
+        }
+        let request =
+            format!("<iq type='get' id='v' to='u0@{DOMAIN}'><vCard xmlns='vcard-temp'/></iq>");
+        client.send(&request.repeat(CARDS));
+        let mut answers = 0;
+        while answers < CARDS {
+            let element = client.element();
+            match &*element.name {
+                "r" => client.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{answers}'/>")),
+                "iq" => {
+                    assert_eq!(element.attr("type"), Some("result"));
+                    answers += 1;
+                }
+                // How far its requests are settled, while they wait for storage.
+                "a" => {}
+                _ => panic!("{element:?}"),
             }
-            // How far its requests are settled, while they wait for storage.
-            "a" => {}
-            _ => panic!("{element:?}"),
         }
     }
 }

@@ -22,7 +22,7 @@ use xmpp::port::{Snapshot, Store, StoreOp, StoreReply};
 /// Operations of one shard that fit its lane. What one more stanza asks for waits in the spill,
 /// and while something does the shard takes neither bytes of clients nor parcels of siblings: the
 /// spill holds what was under way. Sessions are held back long before, each by
-/// [`xmpp::limit::STORE_REQUESTS_PER_SESSION_MAX`].
+/// [`xmpp::limit::REQUESTS_PER_SESSION_MAX`].
 pub(crate) const LANE_CAPACITY: usize = 2048;
 /// Operations of one commit.
 const BATCH_MAX: usize = 4096;

@@ -13,8 +13,8 @@ use crate::parcel::Parcel;
 use crate::port::StoreOp;
 use crate::router::Route;
 use crate::session::{Address, SessionKey};
-use crate::settle::Cause;
-use crate::shard::{Shard, Waiting};
+use crate::settle::{Cause, InFlight};
+use crate::shard::{Asker, Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::stream::{Flow, StreamState};
 use crate::xep::offline::may_wait;
@@ -146,7 +146,9 @@ impl Shard {
             Route::Shard(shard) => {
                 let mut bytes = host.buffer();
                 stanza.write(&mut bytes);
-                self.forward_stanza(host, shard, bytes);
+                let is_request = matches!(stanza.type_, Type::Get | Type::Set);
+                let asker = is_request.then(|| self.count_request()).flatten();
+                self.forward_stanza(host, shard, bytes, asker);
             }
             Route::Server | Route::Remote => debug_assert!(false, "only accounts are carried to"),
         }
@@ -372,7 +374,7 @@ impl Shard {
             Route::Shard(shard) => {
                 let mut buffer = host.buffer();
                 buffer.extend_from_slice(&bytes);
-                self.forward_stanza(host, shard, buffer);
+                self.forward_stanza(host, shard, buffer, None);
             }
             // An answer to the server itself, or to a domain that we cannot have heard from.
             Route::Server | Route::Remote => {}
@@ -380,15 +382,22 @@ impl Shard {
         (self.cause, self.origin) = (cause, origin);
     }
 
-    /// Sends a stanza in a pooled buffer to a sibling.
-    pub(crate) fn forward_stanza(&mut self, host: &mut impl Host, shard: ShardId, bytes: Vec<u8>) {
+    /// Sends a stanza in a pooled buffer to a sibling. Whoever asks for something by it has that
+    /// to wait for until the sibling has settled it, and by then the answer is here.
+    fn forward_stanza(
+        &mut self,
+        host: &mut impl Host,
+        shard: ShardId,
+        bytes: Vec<u8>,
+        asker: Option<Asker>,
+    ) {
         // No parcel waits for another, or two shards could wait for each other. What one leads to
         // is an answer, and that is with its receiver before the parcel is said to be settled.
         let cause = match self.cause {
             Some(Cause::Parcel { .. }) => None,
             _ => self.open_effect(),
         };
-        self.in_flight[usize::from(shard.0)].push_back(cause);
+        self.in_flight[usize::from(shard.0)].push_back(InFlight { cause, asker });
         let parcel = Parcel::Stanza {
             bytes,
             home: self.id,

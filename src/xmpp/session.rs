@@ -25,7 +25,7 @@ pub struct Session {
     /// Its full JID.
     pub(crate) address: Address,
     /// Requests to storage that its stanzas made and that are not answered. From
-    /// [`STORE_REQUESTS_PER_SESSION_MAX`](crate::limit::STORE_REQUESTS_PER_SESSION_MAX) on its
+    /// [`REQUESTS_PER_SESSION_MAX`](crate::limit::REQUESTS_PER_SESSION_MAX) on its
     /// connection is paused.
     pub unanswered: u16,
     /// Which of its key's users it is; given by [`Sessions::insert`], wraps.

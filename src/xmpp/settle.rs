@@ -35,6 +35,13 @@ pub(crate) enum Cause {
     End { ticket: Ticket },
 }
 
+/// A stanza that a sibling has not settled.
+pub(crate) struct InFlight {
+    pub cause: Option<Cause>,
+    /// Who asks for something by it.
+    pub asker: Option<Asker>,
+}
+
 /// A step between an account and a contact of which the contact is being told. Its side of it is
 /// settled before the account's own is written: what a crash tears in between is whole again when
 /// the client says it again, for the own side still wants it and the other takes it twice.

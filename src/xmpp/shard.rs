@@ -8,7 +8,7 @@ use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
-use crate::limit::{Limits, STORE_REQUESTS_PER_SESSION_MAX};
+use crate::limit::{Limits, REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
 use crate::revive::{Ending, SharedDormant};
@@ -16,7 +16,7 @@ use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
-use crate::settle::{Cause, Settling};
+use crate::settle::{Cause, InFlight, Settling};
 use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
@@ -227,7 +227,7 @@ pub struct Shard {
     pub(crate) unsettled: Vec<Settling>,
     told_settled: Vec<u64>,
     /// What waits for each stanza parcel that a sibling has not settled yet.
-    pub(crate) in_flight: Vec<VecDeque<Option<Cause>>>,
+    pub(crate) in_flight: Vec<VecDeque<InFlight>>,
     /// Where the stream that answered `Flow::Moved` goes.
     pub(crate) moving_to: Option<ShardId>,
     pub(crate) stopping: bool,
@@ -283,7 +283,7 @@ impl Shard {
             hibernation_armed: Vec::new(),
             unsettled: (0..shards).map(|_| Settling::default()).collect(),
             told_settled: vec![0; shards],
-            in_flight: vec![VecDeque::new(); shards],
+            in_flight: (0..shards).map(|_| VecDeque::new()).collect(),
             moving_to: None,
             stopping: false,
         }
@@ -442,8 +442,12 @@ impl Shard {
             Parcel::Settled { count } => {
                 for _ in 0..count {
                     let settled = self.in_flight[usize::from(from.0)].pop_front();
-                    debug_assert!(settled.is_some(), "a sibling settles what it was sent");
-                    self.close_effect(host, settled.flatten());
+                    let Some(InFlight { cause, asker }) = settled else {
+                        debug_assert!(false, "a sibling settles what it was sent");
+                        break;
+                    };
+                    self.end_request(host, asker);
+                    self.close_effect(host, cause);
                 }
             }
             Parcel::Control(control) => self.on_control(host, from, *control),
@@ -699,7 +703,7 @@ impl Shard {
         if let Some(Asker { session, serial }) = asker
             && let Some(session) = self.session_of(session, serial)
         {
-            let was_full = session.unanswered == STORE_REQUESTS_PER_SESSION_MAX;
+            let was_full = session.unanswered == REQUESTS_PER_SESSION_MAX;
             session.unanswered -= 1;
             if was_full && let Some(conn) = session.outlet.conn {
                 host.resume(conn);
@@ -738,7 +742,7 @@ impl Shard {
         let Some(key) = self.asker.take() else {
             return flow;
         };
-        if self.sessions.at(key).unanswered < STORE_REQUESTS_PER_SESSION_MAX {
+        if self.sessions.at(key).unanswered < REQUESTS_PER_SESSION_MAX {
             return flow;
         }
         host.pause(conn);

@@ -3,7 +3,7 @@
 use sim::client::{Phase, Proof};
 use sim::{ClientId, Element, Faults, Login, Random, World};
 use xmpp::Settings;
-use xmpp::limit::{CONFLICTS_PER_REGISTRATION, Limits, STORE_REQUESTS_PER_SESSION_MAX};
+use xmpp::limit::{CONFLICTS_PER_REGISTRATION, Limits, REQUESTS_PER_SESSION_MAX};
 
 /// A world of two shards with these limits, and some accounts.
 fn world(limits: Limits, names: &[&str]) -> World {
@@ -520,7 +520,7 @@ fn a_session_that_asks_more_of_storage_than_it_may_waits_and_is_answered_in_orde
         assert_eq!(answer.attr("id"), index.to_string());
         assert_eq!(answer.attr("type"), "result");
     }
-    let max = usize::from(STORE_REQUESTS_PER_SESSION_MAX);
+    let max = usize::from(REQUESTS_PER_SESSION_MAX);
     assert_eq!(world.unanswered_peak(), max, "so many, and no more");
     world.run();
     world.check_rest();
@@ -571,7 +571,7 @@ fn a_shard_whose_storage_lags_takes_no_more_from_clients_and_siblings_and_loses_
         assert_eq!(got[0].attr("id"), sender.to_string());
     }
     // One connection's bytes, and what lies in two rings, are handled before anybody looks again.
-    let max = usize::from(STORE_REQUESTS_PER_SESSION_MAX) + 2 * 2 + 1;
+    let max = usize::from(REQUESTS_PER_SESSION_MAX) + 2 * 2 + 1;
     let peak = world.unanswered_peak();
     assert!(peak <= max, "{peak} requests waited, {max} may");
     world.check_rest();

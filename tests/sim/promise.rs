@@ -8,7 +8,7 @@ use sim::play::{Play, Plot};
 use sim::steps::{errors, message, messages};
 use sim::{ClientId, Element, Faults, Login, World, for_every_seed};
 use xmpp::Settings;
-use xmpp::limit::{LOAD_QUEUE_MAX, STORE_REQUESTS_PER_SESSION_MAX};
+use xmpp::limit::{LOAD_QUEUE_MAX, REQUESTS_PER_SESSION_MAX};
 use xmpp::settings::Durability;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
@@ -272,7 +272,7 @@ fn a_removal_that_storage_refuses_is_answered_when_it_is_there() {
 /// What is behind so many messages waits for storage; what asks for an acknowledgement is among it.
 #[test]
 fn who_is_held_back_by_a_disk_that_hangs_is_answered() {
-    const MESSAGES: usize = STORE_REQUESTS_PER_SESSION_MAX as usize + 8;
+    const MESSAGES: usize = REQUESTS_PER_SESSION_MAX as usize + 8;
     let (mut world, alice) = alice_and_bob();
     let (bob, _) = world.log_in_managed("bob@example.org/x");
     world.tell(bob, "<presence/>");

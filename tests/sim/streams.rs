@@ -4,8 +4,9 @@ use sim::client::{Phase, Proof, Tls};
 use sim::steps::{message, messages};
 use sim::{ClientId, Faults, Login, Random, World};
 use std::sync::mpsc::TryRecvError;
-use xmpp::Settings;
-use xmpp::limit::Limits;
+use xmpp::limit::{Limits, REQUESTS_PER_SESSION_MAX};
+use xmpp::router::Router;
+use xmpp::{Settings, ShardId};
 
 fn settings(shards: u16) -> Settings {
     Settings {
@@ -543,6 +544,33 @@ fn a_turn_takes_so_many_bytes_of_a_client_and_one_element_more() {
     assert_eq!(messages(&world.received(bob)).len(), 20);
     let peak = world.output_peak();
     assert!(peak < 3 * SIZE, "{peak} bytes in a turn");
+}
+
+/// What a sibling answers is waited for as what storage does: it may be much longer than requests.
+#[test]
+fn a_client_asks_another_shard_for_so_much_at_once_and_gets_all_the_same() {
+    const REQUESTS: usize = 200;
+    let mut world = World::new(3, settings(2), Faults::calm());
+    let router = Router::new("example.org", 2, ShardId(0));
+    let name = |shard| {
+        let mut names = (0..).map(|number| format!("n{number}@example.org"));
+        let name = names.find(|name| router.home(name).0 == shard);
+        name.expect("every shard is a home")
+    };
+    let [owner, asker] = [0, 1].map(name);
+    for name in [&owner, &asker] {
+        world.add_account(name, "secret");
+    }
+    let client = world.log_in(&format!("{asker}/x"));
+    world.faults.disk_us = (1_000_000, 1_000_000);
+    let request = format!("<iq type='get' id='v' to='{owner}'><vCard xmlns='vcard-temp'/></iq>");
+    world.send(client, &request.repeat(REQUESTS));
+    world.run_for(100);
+    let in_flight: u64 = world.shards().map(|shard| shard.in_flight_count()).sum();
+    assert_eq!(in_flight, u64::from(REQUESTS_PER_SESSION_MAX));
+    world.faults.disk_us = (50, 200);
+    world.run();
+    assert_eq!(world.received(client).len(), REQUESTS);
 }
 
 /// What one session does is pushed to others, who may acknowledge nothing.
