@@ -197,6 +197,10 @@ impl Host for World {
         if !found.dirty {
             found.dirty = true;
             dirty.push(conn);
+            // What the flush seals with comes while the stanza is written.
+            if let Some(tls) = &found.tls {
+                tls.prefetch_sealing();
+            }
         }
         found.choke();
         let waiting = found.waiting();

@@ -138,6 +138,7 @@ impl Turn {
         self.admit_withheld();
         let mut completions = std::mem::take(&mut self.completions);
         self.counters.completions += completions.len() as u64;
+        self.look_at_first(&completions);
         let mut coming = completions.drain(..);
         while let Some(completion) = coming.next() {
             self.look_ahead(coming.as_slice());
@@ -181,6 +182,28 @@ impl Turn {
                 return;
             };
             self.on_recv(completion);
+        }
+    }
+
+    /// Nobody looked ahead for the first completions of a turn, and of most turns they are all: has
+    /// what they will need come side by side, which takes as long as for one.
+    fn look_at_first(&self, coming: &[Completion]) {
+        let first = |count: usize| {
+            let first = coming.iter().take(count);
+            first.filter(|next| next.token.op == Op::Recv)
+        };
+        for next in coming.iter().take(CONNS_AHEAD + 1) {
+            self.world.conns.prefetch(next.token.slot);
+        }
+        for next in first(TLS_AHEAD + 1) {
+            if let Some(tls) = self.world.conns.tls(next.token.slot) {
+                tls.prefetch();
+                tls.prefetch_opening();
+            }
+            self.shard.fetch_stream(id_of(next.token), &Prefetch);
+        }
+        for next in first(KEYS_AHEAD + 1) {
+            self.shard.fetch_session(id_of(next.token), &Prefetch);
         }
     }
 
