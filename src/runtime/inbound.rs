@@ -68,8 +68,9 @@ impl Turn {
         }
         if conn.eof && conn.life == Life::Open && !conn.is_blocked() {
             self.shard.on_eof(&mut self.world, id);
-            // What the protocol did not close has no stream any more.
-            if self.world.conns.open_mut(id).is_some() {
+            // What the protocol neither closed nor has wait has no stream any more.
+            let open = self.world.conns.open_mut(id);
+            if open.is_some_and(|conn| !conn.paused) {
                 return self.lose(id);
             }
         }

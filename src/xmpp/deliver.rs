@@ -5,6 +5,7 @@
 
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::{StanzaError, StreamError};
+use crate::farewell::is_of;
 use crate::host::{ConnId, Host, ShardId};
 use crate::keep::Receivers;
 use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
@@ -543,7 +544,7 @@ impl Shard {
         if self.asker == Some(key) {
             self.asker = None;
         }
-        if matches!(self.cause, Some(Cause::Stanza { session, .. }) if session == key) {
+        if is_of(self.cause, key) {
             (self.cause, self.origin) = (None, None);
         }
         self.withdraw(host, key);

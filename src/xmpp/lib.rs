@@ -9,6 +9,7 @@ mod ask;
 mod conns;
 mod deliver;
 pub mod error;
+mod farewell;
 mod handed;
 pub mod host;
 mod iq;

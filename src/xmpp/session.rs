@@ -28,6 +28,10 @@ pub struct Session {
     /// [`REQUESTS_PER_SESSION_MAX`](crate::limit::REQUESTS_PER_SESSION_MAX) on its
     /// connection is paused.
     pub unanswered: u16,
+    /// What its stanzas still wait for, where it has no stream management.
+    pub unsettled: u32,
+    /// Its client has said its last; what it asked for is answered before the stream ends.
+    pub closing: bool,
     /// Which of its key's users it is; given by [`Sessions::insert`], wraps.
     pub serial: u32,
     /// The priority of the last presence; meaningless while unavailable.
@@ -149,6 +153,8 @@ impl Session {
                 bare_size: u16::try_from(bare.len()).expect("a bare JID has at most 2,047 bytes"),
             },
             unanswered: 0,
+            unsettled: 0,
+            closing: false,
             serial: 0,
             priority: 0,
             available: false,
@@ -178,7 +184,7 @@ impl Session {
 
     /// Whether messages to the bare JID reach it (RFC 6121 8.5.2.1.1).
     pub fn takes_bare(&self) -> bool {
-        self.available && self.priority >= 0
+        self.available && self.priority >= 0 && !self.closing
     }
 
     /// Remembers that `to` knows this session is available; `false` where the limit is reached, or

@@ -25,6 +25,8 @@ pub(crate) enum Cause {
         serial: u32,
         number: u64,
     },
+    /// A stanza of a session without stream management. Its stream does not end before.
+    Unnumbered { session: SessionKey, serial: u32 },
     /// A sibling's parcel, by its number among that sibling's.
     Parcel { from: ShardId, number: u64 },
     /// What a contact is told, before its account's own side of it is written.
@@ -107,6 +109,11 @@ impl Settling {
         if let Some(count) = count {
             *count = count.saturating_sub(1);
         }
+    }
+
+    /// Whether one still waits for something.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.iter().any(|count| *count > 0)
     }
 
     /// The number up to which all are settled.
@@ -199,7 +206,8 @@ impl Account {
 impl Shard {
     /// The stanza in hand waits for an effect from now on; [`Shard::close_effect`] ends that.
     pub(crate) fn open_effect(&mut self) -> Option<Cause> {
-        if !self.settings.durability.settles_late() {
+        let is_unnumbered = matches!(self.cause, Some(Cause::Unnumbered { .. }));
+        if !self.settings.durability.settles_late() && !is_unnumbered {
             return None;
         }
         match self.cause? {
@@ -212,6 +220,7 @@ impl Shard {
                 let session = self.session_of(session, serial)?;
                 session.outlet.acks.as_mut()?.settling.open(number);
             }
+            Cause::Unnumbered { session, serial } => self.open_unnumbered(session, serial)?,
             Cause::Parcel { from, number } => {
                 self.unsettled[usize::from(from.0)].open(number);
             }
@@ -239,7 +248,11 @@ impl Shard {
                 {
                     acks.settling.close(number);
                     self.acknowledge_settled(host, session);
+                    self.end_farewell(host, session);
                 }
+            }
+            Some(Cause::Unnumbered { session, serial }) => {
+                self.close_unnumbered(host, session, serial);
             }
             Some(Cause::Parcel { from, number }) => {
                 self.unsettled[usize::from(from.0)].close(number);

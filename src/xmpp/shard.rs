@@ -113,7 +113,7 @@ pub(crate) enum Waiting {
 /// What the shard's clock is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer {
-    /// The stream must be bound by now.
+    /// The stream must be bound by now, and one that waits for its end must end.
     Bound(ConnId),
     /// The client of the session that waits longest must be back by now.
     Hibernation,
@@ -339,10 +339,10 @@ impl Shard {
                         again: false,
                     };
                 }
-                Ok(frame) => {
-                    let flow = self.on_frame(host, conn, &mut stream, &frame, rest);
-                    (flow, frame_size(&frame))
-                }
+                Ok(frame) => match self.on_frame(host, conn, &mut stream, &frame, rest) {
+                    Flow::Later => (Flow::Later, 0),
+                    flow => (flow, frame_size(&frame)),
+                },
                 Err(error) => {
                     let condition = StreamError::from(error);
                     (self.stream_error(host, conn, &stream, condition, None), 0)
@@ -357,7 +357,7 @@ impl Shard {
                         break;
                     }
                 }
-                Flow::Stop => {
+                Flow::Stop | Flow::Later => {
                     self.conns.put(conn, stream);
                     return Progress {
                         consumed: consumed + size,
@@ -383,28 +383,6 @@ impl Shard {
         Progress {
             consumed,
             again: again && consumed < bytes.len(),
-        }
-    }
-
-    /// The peer will send no more; everything it sent was handled.
-    pub fn on_eof(&mut self, host: &mut impl Host, conn: ConnId) {
-        let Some(mut stream) = self.conns.take(conn) else {
-            return;
-        };
-        if let Phase::Bound(key) = stream.phase {
-            // RFC 6120 4.4: without `</stream:stream>` this is a loss, not a farewell.
-            self.lose_connection(host, key);
-            stream.phase = Phase::ExpectAuth;
-        }
-        self.finish(host, conn, &stream);
-    }
-
-    /// A connection is gone: reset, cut for not reading, or its handshake failed.
-    pub fn on_close(&mut self, host: &mut impl Host, conn: ConnId) {
-        if let Some(stream) = self.conns.take(conn)
-            && let Phase::Bound(key) = stream.phase
-        {
-            self.lose_connection(host, key);
         }
     }
 
@@ -617,9 +595,9 @@ impl Shard {
         let Some(stream) = self.conns.take(conn) else {
             return;
         };
-        if let Phase::Bound(_) = stream.phase {
+        if let Phase::Bound(key) = stream.phase {
             self.conns.put(conn, stream);
-            return;
+            return self.check_farewell(host, key);
         }
         let text = Some("authentication took too long");
         self.stream_error(host, conn, &stream, StreamError::ConnectionTimeout, text);
@@ -664,7 +642,7 @@ impl Shard {
                 self.conns.put(conn, stream);
                 host.resume(conn);
             }
-            Flow::Stop => self.conns.put(conn, stream),
+            Flow::Stop | Flow::Later => self.conns.put(conn, stream),
             Flow::Moved => unreachable!("only the first message of an exchange moves a stream"),
             Flow::Over => {}
         }
@@ -700,14 +678,15 @@ impl Shard {
     }
 
     pub(crate) fn end_request(&mut self, host: &mut impl Host, asker: Option<Asker>) {
-        if let Some(Asker { session, serial }) = asker
-            && let Some(session) = self.session_of(session, serial)
+        if let Some(of) = asker
+            && let Some(session) = self.session_of(of.session, of.serial)
         {
             let was_full = session.unanswered == REQUESTS_PER_SESSION_MAX;
             session.unanswered -= 1;
             if was_full && let Some(conn) = session.outlet.conn {
                 host.resume(conn);
             }
+            self.end_farewell(host, of.session);
         }
     }
 

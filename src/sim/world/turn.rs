@@ -257,6 +257,9 @@ impl World {
         if ended {
             slot.eof = false;
             node.shard.on_eof(&mut node.side, conn);
+            if let Some(slot) = node.side.slot(conn) {
+                slot.eof = slot.paused;
+            }
         }
         self.effects(shard);
     }

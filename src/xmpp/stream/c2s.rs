@@ -37,6 +37,9 @@ impl Shard {
                     let error = StreamError::NotWellFormed;
                     return self.stream_error(host, conn, stream, error, None);
                 }
+                if self.owes_answers(host, conn, stream) {
+                    return Flow::Later;
+                }
                 self.finish(host, conn, stream);
                 Flow::Over
             }
@@ -201,8 +204,12 @@ impl Shard {
                 if self.sessions.at(key).outlet.acks.is_some() {
                     return self.on_managed(host, conn, stream, key, view, scope);
                 }
+                let serial = self.sessions.at(key).serial;
+                let session = key;
+                self.cause = Some(Cause::Unnumbered { session, serial });
                 self.asker = Some(key);
                 let flow = self.on_any_stanza(host, conn, stream, key, view, scope);
+                self.cause = None;
                 self.hold_back(host, conn, flow)
             }
             Phase::ExpectBind(_) => {

@@ -156,6 +156,8 @@ pub(crate) enum Flow {
     Next,
     /// Consume it and stop for now: paused, or bytes of another layer follow.
     Stop,
+    /// Leave it, and stop until the connection is resumed.
+    Later,
     /// Leave it for the shard that the connection has moved to.
     Moved,
     /// The stream is over; ignore the rest.

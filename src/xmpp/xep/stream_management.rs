@@ -344,6 +344,7 @@ impl Shard {
         if acks.owed && acks.opened {
             acks.owed = acks.committed < acks.received;
             write_answer(acks.h(), host.output(conn));
+            self.end_farewell(host, key);
         }
     }
 
@@ -559,9 +560,13 @@ impl Shard {
     pub(crate) fn reattach(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, h: u32) {
         self.end_hibernation(key);
         let Session {
-            outlet, address, ..
+            outlet,
+            address,
+            closing,
+            ..
         } = self.sessions.at_mut(key);
         outlet.conn = Some(conn);
+        *closing = false;
         let acks = outlet.acks.as_mut().expect("a resumed session is managed");
         acks.opened = true;
         let cleared = acks.acknowledge(h);

@@ -1,0 +1,125 @@
+//! The end of a stream from its client's side: what was asked before it is answered first.
+//!
+//! Invariant: `</stream:stream>` is taken up when nothing is open that its session asked for, or
+//! when that has lasted [`FAREWELL_MS`]. Until then the connection is paused, and the session has
+//! no more messages sent to its bare JID.
+
+use crate::host::{ConnId, Host};
+use crate::session::{Session, SessionKey};
+use crate::settle::Cause;
+use crate::shard::{Shard, Timer};
+use crate::stream::{Phase, StreamState};
+
+/// How long the end of a stream waits for what its client asked for: storage may have a fault.
+const FAREWELL_MS: u64 = 5_000;
+
+impl Session {
+    /// Whether something that its client sent may still be answered by storage or another shard, or
+    /// is to be acknowledged.
+    fn is_owed(&mut self) -> bool {
+        let acks = self.outlet.acks.as_mut();
+        self.unanswered > 0
+            || self.unsettled > 0
+            || acks.is_some_and(|acks| acks.settling.is_open() || acks.owed)
+    }
+}
+
+impl Shard {
+    /// The peer will send no more; everything it sent was handled.
+    pub fn on_eof(&mut self, host: &mut impl Host, conn: ConnId) {
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        if let Phase::Bound(key) = stream.phase {
+            // A client with stream management is answered when it resumes.
+            let is_managed = self.sessions.at(key).outlet.acks.is_some();
+            if !is_managed && self.owes_answers(host, conn, &mut stream) {
+                self.conns.put(conn, stream);
+                return;
+            }
+            // RFC 6120 4.4: without `</stream:stream>` this is a loss, not a farewell.
+            self.lose_connection(host, key);
+            stream.phase = Phase::ExpectAuth;
+        }
+        self.finish(host, conn, &stream);
+    }
+
+    /// A connection is gone: reset, cut for not reading, or its handshake failed.
+    pub fn on_close(&mut self, host: &mut impl Host, conn: ConnId) {
+        if let Some(stream) = self.conns.take(conn)
+            && let Phase::Bound(key) = stream.phase
+        {
+            match self.sessions.at(key).closing {
+                true => self.end_session(host, key),
+                false => self.lose_connection(host, key),
+            }
+        }
+    }
+
+    /// Whether the end of a stream waits for what its session asked of storage and of siblings.
+    pub(crate) fn owes_answers(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+    ) -> bool {
+        let Phase::Bound(key) = stream.phase else {
+            return false;
+        };
+        let session = self.sessions.at_mut(key);
+        if !session.is_owed() {
+            return false;
+        }
+        if !std::mem::replace(&mut session.closing, true) {
+            stream.deadline = host.now().plus_ms(FAREWELL_MS);
+            self.arm(host, stream.deadline, Timer::Bound(conn));
+        } else if host.now() >= stream.deadline {
+            return false;
+        }
+        host.pause(conn);
+        true
+    }
+
+    /// A session has one thing less to wait for: if that was the last, its stream may end.
+    pub(crate) fn end_farewell(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at_mut(key);
+        if session.closing
+            && !session.is_owed()
+            && let Some(conn) = session.outlet.conn
+        {
+            host.resume(conn);
+        }
+    }
+
+    /// The time of a farewell is over.
+    pub(crate) fn check_farewell(&self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at(key);
+        if session.closing
+            && let Some(conn) = session.outlet.conn
+        {
+            host.resume(conn);
+        }
+    }
+
+    /// A stanza of a session without stream management waits for one more thing.
+    pub(crate) fn open_unnumbered(&mut self, key: SessionKey, serial: u32) -> Option<()> {
+        self.session_of(key, serial)?.unsettled += 1;
+        Some(())
+    }
+
+    /// What [`Shard::open_unnumbered`] opened is there.
+    pub(crate) fn close_unnumbered(&mut self, host: &mut impl Host, key: SessionKey, serial: u32) {
+        if let Some(session) = self.session_of(key, serial) {
+            session.unsettled -= 1;
+            self.end_farewell(host, key);
+        }
+    }
+}
+
+/// Whether an effect is one of this session's stanzas.
+pub(crate) fn is_of(cause: Option<Cause>, key: SessionKey) -> bool {
+    match cause {
+        Some(Cause::Stanza { session, .. } | Cause::Unnumbered { session, .. }) => session == key,
+        _ => false,
+    }
+}
