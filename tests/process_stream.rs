@@ -52,6 +52,36 @@ fn the_answering_header_names_the_domain_a_fresh_id_and_version_1_0() {
 }
 
 #[test]
+fn a_header_may_leave_the_content_namespace_to_the_stanzas() {
+    let server = server();
+    let to = format!("to='{DOMAIN}' version='1.0'");
+    for header in [
+        format!("<stream xmlns='http://etherx.jabber.org/streams' {to}>"),
+        format!("<stream:stream {STREAMS} {to}>"),
+    ] {
+        let mut client = Client::connect(&server);
+        client.send(&header);
+        assert!(matches!(client.next(), Event::Header(_)), "{header}");
+        assert_eq!(client.element().name, "features");
+        client.send(&plain("u0", PASSWORD));
+        assert_eq!(client.element().name, "success");
+        client.send(&header);
+        assert!(matches!(client.next(), Event::Header(_)), "{header}");
+        assert!(client.element().child("bind").is_some());
+        let bind = "urn:ietf:params:xml:ns:xmpp-bind";
+        client.send(&format!(
+            "<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='{bind}'/></iq>"
+        ));
+        assert_eq!(client.element().attr("type"), Some("result"));
+        let ping = format!("type='get' id='p' to='{DOMAIN}'><ping xmlns='urn:xmpp:ping'/></iq>");
+        client.send(&format!("<iq xmlns='jabber:client' {ping}"));
+        assert_eq!(client.element().attr("id"), Some("p"));
+        client.send(&format!("<iq {ping}"));
+        assert_eq!(client.stream_error(), "unsupported-stanza-type", "{header}");
+    }
+}
+
+#[test]
 fn a_header_that_breaks_a_rule_meets_that_rules_error() {
     let server = server();
     let to = format!("to='{DOMAIN}'");

@@ -78,6 +78,13 @@ impl StreamHeader {
         Ok(header)
     }
 
+    /// Whether each stanza is to name its namespace itself, as where the stream's has no prefix
+    /// (RFC 6120 4.8.5).
+    pub fn leaves_content_open(&self) -> bool {
+        let is_open = self.scope.default.is_empty() || self.scope.default_ns == Ns::Streams;
+        is_open && !is_content(self.content)
+    }
+
     fn note(
         &mut self,
         text: &str,

@@ -93,7 +93,8 @@ impl Shard {
             Ok(header) => header,
             Err(error) => return self.stream_error(host, conn, stream, error.into(), None),
         };
-        if !header.stream_ns_ok || header.content != Ns::Client {
+        let is_content_ok = header.content == Ns::Client || header.leaves_content_open();
+        if !header.stream_ns_ok || !is_content_ok {
             let error = StreamError::InvalidNamespace;
             return self.stream_error(host, conn, stream, error, None);
         }
