@@ -7,7 +7,6 @@
 
 use crate::error::StanzaError;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
-use crate::leave::as_left;
 use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
 use crate::stanza::write_reply_head;
@@ -17,6 +16,8 @@ use stanza::view::{Kind, StanzaView};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+
+mod flush;
 
 /// Unacknowledged stanzas of one session, presence apart; one more ends it.
 pub(crate) const UNACKED_MAX: usize = 4_000;
@@ -50,8 +51,6 @@ const RECENT_MAX: usize = 64;
 
 /// Stanzas after which an acknowledgement is asked for at once.
 pub(crate) const REQUEST_EVERY: u32 = 8;
-
-const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
 
 /// The stanzas of a session that took effect before a crash, by account.
 pub(crate) type Marks = HashMap<Box<str>, Mark>;
@@ -579,71 +578,6 @@ impl Acks {
             Keep::Memory | Keep::Offline(_) => None,
         });
         kept.collect()
-    }
-
-    /// Writes what may be written.
-    pub(crate) fn flush(&mut self, host: &mut impl Host, conn: Option<ConnId>) {
-        let Some(conn) = conn else { return };
-        while self.opened
-            && self.claiming != Some(self.sent().wrapping_add(1))
-            && let Some(sent) = self.queue.get(self.written)
-            && sent.write.is_none()
-            && sent.is_numbered
-        {
-            let out = host.output(conn);
-            let is_answer = sent.is_answer;
-            self.put(sent, out);
-            self.count_written(out);
-            if is_answer {
-                self.shorten(self.written - 1);
-            }
-        }
-    }
-
-    /// Writes a stanza. The client sees one late that came before it was back (XEP-0203 3).
-    fn put(&self, sent: &Sent, out: &mut Vec<u8>) {
-        let back = self.back.as_ref().filter(|(at, _)| sent.arrived < *at);
-        let late = back.and_then(|(_, domain)| as_left(&sent.bytes, sent.arrived, domain));
-        out.extend_from_slice(late.as_deref().unwrap_or(&sent.bytes));
-    }
-
-    fn count_written(&mut self, out: &mut Vec<u8>) {
-        self.written += 1;
-        self.since_request += 1;
-        if self.since_request >= REQUEST_EVERY {
-            self.since_request = 0;
-            out.extend_from_slice(REQUEST);
-        }
-    }
-
-    /// Whether its client is to be asked, and it was not known before.
-    pub(crate) fn begins_asking(&mut self) -> bool {
-        self.since_request > 0 && !std::mem::replace(&mut self.is_asking, true)
-    }
-
-    /// Asks for what was written since the last time.
-    pub(crate) fn ask(&mut self, host: &mut impl Host, conn: Option<ConnId>) {
-        self.is_asking = false;
-        if let Some(conn) = conn.filter(|_| self.since_request > 0 && self.written > 0) {
-            self.since_request = 0;
-            host.output(conn).extend_from_slice(REQUEST);
-        }
-    }
-
-    /// Writes once more what the client did not get, then what waits.
-    pub(crate) fn rewrite(&mut self, host: &mut impl Host, conn: ConnId, domain: &str) {
-        let at = host.wall();
-        self.back = Some((at, domain.into()));
-        let out = host.output(conn);
-        for sent in self.queue.iter().take(self.written) {
-            self.put(sent, out);
-        }
-        self.flush(host, Some(conn));
-        self.since_request = 0;
-        if self.written > 0 {
-            let out = host.output(conn);
-            out.extend_from_slice(REQUEST);
-        }
     }
 
     /// How many stanzas were sent, as both sides count them.
