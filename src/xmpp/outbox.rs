@@ -121,6 +121,8 @@ pub(crate) struct Acks {
     /// Bytes of long answers, which do not count towards the limits, either.
     answers: usize,
     since_request: u32,
+    /// Whether what may be written waits for the connection to take what was.
+    is_stopped: bool,
     /// When the client came back last, and the server's domain: what came before then says when.
     back: Option<(Timestamp, Rc<str>)>,
     /// Whether it is among [`crate::ask::Asking`].
@@ -263,6 +265,7 @@ impl Acks {
             presence: (0, 0),
             answers: 0,
             since_request: 0,
+            is_stopped: false,
             back: None,
             is_asking: false,
             last_place: 0,
@@ -373,6 +376,13 @@ impl Acks {
             self.answers += last.bytes.len();
             self.shorten(index);
         }
+    }
+
+    /// Whether so much of long answers waits that the client's input is to wait, too: as much again
+    /// may be on its way.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.answers > WAITING_ANSWERS_SIZE_MAX / 2
     }
 
     /// Where enough of long answers is kept, all that is kept of this one is an error that has its

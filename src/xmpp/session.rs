@@ -113,6 +113,12 @@ impl Outlet {
         }
     }
 
+    /// Whether its client's input is to wait until more is written.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.acks.as_ref().is_some_and(|acks| acks.is_behind())
+    }
+
     /// Whether more waits for acknowledgement than may.
     pub(crate) fn has_overflowed(&self) -> bool {
         self.acks.as_ref().is_some_and(|acks| acks.has_overflowed())

@@ -1,4 +1,7 @@
 //! The queue on its way to the client.
+//!
+//! Invariant: it is written no faster than the connection takes it: what waits does so in the
+//! queue, whose limits end a client that does not read.
 
 use super::{Acks, REQUEST_EVERY, Sent};
 use crate::host::{ConnId, Host};
@@ -7,15 +10,23 @@ use crate::leave::as_left;
 const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
 
 impl Acks {
-    /// Writes what may be written.
+    /// Writes what may be written and the connection takes; [`Acks::on_written`] writes more.
     pub(crate) fn flush(&mut self, host: &mut impl Host, conn: Option<ConnId>) {
-        let Some(conn) = conn else { return };
+        let Some(conn) = conn.filter(|_| !self.is_stopped) else {
+            return;
+        };
+        let was_behind = self.is_behind();
         while self.opened
             && self.claiming != Some(self.sent().wrapping_add(1))
             && let Some(sent) = self.queue.get(self.written)
             && sent.write.is_none()
             && sent.is_numbered
         {
+            if host.is_choked(conn) {
+                self.is_stopped = true;
+                host.tell_written(conn);
+                break;
+            }
             let out = host.output(conn);
             let is_answer = sent.is_answer;
             self.put(sent, out);
@@ -23,6 +34,16 @@ impl Acks {
             if is_answer {
                 self.shorten(self.written - 1);
             }
+        }
+        if was_behind && !self.is_behind() {
+            host.resume(conn);
+        }
+    }
+
+    /// The socket has taken all that was output.
+    pub(crate) fn on_written(&mut self, host: &mut impl Host, conn: ConnId) {
+        if std::mem::take(&mut self.is_stopped) {
+            self.flush(host, Some(conn));
         }
     }
 
@@ -58,17 +79,12 @@ impl Acks {
 
     /// Writes once more what the client did not get, then what waits.
     pub(crate) fn rewrite(&mut self, host: &mut impl Host, conn: ConnId, domain: &str) {
-        let at = host.wall();
-        self.back = Some((at, domain.into()));
-        let out = host.output(conn);
-        for sent in self.queue.iter().take(self.written) {
-            self.put(sent, out);
-        }
+        self.back = Some((host.wall(), domain.into()));
+        (self.written, self.since_request, self.is_stopped) = (0, 0, false);
         self.flush(host, Some(conn));
-        self.since_request = 0;
-        if self.written > 0 {
-            let out = host.output(conn);
-            out.extend_from_slice(REQUEST);
+        if self.since_request > 0 {
+            self.since_request = 0;
+            host.output(conn).extend_from_slice(REQUEST);
         }
     }
 }

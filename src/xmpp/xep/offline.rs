@@ -580,10 +580,14 @@ impl Shard {
         let Some(stream) = self.conns.take(conn) else {
             return;
         };
-        if let Phase::Bound(key) = stream.phase
-            && let Some(written) = self.unwritten.remove(&key)
-        {
-            self.clear_offline(host, key, &written);
+        if let Phase::Bound(key) = stream.phase {
+            if let Some(written) = self.unwritten.remove(&key) {
+                self.clear_offline(host, key, &written);
+            }
+            if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
+                acks.on_written(host, conn);
+                self.sessions.ask_later(host, key);
+            }
         }
         self.conns.put(conn, stream);
     }
