@@ -123,8 +123,8 @@ pub(crate) struct Acks {
     since_request: u32,
     /// Whether what may be written waits for the connection to take what was.
     is_stopped: bool,
-    /// When the client came back last, and the server's domain: what came before then says when.
-    back: Option<(Timestamp, Rc<str>)>,
+    /// The server's domain, once the client came back: what came before then says when.
+    domain: Option<Rc<str>>,
     /// Whether it is among [`crate::ask::Asking`].
     is_asking: bool,
     last_place: u64,
@@ -148,6 +148,8 @@ pub(crate) struct Sent {
     is_excused: bool,
     /// See [`Acks::note_answer`].
     is_answer: bool,
+    /// Whether it came before its client was back.
+    is_late: bool,
     /// Where other sessions were given it, too.
     shared: Option<Shared>,
 }
@@ -165,6 +167,7 @@ impl Sent {
             is_vital: false,
             is_excused: false,
             is_answer: false,
+            is_late: false,
             shared: None,
         }
     }
@@ -266,7 +269,7 @@ impl Acks {
             answers: 0,
             since_request: 0,
             is_stopped: false,
-            back: None,
+            domain: None,
             is_asking: false,
             last_place: 0,
         }

@@ -112,7 +112,9 @@ fn who_asks_for_a_long_list_many_times_gets_it_each_time() {
     world.faults.unsent_max = 64 << 20;
     let (bob, _) = world.log_in_managed("bob@example.org/x");
     let long = "r".repeat(200);
-    let items: Vec<_> = (0..900).map(|n| format!("u{n}@example.org/{long}")).collect();
+    let items: Vec<_> = (0..900)
+        .map(|n| format!("u{n}@example.org/{long}"))
+        .collect();
     assert_eq!(refusal(&mut world, bob, &command("block", &items)), None);
     world.tell(bob, &LIST.repeat(TIMES));
     assert!(world.client(bob).is_online());

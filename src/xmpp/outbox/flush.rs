@@ -49,8 +49,8 @@ impl Acks {
 
     /// Writes a stanza. The client sees one late that came before it was back (XEP-0203 3).
     fn put(&self, sent: &Sent, out: &mut Vec<u8>) {
-        let back = self.back.as_ref().filter(|(at, _)| sent.arrived < *at);
-        let late = back.and_then(|(_, domain)| as_left(&sent.bytes, sent.arrived, domain));
+        let domain = self.domain.as_ref().filter(|_| sent.is_late);
+        let late = domain.and_then(|domain| as_left(&sent.bytes, sent.arrived, domain));
         out.extend_from_slice(late.as_deref().unwrap_or(&sent.bytes));
     }
 
@@ -79,7 +79,10 @@ impl Acks {
 
     /// Writes once more what the client did not get, then what waits.
     pub(crate) fn rewrite(&mut self, host: &mut impl Host, conn: ConnId, domain: &str) {
-        self.back = Some((host.wall(), domain.into()));
+        self.domain = Some(domain.into());
+        for sent in &mut self.queue {
+            sent.is_late = true;
+        }
         (self.written, self.since_request, self.is_stopped) = (0, 0, false);
         self.flush(host, Some(conn));
         if self.since_request > 0 {
