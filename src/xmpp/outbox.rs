@@ -115,6 +115,8 @@ pub(crate) struct Acks {
     size: usize,
     /// How many of the queue, and how many bytes, do not count towards its limits.
     excused: (usize, usize),
+    /// The same of what waited for the account: a quota limits it, or it was restored.
+    waited: (usize, usize),
     /// The same of presence, which has limits of its own: who sends it is no choice of the client's
     /// of that moment.
     presence: (usize, usize),
@@ -169,6 +171,15 @@ impl Sent {
             is_answer: false,
             is_late: false,
             shared: None,
+        }
+    }
+
+    /// It waited for the account before, and says itself since when.
+    pub(crate) fn has_waited(&self) -> bool {
+        match self.keep {
+            Keep::Queue(_) => self.arrived == Timestamp::default(),
+            Keep::Offline(_) => true,
+            Keep::Memory => false,
         }
     }
 
@@ -265,6 +276,7 @@ impl Acks {
             queue: VecDeque::new(),
             size: 0,
             excused: (0, 0),
+            waited: (0, 0),
             presence: (0, 0),
             answers: 0,
             since_request: 0,
@@ -316,7 +328,7 @@ impl Acks {
         };
         let before = self.queue.len();
         let mut numbers = numbers.into_iter();
-        let size = &mut self.size;
+        let (size, waited) = (&mut self.size, &mut self.waited);
         self.queue.retain(|sent| {
             let number = numbers.next().flatten();
             // Modulo 2^32.
@@ -324,7 +336,12 @@ impl Acks {
             if !lacks {
                 sent.note_taken();
             }
-            *size -= if lacks { 0 } else { sent.bytes.len() };
+            if !lacks {
+                let has_waited = sent.has_waited();
+                waited.0 -= usize::from(has_waited);
+                waited.1 -= if has_waited { sent.bytes.len() } else { 0 };
+                *size -= sent.bytes.len();
+            }
             lacks
         });
         let dropped = (before - self.queue.len()) as u32;
@@ -343,9 +360,9 @@ impl Acks {
 
     /// Whether the queue has outgrown its limits.
     pub(crate) fn has_overflowed(&self) -> bool {
-        let (excused, presence) = (self.excused, self.presence);
-        self.queue.len() - excused.0 - presence.0 > UNACKED_MAX
-            || self.size - excused.1 - presence.1 - self.answers > UNACKED_SIZE_MAX
+        let (excused, waited, presence) = (self.excused, self.waited, self.presence);
+        self.queue.len() - excused.0 - waited.0 - presence.0 > UNACKED_MAX
+            || self.size - excused.1 - waited.1 - presence.1 - self.answers > UNACKED_SIZE_MAX
             || presence.0 > UNACKED_PRESENCE_MAX
             || presence.1 > UNACKED_PRESENCE_SIZE_MAX
     }
@@ -406,8 +423,21 @@ impl Acks {
         self.size += sent.bytes.len();
     }
 
-    fn push(&mut self, sent: Sent) {
+    fn count(&mut self, sent: &Sent) {
         self.size += sent.bytes.len();
+        if sent.has_waited() {
+            self.waited.0 += 1;
+            self.waited.1 += sent.bytes.len();
+        }
+    }
+
+    /// How much of what waited for its account storage has in the queue, and how many bytes.
+    pub(crate) fn claimed(&self) -> (usize, usize) {
+        if self.saved { self.waited } else { (0, 0) }
+    }
+
+    fn push(&mut self, sent: Sent) {
+        self.count(&sent);
         if sent.is_presence() {
             self.presence.0 += 1;
             self.presence.1 += sent.bytes.len();
@@ -516,12 +546,12 @@ impl Acks {
                 self.misnumbered = true;
                 continue;
             };
-            self.size += bytes.len();
             let keep = Keep::Queue(place);
             let sent = Sent {
                 is_numbered: false,
                 ..Sent::new(bytes, keep, Timestamp::default())
             };
+            self.count(&sent);
             self.queue.insert(index, sent);
             index += 1;
         }
@@ -614,6 +644,10 @@ impl Acks {
             self.written -= 1;
             self.size -= sent.bytes.len();
             self.vital -= u32::from(sent.is_vital);
+            if sent.has_waited() {
+                self.waited.0 -= 1;
+                self.waited.1 -= sent.bytes.len();
+            }
             if sent.is_excused {
                 self.excused.0 -= 1;
                 self.excused.1 -= sent.bytes.len();
