@@ -37,10 +37,10 @@ pub(crate) const UNACKED_PRESENCE_SIZE_MAX: usize = 8 << 20;
 /// that are shorter have their place.
 pub(crate) const LONG_ANSWER_SIZE: usize = UNACKED_SIZE_MAX / UNACKED_MAX;
 
-/// Bytes of long answers that are kept behind their writing.
+/// Bytes of long answers that are kept behind their writing, and for a client that is away.
 pub(crate) const ANSWERS_SIZE_MAX: usize = 2 << 20;
 
-/// Bytes of long answers while one waits to be written: all that a session may ask storage for at
+/// Bytes of long answers while one waits to be written to a connection: all that a session may ask storage for at
 /// once, twice.
 pub(crate) const WAITING_ANSWERS_SIZE_MAX: usize = 8 << 20;
 
@@ -388,13 +388,13 @@ impl Acks {
     /// The stanza that was sent last answers a request of the client's own with a result. However
     /// many long ones it asks for at once, before it can acknowledge any, it gets them, and what is
     /// kept of them has a limit: see [`Acks::shorten`].
-    pub(crate) fn note_answer(&mut self) {
+    pub(crate) fn note_answer(&mut self, is_connected: bool) {
         let index = self.queue.len() - 1;
         let last = &mut self.queue[index];
         if last.bytes.len() > LONG_ANSWER_SIZE {
             last.is_answer = true;
             self.answers += last.bytes.len();
-            self.shorten(index);
+            self.shorten(index, is_connected && index >= self.written);
         }
     }
 
@@ -407,10 +407,10 @@ impl Acks {
 
     /// Where enough of long answers is kept, all that is kept of this one is an error that has its
     /// place: who comes back without having had the answer may ask again.
-    fn shorten(&mut self, index: usize) {
-        let size_max = match index < self.written {
-            true => ANSWERS_SIZE_MAX,
-            false => WAITING_ANSWERS_SIZE_MAX,
+    fn shorten(&mut self, index: usize, is_coming: bool) {
+        let size_max = match is_coming {
+            true => WAITING_ANSWERS_SIZE_MAX,
+            false => ANSWERS_SIZE_MAX,
         };
         let sent = &mut self.queue[index];
         if !sent.is_answer || self.answers <= size_max {

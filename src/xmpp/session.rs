@@ -109,7 +109,7 @@ impl Outlet {
     /// What was sent last is a result that the client asked for, which may be long.
     pub(crate) fn note_answer(&mut self) {
         if let Some(acks) = &mut self.acks {
-            acks.note_answer();
+            acks.note_answer(self.conn.is_some());
         }
     }
 

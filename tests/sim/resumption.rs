@@ -339,6 +339,23 @@ fn who_asks_for_many_large_cards_at_once_gets_them_all() {
     }
 }
 
+/// Of what is answered when its client is away, too, two MiB are kept.
+#[test]
+fn who_asks_for_many_large_cards_and_goes_has_some_of_them_kept() {
+    let mut world = world();
+    give_card(&mut world);
+    let (bob, id) = world.log_in_managed("bob@example.org/x");
+    world.faults.disk_us = SLOW_US;
+    world.send(bob, &cards(30));
+    world.run_for(10);
+    world.vanish(bob);
+    world.run();
+    world.faults.disk_us = (50, 200);
+    let bob = world.resume("bob@example.org/x", &id, 0);
+    let received = world.received(bob);
+    assert_eq!((results(&received), errors(&received).len()), (16, 14));
+}
+
 /// Errors that are kept instead of answers count as any stanza does.
 #[test]
 fn who_acknowledges_no_card_may_not_ask_for_ever() {

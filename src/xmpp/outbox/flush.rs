@@ -32,7 +32,7 @@ impl Acks {
             self.put(sent, out);
             self.count_written(out);
             if is_answer {
-                self.shorten(self.written - 1);
+                self.shorten(self.written - 1, false);
             }
         }
         if was_behind && !self.is_behind() {
