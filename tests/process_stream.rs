@@ -773,3 +773,37 @@ fn a_client_gets_all_the_cards_that_it_asks_for_at_once() {
         }
     }
 }
+
+/// Beyond eight times what may wait, a connection is cut.
+#[test]
+fn a_session_that_was_sent_more_than_may_wait_for_a_connection_is_resumed() {
+    const MESSAGES: u32 = 14;
+    let server = Server::start(&Options {
+        limits: "output_max = 262144",
+        ..Options::default()
+    });
+    let mut sender = Client::log_in(&server, "u0", "x");
+    let mut receiver = Client::log_in(&server, "u1", "x");
+    receiver.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    let enabled = receiver.until(|it| it.name == "enabled");
+    let id = enabled.attr("id").expect("it can be resumed").to_owned();
+    receiver.reset();
+    let body = "b".repeat(250_000);
+    for number in 0..MESSAGES {
+        sender.send(&format!(
+            "<message to='u1@{DOMAIN}/x' type='chat' id='{number}'><body>{body}</body></message>"
+        ));
+    }
+    sender.ask("", "get", "<ping xmlns='urn:xmpp:ping'/>");
+    let mut receiver = Client::authenticated(&server, "u1");
+    receiver.send(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"
+    ));
+    receiver.until(|it| it.name == "resumed");
+    for number in 0..MESSAGES {
+        let message = receiver.until(|it| it.name == "message");
+        assert_eq!(message.attr("id"), Some(&*number.to_string()));
+        receiver.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", number + 1));
+    }
+    receiver.ask("", "get", "<ping xmlns='urn:xmpp:ping'/>");
+}

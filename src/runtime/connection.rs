@@ -93,8 +93,9 @@ pub(crate) struct Conn {
     pub(crate) leaving: Option<Box<Leaving>>,
 }
 
-/// Waiting output from which a connection is not read any more. The largest receive comes on top.
-pub(crate) const CHOKE_SIZE: usize = 128 << 10;
+/// Waiting output from which a connection is not read any more, where not less may wait. The largest
+/// receive comes on top.
+pub(crate) const CHOKE_SIZE_MAX: usize = 128 << 10;
 
 /// With TLS state and stream boxed elsewhere, 100,000 of these are 20 MB.
 const _: () = assert!(size_of::<Conn>() <= 200);
@@ -106,8 +107,8 @@ impl Conn {
     }
 
     /// Has it be read no more while so much waits to be written to it; whether that is so.
-    pub(crate) fn choke(&mut self) -> bool {
-        self.choked |= self.waiting() > CHOKE_SIZE;
+    pub(crate) fn choke(&mut self, size: usize) -> bool {
+        self.choked |= self.waiting() > size;
         self.choked
     }
 

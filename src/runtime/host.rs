@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) held: usize,
     /// Bytes that may wait for one connection's peer.
     pub(crate) output_max: usize,
+    /// Bytes from which on no more is read from it meanwhile.
+    pub(crate) choke_size: usize,
     pub(crate) random: Random,
     /// Where output for a connection that is gone goes.
     pub(crate) scratch: Vec<u8>,
@@ -188,6 +190,7 @@ impl Host for World {
             pool,
             scratch,
             output_max,
+            choke_size,
             ..
         } = self;
         scratch.clear();
@@ -202,7 +205,7 @@ impl Host for World {
                 tls.prefetch_sealing();
             }
         }
-        found.choke();
+        found.choke(*choke_size);
         let waiting = found.waiting();
         if waiting > *output_max {
             // A burst for a peer that reads is no reason to cut it; one that takes nothing is.
@@ -219,8 +222,9 @@ impl Host for World {
     }
 
     fn is_choked(&mut self, conn: ConnId) -> bool {
+        let size = self.choke_size;
         let found = self.conns.open_mut(conn);
-        found.is_some_and(Conn::choke)
+        found.is_some_and(|found| found.choke(size))
     }
 
     fn close(&mut self, conn: ConnId, why: Close) {

@@ -4,7 +4,7 @@
 //! Invariant: one send in flight per connection; the slot is closed only when there is none, and no
 //! shutdown either.
 
-use crate::connection::{CHOKE_SIZE, Life, Reading, id_of};
+use crate::connection::{Life, Reading, id_of};
 use crate::turn::{CONNS_AHEAD, KEYS_AHEAD, TLS_AHEAD, Turn};
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
@@ -73,7 +73,7 @@ impl Turn {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
-        let relieved = conn.choked && conn.waiting() <= CHOKE_SIZE;
+        let relieved = conn.choked && conn.waiting() <= self.world.choke_size;
         conn.choked &= !relieved;
         let is_written = conn.tells_written && conn.life == Life::Open && conn.unsent() == 0;
         conn.tells_written &= !is_written;

@@ -4,6 +4,7 @@ use crate::accept::{Accept, Listener};
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::config::RuntimeConfig;
+use crate::connection::CHOKE_SIZE_MAX;
 use crate::control::{Command, Control};
 use crate::derive::{self, DeriveLink};
 use crate::doorbell::Doorbell;
@@ -482,6 +483,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         wall: seed.clock.now(),
         held: 0,
         output_max: seed.output_max,
+        choke_size: CHOKE_SIZE_MAX.min(seed.output_max),
         random: Random::new(),
         scratch: Vec::new(),
     };

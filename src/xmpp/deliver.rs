@@ -335,7 +335,8 @@ impl Shard {
             return;
         }
         // While messages are between here and storage, this one lines up there.
-        if !self.accounts.at(key).must_hold() && self.deliver_to_bare(host, key, stanza) {
+        let waits = self.accounts.at(key).must_hold() || self.puts_back();
+        if !waits && self.deliver_to_bare(host, key, stanza) {
             return;
         }
         match self.cause {

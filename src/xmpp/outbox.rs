@@ -7,7 +7,6 @@
 
 use crate::error::StanzaError;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
-use crate::leave::as_left;
 use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
 use crate::stanza::write_reply_head;
@@ -17,6 +16,8 @@ use stanza::view::{Kind, StanzaView};
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+
+mod flush;
 
 /// Unacknowledged stanzas of one session, presence apart; one more ends it.
 pub(crate) const UNACKED_MAX: usize = 4_000;
@@ -36,10 +37,10 @@ pub(crate) const UNACKED_PRESENCE_SIZE_MAX: usize = 8 << 20;
 /// that are shorter have their place.
 pub(crate) const LONG_ANSWER_SIZE: usize = UNACKED_SIZE_MAX / UNACKED_MAX;
 
-/// Bytes of long answers that are kept behind their writing.
+/// Bytes of long answers that are kept behind their writing, and for a client that is away.
 pub(crate) const ANSWERS_SIZE_MAX: usize = 2 << 20;
 
-/// Bytes of long answers while one waits to be written: all that a session may ask storage for at
+/// Bytes of long answers while one waits to be written to a connection: all that a session may ask storage for at
 /// once, twice.
 pub(crate) const WAITING_ANSWERS_SIZE_MAX: usize = 8 << 20;
 
@@ -50,8 +51,6 @@ const RECENT_MAX: usize = 64;
 
 /// Stanzas after which an acknowledgement is asked for at once.
 pub(crate) const REQUEST_EVERY: u32 = 8;
-
-const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
 
 /// The stanzas of a session that took effect before a crash, by account.
 pub(crate) type Marks = HashMap<Box<str>, Mark>;
@@ -116,14 +115,18 @@ pub(crate) struct Acks {
     size: usize,
     /// How many of the queue, and how many bytes, do not count towards its limits.
     excused: (usize, usize),
+    /// The same of what waited for the account: a quota limits it, or it was restored.
+    waited: (usize, usize),
     /// The same of presence, which has limits of its own: who sends it is no choice of the client's
     /// of that moment.
     presence: (usize, usize),
     /// Bytes of long answers, which do not count towards the limits, either.
     answers: usize,
     since_request: u32,
-    /// When the client came back last, and the server's domain: what came before then says when.
-    back: Option<(Timestamp, Rc<str>)>,
+    /// Whether what may be written waits for the connection to take what was.
+    is_stopped: bool,
+    /// The server's domain, once the client came back: what came before then says when.
+    domain: Option<Rc<str>>,
     /// Whether it is among [`crate::ask::Asking`].
     is_asking: bool,
     last_place: u64,
@@ -147,6 +150,8 @@ pub(crate) struct Sent {
     is_excused: bool,
     /// See [`Acks::note_answer`].
     is_answer: bool,
+    /// Whether it came before its client was back.
+    is_late: bool,
     /// Where other sessions were given it, too.
     shared: Option<Shared>,
 }
@@ -164,7 +169,17 @@ impl Sent {
             is_vital: false,
             is_excused: false,
             is_answer: false,
+            is_late: false,
             shared: None,
+        }
+    }
+
+    /// It waited for the account before, and says itself since when.
+    pub(crate) fn has_waited(&self) -> bool {
+        match self.keep {
+            Keep::Queue(_) => self.arrived == Timestamp::default(),
+            Keep::Offline(_) => true,
+            Keep::Memory => false,
         }
     }
 
@@ -261,10 +276,12 @@ impl Acks {
             queue: VecDeque::new(),
             size: 0,
             excused: (0, 0),
+            waited: (0, 0),
             presence: (0, 0),
             answers: 0,
             since_request: 0,
-            back: None,
+            is_stopped: false,
+            domain: None,
             is_asking: false,
             last_place: 0,
         }
@@ -311,7 +328,7 @@ impl Acks {
         };
         let before = self.queue.len();
         let mut numbers = numbers.into_iter();
-        let size = &mut self.size;
+        let (size, waited) = (&mut self.size, &mut self.waited);
         self.queue.retain(|sent| {
             let number = numbers.next().flatten();
             // Modulo 2^32.
@@ -319,7 +336,12 @@ impl Acks {
             if !lacks {
                 sent.note_taken();
             }
-            *size -= if lacks { 0 } else { sent.bytes.len() };
+            if !lacks {
+                let has_waited = sent.has_waited();
+                waited.0 -= usize::from(has_waited);
+                waited.1 -= if has_waited { sent.bytes.len() } else { 0 };
+                *size -= sent.bytes.len();
+            }
             lacks
         });
         let dropped = (before - self.queue.len()) as u32;
@@ -338,9 +360,9 @@ impl Acks {
 
     /// Whether the queue has outgrown its limits.
     pub(crate) fn has_overflowed(&self) -> bool {
-        let (excused, presence) = (self.excused, self.presence);
-        self.queue.len() - excused.0 - presence.0 > UNACKED_MAX
-            || self.size - excused.1 - presence.1 - self.answers > UNACKED_SIZE_MAX
+        let (excused, waited, presence) = (self.excused, self.waited, self.presence);
+        self.queue.len() - excused.0 - waited.0 - presence.0 > UNACKED_MAX
+            || self.size - excused.1 - waited.1 - presence.1 - self.answers > UNACKED_SIZE_MAX
             || presence.0 > UNACKED_PRESENCE_MAX
             || presence.1 > UNACKED_PRESENCE_SIZE_MAX
     }
@@ -366,22 +388,29 @@ impl Acks {
     /// The stanza that was sent last answers a request of the client's own with a result. However
     /// many long ones it asks for at once, before it can acknowledge any, it gets them, and what is
     /// kept of them has a limit: see [`Acks::shorten`].
-    pub(crate) fn note_answer(&mut self) {
+    pub(crate) fn note_answer(&mut self, is_connected: bool) {
         let index = self.queue.len() - 1;
         let last = &mut self.queue[index];
         if last.bytes.len() > LONG_ANSWER_SIZE {
             last.is_answer = true;
             self.answers += last.bytes.len();
-            self.shorten(index);
+            self.shorten(index, is_connected && index >= self.written);
         }
+    }
+
+    /// Whether so much of long answers waits that the client's input is to wait, too: as much again
+    /// may be on its way.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.answers > WAITING_ANSWERS_SIZE_MAX / 2
     }
 
     /// Where enough of long answers is kept, all that is kept of this one is an error that has its
     /// place: who comes back without having had the answer may ask again.
-    fn shorten(&mut self, index: usize) {
-        let size_max = match index < self.written {
-            true => ANSWERS_SIZE_MAX,
-            false => WAITING_ANSWERS_SIZE_MAX,
+    fn shorten(&mut self, index: usize, is_coming: bool) {
+        let size_max = match is_coming {
+            true => WAITING_ANSWERS_SIZE_MAX,
+            false => ANSWERS_SIZE_MAX,
         };
         let sent = &mut self.queue[index];
         if !sent.is_answer || self.answers <= size_max {
@@ -394,8 +423,21 @@ impl Acks {
         self.size += sent.bytes.len();
     }
 
-    fn push(&mut self, sent: Sent) {
+    fn count(&mut self, sent: &Sent) {
         self.size += sent.bytes.len();
+        if sent.has_waited() {
+            self.waited.0 += 1;
+            self.waited.1 += sent.bytes.len();
+        }
+    }
+
+    /// How much of what waited for its account storage has in the queue, and how many bytes.
+    pub(crate) fn claimed(&self) -> (usize, usize) {
+        if self.saved { self.waited } else { (0, 0) }
+    }
+
+    fn push(&mut self, sent: Sent) {
+        self.count(&sent);
         if sent.is_presence() {
             self.presence.0 += 1;
             self.presence.1 += sent.bytes.len();
@@ -504,12 +546,12 @@ impl Acks {
                 self.misnumbered = true;
                 continue;
             };
-            self.size += bytes.len();
             let keep = Keep::Queue(place);
             let sent = Sent {
                 is_numbered: false,
                 ..Sent::new(bytes, keep, Timestamp::default())
             };
+            self.count(&sent);
             self.queue.insert(index, sent);
             index += 1;
         }
@@ -581,71 +623,6 @@ impl Acks {
         kept.collect()
     }
 
-    /// Writes what may be written.
-    pub(crate) fn flush(&mut self, host: &mut impl Host, conn: Option<ConnId>) {
-        let Some(conn) = conn else { return };
-        while self.opened
-            && self.claiming != Some(self.sent().wrapping_add(1))
-            && let Some(sent) = self.queue.get(self.written)
-            && sent.write.is_none()
-            && sent.is_numbered
-        {
-            let out = host.output(conn);
-            let is_answer = sent.is_answer;
-            self.put(sent, out);
-            self.count_written(out);
-            if is_answer {
-                self.shorten(self.written - 1);
-            }
-        }
-    }
-
-    /// Writes a stanza. The client sees one late that came before it was back (XEP-0203 3).
-    fn put(&self, sent: &Sent, out: &mut Vec<u8>) {
-        let back = self.back.as_ref().filter(|(at, _)| sent.arrived < *at);
-        let late = back.and_then(|(_, domain)| as_left(&sent.bytes, sent.arrived, domain));
-        out.extend_from_slice(late.as_deref().unwrap_or(&sent.bytes));
-    }
-
-    fn count_written(&mut self, out: &mut Vec<u8>) {
-        self.written += 1;
-        self.since_request += 1;
-        if self.since_request >= REQUEST_EVERY {
-            self.since_request = 0;
-            out.extend_from_slice(REQUEST);
-        }
-    }
-
-    /// Whether its client is to be asked, and it was not known before.
-    pub(crate) fn begins_asking(&mut self) -> bool {
-        self.since_request > 0 && !std::mem::replace(&mut self.is_asking, true)
-    }
-
-    /// Asks for what was written since the last time.
-    pub(crate) fn ask(&mut self, host: &mut impl Host, conn: Option<ConnId>) {
-        self.is_asking = false;
-        if let Some(conn) = conn.filter(|_| self.since_request > 0 && self.written > 0) {
-            self.since_request = 0;
-            host.output(conn).extend_from_slice(REQUEST);
-        }
-    }
-
-    /// Writes once more what the client did not get, then what waits.
-    pub(crate) fn rewrite(&mut self, host: &mut impl Host, conn: ConnId, domain: &str) {
-        let at = host.wall();
-        self.back = Some((at, domain.into()));
-        let out = host.output(conn);
-        for sent in self.queue.iter().take(self.written) {
-            self.put(sent, out);
-        }
-        self.flush(host, Some(conn));
-        self.since_request = 0;
-        if self.written > 0 {
-            let out = host.output(conn);
-            out.extend_from_slice(REQUEST);
-        }
-    }
-
     /// How many stanzas were sent, as both sides count them.
     pub(crate) fn sent(&self) -> u32 {
         self.acked.wrapping_add(self.written as u32)
@@ -667,6 +644,10 @@ impl Acks {
             self.written -= 1;
             self.size -= sent.bytes.len();
             self.vital -= u32::from(sent.is_vital);
+            if sent.has_waited() {
+                self.waited.0 -= 1;
+                self.waited.1 -= sent.bytes.len();
+            }
             if sent.is_excused {
                 self.excused.0 -= 1;
                 self.excused.1 -= sent.bytes.len();

@@ -371,6 +371,14 @@ impl OfflineQuota {
         size: u64::MAX,
     };
 
+    /// What is left of it where so many messages of so many bytes wait elsewhere.
+    pub fn without(self, (count, size): (usize, usize)) -> OfflineQuota {
+        OfflineQuota {
+            count: self.count.saturating_sub(count as u32),
+            size: self.size.saturating_sub(size as u64),
+        }
+    }
+
     /// Whether so many messages of so many bytes may wait.
     pub fn admits(self, count: u32, size: u64) -> bool {
         count <= self.count && size <= self.size

@@ -113,8 +113,14 @@ impl Outlet {
     /// What was sent last is a result that the client asked for, which may be long.
     pub(crate) fn note_answer(&mut self) {
         if let Some(acks) = &mut self.acks {
-            acks.note_answer();
+            acks.note_answer(self.conn.is_some());
         }
+    }
+
+    /// Whether its client's input is to wait until more is written.
+    #[inline]
+    pub(crate) fn is_behind(&self) -> bool {
+        self.acks.as_ref().is_some_and(|acks| acks.is_behind())
     }
 
     /// Whether more waits for acknowledgement than may.

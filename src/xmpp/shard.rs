@@ -683,7 +683,10 @@ impl Shard {
         {
             let was_full = session.unanswered == REQUESTS_PER_SESSION_MAX;
             session.unanswered -= 1;
-            if was_full && let Some(conn) = session.outlet.conn {
+            if was_full
+                && !session.outlet.is_behind()
+                && let Some(conn) = session.outlet.conn
+            {
                 host.resume(conn);
             }
             self.end_farewell(host, of.session);
@@ -714,14 +717,15 @@ impl Shard {
     }
 
     /// A stanza of a session is handled: the session's input waits if it has as many requests
-    /// unanswered as it may have. Back-pressure, for an error would lose what a client was told to
+    /// unanswered as it may have, or many long answers wait to be written. Back-pressure, for an error would lose what a client was told to
     /// expect an answer to.
     pub(crate) fn hold_back(&mut self, host: &mut impl Host, conn: ConnId, flow: Flow) -> Flow {
         // A session that ended is nobody's asker any more.
         let Some(key) = self.asker.take() else {
             return flow;
         };
-        if self.sessions.at(key).unanswered < REQUESTS_PER_SESSION_MAX {
+        let session = self.sessions.at(key);
+        if session.unanswered < REQUESTS_PER_SESSION_MAX && !session.outlet.is_behind() {
             return flow;
         }
         host.pause(conn);

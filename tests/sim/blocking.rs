@@ -103,3 +103,22 @@ fn the_addresses_of_a_list_have_so_many_bytes_and_no_more() {
     assert_eq!(refused.as_deref(), Some("resource-constraint"));
     assert_eq!(count(&mut world, bob), fits);
 }
+
+/// It is a long answer as any.
+#[test]
+fn who_asks_for_a_long_list_many_times_gets_it_each_time() {
+    const TIMES: usize = 30;
+    let mut world = world();
+    world.faults.unsent_max = 64 << 20;
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    let long = "r".repeat(200);
+    let items: Vec<_> = (0..900)
+        .map(|n| format!("u{n}@example.org/{long}"))
+        .collect();
+    assert_eq!(refusal(&mut world, bob, &command("block", &items)), None);
+    world.tell(bob, &LIST.repeat(TIMES));
+    assert!(world.client(bob).is_online());
+    let received = world.received(bob);
+    let lists = received.iter().filter(|it| it.child("blocklist").is_some());
+    assert_eq!(lists.count(), TIMES);
+}

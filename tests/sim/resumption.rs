@@ -339,6 +339,23 @@ fn who_asks_for_many_large_cards_at_once_gets_them_all() {
     }
 }
 
+/// Of what is answered when its client is away, too, two MiB are kept.
+#[test]
+fn who_asks_for_many_large_cards_and_goes_has_some_of_them_kept() {
+    let mut world = world();
+    give_card(&mut world);
+    let (bob, id) = world.log_in_managed("bob@example.org/x");
+    world.faults.disk_us = SLOW_US;
+    world.send(bob, &cards(30));
+    world.run_for(10);
+    world.vanish(bob);
+    world.run();
+    world.faults.disk_us = (50, 200);
+    let bob = world.resume("bob@example.org/x", &id, 0);
+    let received = world.received(bob);
+    assert_eq!((results(&received), errors(&received).len()), (16, 14));
+}
+
 /// Errors that are kept instead of answers count as any stanza does.
 #[test]
 fn who_acknowledges_no_card_may_not_ask_for_ever() {
@@ -655,6 +672,66 @@ fn what_a_session_was_when_that_was_acknowledged_survives_a_crash() {
     }
 }
 
+/// More than may wait for a connection at once: of it the client is given what it takes, and what
+/// comes meanwhile comes behind it. One that takes nothing is ended as any.
+#[test]
+fn a_long_queue_is_written_as_fast_as_its_client_takes_it() {
+    const MESSAGES: usize = 12;
+    let (large, presence) = ("b".repeat(250_000), large_presence());
+    let presence = presence.replace("<presence>", "<presence to='bob@example.org/x'>");
+    for reads in [true, false] {
+        let mut world = world();
+        let alice = world.log_in("alice@example.org/x");
+        let (bob, id) = world.log_in_managed("bob@example.org/x");
+        world.vanish(bob);
+        world.run();
+        let tell = |world: &mut World, id: &str| {
+            let to = "to='bob@example.org/x' type='chat'";
+            let text = format!("<message {to} id='{id}'><body>{id}</body><x>{large}</x></message>");
+            world.send(alice, &text);
+            world.run_for(1_000);
+        };
+        for number in 0..MESSAGES {
+            tell(&mut world, &number.to_string());
+            world.tell(alice, &presence.repeat(2));
+        }
+        let bob = world.ask_for("bob@example.org/x", &id, 0);
+        while world.client(bob).resumed.is_none() {
+            world.run_until(world.now() + 100);
+        }
+        world.set_reading(bob, false);
+        let more = if reads { 1 } else { 10 };
+        for number in MESSAGES..MESSAGES + more {
+            tell(&mut world, &number.to_string());
+        }
+        world.set_reading(bob, true);
+        world.run();
+        let received = world.received(bob);
+        let expected: Vec<_> = (0..=MESSAGES).map(|number| number.to_string()).collect();
+        assert_eq!(
+            messages(&received) == expected,
+            reads,
+            "{:?}",
+            messages(&received)
+        );
+        let error = world.client(bob).stream_error.as_deref();
+        assert_eq!(error, (!reads).then_some("resource-constraint"));
+        if !reads {
+            continue;
+        }
+        assert!(world.output_peak() < 1 << 20, "{}", world.output_peak());
+        // Each has its number.
+        let h = counted(&received);
+        assert_eq!(h as usize, 3 * MESSAGES + 1);
+        world.tell(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+        world.vanish(bob);
+        world.run();
+        let bob = world.resume("bob@example.org/x", &id, h);
+        assert!(world.client(bob).resumed.is_some());
+        assert_eq!(counted(&world.received(bob)), 0);
+    }
+}
+
 /// What a client missed says when it came: what came while it was away, and what was written to a
 /// connection on which it came no further.
 #[test]
@@ -673,6 +750,8 @@ fn what_a_client_gets_late_says_when_it_came() {
     world.tell(alice, &message("chat", "bob@example.org", "waited"));
     world.run_for(100_000);
     let bob = world.resume("bob@example.org/x", &id, had);
+    // Whatever the clock shows by then.
+    world.faults.clock_ahead_us = 0;
     world.tell(alice, &message("chat", "bob@example.org", "now"));
     let received = world.received(bob);
     let stamp = |id| {

@@ -2,7 +2,9 @@
 
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Element, Faults, World};
+use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::port::{OfflineQuota, StoreOp, StoreReply};
 use xmpp::settings::Durability;
 
 const BLOCK: &str = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
@@ -463,4 +465,56 @@ fn a_client_is_asked_for_the_last_messages_that_it_was_sent() {
             assert_eq!(messages(&world.received(next)), [""; 0]);
         }
     }
+}
+
+/// As a store that was restored may have it: what its sessions had not acknowledged waits.
+#[test]
+fn more_than_the_quota_that_waits_is_had_by_one_client_or_the_next() {
+    const SHORT: usize = 5_000;
+    const LARGE: usize = 20;
+    let mut world = world(Durability::Full);
+    let large = "b".repeat(250_000);
+    let mut expected = Vec::new();
+    for number in 0..SHORT + LARGE {
+        let body = if number < SHORT { "" } else { &*large };
+        let stanza = format!(
+            "<message from='alice@example.org/x' to='bob@example.org' type='chat' id='{number}'>\
+             <body>{number}</body><x>{body}</x><delay xmlns='urn:xmpp:delay' from='example.org' \
+             stamp='2026-09-21T15:13:20Z'/></message>"
+        );
+        let put = StoreOp::PutOffline {
+            account: BareJid::from_prepared("bob@example.org"),
+            stanza: stanza.into_bytes().into(),
+            quota: OfflineQuota::UNLIMITED,
+            origin: None,
+        };
+        assert_eq!(world.perform(put), StoreReply::Done);
+        expected.push(number.to_string());
+    }
+    let alice = world.arrive("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, "<presence/>");
+    assert_eq!(messages(&world.received(bob)), expected);
+    // It all goes on waiting, with what came behind it.
+    world.tell(alice, &message("chat", "bob@example.org", "behind"));
+    expected.push("behind".to_owned());
+    world.vanish(bob);
+    world.run_for(400_000);
+    let refused = world.received(alice);
+    // For that there was no room.
+    assert_eq!(errors(&refused), [("behind", "resource-constraint")]);
+    expected.pop();
+    let (bob, _) = world.log_in_managed("bob@example.org/y");
+    world.tell(bob, "<presence/>");
+    world.tell(alice, &message("chat", "bob@example.org", "last"));
+    expected.push("last".to_owned());
+    let received = world.received(bob);
+    assert_eq!(messages(&received), expected);
+    let h = counted(&received);
+    world.tell(bob, &format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+    world.leave(bob);
+    world.run();
+    let (bob, _) = world.log_in_managed("bob@example.org/z");
+    world.tell(bob, "<presence/>");
+    assert_eq!(messages(&world.received(bob)), [""; 0]);
 }

@@ -351,6 +351,7 @@ impl Shard {
             write_items(list.jids(), out);
             out.extend_from_slice(b"</blocklist></iq>");
         });
+        sessions.at_mut(key).outlet.note_answer();
         if !was_asked_for {
             self.save_session(host, key);
         }

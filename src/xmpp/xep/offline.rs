@@ -13,7 +13,7 @@ use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Keep, Sent};
 use crate::parcel::Buffer;
-use crate::port::{SessionId, StoreOp, StoreReply};
+use crate::port::{OfflineQuota, SessionId, StoreOp, StoreReply};
 use crate::session::{Address, Session, SessionKey};
 use crate::settle::Cause;
 use crate::shard::{Shard, Timer, Waiting};
@@ -55,7 +55,11 @@ pub(crate) struct SessionEnd {
     session: SessionId,
     /// What it leaves to nobody, oldest first, and what storage refused to put into the queues of
     /// those whom it left that to.
-    waiting: Vec<Box<[u8]>>,
+    waiting: Vec<Left>,
+    /// Whether what it leaves now waited before: that waits on whatever the quota says.
+    has_waited: bool,
+    /// Whether any has: nothing that it leaves may overtake that.
+    puts_back: bool,
     /// How many effects it waits for: what the session left to others is in its queue only.
     pub(crate) open: u32,
     /// What waits for it, see [`Shard::wait_for_end`].
@@ -67,6 +71,13 @@ impl SessionEnd {
     pub(crate) fn is_of(&self, session: SessionId) -> bool {
         self.session == session
     }
+}
+
+/// A message that a session leaves, and whether it waited before.
+#[derive(Debug)]
+struct Left {
+    stanza: Box<[u8]>,
+    has_waited: bool,
 }
 
 /// A write of a message that waits; on failure it bounces.
@@ -93,9 +104,9 @@ impl Shard {
         account.pins += 1;
         account.storing += 1;
         let op = StoreOp::PutOffline {
-            account: account.jid.clone(),
+            account: self.accounts.at(key).jid.clone(),
             stanza: waiting,
-            quota: self.settings.limits.offline(),
+            quota: self.offline_room(key),
             origin: self.origin,
         };
         let ticket = self.ticket(Waiting::OfflineWrite);
@@ -105,6 +116,14 @@ impl Shard {
         };
         self.offline_writes.insert(ticket.0, write);
         host.store(ticket, op);
+    }
+
+    /// What else may wait for an account: what its sessions have of what waited may wait on.
+    fn offline_room(&self, key: AccountKey) -> OfflineQuota {
+        let sessions = self.accounts.at(key).sessions.iter();
+        let acks = sessions.filter_map(|key| self.sessions.at(*key).outlet.acks.as_ref());
+        let quota = self.settings.limits.offline();
+        acks.fold(quota, |quota, acks| quota.without(acks.claimed()))
     }
 
     /// A message as it waits, with the time; `None` where it must not. Who says so hears that it
@@ -162,6 +181,8 @@ impl Shard {
             account,
             session,
             waiting: Vec::new(),
+            has_waited: false,
+            puts_back: false,
             open: 1 + u32::from(claiming),
             causes: Vec::new(),
         };
@@ -192,11 +213,16 @@ impl Shard {
         let Some(end) = self.session_ends.get(&ticket.0) else {
             return;
         };
+        let quota = match end.waiting.iter().all(|left| left.has_waited) {
+            true => OfflineQuota::UNLIMITED,
+            false => self.offline_room(end.account),
+        };
+        let waiting = end.waiting.iter().map(|left| left.stanza.clone());
         let op = StoreOp::EndSession {
             account: self.accounts.at(end.account).jid.clone(),
             session: end.session,
-            waiting: end.waiting.clone(),
-            quota: self.settings.limits.offline(),
+            waiting: waiting.collect(),
+            quota,
         };
         host.store(ticket, op);
     }
@@ -210,8 +236,29 @@ impl Shard {
     ) {
         let waiting = self.as_waiting(host, stanza);
         if let Some(end) = self.session_ends.get_mut(&ticket.0) {
-            end.waiting.extend(waiting);
+            let has_waited = end.has_waited;
+            let waiting = waiting.into_iter();
+            (end.waiting).extend(waiting.map(|stanza| Left { stanza, has_waited }));
         }
+    }
+
+    /// The next that a session leaves waited before, or did not.
+    pub(crate) fn note_waited(&mut self, has_waited: bool) {
+        if let Some(Cause::End { ticket }) = self.cause
+            && let Some(end) = self.session_ends.get_mut(&ticket.0)
+        {
+            end.has_waited = has_waited;
+            end.puts_back |= has_waited;
+        }
+    }
+
+    /// Whether what a session leaves would overtake what it leaves to storage.
+    pub(crate) fn puts_back(&self) -> bool {
+        let Some(Cause::End { ticket }) = self.cause else {
+            return false;
+        };
+        let end = self.session_ends.get(&ticket.0);
+        end.is_some_and(|end| end.puts_back)
     }
 
     /// What a session that ends leaves is in memory only, where storage refuses the write that is
@@ -237,7 +284,10 @@ impl Shard {
             _ => None,
         };
         match end {
-            Some(end) => end.waiting.push(stanza),
+            Some(end) => end.waiting.push(Left {
+                stanza,
+                has_waited: false,
+            }),
             None => self.bounce_bytes(host, &stanza, StanzaError::InternalServerError),
         }
     }
@@ -254,9 +304,17 @@ impl Shard {
         };
         if let StoreReply::Room(room) = reply {
             // First the senders hear of what finds no room, then the rest is tried.
-            let room = (*room as usize).min(end.waiting.len());
-            for stanza in end.waiting.split_off(room) {
-                self.bounce_bytes(host, &stanza, StanzaError::ResourceConstraint);
+            let excess = end.waiting.len().saturating_sub(*room as usize);
+            let young = end.waiting.iter().filter(|left| !left.has_waited).count();
+            let mut stay = young.saturating_sub(excess);
+            let is_beyond = |left: &mut Left| {
+                let is_beyond = !left.has_waited && stay == 0;
+                stay -= usize::from(!left.has_waited && stay > 0);
+                is_beyond
+            };
+            let beyond: Vec<Left> = end.waiting.extract_if(.., is_beyond).collect();
+            for left in beyond {
+                self.bounce_bytes(host, &left.stanza, StanzaError::ResourceConstraint);
             }
             let ticket = self.ticket_for_itself(Waiting::SessionEnd);
             self.session_ends.insert(ticket.0, end);
@@ -434,7 +492,9 @@ impl Shard {
             // The session has ended, or is not managed after all: they wait on with its end.
             let mut ends = self.session_ends.iter_mut();
             if let Some((&ticket, end)) = ends.find(|(_, end)| end.is_of(queue)) {
+                let has_waited = true;
                 let waiting = claimed.into_iter().filter_map(|(_, bytes)| bytes);
+                let waiting = waiting.map(|stanza| Left { stanza, has_waited });
                 end.waiting.splice(0..0, waiting);
                 self.close_end(host, Ticket(ticket));
             }
@@ -580,10 +640,14 @@ impl Shard {
         let Some(stream) = self.conns.take(conn) else {
             return;
         };
-        if let Phase::Bound(key) = stream.phase
-            && let Some(written) = self.unwritten.remove(&key)
-        {
-            self.clear_offline(host, key, &written);
+        if let Phase::Bound(key) = stream.phase {
+            if let Some(written) = self.unwritten.remove(&key) {
+                self.clear_offline(host, key, &written);
+            }
+            if let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks {
+                acks.on_written(host, conn);
+                self.sessions.ask_later(host, key);
+            }
         }
         self.conns.put(conn, stream);
     }

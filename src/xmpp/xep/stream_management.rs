@@ -689,6 +689,7 @@ impl Shard {
             return;
         }
         self.wait_for_end(sent);
+        self.note_waited(sent.has_waited());
         let scope = self.client_scope.clone();
         if let Ok(view) = StanzaView::parse(&sent.bytes, &scope)
             && let (Some(from), Some(to)) = (view.from(), view.to())
