@@ -28,6 +28,8 @@ pub struct Limits {
     pub auth_tries_max: u8,
     /// Remembered targets of directed presence of one session.
     pub directed_max: usize,
+    /// Sessions of one shard that wait for their clients at once.
+    pub hibernating_max: usize,
     /// Refreshes of contacts that wait until a shard knows the sessions of the last process. By
     /// further ones its sessions seem unavailable until they are back.
     pub early_refreshes_max: usize,
@@ -56,6 +58,7 @@ impl Default for Limits {
             roster_items_max: 4_000,
             auth_tries_max: 5,
             directed_max: 1_000,
+            hibernating_max: 100_000,
             early_refreshes_max: 1 << 16,
             registrations_per_hour_max: 20,
             offline_max: 1_000,
