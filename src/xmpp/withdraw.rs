@@ -6,7 +6,7 @@
 use crate::account::AccountKey;
 use crate::host::Host;
 use crate::parcel::FanoutPurpose;
-use crate::presence::{barred, write_target};
+use crate::presence::{bars, write_target};
 use crate::router::Route;
 use crate::session::{Presence, SessionKey};
 use crate::shard::Shard;
@@ -79,27 +79,33 @@ impl Shard {
         for bytes in self.address_resources(host, presence, resources) {
             self.receive(host, &bytes);
         }
-        self.flush_fanout(host, presence, FanoutPurpose::Presence);
+        self.flush_fanout(
+            host,
+            presence,
+            FanoutPurpose::Presence,
+            &BlockList::default(),
+        );
     }
 
-    /// Which resources of an address a block list keeps from what is sent to it; `None` is the
-    /// address itself. The list is the account's, unless that was another one until now.
+    /// A block list where it keeps resources of an address from what is sent to that, else an empty
+    /// one; `None` if it is the address itself. The list is the account's, unless that was another
+    /// one until now.
     fn blind(
         &self,
         account: AccountKey,
         blocked_before: Option<&BlockList>,
         to: &Jid<'_>,
-    ) -> Option<Vec<String>> {
+    ) -> Option<BlockList> {
         if self.is_beyond_block(account, to) {
-            return Some(Vec::new());
+            return Some(BlockList::default());
         }
         let list = blocked_before.unwrap_or(&self.accounts.at(account).blocked);
         if blocks(list, to) {
             return None;
         }
-        Some(match to.is_bare() {
-            true => barred(list, to.as_str()),
-            false => Vec::new(),
+        Some(match to.is_bare() && bars(list, to.as_str()) {
+            true => list.clone(),
+            false => BlockList::default(),
         })
     }
 
@@ -203,29 +209,29 @@ impl Shard {
         }
     }
 
-    /// Sends a presence to one address, but to those of its resources that are barred.
+    /// Sends a presence to one address, but to those of its resources that are blocked.
     fn present_to(
         &mut self,
         host: &mut impl Host,
         presence: &Presence,
         to: &Jid<'_>,
-        barred: &[String],
+        blocked: &BlockList,
     ) {
-        if barred.is_empty() {
+        if blocked.is_empty() {
             let mut bytes = Vec::new();
             presence.write(to.as_str(), &mut bytes);
             return self.route_bytes(host, to, bytes);
         }
         let mut targets = host.buffer();
-        write_target(to.as_str(), barred, &mut targets);
+        write_target(to.as_str(), &mut targets);
         match self.router.route_account(to.as_str()) {
             Route::Shard(shard) => {
                 self.fanout[usize::from(shard.0)] = Some(targets);
-                self.flush_fanout(host, presence, FanoutPurpose::Presence);
+                self.flush_fanout(host, presence, FanoutPurpose::Presence, blocked);
             }
             Route::Here(_) => {
                 let text = std::str::from_utf8(&targets).expect("targets are JIDs");
-                self.present_all(host, text, presence.halves());
+                self.present_all(host, text, blocked, presence.halves());
                 host.recycle(self.id, targets);
             }
             Route::Server | Route::Remote => host.recycle(self.id, targets),

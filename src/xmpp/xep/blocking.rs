@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::reporting::Report;
 use super::{Extension, Xep};
@@ -76,9 +76,9 @@ impl Command {
 }
 
 /// What an account blocks: prepared JIDs of any form, in the order in which it blocked them. Most
-/// accounts block nobody.
+/// accounts block nobody. Siblings read it along with a presence that not every resource gets.
 #[derive(Clone, Debug, Default)]
-pub struct BlockList(Option<Rc<Listed>>);
+pub struct BlockList(Option<Arc<Listed>>);
 
 #[derive(Debug)]
 struct Listed {
@@ -114,7 +114,7 @@ impl BlockList {
                 None => std::mem::replace(&mut blocked.whole, true),
             };
         }
-        BlockList(Some(Rc::new(Listed { jids, by_bare })))
+        BlockList(Some(Arc::new(Listed { jids, by_bare })))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -141,7 +141,7 @@ impl BlockList {
     }
 
     /// The resources that are blocked of a bare JID, or of a domain.
-    pub(crate) fn resources_of(&self, bare: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn resources_of(&self, bare: &str) -> impl Iterator<Item = &str> + use<'_> {
         let blocked = self.of(bare).into_iter();
         blocked.flat_map(|blocked| blocked.resources.iter().map(|resource| &**resource))
     }
