@@ -442,6 +442,11 @@ impl World {
             .unwrap_or(0)
     }
 
+    /// How many parcels shards have sent each other.
+    pub fn parcels(&self) -> usize {
+        self.nodes.iter().map(|node| node.side.parcels).sum()
+    }
+
     /// The most parcels that ever waited for one shard in one ring and outside it.
     pub fn parcels_peak(&self) -> usize {
         let peaks = self.nodes.iter().map(|node| node.side.parcels_peak);

@@ -5,8 +5,8 @@
 
 use crate::host::ShardId;
 use crate::port::{Origin, StoreReply};
+use crate::presence::Chosen;
 use crate::shard::Asker;
-use crate::xep::blocking::BlockList;
 use stanza::jid::BareJid;
 use std::sync::mpsc::Sender;
 
@@ -61,8 +61,8 @@ pub struct Fanout {
     /// them, each behind a slash, full JIDs: resources that were told of the sender, and that get
     /// this only if they are not available, and so not reached by their bare JID.
     pub targets: Buffer,
-    /// What the sender blocks: resources of the targets that do not get this by their bare JID.
-    pub(crate) blocked: BlockList,
+    /// Which resources of the targets get this by their bare JID.
+    pub(crate) chosen: Chosen,
     /// What the stanza means.
     pub purpose: FanoutPurpose,
     /// Who filled the buffers.

@@ -32,6 +32,38 @@ pub(crate) enum Audience<'a> {
     All(&'a [Box<str>]),
     /// One contact.
     Contact(&'a str),
+    /// Some resources of every contact.
+    Chosen(&'a Chosen),
+}
+
+/// Which available resources of a target get a presence that is for its bare JID.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chosen {
+    /// What the sender blocks: these do not.
+    pub blocked: BlockList,
+    /// Where it names any, only these do, each by its full JID.
+    pub only: BlockList,
+}
+
+impl Chosen {
+    fn all_but(blocked: BlockList) -> Chosen {
+        let only = BlockList::default();
+        Chosen { blocked, only }
+    }
+
+    /// Whether a bare JID stands for all of its resources.
+    fn has_all_of(&self, bare: &str) -> bool {
+        self.only.is_empty() && !bars(&self.blocked, bare)
+    }
+
+    #[inline]
+    fn has(&self, session: &Session) -> bool {
+        if self.blocked.is_empty() && self.only.is_empty() {
+            return true;
+        }
+        let full = Jid::from_prepared(session.full());
+        !blocks(&self.blocked, &full) && (self.only.is_empty() || blocks(&self.only, &full))
+    }
 }
 
 impl Shard {
@@ -340,17 +372,18 @@ impl Shard {
     ) {
         let mut late = match audience {
             Audience::All(resources) => self.address_resources(host, presence, resources),
-            Audience::Contact(_) => Vec::new(),
+            Audience::Contact(_) | Audience::Chosen(_) => Vec::new(),
         };
         let account = self.accounts.at(self.sessions.at(key).account);
         let items = match audience {
-            Audience::All(_) => &account.roster[..],
+            Audience::All(_) | Audience::Chosen(_) => &account.roster[..],
             Audience::Contact(contact) => account.contact(contact).map_or(&[][..], slice::from_ref),
         };
         self.sessions.addressed += items.len();
-        let blocked = match purpose {
-            FanoutPurpose::Presence => account.blocked.clone(),
-            FanoutPurpose::Probe | FanoutPurpose::Refresh => BlockList::default(),
+        let chosen = match (audience, purpose) {
+            (Audience::Chosen(chosen), _) => chosen.clone(),
+            (_, FanoutPurpose::Presence) => Chosen::all_but(account.blocked.clone()),
+            (_, FanoutPurpose::Probe | FanoutPurpose::Refresh) => Chosen::default(),
         };
         let (mut here, mut refreshed) = (Vec::new(), Vec::new());
         for item in items {
@@ -362,7 +395,7 @@ impl Shard {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
                     let found = self.accounts.find(hash, contact);
                     let found = found.map(|key| self.accounts.at(key));
-                    let (to, halves) = ((contact, &blocked), presence.halves());
+                    let (to, halves) = ((contact, &chosen), presence.halves());
                     present(host, &mut self.sessions, found, to, halves, &mut late);
                 }
                 Route::Here(_) if purpose == FanoutPurpose::Refresh => {
@@ -388,7 +421,7 @@ impl Shard {
         for contact in refreshed {
             self.answer_refresh(host, contact.as_str(), &prober);
         }
-        self.flush_fanout(host, presence, purpose, &blocked);
+        self.flush_fanout(host, presence, purpose, &chosen);
     }
 
     /// Names resources as targets of a fan-out; for those at home here answers what they get.
@@ -424,13 +457,13 @@ impl Shard {
         (!self.sessions.at(*session).available).then_some(bytes)
     }
 
-    /// Sends each sibling its targets; the sender blocks these addresses.
+    /// Sends each sibling its targets, of whose resources these get the presence.
     pub(crate) fn flush_fanout(
         &mut self,
         host: &mut impl Host,
         presence: &Presence,
         purpose: FanoutPurpose,
-        blocked: &BlockList,
+        chosen: &Chosen,
     ) {
         for index in 0..self.fanout.len() {
             let Some(targets) = self.fanout[index].take() else {
@@ -444,7 +477,7 @@ impl Shard {
                 split,
                 credit: self.charge(targets.len()),
                 targets,
-                blocked: blocked.clone(),
+                chosen: chosen.clone(),
                 purpose,
                 home: self.id,
             };
@@ -473,7 +506,7 @@ impl Shard {
             bytes,
             split,
             targets,
-            blocked,
+            chosen,
             purpose,
             home,
             credit,
@@ -482,7 +515,7 @@ impl Shard {
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
         match purpose {
             FanoutPurpose::Presence => {
-                self.present_all(host, text, &blocked, bytes.split_at(split));
+                self.present_all(host, text, &chosen, bytes.split_at(split));
             }
             FanoutPurpose::Probe | FanoutPurpose::Refresh => {
                 let scope = self.client_scope.clone();
@@ -511,7 +544,7 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         targets: &str,
-        blocked: &BlockList,
+        chosen: &Chosen,
         halves: (&[u8], &[u8]),
     ) {
         let mut late = Vec::new();
@@ -520,7 +553,7 @@ impl Shard {
                 None => {
                     let found = self.accounts.find(home_hash(to), to);
                     let found = found.map(|key| self.accounts.at(key));
-                    let to = (to, blocked);
+                    let to = (to, chosen);
                     present(host, &mut self.sessions, found, to, halves, &mut late);
                 }
                 Some(full) => late.extend(self.missed(full, halves)),
@@ -562,6 +595,21 @@ impl Shard {
         // What the same client sent before it may wait behind messages.
         for bytes in late {
             self.receive(host, &bytes);
+        }
+    }
+
+    /// Tells some resources of contacts of every available resource of an account.
+    pub(crate) fn present_to_some(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        chosen: &Chosen,
+    ) {
+        for key in self.accounts.at(account).sessions.clone() {
+            if let Some(presence) = self.sessions.at(key).presence.clone() {
+                let audience = Audience::Chosen(chosen);
+                self.broadcast(host, key, &presence, FanoutPurpose::Presence, audience);
+            }
         }
     }
 
@@ -640,48 +688,41 @@ pub(crate) fn write_target(bare: &str, targets: &mut Buffer) {
     targets.push(b'\n');
 }
 
-/// The resources of a contact that an account blocks, where it does not block the contact itself:
-/// their full JIDs. As many as there may be addresses in the list, of each contact.
-pub(crate) fn barred(blocked: &BlockList, contact: &str) -> Vec<String> {
-    let full = |resource| format!("{contact}/{resource}");
-    resources_barred(blocked, contact).map(full).collect()
-}
-
-/// Whether there are such.
+/// Whether an account blocks any resource of a contact that it does not block itself.
 pub(crate) fn bars(blocked: &BlockList, contact: &str) -> bool {
     !blocked.is_empty() && resources_barred(blocked, contact).next().is_some()
 }
 
-/// A block may name the contact with the resource, or its domain with it.
-fn resources_barred<'a>(blocked: &'a BlockList, contact: &str) -> impl Iterator<Item = &'a str> {
+/// Those resources. A block may name the contact with the resource, or its domain with it.
+pub(crate) fn resources_barred<'a>(
+    blocked: &'a BlockList,
+    contact: &str,
+) -> impl Iterator<Item = &'a str> {
     let domain = contact.split_once('@').map(|(_, domain)| domain);
     let names = [Some(contact), domain].into_iter().flatten();
     names.flat_map(|name| blocked.resources_of(name))
 }
 
-/// Sends a presence to a contact's available resources, but to those that its sender blocks. Where
-/// it may have to wait behind messages, or be blocked, it goes to `late` whole.
+/// Sends a presence to a contact's available resources, as far as they are chosen. Where it may
+/// have to wait behind messages, or be blocked, it goes to `late` whole.
 fn present(
     host: &mut impl Host,
     sessions: &mut Sessions,
     contact: Option<&Account>,
-    (bare, blocked): (&str, &BlockList),
+    (bare, chosen): (&str, &Chosen),
     halves: (&[u8], &[u8]),
     late: &mut Vec<Buffer>,
 ) {
     let Some(contact) = contact else { return };
     let is_late = !contact.held.is_empty() || !contact.blocked.is_empty();
-    if is_late && !bars(blocked, bare) {
+    if is_late && chosen.has_all_of(bare) {
         let mut bytes = Vec::new();
         write_addressed(halves, bare, &mut bytes);
         return late.push(bytes);
     }
-    let is_barred = |session: &Session| {
-        !blocked.is_empty() && blocks(blocked, &Jid::from_prepared(session.full()))
-    };
     for &key in &contact.sessions {
         let session = sessions.at(key);
-        if !session.available || is_barred(session) {
+        if !session.available || !chosen.has(session) {
             continue;
         }
         if is_late {
@@ -690,8 +731,11 @@ fn present(
             late.push(bytes);
             continue;
         }
-        let write = |_: &Address, out: &mut Vec<u8>| write_addressed(halves, bare, out);
-        sessions.write_to(host, key, Keep::Memory, write);
+        let is_for_all = chosen.only.is_empty();
+        sessions.write_to(host, key, Keep::Memory, |address, out| {
+            let to = if is_for_all { bare } else { address.full() };
+            write_addressed(halves, to, out);
+        });
     }
 }
 

@@ -134,3 +134,42 @@ fn a_block_of_resources_of_a_domain_makes_no_parcel_longer() {
     let size = world.parcel_size_peak();
     assert!(size < 51 * 50, "{size} bytes in a parcel");
 }
+
+/// Each resource that is there hears of it once, by its own name, and nothing is sent for the rest.
+#[test]
+fn resources_that_are_blocked_in_a_domain_see_it_at_once_however_many_are_named() {
+    for shards in [1, 2] {
+        let names = [names(0, 2, 1), names(1, 2, 51)];
+        let [alice, bob] = [&names[0][0], &names[1][0]];
+        let mut world = world(shards, Faults::calm(), &[alice, bob]);
+        world.befriend(alice, bob);
+        give_followers(&mut world, alice, &names[1][1..]);
+        let clients = ["r7", "other"].map(|resource| world.arrive(&format!("{bob}/{resource}")));
+        // What is said to a resource alone is withdrawn with the rest.
+        let alone = world.log_in(&format!("{bob}/r8"));
+        let alice = world.arrive(&format!("{alice}/x"));
+        for resource in ["r7", "r8"] {
+            world.tell(alice, &format!("<presence to='{bob}/{resource}'/>"));
+        }
+        let clients = [clients[0], clients[1], alone];
+        let items = (0..BLOCKED_MAX - 1).map(|n| format!("<item jid='example.org/r{n}'/>"));
+        let items = items.chain([format!("<item jid='{bob}/r7'/>")]);
+        let items: String = items.collect();
+        for (command, type_, told) in [
+            ("block", "unavailable", [1, 0, 1]),
+            ("unblock", "", [1, 0, 0]),
+        ] {
+            for client in clients {
+                world.received(client);
+            }
+            let command = format!("<{command} xmlns='urn:xmpp:blocking'>{items}</{command}>");
+            let before = world.parcels();
+            world.tell(alice, &format!("<iq type='set' id='b'>{command}</iq>"));
+            assert!(world.parcels() - before < 10);
+            let received = clients.map(|client| world.received(client));
+            let is_it = |it: &&Element| it.name == "presence" && it.attr("type") == type_;
+            let count = |all: &Vec<Element>| all.iter().filter(is_it).count();
+            assert_eq!(received.each_ref().map(count), told, "{received:?}");
+        }
+    }
+}
