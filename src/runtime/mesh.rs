@@ -21,6 +21,31 @@ const LANE_MIN: usize = 64;
 /// See [`LANE_MIN`].
 const LANE_MAX: usize = 4096;
 
+/// Items taken from one sibling in one turn; the rest has the next.
+const ITEMS_PER_TURN_MAX: usize = 4096;
+/// Bytes of them; the one that reaches it is the last.
+const SIZE_PER_TURN_MAX: usize = 256 << 10;
+
+/// What one turn has taken from one sibling.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    items: usize,
+    size: usize,
+}
+
+impl Share {
+    /// Whether the rest is the next turn's.
+    pub(crate) fn is_used(&self) -> bool {
+        self.items >= ITEMS_PER_TURN_MAX || self.size >= SIZE_PER_TURN_MAX
+    }
+
+    /// One more is taken: a parcel of so many bytes, or a connection.
+    pub(crate) fn take(&mut self, size: usize) {
+        self.items += 1;
+        self.size += size;
+    }
+}
+
 /// What crosses a lane.
 #[derive(Debug)]
 pub(crate) enum Item {
@@ -260,6 +285,23 @@ mod tests {
         a.publish(&mut ring);
         assert!(!a.is_spilling());
         assert_eq!((a.spilled_max(), number(b.pop(ShardId(0)))), (4, None));
+    }
+
+    #[test]
+    fn a_turn_takes_so_many_items_and_so_many_bytes_of_them_and_no_more() {
+        for (size, expected) in [
+            (0, ITEMS_PER_TURN_MAX),
+            (1 << 10, SIZE_PER_TURN_MAX >> 10),
+            (SIZE_PER_TURN_MAX, 1),
+        ] {
+            let mut share = Share::default();
+            let takes = |_: &i32| {
+                let is_used = share.is_used();
+                share.take(size);
+                !is_used
+            };
+            assert_eq!((0..).take_while(takes).count(), expected, "{size}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::control::Command;
 use crate::doorbell::{Caller, Doorbell};
 use crate::handoff::Handoff;
 use crate::host::World;
-use crate::mesh::Item;
+use crate::mesh::{Item, Share};
 use ring::{Buffers, Completion, Op, Ring};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -22,8 +22,6 @@ use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 use xmpp::{ConnId, Shard, ShardId, Timestamp};
 
-/// Parcels taken from one sibling in one turn; the rest has the next.
-const PARCELS_PER_TURN_MAX: usize = 4096;
 /// How far ahead of its use a connection's record is fetched, in connections: the time of handling
 /// two or three is that of the way from memory.
 pub(crate) const CONNS_AHEAD: usize = 6;
@@ -289,7 +287,8 @@ impl Turn {
 
     fn drain_sibling(&mut self, from: ShardId) {
         self.world.mesh.collect(from, &mut self.world.pool);
-        for _ in 0..PARCELS_PER_TURN_MAX {
+        let mut share = Share::default();
+        while !share.is_used() {
             if self.world.storage.is_spilling() {
                 self.lanes_wait = true;
                 self.world.mesh.release(from);
@@ -299,9 +298,13 @@ impl Turn {
                 None => return,
                 Some(Item::Parcel(parcel)) => {
                     self.counters.parcels += 1;
+                    share.take(parcel.size());
                     self.shard.on_parcel(&mut self.world, from, parcel);
                 }
-                Some(Item::Envelope(envelope)) => self.on_envelope(from, envelope),
+                Some(Item::Envelope(envelope)) => {
+                    share.take(0);
+                    self.on_envelope(from, envelope);
+                }
             }
         }
         if self.world.mesh.release(from) {

@@ -78,6 +78,11 @@ pub(crate) struct Side {
     pub storage_capacity: usize,
     /// The most parcels that ever waited outside a full ring.
     pub spill_peak: usize,
+    /// How many parcels were sent.
+    pub parcels: usize,
+    /// The most parcels that ever waited for one sibling, and the most bytes of one.
+    pub parcels_peak: usize,
+    pub parcel_size_peak: usize,
     scratch: Vec<u8>,
 }
 
@@ -102,6 +107,9 @@ impl Side {
             requests: 0,
             storage_capacity: faults.storage_capacity,
             spill_peak: 0,
+            parcels: 0,
+            parcels_peak: 0,
+            parcel_size_peak: 0,
             scratch: Vec::new(),
         }
     }
@@ -266,6 +274,10 @@ impl Host for Side {
     fn forward(&mut self, to: ShardId, parcel: Parcel) {
         assert_ne!(to, self.id, "parcels go to siblings");
         let ring = &mut self.rings[usize::from(to.0)];
+        let waiting = ring.queue.len() + ring.spill.len() + 1;
+        self.parcels += 1;
+        self.parcels_peak = self.parcels_peak.max(waiting);
+        self.parcel_size_peak = self.parcel_size_peak.max(parcel.size());
         if ring.spill.is_empty() && ring.queue.len() < self.ring_capacity {
             ring.queue.push_back(parcel);
         } else {

@@ -442,6 +442,23 @@ impl World {
             .unwrap_or(0)
     }
 
+    /// How many parcels shards have sent each other.
+    pub fn parcels(&self) -> usize {
+        self.nodes.iter().map(|node| node.side.parcels).sum()
+    }
+
+    /// The most parcels that ever waited for one shard in one ring and outside it.
+    pub fn parcels_peak(&self) -> usize {
+        let peaks = self.nodes.iter().map(|node| node.side.parcels_peak);
+        peaks.max().unwrap_or(0)
+    }
+
+    /// The most bytes of stanzas and addresses that ever were in one parcel.
+    pub fn parcel_size_peak(&self) -> usize {
+        let peaks = self.nodes.iter().map(|node| node.side.parcel_size_peak);
+        peaks.max().unwrap_or(0)
+    }
+
     /// Sends text as a client.
     pub fn send(&mut self, id: ClientId, text: &str) {
         self.send_bytes(id, text.as_bytes());

@@ -28,6 +28,8 @@ pub struct Limits {
     pub auth_tries_max: u8,
     /// Remembered targets of directed presence of one session.
     pub directed_max: usize,
+    /// Sessions of one shard that wait for their clients at once.
+    pub hibernating_max: usize,
     /// Refreshes of contacts that wait until a shard knows the sessions of the last process. By
     /// further ones its sessions seem unavailable until they are back.
     pub early_refreshes_max: usize,
@@ -56,6 +58,7 @@ impl Default for Limits {
             roster_items_max: 4_000,
             auth_tries_max: 5,
             directed_max: 1_000,
+            hibernating_max: 100_000,
             early_refreshes_max: 1 << 16,
             registrations_per_hour_max: 20,
             offline_max: 1_000,
@@ -111,6 +114,17 @@ pub const LOAD_QUEUE_SIZE_MAX: usize = 4 << 20;
 
 /// Streams that wait for one account to load: a flood of stanzas does not keep its owner out.
 pub const LOAD_STREAMS_MAX: usize = 1_024;
+
+/// Bytes of one connection that are handled in one turn; the element that reaches it is the last.
+pub(crate) const BYTES_PER_TURN_MAX: usize = 64 << 10;
+
+/// Contacts that the broadcasts of one connection in one turn are for, whether they are here or
+/// not; the broadcast that reaches it is the last.
+pub const TARGETS_PER_TURN_MAX: usize = 1_000;
+
+/// Bytes of the addresses of a fan-out that are as much work for a sibling as one request is: a
+/// session's input waits for what siblings have of them before them. Most fan-outs have fewer.
+pub const TARGETS_SIZE_PER_REQUEST: usize = 1 << 10;
 
 /// Requests to storage and to other shards that one session may have unanswered: its input waits
 /// from there on. The stanza that reaches it may make a few more (a removal tells the contact of

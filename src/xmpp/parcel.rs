@@ -5,6 +5,8 @@
 
 use crate::host::ShardId;
 use crate::port::{Origin, StoreReply};
+use crate::presence::Chosen;
+use crate::shard::Asker;
 use stanza::jid::BareJid;
 use std::sync::mpsc::Sender;
 
@@ -25,6 +27,8 @@ pub enum Parcel {
     },
     /// One presence for many: each target gets `head`, its own address, `tail`.
     Fanout(Box<Fanout>),
+    /// A fan-out is handled that the input of its session may wait for.
+    Credit(Credit),
     /// Stanzas that the receiving shard has settled: delivered, stored, or answered by an error.
     Settled {
         /// How many of the sender's parcels, in order.
@@ -32,6 +36,17 @@ pub enum Parcel {
     },
     /// Work that is no stanza.
     Control(Box<Control>),
+}
+
+impl Parcel {
+    /// Bytes of stanzas and addresses that it brings: handling it takes as long as they are many.
+    pub fn size(&self) -> usize {
+        match self {
+            Parcel::Stanza { bytes, .. } => bytes.len(),
+            Parcel::Fanout(fanout) => fanout.bytes.len() + fanout.targets.len(),
+            Parcel::Credit(_) | Parcel::Settled { .. } | Parcel::Control(_) => 0,
+        }
+    }
 }
 
 /// One presence, encoded once around the place of its `to`.
@@ -44,13 +59,23 @@ pub struct Fanout {
     pub split: u32,
     /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines. Beside
     /// them, each behind a slash, full JIDs: resources that were told of the sender, and that get
-    /// this only if they are not available, and so not reached by their bare JID. And before a bare
-    /// JID, each behind two slashes, full JIDs of its resources that do not get this.
+    /// this only if they are not available, and so not reached by their bare JID.
     pub targets: Buffer,
+    /// Which resources of the targets get this by their bare JID.
+    pub(crate) chosen: Chosen,
     /// What the stanza means.
     pub purpose: FanoutPurpose,
     /// Who filled the buffers.
     pub home: ShardId,
+    /// What goes back to it once this is handled, where that is much work.
+    pub(crate) credit: Option<Credit>,
+}
+
+/// Requests that a fan-out counts as among those of its session.
+#[derive(Clone, Copy, Debug)]
+pub struct Credit {
+    pub(crate) asker: Asker,
+    pub(crate) count: u16,
 }
 
 /// What a fan-out asks of each target.

@@ -3,11 +3,12 @@
 use crate::account::{Account, AccountKey};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, ShardId};
+use crate::limit::{REQUESTS_PER_SESSION_MAX, TARGETS_SIZE_PER_REQUEST};
 use crate::outbox::Keep;
-use crate::parcel::{Buffer, Fanout, FanoutPurpose, Parcel};
+use crate::parcel::{Buffer, Credit, Fanout, FanoutPurpose, Parcel};
 use crate::port::RosterItem;
 use crate::router::Route;
-use crate::session::{Address, Presence, SessionKey, Sessions};
+use crate::session::{Address, Presence, Session, SessionKey, Sessions};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type, simple_presence};
 use crate::xep::blocking::{BlockList, blocks};
@@ -20,8 +21,7 @@ use stanza::view::StanzaView;
 use stanza::writer::{self, escape_attr};
 use std::{fmt, slice};
 
-/// What stands before a full JID among the targets of a fan-out; no JID begins with it. Twice, and
-/// the full JID does not get what the next bare JID gets.
+/// What stands before a full JID among the targets of a fan-out; no JID begins with it.
 const RESOURCE_SIGN: char = '/';
 
 /// Whom a presence is for.
@@ -32,6 +32,38 @@ pub(crate) enum Audience<'a> {
     All(&'a [Box<str>]),
     /// One contact.
     Contact(&'a str),
+    /// Some resources of every contact.
+    Chosen(&'a Chosen),
+}
+
+/// Which available resources of a target get a presence that is for its bare JID.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chosen {
+    /// What the sender blocks: these do not.
+    pub blocked: BlockList,
+    /// Where it names any, only these do, each by its full JID.
+    pub only: BlockList,
+}
+
+impl Chosen {
+    fn all_but(blocked: BlockList) -> Chosen {
+        let only = BlockList::default();
+        Chosen { blocked, only }
+    }
+
+    /// Whether a bare JID stands for all of its resources.
+    fn has_all_of(&self, bare: &str) -> bool {
+        self.only.is_empty() && !bars(&self.blocked, bare)
+    }
+
+    #[inline]
+    fn has(&self, session: &Session) -> bool {
+        if self.blocked.is_empty() && self.only.is_empty() {
+            return true;
+        }
+        let full = Jid::from_prepared(session.full());
+        !blocks(&self.blocked, &full) && (self.only.is_empty() || blocks(&self.only, &full))
+    }
 }
 
 impl Shard {
@@ -340,12 +372,18 @@ impl Shard {
     ) {
         let mut late = match audience {
             Audience::All(resources) => self.address_resources(host, presence, resources),
-            Audience::Contact(_) => Vec::new(),
+            Audience::Contact(_) | Audience::Chosen(_) => Vec::new(),
         };
         let account = self.accounts.at(self.sessions.at(key).account);
         let items = match audience {
-            Audience::All(_) => &account.roster[..],
+            Audience::All(_) | Audience::Chosen(_) => &account.roster[..],
             Audience::Contact(contact) => account.contact(contact).map_or(&[][..], slice::from_ref),
+        };
+        self.sessions.addressed += items.len();
+        let chosen = match (audience, purpose) {
+            (Audience::Chosen(chosen), _) => chosen.clone(),
+            (_, FanoutPurpose::Presence) => Chosen::all_but(account.blocked.clone()),
+            (_, FanoutPurpose::Probe | FanoutPurpose::Refresh) => Chosen::default(),
         };
         let (mut here, mut refreshed) = (Vec::new(), Vec::new());
         for item in items {
@@ -357,9 +395,7 @@ impl Shard {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
                     let found = self.accounts.find(hash, contact);
                     let found = found.map(|key| self.accounts.at(key));
-                    let barred = barred(&account.blocked, contact);
-                    let halves = presence.halves();
-                    let to = (contact, &barred[..]);
+                    let (to, halves) = ((contact, &chosen), presence.halves());
                     present(host, &mut self.sessions, found, to, halves, &mut late);
                 }
                 Route::Here(_) if purpose == FanoutPurpose::Refresh => {
@@ -368,12 +404,7 @@ impl Shard {
                 Route::Here(hash) => here.extend(self.accounts.find(hash, contact)),
                 Route::Shard(shard) => {
                     let slot = &mut self.fanout[usize::from(shard.0)];
-                    let targets = slot.get_or_insert_with(|| host.buffer());
-                    let barred = match purpose {
-                        FanoutPurpose::Presence => barred(&account.blocked, contact),
-                        FanoutPurpose::Probe | FanoutPurpose::Refresh => Vec::new(),
-                    };
-                    write_target(contact, &barred, targets);
+                    write_target(contact, slot.get_or_insert_with(|| host.buffer()));
                 }
                 Route::Server | Route::Remote => {}
             }
@@ -390,7 +421,7 @@ impl Shard {
         for contact in refreshed {
             self.answer_refresh(host, contact.as_str(), &prober);
         }
-        self.flush_fanout(host, presence, purpose);
+        self.flush_fanout(host, presence, purpose, &chosen);
     }
 
     /// Names resources as targets of a fan-out; for those at home here answers what they get.
@@ -426,11 +457,13 @@ impl Shard {
         (!self.sessions.at(*session).available).then_some(bytes)
     }
 
+    /// Sends each sibling its targets, of whose resources these get the presence.
     pub(crate) fn flush_fanout(
         &mut self,
         host: &mut impl Host,
         presence: &Presence,
         purpose: FanoutPurpose,
+        chosen: &Chosen,
     ) {
         for index in 0..self.fanout.len() {
             let Some(targets) = self.fanout[index].take() else {
@@ -442,11 +475,28 @@ impl Shard {
             let fanout = Fanout {
                 bytes,
                 split,
+                credit: self.charge(targets.len()),
                 targets,
+                chosen: chosen.clone(),
                 purpose,
                 home: self.id,
             };
             host.forward(ShardId(index as u16), Parcel::Fanout(Box::new(fanout)));
+        }
+    }
+
+    /// A fan-out with many targets is some of the requests that its session may have unanswered.
+    fn charge(&mut self, targets_size: usize) -> Option<Credit> {
+        let count = targets_size / TARGETS_SIZE_PER_REQUEST;
+        let count = count.min(REQUESTS_PER_SESSION_MAX.into()) as u16;
+        let asker = (0..count).fold(None, |_, _| self.count_request())?;
+        Some(Credit { asker, count })
+    }
+
+    /// A sibling has handled a fan-out.
+    pub(crate) fn on_credit(&mut self, host: &mut impl Host, credit: Credit) {
+        for _ in 0..credit.count {
+            self.end_request(host, Some(credit.asker));
         }
     }
 
@@ -456,13 +506,17 @@ impl Shard {
             bytes,
             split,
             targets,
+            chosen,
             purpose,
             home,
+            credit,
         } = fanout;
         let split = split as usize;
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
         match purpose {
-            FanoutPurpose::Presence => self.present_all(host, text, bytes.split_at(split)),
+            FanoutPurpose::Presence => {
+                self.present_all(host, text, &chosen, bytes.split_at(split));
+            }
             FanoutPurpose::Probe | FanoutPurpose::Refresh => {
                 let scope = self.client_scope.clone();
                 let prober = StanzaView::parse(&bytes, &scope)
@@ -480,6 +534,9 @@ impl Shard {
         }
         host.recycle(home, bytes);
         host.recycle(home, targets);
+        if let Some(credit) = credit {
+            host.forward(home, Parcel::Credit(credit));
+        }
     }
 
     /// Presents a sibling's session to the targets of a fan-out.
@@ -487,22 +544,19 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         targets: &str,
+        chosen: &Chosen,
         halves: (&[u8], &[u8]),
     ) {
-        let (mut barred, mut late) = (Vec::new(), Vec::new());
+        let mut late = Vec::new();
         for to in targets.lines() {
             match to.strip_prefix(RESOURCE_SIGN) {
                 None => {
                     let found = self.accounts.find(home_hash(to), to);
                     let found = found.map(|key| self.accounts.at(key));
-                    let to = (to, &barred[..]);
+                    let to = (to, chosen);
                     present(host, &mut self.sessions, found, to, halves, &mut late);
-                    barred.clear();
                 }
-                Some(full) => match full.strip_prefix(RESOURCE_SIGN) {
-                    None => late.extend(self.missed(full, halves)),
-                    Some(full) => barred.push(full.to_owned()),
-                },
+                Some(full) => late.extend(self.missed(full, halves)),
             }
             if !late.is_empty() {
                 for late in late.drain(..) {
@@ -541,6 +595,21 @@ impl Shard {
         // What the same client sent before it may wait behind messages.
         for bytes in late {
             self.receive(host, &bytes);
+        }
+    }
+
+    /// Tells some resources of contacts of every available resource of an account.
+    pub(crate) fn present_to_some(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        chosen: &Chosen,
+    ) {
+        for key in self.accounts.at(account).sessions.clone() {
+            if let Some(presence) = self.sessions.at(key).presence.clone() {
+                let audience = Audience::Chosen(chosen);
+                self.broadcast(host, key, &presence, FanoutPurpose::Presence, audience);
+            }
         }
     }
 
@@ -612,57 +681,48 @@ fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> boo
     concerned && (blocked.is_empty() || !blocks(blocked, &item.contact.as_jid()))
 }
 
-/// Adds a bare JID to the targets of a fan-out, without those of its resources that are barred.
+/// Adds a bare JID to the targets of a fan-out.
 #[inline]
-pub(crate) fn write_target(bare: &str, barred: &[String], targets: &mut Buffer) {
-    for full in barred {
-        put(
-            targets,
-            format_args!("{RESOURCE_SIGN}{RESOURCE_SIGN}{full}\n"),
-        );
-    }
+pub(crate) fn write_target(bare: &str, targets: &mut Buffer) {
     targets.extend_from_slice(bare.as_bytes());
     targets.push(b'\n');
 }
 
-/// The resources of a contact that an account blocks, where it does not block the contact itself:
-/// their full JIDs. A block may name the contact with the resource, or its domain with it.
-#[inline]
-pub(crate) fn barred(blocked: &BlockList, contact: &str) -> Vec<String> {
-    match blocked.is_empty() {
-        true => Vec::new(),
-        false => barred_of(blocked, contact),
-    }
+/// Whether an account blocks any resource of a contact that it does not block itself.
+pub(crate) fn bars(blocked: &BlockList, contact: &str) -> bool {
+    !blocked.is_empty() && resources_barred(blocked, contact).next().is_some()
 }
 
-fn barred_of(blocked: &BlockList, contact: &str) -> Vec<String> {
+/// Those resources. A block may name the contact with the resource, or its domain with it.
+pub(crate) fn resources_barred<'a>(
+    blocked: &'a BlockList,
+    contact: &str,
+) -> impl Iterator<Item = &'a str> {
     let domain = contact.split_once('@').map(|(_, domain)| domain);
     let names = [Some(contact), domain].into_iter().flatten();
-    let resources = names.flat_map(|name| blocked.resources_of(name));
-    let full = |resource| format!("{contact}/{resource}");
-    resources.map(full).collect()
+    names.flat_map(|name| blocked.resources_of(name))
 }
 
-/// Sends a presence to a contact's available resources, but to those that are barred. Where it may
+/// Sends a presence to a contact's available resources, as far as they are chosen. Where it may
 /// have to wait behind messages, or be blocked, it goes to `late` whole.
 fn present(
     host: &mut impl Host,
     sessions: &mut Sessions,
     contact: Option<&Account>,
-    (bare, barred): (&str, &[String]),
+    (bare, chosen): (&str, &Chosen),
     halves: (&[u8], &[u8]),
     late: &mut Vec<Buffer>,
 ) {
     let Some(contact) = contact else { return };
     let is_late = !contact.held.is_empty() || !contact.blocked.is_empty();
-    if is_late && barred.is_empty() {
+    if is_late && chosen.has_all_of(bare) {
         let mut bytes = Vec::new();
         write_addressed(halves, bare, &mut bytes);
         return late.push(bytes);
     }
     for &key in &contact.sessions {
         let session = sessions.at(key);
-        if !session.available || barred.iter().any(|full| full == session.full()) {
+        if !session.available || !chosen.has(session) {
             continue;
         }
         if is_late {
@@ -671,8 +731,11 @@ fn present(
             late.push(bytes);
             continue;
         }
-        let write = |_: &Address, out: &mut Vec<u8>| write_addressed(halves, bare, out);
-        sessions.write_to(host, key, Keep::Memory, write);
+        let is_for_all = chosen.only.is_empty();
+        sessions.write_to(host, key, Keep::Memory, |address, out| {
+            let to = if is_for_all { bare } else { address.full() };
+            write_addressed(halves, to, out);
+        });
     }
 }
 

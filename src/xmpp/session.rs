@@ -3,7 +3,7 @@
 use crate::account::AccountKey;
 use crate::ask::Asking;
 use crate::host::{ConnId, Host};
-use crate::limit::Limits;
+use crate::limit::{Limits, TARGETS_PER_TURN_MAX};
 use crate::outbox::{Acks, Keep};
 use stanza::jid::Jid;
 use std::collections::BTreeSet;
@@ -246,6 +246,8 @@ pub struct Sessions {
     last_serial: u32,
     /// Those whose queues outgrew their limits in this turn; some may have ended.
     pub(crate) overflowed: Vec<SessionKey>,
+    /// How many contacts the broadcasts of the connection in hand were for in this turn.
+    pub(crate) addressed: usize,
     /// Those whose clients wait for a number that storage refused; some may have ended.
     pub(crate) owing: BTreeSet<SessionKey>,
     pub(crate) asking: Asking,
@@ -269,6 +271,12 @@ impl Sessions {
         let session = self.slots.get_mut(key.0 as usize)?.take()?;
         self.free.push(key.0);
         Some(session)
+    }
+
+    /// Whether the turn of the connection in hand is to end, however little its client has said.
+    #[inline]
+    pub(crate) fn have_done_much(&self) -> bool {
+        !self.overflowed.is_empty() || self.addressed >= TARGETS_PER_TURN_MAX
     }
 
     /// Sends a session's client a stanza that is written for its address. Where more waits for

@@ -8,7 +8,7 @@ use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
-use crate::limit::{Limits, REQUESTS_PER_SESSION_MAX};
+use crate::limit::{BYTES_PER_TURN_MAX, Limits, REQUESTS_PER_SESSION_MAX};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
 use crate::revive::{Ending, SharedDormant};
@@ -35,9 +35,6 @@ use std::sync::Arc;
 
 /// Elements of one connection that are handled in one turn; then others have theirs.
 pub const ELEMENTS_PER_TURN_MAX: usize = 64;
-
-/// Bytes of them; the one that reaches it is the last.
-const BYTES_PER_TURN_MAX: usize = 64 << 10;
 
 /// What became of the bytes given to [`Shard::on_bytes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,6 +323,7 @@ impl Shard {
             return all;
         };
         let mut consumed = 0;
+        self.sessions.addressed = 0;
         for _ in 0..ELEMENTS_PER_TURN_MAX {
             if stream.waits() {
                 break;
@@ -351,8 +349,8 @@ impl Shard {
             match flow {
                 Flow::Next => {
                     consumed += size;
-                    // A few bytes may ask for megabytes, written or waiting in a queue.
-                    let is_full = host.is_choked(conn) || !self.sessions.overflowed.is_empty();
+                    // A few bytes may ask for much: megabytes, or a broadcast to thousands.
+                    let is_full = host.is_choked(conn) || self.sessions.have_done_much();
                     if is_full || consumed >= BYTES_PER_TURN_MAX {
                         break;
                     }
@@ -417,6 +415,7 @@ impl Shard {
                 host.recycle(home, bytes);
             }
             Parcel::Fanout(fanout) => self.on_fanout(host, *fanout),
+            Parcel::Credit(credit) => self.on_credit(host, credit),
             Parcel::Settled { count } => {
                 for _ in 0..count {
                     let settled = self.in_flight[usize::from(from.0)].pop_front();

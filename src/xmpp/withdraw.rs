@@ -6,7 +6,7 @@
 use crate::account::AccountKey;
 use crate::host::Host;
 use crate::parcel::FanoutPurpose;
-use crate::presence::{barred, write_target};
+use crate::presence::{Audience, Chosen, bars, write_target};
 use crate::router::Route;
 use crate::session::{Presence, SessionKey};
 use crate::shard::Shard;
@@ -79,27 +79,28 @@ impl Shard {
         for bytes in self.address_resources(host, presence, resources) {
             self.receive(host, &bytes);
         }
-        self.flush_fanout(host, presence, FanoutPurpose::Presence);
+        self.flush_fanout(host, presence, FanoutPurpose::Presence, &Chosen::default());
     }
 
-    /// Which resources of an address a block list keeps from what is sent to it; `None` is the
-    /// address itself. The list is the account's, unless that was another one until now.
+    /// A block list where it keeps resources of an address from what is sent to that, else an empty
+    /// one; `None` if it is the address itself. The list is the account's, unless that was another
+    /// one until now.
     fn blind(
         &self,
         account: AccountKey,
         blocked_before: Option<&BlockList>,
         to: &Jid<'_>,
-    ) -> Option<Vec<String>> {
+    ) -> Option<BlockList> {
         if self.is_beyond_block(account, to) {
-            return Some(Vec::new());
+            return Some(BlockList::default());
         }
         let list = blocked_before.unwrap_or(&self.accounts.at(account).blocked);
         if blocks(list, to) {
             return None;
         }
-        Some(match to.is_bare() {
-            true => barred(list, to.as_str()),
-            false => Vec::new(),
+        Some(match to.is_bare() && bars(list, to.as_str()) {
+            true => list.clone(),
+            false => BlockList::default(),
         })
     }
 
@@ -156,6 +157,40 @@ impl Shard {
         }
     }
 
+    /// Tells some resources of contacts that no resource of an account is available to them any
+    /// longer, as [`Shard::withdraw_account`] tells one: those that are blocked in a whole domain
+    /// are as many as there are contacts.
+    pub(crate) fn withdraw_from_some(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        chosen: &Chosen,
+    ) {
+        let is_chosen = |jid: &Jid<'_>| blocks(&chosen.only, jid) && !blocks(&chosen.blocked, jid);
+        for key in self.accounts.at(account).sessions.clone() {
+            let session = self.sessions.at(key);
+            if !session.available {
+                continue;
+            }
+            let presence = Presence::of("unavailable", session.full());
+            let directed = session.directed.as_deref().map_or(&[][..], Vec::as_slice);
+            let told = directed.iter().filter(|to| {
+                let jid = Jid::from_prepared(to);
+                !jid.is_bare() && is_chosen(&jid) && self.gets_broadcasts(account, jid.bare())
+            });
+            let told: Vec<Box<str>> = told.cloned().collect();
+            let audience = Audience::Chosen(chosen);
+            self.broadcast(host, key, &presence, FanoutPurpose::Presence, audience);
+            if !told.is_empty() {
+                for to in &told {
+                    self.sessions.at_mut(key).forget_directed(to);
+                }
+                self.tell_missed(host, &presence, &told);
+                self.save_session(host, key);
+            }
+        }
+    }
+
     /// Who has directed presence and is blocked from now on sees the sessions go (XEP-0191 3.3).
     /// They forget that it had: their end, when it comes, is nothing that it may hear of.
     pub(crate) fn withdraw_from_blocked(
@@ -203,29 +238,33 @@ impl Shard {
         }
     }
 
-    /// Sends a presence to one address, but to those of its resources that are barred.
+    /// Sends a presence to one address, but to those of its resources that are blocked.
     fn present_to(
         &mut self,
         host: &mut impl Host,
         presence: &Presence,
         to: &Jid<'_>,
-        barred: &[String],
+        blocked: &BlockList,
     ) {
-        if barred.is_empty() {
+        if blocked.is_empty() {
             let mut bytes = Vec::new();
             presence.write(to.as_str(), &mut bytes);
             return self.route_bytes(host, to, bytes);
         }
+        let chosen = &Chosen {
+            blocked: blocked.clone(),
+            only: BlockList::default(),
+        };
         let mut targets = host.buffer();
-        write_target(to.as_str(), barred, &mut targets);
+        write_target(to.as_str(), &mut targets);
         match self.router.route_account(to.as_str()) {
             Route::Shard(shard) => {
                 self.fanout[usize::from(shard.0)] = Some(targets);
-                self.flush_fanout(host, presence, FanoutPurpose::Presence);
+                self.flush_fanout(host, presence, FanoutPurpose::Presence, chosen);
             }
             Route::Here(_) => {
                 let text = std::str::from_utf8(&targets).expect("targets are JIDs");
-                self.present_all(host, text, presence.halves());
+                self.present_all(host, text, chosen, presence.halves());
                 host.recycle(self.id, targets);
             }
             Route::Server | Route::Remote => host.recycle(self.id, targets),

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::reporting::Report;
 use super::{Extension, Xep};
@@ -14,7 +14,7 @@ use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
-use crate::presence::barred;
+use crate::presence::Chosen;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
@@ -76,9 +76,9 @@ impl Command {
 }
 
 /// What an account blocks: prepared JIDs of any form, in the order in which it blocked them. Most
-/// accounts block nobody.
+/// accounts block nobody. Siblings read it along with a presence that not every resource gets.
 #[derive(Clone, Debug, Default)]
-pub struct BlockList(Option<Rc<Listed>>);
+pub struct BlockList(Option<Arc<Listed>>);
 
 #[derive(Debug)]
 struct Listed {
@@ -114,7 +114,7 @@ impl BlockList {
                 None => std::mem::replace(&mut blocked.whole, true),
             };
         }
-        BlockList(Some(Rc::new(Listed { jids, by_bare })))
+        BlockList(Some(Arc::new(Listed { jids, by_bare })))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -140,8 +140,18 @@ impl BlockList {
         self.0.as_ref()?.by_bare.get(bare)
     }
 
+    /// The resources of whole domains that it has and another one has not.
+    fn of_domains_beyond(&self, other: &BlockList) -> BlockList {
+        let is_new = |jid: &str| {
+            let address = Jid::from_prepared(jid);
+            address.local().is_none() && !address.is_bare() && !other.has(jid)
+        };
+        let new = self.jids().iter().filter(|jid| is_new(jid));
+        BlockList::new(new.cloned().collect())
+    }
+
     /// The resources that are blocked of a bare JID, or of a domain.
-    pub(crate) fn resources_of(&self, bare: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn resources_of(&self, bare: &str) -> impl Iterator<Item = &str> + use<'_> {
         let blocked = self.of(bare).into_iter();
         blocked.flat_map(|blocked| blocked.resources.iter().map(|resource| &**resource))
     }
@@ -436,6 +446,12 @@ impl Shard {
     /// Who is newly blocked sees the account go; who no longer is sees it come (XEP-0191 3.3, 3.4).
     fn apply_blocking(&mut self, host: &mut impl Host, key: AccountKey, before: &BlockList) {
         let account = self.accounts.at(key);
+        let after = account.blocked.clone();
+        // Those are told at once, however many contacts have such resources.
+        let (gone, come) = (
+            after.of_domains_beyond(before),
+            before.of_domains_beyond(&after),
+        );
         let mut changed = Vec::new();
         for item in account
             .roster
@@ -443,7 +459,7 @@ impl Shard {
             .filter(|item| item.subscription.is_from())
         {
             let contact = item.contact.as_jid();
-            let (was, is) = (blocks(before, &contact), blocks(&account.blocked, &contact));
+            let (was, is) = (blocks(before, &contact), blocks(&after, &contact));
             if was != is {
                 changed.push((contact.as_str().to_owned(), is));
             }
@@ -451,12 +467,16 @@ impl Shard {
                 continue;
             }
             // Resources that are blocked by themselves.
-            let [had, has] = [before, &account.blocked].map(|list| -> BTreeSet<String> {
-                let resources = barred(list, contact.as_str());
-                resources.into_iter().collect()
-            });
-            changed.extend(has.difference(&had).map(|full| (full.clone(), true)));
-            changed.extend(had.difference(&has).map(|full| (full.clone(), false)));
+            let named = [before, &after].map(|list| list.resources_of(contact.as_str()));
+            let full = |resource| format!("{}/{resource}", contact.as_str());
+            let full: BTreeSet<String> = named.into_iter().flatten().map(full).collect();
+            for full in full {
+                let jid = Jid::from_prepared(&full);
+                let (was, is) = (blocks(before, &jid), blocks(&after, &jid));
+                if was != is && !blocks(&gone, &jid) && !blocks(&come, &jid) {
+                    changed.push((full, is));
+                }
+            }
         }
         for (contact, is_blocked) in changed {
             if is_blocked {
@@ -465,7 +485,37 @@ impl Shard {
                 self.present_account(host, key, &contact);
             }
         }
+        self.apply_to_domains(host, key, before, (gone, come));
         self.withdraw_from_blocked(host, key, before);
+    }
+
+    /// As [`Shard::apply_blocking`], for resources of whole domains.
+    fn apply_to_domains(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        before: &BlockList,
+        (gone, come): (BlockList, BlockList),
+    ) {
+        if !gone.is_empty() {
+            let blocked = before.clone();
+            let chosen = Chosen {
+                blocked,
+                only: gone,
+            };
+            self.withdraw_from_some(host, account, &chosen);
+        }
+        if !come.is_empty() {
+            // Whoever was blocked as a whole is told as a whole.
+            let whole = before.jids().iter();
+            let whole = whole.filter(|jid| Jid::from_prepared(jid).is_bare());
+            let after = self.accounts.at(account).blocked.jids().iter();
+            let chosen = Chosen {
+                blocked: BlockList::new(after.chain(whole).cloned().collect()),
+                only: come,
+            };
+            self.present_to_some(host, account, &chosen);
+        }
     }
 }
 
@@ -478,6 +528,7 @@ fn write_items(list: &[Box<str>], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::resources_barred;
     use stanza::scope::StreamScope;
 
     /// How many addresses a request names, where it names this many, and the first one twice.
@@ -523,13 +574,14 @@ mod tests {
         ] {
             assert!(!blocks(&list, &Jid::parse(free).unwrap()), "{free}");
         }
-        for (contact, full) in [
-            ("b@x.example", &["b@x.example/r"][..]),
-            ("c@z.example", &["c@z.example/r"]),
-            ("z.example", &["z.example/r"]),
+        for (contact, expected) in [
+            ("b@x.example", &["r"][..]),
+            ("c@z.example", &["r"]),
+            ("z.example", &["r"]),
             ("a@x.example", &[]),
         ] {
-            assert_eq!(barred(&list, contact), full);
+            let barred: Vec<&str> = resources_barred(&list, contact).collect();
+            assert_eq!(barred, expected);
         }
     }
 

@@ -25,9 +25,6 @@ use stanza::view::{Kind, StanzaView};
 /// Milliseconds that a session waits for its client to come back.
 pub const RESUME_MS_MAX: u32 = 300_000;
 
-/// Sessions of one shard that wait for their clients at once; the oldest ends when one more comes.
-pub const HIBERNATING_MAX: usize = 100_000;
-
 /// Digits of an id's virtual shard; those of its secret follow.
 const ID_HOME_DIGITS: usize = 3;
 
@@ -606,19 +603,20 @@ impl Shard {
         self.take_back_untaken(host, account, key, None);
     }
 
-    /// Has a session wait for its client.
+    /// Has a session wait for its client. Where as many wait as may, the one whose time is over
+    /// first ends before: never this one, which its caller still has in hand.
     pub(crate) fn hibernate(&mut self, host: &mut impl Host, key: SessionKey) {
+        if self.hibernating.len() >= self.settings.limits.hibernating_max
+            && let Some(&(_, first)) = self.hibernating.first()
+        {
+            self.end_session(host, first);
+        }
         let Some(acks) = &mut self.sessions.at_mut(key).outlet.acks else {
             return;
         };
         let until = host.now().plus_ms(acks.resume_ms.into());
         acks.waits_until = Some(until);
         self.hibernating.insert((until, key));
-        if self.hibernating.len() > HIBERNATING_MAX
-            && let Some(&(_, oldest)) = self.hibernating.first()
-        {
-            self.end_session(host, oldest);
-        }
         self.arm_hibernation(host);
     }
 
