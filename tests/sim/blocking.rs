@@ -1,10 +1,10 @@
 //! The block list (XEP-0191): how long it may be, and who is told of it.
 
-use sim::steps::{counted, errors};
+use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
-use xmpp::limit::REQUESTS_PER_SESSION_MAX;
+use xmpp::limit::{LOAD_QUEUE_MAX, REQUESTS_PER_SESSION_MAX};
 use xmpp::port::{StoreOp, StoreReply};
 use xmpp::xep::blocking::{BLOCKED_MAX, BLOCKED_SIZE_MAX};
 
@@ -251,4 +251,30 @@ fn a_change_that_waits_is_not_made_to_the_list_of_who_has_the_name_next() {
     world.run_for(2 * REST_MS);
     let next = world.log_in("bob@example.org/1");
     assert_eq!(count(&mut world, next), 0);
+}
+
+/// Where no more stanzas may wait, errors go on at once.
+#[test]
+fn who_is_blocked_does_not_get_through_by_an_error_past_what_waits() {
+    const ERROR: &str =
+        "<message type='error' to='bob@example.org/x' id='e'><body>e</body></message>";
+    let mut world = world();
+    let alice = world.log_in("alice@example.org/x");
+    let carl = world.log_in("carl@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, &command("block", &["alice@example.org".to_owned()]));
+    world.tell(carl, &message("chat", "bob@example.org", "waited"));
+    world.received(bob);
+    world.faults.disk_us = (500_000, 500_000);
+    world.send(bob, "<presence/>");
+    world.run_until(world.now() + 10_000);
+    for index in 0..LOAD_QUEUE_MAX {
+        let id = format!("m{index}");
+        world.send(alice, &message("chat", "bob@example.org", &id));
+    }
+    world.send(alice, ERROR);
+    world.send(carl, &ERROR.replace("'e'", "'carl'"));
+    world.run();
+    assert_eq!(messages(&world.received(bob)), ["waited", "carl"]);
+    assert_eq!(errors(&world.received(alice)).len(), LOAD_QUEUE_MAX);
 }
