@@ -278,3 +278,59 @@ fn who_is_blocked_does_not_get_through_by_an_error_past_what_waits() {
     assert_eq!(messages(&world.received(bob)), ["waited", "carl"]);
     assert_eq!(errors(&world.received(alice)).len(), LOAD_QUEUE_MAX);
 }
+
+/// What was said at the block may have gone with the process, and the sessions that said it sleep.
+#[test]
+fn who_was_blocked_while_away_hears_after_a_crash_that_the_other_is_gone() {
+    for blocked in ["alice@example.org", "alice@example.org/1"] {
+        for resources in [1, 2] {
+            blocked_while_away(blocked, resources);
+        }
+    }
+}
+
+fn blocked_while_away(blocked: &str, resources: usize) {
+    let mut world = world();
+    world.befriend("alice@example.org", "bob@example.org");
+    let arrive = |world: &mut World, full: &str| {
+        let (client, session) = world.log_in_managed(full);
+        world.tell(client, "<presence/>");
+        (client, session)
+    };
+    let (alice, alices) = arrive(&mut world, "alice@example.org/1");
+    let (carl, carls) = arrive(&mut world, "carl@example.org/1");
+    let bobs: Vec<_> = (1..=resources)
+        .map(|resource| arrive(&mut world, &format!("bob@example.org/{resource}")))
+        .collect();
+    let (bob, session) = &bobs[0];
+    let had = counted(&world.received(alice));
+    let carl_had = counted(&world.received(carl));
+    world.vanish(alice);
+    world.run();
+    let jids = [blocked, "carl@example.org"].map(str::to_owned);
+    assert_eq!(refusal(&mut world, *bob, &command("block", &jids)), None);
+    world.crash();
+    world.run();
+    let alice = world.resume("alice@example.org/1", &alices, had);
+    let carl = world.resume("carl@example.org/1", &carls, carl_had);
+    assert_eq!(presence_of_bob(&mut world, alice), [] as [[String; 2]; 0]);
+    let bob = world.resume("bob@example.org/1", session, 0);
+    let gone = ["bob@example.org", "unavailable"].map(str::to_owned);
+    assert_eq!(presence_of_bob(&mut world, alice), [gone], "{blocked}");
+    world.tell(bob, "<presence type='unavailable'/>");
+    world.leave(bob);
+    world.run_for(400_000);
+    for client in [alice, carl] {
+        assert_eq!(presence_of_bob(&mut world, client), [] as [[String; 2]; 0]);
+    }
+}
+
+/// What presence a client had from whom, where it was one of bob's.
+fn presence_of_bob(world: &mut World, client: ClientId) -> Vec<[String; 2]> {
+    let received = world.received(client);
+    let presence = received.iter().filter(|it| it.name == "presence");
+    let of_bob = presence.filter(|it| it.attr("from").starts_with("bob@"));
+    of_bob
+        .map(|it| [it.attr("from"), it.attr("type")].map(str::to_owned))
+        .collect()
+}
