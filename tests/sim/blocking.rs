@@ -334,3 +334,59 @@ fn presence_of_bob(world: &mut World, client: ClientId) -> Vec<[String; 2]> {
         .map(|it| [it.attr("from"), it.attr("type")].map(str::to_owned))
         .collect()
 }
+
+/// Messages of alice's wait for bob, and bob blocks her: they bounce before he is there, for later
+/// that would say so. What another sent keeps them in storage.
+#[test]
+fn what_waits_of_who_is_blocked_bounces_at_the_block_and_not_when_its_receiver_is_there() {
+    for seed in 1..=50 {
+        for is_managed in [false, true] {
+            let (mut world, alice) = world_where_something_waits(seed);
+            let quiet = world.log_in("bob@example.org/quiet");
+            world.faults.disk_failures = if seed == 1 { 0 } else { 500 };
+            let block = command("block", &["alice@example.org".to_owned()]);
+            while refusal(&mut world, quiet, &block).is_some() {}
+            world.faults.disk_failures = 0;
+            world.run_for(5_000);
+            let expected = ["1", "2"].map(|id| (id, "service-unavailable"));
+            assert_eq!(errors(&world.received(alice)), expected);
+            world.leave(quiet);
+            world.run();
+            let bob = match is_managed {
+                true => world.log_in_managed("bob@example.org/x").0,
+                false => world.log_in("bob@example.org/x"),
+            };
+            world.tell(bob, "<presence/>");
+            assert_eq!(messages(&world.received(bob)), ["c"]);
+            assert_eq!(world.received(alice), []);
+        }
+    }
+}
+
+fn world_where_something_waits(seed: u64) -> (World, ClientId) {
+    let mut world = world_of(seed);
+    let alice = world.log_in("alice@example.org/x");
+    let carl = world.log_in("carl@example.org/x");
+    world.tell(carl, &message("chat", "bob@example.org", "c"));
+    for id in ["1", "2"] {
+        world.tell(alice, &message("chat", "bob@example.org", id));
+    }
+    (world, alice)
+}
+
+#[test]
+fn what_is_on_its_way_from_storage_when_its_sender_is_blocked_bounces_once() {
+    for is_managed in [false, true] {
+        let (mut world, alice) = world_where_something_waits(1);
+        let bob = match is_managed {
+            true => world.log_in_managed("bob@example.org/x").0,
+            false => world.log_in("bob@example.org/x"),
+        };
+        let block = command("block", &["alice@example.org".to_owned()]);
+        world.send(bob, &(block + "<presence/>"));
+        world.run();
+        assert_eq!(messages(&world.received(bob)), ["c"]);
+        let expected = ["1", "2"].map(|id| (id, "service-unavailable"));
+        assert_eq!(errors(&world.received(alice)), expected);
+    }
+}

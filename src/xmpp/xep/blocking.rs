@@ -13,7 +13,7 @@ use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
 use crate::host::Host;
-use crate::limit::REQUESTS_PER_SESSION_MAX;
+use crate::limit::{REQUESTS_PER_SESSION_MAX, STORAGE_RETRY_MS};
 use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
 use crate::presence::barred;
@@ -216,6 +216,8 @@ pub(crate) struct BlockChanges {
     next: Option<BlockList>,
     /// Those that came since. A session has no more of them than of any requests.
     waiting: Vec<BlockRequest>,
+    /// The list before the last write, until what waits of those blocked by that has bounced.
+    before: Option<BlockList>,
 }
 
 impl BlockChanges {
@@ -398,10 +400,13 @@ impl Shard {
             changes.stored.is_empty(),
             "one write is under way at a time"
         );
-        if changes.waiting.is_empty() {
+        if changes.waiting.is_empty() && changes.before.is_none() {
             owner.block_changes = None;
             owner.pins -= 1;
             return self.evict_if_idle(account);
+        }
+        if changes.before.is_some() {
+            return self.search_waiting(host, account);
         }
         let count = changes.waiting.len().min(REQUESTS_PER_SESSION_MAX.into());
         let requests: Vec<BlockRequest> = changes.waiting.drain(..count).collect();
@@ -446,14 +451,18 @@ impl Shard {
         }
     }
 
-    /// Storage answered a change of a block list.
+    /// Storage answered a change of a block list, or says what waits for the account.
     pub(crate) fn on_blocking_stored(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
         reply: StoreReply,
     ) {
-        self.end_block_write(host, account, super::done(reply));
+        let changes = self.accounts.at(account).block_changes.as_ref();
+        match changes.is_some_and(|changes| changes.before.is_some()) {
+            true => self.bounce_blocked(host, account, reply),
+            false => self.end_block_write(host, account, super::done(reply)),
+        }
     }
 
     /// The requests of a write are done, or none of them is; then come those behind them.
@@ -468,24 +477,90 @@ impl Shard {
             return;
         };
         let requests = std::mem::take(&mut changes.stored);
-        let mut rest_ms = 0;
+        let mut size = 0;
         if let Some(next) = changes.next.take() {
-            rest_ms = next.size() / BLOCKED_SIZE_PER_MS;
+            size = next.size();
             if written.is_ok() {
+                let is_new = |jid: &Box<str>| !owner.blocked.has(jid);
+                let blocks_more = next.jids().iter().any(is_new);
+                let waits = owner.has_waiting || owner.storing > 0;
                 let before = std::mem::replace(&mut owner.blocked, next);
+                changes.before = (blocks_more && waits).then(|| before.clone());
                 self.apply_blocking(host, account, &before);
             }
         }
         for (request, outcome) in requests {
             self.end_block_request(host, account, &request, outcome.and(written));
         }
-        match rest_ms {
+        let changes = self.accounts.at(account).block_changes.as_ref();
+        match changes.is_some_and(|changes| changes.before.is_some()) {
+            true => self.search_waiting(host, account),
+            false => self.rest_blocking(host, account, size),
+        }
+    }
+
+    /// Storage has worked on so many bytes for a block list: it gets the next write later.
+    fn rest_blocking(&mut self, host: &mut impl Host, account: AccountKey, size: usize) {
+        match size / BLOCKED_SIZE_PER_MS {
             0 => self.store_blocking(host, account),
             ms => {
                 let at = host.now().plus_ms(ms as u64);
                 self.arm(host, at, Timer::Blocking(account));
             }
         }
+    }
+
+    /// Asks for what waits for an account that has blocked somebody.
+    fn search_waiting(&mut self, host: &mut impl Host, account: AccountKey) {
+        let jid = self.accounts.at(account).jid.clone();
+        let ticket = self.ticket_for_itself(Waiting::Blocking(account));
+        host.store(ticket, StoreOp::Offline { account: jid });
+    }
+
+    /// What waits of those who are newly blocked bounces now: an error that came when the account's
+    /// owner is there would tell them that he is.
+    fn bounce_blocked(&mut self, host: &mut impl Host, account: AccountKey, reply: StoreReply) {
+        let StoreReply::Offline(waiting) = reply else {
+            tracing::error!(?reply, "offline messages not read");
+            let at = host.now().plus_ms(STORAGE_RETRY_MS);
+            return self.arm(host, at, Timer::Blocking(account));
+        };
+        let owner = self.accounts.at_mut(account);
+        let changes = owner.block_changes.as_mut();
+        let before = changes.and_then(|changes| changes.before.take());
+        let before = before.unwrap_or_default();
+        if let Some((oldest, _)) = waiting.first() {
+            owner.handed.begin_at(*oldest);
+        }
+        let mut size = owner.blocked.size();
+        for (number, bytes) in waiting {
+            size += bytes.len();
+            let is_open = self.accounts.at(account).handed.is_open(number);
+            if is_open && self.is_from_blocked(account, &bytes, &before) == Some(false) {
+                self.accounts.at_mut(account).handed.pass_over(number);
+                self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
+            }
+        }
+        self.remove_done(host, account);
+        self.rest_blocking(host, account, size);
+    }
+
+    /// Whether a message that waits is of somebody whom the account blocks by now (XEP-0191 3.2),
+    /// and then whether the list before blocked him, too.
+    pub(crate) fn is_from_blocked(
+        &self,
+        account: AccountKey,
+        bytes: &[u8],
+        before: &BlockList,
+    ) -> Option<bool> {
+        if self.accounts.at(account).blocked.is_empty() {
+            return None;
+        }
+        let view = StanzaView::parse(bytes, &self.client_scope).ok()?;
+        let from = view.from()?;
+        let from = Jid::from_prepared(&from);
+        self.is_blocking(account, &from)
+            .then(|| blocks(before, &from))
     }
 
     /// Answers a request, and tells whoever is to know of what it did.
