@@ -6,7 +6,7 @@ use crate::limit::{Limits, ROSTER_ITEM_SIZE_MEAN};
 use crate::port::{RosterItem, SessionId, StoreReply, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
-use crate::xep::blocking::BlockList;
+use crate::xep::blocking::{BlockChanges, BlockList};
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -73,8 +73,8 @@ pub struct Account {
     pub roster: Vec<RosterItem>,
     /// The block list (XEP-0191).
     pub blocked: BlockList,
-    /// The same once the last change of it is stored, while one is not.
-    pub(crate) blocked_next: Option<(Ticket, BlockList)>,
+    /// Changes of it that are under way, if there are any.
+    pub(crate) block_changes: Option<Box<BlockChanges>>,
     /// The number of the roster's version: that of its last change.
     pub(crate) roster_version: u64,
     /// A hash of what the roster shows, once a version was asked for.
@@ -230,7 +230,7 @@ impl Accounts {
             sessions: SmallVec::new(),
             roster: Vec::new(),
             blocked: BlockList::default(),
-            blocked_next: None,
+            block_changes: None,
             roster_version: 0,
             shown: None,
             tellings: Vec::new(),

@@ -294,6 +294,9 @@ impl Shard {
     /// A stanza finds no place among those that wait, and bounces. An error cannot, and is all that
     /// is left of a stanza: it does not wait.
     fn pass_by(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
+        if self.is_blocked(host, key, stanza) {
+            return;
+        }
         let is_error = stanza.kind == Kind::Message && stanza.type_ == Type::Error;
         let resource = stanza.to.resource().filter(|_| is_error);
         match resource.and_then(|resource| self.holder(key, resource)) {

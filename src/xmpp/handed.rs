@@ -10,10 +10,8 @@ use std::collections::BTreeMap;
 enum Fate {
     /// A session was given it, and its client may not have it.
     Given,
-    /// A client has it.
+    /// A client has it, or nobody gets it.
     Taken,
-    /// Its sender is blocked. It bounces when it leaves storage: then it does so once.
-    Refused(Box<[u8]>),
 }
 
 /// What became of the messages that wait for one account. There are no more than wait.
@@ -22,15 +20,6 @@ pub(crate) struct Handed {
     /// Those up to this number are done with, whether or not storage could remove them.
     done: u64,
     fates: BTreeMap<u64, Fate>,
-}
-
-/// What may leave storage.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Done {
-    /// All up to this number.
-    pub up_to: u64,
-    /// Those of them that bounce.
-    pub refused: Vec<Box<[u8]>>,
 }
 
 impl Handed {
@@ -51,10 +40,10 @@ impl Handed {
         self.fates.insert(number, Fate::Given);
     }
 
-    /// Nobody is given it, for its sender is blocked.
-    pub(crate) fn refuse(&mut self, number: u64, stanza: Box<[u8]>) {
+    /// Nobody is given it, for its sender is blocked and has heard of that.
+    pub(crate) fn pass_over(&mut self, number: u64) {
         debug_assert!(self.is_open(number));
-        self.fates.insert(number, Fate::Refused(stanza));
+        self.fates.insert(number, Fate::Taken);
     }
 
     /// The client of the session that was given it has it.
@@ -75,21 +64,17 @@ impl Handed {
         self.fates.clear();
     }
 
-    /// What may leave storage by now and could not before.
-    pub(crate) fn finish(&mut self) -> Option<Done> {
+    /// The number up to which all may leave storage, where that is more than before.
+    pub(crate) fn finish(&mut self) -> Option<u64> {
         let before = self.done;
-        let mut refused = Vec::new();
         while let Some(next) = self.fates.first_entry()
             && *next.key() == self.done + 1
             && *next.get() != Fate::Given
         {
             self.done += 1;
-            if let Fate::Refused(stanza) = next.remove() {
-                refused.push(stanza);
-            }
+            next.remove();
         }
-        let up_to = self.done;
-        (up_to > before).then_some(Done { up_to, refused })
+        (self.done > before).then_some(self.done)
     }
 }
 
@@ -98,17 +83,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_leaves_storage_behind_those_before_it_and_bounces_then() {
+    fn a_message_leaves_storage_behind_those_before_it() {
         let mut handed = Handed::default();
         handed.begin_at(4);
         handed.give(4);
-        handed.refuse(5, b"x"[..].into());
+        handed.pass_over(5);
         handed.give(6);
         handed.take(6);
         assert_eq!(handed.finish(), None);
         handed.take(4);
-        let refused = vec![b"x"[..].into()];
-        assert_eq!(handed.finish(), Some(Done { up_to: 6, refused }));
+        assert_eq!(handed.finish(), Some(6));
         assert!(!handed.is_open(6) && handed.is_open(7));
     }
 

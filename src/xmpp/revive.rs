@@ -381,6 +381,9 @@ impl Shard {
             // The crash may have taken its word, and who refreshed since then had no answer.
             self.announce(host, key, &absent, &[]);
         }
+        if !self.is_dormant(jid.as_str()) {
+            self.withdraw_again(host, account);
+        }
         key
     }
 

@@ -22,7 +22,6 @@ use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::{Flow, Phase, StreamState};
 use crate::wake::Waking;
-use crate::xep::blocking::BlockRequest;
 use crate::xep::offline::{OfflineRead, OfflineWrite, SessionEnd};
 use crate::xep::register::AccountChange;
 use crate::xep::reporting::REPORT_WINDOW_US;
@@ -58,7 +57,7 @@ pub(crate) enum Waiting {
     /// A roster write.
     Roster(RosterWrite),
     /// A change of a block list.
-    Blocking,
+    Blocking(AccountKey),
     /// An iq that an extension answers with what storage says.
     Iq,
     /// An offline message on its way to storage.
@@ -126,6 +125,8 @@ pub(crate) enum Timer {
     Owing,
     /// A session that has changed may be written again.
     Save(SessionKey, u32),
+    /// A block list may be written again.
+    Blocking(AccountKey),
     /// Clients are to be asked for acknowledgements.
     Asking,
     /// Storage failed to load an account that stanzas wait for.
@@ -175,7 +176,6 @@ pub struct Shard {
     pub(crate) roster_again: Vec<Ticket>,
     /// The number of the last step that a contact was told of.
     pub(crate) last_telling: u64,
-    pub(crate) block_requests: HashMap<u64, BlockRequest>,
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
@@ -251,7 +251,6 @@ impl Shard {
             roster_steps: HashMap::new(),
             roster_again: Vec::new(),
             last_telling: 0,
-            block_requests: HashMap::new(),
             account_changes: HashMap::new(),
             iq_requests: HashMap::new(),
             offline_writes: HashMap::new(),
@@ -505,7 +504,7 @@ impl Shard {
                 self.on_registration_stored(host, shard, asker, reply);
             }
             Waiting::Roster(write) => self.on_roster_stored(host, ticket, write, reply),
-            Waiting::Blocking => self.on_blocking_stored(host, ticket, reply),
+            Waiting::Blocking(account) => self.on_blocking_stored(host, account, reply),
             Waiting::Iq => self.on_iq_stored(host, ticket, reply),
             Waiting::OfflineWrite => self.on_offline_written(host, ticket, reply),
             Waiting::SessionEnd => self.on_session_ended(host, ticket, &reply),
@@ -584,6 +583,7 @@ impl Shard {
                 Timer::Roster => self.store_steps_again(host),
                 Timer::Owing => self.acknowledge_again(host),
                 Timer::Save(key, serial) => self.save_again(host, key, serial),
+                Timer::Blocking(account) => self.store_blocking(host, account),
                 Timer::Asking => self.on_asking(host),
                 Timer::Load(key) => self.on_load_again(host, key),
             }

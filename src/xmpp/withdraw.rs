@@ -10,6 +10,7 @@ use crate::presence::{Audience, Chosen, bars, write_target};
 use crate::router::Route;
 use crate::session::{Presence, SessionKey};
 use crate::shard::Shard;
+use crate::stanza::simple_presence;
 use crate::xep::blocking::{BlockList, blocks};
 use stanza::jid::Jid;
 use std::collections::HashSet;
@@ -235,6 +236,36 @@ impl Shard {
             told.extend(gone);
             self.tell_directed(host, account, &presence, told, Some(before));
             self.save_session(host, key);
+        }
+    }
+
+    /// An account has no sessions left that a crash put to sleep. While it had, those whom it
+    /// blocks heard nothing when they refreshed, and the crash may have taken what they were told
+    /// at the block. Nothing else comes to them, so they hear of the whole account, whose resources
+    /// they may not know.
+    pub(crate) fn withdraw_again(&mut self, host: &mut impl Host, account: AccountKey) {
+        let owner = self.accounts.at(account);
+        if owner.blocked.is_empty() {
+            return;
+        }
+        let mut told = Vec::new();
+        let contacts = owner.roster.iter();
+        for item in contacts.filter(|item| item.subscription.is_from()) {
+            let contact = item.contact.as_jid();
+            match blocks(&owner.blocked, &contact) {
+                true => told.push(contact.as_str().to_owned()),
+                false => {
+                    let resources = owner.blocked.resources_of(contact.as_str());
+                    told.extend(
+                        resources.map(|resource| format!("{}/{resource}", contact.as_str())),
+                    );
+                }
+            }
+        }
+        let own = owner.jid.clone();
+        for to in told {
+            let bytes = simple_presence("unavailable", own.as_str(), &to);
+            self.route_bytes(host, &Jid::from_prepared(&to), bytes);
         }
     }
 

@@ -1,17 +1,22 @@
 //! The block list (XEP-0191): how long it may be, and who is told of it.
 
-use sim::steps::{counted, errors};
+use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::limit::{LOAD_QUEUE_MAX, REQUESTS_PER_SESSION_MAX};
 use xmpp::port::{StoreOp, StoreReply};
 use xmpp::xep::blocking::{BLOCKED_MAX, BLOCKED_SIZE_MAX};
 
 const LIST: &str = "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
 
 fn world() -> World {
-    let mut world = World::new(3, Settings::for_tests("example.org"), Faults::calm());
-    for name in ["alice", "bob"] {
+    world_of(3)
+}
+
+fn world_of(seed: u64) -> World {
+    let mut world = World::new(seed, Settings::for_tests("example.org"), Faults::calm());
+    for name in ["alice", "bob", "carl"] {
         world.add_account(&format!("{name}@example.org"), "secret");
     }
     world
@@ -24,20 +29,43 @@ fn command(name: &str, jids: &[String]) -> String {
     format!("<iq type='set' id='b'><{name} xmlns='urn:xmpp:blocking'>{items}</{name}></iq>")
 }
 
+/// A request with an id of its own, about one address.
+fn command_with_id(id: &str, name: &str, jid: &str) -> String {
+    command(name, &[jid.to_owned()]).replace("id='b'", &format!("id='{id}'"))
+}
+
+/// Milliseconds after which the longest list may be written again.
+const REST_MS: u64 = (BLOCKED_SIZE_MAX >> 10) as u64;
+
 /// Says what a client asks for; with which condition it is refused, if it is.
 fn refusal(world: &mut World, client: ClientId, text: &str) -> Option<String> {
+    world.run_for(REST_MS);
     world.tell(client, text);
     let received = world.received(client);
     let (_, condition) = errors(&received).pop()?;
     Some(condition.to_owned())
 }
 
-/// How many addresses a client's list has.
-fn count(world: &mut World, client: ClientId) -> usize {
+/// The addresses of a client's list.
+fn listed(world: &mut World, client: ClientId) -> Vec<String> {
     world.tell(client, LIST);
     let received = world.received(client);
     let lists = received.iter().filter_map(|it| it.child("blocklist"));
-    lists.map(|list| list.children.len()).sum()
+    let items = lists.flat_map(|list| &list.children);
+    items.map(|item| item.attr("jid").to_owned()).collect()
+}
+
+/// How many there are.
+fn count(world: &mut World, client: ClientId) -> usize {
+    listed(world, client).len()
+}
+
+/// The ids of a client's answers, without those to what has the id `l`.
+fn answers(world: &mut World, client: ClientId) -> Vec<String> {
+    let received = world.received(client);
+    let answers = received.iter().filter(|it| it.attr("type") != "set");
+    let ids = answers.map(|it| it.attr("id").to_owned());
+    ids.filter(|id| id != "l").collect()
 }
 
 #[test]
@@ -121,4 +149,263 @@ fn who_asks_for_a_long_list_many_times_gets_it_each_time() {
     let received = world.received(bob);
     let lists = received.iter().filter(|it| it.child("blocklist").is_some());
     assert_eq!(lists.count(), TIMES);
+}
+
+/// Adds to a client's list until it is as long as one may be, but for a few addresses.
+fn fill(world: &mut World, client: ClientId) {
+    let long = |index: usize| format!("{index:04}@remote.example/{}", "r".repeat(980));
+    for start in (0..256).step_by(64) {
+        let jids: Vec<String> = (start..start + 64).map(long).collect();
+        assert_eq!(refusal(world, client, &command("block", &jids)), None);
+    }
+}
+
+#[test]
+fn a_change_that_is_refused_did_not_happen_whatever_comes_behind_it() {
+    let mut refused_once = [false; 2];
+    for seed in 1..=200 {
+        let mut world = world_of(seed);
+        let bob = world.log_in("bob@example.org/1");
+        world.tell(bob, &command_with_id("a", "block", "alice@example.org"));
+        world.received(bob);
+        world.faults.disk_failures = 500;
+        world.faults.disk_us = (1_000, 5_000);
+        world.send(bob, &command_with_id("u", "unblock", "alice@example.org"));
+        world.send(bob, &command_with_id("c", "block", "carl@example.org"));
+        world.run();
+        world.faults.disk_failures = 0;
+        let received = world.received(bob);
+        let refused = errors(&received);
+        let has = |id| refused.iter().any(|(refused, _)| *refused == id);
+        let mut expected = Vec::new();
+        expected.extend(has("u").then_some("alice@example.org"));
+        expected.extend((!has("c")).then_some("carl@example.org"));
+        assert_eq!(listed(&mut world, bob), expected, "{seed}: {refused:?}");
+        refused_once = [refused_once[0] || has("u"), refused_once[1] || has("c")];
+    }
+    assert_eq!(refused_once, [true; 2], "both were refused some time");
+}
+
+/// What comes while a change is on its way to storage goes there together.
+#[test]
+fn a_list_has_one_write_under_way_however_many_requests_change_it() {
+    let mut world = world();
+    let bob = world.log_in("bob@example.org/1");
+    let other = world.log_in("bob@example.org/2");
+    world.tell(other, LIST);
+    world.received(other);
+    world.faults.disk_us = (20_000, 20_000);
+    let ids: Vec<String> = (0..30).map(|index| format!("r{index}")).collect();
+    let jids: Vec<String> = ids.iter().map(|id| format!("{id}@example.net")).collect();
+    for (id, jid) in ids.iter().zip(&jids) {
+        world.send(bob, &command_with_id(id, "block", jid));
+    }
+    world.send(bob, LIST);
+    world.run_for(10);
+    let unanswered = world.shards().map(|shard| shard.unanswered_count());
+    assert_eq!(unanswered.sum::<usize>(), 1);
+    world.run();
+    assert_eq!(answers(&mut world, bob), ids);
+    let pushes = world.received(other);
+    let pushed = pushes.iter().filter_map(|it| it.child("block"));
+    let pushed = pushed.flat_map(|block| &block.children);
+    let pushed: Vec<&str> = pushed.map(|item| item.attr("jid")).collect();
+    assert_eq!(pushed, jids, "each is told by itself");
+    assert_eq!(listed(&mut world, bob), jids);
+}
+
+#[test]
+fn the_input_waits_behind_as_many_changes_as_a_session_may_have_under_way() {
+    const PING: &str = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+    let limit = usize::from(REQUESTS_PER_SESSION_MAX);
+    for count in [limit - 1, limit] {
+        let mut world = world();
+        let bob = world.log_in("bob@example.org/1");
+        world.faults.disk_us = (20_000, 20_000);
+        for index in 0..count {
+            let jid = format!("{index}@example.net");
+            world.send(bob, &command_with_id("r", "block", &jid));
+        }
+        world.send(bob, &PING.replace("'get'", "'get' to='example.org'"));
+        world.run_for(10);
+        let expected = ["p"].iter().filter(|_| count < limit);
+        let expected: Vec<String> = expected.map(|id| (*id).to_owned()).collect();
+        assert_eq!(answers(&mut world, bob), expected);
+        world.run();
+        assert_eq!(answers(&mut world, bob).len() + expected.len(), count + 1);
+        assert_eq!(self::count(&mut world, bob), count);
+    }
+}
+
+/// Else whoever changes a long list by one address again and again has it written as often.
+#[test]
+fn a_long_list_is_written_again_after_a_while_and_read_at_once() {
+    let mut world = world();
+    let bob = world.log_in("bob@example.org/1");
+    fill(&mut world, bob);
+    world.run_for(REST_MS);
+    world.tell(bob, &command_with_id("1", "block", "alice@example.org"));
+    assert_eq!(answers(&mut world, bob), ["1"]);
+    assert_eq!(count(&mut world, bob), 257);
+    world.tell(bob, &command_with_id("2", "unblock", "alice@example.org"));
+    world.tell(bob, &command_with_id("3", "block", "carl@example.org"));
+    world.run_for(REST_MS / 2);
+    assert_eq!(answers(&mut world, bob), [""; 0]);
+    world.run_for(REST_MS / 2);
+    assert_eq!(answers(&mut world, bob), ["2", "3"]);
+    assert_eq!(listed(&mut world, bob).last().unwrap(), "carl@example.org");
+}
+
+#[test]
+fn a_change_that_waits_is_not_made_to_the_list_of_who_has_the_name_next() {
+    let mut world = world();
+    let bob = world.log_in("bob@example.org/1");
+    fill(&mut world, bob);
+    world.tell(bob, &command_with_id("1", "block", "alice@example.org"));
+    world.tell(
+        bob,
+        "<iq type='set' id='r'><query xmlns='jabber:iq:register'><remove/></query></iq>",
+    );
+    world.add_account("bob@example.org", "secret");
+    world.run_for(2 * REST_MS);
+    let next = world.log_in("bob@example.org/1");
+    assert_eq!(count(&mut world, next), 0);
+}
+
+/// Where no more stanzas may wait, errors go on at once.
+#[test]
+fn who_is_blocked_does_not_get_through_by_an_error_past_what_waits() {
+    const ERROR: &str =
+        "<message type='error' to='bob@example.org/x' id='e'><body>e</body></message>";
+    let mut world = world();
+    let alice = world.log_in("alice@example.org/x");
+    let carl = world.log_in("carl@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, &command("block", &["alice@example.org".to_owned()]));
+    world.tell(carl, &message("chat", "bob@example.org", "waited"));
+    world.received(bob);
+    world.faults.disk_us = (500_000, 500_000);
+    world.send(bob, "<presence/>");
+    world.run_until(world.now() + 10_000);
+    for index in 0..LOAD_QUEUE_MAX {
+        let id = format!("m{index}");
+        world.send(alice, &message("chat", "bob@example.org", &id));
+    }
+    world.send(alice, ERROR);
+    world.send(carl, &ERROR.replace("'e'", "'carl'"));
+    world.run();
+    assert_eq!(messages(&world.received(bob)), ["waited", "carl"]);
+    assert_eq!(errors(&world.received(alice)).len(), LOAD_QUEUE_MAX);
+}
+
+/// What was said at the block may have gone with the process, and the sessions that said it sleep.
+#[test]
+fn who_was_blocked_while_away_hears_after_a_crash_that_the_other_is_gone() {
+    for blocked in ["alice@example.org", "alice@example.org/1"] {
+        for resources in [1, 2] {
+            blocked_while_away(blocked, resources);
+        }
+    }
+}
+
+fn blocked_while_away(blocked: &str, resources: usize) {
+    let mut world = world();
+    world.befriend("alice@example.org", "bob@example.org");
+    let arrive = |world: &mut World, full: &str| {
+        let (client, session) = world.log_in_managed(full);
+        world.tell(client, "<presence/>");
+        (client, session)
+    };
+    let (alice, alices) = arrive(&mut world, "alice@example.org/1");
+    let (carl, carls) = arrive(&mut world, "carl@example.org/1");
+    let bobs: Vec<_> = (1..=resources)
+        .map(|resource| arrive(&mut world, &format!("bob@example.org/{resource}")))
+        .collect();
+    let (bob, session) = &bobs[0];
+    let had = counted(&world.received(alice));
+    let carl_had = counted(&world.received(carl));
+    world.vanish(alice);
+    world.run();
+    let jids = [blocked, "carl@example.org"].map(str::to_owned);
+    assert_eq!(refusal(&mut world, *bob, &command("block", &jids)), None);
+    world.crash();
+    world.run();
+    let alice = world.resume("alice@example.org/1", &alices, had);
+    let carl = world.resume("carl@example.org/1", &carls, carl_had);
+    assert_eq!(presence_of_bob(&mut world, alice), [] as [[String; 2]; 0]);
+    let bob = world.resume("bob@example.org/1", session, 0);
+    let gone = ["bob@example.org", "unavailable"].map(str::to_owned);
+    assert_eq!(presence_of_bob(&mut world, alice), [gone], "{blocked}");
+    world.tell(bob, "<presence type='unavailable'/>");
+    world.leave(bob);
+    world.run_for(400_000);
+    for client in [alice, carl] {
+        assert_eq!(presence_of_bob(&mut world, client), [] as [[String; 2]; 0]);
+    }
+}
+
+/// What presence a client had from whom, where it was one of bob's.
+fn presence_of_bob(world: &mut World, client: ClientId) -> Vec<[String; 2]> {
+    let received = world.received(client);
+    let presence = received.iter().filter(|it| it.name == "presence");
+    let of_bob = presence.filter(|it| it.attr("from").starts_with("bob@"));
+    of_bob
+        .map(|it| [it.attr("from"), it.attr("type")].map(str::to_owned))
+        .collect()
+}
+
+/// Messages of alice's wait for bob, and bob blocks her: they bounce before he is there, for later
+/// that would say so. What another sent keeps them in storage.
+#[test]
+fn what_waits_of_who_is_blocked_bounces_at_the_block_and_not_when_its_receiver_is_there() {
+    for seed in 1..=50 {
+        for is_managed in [false, true] {
+            let (mut world, alice) = world_where_something_waits(seed);
+            let quiet = world.log_in("bob@example.org/quiet");
+            world.faults.disk_failures = if seed == 1 { 0 } else { 500 };
+            let block = command("block", &["alice@example.org".to_owned()]);
+            while refusal(&mut world, quiet, &block).is_some() {}
+            world.faults.disk_failures = 0;
+            world.run_for(5_000);
+            let expected = ["1", "2"].map(|id| (id, "service-unavailable"));
+            assert_eq!(errors(&world.received(alice)), expected);
+            world.leave(quiet);
+            world.run();
+            let bob = match is_managed {
+                true => world.log_in_managed("bob@example.org/x").0,
+                false => world.log_in("bob@example.org/x"),
+            };
+            world.tell(bob, "<presence/>");
+            assert_eq!(messages(&world.received(bob)), ["c"]);
+            assert_eq!(world.received(alice), []);
+        }
+    }
+}
+
+fn world_where_something_waits(seed: u64) -> (World, ClientId) {
+    let mut world = world_of(seed);
+    let alice = world.log_in("alice@example.org/x");
+    let carl = world.log_in("carl@example.org/x");
+    world.tell(carl, &message("chat", "bob@example.org", "c"));
+    for id in ["1", "2"] {
+        world.tell(alice, &message("chat", "bob@example.org", id));
+    }
+    (world, alice)
+}
+
+#[test]
+fn what_is_on_its_way_from_storage_when_its_sender_is_blocked_bounces_once() {
+    for is_managed in [false, true] {
+        let (mut world, alice) = world_where_something_waits(1);
+        let bob = match is_managed {
+            true => world.log_in_managed("bob@example.org/x").0,
+            false => world.log_in("bob@example.org/x"),
+        };
+        let block = command("block", &["alice@example.org".to_owned()]);
+        world.send(bob, &(block + "<presence/>"));
+        world.run();
+        assert_eq!(messages(&world.received(bob)), ["c"]);
+        let expected = ["1", "2"].map(|id| (id, "service-unavailable"));
+        assert_eq!(errors(&world.received(alice)), expected);
+    }
 }

@@ -3,8 +3,10 @@
 
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Element, Faults, World};
+use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::limit::LOAD_QUEUE_MAX;
+use xmpp::port::{StoreOp, StoreReply};
 use xmpp::settings::Durability;
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
@@ -568,16 +570,17 @@ fn copies_of_what_waited(seed: u64, moment_us: u64, is_behind_blocked: bool) -> 
     let mut world = world(seed, 1);
     let alice = world.log_in("alice@example.org/x");
     let carl = world.log_in("carl@example.org/x");
-    let (mut bob, session) = world.log_in_managed(BOB);
     if is_behind_blocked {
         world.tell(carl, &message("chat", "bob@example.org", "c"));
+        // As where the process died right behind the block: else the message is gone by now.
+        let op = StoreOp::SetBlocked {
+            account: BareJid::from_prepared("bob@example.org"),
+            blocked: vec!["carl@example.org".into()],
+        };
+        assert_eq!(world.perform(op), StoreReply::Done);
     }
+    let (mut bob, session) = world.log_in_managed(BOB);
     world.tell(alice, &message("chat", "bob@example.org", "m"));
-    let block = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
-                 <item jid='carl@example.org'/></block></iq>";
-    if is_behind_blocked {
-        world.tell(bob, block);
-    }
     let mut received = world.received(bob);
     if !is_behind_blocked {
         world.crash();

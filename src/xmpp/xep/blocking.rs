@@ -1,7 +1,8 @@
 //! XEP-0191: Blocking Command. What comes from a blocked address is as if the account were not
 //! there.
 //!
-//! Invariant: blocking comes before archive, carbons, offline storage and push.
+//! Invariant: blocking comes before archive, carbons, offline storage and push; and a change that
+//! is answered by an error has not happened.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -11,12 +12,14 @@ use super::reporting::Report;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
-use crate::host::{Host, Ticket};
+use crate::host::Host;
+use crate::limit::{REQUESTS_PER_SESSION_MAX, STORAGE_RETRY_MS};
 use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
 use crate::presence::Chosen;
 use crate::session::SessionKey;
-use crate::shard::{Shard, Waiting};
+use crate::settle::Cause;
+use crate::shard::{Asker, Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::xml::Attr;
 use stanza::jid::Jid;
@@ -29,6 +32,10 @@ pub const BLOCKED_MAX: usize = 1_000;
 
 /// Bytes of them: the list is stored whole at each change.
 pub const BLOCKED_SIZE_MAX: usize = 256 << 10;
+
+/// Bytes of one list that storage is given in a millisecond: it is written as a whole, as often as
+/// a client changes it by one address.
+const BLOCKED_SIZE_PER_MS: usize = 1 << 10;
 
 /// The block list. It changes live state of the account, so its requests are answered by the shard.
 #[derive(Debug)]
@@ -51,27 +58,62 @@ enum Command {
     Unblock,
 }
 
-impl Command {
-    /// The list that it makes of `list`.
-    fn apply(self, list: &BlockList, named: &[Box<str>]) -> Result<BlockList, StanzaError> {
-        let jids = list.jids().iter();
-        let jids: Vec<Box<str>> = match self {
-            Command::List => return Ok(list.clone()),
-            // XEP-0191 3.3: a block without items means nothing; an unblock without items means
-            // all.
-            Command::Block if named.is_empty() => return Err(StanzaError::BadRequest),
+/// A block list while requests change it, one after another.
+#[derive(Debug, Default)]
+struct Draft<'a> {
+    /// In the order in which they were blocked; who was unblocked leaves a gap.
+    jids: Vec<Option<&'a str>>,
+    places: HashMap<&'a str, usize>,
+    size: usize,
+}
+
+impl<'a> Draft<'a> {
+    fn of(list: &'a BlockList) -> Draft<'a> {
+        let mut draft = Draft::default();
+        for jid in list.jids() {
+            draft.add(jid);
+        }
+        draft
+    }
+
+    fn add(&mut self, jid: &'a str) {
+        self.places.insert(jid, self.jids.len());
+        self.jids.push(Some(jid));
+        self.size += jid.len();
+    }
+
+    fn remove(&mut self, jid: &str) {
+        if let Some(place) = self.places.remove(jid) {
+            self.jids[place] = None;
+            self.size -= jid.len();
+        }
+    }
+
+    /// Does what a request asks for, or says why not: then nothing has changed.
+    fn apply(&mut self, command: Command, named: &'a [Box<str>]) -> Result<(), StanzaError> {
+        match command {
+            Command::List => {}
             Command::Block => {
-                let new = named.iter().filter(|jid| !list.has(jid));
-                jids.chain(new).cloned().collect()
+                let named = named.iter().map(|jid| &**jid);
+                let new: Vec<&str> = named.filter(|jid| !self.places.contains_key(jid)).collect();
+                let count = self.places.len() + new.len();
+                let size = self.size + new.iter().map(|jid| jid.len()).sum::<usize>();
+                // One that came by an import may have more, and becomes shorter.
+                if count > BLOCKED_MAX || size > BLOCKED_SIZE_MAX {
+                    return Err(StanzaError::ResourceConstraint);
+                }
+                new.into_iter().for_each(|jid| self.add(jid));
             }
-            Command::Unblock if named.is_empty() => Vec::new(),
-            Command::Unblock => {
-                let named: HashSet<&str> = named.iter().map(|jid| &**jid).collect();
-                let left = jids.filter(|jid| !named.contains(&***jid));
-                left.cloned().collect()
-            }
-        };
-        Ok(BlockList::new(jids))
+            // XEP-0191 3.3: an unblock without items means all.
+            Command::Unblock if named.is_empty() => *self = Draft::default(),
+            Command::Unblock => named.iter().for_each(|jid| self.remove(jid)),
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> BlockList {
+        let jids = self.jids.into_iter().flatten();
+        BlockList::new(jids.map(Box::from).collect())
     }
 }
 
@@ -126,6 +168,11 @@ impl BlockList {
         self.0.as_ref().map_or(&[], |listed| &listed.jids)
     }
 
+    /// Bytes of them.
+    fn size(&self) -> usize {
+        self.jids().iter().map(|jid| jid.len()).sum()
+    }
+
     /// Whether it has this very JID.
     pub(crate) fn has(&self, jid: &str) -> bool {
         let jid = Jid::from_prepared(jid);
@@ -159,17 +206,35 @@ impl BlockList {
 
 /// A request that waits for storage.
 #[derive(Debug)]
-pub(crate) struct BlockRequest {
-    account: AccountKey,
-    session: SessionKey,
-    full: Box<str>,
+struct BlockRequest {
+    asker: Option<Asker>,
+    cause: Option<Cause>,
     iq: Box<str>,
     command: Command,
     /// The addresses named; for `unblock`, none means all.
     named: Vec<Box<str>>,
     reports: Vec<Report>,
-    /// The list from the commit on.
-    list: BlockList,
+}
+
+/// Changes of a block list that are under way. One write is at a time, and behind it the next one
+/// comes as many milliseconds later as the list is long: requests that come meanwhile go with that.
+#[derive(Debug, Default)]
+pub(crate) struct BlockChanges {
+    /// Those that the write is for, and what becomes of each if storage takes that.
+    stored: Vec<(BlockRequest, Result<(), StanzaError>)>,
+    /// The list from the commit on, where any of them changes it.
+    next: Option<BlockList>,
+    /// Those that came since. A session has no more of them than of any requests.
+    waiting: Vec<BlockRequest>,
+    /// The list before the last write, until what waits of those blocked by that has bounced.
+    before: Option<BlockList>,
+}
+
+impl BlockChanges {
+    /// Whether nothing is under way: it only rests.
+    fn is_over(&self) -> bool {
+        self.stored.is_empty() && self.waiting.is_empty()
+    }
 }
 
 /// The JIDs that a request names, each once, and what is reported of them.
@@ -298,11 +363,10 @@ impl Shard {
             .children()
             .next()
             .ok_or(StanzaError::BadRequest)?;
-        let session = self.sessions.at(key);
-        let account = session.account;
-        let owner = self.accounts.at(account);
+        let account = self.sessions.at(key).account;
+        let changes = self.accounts.at(account).block_changes.as_ref();
         let command = match (payload.name(), is_set) {
-            ("blocklist", false) if owner.blocked_next.is_none() => {
+            ("blocklist", false) if changes.is_none_or(|it| it.is_over()) => {
                 self.send_block_list(host, key, view.id());
                 return Ok(());
             }
@@ -312,42 +376,73 @@ impl Shard {
             _ => return Err(StanzaError::BadRequest),
         };
         let (named, reports) = named_in(payload)?;
-        let last = owner.blocked_next.as_ref().map(|(_, list)| list);
-        let list = command.apply(last.unwrap_or(&owner.blocked), &named)?;
-        let size = || list.jids().iter().map(|jid| jid.len()).sum::<usize>();
-        let is_full = list.jids().len() > BLOCKED_MAX || size() > BLOCKED_SIZE_MAX;
-        // One that came by an import may have more, and becomes shorter.
-        if command == Command::Block && is_full {
-            return Err(StanzaError::ResourceConstraint);
+        // XEP-0191 3.3: a block without items means nothing.
+        if command == Command::Block && named.is_empty() {
+            return Err(StanzaError::BadRequest);
         }
         let request = BlockRequest {
-            account,
-            session: key,
-            full: session.full().into(),
+            asker: self.count_request(),
+            cause: self.open_effect(),
             iq: view.id().unwrap_or_default().as_ref().into(),
             command,
             named,
             reports,
-            list: list.clone(),
         };
-        self.accounts.at_mut(account).pins += 1;
-        let ticket = self.ticket(Waiting::Blocking);
-        self.block_requests.insert(ticket.0, request);
         let owner = self.accounts.at_mut(account);
-        let jid = owner.jid.clone();
-        let op = match command {
-            // A read that is answered behind the writes before it; what it says is of no interest.
-            Command::List => StoreOp::Credentials { account: jid },
-            Command::Block | Command::Unblock => {
-                owner.blocked_next = Some((ticket, list.clone()));
-                StoreOp::SetBlocked {
-                    account: jid,
-                    blocked: list.jids().to_vec(),
-                }
-            }
-        };
-        host.store(ticket, op);
+        let is_first = owner.block_changes.is_none();
+        let changes = owner.block_changes.get_or_insert_default();
+        changes.waiting.push(request);
+        if is_first {
+            owner.pins += 1;
+            self.store_blocking(host, account);
+        }
         Ok(())
+    }
+
+    /// Has storage take what the requests that wait make of a list: all together, or as many of
+    /// them as one session may have. Where none waits, the changes are over.
+    pub(crate) fn store_blocking(&mut self, host: &mut impl Host, account: AccountKey) {
+        let owner = self.accounts.at_mut(account);
+        let Some(changes) = &mut owner.block_changes else {
+            return;
+        };
+        debug_assert!(
+            changes.stored.is_empty(),
+            "one write is under way at a time"
+        );
+        if changes.waiting.is_empty() && changes.before.is_none() {
+            owner.block_changes = None;
+            owner.pins -= 1;
+            return self.evict_if_idle(account);
+        }
+        if changes.before.is_some() {
+            return self.search_waiting(host, account);
+        }
+        let count = changes.waiting.len().min(REQUESTS_PER_SESSION_MAX.into());
+        let requests: Vec<BlockRequest> = changes.waiting.drain(..count).collect();
+        let mut draft = Draft::of(&owner.blocked);
+        let mut outcomes = Vec::with_capacity(count);
+        let mut has_changed = false;
+        for request in &requests {
+            // Whoever has the name next has a list of his own.
+            let outcome = match owner.is_gone {
+                true => Err(StanzaError::ItemNotFound),
+                false => draft.apply(request.command, &request.named),
+            };
+            has_changed |= outcome.is_ok() && request.command != Command::List;
+            outcomes.push(outcome);
+        }
+        changes.next = has_changed.then(|| draft.finish());
+        changes.stored = requests.into_iter().zip(outcomes).collect();
+        let Some(next) = &changes.next else {
+            return self.end_block_write(host, account, Ok(()));
+        };
+        let op = StoreOp::SetBlocked {
+            account: owner.jid.clone(),
+            blocked: next.jids().to_vec(),
+        };
+        let ticket = self.ticket_for_itself(Waiting::Blocking(account));
+        host.store(ticket, op);
     }
 
     fn send_block_list(&mut self, host: &mut impl Host, key: SessionKey, id: Option<Cow<'_, str>>) {
@@ -367,64 +462,174 @@ impl Shard {
         }
     }
 
-    /// Storage answered a change of a block list.
+    /// Storage answered a change of a block list, or says what waits for the account.
     pub(crate) fn on_blocking_stored(
         &mut self,
         host: &mut impl Host,
-        ticket: Ticket,
+        account: AccountKey,
         reply: StoreReply,
     ) {
-        let Some(request) = self.block_requests.remove(&ticket.0) else {
+        let changes = self.accounts.at(account).block_changes.as_ref();
+        match changes.is_some_and(|changes| changes.before.is_some()) {
+            true => self.bounce_blocked(host, account, reply),
+            false => self.end_block_write(host, account, super::done(reply)),
+        }
+    }
+
+    /// The requests of a write are done, or none of them is; then come those behind them.
+    fn end_block_write(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        written: Result<(), StanzaError>,
+    ) {
+        let owner = self.accounts.at_mut(account);
+        let Some(changes) = &mut owner.block_changes else {
             return;
         };
-        let account = request.account;
+        let requests = std::mem::take(&mut changes.stored);
+        let mut size = 0;
+        if let Some(next) = changes.next.take() {
+            size = next.size();
+            if written.is_ok() {
+                let is_new = |jid: &Box<str>| !owner.blocked.has(jid);
+                let blocks_more = next.jids().iter().any(is_new);
+                let waits = owner.has_waiting || owner.storing > 0;
+                let before = std::mem::replace(&mut owner.blocked, next);
+                changes.before = (blocks_more && waits).then(|| before.clone());
+                self.apply_blocking(host, account, &before);
+            }
+        }
+        for (request, outcome) in requests {
+            self.end_block_request(host, account, &request, outcome.and(written));
+        }
+        let changes = self.accounts.at(account).block_changes.as_ref();
+        match changes.is_some_and(|changes| changes.before.is_some()) {
+            true => self.search_waiting(host, account),
+            false => self.rest_blocking(host, account, size),
+        }
+    }
+
+    /// Storage has worked on so many bytes for a block list: it gets the next write later.
+    fn rest_blocking(&mut self, host: &mut impl Host, account: AccountKey, size: usize) {
+        match size / BLOCKED_SIZE_PER_MS {
+            0 => self.store_blocking(host, account),
+            ms => {
+                let at = host.now().plus_ms(ms as u64);
+                self.arm(host, at, Timer::Blocking(account));
+            }
+        }
+    }
+
+    /// Asks for what waits for an account that has blocked somebody.
+    fn search_waiting(&mut self, host: &mut impl Host, account: AccountKey) {
+        let jid = self.accounts.at(account).jid.clone();
+        let ticket = self.ticket_for_itself(Waiting::Blocking(account));
+        host.store(ticket, StoreOp::Offline { account: jid });
+    }
+
+    /// What waits of those who are newly blocked bounces now: an error that came when the account's
+    /// owner is there would tell them that he is.
+    fn bounce_blocked(&mut self, host: &mut impl Host, account: AccountKey, reply: StoreReply) {
+        let StoreReply::Offline(waiting) = reply else {
+            tracing::error!(?reply, "offline messages not read");
+            let at = host.now().plus_ms(STORAGE_RETRY_MS);
+            return self.arm(host, at, Timer::Blocking(account));
+        };
         let owner = self.accounts.at_mut(account);
-        owner.blocked_next.take_if(|(last, _)| *last == ticket);
-        let alive = owner.sessions.contains(&request.session);
-        let alive = alive && self.sessions.at(request.session).full() == &*request.full;
+        let changes = owner.block_changes.as_mut();
+        let before = changes.and_then(|changes| changes.before.take());
+        let before = before.unwrap_or_default();
+        if let Some((oldest, _)) = waiting.first() {
+            owner.handed.begin_at(*oldest);
+        }
+        let mut size = owner.blocked.size();
+        for (number, bytes) in waiting {
+            size += bytes.len();
+            let is_open = self.accounts.at(account).handed.is_open(number);
+            if is_open && self.is_from_blocked(account, &bytes, &before) == Some(false) {
+                self.accounts.at_mut(account).handed.pass_over(number);
+                self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
+            }
+        }
+        self.remove_done(host, account);
+        self.rest_blocking(host, account, size);
+    }
+
+    /// Whether a message that waits is of somebody whom the account blocks by now (XEP-0191 3.2),
+    /// and then whether the list before blocked him, too.
+    pub(crate) fn is_from_blocked(
+        &self,
+        account: AccountKey,
+        bytes: &[u8],
+        before: &BlockList,
+    ) -> Option<bool> {
+        if self.accounts.at(account).blocked.is_empty() {
+            return None;
+        }
+        let view = StanzaView::parse(bytes, &self.client_scope).ok()?;
+        let from = view.from()?;
+        let from = Jid::from_prepared(&from);
+        self.is_blocking(account, &from)
+            .then(|| blocks(before, &from))
+    }
+
+    /// Answers a request, and tells whoever is to know of what it did.
+    fn end_block_request(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        request: &BlockRequest,
+        outcome: Result<(), StanzaError>,
+    ) {
+        let asker = request.asker;
+        let alive = |of: Asker| self.session_of(of.session, of.serial).map(|_| of.session);
+        let session = asker.and_then(alive);
         if request.command == Command::List {
-            if alive {
-                self.send_block_list(host, request.session, Some((&*request.iq).into()));
+            if let Some(key) = session {
+                self.send_block_list(host, key, Some((&*request.iq).into()));
             }
-            self.accounts.at_mut(account).pins -= 1;
-            self.evict_if_idle(account);
-            return;
-        }
-        let outcome = super::done(reply);
-        if outcome.is_ok() {
-            let before = std::mem::replace(
-                &mut self.accounts.at_mut(account).blocked,
-                request.list.clone(),
-            );
-            self.push_blocking(host, &request);
-            if request.command == Command::Block {
-                self.log_reports(host, account, &request.reports);
-            }
-            self.apply_blocking(host, account, &before);
-        }
-        if alive {
-            let sessions = &mut self.sessions;
-            sessions.write_to(host, request.session, Keep::Memory, |address, out| {
-                let type_ = if outcome.is_ok() { "result" } else { "error" };
-                let id = Some(request.iq.as_ref().into());
-                write_reply_head(Kind::Iq, type_, address.bare(), address.full(), id, out);
-                if let Err(error) = outcome {
-                    error.write(out);
+        } else {
+            if outcome.is_ok() {
+                self.push_blocking(host, account, request);
+                if request.command == Command::Block {
+                    self.log_reports(host, account, &request.reports);
                 }
-                out.extend_from_slice(b"</iq>");
-            });
+            }
+            if let Some(key) = session {
+                self.answer_block_request(host, key, &request.iq, outcome);
+            }
         }
-        self.accounts.at_mut(account).pins -= 1;
-        self.evict_if_idle(account);
+        self.end_request(host, asker);
+        self.close_effect(host, request.cause);
+    }
+
+    fn answer_block_request(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        iq: &str,
+        outcome: Result<(), StanzaError>,
+    ) {
+        let sessions = &mut self.sessions;
+        sessions.write_to(host, key, Keep::Memory, |address, out| {
+            let type_ = if outcome.is_ok() { "result" } else { "error" };
+            let id = Some(iq.into());
+            write_reply_head(Kind::Iq, type_, address.bare(), address.full(), id, out);
+            if let Err(error) = outcome {
+                error.write(out);
+            }
+            out.extend_from_slice(b"</iq>");
+        });
     }
 
     /// XEP-0191 3.3: every resource that asked for the list learns of changes.
-    fn push_blocking(&mut self, host: &mut impl Host, request: &BlockRequest) {
+    fn push_blocking(&mut self, host: &mut impl Host, account: AccountKey, request: &BlockRequest) {
         let name = match request.command {
             Command::Unblock => "unblock",
             _ => "block",
         };
-        for &key in &self.accounts.at(request.account).sessions {
+        for &key in &self.accounts.at(account).sessions {
             if !self.sessions.at(key).blocking {
                 continue;
             }
@@ -526,78 +731,4 @@ fn write_items(list: &[Box<str>], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::presence::resources_barred;
-    use stanza::scope::StreamScope;
-
-    /// How many addresses a request names, where it names this many, and the first one twice.
-    fn count_named(command: &str, count: usize) -> Result<usize, StanzaError> {
-        let items: String = (0..count)
-            .chain([0])
-            .map(|index| format!("<item jid='{index}.example'/>"))
-            .collect();
-        let text = format!("<{command} xmlns='urn:xmpp:blocking'>{items}</{command}>");
-        let scope = StreamScope::client();
-        let tree = Tree::parse(text.as_bytes(), &scope).unwrap();
-        named_in(tree.root()).map(|(named, _)| named.len())
-    }
-
-    #[test]
-    fn a_request_names_so_many_addresses_and_no_more() {
-        for command in ["block", "unblock"] {
-            assert_eq!(count_named(command, BLOCKED_MAX), Ok(BLOCKED_MAX));
-            let refused = Err(StanzaError::ResourceConstraint);
-            assert_eq!(count_named(command, BLOCKED_MAX + 1), refused);
-        }
-    }
-
-    #[test]
-    fn a_block_means_the_address_and_what_lies_under_it() {
-        let jids = ["a@x.example", "b@x.example/r", "y.example", "z.example/r"];
-        let list = BlockList::new(jids.map(Box::from).to_vec());
-        for blocked in [
-            "a@x.example",
-            "a@x.example/any",
-            "b@x.example/r",
-            "c@y.example/q",
-            "c@z.example/r",
-        ] {
-            assert!(blocks(&list, &Jid::parse(blocked).unwrap()), "{blocked}");
-        }
-        for free in [
-            "b@x.example",
-            "b@x.example/s",
-            "x.example",
-            "c@z.example",
-            "z.example/s",
-        ] {
-            assert!(!blocks(&list, &Jid::parse(free).unwrap()), "{free}");
-        }
-        for (contact, expected) in [
-            ("b@x.example", &["r"][..]),
-            ("c@z.example", &["r"]),
-            ("z.example", &["r"]),
-            ("a@x.example", &[]),
-        ] {
-            let barred: Vec<&str> = resources_barred(&list, contact).collect();
-            assert_eq!(barred, expected);
-        }
-    }
-
-    #[test]
-    fn a_list_keeps_its_order_and_has_nobody_twice() {
-        let named =
-            |jids: &[&str]| -> Vec<Box<str>> { jids.iter().map(|jid| (*jid).into()).collect() };
-        let change = |list: &BlockList, command: Command, jids: &[&str]| {
-            command.apply(list, &named(jids)).unwrap()
-        };
-        let list = BlockList::default();
-        let list = change(&list, Command::Block, &["z@y/r", "y", "z@y"]);
-        let list = change(&list, Command::Block, &["y/r", "z@y", "a@y"]);
-        assert_eq!(list.jids(), named(&["z@y/r", "y", "z@y", "y/r", "a@y"]));
-        let list = change(&list, Command::Unblock, &["y", "z@y/r", "b@y"]);
-        assert_eq!(list.jids(), named(&["z@y", "y/r", "a@y"]));
-        assert!(change(&list, Command::Unblock, &[]).is_empty());
-    }
-}
+mod tests;

@@ -3,12 +3,11 @@
 //! Invariant: a message that waits leaves storage only after a client has it: on its
 //! acknowledgement with stream management, else on the write to its connection.
 
-use super::blocking::blocks;
+use super::blocking::BlockList;
 use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
-use crate::handed::Done;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Keep, Sent};
@@ -46,6 +45,8 @@ pub(crate) struct OfflineRead {
     serial: u32,
     /// The session's queue that storage moves them to; else they stay until they are acknowledged.
     queue: Option<SessionId>,
+    /// Whom the account blocked when it asked.
+    blocked: BlockList,
 }
 
 /// The end of a session in storage.
@@ -441,6 +442,7 @@ impl Shard {
             session: key,
             serial,
             queue,
+            blocked: self.accounts.at(account).blocked.clone(),
         };
         self.offline_reads.insert(ticket.0, read);
         host.store(ticket, op);
@@ -459,10 +461,7 @@ impl Shard {
                 known.handed.forget();
                 let mut kept = Vec::with_capacity(claimed.len());
                 for (place, bytes) in claimed {
-                    let is_blocked = self.is_from_blocked(account, &bytes);
-                    if is_blocked {
-                        self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
-                    }
+                    let is_blocked = self.drops_blocked(host, &read, &bytes);
                     kept.push((place, (!is_blocked).then_some(bytes)));
                 }
                 (kept, false)
@@ -513,18 +512,14 @@ impl Shard {
         self.evict_if_idle(account);
     }
 
-    /// Whether a message that waits is of somebody whom the account blocks by now (XEP-0191 3.2).
-    fn is_from_blocked(&self, account: AccountKey, bytes: &[u8]) -> bool {
-        let list = &self.accounts.at(account).blocked;
-        if list.is_empty() {
-            return false;
+    /// Whether what waits is dropped because its sender is blocked. It bounced at the block, unless
+    /// that came while this was on its way from storage: then it does so now.
+    fn drops_blocked(&mut self, host: &mut impl Host, read: &OfflineRead, bytes: &[u8]) -> bool {
+        let is_blocked = self.is_from_blocked(read.account, bytes, &read.blocked);
+        if is_blocked == Some(false) {
+            self.bounce_bytes(host, bytes, StanzaError::ServiceUnavailable);
         }
-        let view = StanzaView::parse(bytes, &self.client_scope);
-        let from = view.as_ref().ok().and_then(|view| view.from());
-        from.is_some_and(|from| {
-            let from = Jid::from_prepared(&from);
-            blocks(list, &from) && !self.is_beyond_block(account, &from)
-        })
+        is_blocked.is_some()
     }
 
     /// What waits is there.
@@ -547,7 +542,7 @@ impl Shard {
                 self.end_refetch(host, account);
             }
             StoreReply::Offline(waiting) if alive => {
-                self.deliver_waiting(host, key, waiting);
+                self.deliver_waiting(host, &read, waiting);
                 self.end_fetch(host, account);
             }
             // Who asked has gone: another may take them.
@@ -598,9 +593,10 @@ impl Shard {
     fn deliver_waiting(
         &mut self,
         host: &mut impl Host,
-        key: SessionKey,
+        read: &OfflineRead,
         waiting: Vec<(u64, Box<[u8]>)>,
     ) {
+        let key = read.session;
         let Session {
             account, outlet, ..
         } = self.sessions.at(key);
@@ -617,8 +613,8 @@ impl Shard {
             if !self.accounts.at(account).handed.is_open(number) {
                 continue;
             }
-            if self.is_from_blocked(account, &bytes) {
-                self.accounts.at_mut(account).handed.refuse(number, bytes);
+            if self.drops_blocked(host, read, &bytes) {
+                self.accounts.at_mut(account).handed.pass_over(number);
                 continue;
             }
             let write = |_: &Address, out: &mut Vec<u8>| out.extend_from_slice(&bytes);
@@ -681,18 +677,15 @@ impl Shard {
         self.remove_done(host, account);
     }
 
-    /// What is done with leaves storage, and what is refused of it bounces.
-    fn remove_done(&mut self, host: &mut impl Host, key: AccountKey) {
+    /// What is done with leaves storage.
+    pub(crate) fn remove_done(&mut self, host: &mut impl Host, key: AccountKey) {
         let account = self.accounts.at_mut(key);
-        let Some(Done { up_to, refused }) = account.handed.finish() else {
+        let Some(up_to) = account.handed.finish() else {
             return;
         };
         let account = account.jid.clone();
         let ticket = self.ticket_for_itself(Waiting::Nothing);
         host.store(ticket, StoreOp::RemoveOffline { account, up_to });
-        for stanza in refused {
-            self.bounce_bytes(host, &stanza, StanzaError::ServiceUnavailable);
-        }
     }
 }
 
