@@ -93,8 +93,8 @@ pub(crate) struct Conn {
     pub(crate) leaving: Option<Box<Leaving>>,
 }
 
-/// Waiting output from which a connection is not read any more, where not less may wait. The largest
-/// receive comes on top.
+/// Waiting output from which a connection is not read any more, where not less may wait. The
+/// largest receive comes on top.
 pub(crate) const CHOKE_SIZE_MAX: usize = 128 << 10;
 
 /// With TLS state and stream boxed elsewhere, 100,000 of these are 20 MB.

@@ -37,8 +37,8 @@ pub struct Limits {
     pub registrations_per_hour_max: u32,
     /// Messages that wait for one account.
     pub offline_max: u32,
-    /// Bytes of them. A client without stream management gets them in one burst, which must fit what
-    /// may wait for a connection.
+    /// Bytes of them. A client without stream management gets them in one burst, which must fit
+    /// what may wait for a connection.
     pub offline_size_max: u64,
     /// Failed authentications per account within a minute; more are refused unexamined.
     pub auth_failures_per_minute_max: u32,

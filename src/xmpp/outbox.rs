@@ -40,8 +40,8 @@ pub(crate) const LONG_ANSWER_SIZE: usize = UNACKED_SIZE_MAX / UNACKED_MAX;
 /// Bytes of long answers that are kept behind their writing, and for a client that is away.
 pub(crate) const ANSWERS_SIZE_MAX: usize = 2 << 20;
 
-/// Bytes of long answers while one waits to be written to a connection: all that a session may ask storage for at
-/// once, twice.
+/// Bytes of long answers while one waits to be written to a connection: all that a session may ask
+/// storage for at once, twice.
 pub(crate) const WAITING_ANSWERS_SIZE_MAX: usize = 8 << 20;
 
 /// Messages of a client's that are remembered until their number is committed. Where one says the

@@ -682,10 +682,8 @@ impl Shard {
         {
             let was_full = session.unanswered == REQUESTS_PER_SESSION_MAX;
             session.unanswered -= 1;
-            if was_full
-                && !session.outlet.is_behind()
-                && let Some(conn) = session.outlet.conn
-            {
+            let may_go_on = was_full && !session.outlet.is_behind();
+            if may_go_on && let Some(conn) = session.outlet.conn {
                 host.resume(conn);
             }
             self.end_farewell(host, of.session);
@@ -715,9 +713,8 @@ impl Shard {
         Some((waiting, cause))
     }
 
-    /// A stanza of a session is handled: the session's input waits if it has as many requests
-    /// unanswered as it may have, or many long answers wait to be written. Back-pressure, for an error would lose what a client was told to
-    /// expect an answer to.
+    /// A stanza of a session is handled: its input waits where as many requests are unanswered as
+    /// may be, or long answers are unwritten. An error would lose an answer that is expected.
     pub(crate) fn hold_back(&mut self, host: &mut impl Host, conn: ConnId, flow: Flow) -> Flow {
         // A session that ended is nobody's asker any more.
         let Some(key) = self.asker.take() else {
