@@ -168,11 +168,13 @@ impl Element {
             .collect()
     }
 
-    /// The same with every element of the namespace `from` in `to`.
+    /// The same in the namespace `to`, with all below it that stands in `from` as it does itself.
+    /// What is within an element of another namespace belongs to that.
     pub(crate) fn moved(mut self, from: &str, to: &str) -> Element {
-        if self.ns == from {
-            self.ns = to.to_owned();
+        if self.ns != from {
+            return self;
         }
+        to.clone_into(&mut self.ns);
         self.children = std::mem::take(&mut self.children)
             .into_iter()
             .map(|child| match child {
@@ -270,6 +272,20 @@ mod tests {
         let text = "<p:a xmlns:p='urn:p'><p:b/><c/></p:a>";
         let same = "<a xmlns='urn:p'><b/><c xmlns='jabber:client'/></a>";
         assert_eq!(again(text, "jabber:client"), same);
+    }
+
+    #[test]
+    fn what_is_moved_takes_nothing_of_another_namespace_along() {
+        let moved = |text: &str, within: &str| {
+            let read = Element::of_fragment(text.as_bytes(), within).unwrap();
+            let bytes = read[0].clone().moved("urn:p", "urn:to").bytes("urn:to");
+            String::from_utf8(bytes.into_vec()).unwrap()
+        };
+        let inner = "<x xmlns='urn:x'><c xmlns='urn:p'/></x>";
+        let text = format!("<m><a><b/>{inner}</a></m>");
+        assert_eq!(moved(&text, "urn:p"), text);
+        let foreign = "<m xmlns='urn:x'><c xmlns='urn:p'/></m>";
+        assert_eq!(moved(foreign, "urn:p"), foreign);
     }
 
     #[test]

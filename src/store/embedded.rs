@@ -516,6 +516,9 @@ impl Engine {
         let is_read = staged.is_empty();
         let committed = if is_read { Ok(()) } else { self.commit(staged) };
         if let Err(trouble) = &committed {
+            for (session, _) in settled.iter().filter(|(_, number)| *number == u64::MAX) {
+                gaps.take_back_end(*session);
+            }
             for (origin, receiver) in marked {
                 gaps.note(origin, receiver);
             }

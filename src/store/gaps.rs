@@ -1,18 +1,24 @@
 //! Stanzas whose writes failed although later ones of the same session to the same account may
 //! succeed: a mark names the last that took effect, and these below it did not. After a restart
-//! they come again, and where they succeed now the mark still names the last.
+//! they come again, and where they succeed now the mark still names the last. A session that has
+//! ended sends nothing again: what comes late of it is neither marked nor remembered.
 
 use std::collections::{HashMap, VecDeque};
 
 use stanza::jid::BareJid;
 use xmpp::port::{Enqueue, Mark, Origin, SessionId, StoreOp};
 
+use crate::ended::Ended;
+
 /// Failed stanzas remembered for one session, beyond those that are settled.
 const GAPS_MAX: usize = 256;
 
 /// What failed since the process began, and the marks of those sessions from before that were read.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Gaps(HashMap<SessionId, Failed>);
+pub(crate) struct Gaps {
+    failed: HashMap<SessionId, Failed>,
+    ended: Ended,
+}
 
 /// What failed of one session.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +34,10 @@ struct Failed {
 impl Gaps {
     /// A stanza had no effect on its receiver.
     pub(crate) fn note(&mut self, origin: Origin, receiver: BareJid) {
-        let failed = self.0.entry(origin.session).or_default();
+        if self.ended.contains(origin.session) {
+            return;
+        }
+        let failed = self.failed.entry(origin.session).or_default();
         failed.stanzas.push_back((origin.number, receiver));
         if failed.stanzas.len() > GAPS_MAX
             && let Some((number, _)) = failed.stanzas.pop_front()
@@ -58,7 +67,7 @@ impl Gaps {
     /// What took effect before the process began, as a session was read.
     pub(crate) fn recall(&mut self, session: SessionId, marks: &[Mark]) {
         for mark in marks {
-            let before = &mut self.0.entry(session).or_default().before;
+            let before = &mut self.failed.entry(session).or_default().before;
             let known = before.entry(mark.receiver.clone());
             known.or_insert_with(|| mark.clone());
         }
@@ -66,18 +75,33 @@ impl Gaps {
 
     /// Stanzas up to this number are settled, or their session is over: none will be sent again.
     pub(crate) fn settle(&mut self, session: SessionId, number: u64) {
-        if let Some(failed) = self.0.get_mut(&session) {
+        if let Some(failed) = self.failed.get_mut(&session) {
             failed.stanzas.retain(|(failed, _)| *failed > number);
             failed.before.retain(|_, mark| mark.last > number);
             let is_empty = failed.stanzas.is_empty() && failed.before.is_empty();
             if is_empty && failed.forgotten <= number {
-                self.0.remove(&session);
+                self.failed.remove(&session);
             }
         }
     }
 
-    /// The mark that a stanza which takes effect leaves.
-    pub(crate) fn mark(&mut self, origin: Origin, receiver: &BareJid) -> Mark {
+    /// A session ends. The receivers' shards may not have handled all that it sent.
+    pub(crate) fn end(&mut self, session: SessionId) {
+        self.ended.insert(session);
+    }
+
+    /// A session is there, or its end failed.
+    pub(crate) fn take_back_end(&mut self, session: SessionId) {
+        self.ended.remove(session);
+    }
+
+    /// The mark that a stanza which takes effect leaves, unless its session has ended.
+    pub(crate) fn mark(&mut self, origin: Origin, receiver: &BareJid) -> Option<Mark> {
+        let is_over = self.ended.contains(origin.session);
+        (!is_over).then(|| self.mark_of(origin, receiver))
+    }
+
+    fn mark_of(&mut self, origin: Origin, receiver: &BareJid) -> Mark {
         let mut mark = Mark {
             receiver: receiver.clone(),
             last: origin.number,
@@ -85,10 +109,10 @@ impl Gaps {
             doubted: 0,
             failed: Vec::new(),
         };
-        if self.0.is_empty() {
+        if self.failed.is_empty() {
             return mark;
         }
-        let Some(failed) = self.0.get_mut(&origin.session) else {
+        let Some(failed) = self.failed.get_mut(&origin.session) else {
             return mark;
         };
         if !origin.is_late {
@@ -144,13 +168,13 @@ mod tests {
             failed: failed.into(),
             ..before.clone()
         };
-        assert_eq!(gaps.mark(late(5), &juliet), expected(&[4, 6]));
-        assert_eq!(gaps.mark(late(6), &juliet), expected(&[4]));
+        assert_eq!(gaps.mark_of(late(5), &juliet), expected(&[4, 6]));
+        assert_eq!(gaps.mark_of(late(6), &juliet), expected(&[4]));
         // One that is new has a mark of its own.
-        let next = gaps.mark(origin(1, 10), &juliet);
+        let next = gaps.mark_of(origin(1, 10), &juliet);
         assert_eq!((next.last, next.hash, next.doubted), (10, 10, 0));
         assert_eq!(next.failed, [4]);
-        assert_eq!(gaps.mark(origin(1, 3), &juliet).last, 3, "numbered anew");
+        assert_eq!(gaps.mark_of(origin(1, 3), &juliet).last, 3, "numbered anew");
     }
 
     #[test]
@@ -160,12 +184,12 @@ mod tests {
         for (secret, number, receiver) in [(1, 5, &juliet), (1, 9, &juliet), (1, 6, &romeo)] {
             gaps.note(origin(secret, number), receiver.clone());
         }
-        assert_eq!(gaps.mark(origin(1, 8), &juliet).failed, [5]);
-        assert_eq!(gaps.mark(origin(1, 10), &juliet).failed, [5, 9]);
-        assert_eq!(gaps.mark(origin(2, 10), &juliet).failed, [0; 0]);
-        assert_eq!(gaps.mark(origin(2, 10), &juliet).hash, 10);
+        assert_eq!(gaps.mark_of(origin(1, 8), &juliet).failed, [5]);
+        assert_eq!(gaps.mark_of(origin(1, 10), &juliet).failed, [5, 9]);
+        assert_eq!(gaps.mark_of(origin(2, 10), &juliet).failed, [0; 0]);
+        assert_eq!(gaps.mark_of(origin(2, 10), &juliet).hash, 10);
         gaps.settle(session("romeo@a.example", 1), 5);
-        assert_eq!(gaps.mark(origin(1, 10), &juliet).failed, [9]);
+        assert_eq!(gaps.mark_of(origin(1, 10), &juliet).failed, [9]);
     }
 
     /// Where more fails than is remembered, a stanza may come twice rather than not at all.
@@ -177,10 +201,23 @@ mod tests {
         for number in 10..=last {
             gaps.note(origin(1, number), juliet.clone());
         }
-        let mark = gaps.mark(origin(1, last + 1), &juliet);
+        let mark = gaps.mark_of(origin(1, last + 1), &juliet);
         assert_eq!((mark.doubted, mark.failed.len()), (10, GAPS_MAX));
-        assert_eq!(gaps.mark(origin(1, last + 1), &romeo).doubted, 10);
+        assert_eq!(gaps.mark_of(origin(1, last + 1), &romeo).doubted, 10);
         gaps.settle(session("romeo@a.example", 1), last);
-        assert_eq!(gaps.mark(origin(1, last + 1), &juliet).doubted, 0);
+        assert_eq!(gaps.mark_of(origin(1, last + 1), &juliet).doubted, 0);
+    }
+
+    #[test]
+    fn what_fails_of_a_session_that_has_ended_is_not_remembered() {
+        let mut gaps = Gaps::default();
+        let (romeo, juliet) = (session("romeo@a.example", 1), jid("juliet@a.example"));
+        gaps.end(romeo);
+        gaps.note(origin(1, 5), juliet.clone());
+        assert!(gaps.failed.is_empty());
+        assert_eq!(gaps.mark(origin(1, 6), &juliet), None);
+        gaps.take_back_end(romeo);
+        let mark = gaps.mark(origin(1, 6), &juliet).unwrap();
+        assert_eq!((mark.last, mark.failed), (6, vec![]));
     }
 }

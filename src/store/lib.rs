@@ -9,6 +9,7 @@ pub mod conformance;
 #[cfg(test)]
 mod crash;
 pub mod embedded;
+mod ended;
 pub mod faults;
 mod gaps;
 mod hot;

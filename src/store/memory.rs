@@ -83,6 +83,10 @@ impl Memory {
     /// The process that had it open dies.
     pub fn reopen(&mut self) {
         self.gaps = Gaps::default();
+        let sessions = self.accounts.values().flat_map(|found| &found.sessions);
+        let saved = sessions.filter(|(_, session)| session.saved.is_some());
+        let there: HashSet<SessionId> = saved.map(|(session, _)| *session).collect();
+        self.marks.retain(|(session, _), _| there.contains(session));
     }
 
     fn apply(&mut self, op: StoreOp) -> StoreReply {
@@ -224,9 +228,15 @@ impl Memory {
                 account,
                 session,
                 saved,
-            } => self.change(&account, |found| {
-                found.sessions.entry(session).or_default().saved = Some(*saved);
-            }),
+            } => {
+                let reply = self.change(&account, |found| {
+                    found.sessions.entry(session).or_default().saved = Some(*saved);
+                });
+                if reply == StoreReply::Done {
+                    self.gaps.take_back_end(session);
+                }
+                reply
+            }
             StoreOp::PutHandled {
                 account,
                 session,
@@ -311,14 +321,16 @@ impl Memory {
     }
 
     fn mark(&mut self, account: BareJid, origin: Option<Origin>) {
-        if let Some(origin) = origin {
-            let mark = self.gaps.mark(origin, &account);
+        if let Some(origin) = origin
+            && let Some(mark) = self.gaps.mark(origin, &account)
+        {
             self.marks.insert((origin.session, account), mark);
         }
     }
 
     fn forget_marks(&mut self, session: SessionId) {
         self.gaps.settle(session, u64::MAX);
+        self.gaps.end(session);
         self.marks.retain(|(marked, _), _| *marked != session);
     }
 

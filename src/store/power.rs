@@ -208,7 +208,8 @@ fn a_loss_of_power_leaves_what_was_answered_and_both_stores_agree() {
                 );
             }
             if call == CALLS / 2 {
-                // An orderly end and a new beginning change nothing.
+                // Of sessions an orderly end and a new beginning change nothing.
+                model.reopen();
                 drop(store);
                 store = Embedded::open(&scratch.0).unwrap();
                 engine = copy_engine(&scratch.0);

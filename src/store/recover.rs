@@ -46,10 +46,15 @@ impl Embedded {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(data: &Path) -> Result<Embedded, OpenError> {
-        let engine = Some(Engine::open(data)?);
+        let engine = Engine::open(data)?;
+        match engine.remove_marks_of_ended() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "marks of ended sessions removed"),
+            Err(error) => tracing::warn!(%error, "marks of ended sessions stay in the store"),
+        }
         Ok(Embedded {
             data: data.to_owned(),
-            engine,
+            engine: Some(engine),
             gaps: Gaps::default(),
             failed_at: None,
         })

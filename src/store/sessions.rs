@@ -105,6 +105,19 @@ fn marks_prefix(session: SessionId) -> Key {
     key
 }
 
+/// Whose mark a record of the queues' table is, if it is one.
+pub(crate) fn session_of_mark(key: &[u8]) -> Option<SessionId> {
+    let (home, rest) = key.split_first_chunk()?;
+    let (0, rest) = rest.split_first()? else {
+        return None;
+    };
+    let (secret, _) = rest.split_first_chunk::<SECRET_SIZE>()?;
+    Some(SessionId {
+        home: u16::from_be_bytes(*home),
+        secret: u128::from_be_bytes(*secret),
+    })
+}
+
 /// The last number and its hash, the number up to which all are doubted, then those that failed.
 fn mark_record(mark: &Mark) -> Vec<u8> {
     let mut record = number_record(mark.last);
@@ -281,13 +294,14 @@ fn place_of(key: &[u8], prefix: &[u8]) -> Result<u64, Trouble> {
         .ok_or_else(|| "a queued stanza has no place".into())
 }
 
-/// Notes in the same commit as a stanza's effect that it took effect.
+/// Notes in the same commit as a stanza's effect that it took effect, unless its session has ended.
 pub(crate) fn mark(staged: &mut Staged, receiver: &BareJid, origin: Option<Origin>) {
-    if let Some(origin) = origin {
+    if let Some(origin) = origin
+        && let Some(mark) = staged.gaps.mark(origin, receiver)
+    {
         let mut key = marks_prefix(origin.session);
         key.extend_from_slice(receiver.as_str().as_bytes());
-        let record = mark_record(&staged.gaps.mark(origin, receiver));
-        staged.queue.insert(key, Some(record));
+        staged.queue.insert(key, Some(mark_record(&mark)));
         staged.marked.push((origin, receiver.clone()));
     }
 }
@@ -306,6 +320,7 @@ fn end_session(staged: &mut Staged, session: SessionId, records: Vec<(Table, Key
         staged.of_mut(table).insert(key, None);
     }
     staged.settled.push((session, u64::MAX));
+    staged.gaps.end(session);
 }
 
 /// The keys below a prefix as this call sees them.
@@ -367,6 +382,7 @@ impl Engine {
                 }
                 let key = key(&account, SAVED, session.secret);
                 staged.sessions.insert(key, Some(saved_record(*saved)?));
+                staged.gaps.take_back_end(session);
             }
             StoreOp::Renumber {
                 account,
@@ -683,7 +699,7 @@ impl Engine {
         Ok(!sessions.is_empty())
     }
 
-    fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
+    pub(crate) fn sessions(&self, staged: &Staged) -> Result<Vec<(BareJid, SessionId)>, Trouble> {
         let mut sessions = Vec::new();
         self.each_hot(Table::Sessions, staged, &[], |key, _| {
             sessions.extend(session_of_key(key)?);

@@ -133,6 +133,7 @@ fn some_account() -> WholeAccount {
     whole.offline = vec![
         message(" xml:lang='de' id='1'><body>1 &lt; 2\n</body></message>"),
         message("><body/><delay xmlns='urn:xmpp:delay' stamp='s'/></message>"),
+        message("><body/><x xmlns='urn:x'><c xmlns='urn:xmpp:pie:0'/></x></message>"),
     ];
     whole
 }
