@@ -5,6 +5,7 @@
 
 use crate::host::ShardId;
 use crate::port::{Origin, StoreReply};
+use crate::session::SessionHandle;
 use stanza::jid::BareJid;
 use std::sync::mpsc::Sender;
 
@@ -23,9 +24,25 @@ pub enum Parcel {
         /// The managed stanza that it came by, where what it does must happen once.
         origin: Option<Box<Origin>>,
     },
+    /// The same, which asks the server for an answer. It is never a message, so that nothing of it
+    /// must happen once.
+    Request {
+        /// As that of [`Parcel::Stanza`].
+        bytes: Buffer,
+        /// Who filled `bytes`.
+        home: ShardId,
+        /// The session that has this to wait for.
+        asker: SessionHandle,
+    },
+    /// A request has its answer, which the receiving shard had before.
+    Answered {
+        /// Who waits for it.
+        asker: SessionHandle,
+    },
     /// One presence for many: each target gets `head`, its own address, `tail`.
     Fanout(Box<Fanout>),
-    /// Stanzas that the receiving shard has settled: delivered, stored, or answered by an error.
+    /// Stanzas, requests among them, that the sending shard has settled: delivered, stored, or
+    /// answered.
     Settled {
         /// How many of the sender's parcels, in order.
         count: u32,
