@@ -3,7 +3,9 @@
 use crate::element::Element;
 use crate::{ClientId, Login, World};
 use stanza::jid::BareJid;
+use xmpp::ShardId;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
+use xmpp::router::Router;
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
@@ -70,6 +72,13 @@ impl World {
         self.send(client, text);
         self.run();
     }
+}
+
+/// Bare JIDs of `example.org` whose home is `shard` of so many, without end.
+pub fn homes(shards: u16, shard: u16) -> impl Iterator<Item = String> {
+    let router = Router::new("example.org", shards, ShardId(0));
+    let names = (0..).map(|number| format!("n{number}@example.org"));
+    names.filter(move |name| router.home(name).0 == shard)
 }
 
 /// A message with its id as its body.

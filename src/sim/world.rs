@@ -730,6 +730,8 @@ impl World {
             );
             let unanswered = (side.requests, node.shard.unanswered_count());
             assert_eq!(unanswered, (0, 0), "seed {seed}: {id:?} was not answered");
+            let asked = node.shard.request_count();
+            assert_eq!(asked, 0, "seed {seed}: clients of {id:?} were not answered");
             let open = self.wires.iter().filter(
                 |wire| matches!(wire.place, Place::At(shard, _) if shard == usize::from(id.0)),
             );

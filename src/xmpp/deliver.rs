@@ -13,9 +13,9 @@ use crate::outbox::{Acks, Keep};
 use crate::parcel::Parcel;
 use crate::port::StoreOp;
 use crate::router::Route;
-use crate::session::{Address, SessionKey};
-use crate::settle::{Cause, InFlight};
-use crate::shard::{Asker, Shard, Waiting};
+use crate::session::{Address, SessionHandle, SessionKey};
+use crate::settle::Cause;
+use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::stream::{Flow, StreamState};
 use crate::xep::offline::may_wait;
@@ -147,8 +147,10 @@ impl Shard {
             Route::Shard(shard) => {
                 let mut bytes = host.buffer();
                 stanza.write(&mut bytes);
-                let is_request = matches!(stanza.type_, Type::Get | Type::Set);
-                let asker = is_request.then(|| self.count_request()).flatten();
+                let asker = match stanza.asks() {
+                    true => self.count_asked(),
+                    false => None,
+                };
                 self.forward_stanza(host, shard, bytes, asker);
             }
             Route::Server | Route::Remote => debug_assert!(false, "only accounts are carried to"),
@@ -246,7 +248,7 @@ impl Shard {
     fn asks_for_account(&self, stanza: &Stanza<'_>) -> bool {
         let asks = match stanza.kind {
             Kind::Message => may_wait(stanza.type_),
-            Kind::Iq => stanza.to.is_bare() && matches!(stanza.type_, Type::Get | Type::Set),
+            Kind::Iq => stanza.asks(),
             Kind::Presence | Kind::Other => return false,
         };
         asks || self.is_dormant(stanza.to.bare())
@@ -387,14 +389,14 @@ impl Shard {
         (self.cause, self.origin) = (cause, origin);
     }
 
-    /// Sends a stanza in a pooled buffer to a sibling. Whoever asks for something by it has that
-    /// to wait for until the sibling has settled it, and by then the answer is here.
+    /// Sends a stanza in a pooled buffer to a sibling, with the session that has its answer to wait
+    /// for.
     fn forward_stanza(
         &mut self,
         host: &mut impl Host,
         shard: ShardId,
         bytes: Vec<u8>,
-        asker: Option<Asker>,
+        asker: Option<SessionHandle>,
     ) {
         // No parcel waits for another, or two shards could wait for each other. What one leads to
         // is an answer, and that is with its receiver before the parcel is said to be settled.
@@ -402,11 +404,15 @@ impl Shard {
             Some(Cause::Parcel { .. }) => None,
             _ => self.open_effect(),
         };
-        self.in_flight[usize::from(shard.0)].push_back(InFlight { cause, asker });
-        let parcel = Parcel::Stanza {
-            bytes,
-            home: self.id,
-            origin: self.origin.map(Box::new),
+        self.in_flight[usize::from(shard.0)].push_back(cause);
+        let home = self.id;
+        let parcel = match asker {
+            Some(asker) => Parcel::Request { bytes, home, asker },
+            None => Parcel::Stanza {
+                bytes,
+                home,
+                origin: self.origin.map(Box::new),
+            },
         };
         host.forward(shard, parcel);
     }
@@ -545,9 +551,6 @@ impl Shard {
     /// Ends a session: contacts learn that it is unavailable, then it is gone.
     pub(crate) fn end_session(&mut self, host: &mut impl Host, key: SessionKey) {
         let was_available = self.sessions.at(key).available;
-        if self.asker == Some(key) {
-            self.asker = None;
-        }
         if is_of(self.cause, key) {
             (self.cause, self.origin) = (None, None);
         }

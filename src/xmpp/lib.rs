@@ -20,6 +20,7 @@ mod outbox;
 pub mod parcel;
 pub mod port;
 mod presence;
+mod request;
 mod revive;
 pub mod roster;
 pub mod router;

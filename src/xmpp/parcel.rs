@@ -6,7 +6,7 @@
 use crate::host::ShardId;
 use crate::port::{Origin, StoreReply};
 use crate::presence::Chosen;
-use crate::shard::Asker;
+use crate::session::SessionHandle;
 use stanza::jid::BareJid;
 use std::sync::mpsc::Sender;
 
@@ -25,11 +25,27 @@ pub enum Parcel {
         /// The managed stanza that it came by, where what it does must happen once.
         origin: Option<Box<Origin>>,
     },
+    /// The same, which asks the server for an answer. It is never a message, so that nothing of it
+    /// must happen once.
+    Request {
+        /// As that of [`Parcel::Stanza`].
+        bytes: Buffer,
+        /// Who filled `bytes`.
+        home: ShardId,
+        /// The session that has this to wait for.
+        asker: SessionHandle,
+    },
+    /// A request has its answer, which the receiving shard had before.
+    Answered {
+        /// Who waits for it.
+        asker: SessionHandle,
+    },
     /// One presence for many: each target gets `head`, its own address, `tail`.
     Fanout(Box<Fanout>),
     /// A fan-out is handled that the input of its session may wait for.
     Credit(Credit),
-    /// Stanzas that the receiving shard has settled: delivered, stored, or answered by an error.
+    /// Stanzas, requests among them, that the sending shard has settled: delivered, stored, or
+    /// answered.
     Settled {
         /// How many of the sender's parcels, in order.
         count: u32,
@@ -42,9 +58,12 @@ impl Parcel {
     /// Bytes of stanzas and addresses that it brings: handling it takes as long as they are many.
     pub fn size(&self) -> usize {
         match self {
-            Parcel::Stanza { bytes, .. } => bytes.len(),
+            Parcel::Stanza { bytes, .. } | Parcel::Request { bytes, .. } => bytes.len(),
             Parcel::Fanout(fanout) => fanout.bytes.len() + fanout.targets.len(),
-            Parcel::Credit(_) | Parcel::Settled { .. } | Parcel::Control(_) => 0,
+            Parcel::Answered { .. }
+            | Parcel::Credit(_)
+            | Parcel::Settled { .. }
+            | Parcel::Control(_) => 0,
         }
     }
 }
@@ -74,7 +93,7 @@ pub struct Fanout {
 /// Requests that a fan-out counts as among those of its session.
 #[derive(Clone, Copy, Debug)]
 pub struct Credit {
-    pub(crate) asker: Asker,
+    pub(crate) asker: SessionHandle,
     pub(crate) count: u16,
 }
 

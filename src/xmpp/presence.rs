@@ -489,14 +489,14 @@ impl Shard {
     fn charge(&mut self, targets_size: usize) -> Option<Credit> {
         let count = targets_size / TARGETS_SIZE_PER_REQUEST;
         let count = count.min(REQUESTS_PER_SESSION_MAX.into()) as u16;
-        let asker = (0..count).fold(None, |_, _| self.count_request())?;
+        let asker = (0..count).fold(None, |_, _| self.count_asked())?;
         Some(Credit { asker, count })
     }
 
     /// A sibling has handled a fan-out.
     pub(crate) fn on_credit(&mut self, host: &mut impl Host, credit: Credit) {
         for _ in 0..credit.count {
-            self.end_request(host, Some(credit.asker));
+            self.on_answered(host, credit.asker);
         }
     }
 

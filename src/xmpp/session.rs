@@ -15,6 +15,13 @@ const DIRECTED_SIZE_MEAN: usize = 100;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u32);
 
+/// A session, told from later users of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionHandle {
+    pub(crate) key: SessionKey,
+    pub(crate) serial: u32,
+}
+
 /// One bound resource.
 #[derive(Debug)]
 pub struct Session {
@@ -24,7 +31,7 @@ pub struct Session {
     pub(crate) outlet: Outlet,
     /// Its full JID.
     pub(crate) address: Address,
-    /// Requests to storage that its stanzas made and that are not answered. From
+    /// Requests to storage and other shards that its stanzas made and that are not answered. From
     /// [`REQUESTS_PER_SESSION_MAX`](crate::limit::REQUESTS_PER_SESSION_MAX) on its
     /// connection is paused.
     pub unanswered: u16,
@@ -319,6 +326,11 @@ impl Sessions {
         self.slots[key.0 as usize]
             .as_mut()
             .expect("a named session is in its slot")
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.slots.iter().flatten()
     }
 
     /// How many there are.

@@ -8,9 +8,10 @@ use crate::account::{Account, AccountKey, Queued, Residence};
 use crate::host::{Host, ShardId, Ticket};
 use crate::parcel::Buffer;
 use crate::port::{Origin, RosterItem};
+use crate::request::Asker;
 use crate::roster::RosterRequest;
 use crate::session::SessionKey;
-use crate::shard::{Asker, Shard};
+use crate::shard::Shard;
 use crate::stanza::{Stanza, Type};
 use stanza::jid::BareJid;
 use std::collections::VecDeque;
@@ -35,13 +36,6 @@ pub(crate) enum Cause {
     Cancellation { ticket: Ticket },
     /// What a session that ends passes on, before storage forgets the session, by that request.
     End { ticket: Ticket },
-}
-
-/// A stanza that a sibling has not settled.
-pub(crate) struct InFlight {
-    pub cause: Option<Cause>,
-    /// Who asks for something by it.
-    pub asker: Option<Asker>,
 }
 
 /// A step between an account and a contact of which the contact is being told. Its side of it is
@@ -133,6 +127,8 @@ pub(crate) struct Held {
     from: Box<str>,
     cause: Option<Cause>,
     origin: Option<Origin>,
+    /// Who has its answer to wait for.
+    asker: Option<Asker>,
     /// Whether it is an error, which is all that is left of another stanza.
     is_error: bool,
 }
@@ -312,10 +308,8 @@ impl Shard {
                 removal,
                 ..
             } = telling;
-            let alive = |of: Asker| self.session_of(of.session, of.serial).map(|_| of.session);
-            let alive = asker.and_then(alive);
             let before = (self.cause, self.asker);
-            (self.cause, self.asker) = (cause, alive);
+            (self.cause, self.asker) = (cause, asker);
             if !self.accounts.at(account).is_gone {
                 let ticket = self.store_step(host, account, contact);
                 if let Some(request) = removal {
@@ -335,11 +329,16 @@ impl Shard {
     pub(crate) fn hold(&mut self, stanza: &Stanza<'_>) -> Held {
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
+        let asker = match stanza.asks() {
+            true => self.count_request(),
+            false => None,
+        };
         Held {
             bytes,
             from: stanza.from.into(),
             cause: self.open_effect(),
             origin: self.origin,
+            asker,
             is_error: stanza.type_ == Type::Error,
         }
     }
@@ -351,10 +350,11 @@ impl Shard {
         held: Held,
         handle: impl FnOnce(&mut Shard, &mut H, &[u8]),
     ) {
-        let before = (self.cause, self.origin);
-        (self.cause, self.origin) = (held.cause, held.origin);
+        let before = (self.cause, self.origin, self.asker);
+        (self.cause, self.origin, self.asker) = (held.cause, held.origin, held.asker);
         handle(self, host, &held.bytes);
-        (self.cause, self.origin) = before;
+        (self.cause, self.origin, self.asker) = before;
+        self.end_request(host, held.asker);
         self.close_effect(host, held.cause);
     }
 

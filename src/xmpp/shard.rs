@@ -8,15 +8,16 @@ use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
-use crate::limit::{BYTES_PER_TURN_MAX, Limits, REQUESTS_PER_SESSION_MAX};
+use crate::limit::{BYTES_PER_TURN_MAX, Limits};
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
+use crate::request::{Asker, SiblingRequests};
 use crate::revive::{Ending, SharedDormant};
 use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
-use crate::settle::{Cause, InFlight, Settling};
+use crate::settle::{Cause, Settling};
 use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
@@ -137,17 +138,10 @@ pub(crate) enum Timer {
 #[derive(Debug)]
 struct Request {
     waiting: Waiting,
-    /// The session whose input waits when it has many.
+    /// Whose input waits when it has made many.
     asker: Option<Asker>,
     /// The stanza that is not settled before the answer.
     cause: Option<Cause>,
-}
-
-/// A session whose stanza made a request. The key alone may have a new user by the answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asker {
-    pub session: SessionKey,
-    pub serial: u32,
 }
 
 /// One shard's state.
@@ -190,8 +184,10 @@ pub struct Shard {
     /// Messages on their way into the queues of sessions, by ticket.
     pub(crate) enqueued: HashMap<u64, Enqueued>,
     waiting: HashMap<u64, Request>,
-    /// The session whose stanza is being handled: requests made meanwhile are its own.
-    pub(crate) asker: Option<SessionKey>,
+    /// Whose stanza is being handled: requests made meanwhile are its own.
+    pub(crate) asker: Option<Asker>,
+    /// What siblings' sessions ask for.
+    pub(crate) sibling_requests: SiblingRequests,
     /// What the effects of this moment are for.
     pub(crate) cause: Option<Cause>,
     /// The managed stanza that is being handled, wherever its client is.
@@ -224,7 +220,7 @@ pub struct Shard {
     pub(crate) unsettled: Vec<Settling>,
     told_settled: Vec<u64>,
     /// What waits for each stanza parcel that a sibling has not settled yet.
-    pub(crate) in_flight: Vec<VecDeque<InFlight>>,
+    pub(crate) in_flight: Vec<VecDeque<Option<Cause>>>,
     /// Where the stream that answered `Flow::Moved` goes.
     pub(crate) moving_to: Option<ShardId>,
     pub(crate) stopping: bool,
@@ -262,6 +258,7 @@ impl Shard {
             enqueued: HashMap::new(),
             waiting: HashMap::new(),
             asker: None,
+            sibling_requests: SiblingRequests::default(),
             cause: None,
             origin: None,
             managed: HashMap::new(),
@@ -279,7 +276,7 @@ impl Shard {
             hibernation_armed: Vec::new(),
             unsettled: (0..shards).map(|_| Settling::default()).collect(),
             told_settled: vec![0; shards],
-            in_flight: (0..shards).map(|_| VecDeque::new()).collect(),
+            in_flight: vec![VecDeque::new(); shards],
             moving_to: None,
             stopping: false,
         }
@@ -404,30 +401,43 @@ impl Shard {
                 home,
                 origin,
             } => {
-                let number = self.unsettled[usize::from(from.0)].begin();
-                let cause = Cause::Parcel { from, number };
-                self.cause = Some(cause);
-                self.origin = origin.map(|origin| *origin);
-                self.receive(host, &bytes);
-                (self.cause, self.origin) = (None, None);
-                self.unsettled[usize::from(from.0)].close(number);
-                host.recycle(home, bytes);
+                let origin = origin.map(|origin| *origin);
+                self.on_stanza_parcel(host, from, bytes, origin, home);
             }
+            Parcel::Request { bytes, home, asker } => {
+                self.on_sibling_request(host, from, asker, |shard, host| {
+                    shard.on_stanza_parcel(host, from, bytes, None, home);
+                });
+            }
+            Parcel::Answered { asker } => self.on_answered(host, asker),
             Parcel::Fanout(fanout) => self.on_fanout(host, *fanout),
             Parcel::Credit(credit) => self.on_credit(host, credit),
             Parcel::Settled { count } => {
                 for _ in 0..count {
                     let settled = self.in_flight[usize::from(from.0)].pop_front();
-                    let Some(InFlight { cause, asker }) = settled else {
-                        debug_assert!(false, "a sibling settles what it was sent");
-                        break;
-                    };
-                    self.end_request(host, asker);
-                    self.close_effect(host, cause);
+                    debug_assert!(settled.is_some(), "a sibling settles what it was sent");
+                    self.close_effect(host, settled.flatten());
                 }
             }
             Parcel::Control(control) => self.on_control(host, from, *control),
         }
+    }
+
+    fn on_stanza_parcel(
+        &mut self,
+        host: &mut impl Host,
+        from: ShardId,
+        bytes: Buffer,
+        origin: Option<Origin>,
+        home: ShardId,
+    ) {
+        let number = self.unsettled[usize::from(from.0)].begin();
+        self.cause = Some(Cause::Parcel { from, number });
+        self.origin = origin;
+        self.receive(host, &bytes);
+        (self.cause, self.origin) = (None, None);
+        self.unsettled[usize::from(from.0)].close(number);
+        host.recycle(home, bytes);
     }
 
     /// The turn's input is used up: settles with each sibling what it sent.
@@ -474,13 +484,19 @@ impl Shard {
         {
             return;
         }
-        let Some((waiting, cause)) = self.answered(host, ticket) else {
+        let Some(Request {
+            waiting,
+            asker,
+            cause,
+        }) = self.waiting.remove(&ticket.0)
+        else {
             return;
         };
         // What the answer leads to is still the cause's.
         self.cause = cause;
         self.on_answer(host, ticket, waiting, reply);
         self.cause = None;
+        self.end_request(host, asker);
         self.close_effect(host, cause);
     }
 
@@ -538,7 +554,12 @@ impl Shard {
 
     /// A derivation is done.
     pub fn on_derived(&mut self, host: &mut impl Host, ticket: Ticket, derived: Derived) {
-        let Some((waiting, cause)) = self.answered(host, ticket) else {
+        let Some(Request {
+            waiting,
+            asker,
+            cause,
+        }) = self.waiting.remove(&ticket.0)
+        else {
             return;
         };
         self.cause = cause;
@@ -548,6 +569,7 @@ impl Shard {
             _ => {}
         }
         self.cause = None;
+        self.end_request(host, asker);
         self.close_effect(host, cause);
     }
 
@@ -664,32 +686,6 @@ impl Shard {
         self.waiting.get(&ticket.0)?.cause
     }
 
-    /// The session in hand has one more thing to wait for; [`Shard::end_request`] ends that.
-    pub(crate) fn count_request(&mut self) -> Option<Asker> {
-        self.asker.map(|key| {
-            let session = self.sessions.at_mut(key);
-            session.unanswered += 1;
-            Asker {
-                session: key,
-                serial: session.serial,
-            }
-        })
-    }
-
-    pub(crate) fn end_request(&mut self, host: &mut impl Host, asker: Option<Asker>) {
-        if let Some(of) = asker
-            && let Some(session) = self.session_of(of.session, of.serial)
-        {
-            let was_full = session.unanswered == REQUESTS_PER_SESSION_MAX;
-            session.unanswered -= 1;
-            let may_go_on = was_full && !session.outlet.is_behind();
-            if may_go_on && let Some(conn) = session.outlet.conn {
-                host.resume(conn);
-            }
-            self.end_farewell(host, of.session);
-        }
-    }
-
     /// A ticket for a request that no stanza waits for.
     pub(crate) fn ticket_for_itself(&mut self, waiting: Waiting) -> Ticket {
         let (asker, cause) = (self.asker.take(), self.cause.take());
@@ -698,40 +694,10 @@ impl Shard {
         ticket
     }
 
-    /// Takes the request that is answered, and lets its session go on where that waited for it.
-    fn answered(
-        &mut self,
-        host: &mut impl Host,
-        ticket: Ticket,
-    ) -> Option<(Waiting, Option<Cause>)> {
-        let Request {
-            waiting,
-            asker,
-            cause,
-        } = self.waiting.remove(&ticket.0)?;
-        self.end_request(host, asker);
-        Some((waiting, cause))
-    }
-
-    /// A stanza of a session is handled: its input waits where as many requests are unanswered as
-    /// may be, or long answers are unwritten. An error would lose an answer that is expected.
-    pub(crate) fn hold_back(&mut self, host: &mut impl Host, conn: ConnId, flow: Flow) -> Flow {
-        // A session that ended is nobody's asker any more.
-        let Some(key) = self.asker.take() else {
-            return flow;
-        };
-        let session = self.sessions.at(key);
-        if session.unanswered < REQUESTS_PER_SESSION_MAX && !session.outlet.is_behind() {
-            return flow;
-        }
-        host.pause(conn);
-        self.answer_ahead(host, conn, key);
-        Flow::Stop
-    }
-
     /// Takes a ticket back whose request was refused.
     pub(crate) fn forget(&mut self, host: &mut impl Host, ticket: Ticket) {
-        if let Some((_, cause)) = self.answered(host, ticket) {
+        if let Some(Request { asker, cause, .. }) = self.waiting.remove(&ticket.0) {
+            self.end_request(host, asker);
             self.close_effect(host, cause);
         }
     }

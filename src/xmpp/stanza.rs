@@ -137,6 +137,13 @@ impl<'a> Stanza<'a> {
         Tree::parse(self.view.bytes(), scope).ok()
     }
 
+    /// Whether the server answers it for an account, which may be at length. What one client asks
+    /// of another is none of that: nobody knows when that has an answer.
+    pub(crate) fn asks(&self) -> bool {
+        let is_request = matches!(self.type_, Type::Get | Type::Set);
+        is_request && self.to.is_bare()
+    }
+
     /// Whether an error may be sent for it: never for an error, nor for an iq result (RFC 6120
     /// 8.3.1).
     pub(crate) fn may_bounce(&self) -> bool {

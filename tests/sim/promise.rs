@@ -5,7 +5,7 @@
 
 use sim::managed::Managed;
 use sim::play::{Play, Plot};
-use sim::steps::{errors, message, messages};
+use sim::steps::{errors, homes, message, messages};
 use sim::{ClientId, Element, Faults, Login, World, for_every_seed};
 use xmpp::Settings;
 use xmpp::limit::{LOAD_QUEUE_MAX, REQUESTS_PER_SESSION_MAX};
@@ -403,4 +403,94 @@ fn an_error_for_what_must_not_be_stored_is_not_lost_behind_its_number() {
         let errors = errors(&world.received(alice)).len();
         assert_eq!(errors, 1, "{to}");
     }
+}
+
+/// Three accounts on each of two shards.
+fn two_shards() -> (World, [[String; 3]; 2]) {
+    let settings = Settings {
+        shards: 2,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    let names = [0, 1].map(|shard| {
+        let mut names = homes(2, shard);
+        [(); 3].map(|()| names.next().expect("they do not end"))
+    });
+    for name in names.iter().flatten() {
+        world.add_account(name, "secret");
+    }
+    (world, names)
+}
+
+fn is_pong(it: &Element) -> bool {
+    it.attr("id") == "ping"
+}
+
+/// A failing store freezes `h`, never an answer: neither those of other people nor what they send
+/// behind them.
+#[test]
+fn a_refused_subscription_of_one_user_does_not_stop_anothers_input() {
+    const CARDS: usize = REQUESTS_PER_SESSION_MAX as usize + 8;
+    for is_managed in [false, true] {
+        let (mut world, [here, there]) = two_shards();
+        world.befriend(&here[0], &there[0]);
+        let guilty = world.arrive(&format!("{}/x", here[0]));
+        let full = format!("{}/x", here[1]);
+        let victim = match is_managed {
+            true => world.log_in_managed(&full).0,
+            false => world.log_in(&full),
+        };
+        let friend = world.log_in(&format!("{}/x", here[2]));
+        world.received(victim);
+        world.faults.disk_full = true;
+        let step = format!("<presence type='unsubscribe' to='{}'/>", there[0]);
+        world.send(guilty, &step);
+        world.run_for(3_000);
+        let card = "<vCard xmlns='vcard-temp'/>";
+        let card = format!("<iq type='get' id='card' to='{}'>{card}</iq>", there[1]);
+        let ping = "<iq type='get' id='ping'><ping xmlns='urn:xmpp:ping'/></iq>";
+        let headline = message("headline", &format!("{}/x", here[2]), "m");
+        world.send(victim, &(card.repeat(CARDS) + ping + &headline + REQUEST));
+        world.run_for(10_000);
+        let received = world.received(victim);
+        let cards = received.iter().filter(|it| it.attr("id") == "card");
+        assert_eq!(cards.count(), CARDS, "managed {is_managed}");
+        assert!(received.iter().any(is_pong), "managed {is_managed}");
+        let is_told = received.iter().any(|it| it.name == "a");
+        assert_eq!(is_told, is_managed);
+        assert_eq!(messages(&world.received(friend)), ["m"]);
+        world.faults.disk_full = false;
+        world.run_for(2_000);
+        world.run();
+        world.check_rest();
+    }
+}
+
+/// What is not stored does not wait for what is.
+#[test]
+fn requests_between_clients_do_not_wait_for_other_peoples_messages() {
+    const REQUESTS: usize = REQUESTS_PER_SESSION_MAX as usize + 8;
+    let (mut world, [here, there]) = two_shards();
+    let writer = world.log_in(&format!("{}/x", here[0]));
+    let (reader, _) = world.log_in_managed(&format!("{}/x", there[0]));
+    world.tell(reader, "<presence/>");
+    let asker = world.log_in(&format!("{}/x", here[1]));
+    let friend = world.log_in(&format!("{}/x", there[1]));
+    world.faults.disk_us = (2_000_000, 2_000_000);
+    world.send(writer, &message("chat", &there[0], "stored"));
+    world.run_for(10);
+    let full = format!("{}/x", there[1]);
+    let ping = "<ping xmlns='urn:xmpp:ping'/>";
+    let ping = format!("<iq type='get' id='ping' to='{full}'>{ping}</iq>");
+    let behind = message("headline", &full, "behind");
+    world.send(asker, &(ping.repeat(REQUESTS) + &behind));
+    world.run_for(1_000);
+    let received = world.received(friend);
+    let pings = received.iter().filter(|it| is_pong(it)).count();
+    assert_eq!(
+        (pings, &messages(&received)[..]),
+        (REQUESTS, &["behind"][..])
+    );
+    world.run();
+    world.check_rest();
 }

@@ -1,12 +1,12 @@
 //! Streams in the simulated world: every way in, and who suffers when somebody does not read.
 
 use sim::client::{Phase, Proof, Tls};
-use sim::steps::{message, messages};
+use sim::steps::{homes, message, messages};
 use sim::{ClientId, Faults, Login, Random, World};
 use std::sync::mpsc::TryRecvError;
+use xmpp::Settings;
 use xmpp::limit::{Limits, REQUESTS_PER_SESSION_MAX};
-use xmpp::router::Router;
-use xmpp::{Settings, ShardId};
+use xmpp::settings::Durability;
 
 fn settings(shards: u16) -> Settings {
     Settings {
@@ -629,31 +629,46 @@ fn a_turn_takes_so_many_bytes_of_a_client_and_one_element_more() {
     assert!(peak < 3 * SIZE, "{peak} bytes in a turn");
 }
 
-/// What a sibling answers is waited for as what storage does: it may be much longer than requests.
+/// Answers may be much longer than requests: they are waited for, whatever is to be read for them
+/// and wherever, and where nothing is settled late, too.
 #[test]
-fn a_client_asks_another_shard_for_so_much_at_once_and_gets_all_the_same() {
+fn a_client_asks_an_account_for_so_much_at_once_and_gets_all_the_same() {
     const REQUESTS: usize = 200;
-    let mut world = World::new(3, settings(2), Faults::calm());
-    let router = Router::new("example.org", 2, ShardId(0));
-    let name = |shard| {
-        let mut names = (0..).map(|number| format!("n{number}@example.org"));
-        let name = names.find(|name| router.home(name).0 == shard);
-        name.expect("every shard is a home")
-    };
-    let [owner, asker] = [0, 1].map(name);
-    for name in [&owner, &asker] {
-        world.add_account(name, "secret");
+    for (home, durability, is_resident) in [
+        (0, Durability::Full, true),
+        (0, Durability::Full, false),
+        (1, Durability::Full, true),
+        (1, Durability::Full, false),
+        (1, Durability::Memory, true),
+        (1, Durability::Memory, false),
+    ] {
+        let settings = Settings {
+            durability,
+            ..settings(2)
+        };
+        let mut world = World::new(3, settings, Faults::calm());
+        let own = homes(2, 0).next().expect("they do not end");
+        let owner = homes(2, home).nth(1).expect("they do not end");
+        for name in [&owner, &own] {
+            world.add_account(name, "secret");
+        }
+        if is_resident {
+            world.log_in(&format!("{owner}/x"));
+        }
+        let asker = world.log_in(&format!("{own}/x"));
+        world.faults.disk_us = (1_000_000, 1_000_000);
+        let request = "<vCard xmlns='vcard-temp'/>";
+        let request = format!("<iq type='get' id='v' to='{owner}'>{request}</iq>");
+        world.send(asker, &request.repeat(REQUESTS));
+        world.run_for(100);
+        let asked = world.shards().next().map(|shard| shard.request_count());
+        let most = usize::from(REQUESTS_PER_SESSION_MAX);
+        assert_eq!(asked, Some(most), "{home} {durability:?} {is_resident}");
+        world.faults.disk_us = (50, 200);
+        world.run();
+        assert_eq!(world.received(asker).len(), REQUESTS);
+        world.check_rest();
     }
-    let client = world.log_in(&format!("{asker}/x"));
-    world.faults.disk_us = (1_000_000, 1_000_000);
-    let request = format!("<iq type='get' id='v' to='{owner}'><vCard xmlns='vcard-temp'/></iq>");
-    world.send(client, &request.repeat(REQUESTS));
-    world.run_for(100);
-    let in_flight: u64 = world.shards().map(|shard| shard.in_flight_count()).sum();
-    assert_eq!(in_flight, u64::from(REQUESTS_PER_SESSION_MAX));
-    world.faults.disk_us = (50, 200);
-    world.run();
-    assert_eq!(world.received(client).len(), REQUESTS);
 }
 
 /// What one session does is pushed to others, who may acknowledge nothing.

@@ -5,7 +5,8 @@ use super::{Flow, Phase, StreamState};
 use crate::error::StreamError;
 use crate::host::{Close, ConnId, Host};
 use crate::port::Origin;
-use crate::session::SessionKey;
+use crate::request::Asker;
+use crate::session::{SessionHandle, SessionKey};
 use crate::settle::Cause;
 use crate::shard::Shard;
 use crate::xep::stream_management::is_management;
@@ -202,13 +203,14 @@ impl Shard {
             }
             Phase::Bound(key) => {
                 let key = *key;
-                if self.sessions.at(key).outlet.acks.is_some() {
+                let session = self.sessions.at(key);
+                let serial = session.serial;
+                if session.outlet.acks.is_some() {
                     return self.on_managed(host, conn, stream, key, view, scope);
                 }
-                let serial = self.sessions.at(key).serial;
                 let session = key;
                 self.cause = Some(Cause::Unnumbered { session, serial });
-                self.asker = Some(key);
+                self.asker = Some(Asker::Session(SessionHandle { key, serial }));
                 let flow = self.on_any_stanza(host, conn, stream, key, view, scope);
                 self.cause = None;
                 self.hold_back(host, conn, flow)
@@ -261,7 +263,7 @@ impl Shard {
             number,
         };
         self.cause = Some(cause);
-        self.asker = Some(key);
+        self.asker = Some(Asker::Session(SessionHandle { key, serial }));
         let flow = self.on_any_stanza(host, conn, stream, key, view, scope);
         (self.cause, self.origin) = (None, None);
         self.close_effect(host, Some(cause));

@@ -17,9 +17,10 @@ use crate::limit::{REQUESTS_PER_SESSION_MAX, STORAGE_RETRY_MS};
 use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
 use crate::presence::Chosen;
-use crate::session::SessionKey;
+use crate::request::Asker;
+use crate::session::{SessionHandle, SessionKey};
 use crate::settle::Cause;
-use crate::shard::{Asker, Shard, Timer, Waiting};
+use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::xml::Attr;
 use stanza::jid::Jid;
@@ -492,8 +493,8 @@ impl Shard {
         if let Some(next) = changes.next.take() {
             size = next.size();
             if written.is_ok() {
-                let is_new = |jid: &Box<str>| !owner.blocked.has(jid);
-                let blocks_more = next.jids().iter().any(is_new);
+                let mut jids = next.jids().iter();
+                let blocks_more = jids.any(|jid| !owner.blocked.has(jid));
                 let waits = owner.has_waiting || owner.storing > 0;
                 let before = std::mem::replace(&mut owner.blocked, next);
                 changes.before = (blocks_more && waits).then(|| before.clone());
@@ -583,8 +584,12 @@ impl Shard {
         outcome: Result<(), StanzaError>,
     ) {
         let asker = request.asker;
-        let alive = |of: Asker| self.session_of(of.session, of.serial).map(|_| of.session);
-        let session = asker.and_then(alive);
+        let session = match asker {
+            Some(Asker::Session(SessionHandle { key, serial })) => {
+                self.session_of(key, serial).map(|_| key)
+            }
+            _ => None,
+        };
         if request.command == Command::List {
             if let Some(key) = session {
                 self.send_block_list(host, key, Some((&*request.iq).into()));
