@@ -34,10 +34,12 @@ pub enum Parcel {
         /// The session that has this to wait for.
         asker: SessionHandle,
     },
-    /// A request has its answer, which the receiving shard had before.
+    /// Requests have their answers, which the receiving shard had before.
     Answered {
-        /// Who waits for it.
+        /// Who waits for them.
         asker: SessionHandle,
+        /// How many they are.
+        count: u16,
     },
     /// One presence for many: each target gets `head`, its own address, `tail`.
     Fanout(Box<Fanout>),
@@ -66,6 +68,8 @@ pub struct Fanout {
     pub targets: Buffer,
     /// What the stanza means.
     pub purpose: FanoutPurpose,
+    /// The session that has answers to wait for, and as how many requests.
+    pub asker: Option<(SessionHandle, u16)>,
     /// Who filled the buffers.
     pub home: ShardId,
 }

@@ -3,11 +3,12 @@
 use crate::account::{Account, AccountKey};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, ShardId};
+use crate::limit::{PRESENCE_SIZE_MAX, REQUESTS_PER_SESSION_MAX};
 use crate::outbox::Keep;
 use crate::parcel::{Buffer, Fanout, FanoutPurpose, Parcel};
 use crate::port::RosterItem;
 use crate::router::Route;
-use crate::session::{Address, Presence, SessionKey, Sessions};
+use crate::session::{Address, Presence, SessionHandle, SessionKey, Sessions};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type, simple_presence};
 use crate::xep::blocking::{BlockList, blocks};
@@ -83,6 +84,10 @@ impl Shard {
             Err(error) => return self.refuse(host, key, view, scope, Type::Available, error),
         };
         let presence = encode(view, scope, self.sessions.at(key).full());
+        if presence.bytes.len() > PRESENCE_SIZE_MAX {
+            let error = StanzaError::PolicyViolation;
+            return self.refuse(host, key, view, scope, Type::Available, error);
+        }
         let session = self.sessions.at_mut(key);
         let is_initial = !session.available;
         let took_bare = session.takes_bare();
@@ -439,15 +444,28 @@ impl Shard {
             let mut bytes = host.buffer();
             bytes.extend_from_slice(&presence.bytes);
             let split = presence.split;
+            let asker = match purpose {
+                FanoutPurpose::Presence => None,
+                FanoutPurpose::Probe | FanoutPurpose::Refresh => self.count_probes(&targets),
+            };
             let fanout = Fanout {
                 bytes,
                 split,
                 targets,
                 purpose,
+                asker,
                 home: self.id,
             };
             host.forward(ShardId(index as u16), Parcel::Fanout(Box::new(fanout)));
         }
+    }
+
+    /// Each contact counts as a request, up to as many as hold the session's input back.
+    fn count_probes(&mut self, targets: &[u8]) -> Option<(SessionHandle, u16)> {
+        let contacts = targets.iter().filter(|byte| **byte == b'\n').count();
+        let count = u16::try_from(contacts).unwrap_or(u16::MAX);
+        let count = count.min(REQUESTS_PER_SESSION_MAX);
+        Some((self.count_asked(count)?, count))
     }
 
     /// A sibling's broadcast or probes.
@@ -457,6 +475,7 @@ impl Shard {
             split,
             targets,
             purpose,
+            asker,
             home,
         } = fanout;
         let split = split as usize;
@@ -477,6 +496,9 @@ impl Shard {
                     }
                 }
             }
+        }
+        if let Some((asker, count)) = asker {
+            host.forward(home, Parcel::Answered { asker, count });
         }
         host.recycle(home, bytes);
         host.recycle(home, targets);

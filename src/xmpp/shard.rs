@@ -434,7 +434,7 @@ impl Shard {
                     shard.on_stanza_parcel(host, from, bytes, None, home);
                 });
             }
-            Parcel::Answered { asker } => self.on_answered(host, asker),
+            Parcel::Answered { asker, count } => self.on_answered(host, asker, count),
             Parcel::Fanout(fanout) => self.on_fanout(host, *fanout),
             Parcel::Settled { count } => {
                 for _ in 0..count {
