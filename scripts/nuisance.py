@@ -14,7 +14,7 @@ then beside one account that does one of these without a pause:
   presence       comes and goes with that roster and a full block list
   reports        reports a thousand others with one request
   documents      stores private data and a vCard of 200 kB each
-  statuses       comes with a status of 200 kB in four managed sessions that the server stores
+  statuses       comes with a status of 15 kB in four managed sessions that the server stores
 
 and the same on a server of two shards, which tell each other of presence:
 
@@ -207,7 +207,7 @@ def documents(port, over):
 
 
 def statuses(port, over):
-    return again(port, over, f"<presence><status>{'x' * 200_000}</status></presence>", 4)
+    return again(port, over, f"<presence><status>{'x' * 15_000}</status></presence>", 4)
 
 
 def bar(port):

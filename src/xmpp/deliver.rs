@@ -148,7 +148,7 @@ impl Shard {
                 let mut bytes = host.buffer();
                 stanza.write(&mut bytes);
                 let asker = match stanza.asks() {
-                    true => self.count_asked(),
+                    true => self.count_asked(1),
                     false => None,
                 };
                 self.forward_stanza(host, shard, bytes, asker);

@@ -126,9 +126,13 @@ pub const TARGETS_PER_TURN_MAX: usize = 1_000;
 /// session's input waits for what siblings have of them before them. Most fan-outs have fewer.
 pub const TARGETS_SIZE_PER_REQUEST: usize = 1 << 10;
 
+/// Bytes of a presence that a session is known by, as its contacts get it, without their address.
+/// A probe of a few bytes is answered by one of every session of a contact.
+pub const PRESENCE_SIZE_MAX: usize = 16 << 10;
+
 /// Requests to storage and to other shards that one session may have unanswered: its input waits
 /// from there on. The stanza that reaches it may make a few more (a removal tells the contact of
-/// two things).
+/// two things, and an initial presence probes as many at once as there are).
 pub const REQUESTS_PER_SESSION_MAX: u16 = 32;
 
 /// Bytes of one session that storage is given in a millisecond: a session is written as a whole, as

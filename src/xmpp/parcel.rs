@@ -35,15 +35,15 @@ pub enum Parcel {
         /// The session that has this to wait for.
         asker: SessionHandle,
     },
-    /// A request has its answer, which the receiving shard had before.
+    /// Requests have their answers, which the receiving shard had before.
     Answered {
-        /// Who waits for it.
+        /// Who waits for them.
         asker: SessionHandle,
+        /// How many they are.
+        count: u16,
     },
     /// One presence for many: each target gets `head`, its own address, `tail`.
     Fanout(Box<Fanout>),
-    /// A fan-out is handled that the input of its session may wait for.
-    Credit(Credit),
     /// Stanzas, requests among them, that the sending shard has settled: delivered, stored, or
     /// answered.
     Settled {
@@ -60,10 +60,7 @@ impl Parcel {
         match self {
             Parcel::Stanza { bytes, .. } | Parcel::Request { bytes, .. } => bytes.len(),
             Parcel::Fanout(fanout) => fanout.bytes.len() + fanout.targets.len(),
-            Parcel::Answered { .. }
-            | Parcel::Credit(_)
-            | Parcel::Settled { .. }
-            | Parcel::Control(_) => 0,
+            Parcel::Answered { .. } | Parcel::Settled { .. } | Parcel::Control(_) => 0,
         }
     }
 }
@@ -84,17 +81,10 @@ pub struct Fanout {
     pub(crate) chosen: Chosen,
     /// What the stanza means.
     pub purpose: FanoutPurpose,
+    /// The session that has answers to wait for, and as how many requests.
+    pub asker: Option<(SessionHandle, u16)>,
     /// Who filled the buffers.
     pub home: ShardId,
-    /// What goes back to it once this is handled, where that is much work.
-    pub(crate) credit: Option<Credit>,
-}
-
-/// Requests that a fan-out counts as among those of its session.
-#[derive(Clone, Copy, Debug)]
-pub struct Credit {
-    pub(crate) asker: SessionHandle,
-    pub(crate) count: u16,
 }
 
 /// What a fan-out asks of each target.

@@ -3,12 +3,12 @@
 use crate::account::{Account, AccountKey};
 use crate::error::{StanzaError, put};
 use crate::host::{Host, ShardId};
-use crate::limit::{REQUESTS_PER_SESSION_MAX, TARGETS_SIZE_PER_REQUEST};
+use crate::limit::{PRESENCE_SIZE_MAX, REQUESTS_PER_SESSION_MAX, TARGETS_SIZE_PER_REQUEST};
 use crate::outbox::Keep;
-use crate::parcel::{Buffer, Credit, Fanout, FanoutPurpose, Parcel};
+use crate::parcel::{Buffer, Fanout, FanoutPurpose, Parcel};
 use crate::port::RosterItem;
 use crate::router::Route;
-use crate::session::{Address, Presence, Session, SessionKey, Sessions};
+use crate::session::{Address, Presence, Session, SessionHandle, SessionKey, Sessions};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type, simple_presence};
 use crate::xep::blocking::{BlockList, blocks};
@@ -115,6 +115,10 @@ impl Shard {
             Err(error) => return self.refuse(host, key, view, scope, Type::Available, error),
         };
         let presence = encode(view, scope, self.sessions.at(key).full());
+        if presence.bytes.len() > PRESENCE_SIZE_MAX {
+            let error = StanzaError::PolicyViolation;
+            return self.refuse(host, key, view, scope, Type::Available, error);
+        }
         let session = self.sessions.at_mut(key);
         let is_initial = !session.available;
         let took_bare = session.takes_bare();
@@ -472,32 +476,34 @@ impl Shard {
             let mut bytes = host.buffer();
             bytes.extend_from_slice(&presence.bytes);
             let split = presence.split;
+            let asker = self.charge(purpose, &targets);
             let fanout = Fanout {
                 bytes,
                 split,
-                credit: self.charge(targets.len()),
                 targets,
                 chosen: chosen.clone(),
                 purpose,
+                asker,
                 home: self.id,
             };
             host.forward(ShardId(index as u16), Parcel::Fanout(Box::new(fanout)));
         }
     }
 
-    /// A fan-out with many targets is some of the requests that its session may have unanswered.
-    fn charge(&mut self, targets_size: usize) -> Option<Credit> {
-        let count = targets_size / TARGETS_SIZE_PER_REQUEST;
+    /// As how many requests of its session a fan-out counts: of a probe each contact is one, of a
+    /// presence so many bytes of addresses; at most as many as hold the session's input back.
+    fn charge(&mut self, purpose: FanoutPurpose, targets: &[u8]) -> Option<(SessionHandle, u16)> {
+        let count = match purpose {
+            FanoutPurpose::Presence => targets.len() / TARGETS_SIZE_PER_REQUEST,
+            FanoutPurpose::Probe | FanoutPurpose::Refresh => {
+                targets.iter().filter(|byte| **byte == b'\n').count()
+            }
+        };
         let count = count.min(REQUESTS_PER_SESSION_MAX.into()) as u16;
-        let asker = (0..count).fold(None, |_, _| self.count_asked())?;
-        Some(Credit { asker, count })
-    }
-
-    /// A sibling has handled a fan-out.
-    pub(crate) fn on_credit(&mut self, host: &mut impl Host, credit: Credit) {
-        for _ in 0..credit.count {
-            self.on_answered(host, credit.asker);
+        if count == 0 {
+            return None;
         }
+        Some((self.count_asked(count)?, count))
     }
 
     /// A sibling's broadcast or probes.
@@ -508,8 +514,8 @@ impl Shard {
             targets,
             chosen,
             purpose,
+            asker,
             home,
-            credit,
         } = fanout;
         let split = split as usize;
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
@@ -532,11 +538,11 @@ impl Shard {
                 }
             }
         }
+        if let Some((asker, count)) = asker {
+            host.forward(home, Parcel::Answered { asker, count });
+        }
         host.recycle(home, bytes);
         host.recycle(home, targets);
-        if let Some(credit) = credit {
-            host.forward(home, Parcel::Credit(credit));
-        }
     }
 
     /// Presents a sibling's session to the targets of a fan-out.

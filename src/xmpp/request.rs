@@ -64,7 +64,7 @@ impl Shard {
     /// Whoever is in hand has one more thing to wait for; [`Shard::end_request`] ends that.
     pub(crate) fn count_request(&mut self) -> Option<Asker> {
         match self.asker? {
-            Asker::Session(_) => self.count_asked().map(Asker::Session),
+            Asker::Session(_) => self.count_asked(1).map(Asker::Session),
             asker @ Asker::Sibling(number) => {
                 self.sibling_requests.under_way.get_mut(&number)?.open += 1;
                 Some(asker)
@@ -72,13 +72,14 @@ impl Shard {
         }
     }
 
-    /// The same for a session in hand, which asks a sibling: [`Parcel::Answered`] ends that.
-    pub(crate) fn count_asked(&mut self) -> Option<SessionHandle> {
+    /// The same for a session in hand, which asks a sibling for so much: [`Parcel::Answered`] ends
+    /// that.
+    pub(crate) fn count_asked(&mut self, count: u16) -> Option<SessionHandle> {
         let Some(Asker::Session(handle)) = self.asker else {
             return None;
         };
         // It may have ended by what its stanza led to.
-        self.session_of(handle.key, handle.serial)?.unanswered += 1;
+        self.session_of(handle.key, handle.serial)?.unanswered += count;
         Some(handle)
     }
 
@@ -86,22 +87,26 @@ impl Shard {
     pub(crate) fn end_request(&mut self, host: &mut impl Host, asker: Option<Asker>) {
         match asker {
             None => {}
-            Some(Asker::Session(handle)) => self.on_answered(host, handle),
+            Some(Asker::Session(handle)) => self.on_answered(host, handle, 1),
             Some(Asker::Sibling(number)) => {
                 if let Some((sibling, asker)) = self.sibling_requests.close(number) {
-                    host.forward(sibling, Parcel::Answered { asker });
+                    host.forward(sibling, Parcel::Answered { asker, count: 1 });
                 }
             }
         }
     }
 
-    /// A session has what it waited for.
-    pub(crate) fn on_answered(&mut self, host: &mut impl Host, handle: SessionHandle) {
+    /// A session has so much of what it waited for.
+    pub(crate) fn on_answered(&mut self, host: &mut impl Host, handle: SessionHandle, count: u16) {
         if let Some(session) = self.session_of(handle.key, handle.serial) {
-            let was_full = session.unanswered == REQUESTS_PER_SESSION_MAX;
-            session.unanswered -= 1;
-            let may_go_on = was_full && !session.outlet.is_behind();
-            if may_go_on && let Some(conn) = session.outlet.conn {
+            let is_full = |count: u16| count >= REQUESTS_PER_SESSION_MAX;
+            let was_full = is_full(session.unanswered);
+            session.unanswered -= count;
+            let may_go_on = !is_full(session.unanswered) && !session.outlet.is_behind();
+            if was_full
+                && may_go_on
+                && let Some(conn) = session.outlet.conn
+            {
                 host.resume(conn);
             }
             self.end_farewell(host, handle.key);

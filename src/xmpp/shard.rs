@@ -409,9 +409,8 @@ impl Shard {
                     shard.on_stanza_parcel(host, from, bytes, None, home);
                 });
             }
-            Parcel::Answered { asker } => self.on_answered(host, asker),
+            Parcel::Answered { asker, count } => self.on_answered(host, asker, count),
             Parcel::Fanout(fanout) => self.on_fanout(host, *fanout),
-            Parcel::Credit(credit) => self.on_credit(host, credit),
             Parcel::Settled { count } => {
                 for _ in 0..count {
                     let settled = self.in_flight[usize::from(from.0)].pop_front();

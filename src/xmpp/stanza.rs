@@ -140,8 +140,10 @@ impl<'a> Stanza<'a> {
     /// Whether the server answers it for an account, which may be at length. What one client asks
     /// of another is none of that: nobody knows when that has an answer.
     pub(crate) fn asks(&self) -> bool {
-        let is_request = matches!(self.type_, Type::Get | Type::Set);
-        is_request && self.to.is_bare()
+        match self.type_ {
+            Type::Get | Type::Set => self.to.is_bare(),
+            type_ => type_ == Type::Probe,
+        }
     }
 
     /// Whether an error may be sent for it: never for an error, nor for an iq result (RFC 6120

@@ -1,11 +1,11 @@
 //! Streams in the simulated world: every way in, and who suffers when somebody does not read.
 
 use sim::client::{Phase, Proof, Tls};
-use sim::steps::{homes, message, messages};
+use sim::steps::{errors, homes, message, messages};
 use sim::{ClientId, Faults, Login, Random, World};
 use std::sync::mpsc::TryRecvError;
 use xmpp::Settings;
-use xmpp::limit::{Limits, REQUESTS_PER_SESSION_MAX};
+use xmpp::limit::{Limits, PRESENCE_SIZE_MAX, REQUESTS_PER_SESSION_MAX};
 use xmpp::settings::Durability;
 
 fn settings(shards: u16) -> Settings {
@@ -669,6 +669,76 @@ fn a_client_asks_an_account_for_so_much_at_once_and_gets_all_the_same() {
         assert_eq!(world.received(asker).len(), REQUESTS);
         world.check_rest();
     }
+}
+
+/// A presence of a few bytes, or a probe, is answered by what contacts said at length.
+#[test]
+fn a_client_probes_so_many_of_another_shard_at_once_and_hears_of_all_the_same() {
+    const CONTACTS: usize = 4;
+    const ROUNDS: usize = 50;
+    let status = "s".repeat(15 << 10);
+    for by_presence in [false, true] {
+        let mut world = World::new(3, settings(2), Faults::calm());
+        world.faults.unsent_max = 64 << 20;
+        let own = homes(2, 0).next().expect("they do not end");
+        let contacts: Vec<String> = homes(2, 1).take(CONTACTS).collect();
+        for name in contacts.iter().chain([&own]) {
+            world.add_account(name, "secret");
+        }
+        for contact in &contacts {
+            world.befriend(&own, contact);
+            let client = world.log_in(&format!("{contact}/x"));
+            let presence = format!("<presence><status>{status}</status></presence>");
+            world.tell(client, &presence);
+        }
+        let asker = world.log_in(&format!("{own}/x"));
+        let round = match by_presence {
+            true => "<presence/><presence type='unavailable'/>".to_owned(),
+            false => {
+                let probe = |it: &String| format!("<presence to='{it}' type='probe'/>");
+                contacts.iter().map(probe).collect()
+            }
+        };
+        world.tell(asker, &round.repeat(ROUNDS));
+        let received = world.received(asker);
+        let answers = received.iter().filter(|it| it.child("status").is_some());
+        assert_eq!(answers.count(), CONTACTS * ROUNDS, "{by_presence}");
+        // Behind so much that its socket has not taken the input waits, too.
+        let answers_max = usize::from(REQUESTS_PER_SESSION_MAX) + CONTACTS;
+        let most = (128 << 10) + answers_max * PRESENCE_SIZE_MAX;
+        let peak = world.unsent_peak();
+        assert!(peak < most, "{by_presence}: {peak} bytes");
+        world.check_rest();
+    }
+}
+
+#[test]
+fn a_presence_that_contacts_keep_asking_for_has_so_many_bytes() {
+    let mut world = World::new(3, settings(2), Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    world.befriend("alice@example.org", "bob@example.org");
+    let bob = world.arrive("bob@example.org/x");
+    let alice = world.log_in("alice@example.org/x");
+    let around = "<presence from='alice@example.org/x' to=''><status></status></presence>";
+    let most = PRESENCE_SIZE_MAX - around.len();
+    for (size, condition) in [(most, None), (most + 1, Some("policy-violation"))] {
+        world.received(bob);
+        let status = "s".repeat(size);
+        let presence = format!("<presence><status>{status}</status></presence>");
+        world.tell(alice, &presence);
+        let told = world.received(bob).len();
+        assert_eq!(told, usize::from(condition.is_none()));
+        let received = world.received(alice);
+        let refused = errors(&received);
+        assert_eq!(refused.first().map(|it| it.1), condition);
+    }
+    // Whom it is sent to alone does not keep it.
+    let status = "s".repeat(PRESENCE_SIZE_MAX);
+    let directed = format!("<presence to='bob@example.org/x'><status>{status}</status></presence>");
+    world.tell(alice, &directed);
+    assert_eq!(world.received(bob).len(), 1);
 }
 
 /// What one session does is pushed to others, who may acknowledge nothing.
