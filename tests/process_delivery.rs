@@ -4,7 +4,7 @@ mod support;
 
 use support::roster::{Entry, FROM, NONE, NONE_IN, NONE_OUT, State, TO, account};
 use support::server::home;
-use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};
+use support::{Client, DOMAIN, Element, Event, Options, STANZA_ERRORS, Server};
 
 const SHARDS: [u16; 2] = [1, 2];
 
@@ -770,4 +770,30 @@ fn the_server_answers_discovery_ping_time_and_version() {
     let time = time.child("time").expect("a time result");
     assert!(time.child_text("utc").ends_with('Z'), "{time:?}");
     assert!(!time.child_text("tzo").is_empty(), "{time:?}");
+}
+
+#[test]
+fn what_storage_answers_comes_before_the_end_of_the_stream() {
+    let server = Server::start(&Options::default());
+    for last in ["</stream:stream>", ""] {
+        let mut client = Client::log_in(&server, "u0", "here");
+        let set = |n| {
+            format!(
+                "<iq type='set' id='{n}'><query xmlns='jabber:iq:private'>\
+                 <x xmlns='urn:x:{n}'/></query></iq>"
+            )
+        };
+        let all: String = (0..120).map(set).collect();
+        let lost = format!("<message id='lost' to='nobody@{DOMAIN}' type='chat'><body/></message>");
+        client.send(&format!("{all}{lost}{last}"));
+        client.finish_sending();
+        let events = client.rest();
+        let ids = events.iter().filter_map(|event| match event {
+            Event::Element(answer) => answer.attr("id"),
+            _ => None,
+        });
+        let ids: std::collections::HashSet<&str> = ids.collect();
+        assert_eq!(ids.len(), 121, "{last:?}: {events:?}");
+        assert_eq!(events.last(), Some(&Event::Close));
+    }
 }

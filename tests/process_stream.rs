@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::collections::HashSet;
 use support::client::{auth, header, plain};
 use support::server::home;
 use support::{Client, DOMAIN, Element, Event, Options, PASSWORD, STREAM_ERRORS, Server};
@@ -572,32 +571,6 @@ fn everything_received_before_fin_is_answered() {
             assert_eq!(answer.attr("id"), Some(&*number.to_string()));
         }
         assert_eq!(client.rest(), [Event::Close]);
-    }
-}
-
-#[test]
-fn what_storage_answers_comes_before_the_end_of_the_stream() {
-    let server = server();
-    for last in ["</stream:stream>", ""] {
-        let mut client = Client::log_in(&server, "u0", "here");
-        let set = |n| {
-            format!(
-                "<iq type='set' id='{n}'><query xmlns='jabber:iq:private'>\
-                 <x xmlns='urn:x:{n}'/></query></iq>"
-            )
-        };
-        let all: String = (0..120).map(set).collect();
-        let lost = format!("<message id='lost' to='nobody@{DOMAIN}' type='chat'><body/></message>");
-        client.send(&format!("{all}{lost}{last}"));
-        client.finish_sending();
-        let events = client.rest();
-        let ids = events.iter().filter_map(|event| match event {
-            Event::Element(answer) => answer.attr("id"),
-            _ => None,
-        });
-        let ids: HashSet<&str> = ids.collect();
-        assert_eq!(ids.len(), 121, "{last:?}: {events:?}");
-        assert_eq!(events.last(), Some(&Event::Close));
     }
 }
 

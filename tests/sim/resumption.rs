@@ -200,39 +200,6 @@ fn a_session_waits_as_long_as_its_client_asked_for_and_no_longer_than_any() {
     }
 }
 
-/// Whether its own time or another's would be over first: who has just lost its connection waits.
-#[test]
-fn where_as_many_sessions_wait_as_may_the_first_to_end_makes_room_for_one_more() {
-    for asked in ["300", "1"] {
-        let limits = Limits {
-            hibernating_max: 2,
-            ..Limits::default()
-        };
-        let settings = Settings {
-            limits,
-            ..Settings::for_tests("example.org")
-        };
-        let mut world = World::new(3, settings, Faults::calm());
-        let lose = |(name, asked): (&str, &str)| {
-            let full = format!("{name}@example.org/x");
-            world.add_account(&format!("{name}@example.org"), "secret");
-            let client = world.log_in(&full);
-            let enable = format!("<enable xmlns='urn:xmpp:sm:3' resume='true' max='{asked}'/>");
-            world.tell(client, &enable);
-            let id = world.received(client).remove(0).attr("id").to_owned();
-            world.vanish(client);
-            world.run();
-            (full, id)
-        };
-        let lost = [("alice", "200"), ("bob", "250"), ("carl", asked)].map(lose);
-        let is_back = lost.map(|(full, id)| {
-            let client = world.resume(&full, &id, 0);
-            world.client(client).resumed.is_some()
-        });
-        assert_eq!(is_back, [false, true, true], "{asked}");
-    }
-}
-
 #[test]
 fn a_request_that_comes_with_enable_is_answered() {
     let ping = "<iq type='get' id='p' to='example.org'><ping xmlns='urn:xmpp:ping'/></iq>";
@@ -426,14 +393,14 @@ fn results(received: &[Element]) -> usize {
 
 /// A presence that is as large as may be.
 fn large_presence() -> String {
-    let status = "x".repeat(261_800);
+    let status = "x".repeat(16_000);
     format!("<presence><status>{status}</status></presence>")
 }
 
 /// What comes with a login comes before anything can be acknowledged.
 #[test]
 fn no_contact_keeps_a_client_out_by_what_its_resources_say() {
-    for (contacts, error) in [(1, None), (2, Some("resource-constraint"))] {
+    for contacts in [1, 2] {
         let mut world = world();
         world.faults.unsent_max = 64 << 20;
         for contact in ["carl", "dora"].into_iter().take(contacts) {
@@ -447,7 +414,7 @@ fn no_contact_keeps_a_client_out_by_what_its_resources_say() {
         }
         let (bob, _) = world.log_in_managed("bob@example.org/x");
         world.tell(bob, "<presence/>");
-        assert_eq!(world.client(bob).stream_error.as_deref(), error);
+        assert!(world.client(bob).is_online());
     }
 }
 
@@ -480,8 +447,13 @@ fn a_session_whose_client_is_away_is_sent_so_much_presence_and_ends() {
         let received = world.received(alice);
         received.iter().any(|it| it.attr("type") == "unavailable")
     };
-    let ends = (0..40).position(|_| is_gone(&mut world));
-    assert_eq!(ends, Some(32), "8 MiB are 32 of them");
+    let ends = (0..1_000).position(|_| is_gone(&mut world));
+    let fit = (8 << 20) / large_presence().len();
+    let is_near = |ends: usize| (fit - 10..=fit).contains(&ends);
+    assert!(
+        ends.is_some_and(is_near),
+        "8 MiB are {fit} of them: {ends:?}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::limit::Limits;
 use xmpp::port::{OfflineQuota, StoreOp, StoreReply};
 use xmpp::settings::Durability;
 
@@ -517,4 +518,37 @@ fn more_than_the_quota_that_waits_is_had_by_one_client_or_the_next() {
     let (bob, _) = world.log_in_managed("bob@example.org/z");
     world.tell(bob, "<presence/>");
     assert_eq!(messages(&world.received(bob)), [""; 0]);
+}
+
+/// Whether its own time or another's would be over first: who has just lost its connection waits.
+#[test]
+fn where_as_many_sessions_wait_as_may_the_first_to_end_makes_room_for_one_more() {
+    for asked in ["300", "1"] {
+        let limits = Limits {
+            hibernating_max: 2,
+            ..Limits::default()
+        };
+        let settings = Settings {
+            limits,
+            ..Settings::for_tests("example.org")
+        };
+        let mut world = World::new(3, settings, Faults::calm());
+        let lose = |(name, asked): (&str, &str)| {
+            let full = format!("{name}@example.org/x");
+            world.add_account(&format!("{name}@example.org"), "secret");
+            let client = world.log_in(&full);
+            let enable = format!("<enable xmlns='urn:xmpp:sm:3' resume='true' max='{asked}'/>");
+            world.tell(client, &enable);
+            let id = world.received(client).remove(0).attr("id").to_owned();
+            world.vanish(client);
+            world.run();
+            (full, id)
+        };
+        let lost = [("alice", "200"), ("bob", "250"), ("carl", asked)].map(lose);
+        let is_back = lost.map(|(full, id)| {
+            let client = world.resume(&full, &id, 0);
+            world.client(client).resumed.is_some()
+        });
+        assert_eq!(is_back, [false, true, true], "{asked}");
+    }
 }
