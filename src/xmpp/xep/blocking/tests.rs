@@ -1,3 +1,5 @@
+//! What a list of blocked addresses is made of.
+
 use super::*;
 use crate::presence::resources_barred;
 use stanza::scope::StreamScope;
