@@ -57,14 +57,22 @@ impl World {
     /// Where storage does not take it.
     pub fn befriend(&mut self, one: &str, two: &str) {
         for (owner, contact) in [(one, two), (two, one)] {
-            let mut item = RosterItem::new(BareJid::from_prepared(contact));
-            (item.listed, item.subscription) = (true, Subscription::Both);
-            let op = StoreOp::PutRosterItem {
-                account: BareJid::from_prepared(owner),
-                item: Box::new(item),
-            };
-            assert_eq!(self.perform(op), StoreReply::Done);
+            self.give_contact(owner, contact, Subscription::Both);
         }
+    }
+
+    /// Puts a contact into a roster in storage, whether there is such an account or not.
+    ///
+    /// # Panics
+    /// Where storage does not take it.
+    pub fn give_contact(&mut self, owner: &str, contact: &str, subscription: Subscription) {
+        let mut item = RosterItem::new(BareJid::from_prepared(contact));
+        (item.listed, item.subscription) = (true, subscription);
+        let op = StoreOp::PutRosterItem {
+            account: BareJid::from_prepared(owner),
+            item: Box::new(item),
+        };
+        assert_eq!(self.perform(op), StoreReply::Done);
     }
 
     /// A client says something.

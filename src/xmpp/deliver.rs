@@ -5,7 +5,6 @@
 
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::{StanzaError, StreamError};
-use crate::farewell::is_of;
 use crate::host::{ConnId, Host, ShardId};
 use crate::keep::Receivers;
 use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
@@ -551,7 +550,7 @@ impl Shard {
     /// Ends a session: contacts learn that it is unavailable, then it is gone.
     pub(crate) fn end_session(&mut self, host: &mut impl Host, key: SessionKey) {
         let was_available = self.sessions.at(key).available;
-        if is_of(self.cause, key) {
+        if self.cause.is_some_and(|cause| cause.is_of(key)) {
             (self.cause, self.origin) = (None, None);
         }
         self.withdraw(host, key);

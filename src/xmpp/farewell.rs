@@ -1,12 +1,11 @@
 //! The end of a stream from its client's side: what was asked before it is answered first.
 //!
 //! Invariant: `</stream:stream>` is taken up when nothing is open that its session asked for, or
-//! when that has lasted [`FAREWELL_MS`]. Until then the connection is paused, and the session has
-//! no more messages sent to its bare JID.
+//! when that has lasted [`FAREWELL_MS`]. Until then the connection is paused, and no message to
+//! the bare JID goes to the session.
 
 use crate::host::{ConnId, Host};
 use crate::session::{Session, SessionKey};
-use crate::settle::Cause;
 use crate::shard::{Shard, Timer};
 use crate::stream::{Phase, StreamState};
 
@@ -99,27 +98,5 @@ impl Shard {
         {
             host.resume(conn);
         }
-    }
-
-    /// A stanza of a session without stream management waits for one more thing.
-    pub(crate) fn open_unnumbered(&mut self, key: SessionKey, serial: u32) -> Option<()> {
-        self.session_of(key, serial)?.unsettled += 1;
-        Some(())
-    }
-
-    /// What [`Shard::open_unnumbered`] opened is there.
-    pub(crate) fn close_unnumbered(&mut self, host: &mut impl Host, key: SessionKey, serial: u32) {
-        if let Some(session) = self.session_of(key, serial) {
-            session.unsettled -= 1;
-            self.end_farewell(host, key);
-        }
-    }
-}
-
-/// Whether an effect is one of this session's stanzas.
-pub(crate) fn is_of(cause: Option<Cause>, key: SessionKey) -> bool {
-    match cause {
-        Some(Cause::Stanza { session, .. } | Cause::Unnumbered { session, .. }) => session == key,
-        _ => false,
     }
 }

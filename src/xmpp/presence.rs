@@ -46,7 +46,7 @@ pub(crate) struct Chosen {
 }
 
 impl Chosen {
-    fn all_but(blocked: BlockList) -> Chosen {
+    pub(crate) fn all_but(blocked: BlockList) -> Chosen {
         let only = BlockList::default();
         Chosen { blocked, only }
     }

@@ -10,7 +10,7 @@ use crate::parcel::Buffer;
 use crate::port::{Origin, RosterItem};
 use crate::request::Asker;
 use crate::roster::RosterRequest;
-use crate::session::SessionKey;
+use crate::session::{SessionHandle, SessionKey};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type};
 use stanza::jid::BareJid;
@@ -27,7 +27,7 @@ pub(crate) enum Cause {
         number: u64,
     },
     /// A stanza of a session without stream management. Its stream does not end before.
-    Unnumbered { session: SessionKey, serial: u32 },
+    Unnumbered(SessionHandle),
     /// A sibling's parcel, by its number among that sibling's.
     Parcel { from: ShardId, number: u64 },
     /// What a contact is told, before its account's own side of it is written.
@@ -36,6 +36,17 @@ pub(crate) enum Cause {
     Cancellation { ticket: Ticket },
     /// What a session that ends passes on, before storage forgets the session, by that request.
     End { ticket: Ticket },
+}
+
+impl Cause {
+    /// Whether it is a stanza of this session.
+    pub(crate) fn is_of(self, key: SessionKey) -> bool {
+        match self {
+            Cause::Stanza { session, .. } => session == key,
+            Cause::Unnumbered(of) => of.key == key,
+            _ => false,
+        }
+    }
 }
 
 /// A step between an account and a contact of which the contact is being told. Its side of it is
@@ -202,7 +213,7 @@ impl Account {
 impl Shard {
     /// The stanza in hand waits for an effect from now on; [`Shard::close_effect`] ends that.
     pub(crate) fn open_effect(&mut self) -> Option<Cause> {
-        let is_unnumbered = matches!(self.cause, Some(Cause::Unnumbered { .. }));
+        let is_unnumbered = matches!(self.cause, Some(Cause::Unnumbered(_)));
         if !self.settings.durability.settles_late() && !is_unnumbered {
             return None;
         }
@@ -216,7 +227,7 @@ impl Shard {
                 let session = self.session_of(session, serial)?;
                 session.outlet.acks.as_mut()?.settling.open(number);
             }
-            Cause::Unnumbered { session, serial } => self.open_unnumbered(session, serial)?,
+            Cause::Unnumbered(of) => self.session_of(of.key, of.serial)?.unsettled += 1,
             Cause::Parcel { from, number } => {
                 self.unsettled[usize::from(from.0)].open(number);
             }
@@ -247,8 +258,11 @@ impl Shard {
                     self.end_farewell(host, session);
                 }
             }
-            Some(Cause::Unnumbered { session, serial }) => {
-                self.close_unnumbered(host, session, serial);
+            Some(Cause::Unnumbered(of)) => {
+                if let Some(session) = self.session_of(of.key, of.serial) {
+                    session.unsettled -= 1;
+                    self.end_farewell(host, of.key);
+                }
             }
             Some(Cause::Parcel { from, number }) => {
                 self.unsettled[usize::from(from.0)].close(number);

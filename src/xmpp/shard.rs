@@ -483,20 +483,26 @@ impl Shard {
         {
             return;
         }
-        let Some(Request {
-            waiting,
-            asker,
-            cause,
-        }) = self.waiting.remove(&ticket.0)
-        else {
+        self.complete(host, ticket, |shard, host, waiting| {
+            shard.on_answer(host, ticket, waiting, reply);
+        });
+    }
+
+    /// Has `handle` do what a request waited for, as its cause's.
+    fn complete<H: Host>(
+        &mut self,
+        host: &mut H,
+        ticket: Ticket,
+        handle: impl FnOnce(&mut Shard, &mut H, Waiting),
+    ) {
+        let Some(request) = self.waiting.remove(&ticket.0) else {
             return;
         };
-        // What the answer leads to is still the cause's.
-        self.cause = cause;
-        self.on_answer(host, ticket, waiting, reply);
+        self.cause = request.cause;
+        handle(self, host, request.waiting);
         self.cause = None;
-        self.end_request(host, asker);
-        self.close_effect(host, cause);
+        self.end_request(host, request.asker);
+        self.close_effect(host, request.cause);
     }
 
     fn on_answer(
@@ -553,23 +559,11 @@ impl Shard {
 
     /// A derivation is done.
     pub fn on_derived(&mut self, host: &mut impl Host, ticket: Ticket, derived: Derived) {
-        let Some(Request {
-            waiting,
-            asker,
-            cause,
-        }) = self.waiting.remove(&ticket.0)
-        else {
-            return;
-        };
-        self.cause = cause;
-        match waiting {
-            Waiting::Auth(conn) => self.on_stream_derived(host, conn, ticket, derived),
-            Waiting::AccountChange => self.on_password_derived(host, ticket, derived),
+        self.complete(host, ticket, |shard, host, waiting| match waiting {
+            Waiting::Auth(conn) => shard.on_stream_derived(host, conn, ticket, derived),
+            Waiting::AccountChange => shard.on_password_derived(host, ticket, derived),
             _ => {}
-        }
-        self.cause = None;
-        self.end_request(host, asker);
-        self.close_effect(host, cause);
+        });
     }
 
     fn on_stream_derived(

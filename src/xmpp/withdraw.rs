@@ -282,10 +282,7 @@ impl Shard {
             presence.write(to.as_str(), &mut bytes);
             return self.route_bytes(host, to, bytes);
         }
-        let chosen = &Chosen {
-            blocked: blocked.clone(),
-            only: BlockList::default(),
-        };
+        let chosen = &Chosen::all_but(blocked.clone());
         let mut targets = host.buffer();
         write_target(to.as_str(), &mut targets);
         match self.router.route_account(to.as_str()) {

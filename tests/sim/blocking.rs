@@ -272,6 +272,40 @@ fn a_change_that_waits_is_not_made_to_the_list_of_who_has_the_name_next() {
     assert_eq!(count(&mut world, next), 0);
 }
 
+/// A block looks for what waits of those whom it blocks, here only when the account is gone.
+#[test]
+fn what_waits_for_who_has_the_name_next_is_not_bounced_by_a_block_of_the_one_before() {
+    let mut world = world();
+    let alice = world.log_in("alice@example.org/x");
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    let bob = world.log_in("bob@example.org/1");
+    world.faults.disk_us = (20_000, 20_000);
+    world.send(bob, &command("block", &["alice@example.org".to_owned()]));
+    // The list is stored, and what waits is being read.
+    let start = world.now();
+    let answered = (1..1_000).any(|step| {
+        world.run_until(start + step * 1_000);
+        !world.received(bob).is_empty()
+    });
+    assert!(answered);
+    world.faults.disk_failures = 1_000;
+    world.run_for(45);
+    world.faults.disk_failures = 0;
+    world.faults.disk_us = (100, 100);
+    world.send(
+        bob,
+        "<iq type='set' id='r'><query xmlns='jabber:iq:register'><remove/></query></iq>",
+    );
+    world.run_for(100);
+    world.add_account("bob@example.org", "secret");
+    world.tell(alice, &message("chat", "bob@example.org", "2"));
+    world.received(alice);
+    world.run_for(5_000);
+    assert_eq!(errors(&world.received(alice)), []);
+    let bob = world.arrive("bob@example.org/1");
+    assert_eq!(messages(&world.received(bob)), ["2"]);
+}
+
 /// Where no more stanzas may wait, errors go on at once.
 #[test]
 fn who_is_blocked_does_not_get_through_by_an_error_past_what_waits() {

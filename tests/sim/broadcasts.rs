@@ -1,24 +1,20 @@
 //! Presence for thousands of contacts, again and again: its sender waits for it, and nobody else.
 
+use sim::steps::homes;
 use sim::{Element, Faults, World};
-use stanza::jid::BareJid;
+use xmpp::Settings;
 use xmpp::limit::{REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX, TARGETS_SIZE_PER_REQUEST};
-use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
-use xmpp::router::Router;
+use xmpp::port::Subscription;
 use xmpp::xep::blocking::BLOCKED_MAX;
-use xmpp::{Settings, ShardId};
 
 const ALICE: &str = "alice@example.org";
 
 /// How many presences a client sends at once.
 const PRESENCES: usize = 64;
 
-/// Bare JIDs at home on this one of the shards.
+/// So many accounts at home on this one of the shards.
 fn names(home: u16, shards: u16, count: usize) -> Vec<String> {
-    let router = Router::new("example.org", shards, ShardId(0));
-    let names = (0..).map(|number| format!("user{number:06}@example.org"));
-    let is_home = |name: &String| router.home(name) == ShardId(home);
-    names.filter(is_home).take(count).collect()
+    homes(shards, home).take(count).collect()
 }
 
 /// A world whose clients' bytes come in one piece, with these accounts.
@@ -41,13 +37,7 @@ fn world(shards: u16, faults: Faults, accounts: &[&str]) -> World {
 /// Has these see an account, whether they exist or not.
 fn give_followers(world: &mut World, account: &str, followers: &[String]) {
     for follower in followers {
-        let mut item = RosterItem::new(BareJid::from_prepared(follower));
-        (item.listed, item.subscription) = (true, Subscription::From);
-        let op = StoreOp::PutRosterItem {
-            account: BareJid::from_prepared(account),
-            item: Box::new(item),
-        };
-        assert_eq!(world.perform(op), StoreReply::Done);
+        world.give_contact(account, follower, Subscription::From);
     }
 }
 

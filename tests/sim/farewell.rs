@@ -56,7 +56,7 @@ fn a_farewell_with_stream_management_is_acknowledged_as_far_as_all_is_stored() {
     for name in ["alice", "bob", "carl"] {
         world.add_account(&format!("{name}@example.org"), "secret");
     }
-    for (name, h) in [("alice", 2), ("carl", 2)] {
+    for name in ["alice", "carl"] {
         let (client, _) = world.log_in_managed(&format!("{name}@example.org/x"));
         let said = message("chat", "bob@example.org", "m");
         let other = message("chat", "bob@example.org", "n");
@@ -66,7 +66,7 @@ fn a_farewell_with_stream_management_is_acknowledged_as_far_as_all_is_stored() {
         let told = world.received(client);
         let told: Vec<_> = told.iter().filter(|it| it.name == "a").collect();
         let told = told.last().map(|it| it.attr("h").to_owned());
-        assert_eq!(told, Some(h.to_string()), "{name}");
+        assert_eq!(told.as_deref(), Some("2"), "{name}");
         assert!(world.client(client).stream_closed);
     }
     let bob = world.arrive("bob@example.org/x");

@@ -208,9 +208,9 @@ impl Shard {
                 if session.outlet.acks.is_some() {
                     return self.on_managed(host, conn, stream, key, view, scope);
                 }
-                let session = key;
-                self.cause = Some(Cause::Unnumbered { session, serial });
-                self.asker = Some(Asker::Session(SessionHandle { key, serial }));
+                let handle = SessionHandle { key, serial };
+                self.cause = Some(Cause::Unnumbered(handle));
+                self.asker = Some(Asker::Session(handle));
                 let flow = self.on_any_stanza(host, conn, stream, key, view, scope);
                 self.cause = None;
                 self.hold_back(host, conn, flow)

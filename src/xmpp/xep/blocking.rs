@@ -411,6 +411,9 @@ impl Shard {
             changes.stored.is_empty(),
             "one write is under way at a time"
         );
+        if owner.is_gone {
+            changes.before = None; // What waits under its name is the next owner's.
+        }
         if changes.waiting.is_empty() && changes.before.is_none() {
             owner.block_changes = None;
             owner.pins -= 1;

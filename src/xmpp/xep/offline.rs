@@ -683,6 +683,9 @@ impl Shard {
         let Some(up_to) = account.handed.finish() else {
             return;
         };
+        if account.is_gone {
+            return; // What waits under its name is the next owner's.
+        }
         let account = account.jid.clone();
         let ticket = self.ticket_for_itself(Waiting::Nothing);
         host.store(ticket, StoreOp::RemoveOffline { account, up_to });
