@@ -30,6 +30,6 @@ pub use fd::{
 };
 pub use ops::Bell;
 pub use pool::Pool;
-pub use prefetch::prefetch;
+pub use prefetch::{prefetch, prefetch_at};
 pub use probe::{Features, Refused, probe};
 pub use slots::{Op, Slots, Token};

@@ -6,7 +6,13 @@ const LINE_SIZE: usize = 64;
 /// Asks the processor to fetch all lines of `value`. It is a hint: nothing waits for it.
 #[inline]
 pub fn prefetch<T>(value: &T) {
-    let start = std::ptr::from_ref(value).cast::<u8>();
+    prefetch_at(std::ptr::from_ref(value));
+}
+
+/// As [`prefetch`], of what may be no such value: where it would be is all that is asked for.
+#[inline]
+pub fn prefetch_at<T>(value: *const T) {
+    let start = value.cast::<u8>();
     for offset in (0..size_of::<T>()).step_by(LINE_SIZE) {
         prefetch_line(start.wrapping_add(offset));
     }

@@ -5,7 +5,7 @@
 //! number is used once with a key, and the sequence numbers go on where rustls' handshake stopped.
 
 use crate::aead::{Algorithm, Key, NONCE_SIZE, TAG_SIZE};
-use crate::prefetch;
+use crate::prefetch_at;
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
@@ -14,6 +14,7 @@ use rustls::{
     HandshakeType, InvalidMessage, PeerMisbehaved, SupportedCipherSuite,
 };
 use std::fmt;
+use std::mem::offset_of;
 
 /// Bytes before each record.
 pub const RECORD_HEADER_SIZE: usize = 5;
@@ -174,14 +175,17 @@ pub struct Progress {
 }
 
 impl<S: Side> Records<S> {
-    /// Has what opens the next record come.
-    pub fn prefetch_opening(&self) {
-        prefetch(&self.opener);
+    /// Has what opens the next record come. Nothing is read, so that nothing waits for the way to
+    /// it, and there may be something else.
+    pub fn prefetch_opening(this: *const Self) {
+        let opener = this.cast::<u8>().wrapping_add(offset_of!(Self, opener));
+        prefetch_at(opener.cast::<Protection>());
     }
 
-    /// Has what seals the next record come.
-    pub fn prefetch_sealing(&self) {
-        prefetch(&self.sealer);
+    /// As [`Records::prefetch_opening`], of what seals the next record.
+    pub fn prefetch_sealing(this: *const Self) {
+        let sealer = this.cast::<u8>().wrapping_add(offset_of!(Self, sealer));
+        prefetch_at(sealer.cast::<Protection>());
     }
 
     /// Goes on where the handshake ended.

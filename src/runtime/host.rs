@@ -202,6 +202,7 @@ impl Host for World {
             dirty.push(conn);
             // What the flush seals with comes while the stanza is written.
             if let Some(tls) = &found.tls {
+                tls.prefetch();
                 tls.prefetch_sealing();
             }
         }

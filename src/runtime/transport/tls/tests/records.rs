@@ -55,6 +55,16 @@ fn every_suite_carries_bytes_both_ways() {
 }
 
 #[test]
+fn keys_are_fetched_from_where_they_are() {
+    let mut pair = Pair::new(&TLS13, &[], false);
+    pair.shake(100_000);
+    let Layer::Records(records) = &pair.server.layer else {
+        panic!("TLS 1.3 has records of our own");
+    };
+    assert_eq!(pair.server.records_place(), std::ptr::from_ref(records));
+}
+
+#[test]
 fn tls_1_2_stays_with_rustls() {
     let mut pair = Pair::new(&TLS12, &[], false);
     pair.shake(100_000);
