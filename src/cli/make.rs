@@ -1,5 +1,7 @@
 //! `vorpal user make`: a million accounts for load tests, with one salt among them.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,11 +66,34 @@ impl Plan {
         BareJid::parse(&text).map_err(|error| Failure(format!("{text:?} is no JID: {error}.")))
     }
 
+    /// The number of an account of the pattern.
+    fn number(&self, account: &BareJid) -> Option<u64> {
+        let (before, behind) = self.pattern.split_once(PLACE)?;
+        let local = account.local()?.strip_prefix(before)?;
+        local.strip_suffix(behind)?.parse().ok()
+    }
+
+    /// The numbers of the clique with `number`.
+    fn clique_of(&self, number: u64) -> Range<u64> {
+        let first = number - number % self.clique;
+        first..(first + self.clique).min(self.count)
+    }
+
+    /// How many cliques have new accounts and some of those that existed, which keep their rosters.
+    fn torn(&self, existed: &HashMap<u64, u64>) -> usize {
+        let size = |first: u64| {
+            let clique = self.clique_of(first);
+            clique.end - clique.start
+        };
+        let torn = existed
+            .iter()
+            .filter(|(first, count)| **count < size(**first));
+        torn.count()
+    }
+
     /// The contacts of account `number`: the others of its clique, each subscribed to each.
     fn contacts(&self, number: u64, domain: &str) -> Result<Vec<RosterItem>, Failure> {
-        let first = number - number % self.clique;
-        let clique = first..(first + self.clique).min(self.count);
-        let others = clique.filter(|other| *other != number);
+        let others = self.clique_of(number).filter(|other| *other != number);
         others
             .map(|other| {
                 let contact = self.account(other, domain)?;
@@ -107,16 +132,30 @@ pub(crate) fn make(config: &Path, plan: &Plan) -> Result<ExitCode, Failure> {
         }
     });
     let (mut created, mut existed, mut refused) = (0, 0_u64, None);
+    // By the first number of their clique.
+    let mut existing = HashMap::new();
     let made = accounts.create(
         &mut numbered,
         &mut created,
-        &mut |_, trouble| match trouble {
-            Trouble::Exists => existed += 1,
+        &mut |account, trouble| match trouble {
+            Trouble::Exists => {
+                existed += 1;
+                if let Some(number) = plan.number(account) {
+                    *existing.entry(plan.clique_of(number).start).or_insert(0) += 1;
+                }
+            }
             Trouble::Refused(why) => refused = Some(Failure(why)),
         },
     );
     let seconds = started.elapsed().as_secs_f64();
     println!("Made {created} accounts in {seconds:.1} s; {existed} existed and are as they were.");
+    let torn = plan.torn(&existing);
+    if torn > 0 {
+        eprintln!(
+            "vorpal: In {torn} cliques some accounts existed, and may not have the new ones as \
+             contacts; delete them and make them again, or take another pattern."
+        );
+    }
     eprintln!(
         "vorpal: These accounts share one password and one salt, so whoever has one has all: they \
          are for load tests only and unsafe for anything else."
@@ -160,6 +199,23 @@ mod tests {
             let knows = |a: u64, b: u64| contacts(a).contains(&format!("u{b}"));
             assert_eq!(knows(one, other), knows(other, one), "{one} and {other}");
         }
+    }
+
+    #[test]
+    fn cliques_of_new_accounts_and_of_old_ones_are_counted() {
+        let plan = plan("u%d", 8, 3);
+        let torn = |existed: &[&str]| {
+            let mut existing = HashMap::new();
+            for name in existed {
+                let account = BareJid::parse(&format!("{name}@a.example")).unwrap();
+                let number = plan.number(&account).unwrap();
+                *existing.entry(plan.clique_of(number).start).or_insert(0) += 1;
+            }
+            plan.torn(&existing)
+        };
+        assert_eq!(torn(&[]), 0);
+        assert_eq!(torn(&["u0", "u1", "u2", "u6", "u7"]), 0);
+        assert_eq!(torn(&["u1", "u3", "u5", "u6", "u7"]), 2);
     }
 
     #[test]

@@ -129,9 +129,15 @@ impl Config {
         if !metadata.is_file() || metadata.len() > FILE_SIZE_MAX {
             return Err(unreadable("it is no configuration file".to_owned()));
         }
-        let text = fs::read_to_string(path)
-            .map_err(|error| unreadable(format!("it cannot be read ({error})")))?;
-        Config::parse(path, &text)
+        let bytes =
+            fs::read(path).map_err(|error| unreadable(format!("it cannot be read ({error})")))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let good = &bytes[..error.valid_up_to()];
+            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+            let what = "this line is not UTF-8".to_owned();
+            ConfigError::new(path, Some(line), what, "convert the file".to_owned())
+        })?;
+        Config::parse(path, text)
     }
 
     /// Reads the text of the file at `path`, which need not exist.

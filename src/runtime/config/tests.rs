@@ -369,6 +369,16 @@ fn files_that_cannot_be_read_are_refused_by_name() {
 }
 
 #[test]
+fn a_line_that_is_not_utf_8_is_named() {
+    let path = std::env::temp_dir().join(format!("vorpal-latin-{}.toml", std::process::id()));
+    fs::write(&path, b"domain = 'a.example'\n# caf\xe9\n").expect("a file");
+    let refusal = Config::load(&path).expect_err("Latin-1").to_string();
+    fs::remove_file(&path).expect("the file is there");
+    let ends = ":2: this line is not UTF-8; convert the file";
+    assert!(refusal.ends_with(ends), "{refusal}");
+}
+
+#[test]
 fn preparing_makes_what_is_missing_and_keeps_it() {
     let place = std::env::temp_dir().join(format!("vorpal-config-{}", std::process::id()));
     let text = format!("domain = \"example.org\"\ndata = {:?}", place.join("data"));
