@@ -272,6 +272,35 @@ fn two_thousand_silent_connections_keep_nobody_out_and_are_closed() {
     chat.finish();
 }
 
+/// What a client may not say in the server's name is cut out, and what then meets is still text.
+#[test]
+fn brackets_that_meet_where_a_claim_was_cut_out_stay_text() {
+    let chat = Chat::start("");
+    let mut receiver = Client::log_in(&chat.server, &Chat::outsider(0), "desk");
+    let mut sender = Client::log_in(&chat.server, &Chat::outsider(1), "desk");
+    let delay =
+        format!("<delay xmlns='urn:xmpp:delay' from='{DOMAIN}' stamp='2001-01-01T00:00:00Z'/>");
+    let id = format!("<stanza-id xmlns='urn:xmpp:sid:0' id='1' by='{DOMAIN}'/>");
+    for (text, content) in [
+        ("]]>", format!("]]{delay}>")),
+        ("]]>", format!("]{id}]>")),
+        ("]]>", format!("]{delay}]{id}>")),
+        ("]]]>>", format!("]]]{delay}{id}>>")),
+        ("]]]>", format!("]]{delay}]{id}>")),
+        ("]>", format!("{delay}]{id}>")),
+        ("]]x>", format!("]]{delay}x>")),
+    ] {
+        sender.send(&format!(
+            "<message to='{}' type='chat'>{content}</message>",
+            receiver.jid
+        ));
+        let message = receiver.element();
+        assert_eq!(message.text, text, "{content}");
+        assert_eq!(message.children, [], "{content}");
+    }
+    chat.finish();
+}
+
 /// Lets this process hold the sockets of the test; the shell's limit is often 1,024.
 fn raise_descriptor_limit() {
     let pid = std::process::id().to_string();

@@ -39,9 +39,13 @@ impl Shard {
             return self.stream_error(host, conn, stream, error, None);
         }
         if let Some(bytes) = self.without_claims(view, scope) {
-            let view =
-                StanzaView::parse(&bytes, scope).expect("it has fewer children, else the same");
-            return self.on_stanza(host, conn, stream, key, &view, scope);
+            return match StanzaView::parse(&bytes, scope) {
+                Ok(view) => self.on_stanza(host, conn, stream, key, &view, scope),
+                Err(error) => {
+                    debug_assert!(false, "it has fewer children, else the same: {error}");
+                    self.stream_error(host, conn, stream, error.into(), None)
+                }
+            };
         }
         if let Some(from) = view.from()
             && !self.is_own_address(key, &from)

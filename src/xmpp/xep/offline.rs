@@ -161,10 +161,10 @@ impl Shard {
         let claims = |node: &Node<'_>| is_delay_of(*node, domain) || is_id_of(*node, domain);
         for node in tree.root().children().filter(claims) {
             let place = node.place();
-            bytes.extend_from_slice(&view.bytes()[copied..place.start]);
+            append_content(&view.bytes()[copied..place.start], &mut bytes);
             copied = place.end;
         }
-        bytes.extend_from_slice(&view.bytes()[copied..]);
+        append_content(&view.bytes()[copied..], &mut bytes);
         (copied > 0).then_some(bytes)
     }
 
@@ -765,4 +765,18 @@ fn stamp_delay(stanza: &mut Vec<u8>, from: &str, stamp: &str) {
 /// Whether a message may wait for its receiver: only what a person would read later.
 pub(crate) fn may_wait(type_: Type) -> bool {
     matches!(type_, Type::Normal | Type::Chat)
+}
+
+/// Appends what stood behind an element that is left out. What met only across the element must not
+/// read `]]>`, which character data may not have (XML 1.0, 2.4): its `>` is escaped.
+fn append_content(more: &[u8], content: &mut Vec<u8>) {
+    for (before, behind) in [(&b"]]"[..], &b">"[..]), (b"]", b"]>")] {
+        if content.ends_with(before) && more.starts_with(behind) {
+            content.extend_from_slice(&behind[..behind.len() - 1]);
+            content.extend_from_slice(b"&gt;");
+            content.extend_from_slice(&more[behind.len()..]);
+            return;
+        }
+    }
+    content.extend_from_slice(more);
 }
