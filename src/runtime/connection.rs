@@ -80,6 +80,8 @@ pub(crate) struct Conn {
     pub(crate) sending: u32,
     /// When that send began, in milliseconds that wrap.
     pub(crate) sending_since_ms: u32,
+    /// What waits, as it was counted last, where that is more than one connection may have.
+    pub(crate) burst: u32,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) tls: Option<Box<Tls>>,
     /// Plain bytes to be written.
@@ -200,6 +202,19 @@ impl Conns {
     /// The TLS state in a slot, whoever uses it.
     pub(crate) fn tls(&self, slot: u32) -> Option<&Tls> {
         self.slots.get(slot as usize)?.tls.as_deref()
+    }
+
+    /// The connections that hold more than `size` bytes undigested, with how many.
+    pub(crate) fn holders(&self, size: usize) -> Vec<(usize, ConnId)> {
+        let holding = self.slots.iter().zip(0..).filter(|(conn, _)| {
+            // What is on its way out digests nothing, and holds no more than it had.
+            conn.held() > size && conn.life == Life::Open
+        });
+        let named = holding.map(|(conn, index)| {
+            let generation = conn.generation;
+            (conn.held(), ConnId { index, generation })
+        });
+        named.collect()
     }
 
     /// The connection where the protocol still knows it.

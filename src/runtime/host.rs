@@ -27,8 +27,10 @@ const PARCEL_SIZE: usize = 512;
 
 /// How long one send may take while more than the maximum waits behind it.
 const STALLED_MS: u32 = 1_000;
-/// The maximum times this is where even a burst ends.
+/// The maximum times this is what a burst may always have.
 pub(crate) const BURST_FACTOR: usize = 8;
+/// What all bursts of a shard together may have, where that is more.
+const BURSTS_SIZE_MAX: usize = 32 << 20;
 
 /// Everything that the protocol's effects change.
 pub(crate) struct World {
@@ -51,6 +53,8 @@ pub(crate) struct World {
     pub(crate) held: usize,
     /// Bytes that may wait for one connection's peer.
     pub(crate) output_max: usize,
+    /// Bytes that wait for the peers for which more than that waits.
+    pub(crate) bursts: usize,
     /// Bytes from which on no more is read from it meanwhile.
     pub(crate) choke_size: usize,
     pub(crate) random: Random,
@@ -148,12 +152,40 @@ impl World {
         self.pool.give(newer);
     }
 
+    /// Counts what waits for a connection's peer, if that is more than usual.
+    pub(crate) fn count_burst(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
+        let waiting = conn.waiting();
+        if waiting > self.output_max || conn.burst > 0 {
+            self.bursts -= conn.burst as usize;
+            conn.burst = match waiting > self.output_max {
+                true => waiting as u32,
+                false => 0,
+            };
+            self.bursts += conn.burst as usize;
+        }
+    }
+
+    /// Throws away what a connection holds undigested.
+    pub(crate) fn drop_held(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else {
+            return;
+        };
+        self.held -= conn.held();
+        for buffer in [&mut conn.undigested, &mut conn.records] {
+            self.pool.give(std::mem::take(buffer));
+        }
+    }
+
     /// Gives a connection's buffers back to the pool.
     pub(crate) fn strip(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
         self.held -= conn.held();
+        self.bursts -= std::mem::take(&mut conn.burst) as usize;
         let Conn {
             output,
             wire,
@@ -190,6 +222,7 @@ impl Host for World {
             pool,
             scratch,
             output_max,
+            bursts,
             choke_size,
             ..
         } = self;
@@ -211,7 +244,9 @@ impl Host for World {
         if waiting > *output_max {
             // A burst for a peer that reads is no reason to cut it; one that takes nothing is.
             let stalled = now_ms.wrapping_sub(found.sending_since_ms) > STALLED_MS;
-            if found.sending > 0 && stalled || waiting > *output_max * BURST_FACTOR {
+            let left = BURSTS_SIZE_MAX.saturating_sub(*bursts - found.burst as usize);
+            let burst_max = left.max(*output_max * BURST_FACTOR);
+            if found.sending > 0 && stalled || waiting > burst_max {
                 found.overflowed = true;
                 return scratch;
             }

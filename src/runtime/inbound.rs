@@ -8,6 +8,7 @@ use crate::connection::{Life, Reading, id_of};
 use crate::host::World;
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
+use std::cmp::Reverse;
 use xmpp::{Close, ConnId, Shard};
 
 /// Single receives until a connection that did not move receives by itself: a login takes fewer.
@@ -62,10 +63,16 @@ impl Turn {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
-        if self.world.held > self.held_max && conn.held() > HELD_SMALL {
-            self.counters.cut_undigested += 1;
-            return self.lose(id);
-        }
+        let conn = match self.world.held > self.held_mark {
+            true => {
+                self.relieve_held();
+                match self.world.conns.get_mut(id) {
+                    Some(conn) => conn,
+                    None => return,
+                }
+            }
+            false => conn,
+        };
         if conn.eof && conn.life == Life::Open && !conn.is_blocked() {
             self.shard.on_eof(&mut self.world, id);
             // What the protocol neither closed nor has wait has no stream any more.
@@ -79,6 +86,25 @@ impl Turn {
         {
             self.world.touch(id);
         }
+    }
+
+    /// The shard holds more undigested bytes than it may: whoever has most of them pays, first among
+    /// those who have not said who they are, so that nobody else's stanza is cut by what they do.
+    fn relieve_held(&mut self) {
+        let mut holders = self.world.conns.holders(HELD_SMALL);
+        let rank = |(held, conn): &(usize, ConnId)| (self.shard.is_bound(*conn), Reverse(*held));
+        holders.sort_by_cached_key(rank);
+        let enough = self.held_max - self.held_max / 4;
+        for (_, conn) in holders {
+            if self.world.held <= enough {
+                break;
+            }
+            self.counters.cut_undigested += 1;
+            self.shard.on_overload(&mut self.world, conn);
+            self.world.drop_held(conn);
+        }
+        // Where all hold little nobody is cut, and it is not looked at each time.
+        self.held_mark = self.held_max.max(self.world.held + self.held_max / 8);
     }
 
     /// Feeds connections whose input was left over, each once.

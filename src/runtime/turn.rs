@@ -94,6 +94,8 @@ pub(crate) struct Turn {
     pub(crate) endings: BinaryHeap<Reverse<(Timestamp, ConnId)>>,
     /// Bytes that may be held undigested.
     pub(crate) held_max: usize,
+    /// When it is looked who holds them; above the maximum where that was of no use.
+    pub(crate) held_mark: usize,
     /// Whether anything but a tick happened since the last tick.
     pub(crate) worked: bool,
     pub(crate) ticked: bool,
@@ -151,6 +153,9 @@ impl Turn {
         self.flush();
         self.prepared = None;
         self.arm_deadline();
+        if self.world.held <= self.held_max {
+            self.held_mark = self.held_max;
+        }
         self.counters.turns += 1;
     }
 

@@ -4,6 +4,7 @@
 //! when that has lasted [`FAREWELL_MS`]. Until then the connection is paused, and no message to
 //! the bare JID goes to the session.
 
+use crate::error::StreamError;
 use crate::host::{ConnId, Host};
 use crate::session::{Session, SessionKey};
 use crate::shard::{Shard, Timer};
@@ -53,6 +54,26 @@ impl Shard {
                 false => self.lose_connection(host, key),
             }
         }
+    }
+
+    /// A connection holds more bytes that cannot be handled yet than there is room for. A session
+    /// that can be resumed waits for its client.
+    pub fn on_overload(&mut self, host: &mut impl Host, conn: ConnId) {
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        if let Phase::Bound(key) = stream.phase {
+            self.lose_connection(host, key);
+            stream.phase = Phase::ExpectAuth;
+        }
+        let text = Some("too many bytes wait to be handled");
+        self.stream_error(host, conn, &stream, StreamError::ResourceConstraint, text);
+    }
+
+    /// Whether a connection's stream has a session.
+    pub fn is_bound(&self, conn: ConnId) -> bool {
+        let stream = self.conns.peek(conn);
+        stream.is_some_and(|stream| matches!(stream.phase, Phase::Bound(_)))
     }
 
     /// Whether the end of a stream waits for what its session asked of storage and of siblings.

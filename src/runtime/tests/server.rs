@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 use store::Memory;
 use xmpp::Settings;
-use xmpp::port::{Store, StoreOp, StoreReply};
+use xmpp::port::{RosterItem, Store, StoreOp, StoreReply};
 use xmpp::stream::sasl::{SALT_SIZE, Salts, derive_credentials};
 
 const HEADER: &str = "<stream:stream xmlns='jabber:client' \
@@ -134,6 +134,25 @@ impl Wire {
     }
 }
 
+/// Makes the account `u<number>`.
+fn make_account(server: &Server, number: usize) {
+    let account = BareJid::parse(&format!("u{number}@test.example")).unwrap();
+    let salts: Salts = [[1; SALT_SIZE], [2; SALT_SIZE], [3; SALT_SIZE]];
+    let credentials = Box::new(derive_credentials("secret", &salts, 1).unwrap());
+    let made = server.control().store(StoreOp::CreateAccount {
+        account,
+        credentials,
+    });
+    assert_eq!(made, StoreReply::Done);
+}
+
+/// Its authentication.
+fn auth(number: usize) -> String {
+    let proof = BASE64.encode(format!("\0u{number}\0secret"));
+    let sasl = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'";
+    format!("<auth {sasl}>{proof}</auth>")
+}
+
 /// The numbers in `<body>n</body>`, in order of appearance.
 fn bodies(text: &str) -> Vec<usize> {
     let parts = text.split("<body>").skip(1);
@@ -148,21 +167,11 @@ fn a_client_that_writes_all_the_time_moves_home_without_losing_or_reordering_a_b
     const PINGS: usize = 150;
     let (server, address) = start(config(3), &tuning());
     for client in 0..CLIENTS {
-        let account = BareJid::parse(&format!("u{client}@test.example")).unwrap();
-        let salts: Salts = [[1; SALT_SIZE], [2; SALT_SIZE], [3; SALT_SIZE]];
-        let credentials = Box::new(derive_credentials("secret", &salts, 1).unwrap());
-        let made = server.control().store(StoreOp::CreateAccount {
-            account,
-            credentials,
-        });
-        assert_eq!(made, StoreReply::Done);
+        make_account(&server, client);
     }
     let client = |seed: usize| {
         let mut wire = Wire::open(address);
-        let proof = BASE64.encode(format!("\0u{seed}\0secret"));
-        let sasl = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'";
-        let auth = format!("<auth {sasl}>{proof}</auth>");
-        let mut all = format!("{HEADER}{auth}{HEADER}{BIND}");
+        let mut all = format!("{HEADER}{}{HEADER}{BIND}", auth(seed));
         for number in 0..PINGS {
             let ping = "<ping xmlns='urn:xmpp:ping'/>";
             all += &format!("<iq type='get' id='p{number}' to='test.example'>{ping}</iq>");
@@ -322,7 +331,7 @@ fn with_room_for_one_request_to_slow_storage_all_are_answered_and_messages_go_on
 #[test]
 fn a_client_that_does_not_read_is_cut_and_others_go_on() {
     // Together more than both socket buffers and a burst may hold.
-    const MESSAGES: usize = 40_000;
+    const MESSAGES: usize = 80_000;
     let (server, address) = start(config(2), &tuning());
     let (mut sleeper, deaf) = Wire::login(address);
     let (mut talker, own) = Wire::login(address);
@@ -351,6 +360,75 @@ fn a_client_that_does_not_read_is_cut_and_others_go_on() {
     assert!(got < written, "it was cut before the last message");
     let counters = server.stop().unwrap();
     assert_eq!(total(&counters, |c| c.cut_slow), 1);
+}
+
+#[test]
+fn who_holds_most_of_what_cannot_be_handled_pays_and_nobody_else() {
+    const STRANGERS: usize = 20;
+    const SIZE: usize = 60_000;
+    let tuning = Tuning {
+        undigested_max: 1 << 20,
+        ..tuning()
+    };
+    let (server, address) = start(config(1), &tuning);
+    let (mut user, jid) = Wire::login(address);
+    let start = |_| {
+        let mut stranger = Wire::open(address);
+        stranger.send(HEADER);
+        stranger.until("</stream:features>");
+        stranger.send(&format!("<message id='{}", "x".repeat(SIZE)));
+        stranger
+    };
+    let mut strangers: Vec<Wire> = (0..STRANGERS).map(start).collect();
+    let body = "y".repeat(40_000);
+    for round in 0..STRANGERS {
+        user.send(&format!("<message to='{jid}'><body>{body}"));
+        // What they hold comes anew meanwhile, so that there is always too much.
+        strangers.push(start(round));
+        user.send(&format!("{round}</body></message>"));
+        assert!(
+            user.until("</message>")
+                .ends_with(&format!("y{round}</body></message>"))
+        );
+    }
+    let counters = server.stop().unwrap();
+    let cut = total(&counters, |c| c.cut_undigested);
+    let mut told = 0;
+    for mut stranger in strangers {
+        while stranger.more() {}
+        told += u64::from(stranger.got.contains("<resource-constraint xmlns="));
+    }
+    assert!(cut > 0 && told == cut, "{cut} were cut and {told} told");
+}
+
+#[test]
+fn a_burst_for_a_client_that_reads_comes_whole() {
+    const REQUESTS: usize = 250;
+    let (server, address) = start(config(1), &tuning());
+    make_account(&server, 0);
+    let status = "x".repeat(59_000);
+    for number in 0..REQUESTS {
+        let contact = BareJid::parse(&format!("c{number}@test.example")).unwrap();
+        let request = format!(
+            "<presence type='subscribe' from='{}' to='u0@test.example'><status>{status}</status>\
+             </presence>",
+            contact.as_str()
+        );
+        let mut item = RosterItem::new(contact);
+        item.pending_in = Some(request.as_bytes().into());
+        let put = server.control().store(StoreOp::PutRosterItem {
+            account: BareJid::parse("u0@test.example").unwrap(),
+            item: Box::new(item),
+        });
+        assert_eq!(put, StoreReply::Done);
+    }
+    let mut wire = Wire::open(address);
+    wire.send(&format!("{HEADER}{}{HEADER}{BIND}<presence/>", auth(0)));
+    for _ in 0..REQUESTS {
+        assert!(wire.until("</presence>").contains("type='subscribe'"));
+    }
+    let counters = server.stop().unwrap();
+    assert_eq!(total(&counters, |c| c.cut_slow), 0);
 }
 
 #[test]
