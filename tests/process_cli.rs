@@ -445,6 +445,23 @@ fn what_has_no_effect_is_warned_of_by_check_and_in_the_log() {
 }
 
 #[test]
+fn a_ready_file_stays_while_its_server_runs_and_no_longer() {
+    let mut world = World::new();
+    world.start(&[]);
+    let ready = world.directory.join("ready");
+    let serve = ["serve", "--ready-file", ready.to_str().unwrap()];
+    world.run(&serve).refused();
+    assert!(ready.exists(), "another server has the store, and is ready");
+    let mut child = world.server.take().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(ready.exists(), "nobody removed it");
+    world.configure("[wrong]\n");
+    world.run(&serve).refused();
+    assert!(!ready.exists(), "nothing is ready");
+}
+
+#[test]
 fn a_store_of_another_domain_is_not_served_but_managed() {
     let world = World::new();
     world

@@ -19,13 +19,15 @@ pub(crate) fn serve(
 ) -> Result<ExitCode, Failure> {
     // Before anything starts a thread: one that does not block the signals would be killed by them.
     let _blocked = runtime::EndSignals::block();
+    if let Some(file) = ready_file {
+        forget_dead(file)?;
+    }
     let config = load(path)?;
     config.log.start();
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
     if let Some(file) = ready_file {
-        forget(file)?;
         let parent = file.parent().filter(|parent| *parent != Path::new(""));
         if parent.is_some_and(|parent| !parent.is_dir()) {
             let file = file.display();
@@ -48,6 +50,10 @@ pub(crate) fn serve(
         offer_what_all_can(&mut runtime_config.settings.mechanisms, store.lacking());
         Box::new(store)
     };
+    // Not before: it may be that of a server which has the store.
+    if let Some(file) = ready_file {
+        forget(file)?;
+    }
     let mut up = Up::default();
     let served = runtime::serve(runtime_config, store, |server| {
         up.announce(server, &data, ready_file);
@@ -110,7 +116,7 @@ impl Up {
             Err(error) => tracing::error!(%error, "there is no admin socket"),
         }
         let Some(file) = ready_file else { return };
-        if let Err(error) = std::fs::write(file, "") {
+        if let Err(error) = std::fs::write(file, format!("{}\n", std::process::id())) {
             tracing::error!(file = %file.display(), %error, "the ready file cannot be written");
             let file = file.display();
             self.failure = Some(Failure(format!("Could not write {file}: {error}.")));
@@ -126,6 +132,18 @@ fn forget(file: &Path) -> Result<(), Failure> {
             file.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Removes the ready file of a process that is gone: whatever becomes of this one, nothing is ready.
+fn forget_dead(file: &Path) -> Result<(), Failure> {
+    let Ok(text) = std::fs::read_to_string(file) else {
+        return Ok(());
+    };
+    let is_alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
+    match text.trim().parse().is_ok_and(is_alive) {
+        true => Ok(()),
+        false => forget(file),
     }
 }
 

@@ -9,10 +9,11 @@ pub mod protocol;
 
 pub use client::{Answer, Client, ClientError};
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -63,9 +64,32 @@ pub trait AdminBackend: Send + Sync + 'static {
     fn delete(&self, account: BareJid) -> StoreReply;
 }
 
+/// Where the socket of a data directory is, in a form that fits into a socket's address however long
+/// the directory's path is.
+pub(crate) struct Place {
+    /// Open as long as the path is used, which leads through it.
+    _directory: File,
+    path: PathBuf,
+}
+
+impl Place {
+    pub(crate) fn of(data: &Path) -> io::Result<Place> {
+        let directory = File::open(data)?;
+        let path = format!("/proc/self/fd/{}/{SOCKET_NAME}", directory.as_raw_fd());
+        Ok(Place {
+            _directory: directory,
+            path: path.into(),
+        })
+    }
+
+    pub(crate) fn connect(&self) -> io::Result<UnixStream> {
+        UnixStream::connect(&self.path)
+    }
+}
+
 /// The running socket; dropping it takes it away.
 pub struct AdminSocket {
-    path: PathBuf,
+    place: Place,
     stop: Arc<AtomicBool>,
 }
 
@@ -73,20 +97,21 @@ impl AdminSocket {
     /// Puts the socket into the directory `data` and serves it on a thread named `admin`.
     ///
     /// # Errors
-    /// The directory refuses it, the path is too long for a socket, or another server answers.
+    /// The directory refuses it, or another server answers.
     pub fn serve(data: &Path, backend: impl AdminBackend) -> io::Result<AdminSocket> {
-        let path = data.join(SOCKET_NAME);
-        if UnixStream::connect(&path).is_ok() {
+        let place = Place::of(data)?;
+        if place.connect().is_ok() {
+            let path = data.join(SOCKET_NAME);
             let text = format!("another server answers on {}", path.display());
             return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
         }
-        let listener = bind(&path)?;
+        let listener = bind(&place.path)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         std::thread::Builder::new()
             .name("admin".into())
             .spawn(move || accept(&listener, &stopped, &Arc::new(backend)))?;
-        Ok(AdminSocket { path, stop })
+        Ok(AdminSocket { place, stop })
     }
 }
 
@@ -94,16 +119,14 @@ impl Drop for AdminSocket {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         // The listener sleeps in accept: this wakes it, and then nobody can connect any more.
-        let _woken = UnixStream::connect(&self.path);
-        let _removed = std::fs::remove_file(&self.path);
+        let _woken = self.place.connect();
+        let _removed = std::fs::remove_file(&self.place.path);
     }
 }
 
 /// Binds in a directory that nobody else may look into, so that nobody can connect before the mode
 /// is 0600: a socket listens as soon as it has a name.
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    // The passing name is the shorter one: what fits it must fit the other too.
-    SocketAddr::from_pathname(path)?;
     let directory = path.with_file_name(FRESH_NAME);
     let fresh = directory.join("s");
     // What a killed server left.

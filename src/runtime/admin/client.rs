@@ -10,7 +10,7 @@ use std::time::Duration;
 use xmpp::port::{StoreOp, StoreReply};
 
 use super::protocol::{LINE_SIZE_MAX, OPS_MAX, Op, Reply, Request};
-use super::{Line, SOCKET_NAME, read_line, write_line};
+use super::{Line, Place, SOCKET_NAME, read_line, write_line};
 
 /// How long the server may take for one reply; a full commit takes milliseconds, a deletion may
 /// have to wait for the accounts of contacts.
@@ -58,8 +58,7 @@ impl Client {
     /// # Errors
     /// There is a socket that may not be used, by its mode for example.
     pub fn connect(data: &Path) -> Result<Option<Client>, ClientError> {
-        let path = data.join(SOCKET_NAME);
-        let stream = match UnixStream::connect(&path) {
+        let stream = match Place::of(data).and_then(|place| place.connect()) {
             Ok(stream) => stream,
             Err(error)
                 if matches!(
@@ -67,13 +66,12 @@ impl Client {
                     io::ErrorKind::NotFound
                         | io::ErrorKind::ConnectionRefused
                         | io::ErrorKind::NotADirectory
-                        // The path does not fit into a socket address, so no server listens there.
-                        | io::ErrorKind::InvalidInput
                 ) =>
             {
                 return Ok(None);
             }
             Err(error) => {
+                let path = data.join(SOCKET_NAME);
                 let path = path.display();
                 return Err(ClientError(format!(
                     "Cannot use the admin socket {path}: {error}."
