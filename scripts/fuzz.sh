@@ -10,9 +10,9 @@ cd "$(dirname "$0")/.."
 seconds=${1:-}
 shift || true
 targets=("$@")
-[ "${#targets[@]}" -gt 0 ] || targets=(scanner view jid sasl management)
+[ "${#targets[@]}" -gt 0 ] || targets=(scanner view jid sasl management stanzas)
 command -v c++ >/dev/null || { echo "fuzz: needs a C++ compiler: apt-get install g++" >&2; exit 1; }
-declare -A runs=([scanner]=600000 [view]=400000 [jid]=300000 [sasl]=60000 [management]=3000)
+declare -A runs=([scanner]=600000 [view]=400000 [jid]=300000 [sasl]=60000 [management]=3000 [stanzas]=10000)
 
 out=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
 host=$(rustc -vV | sed -n 's/^host: //p')
