@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Shows that nobody is held up by one user who does as much as one user can.
 
-usage: scripts/nuisance.py [--bin DIRECTORY] [--port N] [--seconds S] [--rounds N]
+usage: scripts/nuisance.py [--bin DIRECTORY] [--port N] [--seconds S] [--rounds N] [--only NAMES]
 
 On a server of one shard, 200 clients with managed streams chat by the clock, at first alone and
 then beside one account that does one of these without a pause:
 
   subscriptions  asks 2,000 others for their presence, and takes every request back
   unacked        has 3,000 messages sent to a client of its own that acknowledges nothing
+  sixteen        has them sent to sixteen such clients, which all lose their connections then and do
+                 not come back in the second that they have
+  apart          the same, but each of the sixteen is sent 3,000 of its own
   offline        sends 3,000 messages to an account that is away
   names          unblocks 14,000 addresses with one request
   rosters        asks for a full roster with four managed sessions that acknowledge nothing
@@ -15,6 +18,11 @@ then beside one account that does one of these without a pause:
   reports        reports a thousand others with one request
   documents      stores private data and a vCard of 200 kB each
   statuses       comes with a status of 15 kB in four managed sessions that the server stores
+
+and once each, after a kill of the server that accounts with sixteen such clients survive:
+
+  woken          is sent a message, for which the server reads all that its clients have
+  cancelled      comes back, and cancels itself
 
 and the same on a server of two shards, which tell each other of presence:
 
@@ -49,6 +57,7 @@ ROSTER = 4_000
 FOLLOWERS = {"followers": 4_000, "barred": 200}
 BLOCKED = 1_000
 CLIENTS = 200
+RESOURCES = 16
 BODY = "x" * 200
 HEADER = (
     "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
@@ -133,6 +142,79 @@ def unacked(port, over):
     return done
 
 
+def many(port, user, attributes=""):
+    """As many clients of one account as it may have; they acknowledge nothing."""
+    wires = [Wire(port, user, f"r{number}") for number in range(RESOURCES)]
+    for wire in wires:
+        wire.send(f"<enable xmlns='urn:xmpp:sm:3' resume='true'{attributes}/><presence/>")
+    return wires
+
+
+def await_messages(wires, over):
+    """Waits until each has all that was sent, or nothing more comes."""
+    before = -1
+    while (heard := sum(wire.received for wire in wires)) != before and not over.is_set():
+        before = heard
+        over.wait(0.3)
+
+
+def lose(wires):
+    for wire in wires:
+        wire.socket.shutdown(socket.SHUT_RDWR)
+        wire.socket.close()
+
+
+def lost(port, over, user, targets):
+    """Rounds of messages to sixteen clients that are lost then, until their time is over."""
+    done = 0
+    while not over.is_set():
+        try:
+            wires = many(port, user, " max='1'")
+            for target in targets:
+                done += flood(port, over, target)
+            await_messages(wires, over)
+            lose(wires)
+        except OSError:
+            pass
+        over.wait(2)
+    return done
+
+
+def sixteen(port, over):
+    return lost(port, over, "n4", [f"n4@{DOMAIN}"])
+
+
+def apart(port, over):
+    return lost(port, over, "n5", [f"n5@{DOMAIN}/r{number}" for number in range(RESOURCES)])
+
+
+def survive(server):
+    """A kill leaves the clients of two accounts in storage."""
+    over = threading.Event()
+    for user in ("n6", "n7"):
+        wires = many(server.port, user)
+        time.sleep(0.3)
+        flood(server.port, over, f"{user}@{DOMAIN}")
+        await_messages(wires, over)
+    server.restart()
+
+
+def woken(port, over):
+    over.wait(2)
+    wire = Wire(port, "n0", "nuisance")
+    wire.send(f"<message to='n6@{DOMAIN}' type='chat'><body>wake</body></message>")
+    over.wait()
+    return 1
+
+
+def cancelled(port, over):
+    over.wait(2)
+    wire = Wire(port, "n7", "last")
+    wire.send(request("set", "<query xmlns='jabber:iq:register'><remove/></query>"))
+    over.wait()
+    return 1
+
+
 def offline(port, over):
     done = 0
     while not over.is_set():
@@ -168,9 +250,9 @@ def again(port, over, text, sessions=1, user="n3"):
     return done
 
 
-def fill(port):
+def fill(server):
     """Gives an account the largest roster and the longest block list."""
-    wire = Wire(port, "n3", "first")
+    wire = Wire(server.port, "n3", "first")
     for number in range(ROSTER):
         item = f"<item jid='contact{number:06}@{DOMAIN}'><group>{'g' * 200}</group></item>"
         wire.send(request("set", f"<query xmlns='jabber:iq:roster'>{item}</query>"))
@@ -210,9 +292,9 @@ def statuses(port, over):
     return again(port, over, f"<presence><status>{'x' * 15_000}</status></presence>", 4)
 
 
-def bar(port):
+def bar(server):
     """Has an account block a thousand resources, whoever has them."""
-    wire = Wire(port, "barred", "first")
+    wire = Wire(server.port, "barred", "first")
     wire.send(blocking("block", (f"<item jid='{DOMAIN}/r{n}'/>" for n in range(BLOCKED))))
     wire.send("</stream:stream>")
     wire.reader.join()
@@ -238,6 +320,12 @@ def followed():
             "</host></server-data>")
 
 
+# These cannot be done again on the same server.
+ONCE = (woken, cancelled)
+# These take so many times as long to come to what they are there for.
+LONG = {apart: 3}
+
+
 class Server:
     def __init__(self, binaries, port, directory, shards):
         self.loadgen, self.port, self.directory = binaries / "loadgen", port, directory
@@ -247,7 +335,7 @@ class Server:
             f'[listen]\nc2s = "127.0.0.1:{port}"\nc2s_tls = []\n[tls]\nrequired = false\n'
             "[auth]\nplain_without_tls = true\n"
         )
-        for pattern, count in (("u%d", CLIENTS), ("n%d", 4), ("s%d", SUBSCRIPTIONS)):
+        for pattern, count in (("u%d", CLIENTS), ("n%d", 8), ("s%d", SUBSCRIPTIONS)):
             subprocess.run(
                 [vorpal, "user", "make", pattern, "--count", str(count), "--password", PASSWORD,
                  "--config", config], check=True, capture_output=True)
@@ -255,13 +343,23 @@ class Server:
         export.write_text(followed())
         subprocess.run([vorpal, "import", export, "--config", config], check=True,
                        capture_output=True)
-        ready = directory / "ready"
-        self.process = subprocess.Popen([vorpal, "serve", "--config", config, "--ready-file", ready],
-                                        stderr=(directory / "log").open("wb"))
-        while not ready.exists():
+        self.vorpal, self.config, self.ready = vorpal, config, directory / "ready"
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [self.vorpal, "serve", "--config", self.config, "--ready-file", self.ready],
+            stderr=(self.directory / "log").open("ab"))
+        while not self.ready.exists():
             if self.process.poll() is not None:
-                sys.exit((directory / "log").read_text())
+                sys.exit((self.directory / "log").read_text())
             time.sleep(0.05)
+
+    def restart(self):
+        self.process.kill()
+        self.process.wait()
+        self.ready.unlink()
+        self.start()
 
     def chat(self, seconds):
         """Milliseconds: p99 of messages and of acknowledgements."""
@@ -306,9 +404,10 @@ def measure(server, kinds, arguments, shards):
     worst = 0
     for kind in kinds:
         rounds = []
-        for _ in range(arguments.rounds):
-            rounds.append(beside(server, kind, arguments.seconds) if kind
-                          else (server.chat(arguments.seconds), 0))
+        for _ in range(1 if kind in ONCE else arguments.rounds):
+            seconds = arguments.seconds * LONG.get(kind, 1)
+            rounds.append(beside(server, kind, seconds) if kind
+                          else (server.chat(seconds), 0))
         message, ack = (max(seen[i] for seen, _ in rounds) for i in (0, 1))
         rate = statistics.median(rate for _, rate in rounds)
         title = f"beside {kind.__name__}" if kind else f"alone, shards: {shards}"
@@ -323,21 +422,28 @@ def main():
     parser.add_argument("--port", type=int, default=26322)
     parser.add_argument("--seconds", type=float, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", help="the names of some of them, with commas between")
     arguments = parser.parse_args()
     worst = 0
     print(f"{CLIENTS} clients chatting with managed streams, 2,000 messages a second; "
           "the slowest of the rounds")
     print(f"{'':24}{'message p99 ms':>16}{'ack p99 ms':>12}{'done a second':>15}")
     for shards, prepare, kinds in (
-        (1, fill, (None, subscriptions, unacked, offline, names, rosters, presence, reports,
-                   documents, statuses)),
+        (1, fill, (None, subscriptions, unacked, sixteen, apart, offline, names, rosters, presence,
+                   reports, documents, statuses)),
+        (1, survive, (None, woken, cancelled)),
         (2, bar, (None, followers, barred)),
     ):
+        if arguments.only:
+            wanted = arguments.only.split(",")
+            kinds = [kind for kind in kinds if kind and kind.__name__ in wanted]
+        if not kinds:
+            continue
         with tempfile.TemporaryDirectory() as directory:
             binaries = arguments.bin.resolve()
             server = Server(binaries, arguments.port, pathlib.Path(directory), shards)
             try:
-                prepare(server.port)
+                prepare(server)
                 worst = max(worst, measure(server, kinds, arguments, shards))
             finally:
                 server.stop()

@@ -4,6 +4,7 @@
 //! the order of a hash map.
 
 pub mod actors;
+pub mod asked;
 pub mod client;
 pub mod contacts;
 pub mod direct;

@@ -9,6 +9,7 @@ mod turn;
 mod wire;
 
 use crate::actors::{Actor, Leave, Reconnection, Scene};
+use crate::asked::Asked;
 use crate::client::{Client, Login, Tls};
 use crate::faults::Faults;
 use crate::host::Side;
@@ -205,6 +206,8 @@ pub struct World {
     unanswered_peak: usize,
     moves: usize,
     session_writes: usize,
+    /// What costs storage much.
+    pub asked: Asked,
     deaths: Deaths,
     /// Shards that have not heard yet that all will end.
     unprepared: usize,
@@ -260,6 +263,7 @@ impl World {
             unanswered_peak: 0,
             moves: 0,
             session_writes: 0,
+            asked: Asked::default(),
             deaths: Deaths::default(),
             unprepared: 0,
         }

@@ -540,6 +540,15 @@ fn a_store_of_schema_4_keeps_what_waits_for_its_sessions() {
     assert_eq!(queue[1], (2, 9, "<message id='2'/>".to_owned()));
 }
 
+/// Of how many groups it is noted that sessions left them.
+fn groups_left_after(store: &mut Embedded, account: &str, op: StoreOp) -> usize {
+    one(store, op);
+    let engine = store.engine().unwrap();
+    engine
+        .count_left(&Staged::default(), &jid(account))
+        .unwrap()
+}
+
 /// Whoever has left a group is remembered for as long as another queue has it.
 #[test]
 fn nothing_stays_of_what_sessions_shared_when_the_last_of_them_has_ended() {
@@ -553,10 +562,7 @@ fn nothing_stays_of_what_sessions_shared_when_the_last_of_them_has_ended() {
     for place in 1..=5_000 {
         one(&mut store, share(account, &[1, 2, 3], place, "<message/>"));
     }
-    let mut left = |op| {
-        one(&mut store, op);
-        store.engine().unwrap().groups_left(&jid(account))
-    };
+    let mut left = |op| groups_left_after(&mut store, account, op);
     assert_eq!(left(end(account, 1)), 5_000);
     // A client has the first thousand.
     assert_eq!(left(dequeue(account, 2, 1, 1_000)), 5_000);
@@ -567,10 +573,7 @@ fn nothing_stays_of_what_sessions_shared_when_the_last_of_them_has_ended() {
     }
     one(&mut store, share(account, &[4, 5], 1, "<message/>"));
     one(&mut store, end(account, 4));
-    let mut left = |op| {
-        one(&mut store, op);
-        store.engine().unwrap().groups_left(&jid(account))
-    };
+    let mut left = |op| groups_left_after(&mut store, account, op);
     assert_eq!(left(delete(account)), 0);
 }
 

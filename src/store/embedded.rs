@@ -24,6 +24,7 @@ use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 use crate::records::{each_record, exists, read};
 use crate::schema::{self, SCHEMA};
+use crate::sharing::Sharing;
 use crate::{kept, sessions};
 
 /// Where the database lies in the server's data directory.
@@ -66,6 +67,11 @@ pub(crate) struct Engine {
     /// Held by every snapshot: the database stays open as long as one is.
     lent: Arc<()>,
     pub(crate) lacking: Cell<Lacking>,
+    /// As the last call left it; a call has it while it runs.
+    pub(crate) sharing: RefCell<Sharing>,
+    /// How many records of sessions were looked at.
+    #[cfg(test)]
+    pub(crate) looked_at: Cell<u64>,
 }
 
 /// Why a store cannot be opened, in one sentence that says what to do.
@@ -104,9 +110,11 @@ pub(crate) struct Staged {
     roster: Writes,
     pub(crate) kept: Writes,
     pub(crate) sessions: Writes,
-    pub(crate) queue: Writes,
+    queue: Writes,
     /// What accounts lack with all of it.
     pub(crate) lacking: Lacking,
+    /// What is known of those who share what lies in queues.
+    pub(crate) sharing: Sharing,
     /// What failed before.
     pub(crate) gaps: Gaps,
     /// The stanzas that are marked as having had their effect.
@@ -120,6 +128,12 @@ impl Staged {
         Table::ALL
             .into_iter()
             .all(|table| self.of(table).is_empty())
+    }
+
+    /// Writes a record of the queues' table.
+    pub(crate) fn put_queue(&mut self, key: Key, value: Option<Vec<u8>>) {
+        self.sharing.note(&key, value.as_deref());
+        self.queue.insert(key, value);
     }
 
     pub(crate) fn of(&self, table: Table) -> &Writes {
@@ -232,6 +246,9 @@ impl Engine {
             syncs: Cell::new(0),
             lent: Arc::new(()),
             lacking: Cell::default(),
+            sharing: RefCell::default(),
+            #[cfg(test)]
+            looked_at: Cell::new(0),
         };
         opened
             .learn_lacking()
@@ -498,6 +515,7 @@ impl Engine {
         let mut staged = Staged {
             gaps: std::mem::take(gaps),
             lacking: self.lacking.get(),
+            sharing: self.sharing.take(),
             ..Staged::default()
         };
         let mut uncertain_from = None;
@@ -513,6 +531,7 @@ impl Engine {
         *gaps = std::mem::take(&mut staged.gaps);
         let marked = std::mem::take(&mut staged.marked);
         let settled = std::mem::take(&mut staged.settled);
+        let sharing = std::mem::take(&mut staged.sharing);
         let is_read = staged.is_empty();
         let committed = if is_read { Ok(()) } else { self.commit(staged) };
         if let Err(trouble) = &committed {
@@ -529,6 +548,7 @@ impl Engine {
         if committed.is_err() {
             return Performed::Failed;
         }
+        self.sharing.replace(sharing);
         for (session, number) in settled {
             gaps.settle(session, number);
         }

@@ -12,6 +12,7 @@ use xmpp::port::SessionId;
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, Staged, Trouble};
 use crate::sessions::session_of_mark;
+use crate::sharing::Lesson;
 
 /// Ended sessions that are remembered: what they sent is stored within some commits.
 const ENDED_MAX: usize = 16_384;
@@ -51,24 +52,32 @@ impl Ended {
 }
 
 impl Engine {
-    /// Removes the marks of sessions that are not there, and says how many. A session is stored
+    /// Removes the marks of sessions that are not there, and says how many; learns on the way what
+    /// the others share. A session is stored
     /// before its client's first stanza has a number that a mark could name.
     pub(crate) fn remove_marks_of_ended(&self) -> Result<usize, Trouble> {
         let nothing = Staged::default();
         let there = self.sessions(&nothing)?;
         let there: HashSet<SessionId> = there.into_iter().map(|(_, session)| session).collect();
-        let mut gone = Vec::new();
-        self.each_hot(Table::Queue, &nothing, &[], |key, _| {
-            if session_of_mark(key).is_some_and(|session| !there.contains(&session)) {
-                gone.push(Key::from_slice(key));
+        let (mut gone, mut lesson) = (Vec::new(), Lesson::default());
+        self.each_hot(Table::Queue, &nothing, &[], |key, record| {
+            match session_of_mark(key) {
+                Some(session) if !there.contains(&session) => gone.push(Key::from_slice(key)),
+                Some(_) => {}
+                None => lesson.take(key, record),
             }
             Ok(())
         })?;
+        // The engine has all of it, so what an account has came in one piece.
+        if !self.hot(Table::Queue).has_pending() {
+            self.sharing.replace(lesson.finish());
+        }
         for part in gone.chunks(REMOVED_MAX) {
             let mut staged = Staged::default();
             staged.lacking = self.lacking.get();
-            let removals = part.iter().map(|key| (key.clone(), None));
-            staged.queue.extend(removals);
+            for key in part {
+                staged.put_queue(key.clone(), None);
+            }
             self.commit(staged)?;
         }
         Ok(gone.len())

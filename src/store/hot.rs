@@ -76,6 +76,11 @@ impl Overlay {
         }
     }
 
+    /// Whether something lies over what the engine has.
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// The engine has these now.
     pub(crate) fn settle(&mut self, writes: Writes) {
         for (key, value) in writes {
@@ -97,6 +102,7 @@ impl Engine {
         staged: &Staged,
         key: &[u8],
     ) -> Result<Option<Vec<u8>>, Trouble> {
+        self.note_look();
         if let Some(value) = staged.of(table).get(key) {
             return Ok(value.clone());
         }
@@ -111,6 +117,15 @@ impl Engine {
         Ok(found.map(|record| record.to_vec()))
     }
 
+    /// Counts the records that reading takes, for tests.
+    #[cfg(test)]
+    fn note_look(&self) {
+        self.looked_at.set(self.looked_at.get() + 1);
+    }
+
+    #[cfg(not(test))]
+    fn note_look(&self) {}
+
     /// Calls `each` with every record of a table of sessions below `prefix` as this call sees it.
     pub(crate) fn each_hot(
         &self,
@@ -120,22 +135,40 @@ impl Engine {
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Trouble>,
     ) -> Result<(), Trouble> {
         let (hot, staged) = (self.hot(table), staged.of(table));
+        let from = (Included(prefix), Unbounded);
+        let is_below = |key: &[u8]| key.starts_with(prefix);
+        let written = || {
+            hot.pending
+                .range::<[u8], _>(from)
+                .take_while(|(key, _)| is_below(key))
+        };
+        let covering = || {
+            staged
+                .range::<[u8], _>(from)
+                .take_while(|(key, _)| is_below(key))
+        };
+        // Mostly nothing lies over what is there, and then nothing is looked for.
+        let is_covered = covering().next().is_some();
+        let is_old = written().next().is_none();
         if !hot.settled.is_empty() {
             for entry in self.keyspace(table).prefix(prefix) {
                 let (key, value) = entry.into_inner().map_err(engine)?;
-                if !staged.contains_key(&key[..]) && !hot.pending.contains_key(&key[..]) {
+                self.note_look();
+                let is_gone = is_covered && staged.contains_key(&key[..]);
+                if !is_gone && (is_old || !hot.pending.contains_key(&key[..])) {
                     each(&key, &value)?;
                 }
             }
         }
-        let below = hot.pending.range::<[u8], _>((Included(prefix), Unbounded));
-        for (key, pending) in below.take_while(|(key, _)| key.starts_with(prefix)) {
-            if let (Some(value), false) = (&pending.value, staged.contains_key(key)) {
+        for (key, pending) in written() {
+            self.note_look();
+            let is_gone = is_covered && staged.contains_key(key);
+            if let (Some(value), false) = (&pending.value, is_gone) {
                 each(key, value)?;
             }
         }
-        let below = staged.range::<[u8], _>((Included(prefix), Unbounded));
-        for (key, value) in below.take_while(|(key, _)| key.starts_with(prefix)) {
+        for (key, value) in covering() {
+            self.note_look();
             if let Some(value) = value {
                 each(key, value)?;
             }

@@ -24,6 +24,7 @@ mod records;
 mod recover;
 pub mod schema;
 mod sessions;
+mod sharing;
 
 pub use embedded::{DIRECTORY, OpenError};
 pub use lacking::Lacking;

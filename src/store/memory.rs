@@ -1,7 +1,7 @@
 //! The store that forgets: for tests and `--ephemeral`. It obeys the same suite as the others,
 //! durability apart.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::gaps::Gaps;
 use crate::records::check_name;
@@ -416,11 +416,14 @@ impl Memory {
     fn session(&self, account: &BareJid, session: SessionId) -> Option<StoredSession> {
         let sessions = &self.accounts.get(account)?.sessions;
         let found = sessions.get(&session)?;
-        let all = || sessions.values().flat_map(|session| session.queue.values());
+        let all = sessions.values().flat_map(|session| session.queue.values());
+        let mut holders: HashMap<u64, u32> = HashMap::new();
+        for shared in all.filter_map(|queued| queued.shared) {
+            *holders.entry(shared.group).or_default() += 1;
+        }
         let mut queue: Vec<QueuedStanza> = found.queue.values().cloned().collect();
         for shared in queue.iter_mut().filter_map(|queued| queued.shared.as_mut()) {
-            let groups = all().filter_map(|queued| queued.shared.map(|shared| shared.group));
-            shared.holders = groups.filter(|group| *group == shared.group).count() as u32;
+            shared.holders = holders.get(&shared.group).copied().unwrap_or(0);
         }
         let marks = self.marks.iter().filter(|((of, _), _)| *of == session);
         Some(StoredSession {

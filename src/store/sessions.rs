@@ -8,7 +8,7 @@
 //! how many sessions ended with a stanza that others were given, too. Values begin with a version
 //! byte. Everything that is written for every stanza is written blindly: nothing is read for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -48,9 +48,6 @@ const UNNUMBERED_VERSION: u8 = 3;
 const SHARED_VERSION: u8 = 4;
 const SHARED_UNNUMBERED_VERSION: u8 = 5;
 
-/// Groups of an account that sessions have left and no queue may have any more.
-const LEFT_MAX: usize = 4_096;
-
 /// Bytes of a session's secret in a key.
 const SECRET_SIZE: usize = 16;
 
@@ -85,7 +82,7 @@ fn kind_prefix(account: &BareJid, kind: u8) -> Key {
     key
 }
 
-fn left_key(account: &BareJid, group: u64) -> Key {
+pub(crate) fn left_key(account: &BareJid, group: u64) -> Key {
     let mut key = kind_prefix(account, LEFT);
     key.extend_from_slice(&group.to_be_bytes());
     key
@@ -161,7 +158,7 @@ fn number_record(number: u64) -> Vec<u8> {
     record
 }
 
-fn read_number(record: &[u8]) -> Result<u64, Trouble> {
+pub(crate) fn read_number(record: &[u8]) -> Result<u64, Trouble> {
     match record.split_first_chunk() {
         Some(([VERSION], number)) => <[u8; 8]>::try_from(number)
             .map(u64::from_be_bytes)
@@ -286,6 +283,36 @@ fn read_saved(record: &[u8]) -> Result<SavedSession, Trouble> {
     })
 }
 
+/// The group of a queued stanza that several sessions were given.
+pub(crate) fn group_of(record: &[u8]) -> Result<Option<u64>, Trouble> {
+    let shared = read_queued(record)?.shared;
+    Ok(shared.map(|shared| shared.group))
+}
+
+/// What a record beside an account's queues is of.
+pub(crate) enum Name {
+    Queued { secret: u128, place: u64 },
+    Left { group: u64 },
+}
+
+/// Reads what is behind the account's prefix of a key of the queues' table.
+pub(crate) fn name_of(name: &[u8]) -> Result<Name, Trouble> {
+    let damaged = || Trouble::from("the key of a record beside the queues is damaged");
+    let number = |bytes| u64::from_be_bytes(bytes);
+    let (kind, name) = name.split_first().ok_or_else(damaged)?;
+    let (before, last) = name.split_last_chunk().ok_or_else(damaged)?;
+    match (*kind, <[u8; SECRET_SIZE]>::try_from(before)) {
+        (QUEUED, Ok(secret)) => Ok(Name::Queued {
+            secret: u128::from_be_bytes(secret),
+            place: number(*last),
+        }),
+        (LEFT, Err(_)) if before.is_empty() => Ok(Name::Left {
+            group: number(*last),
+        }),
+        _ => Err(damaged()),
+    }
+}
+
 /// The number at the end of a queue's key, behind `prefix`.
 fn place_of(key: &[u8], prefix: &[u8]) -> Result<u64, Trouble> {
     key.get(prefix.len()..)
@@ -301,7 +328,7 @@ pub(crate) fn mark(staged: &mut Staged, receiver: &BareJid, origin: Option<Origi
     {
         let mut key = marks_prefix(origin.session);
         key.extend_from_slice(receiver.as_str().as_bytes());
-        staged.queue.insert(key, Some(mark_record(&mark)));
+        staged.put_queue(key, Some(mark_record(&mark)));
         staged.marked.push((origin, receiver.clone()));
     }
 }
@@ -311,14 +338,34 @@ fn put_queued(staged: &mut Staged, account: &BareJid, copy: QueuePlace, queued: 
     let key = queue_key(account, copy.session.secret, copy.place);
     let number = copy.number;
     let record = queued_record(&Queued { number, ..queued });
-    staged.queue.insert(key, Some(record));
+    staged.put_queue(key, Some(record));
+}
+
+/// What goes with a session.
+#[derive(Default)]
+struct Records {
+    /// Of the queues' table.
+    queue: Vec<Key>,
+    sessions: Vec<Key>,
+    /// What of it others have, too.
+    shared: Vec<SharedStanza>,
+    /// Whether the session was saved, or has a queue.
+    is_there: bool,
+}
+
+impl Records {
+    fn remove(self, staged: &mut Staged) {
+        for key in self.queue {
+            staged.put_queue(key, None);
+        }
+        let sessions = self.sessions.into_iter();
+        staged.sessions.extend(sessions.map(|key| (key, None)));
+    }
 }
 
 /// Removes the records of a session.
-fn end_session(staged: &mut Staged, session: SessionId, records: Vec<(Table, Key)>) {
-    for (table, key) in records {
-        staged.of_mut(table).insert(key, None);
-    }
+fn end_session(staged: &mut Staged, session: SessionId, records: Records) {
+    records.remove(staged);
     staged.settled.push((session, u64::MAX));
     staged.gaps.end(session);
 }
@@ -329,10 +376,10 @@ fn keys_below(
     table: Table,
     staged: &Staged,
     prefix: &[u8],
-) -> Result<Vec<Vec<u8>>, Trouble> {
+) -> Result<Vec<Key>, Trouble> {
     let mut keys = Vec::new();
     engine.each_hot(table, staged, prefix, |key, _| {
-        keys.push(key.to_vec());
+        keys.push(Key::from_slice(key));
         Ok(())
     })?;
     Ok(keys)
@@ -368,8 +415,9 @@ impl Engine {
                 from,
                 to,
             } => {
-                let gone = (from..=to).map(|place| queue_key(&account, session.secret, place));
-                staged.queue.extend(gone.map(|key| (key, None)));
+                for place in from..=to {
+                    staged.put_queue(queue_key(&account, session.secret, place), None);
+                }
             }
             StoreOp::PutSession {
                 account,
@@ -421,17 +469,17 @@ impl Engine {
         waiting: Vec<Box<[u8]>>,
         quota: OfflineQuota,
     ) -> Result<StoreReply, Trouble> {
-        // A try whose answer was lost did all of it. One that was never saved may have a queue.
-        let saved = key(account, SAVED, session.secret);
-        let queued = key(account, QUEUED, session.secret);
-        let is_there = self.read_hot(Table::Sessions, staged, &saved)?.is_some()
-            || !keys_below(self, Table::Queue, staged, &queued)?.is_empty();
-        let left = self.groups_left_by(staged, account, session)?;
         let gone = self.records_of_session(staged, account, session)?;
-        if is_there && let Some(room) = self.put_waiting(staged, account, waiting, quota)? {
+        let left = self.leave_groups(staged, account, &gone.shared)?;
+        // A try whose answer was lost did all of it. One that was never saved may have a queue.
+        if gone.is_there
+            && let Some(room) = self.put_waiting(staged, account, waiting, quota)?
+        {
             return Ok(StoreReply::Room(room));
         }
-        staged.queue.extend(left);
+        for (key, record) in left {
+            staged.put_queue(key, record);
+        }
         end_session(staged, session, gone);
         // It stages nothing where it fails, and the next end does it as well.
         if let Err(error) = self.forget_groups(staged, account) {
@@ -492,7 +540,9 @@ impl Engine {
             changes.push((Key::from_slice(key), change));
             Ok(())
         })?;
-        staged.queue.extend(changes);
+        for (key, change) in changes {
+            staged.put_queue(key, change);
+        }
         Ok(())
     }
 
@@ -502,18 +552,24 @@ impl Engine {
         staged: &Staged,
         account: &BareJid,
         session: SessionId,
-    ) -> Result<Vec<(Table, Key)>, Trouble> {
-        let mut records = Vec::new();
-        for prefix in [key(account, QUEUED, session.secret), marks_prefix(session)] {
-            let keys = keys_below(self, Table::Queue, staged, &prefix)?;
-            records.extend(keys.into_iter().map(|key| (Table::Queue, key.into())));
-        }
+    ) -> Result<Records, Trouble> {
+        let mut records = Records::default();
+        let queued = key(account, QUEUED, session.secret);
+        self.each_hot(Table::Queue, staged, &queued, |key, record| {
+            records.queue.push(Key::from_slice(key));
+            records.shared.extend(read_queued(record)?.shared);
+            Ok(())
+        })?;
         for kind in [SAVED, HANDLED] {
             let key = key(account, kind, session.secret);
             if self.read_hot(Table::Sessions, staged, &key)?.is_some() {
-                records.push((Table::Sessions, key));
+                records.is_there |= kind == SAVED;
+                records.sessions.push(key);
             }
         }
+        records.is_there |= !records.queue.is_empty();
+        let marks = keys_below(self, Table::Queue, staged, &marks_prefix(session))?;
+        records.queue.extend(marks);
         Ok(records)
     }
 
@@ -523,23 +579,38 @@ impl Engine {
         staged: &mut Staged,
         account: &BareJid,
     ) -> Result<(), Trouble> {
-        let prefix = schema::roster_prefix(account);
-        let mut keys = keys_below(self, Table::Sessions, staged, &prefix)?;
-        keys.extend(keys_below(self, Table::Queue, staged, &prefix)?);
-        let mut secrets: Vec<u128> = keys
+        let prefix = schema::session_prefix(account);
+        let sessions = keys_below(self, Table::Sessions, staged, &prefix)?;
+        let queue = keys_below(self, Table::Queue, staged, &prefix)?;
+        let mut secrets: Vec<u128> = sessions
             .iter()
+            .chain(&queue)
             .filter_map(|key| key.get(prefix.len() + 1..)?.first_chunk::<SECRET_SIZE>())
             .map(|secret| u128::from_be_bytes(*secret))
             .collect();
         secrets.sort_unstable();
         secrets.dedup();
         let home = stanza::jid::virtual_shard(account.as_str());
-        for secret in secrets {
-            let session = SessionId { home, secret };
-            let gone = self.records_of_session(staged, account, session)?;
-            end_session(staged, session, gone);
+        let ended: Vec<SessionId> = secrets
+            .into_iter()
+            .map(|secret| SessionId { home, secret })
+            .collect();
+        let mut gone = Records {
+            queue,
+            sessions,
+            ..Records::default()
+        };
+        for session in &ended {
+            let marks = keys_below(self, Table::Queue, staged, &marks_prefix(*session))?;
+            gone.queue.extend(marks);
         }
-        self.forget_groups(staged, account)
+        // Of what they shared nothing is noted any more, either.
+        staged.sharing.forget(&prefix);
+        gone.remove(staged);
+        for session in ended {
+            end_session(staged, session, Records::default());
+        }
+        Ok(())
     }
 
     fn claim_offline(
@@ -620,80 +691,32 @@ impl Engine {
         Ok(StoreReply::Session(Some(Box::new(stored))))
     }
 
-    /// Fills in who has, and may still take, what a queue shares with others of the account.
-    fn count_holders(
+    /// What to note where a session ends that shares these: it is a member no more.
+    fn leave_groups(
         &self,
         staged: &Staged,
         account: &BareJid,
-        queue: &mut [QueuedStanza],
-    ) -> Result<(), Trouble> {
-        let shared = queue.iter_mut().filter_map(|queued| queued.shared.as_mut());
-        let mut shared: HashMap<u64, &mut SharedStanza> =
-            shared.map(|shared| (shared.group, shared)).collect();
-        if shared.is_empty() {
-            return Ok(());
-        }
-        for (group, shared) in &mut shared {
-            shared.leave(self.left(staged, account, *group)?);
-        }
-        let queues = kind_prefix(account, QUEUED);
-        self.each_hot(Table::Queue, staged, &queues, |_, record| {
-            let group = read_queued(record)?.shared.map(|shared| shared.group);
-            if let Some(shared) = group.and_then(|group| shared.get_mut(&group)) {
-                shared.holders += 1;
-            }
-            Ok(())
-        })
-    }
-
-    /// What to note of a session that ends with what is in its queue: of what it shares with others
-    /// it is no member any more.
-    fn groups_left_by(
-        &self,
-        staged: &Staged,
-        account: &BareJid,
-        session: SessionId,
+        shared: &[SharedStanza],
     ) -> Result<Writes, Trouble> {
-        let own = key(account, QUEUED, session.secret);
-        let mut groups = Vec::new();
-        self.each_hot(Table::Queue, staged, &own, |_, record| {
-            groups.extend(read_queued(record)?.shared);
-            Ok(())
-        })?;
-        let note = |shared: SharedStanza| {
+        let note = |shared: &SharedStanza| {
             let left = 1 + self.left(staged, account, shared.group)?;
             let record = (left < u64::from(shared.members)).then(|| number_record(left));
             Ok((left_key(account, shared.group), record))
         };
-        groups.into_iter().map(note).collect()
+        shared.iter().map(note).collect()
     }
 
-    /// How many sessions have ended with a shared stanza in their queues.
-    fn left(&self, staged: &Staged, account: &BareJid, group: u64) -> Result<u64, Trouble> {
-        let record = self.read_hot(Table::Queue, staged, &left_key(account, group))?;
-        record.as_deref().map_or(Ok(0), read_number)
-    }
-
-    /// Forgets who left the groups that no queue has any more, where there may be many of these.
-    fn forget_groups(&self, staged: &mut Staged, account: &BareJid) -> Result<(), Trouble> {
-        let left = keys_below(self, Table::Queue, staged, &kind_prefix(account, LEFT))?;
-        if left.is_empty() || (left.len() <= LEFT_MAX && self.has_sessions(staged, account)?) {
-            return Ok(());
-        }
-        let mut held = HashSet::new();
-        let queues = kind_prefix(account, QUEUED);
-        self.each_hot(Table::Queue, staged, &queues, |_, record| {
-            let shared = read_queued(record)?.shared;
-            held.extend(shared.map(|shared| left_key(account, shared.group)));
+    /// Of how many groups it is noted that sessions left them.
+    pub(crate) fn count_left(&self, staged: &Staged, account: &BareJid) -> Result<usize, Trouble> {
+        let mut count = 0;
+        self.each_hot(Table::Queue, staged, &kind_prefix(account, LEFT), |_, _| {
+            count += 1;
             Ok(())
         })?;
-        let gone = left.into_iter().map(Key::from);
-        let gone = gone.filter(|key| !held.contains(key));
-        staged.queue.extend(gone.map(|key| (key, None)));
-        Ok(())
+        Ok(count)
     }
 
-    fn has_sessions(&self, staged: &Staged, account: &BareJid) -> Result<bool, Trouble> {
+    pub(crate) fn has_sessions(&self, staged: &Staged, account: &BareJid) -> Result<bool, Trouble> {
         let saved = kind_prefix(account, SAVED);
         let sessions = keys_below(self, Table::Sessions, staged, &saved)?;
         Ok(!sessions.is_empty())
@@ -745,15 +768,5 @@ pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<Unacked<'a>, 
             })
         }
         _ => Err("a record is of an unknown kind".into()),
-    }
-}
-
-#[cfg(test)]
-impl Engine {
-    /// Of how many groups it is noted that sessions left them.
-    pub(crate) fn groups_left(&self, account: &BareJid) -> usize {
-        let left = kind_prefix(account, LEFT);
-        let keys = keys_below(self, Table::Queue, &Staged::default(), &left);
-        keys.unwrap().len()
     }
 }

@@ -55,8 +55,6 @@ pub struct Account {
     pub jid: BareJid,
     /// Loading or resident.
     pub(crate) residence: Residence,
-    /// How many of its sessions of the last process are still to be read, while it loads.
-    pub(crate) waking: u32,
     /// How often storage failed to load it.
     pub(crate) load_failures: u32,
     /// It was deleted, and what is under way keeps it here: nothing of it is written any more.
@@ -221,7 +219,6 @@ impl Accounts {
         let account = Account {
             jid,
             residence: Residence::Loading(Vec::new()),
-            waking: 0,
             load_failures: 0,
             is_gone: false,
             leaving: None,

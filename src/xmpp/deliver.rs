@@ -12,7 +12,7 @@ use crate::outbox::{Acks, Keep};
 use crate::parcel::Parcel;
 use crate::port::StoreOp;
 use crate::router::Route;
-use crate::session::{Address, SessionHandle, SessionKey};
+use crate::session::{Address, Session, SessionHandle, SessionKey};
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
@@ -199,8 +199,18 @@ impl Shard {
         key: AccountKey,
         stanza: &Stanza<'_>,
     ) -> bool {
+        self.deliver_to(host, key, stanza, Session::takes_bare)
+    }
+
+    fn deliver_to(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        stanza: &Stanza<'_>,
+        takes: impl Fn(&Session) -> bool,
+    ) -> bool {
         let sessions = self.accounts.at(key).sessions.iter().copied();
-        let takers = sessions.filter(|session| self.sessions.at(*session).takes_bare());
+        let takers = sessions.filter(|session| takes(self.sessions.at(*session)));
         let takers: Receivers = takers.collect();
         self.give(host, key, &takers, stanza);
         !takers.is_empty()
@@ -344,7 +354,9 @@ impl Shard {
         }
         // While messages are between here and storage, this one lines up there.
         let waits = self.accounts.at(key).must_hold() || self.puts_back();
-        if !waits && self.deliver_to_bare(host, key, stanza) {
+        // One that ends with this turn would pass it on, with all that it was left besides.
+        let takes = |session: &Session| session.takes_bare() && !session.outlet.has_overflowed();
+        if !waits && self.deliver_to(host, key, stanza, takes) {
             return;
         }
         match self.cause {

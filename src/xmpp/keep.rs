@@ -173,28 +173,6 @@ impl Shard {
             self.sessions.overflowed.push(key);
         }
     }
-
-    /// Ends the sessions whose clients let too much pile up: their messages wait elsewhere.
-    pub(crate) fn end_overflowed(&mut self, host: &mut impl Host) {
-        while let Some(key) = self.sessions.overflowed.pop() {
-            let Some(session) = self.sessions.get(key) else {
-                continue;
-            };
-            if !session.outlet.has_overflowed() {
-                continue;
-            }
-            tracing::info!(jid = session.full(), "too much is not acknowledged");
-            let conn = session.outlet.conn;
-            match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
-                Some((conn, stream)) => {
-                    let error = crate::error::StreamError::ResourceConstraint;
-                    let text = Some("too many stanzas are not acknowledged");
-                    self.stream_error(host, conn, &stream, error, text);
-                }
-                None => self.end_session(host, key),
-            }
-        }
-    }
 }
 
 impl Sessions {

@@ -37,7 +37,8 @@ pub struct Session {
     pub unanswered: u16,
     /// What its stanzas still wait for, where it has no stream management.
     pub unsettled: u32,
-    /// Its client has said its last; what it asked for is answered before the stream ends.
+    /// Its client has said its last, and what it asked for is answered before the stream ends; or
+    /// its client is away and has hardly any time left.
     pub closing: bool,
     /// Which of its key's users it is; given by [`Sessions::insert`], wraps.
     pub serial: u32,

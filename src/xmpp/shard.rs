@@ -4,6 +4,7 @@
 
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::conns::Conns;
+use crate::ends::Ends;
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
@@ -114,6 +115,8 @@ pub(crate) enum Timer {
     Bound(ConnId),
     /// The client of the session that waits longest must be back by now.
     Hibernation,
+    /// More of the sessions that have overflowed may end.
+    Overflow,
     /// Storage failed to give the session what waits for its account.
     Fetch(AccountKey, SessionKey, u32),
     /// The clients of the last process's sessions must be back by now.
@@ -175,6 +178,8 @@ pub struct Shard {
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
+    /// Those of them that storage is to be told of.
+    pub(crate) ends: Ends,
     /// Those of them that storage refused.
     pub(crate) ends_again: Vec<Ticket>,
     /// When the shard came up.
@@ -252,6 +257,7 @@ impl Shard {
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
+            ends: Ends::default(),
             ends_again: Vec::new(),
             started,
             has_begun: false,
@@ -592,6 +598,8 @@ impl Shard {
             match timer {
                 Timer::Bound(conn) => self.check_bound(host, conn),
                 Timer::Hibernation => self.on_hibernation(host),
+                // The end of the turn sees to them.
+                Timer::Overflow => {}
                 Timer::Fetch(account, key, serial) => self.fetch_again(host, account, key, serial),
                 Timer::Dormancy => self.on_dormancy(host),
                 Timer::Ends => self.end_again(host),

@@ -16,6 +16,8 @@ use stanza::jid::BareJid;
 pub(crate) struct Waking {
     account: AccountKey,
     session: SessionId,
+    /// Those that it is asked for afterwards, the next one last.
+    rest: Vec<SessionId>,
 }
 
 impl Shard {
@@ -28,36 +30,45 @@ impl Shard {
         sessions.is_some_and(|sessions| !sessions.is_empty())
     }
 
-    /// An account is there; its sessions are to be, too, before it counts as loaded.
+    /// An account is there; its sessions are to be, too, before it counts as loaded. One is read
+    /// after another: what others ask for comes between them.
     pub(crate) fn wake_sessions(&mut self, host: &mut impl Host, key: AccountKey) {
-        let owner = self.accounts.at_mut(key);
-        let account = owner.jid.clone();
-        let sessions = self.dormant.get(&account).cloned().unwrap_or_default();
-        owner.waking = 1 + sessions.len() as u32;
-        for session in sessions {
-            let ticket = self.ticket_for_itself(Waiting::Waking);
-            let waking = Waking {
-                account: key,
-                session,
-            };
-            self.wakings.insert(ticket.0, waking);
-            let account = account.clone();
-            host.store(ticket, StoreOp::Session { account, session });
-        }
-        self.end_waking(host, key);
+        let account = &self.accounts.at(key).jid;
+        let mut rest = self.dormant.get(account).cloned().unwrap_or_default();
+        rest.reverse();
+        self.wake_next(host, key, rest);
+    }
+
+    /// Asks for the next of an account's sessions; behind the last one the account is loaded.
+    fn wake_next(&mut self, host: &mut impl Host, key: AccountKey, mut rest: Vec<SessionId>) {
+        let Some(session) = rest.pop() else {
+            return self.end_waking(host, key);
+        };
+        let ticket = self.ticket_for_itself(Waiting::Waking);
+        let waking = Waking {
+            account: key,
+            session,
+            rest,
+        };
+        self.wakings.insert(ticket.0, waking);
+        let account = self.accounts.at(key).jid.clone();
+        host.store(ticket, StoreOp::Session { account, session });
     }
 
     /// Storage has a session, or it has ended meanwhile. One that cannot be read stays dormant.
     pub(crate) fn on_woken(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
-        let Some(Waking { account, session }) = self.wakings.remove(&ticket.0) else {
+        let Some(waking) = self.wakings.remove(&ticket.0) else {
             return;
         };
+        let Waking {
+            account, session, ..
+        } = waking;
         match reply {
             StoreReply::Session(Some(stored)) => self.wake(host, account, session, stored),
             StoreReply::Session(None) => {}
             reply => tracing::error!(?reply, "a session was not read"),
         }
-        self.end_waking(host, account);
+        self.wake_next(host, account, waking.rest);
     }
 
     fn wake(
@@ -94,13 +105,9 @@ impl Shard {
         }
     }
 
-    /// One session less is to be read; after the last one the account is loaded.
+    /// All its sessions are here: an account is loaded.
     fn end_waking(&mut self, host: &mut impl Host, key: AccountKey) {
         let account = self.accounts.at_mut(key);
-        account.waking -= 1;
-        if account.waking > 0 {
-            return;
-        }
         let is_gone = account.is_gone;
         account.queued = Queued::default();
         let residence = std::mem::replace(&mut account.residence, Residence::Resident);

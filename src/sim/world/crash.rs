@@ -124,6 +124,7 @@ impl World {
             self.perform(op);
         }
         self.disk.reopen();
+        self.asked.forget();
         self.nodes = nodes(&self.settings, &mut self.random, &self.faults, self.now);
         for wire in reset {
             // Of connections that the server had closed before, the machine held more.

@@ -102,6 +102,7 @@ impl World {
             }
             Input::Stored { ticket, reply } => {
                 let text = format!("{reply:?}");
+                self.asked.answered(shard, ticket);
                 self.trace
                     .note("stored", self.now, ticket.0, text.as_bytes());
                 let Node { shard, side, .. } = &mut self.nodes[shard];
@@ -316,6 +317,7 @@ impl World {
                 let node = &mut self.nodes[shard];
                 node.disk_at = node.disk_at.max(self.now + delay);
                 let at = node.disk_at;
+                self.asked.note(shard, ticket, &op);
                 self.schedule(at, Event::Disk { shard, ticket, op });
             }
             Effect::Derive(ticket, job) => {

@@ -7,6 +7,7 @@ use super::blocking::BlockList;
 use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
+use crate::ends::size_of_end;
 use crate::error::{StanzaError, put};
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
@@ -54,6 +55,8 @@ pub(crate) struct OfflineRead {
 pub(crate) struct SessionEnd {
     account: AccountKey,
     session: SessionId,
+    /// What it costs storage, see [`crate::ends`].
+    pub(crate) size: usize,
     /// What it leaves to nobody, oldest first, and what storage refused to put into the queues of
     /// those whom it left that to.
     waiting: Vec<Left>,
@@ -169,22 +172,18 @@ impl Shard {
     }
 
     /// A session ends that storage has: the request that has storage forget it. Until
-    /// [`Shard::finish_end`], and until what is `claiming` is there, it may leave something.
-    pub(crate) fn begin_end(
-        &mut self,
-        account: AccountKey,
-        session: SessionId,
-        claiming: bool,
-    ) -> Ticket {
+    /// [`Shard::finish_end`], and until what it is claiming is there, it may leave something.
+    pub(crate) fn begin_end(&mut self, account: AccountKey, acks: &Acks) -> Ticket {
         self.accounts.at_mut(account).pins += 1;
         let ticket = self.ticket_for_itself(Waiting::SessionEnd);
         let end = SessionEnd {
             account,
-            session,
+            session: acks.id,
+            size: size_of_end(acks.queued()),
             waiting: Vec::new(),
             has_waited: false,
             puts_back: false,
-            open: 1 + u32::from(claiming),
+            open: 1 + u32::from(acks.claiming.is_some()),
             causes: Vec::new(),
         };
         self.session_ends.insert(ticket.0, end);
@@ -210,7 +209,8 @@ impl Shard {
         }
     }
 
-    fn store_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+    /// Tells storage of the end of a session.
+    pub(crate) fn tell_end(&mut self, host: &mut impl Host, ticket: Ticket) {
         let Some(end) = self.session_ends.get(&ticket.0) else {
             return;
         };
@@ -303,6 +303,7 @@ impl Shard {
         let Some(mut end) = self.session_ends.remove(&ticket.0) else {
             return;
         };
+        self.note_end_answered(end.size);
         if let StoreReply::Room(room) = reply {
             // First the senders hear of what finds no room, then the rest is tried.
             let excess = end.waiting.len().saturating_sub(*room as usize);
@@ -319,12 +320,13 @@ impl Shard {
             }
             let ticket = self.ticket_for_itself(Waiting::SessionEnd);
             self.session_ends.insert(ticket.0, end);
-            return self.store_end(host, ticket);
+            return self.store_end_again(host, ticket);
         }
         debug_assert_eq!(*reply, StoreReply::Done, "a refused end is put off");
         for cause in end.causes {
             self.close_effect(host, Some(cause));
         }
+        self.store_ends(host);
         self.on_stored_waiting(host, end.account, !end.waiting.is_empty());
     }
 
@@ -335,7 +337,9 @@ impl Shard {
             return false;
         };
         tracing::error!(%why, "the end of a session was not stored");
-        let account = end.account;
+        let (account, size) = (end.account, end.size);
+        self.note_end_answered(size);
+        self.store_ends(host);
         self.ends_again.push(ticket);
         let at = host.now().plus_ms(STORAGE_RETRY_MS);
         self.arm(host, at, Timer::Ends);
@@ -396,7 +400,7 @@ impl Shard {
     }
 
     /// A resource that takes messages may have come while one was being stored.
-    fn deliver_late(&mut self, host: &mut impl Host, account: AccountKey) {
+    pub(crate) fn deliver_late(&mut self, host: &mut impl Host, account: AccountKey) {
         let sessions = self.accounts.at(account).sessions.iter().copied();
         let takers = sessions.filter(|key| self.sessions.at(*key).takes_bare());
         // One whose client is away may keep them for minutes.

@@ -176,13 +176,12 @@ impl Shard {
         };
         let out = host.output(conn);
         write_failed(out, "internal-server-error");
-        let (id, claiming) = (acks.id, acks.claiming.is_some());
+        let account = self.sessions.at(key).account;
+        let ticket = self.begin_end(account, &acks);
         for sent in acks.into_unacked() {
             out.extend_from_slice(&sent.bytes);
             sent.note_taken();
         }
-        let account = self.sessions.at(key).account;
-        let ticket = self.begin_end(account, id, claiming);
         self.finish_end(host, ticket);
     }
 
@@ -563,7 +562,7 @@ impl Shard {
             ..
         } = self.sessions.at_mut(key);
         outlet.conn = Some(conn);
-        *closing = false;
+        let was_late = std::mem::take(closing);
         let acks = outlet.acks.as_mut().expect("a resumed session is managed");
         acks.opened = true;
         let cleared = acks.acknowledge(h);
@@ -580,6 +579,10 @@ impl Shard {
         acks.rewrite(host, conn, &self.settings.domain);
         tracing::debug!(jid = address.full(), "session resumed");
         self.clear(host, key, cleared);
+        if was_late {
+            let account = self.sessions.at(key).account;
+            self.deliver_late(host, account);
+        }
     }
 
     /// The connection of a session is gone without a farewell: it waits for its client if it can.
@@ -628,30 +631,6 @@ impl Shard {
         }
     }
 
-    /// Clients did not come back in time.
-    pub(crate) fn on_hibernation(&mut self, host: &mut impl Host) {
-        self.hibernation_armed.pop();
-        let now = host.now();
-        while let Some(&(until, key)) = self.hibernating.first()
-            && until <= now
-        {
-            self.end_session(host, key);
-        }
-        self.arm_hibernation(host);
-    }
-
-    /// Most wait equally long, and one timer is enough for them.
-    fn arm_hibernation(&mut self, host: &mut impl Host) {
-        let Some(&(until, _)) = self.hibernating.first() else {
-            return;
-        };
-        let next = self.hibernation_armed.last();
-        if next.is_none_or(|next| until < *next) {
-            self.hibernation_armed.push(until);
-            self.arm(host, until, Timer::Hibernation);
-        }
-    }
-
     /// What a session that ends has not been acknowledged goes where the table of the design sends
     /// it; by now the session is no longer among its account's. Storage forgets it afterwards.
     pub(crate) fn dispose_unacked(
@@ -664,10 +643,7 @@ impl Shard {
         if let Some(conn) = acks.resuming {
             self.fail_resuming(host, conn);
         }
-        let claiming = acks.claiming.is_some();
-        let end = acks
-            .saved
-            .then(|| self.begin_end(account, acks.id, claiming));
+        let end = acks.saved.then(|| self.begin_end(account, &acks));
         let before = (self.cause, self.origin);
         if let Some(ticket) = end {
             (self.cause, self.origin) = (Some(Cause::End { ticket }), None);

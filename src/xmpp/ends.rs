@@ -1,0 +1,150 @@
+//! The ends of sessions on their way to storage, and how many end in one turn: an end costs as much
+//! as the session has in its queue, and everybody else's requests come between two of them.
+//!
+//! Invariant: of what storage is to forget, no more than [`ENDS_SIZE_MAX`] is on its way there, or
+//! one session.
+
+use crate::host::{Host, Ticket, Timestamp};
+use crate::session::SessionKey;
+use crate::shard::{Shard, Timer};
+use std::collections::VecDeque;
+
+/// Stanzas in the queues of the sessions that storage is to forget at once.
+const ENDS_SIZE_MAX: usize = 2_048;
+
+/// Stanzas in the queues of the sessions that end in one turn; the end that reaches it is the last.
+const ENDS_PER_TURN_MAX: usize = 1_024;
+
+/// Stanzas of sessions whose time is over that are seen to in a millisecond, on average: most of
+/// the shard's time is for the others.
+const ENDS_SIZE_PER_MS: usize = 32;
+
+/// Milliseconds until more of the sessions end that have overflowed.
+const TURN_MS: u64 = 1;
+
+/// Milliseconds that a session must have left to be given what another of its account leaves: an
+/// account's connections are lost within some time, and their sessions end within the same.
+const HEIR_MS_MIN: u64 = 1_000;
+
+/// What the end of a session with so many stanzas costs.
+pub(crate) fn size_of_end(stanzas: usize) -> usize {
+    1 + stanzas
+}
+
+/// The ends that storage has to be told of.
+#[derive(Debug, Default)]
+pub(crate) struct Ends {
+    waiting: VecDeque<Ticket>,
+    /// What is on its way costs so much.
+    size: usize,
+    /// No session's time is over before.
+    rests_until: Timestamp,
+}
+
+impl Shard {
+    /// Storage is to forget a session, after those that came before.
+    pub(crate) fn store_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+        self.ends.waiting.push_back(ticket);
+        self.store_ends(host);
+    }
+
+    /// The same, before all others: it was its turn already.
+    pub(crate) fn store_end_again(&mut self, host: &mut impl Host, ticket: Ticket) {
+        self.ends.waiting.push_front(ticket);
+        self.store_ends(host);
+    }
+
+    /// Storage has answered one of them that cost so much.
+    pub(crate) fn note_end_answered(&mut self, size: usize) {
+        self.ends.size -= size;
+    }
+
+    /// Tells storage of as many as may be on their way.
+    pub(crate) fn store_ends(&mut self, host: &mut impl Host) {
+        while let Some(&ticket) = self.ends.waiting.front() {
+            let size = self.session_ends.get(&ticket.0).map_or(0, |end| end.size);
+            let is_next = self.ends.size == 0 || self.ends.size + size <= ENDS_SIZE_MAX;
+            if !is_next {
+                return;
+            }
+            self.ends.waiting.pop_front();
+            self.ends.size += size;
+            self.tell_end(host, ticket);
+        }
+    }
+
+    /// Clients did not come back in time.
+    pub(crate) fn on_hibernation(&mut self, host: &mut impl Host) {
+        self.hibernation_armed.pop();
+        let now = host.now();
+        let mut size = 0;
+        while let Some(&(until, key)) = self.hibernating.first()
+            && until.max(self.ends.rests_until) <= now
+            && size < ENDS_PER_TURN_MAX
+        {
+            self.pass_over_late(host, key);
+            size += size_of_end(self.sessions.at(key).outlet.queued());
+            self.end_session(host, key);
+        }
+        if size > 0 {
+            self.ends.rests_until = now.plus_ms((size / ENDS_SIZE_PER_MS) as u64);
+        }
+        self.arm_hibernation(host);
+    }
+
+    /// What a session leaves is not for those that end next: they would pass it on, each to all
+    /// that are left. It waits in storage, also for one whose client comes back in that time.
+    fn pass_over_late(&mut self, host: &impl Host, key: SessionKey) {
+        let soon = host.now().plus_ms(HEIR_MS_MIN);
+        let account = self.sessions.at(key).account;
+        for other in &self.accounts.at(account).sessions {
+            let session = self.sessions.at_mut(*other);
+            let acks = session.outlet.acks.as_ref();
+            let until = acks.and_then(|acks| acks.waits_until);
+            session.closing |= until.is_some_and(|until| until <= soon);
+        }
+    }
+
+    /// Most wait equally long, and one timer is enough for them.
+    pub(crate) fn arm_hibernation(&mut self, host: &mut impl Host) {
+        let Some(&(until, _)) = self.hibernating.first() else {
+            return;
+        };
+        let until = until.max(self.ends.rests_until);
+        let next = self.hibernation_armed.last();
+        if next.is_none_or(|next| until < *next) {
+            self.hibernation_armed.push(until);
+            self.arm(host, until, Timer::Hibernation);
+        }
+    }
+
+    /// Ends the sessions whose clients let too much pile up: their messages wait elsewhere.
+    pub(crate) fn end_overflowed(&mut self, host: &mut impl Host) {
+        let mut size = 0;
+        while size < ENDS_PER_TURN_MAX
+            && let Some(key) = self.sessions.overflowed.pop()
+        {
+            let Some(session) = self.sessions.get(key) else {
+                continue;
+            };
+            if !session.outlet.has_overflowed() {
+                continue;
+            }
+            size += size_of_end(session.outlet.queued());
+            tracing::info!(jid = session.full(), "too much is not acknowledged");
+            let conn = session.outlet.conn;
+            match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
+                Some((conn, stream)) => {
+                    let error = crate::error::StreamError::ResourceConstraint;
+                    let text = Some("too many stanzas are not acknowledged");
+                    self.stream_error(host, conn, &stream, error, text);
+                }
+                None => self.end_session(host, key),
+            }
+        }
+        if !self.sessions.overflowed.is_empty() {
+            let at = host.now().plus_ms(TURN_MS);
+            self.arm(host, at, Timer::Overflow);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Many sessions that end, or are read, at once: what each has is seen to, and a little at a time.
+
+use sim::steps::{counted, errors, message, messages};
+use sim::{ClientId, Faults, World};
+use xmpp::Settings;
+
+const BOB: &str = "bob@example.org";
+const RESOURCES: usize = 6;
+const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true' max='1'/>";
+
+/// What storage is to forget at once is bounded by the stanzas of these, or by one session.
+const ENDS_SIZE_MAX: usize = 2_048;
+
+fn world(seed: u64) -> World {
+    let mut world = World::new(seed, Settings::for_tests("example.org"), Faults::calm());
+    world.faults.unsent_max = 64 << 20;
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    world
+}
+
+/// Clients of one account that acknowledge nothing.
+fn clients(world: &mut World) -> Vec<ClientId> {
+    let each = |number| world.log_in(&format!("{BOB}/{number}"));
+    let clients: Vec<ClientId> = (0..RESOURCES).map(each).collect();
+    for client in &clients {
+        world.tell(*client, ENABLE);
+    }
+    for client in &clients {
+        world.tell(*client, "<presence/>");
+    }
+    clients
+}
+
+/// Says so much to each of these addresses, and gives the ids.
+fn say(world: &mut World, alice: ClientId, to: &[String], count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for to in to {
+        for number in 0..count {
+            let id = format!("{to}-{number}");
+            world.send(alice, &message("chat", to, &id));
+            ids.push(id);
+        }
+    }
+    world.run();
+    ids
+}
+
+fn each_resource() -> Vec<String> {
+    (0..RESOURCES)
+        .map(|number| format!("{BOB}/{number}"))
+        .collect()
+}
+
+/// All that was said comes to the next client, or back.
+fn check(world: &mut World, alice: ClientId, mut ids: Vec<String>) {
+    let mut seen: Vec<String> = errors(&world.received(alice))
+        .into_iter()
+        .map(|(id, _)| id.to_string())
+        .collect();
+    let bob = world.arrive("bob@example.org/new");
+    world.run_for(2_000);
+    seen.extend(
+        messages(&world.received(bob))
+            .iter()
+            .map(ToString::to_string),
+    );
+    seen.sort();
+    ids.sort();
+    assert_eq!(seen.len(), ids.len());
+    assert!(seen == ids, "each of them once");
+}
+
+#[test]
+fn sessions_whose_time_is_over_are_forgotten_a_few_at_a_time() {
+    for (seed, is_shared) in [(1, true), (2, false)] {
+        let mut world = world(seed);
+        let alice = world.log_in("alice@example.org/x");
+        let clients = clients(&mut world);
+        let to = match is_shared {
+            true => vec![BOB.to_owned()],
+            false => each_resource(),
+        };
+        let ids = say(&mut world, alice, &to, 900);
+        let copies = world.asked.copies;
+        for client in clients {
+            world.vanish(client);
+        }
+        world.run_for(5_000);
+        assert_eq!(
+            world.asked.copies, copies,
+            "none of them got what another left"
+        );
+        assert!(world.asked.ended >= RESOURCES);
+        assert!(world.asked.ends_peak <= ENDS_SIZE_MAX / 900);
+        check(&mut world, alice, ids);
+    }
+}
+
+/// Its session was passed over by then: it would have ended next.
+#[test]
+fn a_client_that_is_back_in_its_last_second_gets_what_another_session_left_meanwhile() {
+    let mut world = world(6);
+    let alice = world.log_in("alice@example.org/x");
+    let lost = world.log_in("bob@example.org/lost");
+    world.tell(lost, &format!("{ENABLE}<presence/>"));
+    let (late, id) = world.log_in_managed("bob@example.org/late");
+    world.tell(late, "<presence/>");
+    let had = counted(&world.received(late));
+    let ids = say(&mut world, alice, &["bob@example.org/lost".to_owned()], 2);
+    world.vanish(late);
+    world.run_for(300_000 - 1_500);
+    world.vanish(lost);
+    world.run_for(1_200);
+    assert_eq!(world.asked.ended, 1, "the other one waits");
+    let late = world.resume("bob@example.org/late", &id, had);
+    world.run_for(1_000);
+    assert_eq!(messages(&world.received(late)), ids);
+}
+
+/// Small ones are not held up: many clients may be lost at once.
+#[test]
+fn many_sessions_with_little_are_forgotten_at_once() {
+    let mut world = world(3);
+    let alice = world.log_in("alice@example.org/x");
+    let clients = clients(&mut world);
+    let ids = say(&mut world, alice, &[BOB.to_owned()], 3);
+    world.faults.disk_us = (50_000, 50_000);
+    for client in clients {
+        world.vanish(client);
+    }
+    world.run_for(5_000);
+    assert_eq!(world.asked.ends_peak, RESOURCES);
+    check(&mut world, alice, ids);
+}
+
+/// What one leaves makes the others overflow, and what these leave does not go round again.
+#[test]
+fn what_sessions_leave_that_have_too_much_goes_to_nobody_who_has_too_much() {
+    let mut world = world(4);
+    let alice = world.log_in("alice@example.org/x");
+    let clients = clients(&mut world);
+    let ids = say(&mut world, alice, &each_resource(), 2_500);
+    let copies = world.asked.copies;
+    world.send(clients[0], "</stream:stream>");
+    world.run();
+    world.run_for(5_000);
+    // Each of the others has room for so many more.
+    let more = (world.asked.copies - copies) / (RESOURCES - 1);
+    assert!((1_500..1_600).contains(&more), "{more}");
+    // Each may have to be told what finds room.
+    assert!((RESOURCES..=2 * RESOURCES).contains(&world.asked.ended));
+    assert_eq!(world.asked.ends_peak, 1);
+    check(&mut world, alice, ids);
+}
+
+#[test]
+fn sessions_of_the_last_process_are_read_one_after_another() {
+    let mut world = world(5);
+    let alice = world.log_in("alice@example.org/x");
+    clients(&mut world);
+    let mut ids = say(&mut world, alice, &[BOB.to_owned()], 100);
+    world.crash();
+    let alice = world.log_in("alice@example.org/x");
+    ids.extend(say(&mut world, alice, &[BOB.to_owned()], 1));
+    assert_eq!(world.asked.reads_peak, 1);
+    world.run_for(601_000);
+    check(&mut world, alice, ids);
+}
