@@ -4,12 +4,12 @@
 
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::conns::Conns;
-use crate::ends::Ends;
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
 use crate::limit::{BYTES_PER_TURN_MAX, Limits};
+use crate::pace::Ends;
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
 use crate::request::{Asker, SiblingRequests};
