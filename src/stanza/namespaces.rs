@@ -51,11 +51,16 @@ impl NsRef {
     }
 }
 
+/// What long namespaces and prefixes are compared by first, for there may be many.
+pub(crate) fn hash(text: &str) -> u32 {
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32
+}
+
 /// The text of a namespace: in the element, or decoded.
 #[derive(Clone, Copy, Debug)]
 struct Uri {
     span: Span,
-    /// Long ones that are different are not compared, however many there are.
+    /// 0 for short ones.
     hash: u32,
     is_decoded: bool,
 }
@@ -96,7 +101,7 @@ impl Namespaces {
         }
         let hash = match uri.len() {
             0..=SHORT => 0,
-            _ => xxhash_rust::xxh3::xxh3_64(uri.as_bytes()) as u32,
+            _ => hash(&uri),
         };
         let is_same = |known: &Uri| {
             let may_be = (known.hash, known.span.size) == (hash, uri.len() as u32);

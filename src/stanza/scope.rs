@@ -1,6 +1,6 @@
 //! What a stream header declared: it is in force for every stanza of the stream.
 
-use crate::namespaces::NsRef;
+use crate::namespaces::{self, NsRef};
 use crate::ns::Ns;
 
 /// Prefixes one stream header may declare; the view keeps the used ones in one word.
@@ -19,6 +19,19 @@ pub struct Prefix {
     pub uri: Box<str>,
     /// The same, as names refer to it.
     pub(crate) ns: NsRef,
+    /// That of the name.
+    pub(crate) hash: u32,
+}
+
+impl Prefix {
+    pub(crate) fn new(name: &str, uri: &str) -> Prefix {
+        Prefix {
+            name: name.into(),
+            uri: uri.into(),
+            ns: NsRef::None,
+            hash: namespaces::hash(name),
+        }
+    }
 }
 
 /// The declarations in force at the root of every stanza of a stream.

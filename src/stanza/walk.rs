@@ -8,9 +8,9 @@
 use crate::error::XmlError;
 use crate::frame::{ATTRIBUTES_MAX, DEPTH_MAX, NAMESPACES_MAX};
 use crate::lexis::{self, CLASS, SPACE, Span};
-use crate::namespaces::{Namespaces, NsRef};
+use crate::namespaces::{self, Namespaces, NsRef};
 use crate::ns::Ns;
-use crate::scope::{PREFIXES_MAX, StreamScope};
+use crate::scope::{PREFIXES_MAX, Prefix, StreamScope};
 use crate::simd;
 use crate::stack::Stack;
 
@@ -109,6 +109,7 @@ struct Element {
 #[derive(Clone, Copy, Debug)]
 struct Declaration {
     prefix: Span,
+    hash: u32,
     ns: NsRef,
 }
 
@@ -152,6 +153,7 @@ impl<'a> Walk<'a> {
             }),
             declarations: Stack::new(Declaration {
                 prefix: none,
+                hash: 0,
                 ns: NsRef::None,
             }),
             declared: 0,
@@ -352,7 +354,8 @@ impl<'a> Walk<'a> {
         if is_default {
             self.default = ns;
         } else {
-            self.declarations.push(Declaration { prefix, ns });
+            let hash = namespaces::hash(prefix.of(self.text));
+            self.declarations.push(Declaration { prefix, hash, ns });
         }
         Ok(false)
     }
@@ -448,16 +451,18 @@ impl<'a> Walk<'a> {
         if prefix == "xml" {
             return Some((NsRef::Known(Ns::Xml), None));
         }
+        let hash = namespaces::hash(prefix);
         let here = self
             .declarations
             .iter()
             .rev()
-            .find(|d| d.prefix.of(self.text) == prefix);
+            .find(|d| d.hash == hash && d.prefix.of(self.text) == prefix);
         if let Some(declaration) = here {
             return Some((declaration.ns, None));
         }
         let prefixes = &self.scope.prefixes;
-        let index = prefixes.iter().position(|p| &*p.name == prefix)?;
+        let is_it = |p: &Prefix| p.hash == hash && *p.name == *prefix;
+        let index = prefixes.iter().position(is_it)?;
         Some((prefixes[index].ns, Some(index)))
     }
 

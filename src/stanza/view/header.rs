@@ -3,7 +3,6 @@
 use crate::error::XmlError;
 use crate::frame;
 use crate::lexis;
-use crate::namespaces::NsRef;
 use crate::ns::Ns;
 use crate::scope::{PREFIXES_MAX, Prefix, SCOPE_SIZE_MAX, StreamScope};
 use crate::simd;
@@ -113,11 +112,7 @@ impl StreamHeader {
                 }
                 let name = &name["xmlns:".len()..];
                 if name != "xml" {
-                    prefixes.push(Prefix {
-                        name: name.into(),
-                        uri: value.into(),
-                        ns: NsRef::None,
-                    });
+                    prefixes.push(Prefix::new(name, &value));
                 }
             }
             _ => {}
