@@ -301,6 +301,88 @@ fn brackets_that_meet_where_a_claim_was_cut_out_stay_text() {
     chat.finish();
 }
 
+/// Half of the bytes declare namespaces, the other half are names in them.
+fn huge_namespaces(size: usize) -> Vec<String> {
+    let half = size / 2;
+    let uses = |piece: &str| piece.repeat(half / piece.len());
+    let escaped = "&amp;".repeat(half / 5);
+    let [one, two] = ["u", "v"].map(|letter| letter.repeat(half / 2));
+    vec![
+        format!("<x xmlns='x' xmlns:p='{escaped}'>{}</x>", uses("<p:a/>")),
+        format!(
+            "<x xmlns='x' xmlns:p='{escaped}'>{}</x>",
+            uses("<y p:a='' p:b=''/>")
+        ),
+        format!(
+            "<x xmlns='x' xmlns:p='{one}' xmlns:q='{two}'>{}</x>",
+            uses("<p:a/><q:a/>")
+        ),
+        format!(
+            "<x xmlns='x' xmlns:p='{one}' xmlns:q='{one}'>{}</x>",
+            uses("<y p:a='' q:b=''/>")
+        ),
+        format!("<x xmlns='{escaped}'>{}</x>", uses("<y/>")),
+    ]
+}
+
+#[test]
+fn names_in_huge_namespaces_cost_others_nothing() {
+    // With room for what is around the payload, under 64 KiB and 256 KiB.
+    const STRANGER: usize = 64_000;
+    const ACCOUNT: usize = 260_000;
+    let chat = Chat::start("");
+    for payload in huge_namespaces(STRANGER) {
+        let (mut stranger, _, _) = Client::open(&chat.server);
+        stranger.send(&payload);
+        assert_eq!(stranger.stream_error(), "unsupported-stanza-type");
+        // What a stranger may send is also read as a tree.
+        let (mut stranger, _, _) = Client::open(&chat.server);
+        let sasl = "urn:ietf:params:xml:ns:xmpp-sasl";
+        stranger.send(&format!(
+            "<auth xmlns='{sasl}' mechanism='PLAIN'>{payload}</auth>"
+        ));
+        let failure = stranger.element();
+        assert_eq!(failure.name, "failure");
+    }
+    let mut sender = Client::log_in(&chat.server, &Chat::outsider(0), "attacker");
+    let account = format!("{}@{DOMAIN}", Chat::outsider(0));
+    let mut receiver = Client::log_in(&chat.server, &Chat::outsider(1), "desk");
+    for payload in huge_namespaces(ACCOUNT) {
+        sender.send(&format!(
+            "<message to='{}' type='chat'>{payload}</message>",
+            receiver.jid
+        ));
+        // This process's parser gives each name a copy of its namespace, so it does without.
+        let message = receiver.raw_element();
+        assert!(message.contains(&payload), "{}", &message[..200]);
+        // The server reads it itself, and it is no request that it knows.
+        for to in [&account, DOMAIN] {
+            sender.send(&format!("<iq type='get' id='1' to='{to}'>{payload}</iq>"));
+            let answer = sender.raw_element();
+            assert!(
+                answer.contains("<service-unavailable "),
+                "{}",
+                &answer[..200]
+            );
+        }
+    }
+    chat.finish();
+}
+
+#[test]
+fn a_header_that_each_stanza_would_have_to_repeat_violates_the_policy() {
+    let chat = Chat::start("");
+    for declared in ["xmlns:p", "xml:lang"] {
+        let mut client = Client::connect(&chat.server);
+        let value = "v".repeat(2_000);
+        let header = header();
+        let tag = header.strip_suffix('>').expect("a tag");
+        client.send(&format!("{tag} {declared}='{value}'>"));
+        assert_eq!(client.stream_error(), "policy-violation", "{declared}");
+    }
+    chat.finish();
+}
+
 /// Lets this process hold the sockets of the test; the shell's limit is often 1,024.
 fn raise_descriptor_limit() {
     let pid = std::process::id().to_string();

@@ -9,6 +9,7 @@ pub mod error;
 pub mod frame;
 pub mod jid;
 mod lexis;
+mod namespaces;
 pub mod ns;
 pub mod scope;
 mod simd;

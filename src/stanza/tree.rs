@@ -32,7 +32,7 @@ pub struct Tree<'a> {
     items: Vec<Item>,
     elements: Vec<Element>,
     attributes: Vec<Attribute>,
-    /// Namespaces that are not interned.
+    /// Namespaces that are not interned, each once.
     uris: Vec<Box<str>>,
 }
 
@@ -77,7 +77,7 @@ struct Attribute {
     value: Text,
 }
 
-/// A namespace: interned, or (`Unknown`) the index of its text.
+/// A namespace: interned, or (`Unknown`) the index of its text. Equal ones are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Namespace {
     ns: Ns,
@@ -109,7 +109,22 @@ impl<'a> Tree<'a> {
         })
     }
 
+    /// Bytes that the tree takes beside its source.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.resolved.len()
+            + size_of_val(&*self.items)
+            + size_of_val(&*self.elements)
+            + size_of_val(&*self.attributes)
+            + self.uris.iter().map(|uri| uri.len()).sum::<usize>()
+            + size_of_val(&*self.uris)
+    }
+
     fn uri(&self, namespace: Namespace) -> &str {
+        #[cfg(test)]
+        if let Some(uri) = self.uris.get(namespace.uri as usize) {
+            crate::namespaces::tests::touch(uri.len());
+        }
         match self.uris.get(namespace.uri as usize) {
             Some(uri) => uri,
             None => namespace.ns.as_str(),

@@ -239,7 +239,7 @@ impl Facts<'_> {
         view.name = tag.name;
         view.prefix = tag.prefix;
         view.attributes_end = tag.attributes_end;
-        view.ns = walk.intern(tag.ns);
+        view.ns = tag.ns.interned();
         if is_content(view.ns) {
             view.kind = match tag.local().bytes(bytes) {
                 b"message" => Kind::Message,
@@ -269,7 +269,7 @@ impl Facts<'_> {
 
     #[inline(always)]
     fn child(&mut self, walk: &Walk<'_>, tag: &Tag) {
-        let ns = walk.intern(tag.ns);
+        let ns = tag.ns.interned();
         let view = &mut self.view;
         view.child_ns |= 1 << ns as u8;
         if view.child_count == 0 {

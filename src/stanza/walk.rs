@@ -1,19 +1,19 @@
 //! The one walk over an element: checks everything RFC 6120 11 demands and reports to a sink.
 //!
 //! Invariants: nothing recurses; nothing is allocated for ordinary stanzas; what the walk accepts
-//! is well-formed with regard to namespaces under the scope it was given. Views, trees and stream
-//! headers are sinks of this walk, so they accept the same language.
+//! is well-formed with regard to namespaces under the scope it was given; nothing but a declaration
+//! costs its namespace's size, however many names are in it ([`crate::namespaces`]). Views, trees
+//! and stream headers are sinks of this walk, so they accept the same language.
 
 use crate::error::XmlError;
 use crate::frame::{ATTRIBUTES_MAX, DEPTH_MAX, NAMESPACES_MAX};
 use crate::lexis::{self, CLASS, SPACE, Span};
+use crate::namespaces::{self, Namespaces, NsRef};
 use crate::ns::Ns;
-use crate::scope::{PREFIXES_MAX, StreamScope};
+use crate::scope::{PREFIXES_MAX, Prefix, StreamScope};
 use crate::simd;
 use crate::stack::Stack;
-use std::borrow::Cow;
 
-const XML_URI: &str = "http://www.w3.org/XML/1998/namespace";
 const XMLNS_URI: &str = "http://www.w3.org/2000/xmlns/";
 
 /// What a stamp may add to a root that came with all the attributes the scanner allows: `from`,
@@ -31,21 +31,6 @@ const NEAR_DECLARATIONS: usize = 4;
 
 /// Attributes up to which duplicates are looked for pair by pair.
 const PAIRS_MAX: usize = 16;
-
-/// Where a namespace was declared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NsRef {
-    /// Nowhere: there is no namespace.
-    None,
-    /// `xml:`.
-    Xml,
-    /// By default in the stream header.
-    Stream,
-    /// For a prefix in the stream header.
-    StreamPrefix(u8),
-    /// In the element, as this raw attribute value.
-    Here(Span),
-}
 
 /// One attribute of an opening tag.
 #[derive(Clone, Copy, Debug)]
@@ -115,8 +100,8 @@ pub(crate) trait Sink {
 #[derive(Clone, Copy, Debug)]
 struct Element {
     name: Span,
-    /// The default namespace inside: a raw value, or [`Span::NONE`] for the stream's.
-    default: Span,
+    /// The default namespace outside.
+    default: NsRef,
     /// Declarations in force outside.
     declarations: u16,
 }
@@ -124,7 +109,8 @@ struct Element {
 #[derive(Clone, Copy, Debug)]
 struct Declaration {
     prefix: Span,
-    value: Span,
+    hash: u32,
+    ns: NsRef,
 }
 
 /// The state of a walk.
@@ -140,7 +126,9 @@ pub(crate) struct Walk<'a> {
     /// All declarations so far, closed elements' included.
     declared: u16,
     /// The default namespace in force.
-    default: Span,
+    default: NsRef,
+    /// What the element declares, closed elements' declarations included.
+    namespaces: Namespaces,
 }
 
 impl<'a> Walk<'a> {
@@ -160,15 +148,17 @@ impl<'a> Walk<'a> {
             }),
             elements: Stack::new(Element {
                 name: none,
-                default: none,
+                default: NsRef::None,
                 declarations: 0,
             }),
             declarations: Stack::new(Declaration {
                 prefix: none,
-                value: none,
+                hash: 0,
+                ns: NsRef::None,
             }),
             declared: 0,
-            default: Span::NONE,
+            default: scope.default_ref,
+            namespaces: Namespaces::new(),
         }
     }
 
@@ -230,7 +220,7 @@ impl<'a> Walk<'a> {
         });
         let is_empty = self.attributes(&mut at)?;
         let ns = match prefix {
-            0 => self.default_ns(),
+            0 => self.default,
             _ => self.resolve(Span::new(start + 1, start + 1 + prefix))?,
         };
         let attributes_end = self
@@ -346,7 +336,8 @@ impl<'a> Walk<'a> {
         }
         // Namespaces in XML 1.0, 3 and 2.2.
         let uri = lexis::attribute_value(value.of(self.text));
-        let is_xml = uri == XML_URI;
+        let ns = Ns::intern(uri.as_bytes());
+        let is_xml = ns == Ns::Xml;
         let allowed = match prefix.of(self.text) {
             "" => !is_xml,
             "xml" => is_xml,
@@ -356,10 +347,15 @@ impl<'a> Walk<'a> {
         if !allowed || uri == XMLNS_URI {
             return Err(XmlError::NotWellFormed);
         }
+        let ns = match ns {
+            Ns::Unknown => self.namespaces.declare(value, uri, self.text, self.scope),
+            known => NsRef::Known(known),
+        };
         if is_default {
-            self.default = value;
+            self.default = ns;
         } else {
-            self.declarations.push(Declaration { prefix, value });
+            let hash = namespaces::hash(prefix.of(self.text));
+            self.declarations.push(Declaration { prefix, hash, ns });
         }
         Ok(false)
     }
@@ -440,69 +436,39 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The namespace of names without a prefix.
-    #[inline(always)]
-    fn default_ns(&self) -> NsRef {
-        match self.default {
-            none if none.is_none() => NsRef::Stream,
-            Span { size: 0, .. } => NsRef::None,
-            value => NsRef::Here(value),
-        }
-    }
-
     /// The namespace of a prefix, which must be declared; the stream header's are noted as used.
     fn resolve(&mut self, prefix: Span) -> Result<NsRef, XmlError> {
-        let ns = self.look_up(prefix).ok_or(XmlError::NotWellFormed)?;
-        if let NsRef::StreamPrefix(index) = ns {
+        let (ns, index) = self.look_up(prefix).ok_or(XmlError::NotWellFormed)?;
+        if let Some(index) = index {
             self.used |= 1 << index;
         }
         Ok(ns)
     }
 
-    fn look_up(&self, prefix: Span) -> Option<NsRef> {
+    /// The namespace of a prefix, and which prefix of the stream header it is, if it is one.
+    fn look_up(&self, prefix: Span) -> Option<(NsRef, Option<usize>)> {
         let prefix = prefix.of(self.text);
         if prefix == "xml" {
-            return Some(NsRef::Xml);
+            return Some((NsRef::Known(Ns::Xml), None));
         }
+        let hash = namespaces::hash(prefix);
         let here = self
             .declarations
             .iter()
             .rev()
-            .find(|d| d.prefix.of(self.text) == prefix);
+            .find(|d| d.hash == hash && d.prefix.of(self.text) == prefix);
         if let Some(declaration) = here {
-            return Some(NsRef::Here(declaration.value));
+            return Some((declaration.ns, None));
         }
-        let index = self
-            .scope
-            .prefixes
-            .iter()
-            .position(|p| &*p.name == prefix)?;
-        Some(NsRef::StreamPrefix(index as u8))
+        let prefixes = &self.scope.prefixes;
+        let is_it = |p: &Prefix| p.hash == hash && *p.name == *prefix;
+        let index = prefixes.iter().position(is_it)?;
+        Some((prefixes[index].ns, Some(index)))
     }
 
     /// The namespace as text.
-    pub(crate) fn uri(&self, ns: NsRef) -> Cow<'a, str> {
-        let (text, scope) = (self.text, self.scope);
-        match ns {
-            NsRef::None => Cow::Borrowed(""),
-            NsRef::Xml => Cow::Borrowed(XML_URI),
-            NsRef::Stream => Cow::Borrowed(&scope.default),
-            NsRef::StreamPrefix(index) => Cow::Borrowed(&scope.prefixes[usize::from(index)].uri),
-            NsRef::Here(value) => lexis::attribute_value(value.of(text)),
-        }
-    }
-
-    /// The namespace, interned.
-    #[inline(always)]
-    pub(crate) fn intern(&self, ns: NsRef) -> Ns {
-        match ns {
-            NsRef::Stream => self.scope.default_ns,
-            NsRef::Here(value) => match Ns::intern(value.bytes(self.text.as_bytes())) {
-                Ns::Unknown => Ns::intern(self.uri(ns).as_bytes()),
-                known => known,
-            },
-            _ => Ns::intern(self.uri(ns).as_bytes()),
-        }
+    pub(crate) fn uri(&self, ns: NsRef) -> &str {
+        self.namespaces.uri(ns, self.text, self.scope)
     }
 
     /// The namespace of a prefixed attribute of the current tag, whose prefix was resolved before.
@@ -511,7 +477,7 @@ impl<'a> Walk<'a> {
             start: attribute.name.start,
             size: attribute.prefix,
         };
-        self.look_up(prefix).unwrap_or(NsRef::None)
+        self.look_up(prefix).map_or(NsRef::None, |(ns, _)| ns)
     }
 
     /// XML 1.0 3.1: no attribute twice in a tag.
@@ -551,7 +517,7 @@ impl<'a> Walk<'a> {
             let ns = self.resolve(prefix)?;
             if prefixed > 1 {
                 let name = attribute.name.of(self.text);
-                names.push((self.uri(ns), &name[attribute.prefix as usize + 1..]));
+                names.push((ns, &name[attribute.prefix as usize + 1..]));
             }
         }
         refuse_equal(names)

@@ -148,23 +148,29 @@ impl Client {
 
     /// The next thing that arrives.
     pub(crate) fn next(&mut self) -> Event {
+        match self.piece() {
+            None => Event::End,
+            Some(Piece::Close) => Event::Close,
+            Some(Piece::Element(raw)) => Event::Element(Element::parse(&raw)),
+            Some(Piece::Header(raw)) => {
+                Event::Header(Element::parse(&format!("{raw}</stream:stream>")))
+            }
+        }
+    }
+
+    /// The next thing that arrives, as it came.
+    fn piece(&mut self) -> Option<Piece> {
         loop {
             if let Some((piece, size)) = cut(&self.received) {
                 self.received.drain(..size);
-                return match piece {
-                    Piece::Close => Event::Close,
-                    Piece::Element(raw) => Event::Element(Element::parse(&raw)),
-                    Piece::Header(raw) => {
-                        Event::Header(Element::parse(&format!("{raw}</stream:stream>")))
-                    }
-                };
+                return Some(piece);
             }
             let mut chunk = [0; 16 << 10];
             match self.socket.read(&mut chunk) {
-                Ok(0) => return Event::End,
+                Ok(0) => return None,
                 Ok(size) => self.received.extend_from_slice(&chunk[..size]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Event::End,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
                 Err(error) => panic!(
                     "{}: {error}, after {:?}",
                     self.jid,
@@ -179,6 +185,14 @@ impl Client {
         match self.next() {
             Event::Element(element) => element,
             other => panic!("{}: an element was awaited, {other:?} came", self.jid),
+        }
+    }
+
+    /// The next element as it came, for one that would be too much for the parser.
+    pub(crate) fn raw_element(&mut self) -> String {
+        match self.piece() {
+            Some(Piece::Element(raw)) => raw,
+            _ => panic!("{}: an element was awaited", self.jid),
         }
     }
 

@@ -56,6 +56,8 @@ const TOKENS: &[&str] = &[
     " e:a='1'",
     " xmlns:f='urn:e'",
     " f:a='1'",
+    " xmlns:g='urn:&#101;'",
+    " g:a='1'",
     "xmlns:",
     " xml:lang='de'",
     "\0",

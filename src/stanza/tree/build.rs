@@ -2,14 +2,16 @@
 
 use super::{Attribute, Content, Element, Item, NONE, Namespace, Text, Tree};
 use crate::lexis::{self, Span};
-use crate::ns::Ns;
-use crate::walk::{NsRef, Sink, Tag, Walk};
+use crate::namespaces::NsRef;
+use crate::walk::{Sink, Tag, Walk};
 use std::borrow::Cow;
 
 /// A tree that is growing, and the elements that are open.
 pub(super) struct Builder<'a> {
     tree: Tree<'a>,
     open: Vec<u32>,
+    /// By [`NsRef::slot`], which text of the tree a namespace is, once one of its names was met.
+    uris: Vec<u32>,
 }
 
 impl<'a> Builder<'a> {
@@ -25,6 +27,7 @@ impl<'a> Builder<'a> {
         Builder {
             tree,
             open: Vec::new(),
+            uris: Vec::new(),
         }
     }
 
@@ -91,27 +94,23 @@ impl<'a> Builder<'a> {
     }
 
     fn namespace(&mut self, walk: &Walk<'_>, ns: NsRef) -> Namespace {
-        let interned = walk.intern(ns);
-        if interned != Ns::Unknown {
+        let interned = ns.interned();
+        let Some(slot) = ns.slot() else {
             return Namespace {
                 ns: interned,
                 uri: NONE,
             };
+        };
+        if self.uris.len() <= slot {
+            self.uris.resize(slot + 1, NONE);
         }
-        let uri = walk.uri(ns);
-        if uri.is_empty() {
-            return Namespace {
-                ns: interned,
-                uri: NONE,
-            };
-        }
-        // Siblings mostly share their namespace with the last one seen.
-        if self.tree.uris.last().is_none_or(|last| **last != *uri) {
-            self.tree.uris.push(uri.into());
+        if self.uris[slot] == NONE {
+            self.uris[slot] = self.tree.uris.len() as u32;
+            self.tree.uris.push(walk.uri(ns).into());
         }
         Namespace {
             ns: interned,
-            uri: self.tree.uris.len() as u32 - 1,
+            uri: self.uris[slot],
         }
     }
 

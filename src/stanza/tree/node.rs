@@ -3,13 +3,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{Attribute, Content, DECLARATIONS_MAX, DECLARED_SIZE_MAX, Element, NONE, Tree};
+use super::{Attribute, Content, DECLARATIONS_MAX, DECLARED_SIZE_MAX, Element, NONE};
+use super::{Namespace, Tree};
 use crate::error::XmlError;
 use crate::ns::Ns;
 use crate::writer::{self, Open};
-
-/// A default namespace that is none, so that every element declares its own.
-const UNKNOWN: &str = "\0";
 
 /// One element of a [`Tree`].
 #[derive(Clone, Copy, Debug)]
@@ -18,9 +16,10 @@ pub struct Node<'t> {
     index: u32,
 }
 
-/// A step of writing: an item and its later siblings inside a namespace, or an element's end.
+/// A step of writing: an item and its later siblings inside a default namespace, or an element's
+/// end. Where that namespace is not told, every element declares its own.
 enum Step<'t> {
-    Item(u32, &'t str),
+    Item(u32, Option<Namespace>),
     End(Node<'t>),
 }
 
@@ -162,7 +161,7 @@ impl<'t> Node<'t> {
         let before = out.len();
         let mut writing = Writing::default();
         let written = self
-            .write_tag(outside, stamps, out, &mut writing)
+            .write_tag(outside == Some(self.ns_str()), stamps, out, &mut writing)
             .and_then(|()| self.write_content(out, &mut writing));
         if written.is_err() {
             out.truncate(before);
@@ -186,11 +185,8 @@ impl<'t> Node<'t> {
             match item.content {
                 Content::Text(text) => writer::escape_text(self.tree.resolve(text), out),
                 Content::Element(index) => {
-                    Node {
-                        tree: self.tree,
-                        index,
-                    }
-                    .write_tag(Some(ns), &[], out, writing)?;
+                    let node = Node::new(self.tree, index);
+                    node.write_tag(ns == Some(node.element().ns), &[], out, writing)?;
                 }
             }
         }
@@ -205,24 +201,22 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// Appends the opening tag and leaves the steps for what is inside.
+    /// Appends the opening tag and leaves the steps for what is inside. `is_declared` says that its
+    /// namespace is the default one outside.
     fn write_tag(
         self,
-        outside: Option<&str>,
+        is_declared: bool,
         stamps: &[(&str, &str)],
         out: &mut Vec<u8>,
         writing: &mut Writing<'t>,
     ) -> Result<(), XmlError> {
         let tree = self.tree;
         // The namespace of `xml:` is never a default one; what is inside declares its own.
-        let ns = match self.ns() {
-            Ns::Xml => UNKNOWN,
-            _ => self.ns_str(),
-        };
+        let ns = (self.ns() != Ns::Xml).then(|| self.element().ns);
         let name = self.tag_name();
         let mut tag = writer::open(out, &name);
-        if ns != UNKNOWN && outside != Some(ns) {
-            tag = writing.declare(tag, "xmlns", ns)?;
+        if ns.is_some() && !is_declared {
+            tag = writing.declare(tag, "xmlns", self.ns_str())?;
         }
         for &(name, value) in stamps.iter().filter(|(_, value)| !value.is_empty()) {
             tag = tag.attr(name, value);

@@ -4,10 +4,10 @@ use crate::error::XmlError;
 use crate::frame;
 use crate::lexis;
 use crate::ns::Ns;
-use crate::scope::{PREFIXES_MAX, Prefix, StreamScope};
+use crate::scope::{PREFIXES_MAX, Prefix, SCOPE_SIZE_MAX, StreamScope};
 use crate::simd;
 use crate::view::is_content;
-use crate::walk::{Attribute, NsRef, Walk};
+use crate::walk::{Attribute, Walk};
 
 /// The opening tag of a stream.
 #[derive(Clone, Debug)]
@@ -54,14 +54,14 @@ impl StreamHeader {
             version: None,
             lang: None,
             content: Ns::Unknown,
-            stream_ns_ok: walk.intern(tag.ns) == Ns::Streams,
+            stream_ns_ok: tag.ns.interned() == Ns::Streams,
             name_ok: tag.local().of(text) == "stream",
             scope: outside.clone(),
         };
         header.scope.name = tag.name.of(text).into();
         let mut prefixes = Vec::new();
         for &attribute in walk.attributes.iter() {
-            header.note(text, attribute, &mut prefixes, &walk)?;
+            header.note(text, attribute, &mut prefixes)?;
         }
         header.content = header.scope.default_ns;
         if !is_content(header.content) {
@@ -75,6 +75,10 @@ impl StreamHeader {
             .as_deref()
             .filter(|l| !l.is_empty())
             .map(Box::from);
+        if header.scope.size() > SCOPE_SIZE_MAX {
+            return Err(XmlError::TooManyNamespaces);
+        }
+        header.scope.identify();
         Ok(header)
     }
 
@@ -90,7 +94,6 @@ impl StreamHeader {
         text: &str,
         attribute: Attribute,
         prefixes: &mut Vec<Prefix>,
-        walk: &Walk<'_>,
     ) -> Result<(), XmlError> {
         let value = lexis::attribute_value(attribute.value.of(text));
         match attribute.name.of(text) {
@@ -100,7 +103,7 @@ impl StreamHeader {
             "version" => self.version = parse_version(&value),
             "xml:lang" => self.lang = Some(value.into_owned()),
             "xmlns" => {
-                self.scope.default_ns = walk.intern(NsRef::Here(attribute.value));
+                self.scope.default_ns = Ns::intern(value.as_bytes());
                 self.scope.default = value.into();
             }
             name if attribute.is_declaration(text.as_bytes()) => {
@@ -109,10 +112,7 @@ impl StreamHeader {
                 }
                 let name = &name["xmlns:".len()..];
                 if name != "xml" {
-                    prefixes.push(Prefix {
-                        name: name.into(),
-                        uri: value.into(),
-                    });
+                    prefixes.push(Prefix::new(name, &value));
                 }
             }
             _ => {}

@@ -1,6 +1,7 @@
 //! What a view accepts, what it refuses, and the facts it notes.
 
 use super::*;
+use crate::scope::SCOPE_SIZE_MAX;
 
 const CLIENT: &str = "<stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' xmlns:c='jabber:client' xmlns:e='urn:e' \
@@ -322,4 +323,29 @@ fn headers_that_are_none_are_told() {
         parse(&format!("<a{many}>")).map(|_| ()),
         Err(XmlError::TooManyNamespaces)
     );
+}
+
+#[test]
+fn a_header_hands_on_a_kilobyte_at_most() {
+    let parse = |text: String| StreamHeader::parse(text.as_bytes()).map(|_| ());
+    let fixed = "jabber:client".len() + "s".len() + Ns::Streams.as_str().len();
+    let spare = SCOPE_SIZE_MAX - fixed;
+    let header = |more: &str| {
+        format!(
+            "<s:stream xmlns='jabber:client' id='{}' \
+             xmlns:s='http://etherx.jabber.org/streams'{more}>",
+            // What ends with the header may be longer.
+            "i".repeat(2 * SCOPE_SIZE_MAX)
+        )
+    };
+    for (name, size) in [("xml:lang", spare), ("xmlns:p", spare - 1)] {
+        for (size, is_refused) in [(size, false), (size + 1, true)] {
+            let expected = is_refused.then_some(XmlError::TooManyNamespaces);
+            let more = format!(" {name}='{}'", "v".repeat(size));
+            assert_eq!(parse(header(&more)).err(), expected, "{name} {size}");
+        }
+    }
+    let default = "d".repeat(SCOPE_SIZE_MAX + 1);
+    let default = parse(format!("<s:stream xmlns='{default}' xmlns:s='s'>"));
+    assert_eq!(default, Err(XmlError::TooManyNamespaces));
 }
