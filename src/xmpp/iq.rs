@@ -94,6 +94,10 @@ impl Shard {
             _ if ns == Ns::Roster && (to.is_bare() || type_ == Type::Set) => {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
+            // XEP-0191 3.3: nor is a change of its block list pushed by anybody but its server.
+            _ if ns == Ns::Blocking && type_ == Type::Set => {
+                self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
+            }
             // XEP-0012 4: who may not see the presence may not ask a resource, either.
             _ if ns == Ns::Last
                 && type_ == Type::Get

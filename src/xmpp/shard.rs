@@ -124,6 +124,8 @@ pub(crate) enum Timer {
     Roster,
     /// Storage failed to learn how far sessions are settled.
     Owing,
+    /// Managed sessions whose input waits are told how far they are settled.
+    HeldBack,
     /// A session that has changed may be written again.
     Save(SessionKey, u32),
     /// A block list may be written again.
@@ -597,6 +599,7 @@ impl Shard {
                 Timer::Ends => self.end_again(host),
                 Timer::Roster => self.store_steps_again(host),
                 Timer::Owing => self.acknowledge_again(host),
+                Timer::HeldBack => self.on_held_back(host),
                 Timer::Save(key, serial) => self.save_again(host, key, serial),
                 Timer::Blocking(account) => self.store_blocking(host, account),
                 Timer::Asking => self.on_asking(host),

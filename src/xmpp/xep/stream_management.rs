@@ -228,12 +228,14 @@ impl Shard {
     }
 
     /// A client's input waits for storage, and `<r/>` may be in it: XEP-0198 4 has it answered all
-    /// the same.
-    pub(crate) fn answer_ahead(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+    /// the same. Whether the client counts.
+    pub(crate) fn answer_ahead(&self, host: &mut impl Host, conn: ConnId, key: SessionKey) -> bool {
         let acks = self.sessions.at(key).outlet.acks.as_ref();
-        if let Some(acks) = acks.filter(|acks| acks.opened) {
+        let acks = acks.filter(|acks| acks.opened);
+        if let Some(acks) = acks {
             write_answer(acks.h(), host.output(conn));
         }
+        acks.is_some()
     }
 
     /// Something of a client's was settled: it goes to storage and to the client, if that waits.
