@@ -69,6 +69,8 @@ pub(crate) enum Waiting {
     OfflineRead,
     /// A new password, or the end of an account.
     AccountChange,
+    /// What waits for an account that ends, by that request.
+    Leftovers(Ticket),
     /// A session that was enabled, on its way to storage.
     Enabled { key: SessionKey, serial: u32 },
     /// What a session has become, on its way to storage.
@@ -533,6 +535,7 @@ impl Shard {
             Waiting::SessionEnd => self.on_session_ended(host, ticket, &reply),
             Waiting::OfflineRead => self.on_offline_read(host, ticket, reply),
             Waiting::AccountChange => self.on_account_changed(host, ticket, reply),
+            Waiting::Leftovers(of) => self.on_leftovers(host, of, reply),
             Waiting::Enabled { key, serial } => self.on_enabled(host, key, serial, reply),
             Waiting::Saved { key, serial } => self.on_saved(host, key, serial, &reply),
             Waiting::Handled {

@@ -99,6 +99,9 @@ impl Shard {
         let Some(waiting) = self.as_waiting(host, stanza) else {
             return;
         };
+        if self.accounts.at(key).is_ending {
+            return self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+        }
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
         let account = self.accounts.at_mut(key);
@@ -211,6 +214,14 @@ impl Shard {
     }
 
     fn store_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(end) = self.session_ends.get_mut(&ticket.0) else {
+            return;
+        };
+        if self.accounts.at(end.account).is_gone {
+            for left in std::mem::take(&mut end.waiting) {
+                self.bounce_bytes(host, &left.stanza, StanzaError::ServiceUnavailable);
+            }
+        }
         let Some(end) = self.session_ends.get(&ticket.0) else {
             return;
         };
@@ -237,6 +248,9 @@ impl Shard {
     ) {
         let waiting = self.as_waiting(host, stanza);
         if let Some(end) = self.session_ends.get_mut(&ticket.0) {
+            if waiting.is_some() && self.accounts.at(end.account).is_ending {
+                return self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+            }
             let has_waited = end.has_waited;
             let waiting = waiting.into_iter();
             (end.waiting).extend(waiting.map(|stanza| Left { stanza, has_waited }));
@@ -363,6 +377,7 @@ impl Shard {
         if account.storing == 0 {
             self.deliver_late(host, key);
             self.release_held(host, key);
+            self.read_leftovers(host, key);
         }
         self.accounts.at_mut(key).pins -= 1;
         self.evict_if_idle(key);
@@ -396,7 +411,7 @@ impl Shard {
     }
 
     /// A resource that takes messages may have come while one was being stored.
-    fn deliver_late(&mut self, host: &mut impl Host, account: AccountKey) {
+    pub(crate) fn deliver_late(&mut self, host: &mut impl Host, account: AccountKey) {
         let sessions = self.accounts.at(account).sessions.iter().copied();
         let takers = sessions.filter(|key| self.sessions.at(*key).takes_bare());
         // One whose client is away may keep them for minutes.
@@ -412,7 +427,7 @@ impl Shard {
         let (account, serial) = (session.account, session.serial);
         let known = self.accounts.at(account);
         // While some are still being written, the last of them asks again.
-        if !known.has_waiting || known.storing > 0 || known.fetching {
+        if !known.has_waiting || known.storing > 0 || known.fetching || known.is_ending {
             return;
         }
         self.accounts.at_mut(account).fetching = true;

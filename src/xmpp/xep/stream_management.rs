@@ -685,7 +685,8 @@ impl Shard {
 
     fn dispose_sent(&mut self, host: &mut impl Host, account: AccountKey, sent: &Sent) {
         // What waits in storage anyway waits on, and what another session has is its.
-        if matches!(sent.keep, Keep::Offline(_)) || sent.is_elsewhere() {
+        let waits_on = matches!(sent.keep, Keep::Offline(_)) && !self.accounts.at(account).is_gone;
+        if waits_on || sent.is_elsewhere() {
             return;
         }
         self.wait_for_end(sent);
