@@ -195,7 +195,7 @@ fn whoever_sent_what_waits_for_an_account_hears_when_it_is_deleted() {
     loop {
         sender.send("<r xmlns='urn:xmpp:sm:3'/>");
         let told = sender.element();
-        if told.name == "a" && told.attribute("h") == Some("2") {
+        if told.name == "a" && told.attr("h") == Some("2") {
             break;
         }
     }
@@ -204,8 +204,8 @@ fn whoever_sent_what_waits_for_an_account_hears_when_it_is_deleted() {
     while heard.len() < 2 {
         let error = sender.element();
         if error.name == "message" {
-            assert_eq!(error.attribute("type"), Some("error"), "{error:?}");
-            heard.extend(error.attribute("id").map(str::to_owned));
+            assert_eq!(error.attr("type"), Some("error"), "{error:?}");
+            heard.extend(error.attr("id").map(str::to_owned));
         }
     }
     assert_eq!(heard, ["first", "second"]);
