@@ -228,11 +228,10 @@ impl Shard {
     }
 
     /// A client's input waits for storage, and `<r/>` may be in it: XEP-0198 4 has it answered all
-    /// the same. Whether the client counts.
+    /// the same. Whether the session is managed.
     pub(crate) fn answer_ahead(&self, host: &mut impl Host, conn: ConnId, key: SessionKey) -> bool {
         let acks = self.sessions.at(key).outlet.acks.as_ref();
-        let acks = acks.filter(|acks| acks.opened);
-        if let Some(acks) = acks {
+        if let Some(acks) = acks.filter(|acks| acks.opened) {
             write_answer(acks.h(), host.output(conn));
         }
         acks.is_some()
