@@ -180,6 +180,38 @@ fn what_is_deleted_while_no_server_runs_has_no_subscriptions_either() {
 }
 
 #[test]
+fn whoever_sent_what_waits_for_an_account_hears_when_it_is_deleted() {
+    let server = Server::start(&Options::default());
+    let mut sender = Client::available(&server, "u1", "one");
+    sender.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    assert_eq!(sender.element().name, "enabled");
+    for id in ["first", "second"] {
+        let to = format!("to='u0@{DOMAIN}' id='{id}'");
+        sender.send(&format!(
+            "<message type='chat' {to}><body>x</body></message>"
+        ));
+    }
+    // Until both are stored, and so acknowledged.
+    loop {
+        sender.send("<r xmlns='urn:xmpp:sm:3'/>");
+        let told = sender.element();
+        if told.name == "a" && told.attr("h") == Some("2") {
+            break;
+        }
+    }
+    user(&server, &["del", "u0"]);
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        let error = sender.element();
+        if error.name == "message" {
+            assert_eq!(error.attr("type"), Some("error"), "{error:?}");
+            heard.extend(error.attr("id").map(str::to_owned));
+        }
+    }
+    assert_eq!(heard, ["first", "second"]);
+}
+
+#[test]
 fn an_added_account_can_log_in_at_once_and_after_a_restart() {
     let mut server = Server::start(&Options::default());
     fails(&server, "juliet", "r0m30");

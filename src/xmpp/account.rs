@@ -61,6 +61,8 @@ pub struct Account {
     pub(crate) is_gone: bool,
     /// The request to end it, of which its contacts are being told.
     pub(crate) leaving: Option<Ticket>,
+    /// They have been told, and nothing waits for it any more: it bounces.
+    pub(crate) is_ending: bool,
     /// A new password of it is on its way to storage.
     pub(crate) changes_password: bool,
     /// It is nowhere in storage and lives as long as its stream.
@@ -222,6 +224,7 @@ impl Accounts {
             load_failures: 0,
             is_gone: false,
             leaving: None,
+            is_ending: false,
             changes_password: false,
             is_anonymous: false,
             sessions: SmallVec::new(),

@@ -90,8 +90,11 @@ impl Shard {
                 type_,
                 StanzaError::RemoteServerNotFound,
             ),
-            // RFC 6121 2.1.5: nobody reads or writes another account's roster, nor pushes it.
-            _ if ns == Ns::Roster && (to.is_bare() || type_ == Type::Set) => {
+            // RFC 6121 2.1.5: nobody reads or writes another account's roster, nor pushes it; nor
+            // does anybody push a change of its block list (XEP-0191 3.3).
+            _ if ns == Ns::Roster && to.is_bare()
+                || matches!(ns, Ns::Roster | Ns::Blocking) && type_ == Type::Set =>
+            {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
             // XEP-0012 4: who may not see the presence may not ask a resource, either.

@@ -135,6 +135,10 @@ pub const PRESENCE_SIZE_MAX: usize = 16 << 10;
 /// two things, and an initial presence probes as many at once as there are).
 pub const REQUESTS_PER_SESSION_MAX: u16 = 32;
 
+/// Milliseconds between the acknowledgements that a managed client has unasked while its stanzas
+/// wait: what asks for one may be behind them.
+pub const ANSWER_AHEAD_MS: u64 = 1_000;
+
 /// Bytes of one session that storage is given in a millisecond: a session is written as a whole, as
 /// often as its client changes it by a few bytes.
 pub(crate) const SESSION_SIZE_PER_MS: u64 = 1 << 10;

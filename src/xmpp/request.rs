@@ -3,10 +3,10 @@
 //! Invariant: what counts for a session is given back once, by whoever answers it.
 
 use crate::host::{ConnId, Host, ShardId};
-use crate::limit::REQUESTS_PER_SESSION_MAX;
+use crate::limit::ANSWER_AHEAD_MS;
 use crate::parcel::Parcel;
-use crate::session::{Session, SessionHandle};
-use crate::shard::Shard;
+use crate::session::{SessionHandle, SessionKey};
+use crate::shard::{Shard, Timer};
 use crate::stream::Flow;
 use std::collections::HashMap;
 
@@ -99,10 +99,9 @@ impl Shard {
     /// A session has so much of what it waited for.
     pub(crate) fn on_answered(&mut self, host: &mut impl Host, handle: SessionHandle, count: u16) {
         if let Some(session) = self.session_of(handle.key, handle.serial) {
-            let is_full = |count: u16| count >= REQUESTS_PER_SESSION_MAX;
-            let was_full = is_full(session.unanswered);
+            let was_full = session.is_full();
             session.unanswered -= count;
-            let may_go_on = !is_full(session.unanswered) && !session.outlet.is_behind();
+            let may_go_on = !session.is_full() && !session.outlet.is_behind();
             if was_full
                 && may_go_on
                 && let Some(conn) = session.outlet.conn
@@ -133,19 +132,71 @@ impl Shard {
 
     /// A stanza of a session is handled: its input waits where as many requests are unanswered as
     /// may be, or long answers are unwritten. An error would lose an answer that is expected.
+    ///
+    /// A client with stream management may go on to ask how far it is settled: its input waits when
+    /// [`Shard::holds_back`] meets the next stanza.
     pub(crate) fn hold_back(&mut self, host: &mut impl Host, conn: ConnId, flow: Flow) -> Flow {
         let Some(Asker::Session(SessionHandle { key, serial })) = self.asker.take() else {
             return flow;
         };
-        let may_go_on = |session: &mut Session| {
-            session.unanswered < REQUESTS_PER_SESSION_MAX && !session.outlet.is_behind()
+        let Some(session) = self.session_of(key, serial) else {
+            return flow;
         };
-        if self.session_of(key, serial).is_none_or(may_go_on) {
+        if !session.outlet.is_behind() && (!session.is_full() || session.outlet.acks.is_some()) {
             return flow;
         }
-        host.pause(conn);
-        self.answer_ahead(host, conn, key);
+        self.pause_input(host, conn, key);
         Flow::Stop
+    }
+
+    /// Whether the stanza that is next of a managed session waits, and what is behind it.
+    pub(crate) fn holds_back(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        key: SessionKey,
+    ) -> bool {
+        let is_full = self.sessions.at(key).is_full();
+        if is_full {
+            self.pause_input(host, conn, key);
+        }
+        is_full
+    }
+
+    /// `<r/>` may be in what is not read meanwhile: its client is told how far it is settled now,
+    /// and again and again.
+    fn pause_input(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+        host.pause(conn);
+        if !self.answer_ahead(host, conn, key) {
+            return;
+        }
+        if self.sessions.held_back.is_empty() {
+            self.arm_held_back(host);
+        }
+        self.sessions.held_back.insert(key);
+    }
+
+    fn arm_held_back(&mut self, host: &mut impl Host) {
+        let at = host.now().plus_ms(ANSWER_AHEAD_MS);
+        self.arm(host, at, Timer::HeldBack);
+    }
+
+    /// Those whose input waits still are told again; some of the sessions may have ended.
+    pub(crate) fn on_held_back(&mut self, host: &mut impl Host) {
+        let mut held_back = std::mem::take(&mut self.sessions.held_back);
+        held_back.retain(|key| {
+            let session = self.sessions.get(*key);
+            let session = session.filter(|it| it.is_full() || it.outlet.is_behind());
+            let Some(conn) = session.and_then(|it| it.outlet.conn) else {
+                return false;
+            };
+            // One that does not read what it is sent is told when it does.
+            host.is_choked(conn) || self.answer_ahead(host, conn, *key)
+        });
+        if !held_back.is_empty() {
+            self.arm_held_back(host);
+        }
+        self.sessions.held_back = held_back;
     }
 
     /// What its sessions, and those of siblings, ask for and do not have yet.

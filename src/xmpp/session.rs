@@ -3,7 +3,7 @@
 use crate::account::AccountKey;
 use crate::ask::Asking;
 use crate::host::{ConnId, Host};
-use crate::limit::{Limits, TARGETS_PER_TURN_MAX};
+use crate::limit::{Limits, REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX};
 use crate::outbox::{Acks, Keep};
 use stanza::jid::Jid;
 use std::collections::BTreeSet;
@@ -32,8 +32,7 @@ pub struct Session {
     /// Its full JID.
     pub(crate) address: Address,
     /// Requests to storage and other shards that its stanzas made and that are not answered. From
-    /// [`REQUESTS_PER_SESSION_MAX`](crate::limit::REQUESTS_PER_SESSION_MAX) on its
-    /// connection is paused.
+    /// [`REQUESTS_PER_SESSION_MAX`] on its stanzas wait.
     pub unanswered: u16,
     /// What its stanzas still wait for, where it has no stream management.
     pub unsettled: u32,
@@ -196,6 +195,12 @@ impl Session {
         self.address.resource()
     }
 
+    /// Whether it has as many requests under way as it may.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.unanswered >= REQUESTS_PER_SESSION_MAX
+    }
+
     /// Whether messages to the bare JID reach it (RFC 6121 8.5.2.1.1).
     pub fn takes_bare(&self) -> bool {
         self.available && self.priority >= 0 && !self.closing
@@ -258,6 +263,8 @@ pub struct Sessions {
     pub(crate) addressed: usize,
     /// Those whose clients wait for a number that storage refused; some may have ended.
     pub(crate) owing: BTreeSet<SessionKey>,
+    /// Managed ones whose input waits, or did in the last second; some may have ended.
+    pub(crate) held_back: BTreeSet<SessionKey>,
     pub(crate) asking: Asking,
 }
 

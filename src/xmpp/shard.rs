@@ -70,6 +70,8 @@ pub(crate) enum Waiting {
     OfflineRead,
     /// A new password, or the end of an account.
     AccountChange,
+    /// What waits for an account that ends, by that request.
+    Leftovers(Ticket),
     /// A session that was enabled, on its way to storage.
     Enabled { key: SessionKey, serial: u32 },
     /// What a session has become, on its way to storage.
@@ -127,6 +129,8 @@ pub(crate) enum Timer {
     Roster,
     /// Storage failed to learn how far sessions are settled.
     Owing,
+    /// Managed sessions whose input waits are told how far they are settled.
+    HeldBack,
     /// A session that has changed may be written again.
     Save(SessionKey, u32),
     /// A block list may be written again.
@@ -537,6 +541,7 @@ impl Shard {
             Waiting::SessionEnd => self.on_session_ended(host, ticket, &reply),
             Waiting::OfflineRead => self.on_offline_read(host, ticket, reply),
             Waiting::AccountChange => self.on_account_changed(host, ticket, reply),
+            Waiting::Leftovers(of) => self.on_leftovers(host, of, reply),
             Waiting::Enabled { key, serial } => self.on_enabled(host, key, serial, reply),
             Waiting::Saved { key, serial } => self.on_saved(host, key, serial, &reply),
             Waiting::Handled {
@@ -605,6 +610,7 @@ impl Shard {
                 Timer::Ends => self.end_again(host),
                 Timer::Roster => self.store_steps_again(host),
                 Timer::Owing => self.acknowledge_again(host),
+                Timer::HeldBack => self.on_held_back(host),
                 Timer::Save(key, serial) => self.save_again(host, key, serial),
                 Timer::Blocking(account) => self.store_blocking(host, account),
                 Timer::Asking => self.on_asking(host),

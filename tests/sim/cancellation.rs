@@ -2,13 +2,13 @@
 //! has a subscription with an account that is gone.
 
 use sim::client::Proof;
-use sim::steps::{errors, message, messages};
+use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, Login, World};
 use stanza::jid::BareJid;
 use std::collections::{BTreeMap, BTreeSet};
 use xmpp::Settings;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
-use xmpp::xep::register::CONTACTS_TOLD_MAX;
+use xmpp::xep::register::{CONTACTS_TOLD_MAX, LEFTOVERS_BOUNCED_MAX};
 
 const ALICE: &str = "alice@example.org";
 
@@ -489,4 +489,158 @@ fn an_account_that_ends_takes_no_new_password() {
     assert_eq!(errors(&world.received(alice)), refused);
     assert_eq!(roster(&mut world, ALICE), None);
     world.check_rest();
+}
+
+/// The ids of messages that a client hears did not arrive, for alice is gone.
+fn bounced(received: &[sim::Element]) -> Vec<&str> {
+    let errors = errors(received).into_iter();
+    let gone = errors.filter(|(_, condition)| *condition == "service-unavailable");
+    gone.map(|(id, _)| id).collect()
+}
+
+/// Whoever sent what waits for an account hears at its end that it does not arrive, however much it
+/// is: nothing that was acknowledged vanishes.
+#[test]
+fn what_waits_for_an_account_bounces_at_its_end() {
+    const MESSAGES: usize = 2 * LEFTOVERS_BOUNCED_MAX + 3;
+    for (seed, by_client) in [(1, true), (2, false)] {
+        let (mut world, alice) = world(seed);
+        world.leave(alice);
+        world.run();
+        // At home on either shard, with stream management and without.
+        let senders = [
+            world.log_in_managed("bob@example.org/s").0,
+            world.log_in_managed("carol@example.org/s").0,
+            world.log_in("dave@example.org/s"),
+            world.log_in("eve@example.org/s"),
+        ];
+        let ids: Vec<String> = (0..MESSAGES).map(|id| id.to_string()).collect();
+        for (index, id) in ids.iter().enumerate() {
+            world.tell(senders[index % 4], &message("chat", ALICE, id));
+        }
+        for sender in senders {
+            assert!(bounced(&world.received(sender)).is_empty());
+        }
+        if by_client {
+            let alice = world.log_in("alice@example.org/x");
+            world.tell(alice, CANCEL);
+        } else {
+            let answer = world.delete(ALICE);
+            world.run();
+            assert_eq!(answer.try_recv(), Ok(StoreReply::Done));
+        }
+        assert_eq!(roster(&mut world, ALICE), None);
+        for (index, sender) in senders.into_iter().enumerate() {
+            let own: Vec<&str> = ids.iter().skip(index).step_by(4).map(|id| &**id).collect();
+            let received = world.received(sender);
+            assert_eq!(bounced(&received), own, "by its client {by_client}");
+        }
+        world.check_rest();
+    }
+}
+
+/// What a client had is not said to be lost, and what bounced at a block does not bounce again.
+#[test]
+fn what_was_taken_or_has_bounced_does_not_bounce_at_an_accounts_end() {
+    let (mut world, alice) = world(1);
+    world.leave(alice);
+    world.run();
+    let [bob, eve] = ["bob@example.org/s", "eve@example.org/s"].map(|full| world.log_in(full));
+    world.tell(bob, &message("chat", ALICE, "had"));
+    let alice = world.arrive("alice@example.org/x");
+    assert_eq!(messages(&world.received(alice)), ["had"]);
+    world.leave(alice);
+    world.run();
+    world.tell(eve, &message("chat", ALICE, "unwanted"));
+    world.tell(bob, &message("chat", ALICE, "waits"));
+    let alice = world.log_in("alice@example.org/x");
+    let block = "<block xmlns='urn:xmpp:blocking'><item jid='eve@example.org'/></block>";
+    world.tell(alice, &format!("<iq type='set' id='b'>{block}</iq>"));
+    assert_eq!(bounced(&world.received(eve)), ["unwanted"]);
+    // Neither does the next process say it again.
+    world.crash();
+    world.run();
+    let [bob, eve] = ["bob@example.org/s", "eve@example.org/s"].map(|full| world.log_in(full));
+    let alice = world.log_in("alice@example.org/x");
+    world.tell(alice, CANCEL);
+    assert_eq!(bounced(&world.received(bob)), ["waits"]);
+    assert!(bounced(&world.received(eve)).is_empty());
+    assert_eq!(roster(&mut world, ALICE), None);
+    world.check_rest();
+}
+
+/// What comes at any moment of an account's end bounces, too, or nobody took responsibility.
+#[test]
+fn what_comes_while_an_account_ends_does_not_vanish() {
+    let mut late = 0;
+    for (seed, moment) in (1..=4).flat_map(|seed| (0..60).map(move |it| (seed, it * 20))) {
+        let place = format!("seed {seed}, {moment} us");
+        let (mut world, alice) = world(seed);
+        world.leave(alice);
+        world.run();
+        let senders =
+            ["bob", "carol"].map(|name| world.log_in_managed(&format!("{name}@example.org/s")).0);
+        world.tell(senders[0], &message("chat", ALICE, "before"));
+        let answer = world.delete(ALICE);
+        for sender in senders {
+            world.send(sender, &message("chat", ALICE, "meanwhile"));
+            world.run_until(world.now() + moment);
+        }
+        late += u32::from(answer.try_recv().is_ok());
+        world.run();
+        let [bobs, carols] = senders.map(|sender| world.received(sender));
+        assert_eq!(bounced(&bobs), ["before", "meanwhile"], "{place}");
+        assert_eq!(bounced(&carols), ["meanwhile"], "{place}");
+        assert_eq!(roster(&mut world, ALICE), None, "{place}");
+        world.check_rest();
+    }
+    assert!((20..200).contains(&late), "{late} came after it");
+}
+
+/// The process dies at any moment of it: an account is not gone before storage has the errors.
+#[test]
+fn no_crash_takes_what_waits_for_an_account_and_the_error_for_it() {
+    let mut gone = BTreeMap::new();
+    for (seed, moment) in (1..=4).flat_map(|seed| (0..120).map(move |it| (seed, it * 50))) {
+        let place = format!("seed {seed}, {moment} us");
+        let (mut world, alice) = world(seed);
+        world.leave(alice);
+        world.run();
+        let names = ["bob", "carol"].map(|name| format!("{name}@example.org/s"));
+        let senders = names.each_ref().map(|full| {
+            let (sender, session) = world.log_in_managed(full);
+            world.received(sender);
+            for id in ["1", "2"] {
+                world.tell(sender, &message("chat", ALICE, id));
+            }
+            world.tell(sender, "<r xmlns='urn:xmpp:sm:3'/>");
+            let told = world.received(sender);
+            assert!(told.iter().any(|it| it.attr("h") == "2"), "{told:?}");
+            (sender, session)
+        });
+        world.delete(ALICE);
+        world.run_until(world.now() + moment);
+        let before = senders
+            .each_ref()
+            .map(|(sender, _)| world.received(*sender));
+        world.crash();
+        world.run();
+        let is_gone = roster(&mut world, ALICE).is_none();
+        let resumed: Vec<ClientId> = (names.iter().zip(&senders).zip(&before))
+            .map(|((full, (_, session)), before)| world.resume(full, session, counted(before)))
+            .collect();
+        if !is_gone {
+            world.delete(ALICE);
+            world.run();
+        }
+        assert_eq!(roster(&mut world, ALICE), None, "{place}");
+        for (sender, mut all) in resumed.into_iter().zip(before) {
+            all.extend(world.received(sender));
+            let heard: BTreeSet<&str> = bounced(&all).into_iter().collect();
+            assert_eq!(heard, BTreeSet::from(["1", "2"]), "{place}");
+        }
+        *gone.entry(is_gone).or_insert(0) += 1;
+    }
+    assert!(gone.values().all(|count| *count > 20), "{gone:?}");
+    assert_eq!(gone.len(), 2, "{gone:?}");
 }

@@ -8,7 +8,7 @@ use sim::play::{Play, Plot};
 use sim::steps::{errors, homes, message, messages};
 use sim::{ClientId, Element, Faults, Login, World, for_every_seed};
 use xmpp::Settings;
-use xmpp::limit::{LOAD_QUEUE_MAX, REQUESTS_PER_SESSION_MAX};
+use xmpp::limit::{ANSWER_AHEAD_MS, LOAD_QUEUE_MAX, REQUESTS_PER_SESSION_MAX};
 use xmpp::settings::Durability;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
@@ -269,31 +269,77 @@ fn a_removal_that_storage_refuses_is_answered_when_it_is_there() {
     assert_eq!(types, ["unsubscribe", "subscribe"]);
 }
 
-/// What is behind so many messages waits for storage; what asks for an acknowledgement is among it.
-#[test]
-fn who_is_held_back_by_a_disk_that_hangs_is_answered() {
-    const MESSAGES: usize = REQUESTS_PER_SESSION_MAX as usize + 8;
+/// The numbers that a client was told.
+fn told(received: &[Element]) -> Vec<usize> {
+    let answers = received.iter().filter(|it| it.name == "a");
+    let told = answers.map(|a| a.attr("h").parse().expect("a number"));
+    told.collect()
+}
+
+/// As many messages as have a client's stanzas wait, and more, for a disk that hangs; and what was
+/// acknowledged before.
+fn held_back(more: usize) -> (World, [ClientId; 2], Vec<String>, usize) {
     let (mut world, alice) = alice_and_bob();
     let (bob, _) = world.log_in_managed("bob@example.org/x");
     world.tell(bob, "<presence/>");
     let before = h(&mut world, alice);
     world.faults.disk_us = (60_000_000, 60_000_000);
-    let ids: Vec<String> = (0..MESSAGES).map(|id| id.to_string()).collect();
+    let count = usize::from(REQUESTS_PER_SESSION_MAX) + more;
+    let ids: Vec<String> = (0..count).map(|id| id.to_string()).collect();
     let all = ids.iter().map(|id| message("chat", "bob@example.org", id));
-    let all: String = all.collect();
-    world.send(alice, &(all + REQUEST));
-    world.run_for(30_000);
-    let told = |received: &[Element]| -> Vec<usize> {
-        let answers = received.iter().filter(|it| it.name == "a");
-        answers
-            .map(|a| a.attr("h").parse().expect("a number"))
-            .collect()
-    };
-    assert_eq!(told(&world.received(alice)), [before as usize]);
+    world.send(alice, &all.collect::<String>());
+    (world, [alice, bob], ids, before as usize)
+}
+
+fn check_comes(mut world: World, [alice, bob]: [ClientId; 2], ids: &[String], all: usize) {
+    world.send(alice, REQUEST);
     world.run();
-    let last = told(&world.received(alice)).pop();
-    assert_eq!(last, Some(before as usize + MESSAGES));
+    assert_eq!(told(&world.received(alice)).pop(), Some(all));
     assert_eq!(messages(&world.received(bob)), ids);
+    world.check_rest();
+}
+
+/// Nothing but a stanza waits behind those that have no answer.
+#[test]
+fn a_disk_that_hangs_does_not_keep_the_answer_from_who_only_asks_for_one() {
+    let (mut world, clients, ids, before) = held_back(0);
+    for _ in 0..20 {
+        world.send(clients[0], REQUEST);
+        world.run_for(500);
+        assert_eq!(told(&world.received(clients[0])), [before]);
+    }
+    // What acknowledges is no stanza either.
+    world.send(clients[0], "<a xmlns='urn:xmpp:sm:3' h='0'/> ");
+    world.run_for(500);
+    check_comes(world, clients, &ids, before + ids.len());
+}
+
+/// What is behind so many messages waits for storage; what asks for an acknowledgement is among it.
+#[test]
+fn who_is_held_back_by_a_disk_that_hangs_is_told_every_second() {
+    let (mut world, clients, ids, before) = held_back(8);
+    world.run_for(100);
+    assert_eq!(told(&world.received(clients[0])), [before], "at once");
+    for _ in 0..20 {
+        world.send(clients[0], REQUEST);
+        world.run_for(ANSWER_AHEAD_MS);
+        assert_eq!(told(&world.received(clients[0])), [before]);
+    }
+    check_comes(world, clients, &ids, before + ids.len());
+}
+
+/// Nobody is told of a session whose client is gone.
+#[test]
+fn a_client_that_is_lost_while_it_is_held_back_is_told_nothing() {
+    let (mut world, clients, ids, before) = held_back(8);
+    world.run_for(100);
+    world.vanish(clients[0]);
+    world.run_for(10_000);
+    world.faults.disk_us = (1, 1);
+    world.run();
+    assert_eq!(messages(&world.received(clients[1])).len(), ids.len() - 8);
+    assert_eq!(before, 0);
+    world.check_rest();
 }
 
 /// Some clients send only their messages again: what is new must not be taken for what was there.

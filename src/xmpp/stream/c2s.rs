@@ -240,6 +240,9 @@ impl Shard {
         if view.kind() == Kind::Other {
             return self.on_any_stanza(host, conn, stream, key, view, scope);
         }
+        if self.holds_back(host, conn, key) {
+            return Flow::Later;
+        }
         let session = self.sessions.at_mut(key);
         let serial = session.serial;
         let acks = session.outlet.acks.as_mut();

@@ -578,6 +578,15 @@ impl Shard {
             .then(|| blocks(before, &from))
     }
 
+    /// Whether a message that waits has bounced already, for the account blocks its sender.
+    pub(crate) fn has_bounced(&self, account: AccountKey, bytes: &[u8]) -> bool {
+        let owner = self.accounts.at(account);
+        let changes = owner.block_changes.as_ref();
+        let before = changes.and_then(|changes| changes.before.as_ref());
+        let before = before.unwrap_or(&owner.blocked);
+        self.is_from_blocked(account, bytes, before) == Some(true)
+    }
+
     /// Answers a request, and tells whoever is to know of what it did.
     fn end_block_request(
         &mut self,

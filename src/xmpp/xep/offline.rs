@@ -102,6 +102,9 @@ impl Shard {
         let Some(waiting) = self.as_waiting(host, stanza) else {
             return;
         };
+        if self.accounts.at(key).is_ending {
+            return self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+        }
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
         let account = self.accounts.at_mut(key);
@@ -211,6 +214,14 @@ impl Shard {
 
     /// Tells storage of the end of a session.
     pub(crate) fn tell_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(end) = self.session_ends.get_mut(&ticket.0) else {
+            return;
+        };
+        if self.accounts.at(end.account).is_gone {
+            for left in std::mem::take(&mut end.waiting) {
+                self.bounce_bytes(host, &left.stanza, StanzaError::ServiceUnavailable);
+            }
+        }
         let Some(end) = self.session_ends.get(&ticket.0) else {
             return;
         };
@@ -237,6 +248,9 @@ impl Shard {
     ) {
         let waiting = self.as_waiting(host, stanza);
         if let Some(end) = self.session_ends.get_mut(&ticket.0) {
+            if waiting.is_some() && self.accounts.at(end.account).is_ending {
+                return self.bounce(host, stanza, StanzaError::ServiceUnavailable);
+            }
             let has_waited = end.has_waited;
             let waiting = waiting.into_iter();
             (end.waiting).extend(waiting.map(|stanza| Left { stanza, has_waited }));
@@ -367,6 +381,7 @@ impl Shard {
         if account.storing == 0 {
             self.deliver_late(host, key);
             self.release_held(host, key);
+            self.read_leftovers(host, key);
         }
         self.accounts.at_mut(key).pins -= 1;
         self.evict_if_idle(key);
@@ -416,7 +431,7 @@ impl Shard {
         let (account, serial) = (session.account, session.serial);
         let known = self.accounts.at(account);
         // While some are still being written, the last of them asks again.
-        if !known.has_waiting || known.storing > 0 || known.fetching {
+        if !known.has_waiting || known.storing > 0 || known.fetching || known.is_ending {
             return;
         }
         self.accounts.at_mut(account).fetching = true;

@@ -3,7 +3,8 @@
 //! authentication, see `stream::register`.
 //!
 //! Invariant: an account is cancelled when none of its contacts has a subscription with it any
-//! more, in storage. Nobody could say it again afterwards, and the name may have a new owner.
+//! more, in storage, and whoever sent what waits for it has heard that it does not arrive. Nobody
+//! could say either again afterwards, and the name may have a new owner.
 
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::account::{AccountKey, Residence, Waiter};
@@ -21,10 +22,14 @@ use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use stanza::tree::{Node, Tree};
 use stanza::view::StanzaView;
+use std::collections::VecDeque;
 use std::sync::mpsc::Sender;
 
 /// Contacts that are told at a time of an account's end. Each takes a few requests to storage.
 pub const CONTACTS_TOLD_MAX: usize = 32;
+
+/// Messages that wait for an account and bounce at a time at its end.
+pub const LEFTOVERS_BOUNCED_MAX: usize = 32;
 
 /// Registration as a logged-in client sees it.
 #[derive(Debug)]
@@ -71,7 +76,8 @@ pub(crate) enum AccountChange {
     Cancellation(Cancellation),
 }
 
-/// The end of an account: of its subscriptions first, on both sides, and then of itself.
+/// The end of an account: of its subscriptions first, on both sides, then of what waits for it, and
+/// then of itself.
 #[derive(Debug)]
 pub(crate) struct Cancellation {
     account: AccountKey,
@@ -82,6 +88,10 @@ pub(crate) struct Cancellation {
     pub open: u32,
     /// Whether a contact could not be told: the account stays.
     refused: bool,
+    /// What waits for the account, oldest first, as far as it has not bounced.
+    leftovers: VecDeque<(u64, Box<[u8]>)>,
+    /// Whether that is not read yet, for more is on its way to storage.
+    awaits_writes: bool,
 }
 
 /// Who ends an account, and hears what became of that.
@@ -214,7 +224,8 @@ impl Shard {
                 self.password_changed(host, account, &answer, super::done(reply));
             }
             AccountChange::Cancellation(Cancellation { account, by, .. }) => {
-                self.accounts.at_mut(account).leaving = None;
+                let owner = self.accounts.at_mut(account);
+                (owner.leaving, owner.is_ending) = (None, false);
                 let is_done = reply == StoreReply::Done;
                 match by {
                     Canceller::Client(answer) => {
@@ -227,6 +238,8 @@ impl Shard {
                     let jid = self.accounts.at(account).jid.clone();
                     tracing::info!(account = jid.as_str(), "account cancelled");
                     self.end_account(host, jid.as_str(), StreamError::NotAuthorized);
+                } else {
+                    self.deliver_late(host, account);
                 }
                 self.accounts.at_mut(account).pins -= 1;
                 self.evict_if_idle(account);
@@ -279,6 +292,8 @@ impl Shard {
             contacts,
             open: 0,
             refused: false,
+            leftovers: VecDeque::new(),
+            awaits_writes: false,
         };
         let ticket = self.change(account, AccountChange::Cancellation(cancellation));
         self.accounts.at_mut(account).leaving = Some(ticket);
@@ -345,20 +360,119 @@ impl Shard {
         if cancellation.open > 0 {
             return;
         }
-        let (account, refused) = (cancellation.account, cancellation.refused);
         let all_told = cancellation.contacts.is_empty();
-        let owner = self.accounts.at(account);
-        let reply = match () {
-            () if refused => StoreReply::Failed("a contact could not be told".into()),
-            () if !all_told => return self.leave_contacts(host, ticket),
-            () => {
-                let account = owner.jid.clone();
-                return host.store(ticket, StoreOp::DeleteAccount { account });
+        match () {
+            () if cancellation.refused => {
+                let reply = StoreReply::Failed("a contact could not be told".into());
+                let before = self.cause;
+                self.on_stored(host, ticket, reply);
+                self.cause = before;
             }
+            () if !all_told => self.leave_contacts(host, ticket),
+            () => self.end_leftovers(host, ticket),
+        }
+    }
+
+    /// What waits for an account that ends bounces, some at a time; their senders' shards have the
+    /// errors before the next do. What would wait from now on bounces by itself, so that there is
+    /// an end of it, and when nothing is left the account goes.
+    fn end_leftovers(&mut self, host: &mut impl Host, ticket: Ticket) {
+        loop {
+            let Some(cancellation) = self.cancellation(ticket) else {
+                return;
+            };
+            if cancellation.leftovers.is_empty() {
+                break;
+            }
+            cancellation.open += 1;
+            self.bounce_leftovers(host, ticket);
+            let Some(cancellation) = self.cancellation(ticket) else {
+                return;
+            };
+            cancellation.open -= 1;
+            if cancellation.open > 0 {
+                return;
+            }
+        }
+        let Some(cancellation) = self.cancellation(ticket) else {
+            return;
         };
-        let before = self.cause;
-        self.on_stored(host, ticket, reply);
-        self.cause = before;
+        let account = cancellation.account;
+        let owner = self.accounts.at_mut(account);
+        owner.is_ending = true;
+        let (awaits_writes, has_waiting) = (owner.storing > 0, owner.has_waiting);
+        if awaits_writes {
+            if let Some(cancellation) = self.cancellation(ticket) {
+                cancellation.awaits_writes = true;
+            }
+            return;
+        }
+        let jid = owner.jid.clone();
+        if has_waiting {
+            owner.has_waiting = false;
+            let ticket = self.ticket_for_itself(Waiting::Leftovers(ticket));
+            return host.store(ticket, StoreOp::Offline { account: jid });
+        }
+        host.store(ticket, StoreOp::DeleteAccount { account: jid });
+    }
+
+    fn bounce_leftovers(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(cancellation) = self.cancellation(ticket) else {
+            return;
+        };
+        let account = cancellation.account;
+        let count = cancellation.leftovers.len().min(LEFTOVERS_BOUNCED_MAX);
+        let next: Vec<(u64, Box<[u8]>)> = cancellation.leftovers.drain(..count).collect();
+        let cause = Some(Cause::Cancellation { ticket });
+        let before = (
+            std::mem::replace(&mut self.cause, cause),
+            self.origin.take(),
+            self.asker.take(),
+        );
+        for (number, bytes) in next {
+            // A client was given it, or nobody is to be.
+            if !self.accounts.at(account).handed.is_open(number) {
+                continue;
+            }
+            self.accounts.at_mut(account).handed.pass_over(number);
+            if !self.has_bounced(account, &bytes) {
+                self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
+            }
+        }
+        (self.cause, self.origin, self.asker) = before;
+        // Where the account stays after all, what bounced does not come.
+        self.remove_done(host, account);
+    }
+
+    /// What waits for an account that ends is there.
+    pub(crate) fn on_leftovers(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
+        let Some(cancellation) = self.cancellation(ticket) else {
+            return;
+        };
+        let account = cancellation.account;
+        let StoreReply::Offline(waiting) = reply else {
+            tracing::error!(?reply, "offline messages not read");
+            self.accounts.at_mut(account).has_waiting = true;
+            let reply = StoreReply::Failed("what waits for it could not be read".into());
+            return self.on_stored(host, ticket, reply);
+        };
+        let oldest = waiting.first().map(|(oldest, _)| *oldest);
+        cancellation.leftovers = waiting.into();
+        if let Some(oldest) = oldest {
+            self.accounts.at_mut(account).handed.begin_at(oldest);
+        }
+        self.end_leftovers(host, ticket);
+    }
+
+    /// All that was on its way to what waits for an account is there. If it ends, that is read now.
+    pub(crate) fn read_leftovers(&mut self, host: &mut impl Host, account: AccountKey) {
+        let Some(ticket) = self.accounts.at(account).leaving else {
+            return;
+        };
+        let cancellation = self.cancellation(ticket);
+        if cancellation.is_some_and(|it| std::mem::take(&mut it.awaits_writes)) {
+            self.end_leftovers(host, ticket);
+        }
     }
 
     /// What was sent in an account's name came back as an error. If that was its farewell to a

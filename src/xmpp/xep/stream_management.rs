@@ -227,12 +227,13 @@ impl Shard {
     }
 
     /// A client's input waits for storage, and `<r/>` may be in it: XEP-0198 4 has it answered all
-    /// the same.
-    pub(crate) fn answer_ahead(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey) {
+    /// the same. Whether the session is managed.
+    pub(crate) fn answer_ahead(&self, host: &mut impl Host, conn: ConnId, key: SessionKey) -> bool {
         let acks = self.sessions.at(key).outlet.acks.as_ref();
         if let Some(acks) = acks.filter(|acks| acks.opened) {
             write_answer(acks.h(), host.output(conn));
         }
+        acks.is_some()
     }
 
     /// Something of a client's was settled: it goes to storage and to the client, if that waits.
@@ -659,7 +660,8 @@ impl Shard {
 
     fn dispose_sent(&mut self, host: &mut impl Host, account: AccountKey, sent: &Sent) {
         // What waits in storage anyway waits on, and what another session has is its.
-        if matches!(sent.keep, Keep::Offline(_)) || sent.is_elsewhere() {
+        let waits_on = matches!(sent.keep, Keep::Offline(_)) && !self.accounts.at(account).is_gone;
+        if waits_on || sent.is_elsewhere() {
             return;
         }
         self.wait_for_end(sent);
