@@ -12,6 +12,7 @@ use crate::port::{OfflineQuota, SessionId, StoreOp, StoreReply};
 use crate::settle::Cause;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Stanza;
+use crate::xep::blocking::BlockList;
 
 /// The end of a session in storage.
 #[derive(Debug)]
@@ -25,6 +26,9 @@ pub(crate) struct SessionEnd {
     has_waited: bool,
     /// Whether any has: nothing that it leaves may overtake that.
     puts_back: bool,
+    /// Whom the account blocked at the first try that may have been stored: what is left of others
+    /// who are blocked by now is searched for when it is.
+    blocked: Option<BlockList>,
     /// How many effects it waits for: what the session left to others is in its queue only.
     pub(crate) open: u32,
     /// What waits for it, see [`Shard::wait_for_end`].
@@ -70,6 +74,7 @@ impl Shard {
             waiting: Vec::new(),
             has_waited: false,
             puts_back: false,
+            blocked: None,
             open: 1 + u32::from(claiming),
             causes: Vec::new(),
         };
@@ -97,6 +102,7 @@ impl Shard {
     }
 
     fn store_end(&mut self, host: &mut impl Host, ticket: Ticket) {
+        self.bounce_left(host, ticket);
         let Some(end) = self.session_ends.get(&ticket.0) else {
             return;
         };
@@ -112,6 +118,46 @@ impl Shard {
             quota,
         };
         host.store(ticket, op);
+    }
+
+    /// What a session that ends leaves of those who are blocked by now (XEP-0191) bounces, where it
+    /// does not wait already: the search at their block may be over.
+    fn bounce_left(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(end) = self.session_ends.get_mut(&ticket.0) else {
+            return;
+        };
+        let account = end.account;
+        if end.blocked.is_some() {
+            return;
+        }
+        end.blocked = Some(self.accounts.at(account).blocked.clone());
+        let mut waiting = std::mem::take(&mut end.waiting);
+        let nobody = BlockList::default();
+        let is_blocked = |left: &mut Left| {
+            let is_blocked = self.is_from_blocked(account, &left.stanza, &nobody);
+            is_blocked.is_some()
+        };
+        let blocked: Vec<Left> = waiting.extract_if(.., is_blocked).collect();
+        if let Some(end) = self.session_ends.get_mut(&ticket.0) {
+            end.waiting = waiting;
+        }
+        let before = (self.cause.take(), self.origin.take());
+        for left in blocked {
+            self.bounce_bytes(host, &left.stanza, StanzaError::ServiceUnavailable);
+        }
+        (self.cause, self.origin) = before;
+    }
+
+    /// What a session has left waits: that of those whom the account has blocked meanwhile bounces.
+    fn search_left(&mut self, host: &mut impl Host, end: &SessionEnd) {
+        let before = end.blocked.clone().unwrap_or_default();
+        let is_new = |left: &Left| {
+            let is_blocked = self.is_from_blocked(end.account, &left.stanza, &before);
+            is_blocked == Some(false)
+        };
+        if end.waiting.iter().any(is_new) {
+            self.search_again(host, end.account, before);
+        }
     }
 
     /// What a session that ends leaves to nobody waits with its end.
@@ -203,11 +249,13 @@ impl Shard {
             for left in beyond {
                 self.bounce_bytes(host, &left.stanza, StanzaError::ResourceConstraint);
             }
+            end.blocked = None; // Nothing of it waits.
             let ticket = self.ticket_for_itself(Waiting::SessionEnd);
             self.session_ends.insert(ticket.0, end);
             return self.store_end(host, ticket);
         }
         debug_assert_eq!(*reply, StoreReply::Done, "a refused end is put off");
+        self.search_left(host, &end);
         for cause in end.causes {
             self.close_effect(host, Some(cause));
         }

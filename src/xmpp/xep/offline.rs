@@ -440,6 +440,8 @@ impl Shard {
         untaken.retain(|number| handed.take_back(*number));
         if !untaken.is_empty() {
             self.accounts.at_mut(account).has_waiting = true;
+            // What the session was given of somebody who is blocked by now has not bounced.
+            self.search_again(host, account, BlockList::default());
             self.deliver_late(host, account);
         }
     }
