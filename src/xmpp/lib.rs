@@ -8,6 +8,7 @@ mod ahead;
 mod ask;
 mod conns;
 mod deliver;
+mod ends;
 pub mod error;
 mod farewell;
 mod handed;

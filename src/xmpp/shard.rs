@@ -4,6 +4,7 @@
 
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::conns::Conns;
+use crate::ends::SessionEnd;
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
@@ -24,7 +25,7 @@ use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::{Flow, Phase, StreamState};
 use crate::wake::Waking;
-use crate::xep::offline::{OfflineRead, OfflineWrite, SessionEnd};
+use crate::xep::offline::{OfflineRead, OfflineWrite};
 use crate::xep::register::AccountChange;
 use crate::xep::reporting::REPORT_WINDOW_US;
 use stanza::jid::BareJid;

@@ -13,7 +13,7 @@ use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
 use crate::host::Host;
-use crate::limit::{REQUESTS_PER_SESSION_MAX, STORAGE_RETRY_MS};
+use crate::limit::REQUESTS_PER_SESSION_MAX;
 use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
 use crate::presence::Chosen;
@@ -188,6 +188,18 @@ impl BlockList {
         self.0.as_ref()?.by_bare.get(bare)
     }
 
+    /// Whom both block.
+    fn common(&self, other: &BlockList) -> BlockList {
+        let of = |list: &BlockList, other: &BlockList| {
+            let jids = list.jids().iter();
+            let jids = jids.filter(|jid| blocks(other, &Jid::from_prepared(jid)));
+            jids.cloned().collect::<Vec<Box<str>>>()
+        };
+        let mut jids = of(self, other);
+        jids.extend(of(other, self));
+        BlockList::new(jids)
+    }
+
     /// The resources of whole domains that it has and another one has not.
     fn of_domains_beyond(&self, other: &BlockList) -> BlockList {
         let is_new = |jid: &str| {
@@ -227,8 +239,10 @@ pub(crate) struct BlockChanges {
     next: Option<BlockList>,
     /// Those that came since. A session has no more of them than of any requests.
     waiting: Vec<BlockRequest>,
-    /// The list before the last write, until what waits of those blocked by that has bounced.
+    /// What waits is still to be searched: the list of those of whom it has bounced already.
     before: Option<BlockList>,
+    /// The same of a search that is under way.
+    searched: Option<BlockList>,
 }
 
 impl BlockChanges {
@@ -411,8 +425,10 @@ impl Shard {
             changes.stored.is_empty(),
             "one write is under way at a time"
         );
-        if owner.is_gone {
-            changes.before = None; // What waits under its name is the next owner's.
+        if owner.is_gone && changes.before.take().is_some() {
+            // What waits under its name is the next owner's.
+            self.on_stored_waiting(host, account, false);
+            return self.store_blocking(host, account);
         }
         if changes.waiting.is_empty() && changes.before.is_none() {
             owner.block_changes = None;
@@ -474,7 +490,7 @@ impl Shard {
         reply: StoreReply,
     ) {
         let changes = self.accounts.at(account).block_changes.as_ref();
-        match changes.is_some_and(|changes| changes.before.is_some()) {
+        match changes.is_some_and(|changes| changes.searched.is_some()) {
             true => self.bounce_blocked(host, account, reply),
             false => self.end_block_write(host, account, super::done(reply)),
         }
@@ -500,7 +516,9 @@ impl Shard {
                 let blocks_more = jids.any(|jid| !owner.blocked.has(jid));
                 let waits = owner.has_waiting || owner.storing > 0;
                 let before = std::mem::replace(&mut owner.blocked, next);
-                changes.before = (blocks_more && waits).then(|| before.clone());
+                if blocks_more && waits {
+                    self.want_search(account, before.clone());
+                }
                 self.apply_blocking(host, account, &before);
             }
         }
@@ -523,68 +541,6 @@ impl Shard {
                 self.arm(host, at, Timer::Blocking(account));
             }
         }
-    }
-
-    /// Asks for what waits for an account that has blocked somebody.
-    fn search_waiting(&mut self, host: &mut impl Host, account: AccountKey) {
-        let jid = self.accounts.at(account).jid.clone();
-        let ticket = self.ticket_for_itself(Waiting::Blocking(account));
-        host.store(ticket, StoreOp::Offline { account: jid });
-    }
-
-    /// What waits of those who are newly blocked bounces now: an error that came when the account's
-    /// owner is there would tell them that he is.
-    fn bounce_blocked(&mut self, host: &mut impl Host, account: AccountKey, reply: StoreReply) {
-        let StoreReply::Offline(waiting) = reply else {
-            tracing::error!(?reply, "offline messages not read");
-            let at = host.now().plus_ms(STORAGE_RETRY_MS);
-            return self.arm(host, at, Timer::Blocking(account));
-        };
-        let owner = self.accounts.at_mut(account);
-        let changes = owner.block_changes.as_mut();
-        let before = changes.and_then(|changes| changes.before.take());
-        let before = before.unwrap_or_default();
-        if let Some((oldest, _)) = waiting.first() {
-            owner.handed.begin_at(*oldest);
-        }
-        let mut size = owner.blocked.size();
-        for (number, bytes) in waiting {
-            size += bytes.len();
-            let is_open = self.accounts.at(account).handed.is_open(number);
-            if is_open && self.is_from_blocked(account, &bytes, &before) == Some(false) {
-                self.accounts.at_mut(account).handed.pass_over(number);
-                self.bounce_bytes(host, &bytes, StanzaError::ServiceUnavailable);
-            }
-        }
-        self.remove_done(host, account);
-        self.rest_blocking(host, account, size);
-    }
-
-    /// Whether a message that waits is of somebody whom the account blocks by now (XEP-0191 3.2),
-    /// and then whether the list before blocked him, too.
-    pub(crate) fn is_from_blocked(
-        &self,
-        account: AccountKey,
-        bytes: &[u8],
-        before: &BlockList,
-    ) -> Option<bool> {
-        if self.accounts.at(account).blocked.is_empty() {
-            return None;
-        }
-        let view = StanzaView::parse(bytes, &self.client_scope).ok()?;
-        let from = view.from()?;
-        let from = Jid::from_prepared(&from);
-        self.is_blocking(account, &from)
-            .then(|| blocks(before, &from))
-    }
-
-    /// Whether a message that waits has bounced already, for the account blocks its sender.
-    pub(crate) fn has_bounced(&self, account: AccountKey, bytes: &[u8]) -> bool {
-        let owner = self.accounts.at(account);
-        let changes = owner.block_changes.as_ref();
-        let before = changes.and_then(|changes| changes.before.as_ref());
-        let before = before.unwrap_or(&owner.blocked);
-        self.is_from_blocked(account, bytes, before) == Some(true)
     }
 
     /// Answers a request, and tells whoever is to know of what it did.
@@ -747,5 +703,6 @@ fn write_items(list: &[Box<str>], out: &mut Vec<u8>) {
     }
 }
 
+mod search;
 #[cfg(test)]
 mod tests;
