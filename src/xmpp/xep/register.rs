@@ -91,7 +91,7 @@ pub(crate) struct Cancellation {
     /// What waits for the account, oldest first, as far as it has not bounced.
     leftovers: VecDeque<(u64, Box<[u8]>)>,
     /// Whether that is not read yet, for more is on its way to storage.
-    awaits_writes: bool,
+    reads_later: bool,
 }
 
 /// Who ends an account, and hears what became of that.
@@ -293,7 +293,7 @@ impl Shard {
             open: 0,
             refused: false,
             leftovers: VecDeque::new(),
-            awaits_writes: false,
+            reads_later: false,
         };
         let ticket = self.change(account, AccountChange::Cancellation(cancellation));
         self.accounts.at_mut(account).leaving = Some(ticket);
@@ -400,10 +400,10 @@ impl Shard {
         let account = cancellation.account;
         let owner = self.accounts.at_mut(account);
         owner.is_ending = true;
-        let (awaits_writes, has_waiting) = (owner.storing > 0, owner.has_waiting);
-        if awaits_writes {
+        let (reads_later, has_waiting) = (owner.storing > 0, owner.has_waiting);
+        if reads_later {
             if let Some(cancellation) = self.cancellation(ticket) {
-                cancellation.awaits_writes = true;
+                cancellation.reads_later = true;
             }
             return;
         }
@@ -470,7 +470,7 @@ impl Shard {
             return;
         };
         let cancellation = self.cancellation(ticket);
-        if cancellation.is_some_and(|it| std::mem::take(&mut it.awaits_writes)) {
+        if cancellation.is_some_and(|it| std::mem::take(&mut it.reads_later)) {
             self.end_leftovers(host, ticket);
         }
     }
