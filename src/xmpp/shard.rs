@@ -176,6 +176,10 @@ pub struct Shard {
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
+    /// When the last message came, see [`Shard::arrival`].
+    pub(crate) last_arrival: Timestamp,
+    /// When the message in hand did, if that was before.
+    pub(crate) late_since: Option<Timestamp>,
     /// Those of them that storage refused.
     pub(crate) ends_again: Vec<Ticket>,
     /// When the shard came up.
@@ -253,6 +257,8 @@ impl Shard {
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
+            last_arrival: Timestamp::default(),
+            late_since: None,
             ends_again: Vec::new(),
             started,
             has_begun: false,
