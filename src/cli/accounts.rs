@@ -407,7 +407,10 @@ mod tests {
         let parts = [
             data.roster == whole.data.roster,
             data.blocked == whole.data.blocked,
-            waiting.iter().map(|(_, stanza)| stanza).eq(&whole.offline),
+            waiting
+                .iter()
+                .map(|(_, (_, stanza))| stanza)
+                .eq(&whole.offline),
             card.as_ref() == whole.documents.first().map(|document| &document.2),
         ];
         Some(parts.into_iter().all(|part| part))

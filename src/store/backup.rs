@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::leave::as_left;
-use xmpp::port::{SharedStanza, WholeAccount};
+use xmpp::port::{Arrived, SharedStanza, WholeAccount};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::embedded::{DIRECTORY, Engine};
@@ -251,11 +251,14 @@ impl Backup {
                 let item = schema::decode_roster_item(&key, prefix.len(), &record);
                 whole.data.roster.push(item.map_err(|error| error.0)?);
             }
+            let mut waiting = Vec::new();
             while let Some((key, record)) = kept.next_below(&prefix)? {
-                kept::gather(&mut whole, &key[prefix.len()..], &record)?;
+                kept::gather(&mut whole, &mut waiting, &key[prefix.len()..], &record)?;
             }
             let unacked = Unacked::of(&whole.account, &mut queues)?;
-            whole.offline.extend(unacked.left(whole.account.domain()));
+            waiting.extend(unacked.left(whole.account.domain()));
+            waiting.sort_by_key(|(arrived, _)| *arrived);
+            whole.offline = waiting.into_iter().map(|(_, stanza)| stanza).collect();
             if !each(whole) {
                 return Ok(());
             }
@@ -433,7 +436,7 @@ impl Unacked {
     }
 
     /// What waits of them when the sessions end, the oldest first (XEP-0227).
-    fn left(self, domain: &str) -> impl Iterator<Item = Box<[u8]>> {
+    fn left(self, domain: &str) -> impl Iterator<Item = Arrived> {
         let shared = self.shared.values();
         let taken = shared.filter(|(shared, _)| shared.is_taken());
         let taken: HashSet<usize> = taken.map(|(_, index)| *index).collect();
@@ -442,7 +445,10 @@ impl Unacked {
         let mut stanzas: Vec<_> = stanzas.map(|(_, stanza)| stanza).collect();
         stanzas.sort_by_key(|(arrived, _)| *arrived);
         let stanzas = stanzas.into_iter();
-        stanzas.filter_map(move |(arrived, stanza)| as_left(&stanza, arrived, domain))
+        stanzas.filter_map(move |(arrived, stanza)| {
+            let left = as_left(&stanza, arrived, domain)?;
+            Some((arrived, left))
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every adapter must do, as one suite. It asserts; an adapter's test calls it.
 
 use stanza::jid::{BareJid, LABEL_SIZE_MAX, PART_SIZE_MAX};
+use xmpp::Timestamp;
 use xmpp::port::{
     AccountData, Credentials, DOCUMENT_NAME_SIZE_MAX, DOCUMENTS_MAX, OfflineQuota, Origin,
     RosterItem, ScramKey, Space, Store, StoreOp, StoreReply, Subscription, WholeAccount,
@@ -118,6 +119,7 @@ pub(crate) fn messages(count: u32) -> OfflineQuota {
 pub(crate) fn wait(account: &str, stanza: &str, count: u32) -> StoreOp {
     StoreOp::PutOffline {
         account: jid(account),
+        arrived: Timestamp::default(),
         stanza: stanza.as_bytes().into(),
         quota: messages(count),
         origin: None,
@@ -129,7 +131,7 @@ pub(crate) fn waiting(store: &mut dyn Store, of: &str) -> Vec<(u64, String)> {
     match one(store, StoreOp::Offline { account: jid(of) }) {
         StoreReply::Offline(found) => found
             .into_iter()
-            .map(|(id, stanza)| (id, String::from_utf8_lossy(&stanza).into_owned()))
+            .map(|(id, (_, stanza))| (id, String::from_utf8_lossy(&stanza).into_owned()))
             .collect(),
         other => panic!("{of} should have messages: {other:?}"),
     }
@@ -575,6 +577,7 @@ fn the_longest_names_have_room(store: &mut dyn Store) {
     };
     let message = StoreOp::PutOffline {
         account: jid(&owner),
+        arrived: Timestamp::default(),
         stanza: b"<message/>"[..].into(),
         quota: messages(1),
         origin: Some(origin),

@@ -471,6 +471,7 @@ fn a_store_of_schema_3_keeps_what_waits_in_both_places() {
     // Two of seventeen bytes wait: so many more fit, and not one more.
     let put = |room: u64| StoreOp::PutOffline {
         account: account.clone(),
+        arrived: ARRIVED,
         stanza: b"<message id='3'/>"[..].into(),
         quota: OfflineQuota {
             count: 9,
@@ -592,7 +593,7 @@ fn what_a_session_leaves_waits_once_whatever_is_damaged_beside_it() {
     let leave = |secret| StoreOp::EndSession {
         account: jid(name),
         session: session(name, secret),
-        waiting: vec![b"left"[..].into()],
+        waiting: vec![(ARRIVED, b"left"[..].into())],
         quota: OfflineQuota::UNLIMITED,
     };
     failure(one(&mut store, leave(2)));
@@ -625,6 +626,7 @@ fn a_store_of_schema_7_keeps_what_waits_for_its_sessions() {
         place,
         number,
         arrived: ARRIVED,
+        has_waited: false,
         stanza: b"<message/>"[..].into(),
         shared: None,
     };

@@ -411,12 +411,13 @@ impl Engine {
             ),
             StoreOp::PutOffline {
                 account,
+                arrived,
                 stanza,
                 quota,
                 origin,
             } => {
                 let kept = self.keyspace(Table::Kept);
-                let reply = kept::put_offline(kept, staged, &account, &stanza, quota)?;
+                let reply = kept::put_offline(kept, staged, &account, (arrived, &stanza), quota)?;
                 match origin {
                     // The mark of a later one must not cover what was refused.
                     Some(origin) if reply != StoreReply::Done => staged.gaps.note(origin, account),

@@ -11,18 +11,22 @@ use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
 use stanza::jid::BareJid;
 use std::ops::RangeInclusive;
-use xmpp::port::{DOCUMENTS_MAX, Document, OfflineQuota, Space, StoreReply, WholeAccount};
+use xmpp::Timestamp;
+use xmpp::port::{Arrived, DOCUMENTS_MAX, Document, OfflineQuota, Space, StoreReply, WholeAccount};
 
 const BLOCKED: u8 = 1;
 const DOCUMENT: u8 = 2;
 const OFFLINE: u8 = 3;
 const OFFLINE_COUNT: u8 = 4;
 
-/// The version byte of every record here.
+/// The version byte of every record here but one.
 const VERSION: u8 = 1;
 
+/// That of a message with the time when it came, from schema 9 on.
+const TIMED_VERSION: u8 = 2;
+
 /// A message that waits, with its number.
-pub(crate) type Message = (u64, Box<[u8]>);
+pub(crate) type Message = (u64, Arrived);
 
 fn key(account: &BareJid, kind: u8) -> Vec<u8> {
     let mut key = schema::roster_prefix(account);
@@ -55,6 +59,27 @@ fn content<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Trouble> {
     match record.split_first() {
         Some((&VERSION, content)) => Ok(content),
         _ => Err(format!("{what} has an unknown record version").into()),
+    }
+}
+
+/// The microseconds of the arrival, the stanza.
+fn message_record(arrived: Timestamp, stanza: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(stanza.len() + 9);
+    record.push(TIMED_VERSION);
+    record.extend_from_slice(&arrived.0.to_be_bytes());
+    record.extend_from_slice(stanza);
+    record
+}
+
+fn read_message(record: &[u8]) -> Result<(Timestamp, &[u8]), Trouble> {
+    match record.split_first() {
+        Some((&TIMED_VERSION, timed)) => {
+            let damaged = || Trouble::from("a message is damaged");
+            let (arrived, stanza) = timed.split_first_chunk().ok_or_else(damaged)?;
+            Ok((Timestamp(u64::from_be_bytes(*arrived)), stanza))
+        }
+        // It came before all that have a time.
+        _ => Ok((Timestamp::default(), content(record, "a message")?)),
     }
 }
 
@@ -215,19 +240,19 @@ fn size_of(
         let ends = [numbers.start(), numbers.end()].map(|number| offline_key(account, *number));
         let [first, last] = ends;
         each_between(kept, &staged.kept, first..=last, |_, found| {
-            size += content(found, "a message")?.len() as u64;
+            size += read_message(found)?.1.len() as u64;
             Ok(())
         })?;
     }
     Ok(size)
 }
 
-/// Appends a waiting message.
+/// Takes a message that waits.
 pub(crate) fn put_offline(
     kept: &Keyspace,
     staged: &mut Staged,
     account: &BareJid,
-    stanza: &[u8],
+    (arrived, stanza): (Timestamp, &[u8]),
     quota: OfflineQuota,
 ) -> Result<StoreReply, Trouble> {
     let mut counters = counters(kept, staged, account)?;
@@ -238,7 +263,8 @@ pub(crate) fn put_offline(
         return Ok(StoreReply::Full);
     }
     let key = offline_key(account, counters.last);
-    staged.kept.insert(key.into(), Some(record(stanza)));
+    let record = message_record(arrived, stanza);
+    staged.kept.insert(key.into(), Some(record));
     set_counters(staged, account, counters);
     Ok(StoreReply::Done)
 }
@@ -248,12 +274,12 @@ pub(crate) fn room_for(
     kept: &Keyspace,
     staged: &Staged,
     account: &BareJid,
-    messages: &[Box<[u8]>],
+    messages: &[Arrived],
     quota: OfflineQuota,
 ) -> Result<u32, Trouble> {
     let mut counters = counters(kept, staged, account)?;
     let mut room = 0;
-    for message in messages {
+    for (_, message) in messages {
         counters.count += 1;
         counters.size += message.len() as u64;
         if !quota.admits(counters.count, counters.size) {
@@ -273,7 +299,8 @@ pub(crate) fn waiting_count(
     counters(kept, staged, account).map(|counters| counters.count)
 }
 
-/// Reads what waits, oldest first. What was removed before it is not looked at: the engine would
+/// Reads what waits, oldest first, whenever it was put there: what a session leaves came before
+/// what was put there meanwhile. What was removed before it is not looked at: the engine would
 /// have to pass over every removal that it has not compacted.
 pub(crate) fn waiting(
     kept: &Keyspace,
@@ -290,13 +317,11 @@ pub(crate) fn waiting(
     let ends = [numbers.start(), numbers.end()].map(|number| offline_key(account, *number));
     let [first, last] = ends;
     each_between(kept, &staged.kept, first..=last, |key, found| {
-        waiting.push((
-            offline_id(key, &prefix)?,
-            content(found, "a message")?.into(),
-        ));
+        let (arrived, stanza) = read_message(found)?;
+        waiting.push((offline_id(key, &prefix)?, (arrived, stanza.into())));
         Ok(())
     })?;
-    waiting.sort_unstable_by_key(|(id, _): &Message| *id);
+    waiting.sort_unstable_by_key(|(id, (arrived, _)): &Message| (*arrived, *id));
     Ok(waiting)
 }
 
@@ -355,8 +380,14 @@ pub(crate) fn of_new(
     Ok(records)
 }
 
-/// Adds one record to what its account owns; `name` is its key behind the account's prefix.
-pub(crate) fn gather(whole: &mut WholeAccount, name: &[u8], found: &[u8]) -> Result<(), Trouble> {
+/// Adds one record to what its account owns, or to what waits for it; `name` is its key behind the
+/// account's prefix.
+pub(crate) fn gather(
+    whole: &mut WholeAccount,
+    waiting: &mut Vec<Arrived>,
+    name: &[u8],
+    found: &[u8],
+) -> Result<(), Trouble> {
     match name.split_first() {
         Some((&BLOCKED, [])) => whole.data.blocked = read_block_list(found)?,
         Some((&DOCUMENT, [space, name @ ..])) => {
@@ -369,7 +400,10 @@ pub(crate) fn gather(whole: &mut WholeAccount, name: &[u8], found: &[u8]) -> Res
             whole.documents.push((space, name.into(), bytes));
         }
         // The keys end in big-endian numbers: they come in order.
-        Some((&OFFLINE, _)) => whole.offline.push(content(found, "a message")?.into()),
+        Some((&OFFLINE, _)) => {
+            let (arrived, stanza) = read_message(found)?;
+            waiting.push((arrived, stanza.into()));
+        }
         Some((&OFFLINE_COUNT, [])) => {}
         _ => return Err("a record is of an unknown kind".into()),
     }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use fjall::OwnedWriteBatch;
 use stanza::jid::BareJid;
-use xmpp::port::{OfflineQuota, StoreReply, WholeAccount};
+use xmpp::port::{Arrived, OfflineQuota, StoreReply, WholeAccount};
 
 use crate::backup::{Record, Table};
 use crate::commit::insert;
@@ -130,16 +130,16 @@ impl Engine {
     pub(crate) fn load_waiting(
         &self,
         account: &BareJid,
-        messages: impl Iterator<Item = Box<[u8]>>,
+        messages: impl Iterator<Item = Arrived>,
     ) -> Result<u64, Trouble> {
         let kept = self.keyspace(Table::Kept);
         let (mut staged, mut count) = (Staged::default(), 0);
-        for message in messages {
+        for (arrived, message) in messages {
             kept::put_offline(
                 kept,
                 &mut staged,
                 account,
-                &message,
+                (arrived, &message),
                 OfflineQuota::UNLIMITED,
             )?;
             count += 1;

@@ -8,9 +8,9 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin, QueuedStanza,
-    RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
-    WholeAccount,
+    AccountData, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin,
+    QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply,
+    StoredSession, WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -28,22 +28,36 @@ struct Account {
     roster: BTreeMap<BareJid, RosterItem>,
     blocked: Vec<Box<str>>,
     documents: BTreeMap<(Space, Box<str>), Box<[u8]>>,
-    offline: BTreeMap<u64, Box<[u8]>>,
+    offline: BTreeMap<u64, Arrived>,
     offline_last: u64,
     sessions: BTreeMap<SessionId, Session>,
 }
 
 impl Account {
     /// How many of these messages may wait beside those that do.
-    fn room_for(&self, messages: &[Box<[u8]>], quota: OfflineQuota) -> usize {
+    fn room_for(&self, messages: &[Arrived], quota: OfflineQuota) -> usize {
         let mut count = self.offline.len() as u32;
-        let mut size: usize = self.offline.values().map(|waiting| waiting.len()).sum();
-        let fitting = messages.iter().take_while(|message| {
+        let mut size: usize = self
+            .offline
+            .values()
+            .map(|(_, waiting)| waiting.len())
+            .sum();
+        let fitting = messages.iter().take_while(|(_, message)| {
             count += 1;
             size += message.len();
             quota.admits(count, size as u64)
         });
         fitting.count()
+    }
+
+    /// What waits, oldest first.
+    fn waiting(&self) -> Vec<(u64, Arrived)> {
+        let waiting = self.offline.iter();
+        let mut waiting: Vec<(u64, Arrived)> = waiting
+            .map(|(id, message)| (*id, message.clone()))
+            .collect();
+        waiting.sort_by_key(|(id, (arrived, _))| (*arrived, *id));
+        waiting
     }
 }
 
@@ -161,7 +175,14 @@ impl Memory {
                 .map(|(space, key, bytes)| ((space, key), bytes))
                 .collect(),
             offline_last: whole.offline.len() as u64,
-            offline: (1..).zip(whole.offline).collect(),
+            offline: (1..)
+                .zip(
+                    whole
+                        .offline
+                        .into_iter()
+                        .map(|stanza| (Timestamp::default(), stanza)),
+                )
+                .collect(),
             sessions: BTreeMap::new(),
         };
         self.accounts.insert(whole.account, fresh);
@@ -191,11 +212,12 @@ impl Memory {
             } => self.put_document(&account, space, key, bytes),
             StoreOp::PutOffline {
                 account,
+                arrived,
                 stanza,
                 quota,
                 origin,
             } => {
-                let reply = self.put_offline(&account, stanza, quota);
+                let reply = self.put_offline(&account, (arrived, stanza), quota);
                 match origin {
                     Some(origin) if reply != StoreReply::Done => self.gaps.note(origin, account),
                     origin => self.mark(account, origin),
@@ -204,8 +226,7 @@ impl Memory {
             }
             StoreOp::Offline { account } => {
                 let found = self.accounts.get(&account);
-                let waiting = found.map(|found| &found.offline).into_iter().flatten();
-                StoreReply::Offline(waiting.map(|(id, stanza)| (*id, stanza.clone())).collect())
+                StoreReply::Offline(found.map_or_else(Vec::new, Account::waiting))
             }
             StoreOp::RemoveOffline { account, up_to } => {
                 if let Some(found) = self.accounts.get_mut(&account) {
@@ -296,6 +317,7 @@ impl Memory {
                 place: copy.place,
                 number: copy.number,
                 arrived: enqueue.arrived,
+                has_waited: false,
                 stanza: enqueue.stanza.clone(),
                 shared: enqueue.shared,
             };
@@ -339,7 +361,7 @@ impl Memory {
         &mut self,
         account: &BareJid,
         session: SessionId,
-        waiting: Vec<Box<[u8]>>,
+        waiting: Vec<Arrived>,
         quota: OfflineQuota,
     ) -> StoreReply {
         let found = self.accounts.get(account);
@@ -374,9 +396,9 @@ impl Memory {
         }
     }
 
-    fn end_session(&mut self, account: &BareJid, session: SessionId, waiting: Vec<Box<[u8]>>) {
-        for stanza in waiting {
-            self.put_offline(account, stanza, OfflineQuota::UNLIMITED);
+    fn end_session(&mut self, account: &BareJid, session: SessionId, waiting: Vec<Arrived>) {
+        for message in waiting {
+            self.put_offline(account, message, OfflineQuota::UNLIMITED);
         }
         if let Some(found) = self.accounts.get_mut(account) {
             found.sessions.remove(&session);
@@ -394,21 +416,23 @@ impl Memory {
         let Some(found) = self.accounts.get_mut(account) else {
             return StoreReply::Offline(Vec::new());
         };
-        let waiting = std::mem::take(&mut found.offline).into_values();
+        let waiting = found.waiting();
+        found.offline.clear();
         let queue = &mut found.sessions.entry(session).or_default().queue;
         let mut claimed = Vec::new();
-        for (index, stanza) in waiting.enumerate() {
+        for (index, (_, (arrived, stanza))) in waiting.into_iter().enumerate() {
             let place = place + index as u64;
             let number = number.map(|number| number.wrapping_add(index as u32));
             let queued = QueuedStanza {
                 place,
                 number,
-                arrived: Timestamp::default(),
+                arrived,
+                has_waited: true,
                 stanza: stanza.clone(),
                 shared: None,
             };
             queue.insert(place, queued);
-            claimed.push((place, stanza));
+            claimed.push((place, (arrived, stanza)));
         }
         StoreReply::Offline(claimed)
     }
@@ -463,17 +487,17 @@ impl Memory {
     fn put_offline(
         &mut self,
         account: &BareJid,
-        stanza: Box<[u8]>,
+        message: Arrived,
         quota: OfflineQuota,
     ) -> StoreReply {
         let Some(found) = self.accounts.get_mut(account) else {
             return StoreReply::Missing;
         };
-        if found.room_for(std::slice::from_ref(&stanza), quota) == 0 {
+        if found.room_for(std::slice::from_ref(&message), quota) == 0 {
             return StoreReply::Full;
         }
         found.offline_last += 1;
-        found.offline.insert(found.offline_last, stanza);
+        found.offline.insert(found.offline_last, message);
         StoreReply::Done
     }
 

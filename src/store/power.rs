@@ -88,6 +88,7 @@ impl Asking {
             },
             16 => StoreOp::PutOffline {
                 account,
+                arrived: Timestamp(self.place),
                 stanza: text,
                 quota: messages(20),
                 origin,
@@ -108,7 +109,7 @@ impl Asking {
             _ => StoreOp::EndSession {
                 account,
                 session,
-                waiting: vec![text],
+                waiting: vec![(Timestamp(self.place), text)],
                 quota: messages(20),
             },
         }

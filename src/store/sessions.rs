@@ -15,8 +15,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Enqueue, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId,
-    SharedStanza, StoreOp, StoreReply, StoredSession,
+    Arrived, Enqueue, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession,
+    SessionId, SharedStanza, StoreOp, StoreReply, StoredSession,
 };
 
 use crate::backup::Table;
@@ -47,6 +47,10 @@ const UNNUMBERED_VERSION: u8 = 3;
 /// That of one which several sessions were given, with its number and without, from schema 8 on.
 const SHARED_VERSION: u8 = 4;
 const SHARED_UNNUMBERED_VERSION: u8 = 5;
+
+/// That of one that waited for the account before, with its number and without, from schema 9 on.
+const WAITED_VERSION: u8 = 6;
+const WAITED_UNNUMBERED_VERSION: u8 = 7;
 
 /// Bytes of a session's secret in a key.
 const SECRET_SIZE: usize = 16;
@@ -172,6 +176,7 @@ pub(crate) fn read_number(record: &[u8]) -> Result<u64, Trouble> {
 pub(crate) struct Queued<'a> {
     number: Option<u32>,
     pub(crate) arrived: Timestamp,
+    has_waited: bool,
     /// Its holders are not counted.
     pub(crate) shared: Option<SharedStanza>,
     pub(crate) stanza: &'a [u8],
@@ -182,6 +187,7 @@ impl<'a> Queued<'a> {
         Queued {
             number: None,
             arrived: enqueue.arrived,
+            has_waited: false,
             shared: enqueue.shared,
             stanza: &enqueue.stanza,
         }
@@ -192,7 +198,13 @@ impl<'a> Queued<'a> {
 /// stanza.
 fn queued_record(queued: &Queued<'_>) -> Vec<u8> {
     let mut record = Vec::with_capacity(queued.stanza.len() + 25);
+    debug_assert!(
+        !(queued.has_waited && queued.shared.is_some()),
+        "one session claims it"
+    );
     record.push(match (queued.shared, queued.number) {
+        (None, Some(_)) if queued.has_waited => WAITED_VERSION,
+        (None, None) if queued.has_waited => WAITED_UNNUMBERED_VERSION,
         (None, Some(_)) => QUEUED_VERSION,
         (None, None) => UNNUMBERED_VERSION,
         (Some(_), Some(_)) => SHARED_VERSION,
@@ -219,12 +231,13 @@ fn read_queued(record: &[u8]) -> Result<Queued<'_>, Trouble> {
             return Ok(Queued {
                 number,
                 arrived: Timestamp::default(),
+                has_waited: true,
                 shared: None,
                 stanza: rest,
             });
         }
-        QUEUED_VERSION => (true, false),
-        UNNUMBERED_VERSION => (false, false),
+        QUEUED_VERSION | WAITED_VERSION => (true, false),
+        UNNUMBERED_VERSION | WAITED_UNNUMBERED_VERSION => (false, false),
         SHARED_VERSION => (true, true),
         SHARED_UNNUMBERED_VERSION => (false, true),
         _ => return Err("a queued stanza has an unknown record version".into()),
@@ -241,9 +254,13 @@ fn read_queued(record: &[u8]) -> Result<Queued<'_>, Trouble> {
             holders: 0,
         });
     }
+    let arrived = Timestamp(u64::from_be_bytes(*arrived));
+    let is_waited = matches!(*version, WAITED_VERSION | WAITED_UNNUMBERED_VERSION);
     Ok(Queued {
         number: number.filter(|_| is_numbered),
-        arrived: Timestamp(u64::from_be_bytes(*arrived)),
+        arrived,
+        // Before schema 9 it had no time where it had waited.
+        has_waited: is_waited || arrived == Timestamp::default(),
         shared,
         stanza,
     })
@@ -466,7 +483,7 @@ impl Engine {
         staged: &mut Staged,
         account: &BareJid,
         session: SessionId,
-        waiting: Vec<Box<[u8]>>,
+        waiting: Vec<Arrived>,
         quota: OfflineQuota,
     ) -> Result<StoreReply, Trouble> {
         let gone = self.records_of_session(staged, account, session)?;
@@ -488,13 +505,13 @@ impl Engine {
         Ok(StoreReply::Done)
     }
 
-    /// Appends to what waits for an account, if there is one; where not all fit, gives how many
+    /// Adds to what waits for an account, if there is one; where not all fit, gives how many
     /// would, and does nothing.
     fn put_waiting(
         &self,
         staged: &mut Staged,
         account: &BareJid,
-        waiting: Vec<Box<[u8]>>,
+        waiting: Vec<Arrived>,
         quota: OfflineQuota,
     ) -> Result<Option<u32>, Trouble> {
         if waiting.is_empty() {
@@ -509,8 +526,8 @@ impl Engine {
         if waiting.len() > room as usize {
             return Ok(Some(room));
         }
-        for stanza in waiting {
-            kept::put_offline(kept, staged, account, &stanza, quota)?;
+        for (arrived, stanza) in waiting {
+            kept::put_offline(kept, staged, account, (arrived, &stanza), quota)?;
         }
         Ok(None)
     }
@@ -622,12 +639,12 @@ impl Engine {
         number: Option<u32>,
     ) -> Result<StoreReply, Trouble> {
         let waiting = kept::waiting(self.keyspace(Table::Kept), staged, account)?;
-        let Some((last, _)) = waiting.last() else {
+        let Some(last) = waiting.iter().map(|(number, _)| *number).max() else {
             return Ok(StoreReply::Offline(waiting));
         };
-        kept::remove_offline(self.keyspace(Table::Kept), staged, account, *last)?;
+        kept::remove_offline(self.keyspace(Table::Kept), staged, account, last)?;
         let mut claimed = Vec::with_capacity(waiting.len());
-        for (index, (_, stanza)) in waiting.into_iter().enumerate() {
+        for (index, (_, (arrived, stanza))) in waiting.into_iter().enumerate() {
             let copy = QueuePlace {
                 session,
                 place: place + index as u64,
@@ -635,13 +652,13 @@ impl Engine {
             };
             let queued = Queued {
                 number: None,
-                // It says itself when it came.
-                arrived: Timestamp::default(),
+                arrived,
+                has_waited: true,
                 shared: None,
                 stanza: &stanza,
             };
             put_queued(staged, account, copy, queued);
-            claimed.push((copy.place, stanza));
+            claimed.push((copy.place, (arrived, stanza)));
         }
         Ok(StoreReply::Offline(claimed))
     }
@@ -673,6 +690,7 @@ impl Engine {
                 place: place_of(key, &prefix)?,
                 number: queued.number,
                 arrived: queued.arrived,
+                has_waited: queued.has_waited,
                 stanza: queued.stanza.into(),
                 shared: queued.shared,
             });

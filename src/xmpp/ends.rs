@@ -5,11 +5,11 @@
 
 use crate::account::AccountKey;
 use crate::error::StanzaError;
-use crate::host::{Host, Ticket};
+use crate::host::{Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Sent};
 use crate::pace::size_of_end;
-use crate::port::{OfflineQuota, SessionId, StoreOp, StoreReply};
+use crate::port::{Arrived, OfflineQuota, SessionId, StoreOp, StoreReply};
 use crate::settle::Cause;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Stanza;
@@ -41,9 +41,13 @@ pub(crate) struct SessionEnd {
 impl SessionEnd {
     /// What waited for the account, and was on its way into the session's queue, waits on with the
     /// end, before all else.
-    pub(crate) fn put_back(&mut self, claimed: impl Iterator<Item = Box<[u8]>>) {
+    pub(crate) fn put_back(&mut self, claimed: impl Iterator<Item = Arrived>) {
         let has_waited = true;
-        let claimed = claimed.map(|stanza| Left { stanza, has_waited });
+        let claimed = claimed.map(|(arrived, stanza)| Left {
+            arrived,
+            stanza,
+            has_waited,
+        });
         self.waiting.splice(0..0, claimed);
     }
 
@@ -56,6 +60,7 @@ impl SessionEnd {
 /// A message that a session leaves, and whether it waited before.
 #[derive(Debug)]
 struct Left {
+    arrived: Timestamp,
     stanza: Box<[u8]>,
     has_waited: bool,
 }
@@ -118,7 +123,10 @@ impl Shard {
             true => OfflineQuota::UNLIMITED,
             false => self.offline_room(end.account),
         };
-        let waiting = end.waiting.iter().map(|left| left.stanza.clone());
+        let waiting = end
+            .waiting
+            .iter()
+            .map(|left| (left.arrived, left.stanza.clone()));
         let op = StoreOp::EndSession {
             account: self.accounts.at(end.account).jid.clone(),
             session: end.session,
@@ -175,6 +183,7 @@ impl Shard {
         ticket: Ticket,
         stanza: &Stanza<'_>,
     ) {
+        let arrived = self.arrival(host);
         let waiting = self.as_waiting(host, stanza);
         if let Some(end) = self.session_ends.get_mut(&ticket.0) {
             if waiting.is_some() && self.accounts.at(end.account).is_ending {
@@ -182,7 +191,11 @@ impl Shard {
             }
             let has_waited = end.has_waited;
             let waiting = waiting.into_iter();
-            (end.waiting).extend(waiting.map(|stanza| Left { stanza, has_waited }));
+            (end.waiting).extend(waiting.map(|stanza| Left {
+                arrived,
+                stanza,
+                has_waited,
+            }));
         }
     }
 
@@ -222,13 +235,14 @@ impl Shard {
 
     /// Storage has refused to put a message into the queues of others. What a session that ends
     /// left to them is in its own queue still, and waits on with its end.
-    pub(crate) fn take_refused(&mut self, host: &mut impl Host, stanza: Box<[u8]>) {
+    pub(crate) fn take_refused(&mut self, host: &mut impl Host, (arrived, stanza): Arrived) {
         let end = match self.cause {
             Some(Cause::End { ticket }) => self.session_ends.get_mut(&ticket.0),
             _ => None,
         };
         match end {
             Some(end) => end.waiting.push(Left {
+                arrived,
                 stanza,
                 has_waited: false,
             }),

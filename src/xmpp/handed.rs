@@ -23,9 +23,9 @@ pub(crate) struct Handed {
 }
 
 impl Handed {
-    /// Storage was read: this is the oldest that it has.
-    pub(crate) fn begin_at(&mut self, oldest: u64) {
-        self.done = self.done.max(oldest.saturating_sub(1));
+    /// Storage was read: this is the first number that it has.
+    pub(crate) fn begin_at(&mut self, first: u64) {
+        self.done = self.done.max(first.saturating_sub(1));
         self.fates = self.fates.split_off(&(self.done + 1));
     }
 

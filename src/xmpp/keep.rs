@@ -61,7 +61,7 @@ impl Shard {
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
         let is_error = stanza.type_ == Type::Error;
-        let arrived = host.wall();
+        let arrived = self.arrival(host);
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
         let mut copies = SmallVec::new();
         let ticket = self.ticket(Waiting::Enqueue);
@@ -160,8 +160,8 @@ impl Shard {
         if reply != StoreReply::Done {
             tracing::error!(?reply, "a message was not stored");
         }
-        if let Some(bytes) = refused {
-            self.take_refused(host, bytes);
+        if let Some(message) = refused {
+            self.take_refused(host, message);
         }
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);

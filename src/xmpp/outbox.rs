@@ -7,7 +7,7 @@
 
 use crate::error::StanzaError;
 use crate::host::{ConnId, Host, Ticket, Timestamp};
-use crate::port::{Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
+use crate::port::{Arrived, Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
 use crate::stanza::write_reply_head;
 use crate::xep::stream_management::RESUME_MS_MAX;
@@ -150,6 +150,8 @@ pub(crate) struct Sent {
     is_excused: bool,
     /// See [`Acks::note_answer`].
     is_answer: bool,
+    /// See [`crate::port::QueuedStanza::has_waited`].
+    has_waited: bool,
     /// Whether it came before its client was back.
     is_late: bool,
     /// Where other sessions were given it, too.
@@ -169,6 +171,7 @@ impl Sent {
             is_vital: false,
             is_excused: false,
             is_answer: false,
+            has_waited: false,
             is_late: false,
             shared: None,
         }
@@ -177,7 +180,7 @@ impl Sent {
     /// It waited for the account before, and says itself since when.
     pub(crate) fn has_waited(&self) -> bool {
         match self.keep {
-            Keep::Queue(_) => self.arrived == Timestamp::default(),
+            Keep::Queue(_) => self.has_waited,
             Keep::Offline(_) => true,
             Keep::Memory => false,
         }
@@ -304,6 +307,7 @@ impl Acks {
             let keep = Keep::Queue(queued.place);
             acks.push(Sent {
                 shared: queued.shared.map(&mut share),
+                has_waited: queued.has_waited,
                 ..Sent::new(queued.stanza, keep, queued.arrived)
             });
         }
@@ -535,21 +539,22 @@ impl Acks {
     /// when storage has its numbers: [`Acks::numbered_to`] says that.
     ///
     /// Where nothing is left of one, its place is only passed over.
-    pub(crate) fn claim(&mut self, claimed: Vec<(u64, Option<Box<[u8]>>)>) {
+    pub(crate) fn claim(&mut self, claimed: Vec<(u64, Option<Arrived>)>) {
         let Some(number) = self.claiming.take() else {
             return;
         };
         let mut index = number.wrapping_sub(self.acked) as usize - 1;
-        for (place, bytes) in claimed {
+        for (place, message) in claimed {
             self.last_place = place;
-            let Some(bytes) = bytes else {
+            let Some((arrived, bytes)) = message else {
                 self.misnumbered = true;
                 continue;
             };
             let keep = Keep::Queue(place);
             let sent = Sent {
                 is_numbered: false,
-                ..Sent::new(bytes, keep, Timestamp::default())
+                has_waited: true,
+                ..Sent::new(bytes, keep, arrived)
             };
             self.count(&sent);
             self.queue.insert(index, sent);
@@ -595,7 +600,7 @@ impl Acks {
     }
 
     /// Storage will not have what is at a place: it leaves the queue.
-    pub(crate) fn refused_at(&mut self, place: u64) -> Option<Box<[u8]>> {
+    pub(crate) fn refused_at(&mut self, place: u64) -> Option<Arrived> {
         let index = self.place_of(place)?;
         let sent = self.queue.remove(index)?;
         self.size -= sent.bytes.len();
@@ -605,7 +610,7 @@ impl Acks {
             *number = number.wrapping_sub(1);
             self.misnumbered = true;
         }
-        Some(sent.bytes)
+        Some((sent.arrived, sent.bytes))
     }
 
     /// The last place of the queue that it knows of; storage may be putting more behind it.

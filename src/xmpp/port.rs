@@ -90,11 +90,13 @@ pub enum StoreOp {
         /// What it says.
         bytes: Box<[u8]>,
     },
-    /// Append a message to what waits for an account. Answered by `Done`, `Missing`, or `Full`
+    /// Put a message among what waits for an account. Answered by `Done`, `Missing`, or `Full`
     /// where the quota has no room for it.
     PutOffline {
         /// Whose.
         account: BareJid,
+        /// When it came: what waits is in that order, whenever it was put there.
+        arrived: Timestamp,
         /// The complete stanza.
         stanza: Box<[u8]>,
         /// What may wait for the account.
@@ -167,8 +169,8 @@ pub enum StoreOp {
         /// Which.
         session: SessionId,
     },
-    /// Remove a session with its queue, its count and its marks, and append to what waits for its
-    /// account, in one commit. Answered by `Done`, also where there is none and nothing is done, or
+    /// Remove a session with its queue, its count and its marks, and put what it leaves among what
+    /// waits for its account, in one commit. Answered by `Done`, also where there is none and nothing is done, or
     /// by [`StoreReply::Room`] where not all would fit.
     EndSession {
         /// Whose.
@@ -176,7 +178,7 @@ pub enum StoreOp {
         /// Which.
         session: SessionId,
         /// What its client had not acknowledged and goes nowhere else.
-        waiting: Vec<Box<[u8]>>,
+        waiting: Vec<Arrived>,
         /// What may wait for the account.
         quota: OfflineQuota,
     },
@@ -203,6 +205,9 @@ pub enum StoreOp {
         number: Option<u32>,
     },
 }
+
+/// A complete stanza and when it came; 0 where that is not known.
+pub type Arrived = (Timestamp, Box<[u8]>);
 
 /// A managed session (XEP-0198) for as long as it can be resumed, over restarts too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -293,8 +298,10 @@ pub struct QueuedStanza {
     pub place: u64,
     /// See [`QueuePlace::number`].
     pub number: Option<u32>,
-    /// When it came; 0 where that is not known, or the stanza says it.
+    /// When it came; 0 where that is not known.
     pub arrived: Timestamp,
+    /// Whether it waited for the account before; it says itself since when.
+    pub has_waited: bool,
     /// The complete stanza.
     pub stanza: Box<[u8]>,
     /// Where several sessions were given it.
@@ -442,7 +449,7 @@ pub enum StoreReply {
     /// Every session with its account.
     Sessions(Vec<(BareJid, SessionId)>),
     /// What waits for the account, by ascending number.
-    Offline(Vec<(u64, Box<[u8]>)>),
+    Offline(Vec<(u64, Arrived)>),
     /// A quota is used up; nothing was changed.
     Full,
     /// Only so many would have fitted a quota; nothing was changed.

@@ -365,6 +365,9 @@ impl Shard {
         let directed = &saved.directed;
         session.directed = (!directed.is_empty()).then(|| Box::new(directed.clone()));
         let share = |stanza| share_again(&mut self.shared_dormant, stanza);
+        // What comes now came later, whatever the clock says.
+        let last = stored.queue.iter().map(|queued| queued.arrived).max();
+        self.last_arrival = self.last_arrival.max(last.unwrap_or_default());
         session.outlet.acks = Some(Box::new(Acks::stored(id, stored, share)));
         let has_heir = self.has_heir(&session);
         if has_heir {

@@ -187,6 +187,10 @@ pub struct Shard {
     pub(crate) ends: Ends,
     /// Those of them that storage refused.
     pub(crate) ends_again: Vec<Ticket>,
+    /// When the last message came, see [`Shard::arrival`].
+    pub(crate) last_arrival: Timestamp,
+    /// When the message in hand did, if that was before.
+    pub(crate) late_since: Option<Timestamp>,
     /// When the shard came up.
     pub(crate) started: Timestamp,
     /// Whether it has had an event.
@@ -263,6 +267,8 @@ impl Shard {
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
             ends: Ends::default(),
+            last_arrival: Timestamp::default(),
+            late_since: None,
             ends_again: Vec::new(),
             started,
             has_begun: false,

@@ -296,10 +296,12 @@ fn what_waits_for_who_has_the_name_next_is_not_bounced_by_a_block_of_the_one_bef
         bob,
         "<iq type='set' id='r'><query xmlns='jabber:iq:register'><remove/></query></iq>",
     );
-    world.run_for(100);
+    world.run_for(5_000);
+    // Nobody is to have it any more: it bounces, whichever of the two it was for.
+    let heard = world.received(alice);
+    assert_eq!(errors(&heard), [("1", "service-unavailable")]);
     world.add_account("bob@example.org", "secret");
     world.tell(alice, &message("chat", "bob@example.org", "2"));
-    world.received(alice);
     world.run_for(5_000);
     assert_eq!(errors(&world.received(alice)), []);
     let bob = world.arrive("bob@example.org/1");
@@ -441,5 +443,157 @@ fn what_is_on_its_way_from_storage_when_its_sender_is_blocked_bounces_once() {
         assert_eq!(messages(&world.received(bob)), ["c"]);
         let expected = ["1", "2"].map(|id| (id, "service-unavailable"));
         assert_eq!(errors(&world.received(alice)), expected);
+    }
+}
+
+fn block_alice() -> String {
+    command("block", &["alice@example.org".to_owned()])
+}
+
+/// One who is managed, and whose session ends with the connection.
+fn log_in_until_lost(world: &mut World, full: &str) -> ClientId {
+    let client = world.log_in(full);
+    world.tell(client, "<enable xmlns='urn:xmpp:sm:3'/>");
+    world.received(client);
+    client
+}
+
+/// Alice was told of two messages; then bob has what else waits, and neither hears more of them.
+fn assert_bounced_once(
+    world: &mut World,
+    [alice, carl]: [ClientId; 2],
+    of_carl: usize,
+    what: &str,
+) {
+    world.run_for(10_000);
+    let bounced = errors(&world.received(alice)).len();
+    assert_eq!(bounced, 2, "{what}");
+    let bob = world.log_in("bob@example.org/next");
+    world.tell(bob, "<presence/>");
+    world.run_for(10_000);
+    let received = world.received(bob);
+    let received = messages(&received);
+    let of_alice = received.iter().filter(|id| ["1", "2"].contains(id));
+    assert_eq!(of_alice.count(), 0, "{what}: {received:?}");
+    assert_eq!(errors(&world.received(alice)), [], "{what}");
+    // The others' messages wait on, or find no room.
+    let refused = world.received(carl);
+    let fates = received.len() + errors(&refused).len();
+    assert_eq!(fates, of_carl, "{what}: {received:?}, {refused:?}");
+}
+
+/// Two of alice's messages and four of carl's are in the queue of a session that ends; so many may
+/// wait offline.
+fn end_with_queue(
+    seed: u64,
+    offline_max: u32,
+    after_us: u64,
+    failures: u64,
+) -> (World, [ClientId; 2]) {
+    let mut settings = Settings::for_tests("example.org");
+    settings.limits.offline_max = offline_max;
+    let mut world = World::new(seed, settings, Faults::calm());
+    for name in ["alice", "bob", "carl"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let alice = world.log_in("alice@example.org/x");
+    let carl = world.log_in("carl@example.org/x");
+    let quiet = world.log_in("bob@example.org/quiet");
+    let bob = log_in_until_lost(&mut world, "bob@example.org/x");
+    world.tell(bob, "<presence/>");
+    for id in ["1", "2"] {
+        world.tell(alice, &message("chat", "bob@example.org", id));
+    }
+    for id in ["3", "4", "5", "6"] {
+        world.tell(carl, &message("chat", "bob@example.org", id));
+    }
+    world.send(quiet, &block_alice());
+    let at = world.now() + after_us;
+    world.run_until(at);
+    world.faults.disk_failures = failures;
+    world.leave(bob);
+    if failures > 0 {
+        world.run_for(3_000);
+        world.faults.disk_failures = 0;
+        // Where the change was refused it is made now.
+        world.run_for(REST_MS);
+        world.tell(quiet, &block_alice());
+    }
+    world.run_for(10_000);
+    world.leave(quiet);
+    world.run();
+    (world, [alice, carl])
+}
+
+#[test]
+fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces_once_whatever_finds_room() {
+    for seed in 1..=100 {
+        for after_us in [0, 40, 80, 120, 200, 300, 500] {
+            for offline_max in [3, 100] {
+                let (mut world, them) = end_with_queue(seed, offline_max, after_us, 0);
+                let what = format!("seed {seed}, {after_us} us, {offline_max}");
+                assert_bounced_once(&mut world, them, 4, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_session_leaves_of_who_is_blocked_while_storage_fails_bounces_once() {
+    for seed in 1..=200 {
+        for after_us in [0, 60, 120, 200, 400] {
+            let (mut world, them) = end_with_queue(seed, 100, after_us, 700);
+            assert_bounced_once(&mut world, them, 4, &format!("seed {seed}, {after_us} us"));
+        }
+    }
+}
+
+/// What stands before it is on its way to another resource's queue, for which the end waits.
+#[test]
+fn what_stands_in_an_end_that_waits_for_another_bounces_when_its_sender_is_blocked() {
+    for seed in 1..=200 {
+        let mut world = world_of(seed);
+        let [alice, carl] =
+            ["alice@example.org/x", "carl@example.org/x"].map(|full| world.log_in(full));
+        for id in ["1", "2"] {
+            world.tell(alice, &message("chat", "bob@example.org", id));
+        }
+        let bob = log_in_until_lost(&mut world, "bob@example.org/x");
+        world.tell(carl, &message("chat", "bob@example.org/x", "m"));
+        let (other, _) = world.log_in_managed("bob@example.org/y");
+        world.tell(bob, "<presence/>");
+        assert_eq!(messages(&world.received(bob)), ["m", "1", "2"]);
+        world.tell(other, "<presence/>");
+        world.send(other, &block_alice());
+        let at = world.now() + seed * 2;
+        world.run_until(at);
+        world.send(bob, "</stream:stream>");
+        world.run_for(10_000);
+        let received = world.received(other);
+        let received = messages(&received);
+        let bounced = errors(&world.received(alice)).len();
+        let had = received.iter().filter(|id| ["1", "2"].contains(id)).count();
+        assert_eq!(bounced + had, 2, "seed {seed}: {received:?}");
+    }
+}
+
+/// A session that is not managed was given what waits, and its socket did not take it.
+#[test]
+fn what_a_session_gives_back_of_who_is_blocked_meanwhile_bounces() {
+    for seed in 1..=20 {
+        let (mut world, alice) = world_where_something_waits(seed);
+        let carl = world.log_in("carl@example.org/y");
+        let quiet = world.log_in("bob@example.org/quiet");
+        let bob = world.log_in("bob@example.org/x");
+        world.faults.window_bytes = 1;
+        world.set_reading(bob, false);
+        world.tell(bob, "<presence/>");
+        world.tell(quiet, &block_alice());
+        assert_eq!(errors(&world.received(alice)), [], "seed {seed}");
+        world.faults.window_bytes = 64 << 10;
+        world.vanish(bob);
+        world.run_for(600_000);
+        world.leave(quiet);
+        assert_bounced_once(&mut world, [alice, carl], 1, &format!("seed {seed}"));
     }
 }

@@ -239,7 +239,7 @@ impl Scene {
         let StoreReply::Offline(waiting) = self.world.perform(asked) else {
             panic!("storage tells what waits");
         };
-        let Some((last, bytes)) = waiting.last() else {
+        let Some((last, (_, bytes))) = waiting.last() else {
             return false;
         };
         let text = String::from_utf8_lossy(bytes);

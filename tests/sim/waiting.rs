@@ -3,10 +3,10 @@
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Element, Faults, World};
 use stanza::jid::BareJid;
-use xmpp::Settings;
 use xmpp::limit::Limits;
 use xmpp::port::{OfflineQuota, StoreOp, StoreReply};
 use xmpp::settings::Durability;
+use xmpp::{Settings, Timestamp};
 
 const BLOCK: &str = "<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'>\
                      <item jid='alice@example.org'/></block></iq>";
@@ -485,6 +485,7 @@ fn more_than_the_quota_that_waits_is_had_by_one_client_or_the_next() {
         );
         let put = StoreOp::PutOffline {
             account: BareJid::from_prepared("bob@example.org"),
+            arrived: Timestamp::default(),
             stanza: stanza.into_bytes().into(),
             quota: OfflineQuota::UNLIMITED,
             origin: None,
@@ -550,5 +551,71 @@ fn where_as_many_sessions_wait_as_may_the_first_to_end_makes_room_for_one_more()
             world.client(client).resumed.is_some()
         });
         assert_eq!(is_back, [false, true, true], "{asked}");
+    }
+}
+
+/// Its session has what came first, and gives it back behind what came later; a crash between the
+/// two changes nothing.
+#[test]
+fn what_a_session_gives_back_comes_before_what_came_while_it_took_nothing() {
+    let leaving = [
+        "<presence type='unavailable'/>",
+        "<presence><priority>-1</priority></presence>",
+    ];
+    for durability in [Durability::Full, Durability::Archive] {
+        for presence in leaving {
+            for crashes in [false, true] {
+                let mut world = world(durability);
+                let alice = world.log_in("alice@example.org/x");
+                world.tell(alice, &message("chat", "bob@example.org", "1"));
+                let (bob, _) = world.log_in_managed("bob@example.org/x");
+                world.tell(bob, "<presence/>");
+                world.tell(alice, &message("chat", "bob@example.org", "2"));
+                assert_eq!(messages(&world.received(bob)), ["1", "2"]);
+                world.tell(bob, presence);
+                for id in ["3", "4"] {
+                    world.tell(alice, &message("chat", "bob@example.org", id));
+                }
+                if crashes && durability == Durability::Full {
+                    world.crash();
+                    // The time of its sessions begins with the next process, and this wakes that.
+                    world.log_in("alice@example.org/y");
+                } else {
+                    world.vanish(bob);
+                }
+                world.run_for(400_000);
+                // One takes them and gives them back; the next has them in their order, too.
+                for resource in ["y", "z"] {
+                    let (bob, _) = world.log_in_managed(&format!("bob@example.org/{resource}"));
+                    world.tell(bob, "<presence/>");
+                    world.run_for(10_000);
+                    let received = world.received(bob);
+                    let what = format!("{durability:?}, {presence}, {crashes}, {resource}");
+                    assert_eq!(messages(&received), ["1", "2", "3", "4"], "{what}");
+                    world.leave(bob);
+                    world.run_for(400_000);
+                }
+            }
+        }
+    }
+}
+
+/// A farewell gives back what its client had not acknowledged, behind what came meanwhile.
+#[test]
+fn what_a_farewell_gives_back_comes_before_what_came_during_it() {
+    for after_us in (0..1_000).step_by(50) {
+        let mut world = world(Durability::Full);
+        let alice = world.log_in("alice@example.org/x");
+        world.tell(alice, &message("chat", "bob@example.org", "1"));
+        let (bob, _) = world.log_in_managed("bob@example.org/x");
+        world.send(bob, "<presence/></stream:stream>");
+        let at = world.now() + after_us;
+        world.run_until(at);
+        world.tell(alice, &message("chat", "bob@example.org", "2"));
+        world.run_for(10_000);
+        let bob = world.arrive("bob@example.org/y");
+        let received = world.received(bob);
+        let received = messages(&received);
+        assert_eq!(received, ["1", "2"], "{after_us}");
     }
 }

@@ -7,6 +7,7 @@ use crate::conformance::sessions::{
 };
 use crate::conformance::{create, credentials, full_item, jid, keys, one, wait, waiting};
 use crate::crash::Scratch;
+use xmpp::Timestamp;
 use xmpp::port::{OfflineQuota, Space, Store, StoreOp, StoreReply};
 use xmpp::xep::time::utc;
 
@@ -194,6 +195,7 @@ fn sessions_have_ended_in_a_restored_store_and_what_they_held_waits() {
     ] {
         let more = StoreOp::PutOffline {
             account: jid("a@b"),
+            arrived: Timestamp::default(),
             stanza: b"x"[..].into(),
             quota: OfflineQuota { count, size },
             origin: None,

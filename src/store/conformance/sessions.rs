@@ -3,20 +3,21 @@
 use stanza::jid::virtual_shard;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Enqueue, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId, SharedStanza, Store,
-    StoreOp, StoreReply, StoredSession,
+    Arrived, Enqueue, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession, SessionId,
+    SharedStanza, Store, StoreOp, StoreReply, StoredSession,
 };
 
 use super::{JULIET, ROMEO, create, delete, jid, messages, one, wait, waiting};
 
 /// The parts of the suite.
-pub(super) const PARTS: [fn(&mut dyn Store); 9] = [
+pub(super) const PARTS: [fn(&mut dyn Store); 10] = [
     a_session_is_read_as_it_was_written,
     nothing_is_known_of_a_missing_session,
     what_is_acknowledged_goes_and_the_rest_keeps_its_places,
     what_is_shared_says_who_has_it_and_whether_one_took_it,
     renumbering_keeps_what_it_names_and_nothing_else,
     marks_say_what_took_effect_and_go_with_their_session,
+    what_a_session_leaves_waits_before_what_came_later,
     what_waits_is_claimed_by_one_session_in_one_commit,
     sessions_are_named_with_their_accounts,
     sessions_go_with_their_account,
@@ -336,6 +337,7 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
     };
     let kept = |account: &str, count, origin| StoreOp::PutOffline {
         account: jid(account),
+        arrived: ARRIVED,
         stanza: b"<message/>"[..].into(),
         quota: messages(count),
         origin,
@@ -374,6 +376,54 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
     assert_eq!(marks(store, 1), [(jid(JULIET), 1)]);
 }
 
+fn what_a_session_leaves_waits_before_what_came_later(store: &mut dyn Store) {
+    done(store, create(ROMEO, 1));
+    let put = |time, text: &str| StoreOp::PutOffline {
+        account: jid(ROMEO),
+        arrived: Timestamp(time),
+        stanza: text.as_bytes().into(),
+        quota: messages(9),
+        origin: None,
+    };
+    let claim = |secret| StoreOp::ClaimOffline {
+        account: jid(ROMEO),
+        session: session(ROMEO, secret),
+        place: 1,
+        number: Some(1),
+    };
+    let leave = |secret, messages: &[Arrived]| StoreOp::EndSession {
+        account: jid(ROMEO),
+        session: session(ROMEO, secret),
+        waiting: messages.to_vec(),
+        quota: OfflineQuota::UNLIMITED,
+    };
+    let message = |time, text: &str| (Timestamp(time), text.as_bytes().into());
+    for secret in [1, 2] {
+        done(store, save(ROMEO, secret, "a"));
+    }
+    done(store, put(10, "a"));
+    let claimed = StoreReply::Offline(vec![(1, message(10, "a"))]);
+    assert_eq!(one(store, claim(1)), claimed);
+    let queued = &stored(store, ROMEO, 1).expect("it is saved").queue[0];
+    assert!(queued.has_waited && queued.arrived == Timestamp(10));
+    done(store, put(30, "c"));
+    done(store, put(40, "d"));
+    done(store, leave(1, &[message(10, "a"), message(20, "b")]));
+    let texts = |found: Vec<(u64, String)>| found.into_iter().map(|(_, text)| text);
+    let texts = |store: &mut dyn Store| texts(waiting(store, ROMEO)).collect::<Vec<_>>();
+    assert_eq!(texts(store), ["a", "b", "c", "d"]);
+    // Who reads them gets them so, and all of them.
+    let StoreReply::Offline(claimed) = one(store, claim(2)) else {
+        panic!("they are claimed")
+    };
+    let order: Vec<_> = claimed
+        .iter()
+        .map(|(place, (time, _))| (*place, time.0))
+        .collect();
+    assert_eq!(order, [(1, 10), (2, 20), (3, 30), (4, 40)]);
+    assert_eq!(texts(store), [""; 0]);
+}
+
 fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
     done(store, create(ROMEO, 1));
     done(store, save(ROMEO, 1, "a"));
@@ -389,8 +439,8 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
         place,
         number: Some(number),
     };
-    let claimed =
-        [(2, "x"), (3, "y"), (4, "z")].map(|(place, text)| (place, text.as_bytes().into()));
+    let claimed = [(2, "x"), (3, "y"), (4, "z")]
+        .map(|(place, text)| (place, (Timestamp::default(), text.as_bytes().into())));
     assert_eq!(
         one(store, claim(2, u32::MAX)),
         StoreReply::Offline(claimed.to_vec())
@@ -404,7 +454,7 @@ fn what_waits_is_claimed_by_one_session_in_one_commit(store: &mut dyn Store) {
     let leaving = |most, count| StoreOp::EndSession {
         account: jid(ROMEO),
         session: session(ROMEO, 1),
-        waiting: vec![b"left"[..].into(); count],
+        waiting: vec![(ARRIVED, b"left"[..].into()); count],
         quota: messages(most),
     };
     assert_eq!(one(store, leaving(2, 3)), StoreReply::Room(2));

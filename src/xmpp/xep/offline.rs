@@ -12,7 +12,7 @@ use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Keep};
 use crate::parcel::Buffer;
-use crate::port::{OfflineQuota, SessionId, StoreOp, StoreReply};
+use crate::port::{Arrived, OfflineQuota, SessionId, StoreOp, StoreReply};
 use crate::session::{Address, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type};
@@ -76,6 +76,7 @@ impl Shard {
         account.storing += 1;
         let op = StoreOp::PutOffline {
             account: self.accounts.at(key).jid.clone(),
+            arrived: self.arrival(host),
             stanza: waiting,
             quota: self.offline_room(key),
             origin: self.origin,
@@ -87,6 +88,16 @@ impl Shard {
         };
         self.offline_writes.insert(ticket.0, write);
         host.store(ticket, op);
+    }
+
+    /// When the message in hand came: behind all before it, whatever the clock says, unless it comes
+    /// late.
+    pub(crate) fn arrival(&mut self, host: &impl Host) -> Timestamp {
+        if let Some(arrived) = self.late_since {
+            return arrived;
+        }
+        self.last_arrival = host.wall().max(Timestamp(self.last_arrival.0 + 1));
+        self.last_arrival
     }
 
     /// What else may wait for an account: what its sessions have of what waited may wait on.
@@ -244,9 +255,9 @@ impl Shard {
                 known.has_waiting = false;
                 known.handed.forget();
                 let mut kept = Vec::with_capacity(claimed.len());
-                for (place, bytes) in claimed {
-                    let is_blocked = self.drops_blocked(host, &read, &bytes);
-                    kept.push((place, (!is_blocked).then_some(bytes)));
+                for (place, message) in claimed {
+                    let is_blocked = self.drops_blocked(host, &read, &message.1);
+                    kept.push((place, (!is_blocked).then_some(message)));
                 }
                 (kept, false)
             }
@@ -275,7 +286,7 @@ impl Shard {
             // The session has ended, or is not managed after all: they wait on with its end.
             let mut ends = self.session_ends.iter_mut();
             if let Some((&ticket, end)) = ends.find(|(_, end)| end.is_of(queue)) {
-                end.put_back(claimed.into_iter().filter_map(|(_, bytes)| bytes));
+                end.put_back(claimed.into_iter().filter_map(|(_, message)| message));
                 self.close_end(host, Ticket(ticket));
             }
         }
@@ -375,7 +386,7 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         read: &OfflineRead,
-        waiting: Vec<(u64, Box<[u8]>)>,
+        waiting: Vec<(u64, Arrived)>,
     ) {
         let key = read.session;
         let Session {
@@ -385,12 +396,12 @@ impl Shard {
         let is_managed = outlet.acks.is_some();
         let known = self.accounts.at_mut(account);
         known.has_waiting = false;
-        if let Some((oldest, _)) = waiting.first() {
-            known.handed.begin_at(*oldest);
+        if let Some(first) = waiting.iter().map(|(number, _)| *number).min() {
+            known.handed.begin_at(first);
         }
         let mut given = Vec::new();
         // All of it is still in storage, what another session was given or a client had, too.
-        for (number, bytes) in waiting {
+        for (number, (_, bytes)) in waiting {
             if !self.accounts.at(account).handed.is_open(number) {
                 continue;
             }

@@ -457,7 +457,10 @@ impl Shard {
             return self.on_stored(host, ticket, reply);
         };
         let oldest = waiting.first().map(|(oldest, _)| *oldest);
-        cancellation.leftovers = waiting.into();
+        let messages = waiting.into_iter();
+        cancellation.leftovers = messages
+            .map(|(number, (_, bytes))| (number, bytes))
+            .collect();
         if let Some(oldest) = oldest {
             self.accounts.at_mut(account).handed.begin_at(oldest);
         }

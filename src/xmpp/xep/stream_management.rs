@@ -693,7 +693,9 @@ impl Shard {
                 let view = StanzaView::parse(&bytes, &scope);
                 let view = view.expect("it has a child more, else the same");
                 let stanza = Stanza::complete(&view, stanza.from, stanza.to);
+                let before = self.late_since.replace(arrived);
                 self.deliver_undelivered(host, account, &stanza);
+                self.late_since = before;
             }
             (Kind::Message, Type::Groupchat) | (Kind::Iq, Type::Get | Type::Set) => {
                 self.bounce(host, stanza, StanzaError::ServiceUnavailable);

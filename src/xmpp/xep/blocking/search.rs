@@ -4,7 +4,7 @@
 //! Invariant: while a search is to come nobody takes what waits, as while that is being written. So
 //! what storage gives later of somebody who was blocked before it was asked has bounced.
 
-use super::{BlockList, blocks};
+use super::{BlockChanges, BlockList, blocks};
 use crate::account::AccountKey;
 use crate::error::StanzaError;
 use crate::host::Host;
@@ -13,6 +13,16 @@ use crate::port::{StoreOp, StoreReply};
 use crate::shard::{Shard, Timer, Waiting};
 use stanza::jid::Jid;
 use stanza::view::StanzaView;
+
+impl BlockChanges {
+    /// What waits of those whom this list does not block is to bounce, too.
+    fn want(&mut self, before: BlockList) {
+        self.before = Some(match self.before.take() {
+            Some(wanted) => wanted.common(&before),
+            None => before,
+        });
+    }
+}
 
 impl Shard {
     /// What waits of those who are blocked by now, and were not by this list, may have come behind
@@ -46,10 +56,7 @@ impl Shard {
             owner.storing += 1;
             owner.pins += 1;
         }
-        changes.before = Some(match changes.before.take() {
-            Some(wanted) => wanted.common(&before),
-            None => before,
-        });
+        changes.want(before);
     }
 
     /// Asks for what waits for an account that has blocked somebody.
@@ -75,18 +82,18 @@ impl Shard {
         let before = before.unwrap_or_default();
         let StoreReply::Offline(waiting) = reply else {
             tracing::error!(?reply, "offline messages not read");
-            self.accounts.at_mut(account).storing -= 1;
-            self.accounts.at_mut(account).pins -= 1;
-            self.want_search(account, before);
+            if let Some(changes) = &mut self.accounts.at_mut(account).block_changes {
+                changes.want(before);
+            }
             let at = host.now().plus_ms(STORAGE_RETRY_MS);
             return self.arm(host, at, Timer::Blocking(account));
         };
         let owner = self.accounts.at_mut(account);
-        if let Some((oldest, _)) = waiting.first() {
-            owner.handed.begin_at(*oldest);
+        if let Some(first) = waiting.iter().map(|(number, _)| *number).min() {
+            owner.handed.begin_at(first);
         }
         let mut size = owner.blocked.size();
-        for (number, bytes) in waiting {
+        for (number, (_, bytes)) in waiting {
             size += bytes.len();
             let is_open = self.accounts.at(account).handed.is_open(number);
             if is_open && self.is_from_blocked(account, &bytes, &before) == Some(false) {
