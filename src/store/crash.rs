@@ -364,7 +364,7 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("schema 9") && text.contains("knows 8"),
+        text.contains("schema 10") && text.contains("knows 9"),
         "{text}"
     );
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
