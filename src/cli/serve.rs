@@ -135,7 +135,7 @@ fn forget(file: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Removes the ready file of a process that is gone: whatever becomes of this one, nothing is ready.
+/// Removes the ready file of a process that is gone: nothing is ready then.
 fn forget_dead(file: &Path) -> Result<(), Failure> {
     let Ok(text) = std::fs::read_to_string(file) else {
         return Ok(());

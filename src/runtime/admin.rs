@@ -64,8 +64,8 @@ pub trait AdminBackend: Send + Sync + 'static {
     fn delete(&self, account: BareJid) -> StoreReply;
 }
 
-/// Where the socket of a data directory is, in a form that fits into a socket's address however long
-/// the directory's path is.
+/// Where the socket of a data directory is, in a form that fits into a socket's address, however
+/// long the directory's path is.
 pub(crate) struct Place {
     /// Open as long as the path is used, which leads through it.
     _directory: File,

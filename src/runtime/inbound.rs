@@ -88,8 +88,8 @@ impl Turn {
         }
     }
 
-    /// The shard holds more undigested bytes than it may: whoever has most of them pays, first among
-    /// those who have not said who they are, so that nobody else's stanza is cut by what they do.
+    /// The shard holds more undigested bytes than it may: whoever has most of them pays, first
+    /// among those who have not said who they are, so that they cut nobody else's stanza.
     fn relieve_held(&mut self) {
         let mut holders = self.world.conns.holders(HELD_SMALL);
         let rank = |(held, conn): &(usize, ConnId)| (self.shard.is_bound(*conn), Reverse(*held));

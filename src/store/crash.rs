@@ -363,10 +363,8 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
-    assert!(
-        text.contains("schema 10") && text.contains("knows 9"),
-        "{text}"
-    );
+    let names_both = text.contains("schema 10") && text.contains("knows 9");
+    assert!(names_both, "{text}");
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
 }
 

@@ -411,11 +411,10 @@ impl Engine {
     ) -> Result<StoreReply, Trouble> {
         match op {
             StoreOp::Enqueue(enqueue) => {
-                let account = &enqueue.account;
                 for copy in &enqueue.copies {
-                    put_queued(staged, account, *copy, Queued::of(&enqueue));
+                    put_queued(staged, &enqueue.account, *copy, Queued::of(&enqueue));
                 }
-                mark(staged, account, enqueue.origin);
+                mark(staged, &enqueue.account, enqueue.origin);
             }
             StoreOp::PutHandled {
                 account,

@@ -170,8 +170,8 @@ pub enum StoreOp {
         session: SessionId,
     },
     /// Remove a session with its queue, its count and its marks, and put what it leaves among what
-    /// waits for its account, in one commit. Answered by `Done`, also where there is none and nothing is done, or
-    /// by [`StoreReply::Room`] where not all would fit.
+    /// waits for its account, in one commit. Answered by `Done`, also where there is none and
+    /// nothing is done, or by [`StoreReply::Room`] where not all would fit.
     EndSession {
         /// Whose.
         account: BareJid,

@@ -90,8 +90,8 @@ impl Shard {
         host.store(ticket, op);
     }
 
-    /// When the message in hand came: behind all before it, whatever the clock says, unless it comes
-    /// late.
+    /// When the message in hand came: behind all before it, whatever the clock says, unless it
+    /// comes late.
     pub(crate) fn arrival(&mut self, host: &impl Host) -> Timestamp {
         if let Some(arrived) = self.late_since {
             return arrived;

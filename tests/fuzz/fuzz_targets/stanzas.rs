@@ -1,5 +1,5 @@
-//! Stanzas: whatever bound clients say to each other and to the server, no shard ends by it, and what
-//! comes out is well-formed and in order.
+//! Stanzas: whatever bound clients say to each other and to the server, no shard ends by it, and
+//! what comes out is well-formed and in order.
 //!
 //! Each pair of bytes is a step: a part of a stanza, or what becomes of its sender.
 
