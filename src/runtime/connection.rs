@@ -80,7 +80,7 @@ pub(crate) struct Conn {
     pub(crate) sending: u32,
     /// When that send began, in milliseconds that wrap.
     pub(crate) sending_since_ms: u32,
-    /// What waits, as it was counted last, where that is more than one connection may have.
+    /// What is not sent, as it was counted last, where that is more than one connection may have.
     pub(crate) burst: u32,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) tls: Option<Box<Tls>>,

@@ -152,20 +152,17 @@ impl World {
         self.pool.give(newer);
     }
 
-    /// Counts what waits for a connection's peer, if that is more than usual.
+    /// Counts what a connection's peer has not taken, if that is more than usual.
     pub(crate) fn count_burst(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
-        let waiting = conn.waiting();
-        if waiting > self.output_max || conn.burst > 0 {
-            self.bursts -= conn.burst as usize;
-            conn.burst = match waiting > self.output_max {
-                true => waiting as u32,
-                false => 0,
-            };
-            self.bursts += conn.burst as usize;
-        }
+        let burst = match conn.unsent() > self.output_max {
+            true => conn.unsent() as u32,
+            false => 0,
+        };
+        self.bursts -= std::mem::replace(&mut conn.burst, burst) as usize;
+        self.bursts += burst as usize;
     }
 
     /// Throws away what a connection holds undigested.
@@ -244,8 +241,11 @@ impl Host for World {
         if waiting > *output_max {
             // A burst for a peer that reads is no reason to cut it; one that takes nothing is.
             let stalled = now_ms.wrapping_sub(found.sending_since_ms) > STALLED_MS;
-            let left = BURSTS_SIZE_MAX.saturating_sub(*bursts - found.burst as usize);
+            *bursts -= std::mem::take(&mut found.burst) as usize;
+            let left = BURSTS_SIZE_MAX.saturating_sub(*bursts);
             let burst_max = left.max(*output_max * BURST_FACTOR);
+            found.burst = found.unsent() as u32;
+            *bursts += found.burst as usize;
             if found.sending > 0 && stalled || waiting > burst_max {
                 found.overflowed = true;
                 return scratch;

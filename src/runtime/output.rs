@@ -73,7 +73,7 @@ impl Turn {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
-        if conn.burst > 0 || conn.waiting() > self.world.output_max {
+        if conn.burst > 0 || conn.unsent() > self.world.output_max {
             self.world.count_burst(id);
         }
         let Some(conn) = self.world.conns.get_mut(id) else {
@@ -152,7 +152,7 @@ impl Turn {
         if rest > 0 && conn.life != Life::Cut {
             return self.lose(id);
         }
-        if conn.life != Life::Open || conn.unsent() > 0 || conn.tells_written {
+        if conn.life != Life::Open || conn.unsent() > 0 || conn.tells_written || conn.burst > 0 {
             self.world.touch(id);
         }
     }

@@ -399,7 +399,7 @@ pub(crate) fn gather(
             let bytes = content(found, "a document")?.into();
             whole.documents.push((space, name.into(), bytes));
         }
-        // The keys end in big-endian numbers: they come in order.
+        // The keys end in big-endian numbers: they come by number.
         Some((&OFFLINE, _)) => {
             let (arrived, stanza) = read_message(found)?;
             waiting.push((arrived, stanza.into()));

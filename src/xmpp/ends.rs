@@ -281,6 +281,12 @@ impl Shard {
             return self.store_end_again(host, ticket);
         }
         debug_assert_eq!(*reply, StoreReply::Done, "a refused end is put off");
+        if self.accounts.at(end.account).is_gone {
+            // Its account was deleted before it, and what it leaves with that.
+            for left in std::mem::take(&mut end.waiting) {
+                self.bounce_bytes(host, &left.stanza, StanzaError::ServiceUnavailable);
+            }
+        }
         self.search_left(host, &end);
         for cause in end.causes {
             self.close_effect(host, Some(cause));

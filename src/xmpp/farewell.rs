@@ -62,7 +62,9 @@ impl Shard {
         let Some(mut stream) = self.conns.take(conn) else {
             return;
         };
-        if let Phase::Bound(key) = stream.phase {
+        if let Phase::Bound(key) = stream.phase
+            && !self.sessions.at(key).closing
+        {
             self.lose_connection(host, key);
             stream.phase = Phase::ExpectAuth;
         }

@@ -448,7 +448,7 @@ pub enum StoreReply {
     Session(Option<Box<StoredSession>>),
     /// Every session with its account.
     Sessions(Vec<(BareJid, SessionId)>),
-    /// What waits for the account, by ascending number.
+    /// What waits for the account, in the order in which it came, each with its number.
     Offline(Vec<(u64, Arrived)>),
     /// A quota is used up; nothing was changed.
     Full,

@@ -6,9 +6,9 @@ use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, Login, World};
 use stanza::jid::BareJid;
 use std::collections::{BTreeMap, BTreeSet};
-use xmpp::Settings;
-use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
+use xmpp::port::{OfflineQuota, RosterItem, StoreOp, StoreReply, Subscription};
 use xmpp::xep::register::{CONTACTS_TOLD_MAX, LEFTOVERS_BOUNCED_MAX};
+use xmpp::{Settings, Timestamp};
 
 const ALICE: &str = "alice@example.org";
 
@@ -537,6 +537,37 @@ fn what_waits_for_an_account_bounces_at_its_end() {
         }
         world.check_rest();
     }
+}
+
+/// Storage has numbers for what waits, which need not be in the order in which it came.
+#[test]
+fn what_waits_bounces_whatever_its_numbers_are() {
+    let mut world = World::new(1, Settings::for_tests("example.org"), Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    let bob = world.log_in("bob@example.org/x");
+    for (id, arrived) in [("first", 20), ("second", 10)] {
+        let stanza = format!(
+            "<message from='bob@example.org/x' to='{ALICE}' type='chat' id='{id}'><body>b</body>\
+             </message>"
+        );
+        let op = StoreOp::PutOffline {
+            account: jid(ALICE),
+            arrived: Timestamp(arrived),
+            stanza: stanza.into_bytes().into(),
+            quota: OfflineQuota::UNLIMITED,
+            origin: None,
+        };
+        assert_eq!(world.perform(op), StoreReply::Done);
+    }
+    let alice = world.log_in("alice@example.org/x");
+    world.tell(alice, CANCEL);
+    world.run_for(1_000);
+    let received = world.received(bob);
+    let mut heard = bounced(&received);
+    heard.sort_unstable();
+    assert_eq!(heard, ["first", "second"]);
 }
 
 /// What a client had is not said to be lost, and what bounced at a block does not bounce again.

@@ -401,13 +401,10 @@ fn who_holds_most_of_what_cannot_be_handled_pays_and_nobody_else() {
     assert!(cut > 0 && told == cut, "{cut} were cut and {told} told");
 }
 
-#[test]
-fn a_burst_for_a_client_that_reads_comes_whole() {
-    const REQUESTS: usize = 250;
-    let (server, address) = start(config(1), &tuning());
-    make_account(&server, 0);
+/// Has so many requests of 59 kB wait for the account `u0`.
+fn make_requests(server: &Server, count: usize) {
     let status = "x".repeat(59_000);
-    for number in 0..REQUESTS {
+    for number in 0..count {
         let contact = BareJid::parse(&format!("c{number}@test.example")).unwrap();
         let request = format!(
             "<presence type='subscribe' from='{}' to='u0@test.example'><status>{status}</status>\
@@ -422,6 +419,14 @@ fn a_burst_for_a_client_that_reads_comes_whole() {
         });
         assert_eq!(put, StoreReply::Done);
     }
+}
+
+#[test]
+fn a_burst_for_a_client_that_reads_comes_whole() {
+    const REQUESTS: usize = 250;
+    let (server, address) = start(config(1), &tuning());
+    make_account(&server, 0);
+    make_requests(&server, REQUESTS);
     let mut wire = Wire::open(address);
     wire.send(&format!("{HEADER}{}{HEADER}{BIND}<presence/>", auth(0)));
     for _ in 0..REQUESTS {
@@ -429,6 +434,28 @@ fn a_burst_for_a_client_that_reads_comes_whole() {
     }
     let counters = server.stop().unwrap();
     assert_eq!(total(&counters, |c| c.cut_slow), 0);
+}
+
+#[test]
+fn bursts_for_clients_that_do_not_read_share_a_budget() {
+    // Of 24 MB both socket buffers together take no more than 10, and the budget is 32 MiB.
+    const REQUESTS: usize = 400;
+    let (server, address) = start(config(1), &tuning());
+    make_account(&server, 0);
+    make_requests(&server, REQUESTS);
+    let all = format!("{HEADER}{}{HEADER}{BIND}<presence/>", auth(0));
+    let mut deaf = Wire::open(address);
+    deaf.send(&all);
+    deaf.until("<jid>");
+    let mut second = Wire::open(address);
+    second.send(&all);
+    while second.more() {}
+    assert!(
+        !second.got.contains("type='subscribe'"),
+        "it was cut at once"
+    );
+    let counters = server.stop().unwrap();
+    assert_eq!(total(&counters, |c| c.cut_slow), 1);
 }
 
 #[test]

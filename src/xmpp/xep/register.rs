@@ -456,7 +456,8 @@ impl Shard {
             let reply = StoreReply::Failed("what waits for it could not be read".into());
             return self.on_stored(host, ticket, reply);
         };
-        let oldest = waiting.first().map(|(oldest, _)| *oldest);
+        // What storage gives is in the order of its arrival.
+        let oldest = waiting.iter().map(|(number, _)| *number).min();
         let messages = waiting.into_iter();
         cancellation.leftovers = messages
             .map(|(number, (_, bytes))| (number, bytes))

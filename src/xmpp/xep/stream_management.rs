@@ -687,8 +687,8 @@ impl Shard {
             (Kind::Message, Type::Normal | Type::Chat) => {
                 // Another resource if there is one, else offline, else an error; in any case it
                 // comes late (XEP-0198 4, XEP-0203 3).
-                let arrived = if arrived.0 == 0 { host.wall() } else { arrived };
-                let bytes = delayed(stanza, &self.settings.domain, arrived);
+                let stamp = if arrived.0 == 0 { host.wall() } else { arrived };
+                let bytes = delayed(stanza, &self.settings.domain, stamp);
                 let scope = self.client_scope.clone();
                 let view = StanzaView::parse(&bytes, &scope);
                 let view = view.expect("it has a child more, else the same");
