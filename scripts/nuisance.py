@@ -413,6 +413,8 @@ def measure(server, kinds, arguments, shards):
         title = f"beside {kind.__name__}" if kind else f"alone, shards: {shards}"
         print(f"{title:24}{message:16.2f}{ack:12.2f}{rate:15.0f}", flush=True)
         worst = max(worst, message, ack)
+        if kind and rate == 0:
+            sys.exit(f"nuisance: {kind.__name__} did nothing, and so shows nothing")
     return worst
 
 

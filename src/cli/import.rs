@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use runtime::admin::protocol::unhex;
+use runtime::config::text_of;
 use stanza::jid::BareJid;
 use xmpp::port::{Credentials, ScramKey, WholeAccount};
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
@@ -63,9 +64,7 @@ pub(crate) fn import(config: &Path, file: &Path) -> Result<ExitCode, Failure> {
     let name = file.display();
     let bytes =
         std::fs::read(file).map_err(|error| Failure(format!("Cannot read {name}: {error}.")))?;
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
-        let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+    let text = text_of(&bytes).map_err(|line| {
         Failure(format!(
             "{name}:{line}: This line is not UTF-8; convert the file first."
         ))

@@ -32,6 +32,9 @@ pub(crate) struct Plan {
     pub(crate) clique: u64,
 }
 
+/// How many accounts of a clique existed, by the first number of the clique.
+type Existed = HashMap<u64, u64>;
+
 impl Plan {
     fn check(&self) -> Result<(), Failure> {
         if self.pattern.matches(PLACE).count() != 1 {
@@ -79,16 +82,20 @@ impl Plan {
         first..(first + self.clique).min(self.count)
     }
 
+    /// Takes an account of the pattern that existed into the count of its clique.
+    fn count(&self, account: &BareJid, existed: &mut Existed) {
+        if let Some(number) = self.number(account) {
+            *existed.entry(self.clique_of(number).start).or_default() += 1;
+        }
+    }
+
     /// How many cliques have new accounts and some of those that existed, which keep their rosters.
-    fn torn(&self, existed: &HashMap<u64, u64>) -> usize {
-        let size = |first: u64| {
-            let clique = self.clique_of(first);
-            clique.end - clique.start
+    fn torn(&self, existed: &Existed) -> usize {
+        let is_torn = |(first, count): &(&u64, &u64)| {
+            let clique = self.clique_of(**first);
+            **count < clique.end - clique.start
         };
-        let torn = existed
-            .iter()
-            .filter(|(first, count)| **count < size(**first));
-        torn.count()
+        existed.iter().filter(is_torn).count()
     }
 
     /// The contacts of account `number`: the others of its clique, each subscribed to each.
@@ -131,25 +138,20 @@ pub(crate) fn make(config: &Path, plan: &Plan) -> Result<ExitCode, Failure> {
             }
         }
     });
-    let (mut created, mut existed, mut refused) = (0, 0_u64, None);
-    // By the first number of their clique.
-    let mut existing = HashMap::new();
+    let (mut created, mut refused) = (0, None);
+    let mut existed = Existed::new();
     let made = accounts.create(
         &mut numbered,
         &mut created,
         &mut |account, trouble| match trouble {
-            Trouble::Exists => {
-                existed += 1;
-                if let Some(number) = plan.number(account) {
-                    *existing.entry(plan.clique_of(number).start).or_insert(0) += 1;
-                }
-            }
+            Trouble::Exists => plan.count(account, &mut existed),
             Trouble::Refused(why) => refused = Some(Failure(why)),
         },
     );
     let seconds = started.elapsed().as_secs_f64();
-    println!("Made {created} accounts in {seconds:.1} s; {existed} existed and are as they were.");
-    let torn = plan.torn(&existing);
+    let count: u64 = existed.values().sum();
+    println!("Made {created} accounts in {seconds:.1} s; {count} existed and are as they were.");
+    let torn = plan.torn(&existed);
     if torn > 0 {
         eprintln!(
             "vorpal: In {torn} cliques some accounts existed, and may not have the new ones as \
@@ -205,13 +207,12 @@ mod tests {
     fn cliques_of_new_accounts_and_of_old_ones_are_counted() {
         let plan = plan("u%d", 8, 3);
         let torn = |existed: &[&str]| {
-            let mut existing = HashMap::new();
+            let mut counted = Existed::new();
             for name in existed {
                 let account = BareJid::parse(&format!("{name}@a.example")).unwrap();
-                let number = plan.number(&account).unwrap();
-                *existing.entry(plan.clique_of(number).start).or_insert(0) += 1;
+                plan.count(&account, &mut counted);
             }
-            plan.torn(&existing)
+            plan.torn(&counted)
         };
         assert_eq!(torn(&[]), 0);
         assert_eq!(torn(&["u0", "u1", "u2", "u6", "u7"]), 0);

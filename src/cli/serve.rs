@@ -140,7 +140,9 @@ fn forget_dead(file: &Path) -> Result<(), Failure> {
     let Ok(text) = std::fs::read_to_string(file) else {
         return Ok(());
     };
-    let is_alive = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
+    // In a container the next process often has the number of the last one.
+    let is_alive =
+        |pid: u32| pid != std::process::id() && Path::new("/proc").join(pid.to_string()).exists();
     match text.trim().parse().is_ok_and(is_alive) {
         true => Ok(()),
         false => forget(file),

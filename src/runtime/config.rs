@@ -114,6 +114,17 @@ pub struct RuntimeConfig {
     pub connections_max: u32,
 }
 
+/// What an operator's file says.
+///
+/// # Errors
+/// The number of the line that is not UTF-8.
+pub fn text_of(bytes: &[u8]) -> Result<&str, usize> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let good = &bytes[..error.valid_up_to()];
+        1 + good.iter().filter(|byte| **byte == b'\n').count()
+    })
+}
+
 impl Config {
     /// Reads a file; paths in it are relative to its directory.
     ///
@@ -131,9 +142,7 @@ impl Config {
         }
         let bytes =
             fs::read(path).map_err(|error| unreadable(format!("it cannot be read ({error})")))?;
-        let text = std::str::from_utf8(&bytes).map_err(|error| {
-            let good = &bytes[..error.valid_up_to()];
-            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+        let text = text_of(&bytes).map_err(|line| {
             let what = "this line is not UTF-8".to_owned();
             ConfigError::new(path, Some(line), what, "convert the file".to_owned())
         })?;

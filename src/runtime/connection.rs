@@ -114,6 +114,15 @@ impl Conn {
         self.choked
     }
 
+    /// Counts what its peer has not taken into those bursts, if that is more than one connection
+    /// may have.
+    pub(crate) fn count_burst(&mut self, output_max: usize, bursts: &mut usize) {
+        let unsent = self.unsent();
+        let burst = if unsent > output_max { unsent } else { 0 };
+        *bursts -= std::mem::replace(&mut self.burst, burst as u32) as usize;
+        *bursts += burst;
+    }
+
     /// Bytes that wait behind the send in flight.
     pub(crate) fn waiting(&self) -> usize {
         self.output.len() + self.wire.len()

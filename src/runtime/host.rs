@@ -5,7 +5,7 @@
 //! fed) is not in here while the protocol runs, so that everything in here can be written to.
 
 use crate::clock::Clock;
-use crate::connection::{Conn, Conns, Life};
+use crate::connection::{Conns, Life};
 use crate::derive::DeriveLink;
 use crate::handoff::Leaving;
 use crate::mesh::{Item, Mesh};
@@ -152,19 +152,6 @@ impl World {
         self.pool.give(newer);
     }
 
-    /// Counts what a connection's peer has not taken, if that is more than usual.
-    pub(crate) fn count_burst(&mut self, id: ConnId) {
-        let Some(conn) = self.conns.get_mut(id) else {
-            return;
-        };
-        let burst = match conn.unsent() > self.output_max {
-            true => conn.unsent() as u32,
-            false => 0,
-        };
-        self.bursts -= std::mem::replace(&mut conn.burst, burst) as usize;
-        self.bursts += burst as usize;
-    }
-
     /// Throws away what a connection holds undigested.
     pub(crate) fn drop_held(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else {
@@ -178,19 +165,12 @@ impl World {
 
     /// Gives a connection's buffers back to the pool.
     pub(crate) fn strip(&mut self, id: ConnId) {
+        self.drop_held(id);
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
-        self.held -= conn.held();
         self.bursts -= std::mem::take(&mut conn.burst) as usize;
-        let Conn {
-            output,
-            wire,
-            undigested,
-            records,
-            ..
-        } = conn;
-        for buffer in [output, wire, undigested, records] {
+        for buffer in [&mut conn.output, &mut conn.wire] {
             self.pool.give(std::mem::take(buffer));
         }
         conn.tls = None;
@@ -241,11 +221,9 @@ impl Host for World {
         if waiting > *output_max {
             // A burst for a peer that reads is no reason to cut it; one that takes nothing is.
             let stalled = now_ms.wrapping_sub(found.sending_since_ms) > STALLED_MS;
-            *bursts -= std::mem::take(&mut found.burst) as usize;
-            let left = BURSTS_SIZE_MAX.saturating_sub(*bursts);
+            found.count_burst(*output_max, bursts);
+            let left = BURSTS_SIZE_MAX.saturating_sub(*bursts - found.burst as usize);
             let burst_max = left.max(*output_max * BURST_FACTOR);
-            found.burst = found.unsent() as u32;
-            *bursts += found.burst as usize;
             if found.sending > 0 && stalled || waiting > burst_max {
                 found.overflowed = true;
                 return scratch;

@@ -73,12 +73,7 @@ impl Turn {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
-        if conn.burst > 0 || conn.unsent() > self.world.output_max {
-            self.world.count_burst(id);
-        }
-        let Some(conn) = self.world.conns.get_mut(id) else {
-            return;
-        };
+        conn.count_burst(self.world.output_max, &mut self.world.bursts);
         let relieved = conn.choked && conn.waiting() <= self.world.choke_size;
         conn.choked &= !relieved;
         let is_written = conn.tells_written && conn.life == Life::Open && conn.unsent() == 0;

@@ -53,8 +53,8 @@ impl Ended {
 
 impl Engine {
     /// Removes the marks of sessions that are not there, and says how many; learns on the way what
-    /// the others share. A session is stored
-    /// before its client's first stanza has a number that a mark could name.
+    /// the others share. A session is stored before its client's first stanza has a number that a
+    /// mark could name.
     pub(crate) fn remove_marks_of_ended(&self) -> Result<usize, Trouble> {
         let nothing = Staged::default();
         let there = self.sessions(&nothing)?;

@@ -154,16 +154,16 @@ impl Engine {
             for entry in self.keyspace(table).prefix(prefix) {
                 let (key, value) = entry.into_inner().map_err(engine)?;
                 self.note_look();
-                let is_gone = is_covered && staged.contains_key(&key[..]);
-                if !is_gone && (is_old || !hot.pending.contains_key(&key[..])) {
+                let is_rewritten = is_covered && staged.contains_key(&key[..]);
+                if !is_rewritten && (is_old || !hot.pending.contains_key(&key[..])) {
                     each(&key, &value)?;
                 }
             }
         }
         for (key, pending) in written() {
             self.note_look();
-            let is_gone = is_covered && staged.contains_key(key);
-            if let (Some(value), false) = (&pending.value, is_gone) {
+            let is_rewritten = is_covered && staged.contains_key(key);
+            if let (Some(value), false) = (&pending.value, is_rewritten) {
                 each(key, value)?;
             }
         }

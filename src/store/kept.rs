@@ -337,10 +337,14 @@ pub(crate) fn remove_offline(
     if gone.is_empty() {
         return Ok(StoreReply::Done);
     }
+    let rest = gone.end() + 1..=counters.last;
     counters.count = (counters.last - gone.end()) as u32;
-    counters.size = match counters.count {
-        0 => 0,
-        _ => size_of(kept, staged, account, counters.numbers())?,
+    // What is less of the two is read.
+    counters.size = match u64::from(counters.count) <= gone.end() - gone.start() {
+        true => size_of(kept, staged, account, rest)?,
+        false => counters
+            .size
+            .saturating_sub(size_of(kept, staged, account, gone.clone())?),
     };
     set_counters(staged, account, counters);
     let gone = gone.map(|number| (offline_key(account, number).into(), None));

@@ -108,14 +108,6 @@ impl Shard {
     /// Tells storage of the end of a session.
     pub(crate) fn tell_end(&mut self, host: &mut impl Host, ticket: Ticket) {
         self.bounce_left(host, ticket);
-        let Some(end) = self.session_ends.get_mut(&ticket.0) else {
-            return;
-        };
-        if self.accounts.at(end.account).is_gone {
-            for left in std::mem::take(&mut end.waiting) {
-                self.bounce_bytes(host, &left.stanza, StanzaError::ServiceUnavailable);
-            }
-        }
         let Some(end) = self.session_ends.get(&ticket.0) else {
             return;
         };
@@ -282,7 +274,7 @@ impl Shard {
         }
         debug_assert_eq!(*reply, StoreReply::Done, "a refused end is put off");
         if self.accounts.at(end.account).is_gone {
-            // Its account was deleted before it, and what it leaves with that.
+            // It went with its account, and storage has put nothing of what it leaves anywhere.
             for left in std::mem::take(&mut end.waiting) {
                 self.bounce_bytes(host, &left.stanza, StanzaError::ServiceUnavailable);
             }

@@ -3,6 +3,7 @@
 //! Invariant: storage removes them from the oldest on, and they have no gaps. So one leaves it only
 //! when all before it may, too.
 
+use crate::port::Arrived;
 use std::collections::BTreeMap;
 
 /// What became of a message that storage still has.
@@ -23,8 +24,14 @@ pub(crate) struct Handed {
 }
 
 impl Handed {
-    /// Storage was read: this is the first number that it has.
-    pub(crate) fn begin_at(&mut self, first: u64) {
+    /// Storage was read: it has these, in the order in which they came.
+    pub(crate) fn begin(&mut self, waiting: &[(u64, Arrived)]) {
+        if let Some(first) = waiting.iter().map(|(number, _)| *number).min() {
+            self.begin_at(first);
+        }
+    }
+
+    fn begin_at(&mut self, first: u64) {
         self.done = self.done.max(first.saturating_sub(1));
         self.fates = self.fates.split_off(&(self.done + 1));
     }

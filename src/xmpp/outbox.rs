@@ -459,7 +459,9 @@ impl Acks {
         write: impl FnOnce(&mut Vec<u8>),
     ) {
         debug_assert!(!matches!(keep, Keep::Queue(_)), "those wait for storage");
-        let arrived = host.wall();
+        // Behind all before it, whatever the clock says.
+        let last = self.queue.back().map(|sent| sent.arrived);
+        let arrived = host.wall().max(last.unwrap_or_default());
         if let Some(conn) = conn
             && self.opened
             && self.claiming.is_none()

@@ -101,7 +101,7 @@ impl Shard {
             let session = self.sessions.at_mut(*other);
             let acks = session.outlet.acks.as_ref();
             let until = acks.and_then(|acks| acks.waits_until);
-            session.closing |= until.is_some_and(|until| until <= soon);
+            session.expiring |= until.is_some_and(|until| until <= soon);
         }
     }
 

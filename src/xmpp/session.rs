@@ -36,9 +36,10 @@ pub struct Session {
     pub unanswered: u16,
     /// What its stanzas still wait for, where it has no stream management.
     pub unsettled: u32,
-    /// Its client has said its last, and what it asked for is answered before the stream ends; or
-    /// its client is away and has hardly any time left.
+    /// Its client has said its last; what it asked for is answered before the stream ends.
     pub closing: bool,
+    /// Its client is away and has hardly any time left to come back.
+    pub(crate) expiring: bool,
     /// Which of its key's users it is; given by [`Sessions::insert`], wraps.
     pub serial: u32,
     /// The priority of the last presence; meaningless while unavailable.
@@ -168,6 +169,7 @@ impl Session {
             unanswered: 0,
             unsettled: 0,
             closing: false,
+            expiring: false,
             serial: 0,
             priority: 0,
             available: false,
@@ -203,7 +205,7 @@ impl Session {
 
     /// Whether messages to the bare JID reach it (RFC 6121 8.5.2.1.1).
     pub fn takes_bare(&self) -> bool {
-        self.available && self.priority >= 0 && !self.closing
+        self.available && self.priority >= 0 && !self.closing && !self.expiring
     }
 
     /// Remembers that `to` knows this session is available; `false` where the limit is reached, or

@@ -554,6 +554,33 @@ fn where_as_many_sessions_wait_as_may_the_first_to_end_makes_room_for_one_more()
     }
 }
 
+/// What a store of schema 8 has came at a time that it does not know: before all that came since.
+#[test]
+fn what_came_at_an_unknown_time_stays_before_what_came_since() {
+    let mut world = world(Durability::Full);
+    let alice = world.log_in("alice@example.org/x");
+    let first = message("chat", "bob@example.org", "1");
+    let op = StoreOp::PutOffline {
+        account: BareJid::from_prepared("bob@example.org"),
+        arrived: Timestamp::default(),
+        stanza: first
+            .replace("<message", "<message from='alice@example.org/x'")
+            .into_bytes()
+            .into(),
+        quota: OfflineQuota::UNLIMITED,
+        origin: None,
+    };
+    assert_eq!(world.perform(op), StoreReply::Done);
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, "<presence/>");
+    world.tell(alice, &message("chat", "bob@example.org", "2"));
+    assert_eq!(messages(&world.received(bob)), ["1", "2"]);
+    world.leave(bob);
+    world.run_for(1_000);
+    let bob = world.arrive("bob@example.org/y");
+    assert_eq!(messages(&world.received(bob)), ["1", "2"]);
+}
+
 /// Its session has what came first, and gives it back behind what came later; a crash between the
 /// two changes nothing.
 #[test]

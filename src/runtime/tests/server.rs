@@ -422,6 +422,33 @@ fn make_requests(server: &Server, count: usize) {
 }
 
 #[test]
+fn a_managed_session_that_is_cut_for_its_bytes_waits_for_its_client() {
+    let tuning = Tuning {
+        undigested_max: 32 << 10,
+        ..tuning()
+    };
+    let (server, address) = start(config(1), &tuning);
+    make_account(&server, 0);
+    let mut wire = Wire::open(address);
+    wire.send(&format!("{HEADER}{}{HEADER}{BIND}", auth(0)));
+    wire.until("</jid>");
+    wire.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    let enabled = wire.until("max='300'/>");
+    let session = enabled.split(" id='").nth(1).unwrap();
+    let session = session.split('\'').next().unwrap();
+    wire.send(&format!("<message id='{}", "x".repeat(60_000)));
+    wire.until("<resource-constraint xmlns=");
+    let mut again = Wire::open(address);
+    again.send(&format!("{HEADER}{}{HEADER}", auth(0)));
+    again.until("urn:xmpp:sm:3");
+    again.send(&format!(
+        "<resume xmlns='urn:xmpp:sm:3' h='0' previd='{session}'/>"
+    ));
+    again.until("<resumed ");
+    server.stop().unwrap();
+}
+
+#[test]
 fn a_burst_for_a_client_that_reads_comes_whole() {
     const REQUESTS: usize = 250;
     let (server, address) = start(config(1), &tuning());

@@ -76,7 +76,7 @@ impl StreamHeader {
             .filter(|l| !l.is_empty())
             .map(Box::from);
         if header.scope.size() > SCOPE_SIZE_MAX {
-            return Err(XmlError::TooManyNamespaces);
+            return Err(XmlError::TooBig);
         }
         header.scope.identify();
         Ok(header)

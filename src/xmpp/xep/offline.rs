@@ -396,9 +396,7 @@ impl Shard {
         let is_managed = outlet.acks.is_some();
         let known = self.accounts.at_mut(account);
         known.has_waiting = false;
-        if let Some(first) = waiting.iter().map(|(number, _)| *number).min() {
-            known.handed.begin_at(first);
-        }
+        known.handed.begin(&waiting);
         let mut given = Vec::new();
         // All of it is still in storage, what another session was given or a client had, too.
         for (number, (_, bytes)) in waiting {

@@ -456,15 +456,14 @@ impl Shard {
             let reply = StoreReply::Failed("what waits for it could not be read".into());
             return self.on_stored(host, ticket, reply);
         };
-        // What storage gives is in the order of its arrival.
-        let oldest = waiting.iter().map(|(number, _)| *number).min();
+        self.accounts.at_mut(account).handed.begin(&waiting);
+        let Some(cancellation) = self.cancellation(ticket) else {
+            return;
+        };
         let messages = waiting.into_iter();
         cancellation.leftovers = messages
             .map(|(number, (_, bytes))| (number, bytes))
             .collect();
-        if let Some(oldest) = oldest {
-            self.accounts.at_mut(account).handed.begin_at(oldest);
-        }
         self.end_leftovers(host, ticket);
     }
 

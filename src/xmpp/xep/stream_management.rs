@@ -560,10 +560,12 @@ impl Shard {
             outlet,
             address,
             closing,
+            expiring,
             ..
         } = self.sessions.at_mut(key);
         outlet.conn = Some(conn);
-        let was_late = std::mem::take(closing);
+        *closing = false;
+        let was_late = std::mem::take(expiring);
         let acks = outlet.acks.as_mut().expect("a resumed session is managed");
         acks.opened = true;
         let cleared = acks.acknowledge(h);

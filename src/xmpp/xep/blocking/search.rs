@@ -89,9 +89,7 @@ impl Shard {
             return self.arm(host, at, Timer::Blocking(account));
         };
         let owner = self.accounts.at_mut(account);
-        if let Some(first) = waiting.iter().map(|(number, _)| *number).min() {
-            owner.handed.begin_at(first);
-        }
+        owner.handed.begin(&waiting);
         let mut size = owner.blocked.size();
         for (number, (_, bytes)) in waiting {
             size += bytes.len();
