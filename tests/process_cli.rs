@@ -462,6 +462,20 @@ fn a_ready_file_stays_while_its_server_runs_and_no_longer() {
 }
 
 #[test]
+fn a_server_that_may_lock_no_memory_says_what_to_do() {
+    let world = World::new();
+    let config = world.config();
+    let served = Command::new("prlimit")
+        .args(["--memlock=4096", VORPAL, "serve", "--config"])
+        .arg(config)
+        .output()
+        .expect("prlimit of util-linux is there");
+    let answer = Answer::of(&["serve"], &served);
+    let complaint = answer.refused();
+    mentions(&complaint, &["524288 bytes", "4096", "ulimit -l"]);
+}
+
+#[test]
 fn a_store_of_another_domain_is_not_served_but_managed() {
     let world = World::new();
     world

@@ -16,6 +16,7 @@ use runtime::config::text_of;
 use stanza::jid::BareJid;
 use xmpp::port::{Credentials, ScramKey, WholeAccount};
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
+use xmpp::stream::sasl::check_password;
 
 use super::accounts::{self, Accounts, Trouble};
 use super::{Failure, derive};
@@ -212,15 +213,13 @@ fn entry<'a>(content: &'a str, domain: &str) -> Result<(BareJid, Secret<'a>), St
             .try_for_each(|text| add_key(&mut keys, text))?;
         return Ok((account, Secret::Keys(Box::new(keys))));
     }
-    let is_usable = !secret.is_empty() && stanza::jid::prepare_password(secret).is_ok();
-    if !is_usable {
-        return Err(format!(
-            "The password of {} is empty or has characters that may not stand in one; choose \
-             another.",
+    match check_password(secret) {
+        Ok(()) => Ok((account, Secret::Password(secret))),
+        Err(why) => Err(format!(
+            "The line of {} cannot be used: {why}.",
             account.as_str()
-        ));
+        )),
     }
-    Ok((account, Secret::Password(secret)))
 }
 
 fn add_key(keys: &mut Credentials, text: &str) -> Result<(), String> {
@@ -396,6 +395,11 @@ mod tests {
             assert_eq!(found, line, "{text:?}: {refusal}");
             assert!(refusal.contains(remedy), "{text:?}: {refusal}");
         }
+        let (line, refused) = refusal(&format!("a:x\nb:{}", "y".repeat(1_024)));
+        assert!(
+            line == 2 && refused.contains("longer than 1023 bytes"),
+            "{refused}"
+        );
         let key = "00".repeat(20);
         for iterations in ["0", "99999999", "-1", "x"] {
             refusal(&format!("a:{{SCRAM-SHA-1}}{iterations}:salt:{key}:{key}"));

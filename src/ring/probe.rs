@@ -80,7 +80,9 @@ pub fn probe() -> Result<Features, Refused> {
         completions: 16,
         slots: 4,
     };
-    Ring::new(&small, &base).map_err(refusal)?;
+    // A profile may allow to set a ring up and forbid to enter it.
+    let mut ring = Ring::new(&small, &base).map_err(refusal)?;
+    ring.run_deferred().map_err(refusal)?;
     let no_sqarray = Features {
         no_sqarray: true,
         ..base

@@ -31,7 +31,8 @@ pub(crate) struct Listener {
 /// All listening sockets of a shard.
 pub(crate) struct Accept {
     listeners: Vec<Listener>,
-    idle: Vec<u32>,
+    /// Those that are not armed, of each listener.
+    idle: Vec<Vec<u32>>,
     armed: u32,
     open: bool,
     resting: bool,
@@ -39,7 +40,8 @@ pub(crate) struct Accept {
 
 impl Accept {
     pub(crate) fn new(listeners: Vec<Listener>) -> Accept {
-        let idle = (0..listeners.len() as u32 * LANES).collect();
+        let lanes = |index: u32| (index * LANES..(index + 1) * LANES).collect();
+        let idle = (0..listeners.len() as u32).map(lanes).collect();
         Accept {
             listeners,
             idle,
@@ -47,6 +49,12 @@ impl Accept {
             open: false,
             resting: false,
         }
+    }
+
+    /// A lane of the listener that has the fewest armed: where there is room for a few only, each
+    /// has its part of it.
+    fn next(&mut self) -> Option<u32> {
+        self.idle.iter_mut().max_by_key(|lanes| lanes.len())?.pop()
     }
 }
 
@@ -66,7 +74,7 @@ impl Turn {
     /// Arms as many accepts as there is room for.
     pub(crate) fn arm_accepts(&mut self) {
         while self.accept.open && !self.accept.resting && self.has_room(self.accept.armed + 1) {
-            let Some(lane) = self.accept.idle.pop() else {
+            let Some(lane) = self.accept.next() else {
                 return;
             };
             let listener = &self.accept.listeners[(lane / LANES) as usize];
@@ -90,7 +98,7 @@ impl Turn {
 
     fn cancel_accepts(&mut self) {
         for lane in 0..self.accept.listeners.len() as u32 * LANES {
-            if !self.accept.idle.contains(&lane) {
+            if !self.accept.idle[(lane / LANES) as usize].contains(&lane) {
                 self.ring.cancel(Token::new(Op::Accept, lane, 0));
             }
         }
@@ -98,7 +106,7 @@ impl Turn {
 
     pub(crate) fn on_accept(&mut self, completion: &Completion) {
         let lane = completion.token.slot;
-        self.accept.idle.push(lane);
+        self.accept.idle[(lane / LANES) as usize].push(lane);
         self.accept.armed -= 1;
         match completion.error() {
             None => self.on_connection(lane, completion.result as u32),
@@ -146,5 +154,33 @@ impl Turn {
         let kind = conn.kind();
         self.shard.on_open(&mut self.world, id, kind, peer);
         self.world.touch(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listener_has_its_part_of_a_few_accepts() {
+        let listener = || Listener {
+            socket: TcpListener::bind("127.0.0.1:0").expect("a port is free"),
+            direct_tls: None,
+        };
+        let mut accept = Accept::new(vec![listener(), listener()]);
+        let owners = |accept: &mut Accept, count: usize| {
+            let lanes = (0..count).map_while(|_| accept.next());
+            let mut armed = [0; 2];
+            for lane in lanes {
+                armed[(lane / LANES) as usize] += 1;
+            }
+            armed
+        };
+        assert_eq!(owners(&mut accept, 6), [3, 3]);
+        // All of one come to their end.
+        accept.idle[0].extend(0..3);
+        assert_eq!(owners(&mut accept, 3), [3, 0]);
+        assert_eq!(owners(&mut accept, 99), [LANES as usize - 3; 2]);
+        assert_eq!(accept.next(), None);
     }
 }

@@ -18,6 +18,7 @@ use crate::transport::tls::ServerConfigs;
 use crate::turn::{Counters, Turn};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use ring::{Buffers, EndSignals, Features, Pool, Ring, RingConfig};
+use rustix::process::{Resource, getrlimit};
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
@@ -45,6 +46,11 @@ const POOL_HELD_MAX: usize = 32 << 20;
 const WATCH: Duration = Duration::from_millis(500);
 /// How much longer than it may take the end of the shards is waited for.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+/// Bytes of locked memory without which no executor starts (glommio asks for as many).
+const LOCKED_MIN: u64 = 512 << 10;
+/// What to do about too little of it.
+const LOCKED_REMEDY: &str = "raise the limit of locked memory, which all processes of a user share \
+                             (`ulimit -l`, or LimitMEMLOCK= of a unit)";
 /// How long a listener waits for its address, and between its tries.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 const LISTEN_RETRY: Duration = Duration::from_millis(20);
@@ -86,6 +92,8 @@ pub enum ServeError {
     Ring(ring::Refused),
     /// An address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// There is too little memory that may be locked: what is needed, and what is allowed.
+    Memory(String),
     /// A shard could not be set up, or failed.
     Shard(u16, String),
     /// A thread could not be started.
@@ -104,6 +112,7 @@ impl fmt::Display for ServeError {
                 f,
                 "{address} cannot be listened on ({error}): free it, or set another in [listen]"
             ),
+            ServeError::Memory(needed) => write!(f, "the server needs {needed}: {LOCKED_REMEDY}"),
             ServeError::Shard(shard, error) => write!(f, "shard {shard} failed: {error}"),
             ServeError::Stuck(count) => write!(f, "{count} shards did not end in time"),
             ServeError::Thread(error) => write!(
@@ -165,6 +174,11 @@ impl Server {
         let features = ring::probe().map_err(ServeError::Ring)?;
         let processors = ring::allowed_processors();
         let descriptors = ring::descriptors_max().map_err(ServeError::Thread)?;
+        let locked = getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX);
+        if locked < LOCKED_MIN {
+            let needed = format!("{LOCKED_MIN} bytes of locked memory, and may have {locked}");
+            return Err(ServeError::Memory(needed));
+        }
         let mut plan = Plan::new(&config, processors.len(), descriptors);
         if !features.send_fd && plan.shards > 1 {
             tracing::warn!("this kernel cannot move connections between rings: one shard only");
@@ -183,14 +197,18 @@ impl Server {
             }
         }
         drop(up);
+        let mut grown = 0;
         for (index, result) in ready {
-            if let Err(error) = result {
-                failure = failure.or(Some(ServeError::Shard(index, error)));
+            match result {
+                Ok(()) => grown += 1,
+                Err(error) => failure = failure.or(Some(ServeError::Shard(index, error))),
             }
         }
-        if let Some(failure) = failure {
-            drop(server.stop());
-            return Err(failure);
+        if failure.is_some() || grown < plan.shards {
+            // One whose executor did not start says why only when it is joined.
+            let ended = server.stop().err();
+            let unknown = || ServeError::Shard(grown, "it did not start".to_owned());
+            return Err(failure.or(ended).unwrap_or_else(unknown));
         }
         server.control.listen();
         Ok(server)
@@ -448,10 +466,7 @@ fn spawn(
 fn cannot_grow(error: &io::Error) -> String {
     match error.kind() {
         // The kernel counts rings and their buffers as locked memory of their user.
-        io::ErrorKind::OutOfMemory => format!(
-            "{error}: raise the limit of locked memory, which all processes of a user share \
-             (`ulimit -l`, or LimitMEMLOCK= of a unit), or set fewer `shards`"
-        ),
+        io::ErrorKind::OutOfMemory => format!("{error}: {LOCKED_REMEDY}, or set fewer `shards`"),
         _ => error.to_string(),
     }
 }

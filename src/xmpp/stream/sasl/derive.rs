@@ -136,6 +136,14 @@ pub fn derive_credentials(
     Ok(derive_prepared(&prepare(password)?, salts, iterations))
 }
 
+/// Whether somebody could log in with a password.
+///
+/// # Errors
+/// Nobody could.
+pub fn check_password(password: &str) -> Result<(), BadPassword> {
+    prepare(password).map(drop)
+}
+
 fn prepare(password: &str) -> Result<Zeroizing<String>, BadPassword> {
     if password.len() > PASSWORD_SIZE_MAX {
         return Err(BadPassword);

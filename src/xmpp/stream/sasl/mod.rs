@@ -13,7 +13,9 @@ mod offer;
 mod plain;
 mod scram;
 
-pub use derive::{BadPassword, DeriveJob, Derived, SALT_SIZE, Salts, derive_credentials};
+pub use derive::{
+    BadPassword, DeriveJob, Derived, SALT_SIZE, Salts, check_password, derive_credentials,
+};
 pub use offer::Offer;
 pub use scram::{Exchange, NONCE_SIZE};
 
