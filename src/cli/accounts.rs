@@ -282,6 +282,8 @@ fn create_through(
     created: &mut u64,
     told: &mut dyn FnMut(&BareJid, Trouble),
 ) -> Result<(), Failure> {
+    // Whom the server serves goes first.
+    ring::lower_thread_priority();
     let creations = accounts.map(|whole| {
         let whole = Box::new(whole);
         (whole.account.clone(), StoreOp::CreateWhole { whole })

@@ -1,8 +1,9 @@
 //! The local admin socket: how `vorpal user ..` reaches a running server.
 //!
 //! A Unix socket of mode 0600 in the data directory; who may open it may do everything. The
-//! protocol is one JSON line per request and reply, described in [`protocol`]. It runs on plain
-//! threads beside the shards and reaches storage through [`AdminBackend`].
+//! protocol is one JSON line per request and reply, described in [`protocol`]; lines may be sent
+//! ahead of their answers, which keep the order. It runs on plain threads beside the shards and
+//! reaches storage through [`AdminBackend`].
 
 mod client;
 pub mod protocol;
@@ -217,6 +218,8 @@ fn converse(stream: &UnixStream, backend: &impl AdminBackend) -> io::Result<()> 
 
 /// Hands over what a client asks until it ends; `owed` counts what it waits for.
 fn read_all(stream: &UnixStream, owed: &AtomicUsize, asking: &SyncSender<Asked>) -> io::Result<()> {
+    // There may be megabytes to parse, and clients go first.
+    ring::lower_thread_priority();
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
