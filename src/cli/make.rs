@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use stanza::jid::{BareJid, check_new_local};
+use store::schema;
 use xmpp::port::{RosterItem, Subscription, WholeAccount};
 
 use super::accounts::{Accounts, Trouble};
@@ -19,6 +20,9 @@ const COUNT_MAX: u64 = 100_000_000;
 
 /// Accounts of one clique: each of them has all others in its roster.
 const CLIQUE_MAX: u64 = 1000;
+
+/// Accounts that are put into order at once, for which each needs about 100 bytes.
+const BLOCK_SIZE: usize = if cfg!(test) { 10 } else { 1 << 20 };
 
 /// What to make.
 pub(crate) struct Plan {
@@ -67,6 +71,29 @@ impl Plan {
             self.pattern.replace(PLACE, &number.to_string())
         );
         BareJid::parse(&text).map_err(|error| Failure(format!("{text:?} is no JID: {error}.")))
+    }
+
+    /// The numbers of all accounts, a block at a time in the order of the store's keys: what comes
+    /// in order lies behind what came before, and the engine has nothing to merge. Left to their
+    /// numbers it would write a million rosters three times over.
+    fn numbers(&self, domain: &str) -> impl Iterator<Item = Result<u64, Failure>> {
+        let blocks = (0..self.count).step_by(BLOCK_SIZE);
+        blocks.flat_map(move |first| {
+            let numbers = first..(first + BLOCK_SIZE as u64).min(self.count);
+            let keyed = numbers.map(|number| {
+                let account = self.account(number, domain)?;
+                Ok((schema::account_key(&account), number))
+            });
+            let (block, refusal) = match keyed.collect::<Result<Vec<_>, _>>() {
+                Ok(mut block) => {
+                    block.sort_unstable();
+                    (block, None)
+                }
+                Err(failure) => (Vec::new(), Some(failure)),
+            };
+            let numbers = block.into_iter().map(|(_, number)| Ok(number));
+            numbers.chain(refusal.map(Err))
+        })
     }
 
     /// The number of an account of the pattern.
@@ -124,14 +151,15 @@ pub(crate) fn make(config: &Path, plan: &Plan) -> Result<ExitCode, Failure> {
     let keys = derive::keys(&plan.password)?;
     plan.account(plan.count - 1, &domain)?;
     let mut refusal = None;
-    let mut numbered = (0..plan.count).map_while(|number| {
-        let account = plan.account(number, &domain);
-        match account.and_then(|account| Ok((account, plan.contacts(number, &domain)?))) {
-            Ok((account, contacts)) => {
-                let mut whole = WholeAccount::new(account, keys.clone());
-                whole.data.roster = contacts;
-                Some(whole)
-            }
+    let mut numbered = plan.numbers(&domain).map_while(|number| {
+        let whole = number.and_then(|number| {
+            let account = plan.account(number, &domain)?;
+            let mut whole = WholeAccount::new(account, keys.clone());
+            whole.data.roster = plan.contacts(number, &domain)?;
+            Ok(whole)
+        });
+        match whole {
+            Ok(whole) => Some(whole),
             Err(failure) => {
                 refusal = Some(failure);
                 None
@@ -201,6 +229,20 @@ mod tests {
             let knows = |a: u64, b: u64| contacts(a).contains(&format!("u{b}"));
             assert_eq!(knows(one, other), knows(other, one), "{one} and {other}");
         }
+    }
+
+    #[test]
+    fn each_account_comes_once_and_a_block_of_them_in_the_order_of_its_keys() {
+        let plan = plan("u%d", 2 * BLOCK_SIZE as u64 + 3, 1);
+        let numbers: Vec<u64> = plan.numbers("a.example").map(Result::unwrap).collect();
+        for (block, first) in numbers.chunks(BLOCK_SIZE).zip((0..).step_by(BLOCK_SIZE)) {
+            let key = |number| schema::account_key(&plan.account(number, "a.example").unwrap());
+            assert!(block.is_sorted_by_key(|number| key(*number)), "{block:?}");
+            let mut block = block.to_vec();
+            block.sort_unstable();
+            assert!(block.into_iter().eq((first..plan.count).take(BLOCK_SIZE)));
+        }
+        assert_eq!(numbers.len() as u64, plan.count);
     }
 
     #[test]

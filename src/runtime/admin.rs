@@ -1,8 +1,9 @@
 //! The local admin socket: how `vorpal user ..` reaches a running server.
 //!
 //! A Unix socket of mode 0600 in the data directory; who may open it may do everything. The
-//! protocol is one JSON line per request and reply, described in [`protocol`]. It runs on plain
-//! threads beside the shards and reaches storage through [`AdminBackend`].
+//! protocol is one JSON line per request and reply, described in [`protocol`]; lines may be sent
+//! ahead of their answers, which keep the order. It runs on plain threads beside the shards and
+//! reaches storage through [`AdminBackend`].
 
 mod client;
 pub mod protocol;
@@ -11,12 +12,14 @@ pub use client::{Answer, Client, ClientError};
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::Duration;
 
 use stanza::jid::BareJid;
@@ -185,31 +188,90 @@ fn accept<B: AdminBackend>(listener: &UnixListener, stop: &AtomicBool, backend: 
     }
 }
 
-/// Serves one connection until it ends.
+/// A line as it was understood, or what is to be said to it.
+type Asked = Result<Request, String>;
+
+/// Serves one connection until it ends. This thread reads, another one answers: while a line is
+/// performed the next is parsed, and no more than that.
 fn converse(stream: &UnixStream, backend: &impl AdminBackend) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE_MAX))?;
     stream.set_write_timeout(Some(IDLE_MAX))?;
+    let (asking, asked) = mpsc::sync_channel(0);
+    let owed = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let answering = std::thread::Builder::new()
+            .name("admin-answer".into())
+            .spawn_scoped(scope, || {
+                let answered = answer_all(asked, stream, &owed, backend);
+                // Nobody listens any more: the other thread need not wait for what they would say.
+                let _gone = stream.shutdown(Shutdown::Both);
+                answered
+            })?;
+        let read = read_all(stream, &owed, &asking);
+        drop(asking);
+        match answering.join() {
+            Ok(answered) => read.and(answered),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// Hands over what a client asks until it ends; `owed` counts what it waits for.
+fn read_all(stream: &UnixStream, owed: &AtomicUsize, asking: &SyncSender<Asked>) -> io::Result<()> {
+    // There may be megabytes to parse, and clients go first.
+    ring::lower_thread_priority();
     let mut reader = BufReader::new(stream);
-    let mut writer = BufWriter::new(stream);
     let mut line = Vec::new();
     loop {
-        match read_line(&mut reader, &mut line)? {
+        match reader.fill_buf() {
+            // Who waits for an answer has nothing to say.
+            Err(error) if is_timeout(&error) && owed.load(Ordering::Acquire) > 0 => continue,
+            filled => filled?,
+        };
+        let (request, is_last) = match read_line(&mut reader, &mut line)? {
             Line::End => return Ok(()),
             Line::TooLong => {
                 let text = format!("A request has at most {LINE_SIZE_MAX} bytes.");
-                return write_line(&mut writer, &Reply::Error(text));
+                (Err(text), true)
             }
-            Line::Whole => match serde_json::from_slice(&line) {
-                Ok(Request::Perform(ops)) => write_line(&mut writer, &perform(ops, backend))?,
-                Ok(Request::List) => list(&mut writer, backend)?,
-                Ok(Request::Backup(file)) => back_up(&mut writer, Path::new(&file), backend)?,
-                Err(error) => {
-                    let text = format!("This is no request: {error}.");
-                    write_line(&mut writer, &Reply::Error(text))?;
-                }
-            },
+            Line::Whole => {
+                let request = serde_json::from_slice(&line);
+                let request = request.map_err(|error| format!("This is no request: {error}."));
+                (request, false)
+            }
+        };
+        owed.fetch_add(1, Ordering::AcqRel);
+        if asking.send(request).is_err() || is_last {
+            return Ok(());
         }
     }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
+/// Answers what is asked, in order.
+fn answer_all(
+    asked: Receiver<Asked>,
+    stream: &UnixStream,
+    owed: &AtomicUsize,
+    backend: &impl AdminBackend,
+) -> io::Result<()> {
+    let mut writer = BufWriter::new(stream);
+    for request in asked {
+        match request {
+            Ok(Request::Perform(ops)) => write_line(&mut writer, &perform(ops, backend))?,
+            Ok(Request::List) => list(&mut writer, backend)?,
+            Ok(Request::Backup(file)) => back_up(&mut writer, Path::new(&file), backend)?,
+            Err(text) => write_line(&mut writer, &Reply::Error(text))?,
+        }
+        owed.fetch_sub(1, Ordering::AcqRel);
+    }
+    Ok(())
 }
 
 fn perform(ops: Vec<protocol::Op>, backend: &impl AdminBackend) -> Reply {

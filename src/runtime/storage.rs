@@ -209,7 +209,7 @@ impl Storage {
             );
         }
         let waiting = self.answer();
-        let asked = self.serve_requests();
+        let asked = self.serve_request();
         if worked || asked {
             return true;
         }
@@ -221,7 +221,7 @@ impl Storage {
             return false;
         }
         self.waker.sleeping.store(true, Ordering::SeqCst);
-        if self.clients.iter().all(|client| client.ops.is_empty()) && !self.serve_requests() {
+        if self.clients.iter().all(|client| client.ops.is_empty()) && !self.serve_request() {
             parker.park();
         }
         self.waker.sleeping.store(false, Ordering::SeqCst);
@@ -282,32 +282,32 @@ impl Storage {
         waiting
     }
 
-    /// Answers requests from outside the shards; who asked may be gone, which changes nothing.
-    fn serve_requests(&mut self) -> bool {
-        let mut any = false;
-        while let Ok(request) = self.requests.try_recv() {
-            any = true;
-            match request {
-                Request::Perform(ops, answer) => {
-                    let mut replies = Vec::with_capacity(ops.len());
-                    self.store.perform(&mut ops.into_iter(), &mut replies);
-                    let _ = answer.send(replies);
-                }
-                Request::Accounts(answer) => {
-                    let mut all = Vec::new();
-                    let mut each = |account| {
-                        all.push(account);
-                        true
-                    };
-                    let read = self.store.accounts(&mut each);
-                    let _ = answer.send(read.map(|()| all));
-                }
-                Request::Snapshot(answer) => {
-                    let _ = answer.send(self.store.snapshot());
-                }
-                Request::Stop => self.stopping = true,
+    /// Answers one request from outside the shards, whose turn comes before the next; who asked may
+    /// be gone, which changes nothing.
+    fn serve_request(&mut self) -> bool {
+        let Ok(request) = self.requests.try_recv() else {
+            return false;
+        };
+        match request {
+            Request::Perform(ops, answer) => {
+                let mut replies = Vec::with_capacity(ops.len());
+                self.store.perform(&mut ops.into_iter(), &mut replies);
+                let _ = answer.send(replies);
             }
+            Request::Accounts(answer) => {
+                let mut all = Vec::new();
+                let mut each = |account| {
+                    all.push(account);
+                    true
+                };
+                let read = self.store.accounts(&mut each);
+                let _ = answer.send(read.map(|()| all));
+            }
+            Request::Snapshot(answer) => {
+                let _ = answer.send(self.store.snapshot());
+            }
+            Request::Stop => self.stopping = true,
         }
-        any
+        true
     }
 }

@@ -1,8 +1,9 @@
 //! The other end of the admin socket: what the command line uses.
 
 use std::borrow::Borrow;
+use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -18,6 +19,12 @@ const REPLY_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Bytes of the operations of one line; what is around them is shorter than the rest.
 const OPS_SIZE_MAX: usize = LINE_SIZE_MAX - 64;
+
+/// Bytes from which on a line takes no more operations: everybody else waits for its commit.
+const LINE_FULL: usize = 1 << 20;
+
+/// Lines that the server may have beside the one that it performs.
+const LINES_AHEAD: usize = 2;
 
 /// A connection to a running server.
 pub struct Client {
@@ -105,7 +112,8 @@ impl Client {
     }
 
     /// The same for any number of writes, each with whose it is, and calls `answered` with each
-    /// answer, in order, until that says `false`.
+    /// answer, in order, until that says `false`: then no more is sent, and what was is still
+    /// answered. A few lines are under way at once, so that the server need not wait for the next.
     ///
     /// # Errors
     /// As for [`Client::perform`]; what was answered before is as it was said.
@@ -114,51 +122,31 @@ impl Client {
         writes: impl Iterator<Item = (T, impl Borrow<StoreOp>)>,
         answered: &mut dyn FnMut(T, Answer) -> bool,
     ) -> Result<(), ClientError> {
-        let (mut line, mut whose, mut size) = (Vec::new(), Vec::new(), 0);
+        let mut sending = Sending {
+            client: self,
+            line: Vec::new(),
+            whose: Vec::new(),
+            sent: VecDeque::new(),
+            answered,
+            goes_on: true,
+        };
         for (of, op) in writes {
-            let (op, op_size) = match encoded(op.borrow()) {
-                Ok(encoded) => encoded,
+            match encoded(op.borrow()) {
+                Ok(op) => sending.push(of, &op)?,
                 Err(refusal) => {
-                    let goes_on = self.perform_line(&mut line, &mut whose, answered)?;
-                    size = 0;
-                    if goes_on && answered(of, Answer::Refused(refusal)) {
-                        continue;
+                    sending.send()?;
+                    sending.receive_beyond(0)?;
+                    if sending.goes_on {
+                        sending.goes_on = (sending.answered)(of, Answer::Refused(refusal));
                     }
-                    return Ok(());
                 }
-            };
-            if line.len() == OPS_MAX || size + op_size > OPS_SIZE_MAX {
-                if !self.perform_line(&mut line, &mut whose, answered)? {
-                    return Ok(());
-                }
-                size = 0;
             }
-            line.push(op);
-            whose.push(of);
-            size += op_size;
-        }
-        self.perform_line(&mut line, &mut whose, answered)?;
-        Ok(())
-    }
-
-    /// Performs a line and empties it; gives whether to go on.
-    fn perform_line<T>(
-        &mut self,
-        line: &mut Vec<Op>,
-        whose: &mut Vec<T>,
-        answered: &mut dyn FnMut(T, Answer) -> bool,
-    ) -> Result<bool, ClientError> {
-        if line.is_empty() {
-            return Ok(true);
-        }
-        match self.ask(&Request::Perform(std::mem::take(line)))? {
-            Reply::Replies(outcomes) if outcomes.len() == whose.len() => {
-                let mut both = whose.drain(..).zip(outcomes);
-                Ok(both.all(|(of, outcome)| answered(of, Answer::Reply(outcome.into()))))
+            if !sending.goes_on {
+                return sending.receive_beyond(0);
             }
-            Reply::Error(text) => Err(ClientError(text)),
-            other => Err(unexpected(&other)),
         }
+        sending.send()?;
+        sending.receive_beyond(0)
     }
 
     /// Calls `each` with every account, ordered by JID, until it answers `false`.
@@ -217,7 +205,12 @@ impl Client {
 
     fn read(&mut self) -> Result<Reply, ClientError> {
         let mut line = Vec::new();
-        match read_line(&mut self.reader, &mut line)? {
+        let found = match read_line(&mut self.reader, &mut line) {
+            // It ended before it had read what was sent ahead.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Line::End,
+            found => found?,
+        };
+        match found {
             Line::Whole => serde_json::from_slice(&line)
                 .map_err(|error| ClientError(format!("The server answered nonsense: {error}."))),
             Line::TooLong => Err(ClientError("The server's answer is too long.".into())),
@@ -228,18 +221,82 @@ impl Client {
     }
 }
 
-/// An operation for a line, with its bytes there.
-fn encoded(op: &StoreOp) -> Result<(Op, usize), String> {
+/// The lines of one [`Client::perform_each`].
+struct Sending<'a, T> {
+    client: &'a mut Client,
+    /// The operations of the next line, with commas between them.
+    line: Vec<u8>,
+    whose: Vec<T>,
+    /// Whose writes the lines under way are, the oldest first.
+    sent: VecDeque<Vec<T>>,
+    answered: &'a mut dyn FnMut(T, Answer) -> bool,
+    goes_on: bool,
+}
+
+impl<T> Sending<'_, T> {
+    fn push(&mut self, of: T, op: &[u8]) -> Result<(), ClientError> {
+        if self.whose.len() == OPS_MAX || self.line.len() + op.len() > LINE_FULL {
+            self.send()?;
+        }
+        if !self.line.is_empty() {
+            self.line.push(b',');
+        }
+        self.line.extend_from_slice(op);
+        self.whose.push(of);
+        Ok(())
+    }
+
+    /// Sends what there is, and takes the answers of what was sent long before.
+    fn send(&mut self) -> Result<(), ClientError> {
+        if self.line.is_empty() {
+            return Ok(());
+        }
+        self.sent.push_back(std::mem::take(&mut self.whose));
+        // As serde would write a `Request::Perform`, but each operation is written once only.
+        let parts = [&b"{\"perform\":["[..], &self.line, b"]}\n"];
+        let writer = &mut self.client.writer;
+        let written = parts.iter().try_for_each(|part| writer.write_all(part));
+        self.line.clear();
+        if let Err(error) = written.and_then(|()| writer.flush()) {
+            // A server that has no room for us says so, and reads nothing; one that went away may
+            // have answered before.
+            self.receive_beyond(0)?;
+            return Err(error.into());
+        }
+        self.receive_beyond(LINES_AHEAD)
+    }
+
+    /// Takes answers until so many lines only are under way.
+    fn receive_beyond(&mut self, lines: usize) -> Result<(), ClientError> {
+        while self.sent.len() > lines
+            && let Some(whose) = self.sent.pop_front()
+        {
+            match self.client.read()? {
+                Reply::Replies(outcomes) if outcomes.len() == whose.len() => {
+                    for (of, outcome) in whose.into_iter().zip(outcomes) {
+                        self.goes_on &= (self.answered)(of, Answer::Reply(outcome.into()));
+                    }
+                }
+                Reply::Error(text) => return Err(ClientError(text)),
+                other => return Err(unexpected(&other)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An operation as it stands in a line.
+fn encoded(op: &StoreOp) -> Result<Vec<u8>, String> {
     let op = Op::from_store_op(op)?;
-    let size = serde_json::to_vec(&op).map_err(|error| format!("{error}."))?;
-    let size = size.len() + 1;
+    let op = serde_json::to_vec(&op).map_err(|error| format!("{error}."))?;
+    let size = op.len();
     if size > OPS_SIZE_MAX {
         return Err(format!(
             "A running server takes no write of {size} bytes, only {OPS_SIZE_MAX} at most; stop \
              it and try again."
         ));
     }
-    Ok((op, size))
+    Ok(op)
 }
 
 fn unexpected(reply: &Reply) -> ClientError {

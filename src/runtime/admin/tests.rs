@@ -394,10 +394,10 @@ fn more_bytes_than_a_line_takes_go_in_several() {
 }
 
 #[test]
-fn who_has_heard_enough_is_told_no_more() {
+fn who_has_heard_enough_is_told_only_what_was_under_way() {
     let world = World::new("enough");
     let mut client = world.client();
-    let ops: Vec<StoreOp> = (0..2 * OPS_MAX)
+    let ops: Vec<StoreOp> = (0..4 * OPS_MAX)
         .map(|number| create(&format!("u{number}@a.example")))
         .collect();
     let mut answers = 0;
@@ -407,7 +407,31 @@ fn who_has_heard_enough_is_told_no_more() {
     };
     let writes = ops.iter().map(|op| ((), op));
     client.perform_each(writes, &mut answered).unwrap();
-    assert_eq!(answers, 10);
-    let last = client.perform(&ops[2 * OPS_MAX - 1..]).unwrap();
-    assert_eq!(last, [StoreReply::Done], "the second line was not sent");
+    let mut exist = |number: usize| {
+        let replies = client.perform(&ops[number..=number]).unwrap();
+        replies == [StoreReply::Exists]
+    };
+    assert!(exist(answers - 1), "what is done was told");
+    assert!(!exist(answers), "what was not told is not done");
+    assert!(!exist(ops.len() - 1), "the last line was not sent");
+}
+
+#[test]
+fn lines_that_are_sent_ahead_are_answered_in_their_order() {
+    let world = World::new("ahead");
+    let asked = b"\"list\"\nnonsense\n{\"perform\":[]}\n";
+    let stream = UnixStream::connect(world.data.join(SOCKET_NAME)).unwrap();
+    (&stream).write_all(asked).unwrap();
+    // Whoever has said everything is answered all the same.
+    stream.shutdown(Shutdown::Write).unwrap();
+    let answers: Vec<String> = BufReader::new(&stream)
+        .lines()
+        .map(Result::unwrap)
+        .collect();
+    let [listed, refused, performed] = &answers[..] else {
+        panic!("three lines are answered: {answers:?}")
+    };
+    assert_eq!(listed, r#"{"accounts":[]}"#);
+    assert!(refused.contains("This is no request"), "{refused}");
+    assert_eq!(performed, r#"{"replies":[]}"#);
 }
