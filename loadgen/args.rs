@@ -9,9 +9,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::accounts::Accounts;
 use crate::client::{Mechanism, TlsMode};
 use crate::clock::Clock;
+use crate::compare;
 use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
 use crate::schedule::Arrivals;
+use crate::slo::Slo;
 
 /// Stanzas a second where no rate is given, at most: what one core generates with room to spare.
 const RATE_DEFAULT_MAX: f64 = 10_000.0;
@@ -20,7 +22,8 @@ const RATE_DEFAULT_MAX: f64 = 10_000.0;
 ///
 /// Exit status: 0 all went well; 1 bad usage, or clients could not log in; 2 a delivery was lost,
 /// duplicated, reordered or altered, or an acknowledgement was missing or false; 3 the generator
-/// could not keep its own schedule, so the result is invalid.
+/// could not keep its own schedule, so the result is invalid; 4 a threshold of `--slo` was missed;
+/// 5 `compare` found a regression.
 #[derive(Parser, Debug)]
 #[command(name = "loadgen", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -45,6 +48,20 @@ pub enum Command {
         /// The page to write.
         #[arg(long, value_name = "FILE", default_value = "report.html")]
         out: PathBuf,
+    },
+    /// Whether the second of two runs is worse than the first, by more than noise.
+    Compare {
+        /// What `--json` wrote of the run before.
+        before: PathBuf,
+        /// What it wrote of the run after.
+        after: PathBuf,
+        /// How much worse a figure may be.
+        #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = compare::share)]
+        noise: f64,
+        /// The figures that decide, as `--slo` names them (default: CPU, its ratio to the floor,
+        /// memory, a closed loop's rate, p50, p99 and ack.p99, so far as both runs tell them).
+        #[arg(long, value_name = "FIGURES", value_delimiter = ',', value_parser = compare::gate)]
+        only: Vec<String>,
     },
 }
 
@@ -119,6 +136,14 @@ pub struct RunArgs {
         help_heading = "Load"
     )]
     pub with_plain: Option<u16>,
+    /// Search the highest rate that meets the thresholds: each is a whole run, from --rate on.
+    #[arg(
+        long,
+        requires = "slo",
+        conflicts_with_all = ["closed", "with_floor", "with_plain"],
+        help_heading = "Load"
+    )]
+    pub find_max: bool,
     /// The rest.
     #[command(flatten)]
     pub load: LoadArgs,
@@ -214,6 +239,10 @@ pub struct LoadArgs {
     /// Decides everything random.
     #[arg(long, default_value_t = 1, help_heading = "Load")]
     pub seed: u64,
+    /// Thresholds that the result must meet, as in "p99<5ms,loss=0"; exit status 4 where it does
+    /// not.
+    #[arg(long, value_name = "TERMS", help_heading = "Load")]
+    pub slo: Option<Slo>,
 
     /// Ring threads (default: as few as the limit of descriptors allows).
     #[arg(long, help_heading = "Generator")]
@@ -236,6 +265,9 @@ pub struct LoadArgs {
     /// Write percentile files (.hgrm) and an HDR log (.hlog).
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub hgrm: Option<PathBuf>,
+    /// Write what was delivered second by second, and how fast, as CSV.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub csv: Option<PathBuf>,
     /// Append the run's main figures as one line of JSON.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub history: Option<PathBuf>,
@@ -306,7 +338,7 @@ impl LoadArgs {
                 window: self.window,
             },
             (None, false) => Pace::Open {
-                rate: f64::from(self.clients).min(RATE_DEFAULT_MAX),
+                rate: self.rate_default(),
                 arrivals: self.arrivals,
             },
         };
@@ -344,6 +376,12 @@ impl LoadArgs {
             ));
         }
         Ok(plan)
+    }
+
+    /// The rate that was asked for, or the one of a run that asks for none.
+    pub fn rate_default(&self) -> f64 {
+        let usual = f64::from(self.clients).min(RATE_DEFAULT_MAX);
+        self.rate.unwrap_or(usual)
     }
 
     /// The rings that so many clients need.
