@@ -11,6 +11,7 @@ use crate::client::{Mechanism, TlsMode};
 use crate::clock::Clock;
 use crate::compare;
 use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
+use crate::machine::Machine;
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
 use crate::schedule::Arrivals;
 use crate::slo::Slo;
@@ -172,6 +173,7 @@ pub struct LoadArgs {
     #[arg(
         long,
         value_name = "R",
+        value_parser = rate,
         conflicts_with = "closed",
         help_heading = "Load"
     )]
@@ -279,6 +281,12 @@ pub struct LoadArgs {
     pub quiet: bool,
 }
 
+/// The highest rate that is taken for one: one in ten nanoseconds.
+const RATE_MAX: f64 = 100_000_000.0;
+
+/// Bytes that a client takes here at least, see `docs/LOADGEN.md`.
+const CLIENT_SIZE_MIN: u64 = 256;
+
 /// The longest time that is taken for one: a week.
 const SECONDS_MAX: f64 = 604_800.0;
 
@@ -300,8 +308,8 @@ fn some_seconds(text: &str) -> Result<f64, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok();
-    let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "takes a positive number".to_owned())
+    let rate = rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
+    rate.ok_or_else(|| format!("takes a positive number up to {RATE_MAX}"))
 }
 
 impl LoadArgs {
@@ -329,11 +337,10 @@ impl LoadArgs {
             return Err(format!("--stanza-size takes {sizes:?} bytes"));
         }
         let pace = match (self.rate, self.closed || !pair) {
-            (Some(rate), _) if rate > 0.0 => Pace::Open {
+            (Some(rate), _) => Pace::Open {
                 rate,
                 arrivals: self.arrivals,
             },
-            (Some(_), _) => return Err("--rate takes a positive number".into()),
             (None, true) => Pace::Closed {
                 window: self.window,
             },
@@ -343,7 +350,10 @@ impl LoadArgs {
             },
         };
         let rings_min = self.rings_min()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let Machine {
+            memory_kb, cores, ..
+        } = Machine::read();
+        self.check_machine(memory_kb << 10, cores)?;
         let near = target.ip().is_loopback() && cores > 1;
         let connect_rate = self.connect_rate.or(self
             .ramp
@@ -402,6 +412,22 @@ impl LoadArgs {
             ));
         }
         Ok(rings_min)
+    }
+
+    /// Whether a machine with so much memory, where that is known, and so many cores can do it.
+    fn check_machine(&self, bytes: u64, cores: usize) -> Result<(), String> {
+        if let Some(core) = self.core.filter(|core| *core >= cores) {
+            return Err(format!("--core {core}: there are {cores}, counted from 0"));
+        }
+        let needed = u64::from(self.clients) * CLIENT_SIZE_MIN;
+        if bytes > 0 && needed > bytes {
+            let (needed, there) = (needed >> 20, bytes >> 20);
+            return Err(format!(
+                "--clients {}: they take {needed} MB of memory at least, and there are {there}",
+                self.clients
+            ));
+        }
+        Ok(())
     }
 
     /// The warm-up.
@@ -517,6 +543,9 @@ mod tests {
         ] {
             assert!(load(&["--closed", bad]).is_err(), "{bad}");
         }
+        for bad in ["inf", "1e12", "0", "-1", "x"] {
+            assert!(load(&[&format!("--rate={bad}")]).is_err(), "{bad}");
+        }
         assert!(load(&["--closed", "--warmup=0", "--duration=0.5", "--ramp=0"]).is_ok());
     }
 
@@ -534,6 +563,21 @@ mod tests {
             plan.shares()
                 .iter()
                 .all(|(_, count)| *count <= CLIENTS_PER_RING_MAX)
+        );
+    }
+
+    #[test]
+    fn more_than_the_machine_has_is_refused_with_what_it_has() {
+        let error = load(&["--closed", "--core", "999"]).unwrap_err();
+        assert!(error.starts_with("--core 999: there are "), "{error}");
+        let cli = Cli::parse_from(["loadgen", "--clients", "1000000"]);
+        let check = |bytes| cli.run.load.check_machine(bytes, 1);
+        assert_eq!(check(0), Ok(()), "nobody knows");
+        assert_eq!(check(1 << 30), Ok(()));
+        let error = check(100 << 20).unwrap_err();
+        assert!(
+            error.contains("244 MB") && error.ends_with("there are 100"),
+            "{error}"
         );
     }
 
