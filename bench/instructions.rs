@@ -7,6 +7,7 @@
 //! `-- --write` writes what was measured, and the margin, into that file.
 
 use sim::direct::{Direct, Seat};
+use sim::scram::Scram;
 use stanza::frame::{Frame, Limits, Scanner};
 use stanza::scope::StreamScope;
 use stanza::view::StanzaView;
@@ -15,8 +16,21 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use xmpp::Settings;
+use xmpp::stream::sasl::{
+    Exchange, First, Mechanism, NONCE_SIZE, Offer, SALT_SIZE, begin, decode, derive_credentials,
+    encode,
+};
 
-const CASES: [&str; 6] = ["scan", "view", "restamp", "route", "route-across", "fanout"];
+const CASES: [&str; 7] = [
+    "scan",
+    "view",
+    "restamp",
+    "route",
+    "route-across",
+    "fanout",
+    "scram",
+];
 
 /// Rounds of the two runs of a case.
 const ROUNDS: (u64, u64) = (50, 250);
@@ -144,6 +158,7 @@ fn run(case: &str, rounds: u64) {
         "route" => route(1, rounds),
         "route-across" => route(2, rounds),
         "fanout" => fanout(rounds),
+        "scram" => scram(rounds),
         other => panic!("{other} is no case"),
     }
 }
@@ -198,5 +213,31 @@ fn fanout(rounds: u64) {
         );
         assert!(!direct.output(seats[20]).is_empty());
         direct.end_turn();
+    });
+}
+
+/// The server's half of SCRAM-SHA-256, from the client's first message to the proof that the server
+/// knows the account: what one client said is said again, to the same nonce.
+fn scram(rounds: u64) {
+    const NONCE: [u8; NONCE_SIZE] = [9; NONCE_SIZE];
+    const SECRET: [u8; 32] = [3; 32];
+    let settings = Settings::for_tests("example.org");
+    let offer = Offer::new(&settings, None);
+    let keys = derive_credentials("secret", &[[7; SALT_SIZE]; 3], 1).expect("a password");
+    let begun = |first: &[u8]| match begin(Mechanism::ScramSha256, Some(first), &offer) {
+        Ok(First::NeedsCredentials { exchange, .. }) => exchange,
+        other => panic!("{other:?}"),
+    };
+    let challenge = |exchange: &mut Exchange| exchange.challenge(Some(&keys), NONCE, &SECRET, 1);
+    let (mut client, first) = Scram::start("romeo", "secret", "a-client's-nonce", None);
+    let first = decode(first.as_bytes()).expect("base64");
+    let said = client.respond(&encode(&challenge(&mut begun(&first))));
+    let last = decode(said.expect("the challenge is one").as_bytes()).expect("base64");
+    repeat(rounds, || {
+        let mut exchange = begun(black_box(&first));
+        black_box(challenge(&mut exchange));
+        exchange
+            .finish(black_box(&last))
+            .expect("the password is right");
     });
 }

@@ -9,9 +9,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::accounts::Accounts;
 use crate::client::{Mechanism, TlsMode};
 use crate::clock::Clock;
+use crate::compare;
 use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
+use crate::machine::Machine;
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
 use crate::schedule::Arrivals;
+use crate::slo::Slo;
 
 /// Stanzas a second where no rate is given, at most: what one core generates with room to spare.
 const RATE_DEFAULT_MAX: f64 = 10_000.0;
@@ -20,7 +23,8 @@ const RATE_DEFAULT_MAX: f64 = 10_000.0;
 ///
 /// Exit status: 0 all went well; 1 bad usage, or clients could not log in; 2 a delivery was lost,
 /// duplicated, reordered or altered, or an acknowledgement was missing or false; 3 the generator
-/// could not keep its own schedule, so the result is invalid.
+/// could not keep its own schedule, so the result is invalid; 4 a threshold of `--slo` was missed;
+/// 5 `compare` found a regression.
 #[derive(Parser, Debug)]
 #[command(name = "loadgen", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -45,6 +49,20 @@ pub enum Command {
         /// The page to write.
         #[arg(long, value_name = "FILE", default_value = "report.html")]
         out: PathBuf,
+    },
+    /// Whether the second of two runs is worse than the first, by more than noise.
+    Compare {
+        /// What `--json` wrote of the run before.
+        before: PathBuf,
+        /// What it wrote of the run after.
+        after: PathBuf,
+        /// How much worse a figure may be.
+        #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = compare::share)]
+        noise: f64,
+        /// The figures that decide, as `--slo` names them (default: CPU, its ratio to the floor,
+        /// memory, a closed loop's rate, p50, p99 and ack.p99, so far as both runs tell them).
+        #[arg(long, value_name = "FIGURES", value_delimiter = ',', value_parser = compare::gate)]
+        only: Vec<String>,
     },
 }
 
@@ -119,6 +137,14 @@ pub struct RunArgs {
         help_heading = "Load"
     )]
     pub with_plain: Option<u16>,
+    /// Search the highest rate that meets the thresholds: each is a whole run, from --rate on.
+    #[arg(
+        long,
+        requires = "slo",
+        conflicts_with_all = ["closed", "with_floor", "with_plain"],
+        help_heading = "Load"
+    )]
+    pub find_max: bool,
     /// The rest.
     #[command(flatten)]
     pub load: LoadArgs,
@@ -147,6 +173,7 @@ pub struct LoadArgs {
     #[arg(
         long,
         value_name = "R",
+        value_parser = rate,
         conflicts_with = "closed",
         help_heading = "Load"
     )]
@@ -214,6 +241,10 @@ pub struct LoadArgs {
     /// Decides everything random.
     #[arg(long, default_value_t = 1, help_heading = "Load")]
     pub seed: u64,
+    /// Thresholds that the result must meet, as in "p99<5ms,loss=0"; exit status 4 where it does
+    /// not.
+    #[arg(long, value_name = "TERMS", help_heading = "Load")]
+    pub slo: Option<Slo>,
 
     /// Ring threads (default: as few as the limit of descriptors allows).
     #[arg(long, help_heading = "Generator")]
@@ -236,6 +267,9 @@ pub struct LoadArgs {
     /// Write percentile files (.hgrm) and an HDR log (.hlog).
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub hgrm: Option<PathBuf>,
+    /// Write what was delivered second by second, and how fast, as CSV.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub csv: Option<PathBuf>,
     /// Append the run's main figures as one line of JSON.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub history: Option<PathBuf>,
@@ -246,6 +280,12 @@ pub struct LoadArgs {
     #[arg(long, help_heading = "Output")]
     pub quiet: bool,
 }
+
+/// The highest rate that is taken for one: one in ten nanoseconds.
+const RATE_MAX: f64 = 100_000_000.0;
+
+/// Bytes that a client takes here at least, see `docs/LOADGEN.md`.
+const CLIENT_SIZE_MIN: u64 = 256;
 
 /// The longest time that is taken for one: a week.
 const SECONDS_MAX: f64 = 604_800.0;
@@ -268,8 +308,8 @@ fn some_seconds(text: &str) -> Result<f64, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok();
-    let rate = rate.filter(|rate| rate.is_finite() && *rate > 0.0);
-    rate.ok_or_else(|| "takes a positive number".to_owned())
+    let rate = rate.filter(|rate| *rate > 0.0 && *rate <= RATE_MAX);
+    rate.ok_or_else(|| format!("takes a positive number up to {RATE_MAX}"))
 }
 
 impl LoadArgs {
@@ -297,21 +337,23 @@ impl LoadArgs {
             return Err(format!("--stanza-size takes {sizes:?} bytes"));
         }
         let pace = match (self.rate, self.closed || !pair) {
-            (Some(rate), _) if rate > 0.0 => Pace::Open {
+            (Some(rate), _) => Pace::Open {
                 rate,
                 arrivals: self.arrivals,
             },
-            (Some(_), _) => return Err("--rate takes a positive number".into()),
             (None, true) => Pace::Closed {
                 window: self.window,
             },
             (None, false) => Pace::Open {
-                rate: f64::from(self.clients).min(RATE_DEFAULT_MAX),
+                rate: self.rate_default(),
                 arrivals: self.arrivals,
             },
         };
         let rings_min = self.rings_min()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let Machine {
+            memory_kb, cores, ..
+        } = Machine::read();
+        self.check_machine(memory_kb << 10, cores)?;
         let near = target.ip().is_loopback() && cores > 1;
         let connect_rate = self.connect_rate.or(self
             .ramp
@@ -346,6 +388,12 @@ impl LoadArgs {
         Ok(plan)
     }
 
+    /// The rate that was asked for, or the one of a run that asks for none.
+    pub fn rate_default(&self) -> f64 {
+        let usual = f64::from(self.clients).min(RATE_DEFAULT_MAX);
+        self.rate.unwrap_or(usual)
+    }
+
     /// The rings that so many clients need.
     fn rings_min(&self) -> Result<u32, String> {
         let files = ring::descriptors_max().unwrap_or(1024);
@@ -364,6 +412,22 @@ impl LoadArgs {
             ));
         }
         Ok(rings_min)
+    }
+
+    /// Whether a machine with so much memory, where that is known, and so many cores can do it.
+    fn check_machine(&self, bytes: u64, cores: usize) -> Result<(), String> {
+        if let Some(core) = self.core.filter(|core| *core >= cores) {
+            return Err(format!("--core {core}: there are {cores}, counted from 0"));
+        }
+        let needed = u64::from(self.clients) * CLIENT_SIZE_MIN;
+        if bytes > 0 && needed > bytes {
+            let (needed, there) = (needed >> 20, bytes >> 20);
+            return Err(format!(
+                "--clients {}: they take {needed} MB of memory at least, and there are {there}",
+                self.clients
+            ));
+        }
+        Ok(())
     }
 
     /// The warm-up.
@@ -479,6 +543,9 @@ mod tests {
         ] {
             assert!(load(&["--closed", bad]).is_err(), "{bad}");
         }
+        for bad in ["inf", "1e12", "0", "-1", "x"] {
+            assert!(load(&[&format!("--rate={bad}")]).is_err(), "{bad}");
+        }
         assert!(load(&["--closed", "--warmup=0", "--duration=0.5", "--ramp=0"]).is_ok());
     }
 
@@ -496,6 +563,21 @@ mod tests {
             plan.shares()
                 .iter()
                 .all(|(_, count)| *count <= CLIENTS_PER_RING_MAX)
+        );
+    }
+
+    #[test]
+    fn more_than_the_machine_has_is_refused_with_what_it_has() {
+        let error = load(&["--closed", "--core", "999"]).unwrap_err();
+        assert!(error.starts_with("--core 999: there are "), "{error}");
+        let cli = Cli::parse_from(["loadgen", "--clients", "1000000"]);
+        let check = |bytes| cli.run.load.check_machine(bytes, 1);
+        assert_eq!(check(0), Ok(()), "nobody knows");
+        assert_eq!(check(1 << 30), Ok(()));
+        let error = check(100 << 20).unwrap_err();
+        assert!(
+            error.contains("244 MB") && error.ends_with("there are 100"),
+            "{error}"
         );
     }
 

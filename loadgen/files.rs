@@ -37,6 +37,28 @@ pub fn json(path: &Path, result: &RunResult) -> Result<(), String> {
     write(path, &text)
 }
 
+/// The columns of [`csv`].
+const CSV_HEAD: &str = "of,second,delivered,p50_us,p99_us,max_us\n";
+
+/// What was delivered second by second, and how fast, of all that were measured in the run.
+pub fn csv(result: &RunResult) -> String {
+    let floor = result.floor.iter().map(|floor| ("floor", &floor.timeline));
+    let plain = result.plain.iter().map(|plain| ("plain", &plain.timeline));
+    let all = std::iter::once(("run", &result.timeline));
+    let mut text = String::from(CSV_HEAD);
+    for (of, points) in all.chain(floor).chain(plain) {
+        for point in points {
+            writeln!(
+                text,
+                "{of},{},{},{:.1},{:.1},{:.1}",
+                point.second, point.delivered, point.p50_us, point.p99_us, point.max_us
+            )
+            .expect("a String takes it");
+        }
+    }
+    text
+}
+
 /// Reads a server's configuration, as text.
 ///
 /// # Errors
@@ -192,6 +214,8 @@ fn interval_log(began: u64, seconds: &[(u64, Histogram<u64>)]) -> Result<Vec<u8>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Point;
+    use crate::result::Floor;
     use crate::stats::histogram;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
@@ -209,6 +233,32 @@ mod tests {
         // Prosody's is no TOML, and another server's that is promises nothing that is known.
         assert_eq!(durability("VirtualHost \"a\""), None);
         assert_eq!(durability("storage = 'internal'"), None);
+    }
+
+    #[test]
+    fn every_second_of_everyone_is_a_line_of_csv() {
+        let point = |second| Point {
+            second,
+            delivered: 10 * second,
+            p50_us: 1.25,
+            p99_us: 2.0,
+            max_us: 3.0,
+        };
+        let result = RunResult {
+            timeline: vec![point(3), point(4)],
+            floor: Some(Floor {
+                timeline: vec![point(5)],
+                ..Floor::default()
+            }),
+            ..RunResult::default()
+        };
+        let text = csv(&result);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4);
+        assert_eq!(lines[2], "run,4,40,1.2,2.0,3.0");
+        assert!(lines[3].starts_with("floor,5,50,"));
+        let columns = |line: &str| line.split(',').count();
+        assert!(lines.iter().all(|line| columns(line) == columns(lines[0])));
     }
 
     #[test]

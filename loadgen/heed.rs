@@ -39,7 +39,7 @@ where
                 .zip(matches.subcommand_matches("floor"));
             floor.and_then(|(command, matches)| ignored(command, matches, load, None))
         }
-        Some(Command::Report { .. }) => None,
+        Some(Command::Report { .. } | Command::Compare { .. }) => None,
     };
     match ignored {
         Some(reason) => Err(Refusal::Ignored(reason)),
@@ -70,7 +70,8 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
     let presence = load.scenario == Scenario::Presence;
     let broadcasts = presence && !load.directed;
     // Logins follow one another unless a rate is asked for.
-    let open = !load.closed && (talks || load.rate.is_some());
+    let searches = run.is_some_and(|run| run.find_max);
+    let open = !load.closed && (talks || load.rate.is_some() || searches);
     let paced_logins = load.connect_rate.is_some() || load.ramp.is_some();
     let secure = run.is_some_and(|run| run.tls != TlsMode::None);
     match option {
@@ -98,7 +99,9 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "host" | "port" | "domain" | "tls" | "server_pid" | "server_config" => true,
         "password" | "accounts" | "anonymous" | "register" => true,
         "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
-        "json" | "report" | "hgrm" | "history" | "name" | "quiet" => true,
+        "json" | "report" | "hgrm" | "history" | "csv" | "name" | "quiet" => true,
+        "slo" => true,
+        "find_max" => load.scenario != Scenario::Idle,
         _ => unreachable!("--{option}: say here which runs heed it"),
     }
 }
@@ -109,7 +112,7 @@ fn remedy(option: &str) -> &'static str {
         "directed" => "it goes with --scenario presence",
         "partners" => "it goes with --scenario chat, or with presence --directed",
         "clique" => "it goes with --scenario presence, without --directed",
-        "rate" | "closed" => "who idles sends nothing; leave it out",
+        "rate" | "closed" | "find_max" => "who idles sends nothing; leave it out",
         "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
         "window" => "it goes with --closed, in --scenario chat or presence",
         "ack_every" => "it goes with --stream-management, in --scenario chat or presence",
@@ -154,6 +157,7 @@ mod tests {
             ("--scenario presence --directed --clique 5", "clique"),
             ("--scenario idle --rate 5", "rate"),
             ("--scenario idle --closed", "closed"),
+            ("--scenario idle --find-max --slo p99<1s", "find-max"),
             ("--closed --arrivals fixed", "arrivals"),
             ("--scenario login --arrivals fixed", "arrivals"),
             ("--ack-every 9", "ack-every"),
@@ -205,7 +209,9 @@ mod tests {
             "--anonymous --mechanism ANONYMOUS --insecure",
             "--password p --user a%d --mechanism PLAIN",
             "floor --closed --window 2 --threads 2 --partners 2",
+            "--find-max --slo p99<5ms,loss=0 --rate 100",
             "report a.json --out x.html",
+            "compare a.json b.json --noise 3% --only cpu,p99",
         ] {
             assert_eq!(reason(line), None, "{line}");
         }

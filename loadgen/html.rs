@@ -4,6 +4,8 @@ use crate::draw::{acks, latency, over_time, stretches, throughput};
 use crate::live::{grouped, micros};
 use crate::plot;
 use crate::result::{Plain, RunResult, Server, Times, exit};
+use crate::search::Trial;
+use crate::slo::Threshold;
 
 const STYLE: &str = include_str!("report.css");
 
@@ -140,6 +142,8 @@ fn parts(result: &RunResult) -> String {
     let mut page = String::new();
     page += &heading(result);
     page += &tiles(result);
+    page += &thresholds(result);
+    page += &trials(result);
     if !result.latency.curve.is_empty() {
         page += &card(
             "Latency by percentile",
@@ -192,6 +196,7 @@ fn verdict_of(result: &RunResult) -> (&'static str, &'static str) {
     match result.exit {
         exit::OK => ("good", "verified"),
         exit::INVALID => ("doubtful", "invalid"),
+        exit::MISSED => ("bad", "missed"),
         _ => ("bad", "failed"),
     }
 }
@@ -269,6 +274,57 @@ fn tiles(result: &RunResult) -> String {
         .map(|(value, name)| format!("<div class='tile'><b>{value}</b><span>{name}</span></div>"))
         .collect();
     format!("<section class='tiles'>{tiles}</section>\n")
+}
+
+/// What was asked of the run, and what it came to.
+fn thresholds(result: &RunResult) -> String {
+    let row = |threshold: &Threshold| {
+        let (class, word) = match threshold.is_met {
+            true => ("good", "met"),
+            false => ("bad", "missed"),
+        };
+        format!(
+            "<tr><th>{}</th><td>{}</td>\
+             <td><span class='badge small {class}'>{word}</span></td></tr>",
+            escaped(&threshold.term),
+            threshold.found.as_deref().unwrap_or("not measured"),
+        )
+    };
+    let rows: String = result.thresholds.iter().map(row).collect();
+    match rows.is_empty() {
+        true => String::new(),
+        false => card("Thresholds", &format!("<table>{rows}</table>"), ""),
+    }
+}
+
+/// The rates that a search tried, the highest of which that met the thresholds is this run's.
+fn trials(result: &RunResult) -> String {
+    let mut trials: Vec<&Trial> = result.trials.iter().collect();
+    trials.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+    let row = |trial: &&Trial| {
+        let (class, word) = match trial.exit {
+            exit::OK => ("good", "met"),
+            exit::INVALID => ("doubtful", "invalid"),
+            _ => ("bad", "missed"),
+        };
+        format!(
+            "<tr><th>{}/s</th><td>{}</td><td><span class='badge small {class}'>{word}</span></td>\
+             <td>{}</td></tr>",
+            grouped(trial.rate.round() as u64),
+            micros(trial.p99_us),
+            escaped(&trial.reasons.join("; ")),
+        )
+    };
+    let rows: String = trials.iter().map(row).collect();
+    let note = "each rate was a run of its own; p99 from the time each stanza was due";
+    match rows.is_empty() {
+        true => String::new(),
+        false => card(
+            "The search for the most",
+            &format!("<div class='wide'><table>{rows}</table></div>"),
+            note,
+        ),
+    }
 }
 
 fn latency_note(result: &RunResult) -> &'static str {
@@ -526,12 +582,9 @@ mod tests {
         };
         RunResult {
             name: "a <name>".into(),
-            began: 0,
             version: "0".into(),
-            commit: None,
             command: vec!["loadgen".into()],
             machine: Machine::read(),
-            ring: String::new(),
             load: Load {
                 scenario: "chat".into(),
                 pace: "closed loop".into(),
@@ -552,7 +605,6 @@ mod tests {
                 false_acks: 815,
                 ..Verdict::default()
             },
-            failures: Default::default(),
             slices: vec![Slice {
                 at: 3.0,
                 seconds: 3.0,
@@ -572,8 +624,31 @@ mod tests {
                 surcharge_us: Some(0.5),
                 ..Plain::default()
             }),
-            generator: Default::default(),
+            ..RunResult::default()
         }
+    }
+
+    #[test]
+    fn thresholds_and_a_search_are_shown_where_there_are_any() {
+        let mut asked = result();
+        asked.thresholds = vec![Threshold {
+            term: "p99<5ms".into(),
+            found: Some("9.90 ms".into()),
+            is_met: false,
+        }];
+        asked.trials = vec![Trial {
+            rate: 48_000.0,
+            exit: exit::MISSED,
+            reasons: vec!["p99<5ms was missed".into()],
+            ..Trial::default()
+        }];
+        let page = render(&asked);
+        let missed = "<span class='badge small bad'>missed</span>";
+        let row = format!("<tr><th>p99&lt;5ms</th><td>9.90 ms</td><td>{missed}</td></tr>");
+        assert!(page.contains(&row));
+        assert!(page.contains("<th>48,000/s</th>") && page.contains("p99&lt;5ms was missed"));
+        let page = render(&result());
+        assert!(!page.contains("Thresholds") && !page.contains("The search"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::machine::{self, Machine};
 use crate::plan::{Control, Pace, Plan, Scenario};
 use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
 use crate::schedule::Arrivals;
+use crate::slo::Slo;
 use crate::stats::{Meter, Phase};
 
 /// An open loop is invalid whose generator is later than this in one of a hundred cases ..
@@ -89,9 +90,13 @@ impl Parts<'_> {
             floor: self.floor,
             plain: self.plain,
             machine: self.machine,
+            thresholds: Vec::new(),
+            trials: Vec::new(),
         };
+        let slo = self.load.slo.as_ref();
+        result.thresholds = slo.map_or_else(Vec::new, |slo| slo.judge(&result));
         let threads = self.control.gauges.len();
-        (result.exit, result.reasons) = verdict(&self.plan, threads, &result);
+        (result.exit, result.reasons) = verdict(&self.plan, threads, &result, slo);
         result
     }
 
@@ -220,9 +225,19 @@ impl Measured<'_> {
 }
 
 /// The exit code and the reasons for it.
-fn verdict(plan: &Plan, threads: usize, result: &RunResult) -> (u8, Vec<String>) {
+fn verdict(
+    plan: &Plan,
+    threads: usize,
+    result: &RunResult,
+    slo: Option<&Slo>,
+) -> (u8, Vec<String>) {
     let mut reasons = Vec::new();
     let mut code = exit::OK;
+    let missed = result.thresholds.iter().filter(|one| !one.is_met);
+    for threshold in missed {
+        reasons.push(threshold.reason());
+        code = exit::MISSED;
+    }
     let all = measured(result);
     for measured in &all {
         let whose = measured.whose;
@@ -240,7 +255,10 @@ fn verdict(plan: &Plan, threads: usize, result: &RunResult) -> (u8, Vec<String>)
         reasons.extend(faults.iter().map(|fault| format!("{whose}{fault}")));
     }
     for measured in &all {
-        let faults = measured.verdict.faults();
+        let mut faults = measured.verdict.faults().to_vec();
+        // Its own threshold judges a fault where there is one.
+        let is_subject = measured.whose.is_empty();
+        faults.retain(|(name, _)| !(is_subject && slo.is_some_and(|slo| slo.allows(name))));
         for (name, count) in faults.iter().filter(|(_, count)| *count > 0) {
             reasons.push(format!("{}{count} {name}", measured.whose));
             code = exit::UNVERIFIED;
@@ -292,8 +310,18 @@ mod tests {
 
     /// What a run says of which so many of a thousand stanzas were sent to each measured.
     fn judged(pace: Pace, sent: [u64; 3], change: impl FnOnce(&mut RunResult)) -> (u8, String) {
+        judged_by(&[], pace, sent, change)
+    }
+
+    /// The same where a run has these options, too.
+    fn judged_by(
+        options: &[&str],
+        pace: Pace,
+        sent: [u64; 3],
+        change: impl FnOnce(&mut RunResult),
+    ) -> (u8, String) {
         let line = ["loadgen", "--closed", "--clients", "2"];
-        let cli = crate::args::Cli::parse_from(line);
+        let cli = crate::args::Cli::parse_from(line.iter().chain(options));
         let address = "127.0.0.1:1".parse().unwrap();
         let load = &cli.run.load;
         let mut plan = load.plan(address, Dialect::Xmpp, Clock::start()).unwrap();
@@ -319,7 +347,9 @@ mod tests {
             ..RunResult::default()
         };
         change(&mut result);
-        let (code, reasons) = verdict(&plan, 1, &result);
+        let slo = load.slo.as_ref();
+        result.thresholds = slo.map_or_else(Vec::new, |slo| slo.judge(&result));
+        let (code, reasons) = verdict(&plan, 1, &result, slo);
         (code, reasons.join("; "))
     }
 
@@ -374,6 +404,51 @@ mod tests {
         });
         assert_eq!(code, exit::UNVERIFIED);
         assert!(reason.ends_with("; plain: 2 lost"), "{reason}");
+    }
+
+    #[test]
+    fn a_threshold_that_is_missed_has_a_code_of_its_own_behind_all_others() {
+        let slow = |result: &mut RunResult| {
+            result.latency = Times {
+                count: 1,
+                p99_us: 6_000.0,
+                ..Times::default()
+            };
+        };
+        let slo = ["--slo", "p99<5ms"];
+        let (code, reason) = judged_by(&slo, FIXED, [1000; 3], slow);
+        assert_eq!(
+            (code, &*reason),
+            (exit::MISSED, "p99<5ms was missed: 6.00 ms")
+        );
+        let (code, _) = judged_by(&["--slo", "p99<7ms"], FIXED, [1000; 3], slow);
+        assert_eq!(code, exit::OK);
+        let (code, reason) = judged_by(&slo, FIXED, [800, 1000, 1000], slow);
+        assert_eq!((code, reason.matches(';').count()), (exit::INVALID, 1));
+        let lost = |result: &mut RunResult| result.verdict.lost = 1;
+        let (code, _) = judged_by(&slo, FIXED, [1000; 3], lost);
+        assert_eq!(code, exit::UNVERIFIED);
+    }
+
+    #[test]
+    fn a_threshold_says_how_many_faults_there_may_be() {
+        let slo = ["--slo", "loss<0.1%"];
+        let losing = |count| {
+            move |result: &mut RunResult| {
+                result.verdict.expected = 10_000;
+                result.verdict.lost = count;
+            }
+        };
+        let judged = |count| judged_by(&slo, FIXED, [1000; 3], losing(count));
+        assert_eq!(judged(9), (exit::OK, String::new()));
+        let (code, reason) = judged(10);
+        assert_eq!((code, &*reason), (exit::MISSED, "loss<0.1% was missed: 10"));
+        // Those of the floor beside it are no server's.
+        let (code, _) = judged_by(&slo, FIXED, [1000; 3], |result| {
+            result.verdict.expected = 10_000;
+            result.floor.as_mut().unwrap().verdict.lost = 1;
+        });
+        assert_eq!(code, exit::UNVERIFIED);
     }
 
     #[test]

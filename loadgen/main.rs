@@ -8,7 +8,7 @@ use loadgen::args::{Cli, Command, LoadArgs};
 use loadgen::heed::{self, Refusal};
 use loadgen::result::exit;
 use loadgen::run::Ran;
-use loadgen::{files, html, run, table};
+use loadgen::{compare, files, html, run, search, table};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<u8, String> {
-    let features = ring::probe().map_err(|refused| refused.to_string())?;
+    let features = || ring::probe().map_err(|refused| refused.to_string());
     let (ran, load) = match &cli.command {
         Some(Command::Report { files: paths, out }) => {
             let results = paths
@@ -50,8 +50,20 @@ fn run(cli: &Cli) -> Result<u8, String> {
             files::write(out, html::render_all(&results).as_bytes())?;
             return Ok(exit::OK);
         }
-        Some(Command::Floor(load)) => (run::floor(load, features)?, &**load),
-        None => (run::server(&cli.run, features)?, &cli.run.load),
+        Some(Command::Compare {
+            before,
+            after,
+            noise,
+            only,
+        }) => {
+            let (before, after) = (files::read(before)?, files::read(after)?);
+            let comparison = compare::compare(&before, &after, *noise, only)?;
+            print!("{}", comparison.render());
+            return Ok(comparison.exit());
+        }
+        Some(Command::Floor(load)) => (run::floor(load, features()?)?, &**load),
+        None if cli.run.find_max => (search::find_max(&cli.run, features()?)?, &cli.run.load),
+        None => (run::server(&cli.run, features()?)?, &cli.run.load),
     };
     print!("{}", table::render(&ran.result));
     write_files(&ran, load)?;
@@ -61,6 +73,9 @@ fn run(cli: &Cli) -> Result<u8, String> {
 fn write_files(ran: &Ran, load: &LoadArgs) -> Result<(), String> {
     if let Some(path) = &load.json {
         files::json(path, &ran.result)?;
+    }
+    if let Some(path) = &load.csv {
+        files::write(path, files::csv(&ran.result).as_bytes())?;
     }
     if let Some(path) = &load.report {
         files::write(path, html::render(&ran.result).as_bytes())?;

@@ -9,6 +9,8 @@ use crate::fleet::Slice;
 use crate::ledger::Verdict;
 use crate::live::Point;
 use crate::machine::Machine;
+use crate::search::Trial;
+use crate::slo::Threshold;
 
 /// Exit codes, as documented in `docs/LOADGEN.md`.
 pub mod exit {
@@ -20,6 +22,10 @@ pub mod exit {
     pub const UNVERIFIED: u8 = 2;
     /// The generator could not keep its schedule.
     pub const INVALID: u8 = 3;
+    /// A threshold of `--slo` was missed.
+    pub const MISSED: u8 = 4;
+    /// `loadgen compare`: the second run is worse than the first.
+    pub const REGRESSED: u8 = 5;
 }
 
 /// Times of one kind, in microseconds.
@@ -315,6 +321,12 @@ pub struct RunResult {
     pub plain: Option<Plain>,
     /// The generator's own state.
     pub generator: Generator,
+    /// What the thresholds came to.
+    #[serde(default)]
+    pub thresholds: Vec<Threshold>,
+    /// The rates that a search tried, in its order; this result is of the highest that met them.
+    #[serde(default)]
+    pub trials: Vec<Trial>,
 }
 
 impl RunResult {

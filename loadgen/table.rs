@@ -12,6 +12,7 @@ pub fn render(result: &RunResult) -> String {
     let word = match result.exit {
         exit::OK => "VERIFIED",
         exit::INVALID => "INVALID",
+        exit::MISSED => "MISSED",
         _ => "FAILED",
     };
     line(&mut text, &format!("\n{}: {word}", result.name));
@@ -80,6 +81,16 @@ fn tail(text: &mut String, result: &RunResult) {
         &format!("  rate          {}/s", grouped(result.rate.round() as u64)),
     );
     cost(text, result);
+    for threshold in result.thresholds.iter().filter(|one| one.is_met) {
+        let found = threshold.found.as_deref().unwrap_or_default();
+        line(
+            text,
+            &format!("  threshold     {}: {found}", threshold.term),
+        );
+    }
+    for trial in &result.trials {
+        line(text, &format!("  tried         {}", trial.line()));
+    }
     let note = if result.generator.is_limit {
         ": it limits the rate; the CPU per delivery holds all the same"
     } else {

@@ -3,6 +3,7 @@
 
 use clap::Parser;
 use loadgen::args::{Cli, Command, LoadArgs};
+use loadgen::compare::compare;
 use loadgen::result::{RunResult, exit};
 use loadgen::run;
 
@@ -61,6 +62,28 @@ fn every_broadcast_reaches_the_whole_clique() {
     // The relay returns a copy to the sender, which is not expected of servers.
     assert!(result.verdict.own_copies >= result.verdict.sent * 9 / 10);
     assert_eq!(result.verdict.delivered, result.verdict.expected);
+}
+
+#[test]
+fn a_threshold_decides_and_two_runs_of_one_load_compare() {
+    let run = |slo| floor(&["--clients", "10", "--closed", "--slo", slo]);
+    let good = run("p99<100s,loss=0,rate>1");
+    assert_eq!((good.exit, &good.reasons[..]), (exit::OK, &[][..]));
+    assert_eq!(good.thresholds.len(), 3);
+    let bad = run("p99<1us,loss=0");
+    assert_eq!(bad.exit, exit::MISSED);
+    assert!(bad.reasons[0].starts_with("p99<1us was missed: "));
+    // Through the files that the command compares.
+    let read = |result: &RunResult| {
+        let text = serde_json::to_vec(result).expect("it is plain data");
+        serde_json::from_slice::<RunResult>(&text).expect("it was written so")
+    };
+    let (good, bad) = (read(&good), read(&bad));
+    // A thousandfold is beyond what a busy machine does to a run.
+    let same = compare(&good, &bad, 1000.0, &[]).expect("one load");
+    assert_eq!(same.exit(), exit::OK, "{}", same.render());
+    let other = floor(&["--clients", "12", "--closed"]);
+    assert!(compare(&good, &other, 1000.0, &[]).is_err());
 }
 
 #[test]
