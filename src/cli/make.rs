@@ -103,6 +103,26 @@ impl Plan {
         local.strip_suffix(behind)?.parse().ok()
     }
 
+    /// The pattern, prepared as the names are that it gives: by that these are known again.
+    fn prepared(&self, domain: &str) -> Result<String, Failure> {
+        let zero = "0";
+        let (before, behind) = self.pattern.split_once(PLACE).unwrap_or_default();
+        let prepared = |text: String| {
+            let parsed = BareJid::parse(&format!("{text}@{domain}"));
+            let name = parsed.map_err(|error| Failure(format!("{text:?} is no name: {error}.")))?;
+            Ok::<_, Failure>(name.local().unwrap_or_default().to_owned())
+        };
+        let before = prepared(format!("{before}{zero}"))?;
+        let behind = prepared(format!("{zero}{behind}"))?;
+        let (before, behind) = (before.strip_suffix(zero), behind.strip_prefix(zero));
+        Ok([
+            before.unwrap_or_default(),
+            PLACE,
+            behind.unwrap_or_default(),
+        ]
+        .concat())
+    }
+
     /// The numbers of the clique with `number`.
     fn clique_of(&self, number: u64) -> Range<u64> {
         let first = number - number % self.clique;
@@ -143,11 +163,12 @@ impl Plan {
 }
 
 /// Makes the accounts; those that exist are left as they are.
-pub(crate) fn make(config: &Path, plan: &Plan) -> Result<ExitCode, Failure> {
+pub(crate) fn make(config: &Path, mut plan: Plan) -> Result<ExitCode, Failure> {
     plan.check()?;
     let started = Instant::now();
     let mut accounts = Accounts::open(config)?;
     let domain = accounts.domain().to_owned();
+    plan.pattern = plan.prepared(&domain)?;
     let keys = derive::keys(&plan.password)?;
     plan.account(plan.count - 1, &domain)?;
     let mut refusal = None;
@@ -243,6 +264,17 @@ mod tests {
             assert!(block.into_iter().eq((first..plan.count).take(BLOCK_SIZE)));
         }
         assert_eq!(numbers.len() as u64, plan.count);
+    }
+
+    #[test]
+    fn the_accounts_of_a_pattern_are_known_again_however_it_is_written() {
+        for (pattern, prepared) in [("U%d", "u%d"), ("%dX-", "%dx-"), ("0%d0", "0%d0")] {
+            let mut plan = plan(pattern, 3, 1);
+            plan.pattern = plan.prepared("a.example").unwrap();
+            assert_eq!(plan.pattern, prepared);
+            let account = plan.account(2, "a.example").unwrap();
+            assert_eq!(plan.number(&account), Some(2), "{pattern}");
+        }
     }
 
     #[test]

@@ -197,7 +197,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             config,
         }) => make::make(
             &config.path,
-            &make::Plan {
+            make::Plan {
                 pattern,
                 count,
                 password,
