@@ -2,6 +2,7 @@
 
 mod support;
 
+use support::server::home;
 use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};
 
 const SHARDS: [u16; 2] = [1, 2];
@@ -367,4 +368,46 @@ fn a_full_roster_refuses_more() {
     let refusal = set_roster(&mut client, "<item jid='last@localhost'/>");
     assert_eq!(condition(&refusal), "resource-constraint");
     assert_eq!(get_roster(&mut client).len(), 5);
+}
+
+/// Whom nobody's roster names, nobody else finds gone.
+#[test]
+fn a_stranger_whom_a_crash_took_is_found_gone_by_who_resumes() {
+    for (shards, shard) in [(1, 0), (2, 0), (2, 1)] {
+        let strangers = ["u4", "u5", "u6", "u7"];
+        let Some(name) = strangers.into_iter().find(|it| home(it, shards) == shard) else {
+            panic!("one is at home on each of two shards");
+        };
+        let mut server = server(shards);
+        let mut client = Client::log_in(&server, "u0", "here");
+        client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        let enabled = client.until(|it| it.name == "enabled");
+        let id = enabled.attr("id").expect("it can be resumed").to_owned();
+        let settled = |client: &mut Client, h| {
+            client.send("<r xmlns='urn:xmpp:sm:3'/>");
+            client.until(|it| it.name == "a" && it.attr("h") == Some(h));
+        };
+        client.send("<presence/>");
+        settled(&mut client, "1");
+        let mut stranger = Client::log_in(&server, name, "s");
+        stranger.send(&format!("<presence to='{}'/>", client.jid));
+        let presence = presence_from(&mut client, &stranger.jid);
+        assert_eq!(presence.attr("type"), None);
+        // What is committed behind it has the session as it is.
+        client.send("<presence to='localhost'/>");
+        settled(&mut client, "2");
+        server.kill();
+        server.start_again();
+        let mut client = Client::authenticated(&server, "u0");
+        client.send(&format!(
+            "<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='2'/>"
+        ));
+        client.until(|it| it.name == "resumed");
+        let presence = presence_from(&mut client, &stranger.jid);
+        assert_eq!(presence.attr("type"), Some("unavailable"));
+        // One who is there says what he is himself.
+        let mut again = Client::log_in(&server, name, "s");
+        again.send("<presence to='u0@localhost/here'/>");
+        assert_eq!(presence_from(&mut client, &again.jid).attr("type"), None);
+    }
 }

@@ -676,6 +676,23 @@ fn messages_wait_in_order_within_their_quota(store: &mut dyn Store) {
         [done.clone(), done.clone(), StoreReply::Full, done]
     );
     assert_eq!(waiting(store, ROMEO), [(5, "f".to_owned())]);
+    // What goes makes room for as many bytes, whether more of it goes or stays.
+    one(store, removal(5));
+    let third = "x".repeat(32 * 3);
+    let mut last = 5;
+    for gone in [1, 2] {
+        while one(store, wait(ROMEO, &third, 9)) == StoreReply::Done {
+            last += 1;
+        }
+        assert_eq!(waiting(store, ROMEO).len(), 3, "before {gone} go");
+        let up_to = last - 3 + gone;
+        assert_eq!(one(store, removal(up_to)), StoreReply::Done);
+        for _ in 0..gone {
+            assert_eq!(one(store, wait(ROMEO, &third, 9)), StoreReply::Done);
+            last += 1;
+        }
+        assert_eq!(one(store, wait(ROMEO, &third, 9)), StoreReply::Full);
+    }
 }
 
 fn what_is_kept_goes_with_its_account(store: &mut dyn Store) {

@@ -363,13 +363,13 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
-    let names_both = text.contains("schema 10") && text.contains("knows 9");
+    let names_both = text.contains("schema 11") && text.contains("knows 10");
     assert!(names_both, "{text}");
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
 }
 
 /// Octets written as hexadecimal digits.
-fn octets(text: &str) -> Vec<u8> {
+pub(crate) fn octets(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     digits.chunks(2).map(pair).collect()

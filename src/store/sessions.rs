@@ -10,18 +10,17 @@
 
 use std::collections::HashMap;
 
-use rkyv::rancor::Error as RkyvError;
-use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Arrived, Enqueue, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession,
-    SessionId, SharedStanza, StoreOp, StoreReply, StoredSession,
+    Arrived, Enqueue, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SessionId,
+    SharedStanza, StoreOp, StoreReply, StoredSession,
 };
 
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, Staged, Trouble, Writes};
 use crate::records::exists;
+use crate::saved::{read_saved, saved_record};
 use crate::{kept, schema};
 
 const SAVED: u8 = 1;
@@ -57,21 +56,6 @@ const SECRET_SIZE: usize = 16;
 
 /// Bytes of a place in a key.
 const PLACE_SIZE: usize = 8;
-
-const AVAILABLE: u8 = 1;
-const INTERESTED: u8 = 2;
-const BLOCKING: u8 = 4;
-/// Was available at some time; from schema 8 on.
-const SEEN: u8 = 8;
-
-#[derive(Archive, Serialize, Deserialize)]
-struct SavedSessionV1 {
-    resource: Box<str>,
-    priority: i8,
-    flags: u8,
-    presence: Option<(Box<[u8]>, u32)>,
-    directed: Vec<Box<str>>,
-}
 
 fn key(account: &BareJid, kind: u8, secret: u128) -> Key {
     let mut key = kind_prefix(account, kind);
@@ -263,40 +247,6 @@ fn read_queued(record: &[u8]) -> Result<Queued<'_>, Trouble> {
         has_waited: is_waited || arrived == Timestamp::default(),
         shared,
         stanza,
-    })
-}
-
-fn saved_record(saved: SavedSession) -> Result<Vec<u8>, Trouble> {
-    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    let record = SavedSessionV1 {
-        resource: saved.resource,
-        priority: saved.priority,
-        flags: flag(saved.available, AVAILABLE)
-            | flag(saved.was_seen, SEEN)
-            | flag(saved.interested, INTERESTED)
-            | flag(saved.blocking, BLOCKING),
-        presence: saved.presence,
-        directed: saved.directed,
-    };
-    rkyv::api::high::to_bytes_in::<_, RkyvError>(&record, vec![VERSION])
-        .map_err(|error| format!("cannot archive a session: {error}").into())
-}
-
-fn read_saved(record: &[u8]) -> Result<SavedSession, Trouble> {
-    let Some((&VERSION, archive)) = record.split_first() else {
-        return Err("a session has an unknown record version".into());
-    };
-    let read = rkyv::from_bytes::<SavedSessionV1, RkyvError>(archive)
-        .map_err(|error| Trouble::from(format!("a session is damaged: {error}")))?;
-    Ok(SavedSession {
-        resource: read.resource,
-        priority: read.priority,
-        available: read.flags & AVAILABLE != 0,
-        was_seen: read.flags & (SEEN | AVAILABLE) != 0,
-        interested: read.flags & INTERESTED != 0,
-        blocking: read.flags & BLOCKING != 0,
-        presence: read.presence,
-        directed: read.directed,
     })
 }
 

@@ -32,6 +32,7 @@ mod settle;
 pub mod shard;
 mod shutdown;
 pub mod stanza;
+pub mod strangers;
 pub mod stream;
 pub mod subscription;
 mod wake;

@@ -10,6 +10,7 @@ use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::port::{Arrived, Mark, Origin, QueuePlace, SessionId, SharedStanza, StoredSession};
 use crate::settle::Settling;
 use crate::stanza::write_reply_head;
+use crate::strangers::Strangers;
 use crate::xep::stream_management::RESUME_MS_MAX;
 use stanza::scope::StreamScope;
 use stanza::view::{Kind, StanzaView};
@@ -96,6 +97,8 @@ pub(crate) struct Acks {
     pub waits_until: Option<Timestamp>,
     /// Whether the server goes down: its connection is closed as soon as all is settled.
     pub leaving: bool,
+    /// Who is no contact and sent its client directed presence.
+    pub strangers: Option<Box<Strangers>>,
     /// What took effect before a crash, and whose stanzas may come again.
     pub marks: Option<Box<Marks>>,
     /// What waited for the account is on its way from storage into the queue, to begin with this
@@ -269,6 +272,7 @@ impl Acks {
             resuming: None,
             waits_until: None,
             leaving: false,
+            strangers: None,
             marks: None,
             claiming: None,
             uncounted: None,
@@ -311,6 +315,7 @@ impl Acks {
                 ..Sent::new(queued.stanza, keep, queued.arrived)
             });
         }
+        acks.strangers = Strangers::stored(stored.saved.strangers);
         let marks = stored.marks.into_iter();
         let marks: Marks = marks
             .map(|mark| (mark.receiver.as_str().into(), mark))
@@ -360,6 +365,11 @@ impl Acks {
     /// The `h` that the client may be told.
     pub(crate) fn h(&self) -> u32 {
         self.committed.min(self.received) as u32
+    }
+
+    /// Whether its client has acknowledged all presence that it was sent.
+    pub(crate) fn has_no_presence(&self) -> bool {
+        self.presence.0 == 0
     }
 
     /// Whether the queue has outgrown its limits.

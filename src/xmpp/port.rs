@@ -280,14 +280,17 @@ pub struct SavedSession {
     pub presence: Option<(Box<[u8]>, u32)>,
     /// Those to whom it sent directed presence.
     pub directed: Vec<Box<str>>,
+    /// Full JIDs whose directed presence it has, and whose broadcasts it does not get.
+    pub strangers: Vec<Box<str>>,
 }
 
 impl SavedSession {
     /// Bytes of what may be long of it.
     pub(crate) fn size(&self) -> u64 {
         let presence = self.presence.as_ref().map_or(0, |(bytes, _)| bytes.len());
-        let directed: usize = self.directed.iter().map(|to| to.len()).sum();
-        (presence + directed) as u64
+        let addresses = self.directed.iter().chain(&self.strangers);
+        let addresses: usize = addresses.map(|jid| jid.len()).sum();
+        (presence + addresses) as u64
     }
 }
 

@@ -10,9 +10,10 @@ use crate::port::RosterItem;
 use crate::router::Route;
 use crate::session::{Address, Presence, Session, SessionHandle, SessionKey, Sessions};
 use crate::shard::Shard;
-use crate::stanza::{Stanza, Type, simple_presence};
+use crate::stanza::{Stanza, Type};
 use crate::xep::blocking::{BlockList, blocks};
 use crate::xml::Attr;
+use smallvec::SmallVec;
 use stanza::jid::{Jid, home_hash};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
@@ -284,6 +285,7 @@ impl Shard {
     ) -> bool {
         let resource = stanza.to.resource();
         let mut delivered = false;
+        let mut noted = SmallVec::<[SessionKey; 2]>::new();
         for &key in &self.accounts.at(account).sessions {
             let session = self.sessions.at(key);
             let wanted = match resource {
@@ -294,7 +296,13 @@ impl Shard {
             if wanted {
                 self.sessions.send(host, key, stanza);
                 delivered = true;
+                if self.sessions.notes_strangers(key) {
+                    noted.push(key);
+                }
             }
+        }
+        for key in noted {
+            self.note_stranger(host, key, stanza);
         }
         delivered
     }
@@ -306,7 +314,7 @@ impl Shard {
     /// RFC 6121 4.6.6: who has directed presence may ask whether it still holds, as a room does
     /// that looks for occupants who are gone. The answer says that and nothing else: what is
     /// broadcast is said to subscribers only, and what was said to the asker he has.
-    fn answer_probe(
+    pub(crate) fn answer_probe(
         &mut self,
         host: &mut impl Host,
         account: AccountKey,
@@ -346,22 +354,6 @@ impl Shard {
             self.route_bytes(host, &prober, bytes);
         }
         is_answered
-    }
-
-    /// Answers who refreshes what it knows of an account: it may believe resources to be available
-    /// that went in a crash. Of one that did not, it hears when that wakes, resumes or ends.
-    pub(crate) fn answer_refresh(&mut self, host: &mut impl Host, bare: &str, prober: &str) {
-        let limit = self.settings.limits.early_refreshes_max;
-        if !self.sessions_known && self.early_refreshes.len() < limit {
-            return self.early_refreshes.push((bare.into(), prober.into()));
-        }
-        let account = self.accounts.find(home_hash(bare), bare);
-        let is_answered =
-            account.is_some_and(|account| self.answer_probe(host, account, prober, None));
-        if !is_answered && !self.is_dormant(bare) {
-            let bytes = simple_presence("unavailable", bare, prober);
-            self.route_bytes(host, &Jid::from_prepared(prober), bytes);
-        }
     }
 
     /// Sends a presence, or a probe, to every contact of an audience that it concerns: once per

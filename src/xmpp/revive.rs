@@ -12,9 +12,11 @@ use crate::parcel::FanoutPurpose;
 use crate::port::{SavedSession, SessionId, SharedStanza, StoreOp, StoreReply, StoredSession};
 use crate::session::{Presence, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
+use crate::stanza::simple_presence;
+use crate::strangers::Strangers;
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
 use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
-use stanza::jid::{BareJid, home_hash};
+use stanza::jid::{BareJid, Jid, home_hash};
 use std::collections::HashMap;
 
 /// A session of the last process that is to end.
@@ -64,6 +66,9 @@ impl Shard {
             return;
         }
         let session = self.sessions.at_mut(key);
+        let acks = session.outlet.acks.as_mut();
+        let strangers = acks.and_then(|acks| acks.strangers.as_deref_mut());
+        let strangers = strangers.map_or_else(Vec::new, Strangers::name_all);
         let presence = session.presence.as_ref();
         let saved = SavedSession {
             resource: session.resource().into(),
@@ -74,6 +79,7 @@ impl Shard {
             blocking: session.blocking,
             presence: presence.map(|presence| (presence.bytes.clone(), presence.split)),
             directed: session.directed.as_deref().cloned().unwrap_or_default(),
+            strangers,
         };
         let Some(acks) = &mut session.outlet.acks else {
             return;
@@ -638,6 +644,7 @@ impl Shard {
 
     /// What a resumed client knows may be old: the crash took presence and pushes with it.
     fn refresh(&mut self, host: &mut impl Host, key: SessionKey) {
+        self.refresh_strangers(host, key);
         let session = self.sessions.at(key);
         let account = session.account;
         if session.interested {
@@ -652,6 +659,26 @@ impl Shard {
         self.greet(host, key, FanoutPurpose::Refresh);
         if self.sessions.at(key).takes_bare() {
             self.fetch_offline(host, key);
+        }
+    }
+
+    /// Answers who refreshes what it knows of an account: it may believe resources to be available
+    /// that went in a crash. Of one that did not, it hears when that wakes, resumes or ends.
+    /// A full JID is a stranger's, of whose directed presence the asker wants to know.
+    pub(crate) fn answer_refresh(&mut self, host: &mut impl Host, asked: &str, prober: &str) {
+        let limit = self.settings.limits.early_refreshes_max;
+        if !self.sessions_known && self.early_refreshes.len() < limit {
+            return self.early_refreshes.push((asked.into(), prober.into()));
+        }
+        let jid = Jid::from_prepared(asked);
+        let account = self.accounts.find(home_hash(jid.bare()), jid.bare());
+        let is_there = account.is_some_and(|account| match jid.resource() {
+            None => self.answer_probe(host, account, prober, None),
+            Some(resource) => self.is_told_by(account, resource, &Jid::from_prepared(prober)),
+        });
+        if !is_there && !self.is_dormant(jid.bare()) {
+            let bytes = simple_presence("unavailable", asked, prober);
+            self.route_bytes(host, &Jid::from_prepared(prober), bytes);
         }
     }
 }

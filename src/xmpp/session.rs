@@ -314,6 +314,13 @@ impl Sessions {
         }
     }
 
+    /// Whether a session is to know who sends it directed presence: it may survive a crash that
+    /// takes those.
+    pub(crate) fn notes_strangers(&self, key: SessionKey) -> bool {
+        let acks = self.at(key).outlet.acks.as_ref();
+        acks.is_some_and(|acks| acks.saved && acks.resumable)
+    }
+
     /// The session, which exists as long as its stream or account names it.
     pub fn at(&self, key: SessionKey) -> &Session {
         self.slots[key.0 as usize]

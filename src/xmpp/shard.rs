@@ -134,6 +134,8 @@ pub(crate) enum Timer {
     HeldBack,
     /// A session that has changed may be written again.
     Save(SessionKey, u32),
+    /// Who sent a session directed presence may be written again.
+    Strangers(SessionKey, u32),
     /// A block list may be written again.
     Blocking(AccountKey),
     /// Clients are to be asked for acknowledgements.
@@ -619,6 +621,7 @@ impl Shard {
                 Timer::Owing => self.acknowledge_again(host),
                 Timer::HeldBack => self.on_held_back(host),
                 Timer::Save(key, serial) => self.save_again(host, key, serial),
+                Timer::Strangers(key, serial) => self.on_strangers(host, key, serial),
                 Timer::Blocking(account) => self.store_blocking(host, account),
                 Timer::Asking => self.on_asking(host),
                 Timer::Load(key) => self.on_load_again(host, key),

@@ -548,6 +548,50 @@ fn what_a_session_leaves_of_who_is_blocked_while_storage_fails_bounces_once() {
     }
 }
 
+/// Its sender hears of it before storage has the end: whenever the process dies, she has the error,
+/// or the session ends once more in the next one.
+#[test]
+fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces_whenever_the_process_dies() {
+    for (seed, moment) in (1..=4).flat_map(|seed| (0..60).map(move |it| (seed, it * 100))) {
+        let mut settings = Settings::for_tests("example.org");
+        settings.limits.offline_max = 1;
+        let mut world = World::new(seed, settings, Faults::calm());
+        for name in ["alice", "bob", "carl"] {
+            world.add_account(&format!("{name}@example.org"), "secret");
+        }
+        let (alice, session) = world.log_in_managed("alice@example.org/x");
+        let carl = world.log_in("carl@example.org/x");
+        let quiet = world.log_in("bob@example.org/quiet");
+        let bob = log_in_until_lost(&mut world, "bob@example.org/x");
+        world.tell(bob, "<presence/>");
+        world.tell(alice, &message("chat", "bob@example.org", "1"));
+        world.tell(alice, "<r xmlns='urn:xmpp:sm:3'/>");
+        world.tell(carl, &message("chat", "bob@example.org", "2"));
+        let received = world.received(alice);
+        assert!(
+            received.iter().any(|it| it.attr("h") == "1"),
+            "it was acknowledged"
+        );
+        // The end finds no room for both at first, and the list is another one by then.
+        world.faults.disk_us = (1_000, 1_000);
+        world.send(quiet, &block_alice());
+        world.run_until(world.now() + 500);
+        world.leave(bob);
+        world.run_until(world.now() + moment);
+        let mut received = world.received(alice);
+        world.crash();
+        world.run();
+        let alice = world.resume("alice@example.org/x", &session, counted(&received));
+        world.run_for(700_000);
+        received.extend(world.received(alice));
+        let bounced = errors(&received).iter().any(|(id, _)| *id == "1");
+        // Where the block went with the process, bob has the message.
+        let bob = world.arrive("bob@example.org/next");
+        let came = messages(&world.received(bob)).contains(&"1");
+        assert!(bounced || came, "seed {seed}, {moment} us");
+    }
+}
+
 /// What stands before it is on its way to another resource's queue, for which the end waits.
 #[test]
 fn what_stands_in_an_end_that_waits_for_another_bounces_when_its_sender_is_blocked() {

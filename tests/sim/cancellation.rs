@@ -570,33 +570,67 @@ fn what_waits_bounces_whatever_its_numbers_are() {
     assert_eq!(heard, ["first", "second"]);
 }
 
-/// What a client had is not said to be lost, and what bounced at a block does not bounce again.
+/// What a client had is not said to be lost, and what bounced at a block does not bounce again,
+/// also where what stands before it keeps it in storage.
 #[test]
 fn what_was_taken_or_has_bounced_does_not_bounce_at_an_accounts_end() {
+    for (seed, is_first) in [(1, true), (2, false)] {
+        let (mut world, alice) = world(seed);
+        world.leave(alice);
+        world.run();
+        let [bob, eve] = ["bob@example.org/s", "eve@example.org/s"].map(|full| world.log_in(full));
+        world.tell(bob, &message("chat", ALICE, "had"));
+        let alice = world.arrive("alice@example.org/x");
+        assert_eq!(messages(&world.received(alice)), ["had"]);
+        world.leave(alice);
+        world.run();
+        let mut said = [(bob, "waits"), (eve, "unwanted")];
+        said.rotate_left(usize::from(is_first));
+        for (sender, id) in said {
+            world.tell(sender, &message("chat", ALICE, id));
+        }
+        let alice = world.log_in("alice@example.org/x");
+        let block = "<block xmlns='urn:xmpp:blocking'><item jid='eve@example.org'/></block>";
+        world.tell(alice, &format!("<iq type='set' id='b'>{block}</iq>"));
+        assert_eq!(bounced(&world.received(eve)), ["unwanted"]);
+        // Neither does the next process say it again.
+        world.crash();
+        world.run();
+        let [bob, eve] = ["bob@example.org/s", "eve@example.org/s"].map(|full| world.log_in(full));
+        let alice = world.log_in("alice@example.org/x");
+        world.tell(alice, CANCEL);
+        assert_eq!(bounced(&world.received(bob)), ["waits"]);
+        assert!(bounced(&world.received(eve)).is_empty());
+        assert_eq!(roster(&mut world, ALICE), None);
+        world.check_rest();
+    }
+}
+
+/// Storage has refused the end of a session, and takes that of its account first.
+#[test]
+fn what_a_session_leaves_whose_end_comes_behind_its_accounts_bounces() {
     let (mut world, alice) = world(1);
     world.leave(alice);
     world.run();
-    let [bob, eve] = ["bob@example.org/s", "eve@example.org/s"].map(|full| world.log_in(full));
-    world.tell(bob, &message("chat", ALICE, "had"));
-    let alice = world.arrive("alice@example.org/x");
-    assert_eq!(messages(&world.received(alice)), ["had"]);
+    let bob = world.log_in("bob@example.org/s");
+    let alice = world.log_in("alice@example.org/y");
+    // It ends with its connection.
+    world.tell(alice, "<enable xmlns='urn:xmpp:sm:3'/><presence/>");
+    world.tell(bob, &message("chat", ALICE, "left"));
+    assert_eq!(messages(&world.received(alice)), ["left"]);
+    world.faults.disk_full = true;
     world.leave(alice);
     world.run();
-    world.tell(eve, &message("chat", ALICE, "unwanted"));
-    world.tell(bob, &message("chat", ALICE, "waits"));
-    let alice = world.log_in("alice@example.org/x");
-    let block = "<block xmlns='urn:xmpp:blocking'><item jid='eve@example.org'/></block>";
-    world.tell(alice, &format!("<iq type='set' id='b'>{block}</iq>"));
-    assert_eq!(bounced(&world.received(eve)), ["unwanted"]);
-    // Neither does the next process say it again.
-    world.crash();
+    world.faults.disk_full = false;
+    let answer = world.delete(ALICE);
     world.run();
-    let [bob, eve] = ["bob@example.org/s", "eve@example.org/s"].map(|full| world.log_in(full));
-    let alice = world.log_in("alice@example.org/x");
-    world.tell(alice, CANCEL);
-    assert_eq!(bounced(&world.received(bob)), ["waits"]);
-    assert!(bounced(&world.received(eve)).is_empty());
-    assert_eq!(roster(&mut world, ALICE), None);
+    assert_eq!(answer.try_recv(), Ok(StoreReply::Done));
+    assert!(
+        bounced(&world.received(bob)).is_empty(),
+        "it is tried again"
+    );
+    world.run_for(2_000);
+    assert_eq!(bounced(&world.received(bob)), ["left"]);
     world.check_rest();
 }
 

@@ -278,6 +278,29 @@ fn what_waits_is_given_to_one_resource_and_to_another_where_that_ends_without_it
     }
 }
 
+/// Whatever the clock says: it is set back while the session has the first.
+#[test]
+fn what_a_session_leaves_is_in_the_order_in_which_it_came() {
+    for durability in DURABILITIES {
+        let mut world = world(durability);
+        let alice = world.log_in("alice@example.org/x");
+        let (bob, _) = world.log_in_managed("bob@example.org/1");
+        world.tell(bob, "<presence/>");
+        for (id, ahead_s) in [("1", 3_600), ("2", 0), ("3", 7_200)] {
+            world.faults.clock_ahead_us = ahead_s * 1_000_000;
+            world.tell(alice, &message("chat", "bob@example.org", id));
+        }
+        world.vanish(bob);
+        world.run_for(400_000);
+        let other = world.arrive("bob@example.org/2");
+        assert_eq!(
+            messages(&world.received(other)),
+            ["1", "2", "3"],
+            "{durability:?}"
+        );
+    }
+}
+
 /// The same where nobody is there at first.
 #[test]
 fn what_was_not_acknowledged_waits_for_the_next_resource() {

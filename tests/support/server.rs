@@ -110,6 +110,12 @@ impl Server {
         self.signal("TERM");
     }
 
+    /// Ends the server at once, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the child is ours");
+        self.child.wait().expect("the child is ours");
+    }
+
     /// Waits for the end of a server that was asked to stop.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let until = Instant::now() + STOP_MAX;

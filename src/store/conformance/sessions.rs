@@ -42,6 +42,7 @@ pub(crate) fn saved(resource: &str) -> SavedSession {
         blocking: true,
         presence: Some((b"<presence/>"[..].into(), 10)),
         directed: vec!["room@muc.example/nick".into(), JULIET.into()],
+        strangers: vec!["paris@b.example/hall".into()],
     }
 }
 

@@ -366,6 +366,7 @@ impl Shard {
         let was_held = acks.vital > 0;
         let cleared = acks.acknowledge(h);
         self.clear(host, key, cleared);
+        self.forget_strangers(host, key);
         if was_held {
             self.acknowledge_settled(host, key);
         }
