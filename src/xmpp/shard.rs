@@ -118,7 +118,7 @@ pub(crate) enum Timer {
     Bound(ConnId),
     /// The client of the session that waits longest must be back by now.
     Hibernation,
-    /// More of the sessions that have overflowed may end.
+    /// More of the sessions that have overflowed may end, and more of the legacies be seen to.
     Overflow,
     /// Storage failed to give the session what waits for its account.
     Fetch(AccountKey, SessionKey, u32),
@@ -459,6 +459,7 @@ impl Shard {
     /// The turn's input is used up: settles with each sibling what it sent.
     pub fn on_turn_end(&mut self, host: &mut impl Host) {
         self.end_overflowed(host);
+        self.dispose_legacies(host);
         self.arm_asking(host);
         let told = self.told_settled.iter_mut();
         for (index, (unsettled, told)) in self.unsettled.iter_mut().zip(told).enumerate() {
