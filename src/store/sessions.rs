@@ -569,6 +569,10 @@ impl Engine {
                 Some(number) => {
                     let number = Some(*number);
                     let queued = read_queued(record)?;
+                    // Mostly its client counts as it did before.
+                    if queued.number == number {
+                        return Ok(());
+                    }
                     Some(queued_record(&Queued { number, ..queued }))
                 }
                 None if place > up_to => return Ok(()),
