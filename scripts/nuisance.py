@@ -22,7 +22,10 @@ then beside one account that does one of these without a pause:
 and once each, after a kill of the server that accounts with sixteen such clients survive:
 
   woken          is sent a message, for which the server reads all that its clients have
+  returned       comes back with all sixteen, which resume at once
   cancelled      comes back, and cancels itself
+  parted         the same, but each of the sixteen was sent 3,000 of its own
+  deleted        is deleted by an administrator
 
 and the same on a server of two shards, which tell each other of presence:
 
@@ -39,6 +42,7 @@ import base64
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import statistics
@@ -68,17 +72,18 @@ HEADER = (
 class Wire:
     """A client that sends without looking, and reads only as much as it must."""
 
-    def __init__(self, port, user, resource):
+    def __init__(self, port, user, resource=None):
         self.socket = socket.create_connection(("127.0.0.1", port), 30)
         proof = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
         sasl = "urn:ietf:params:xml:ns:xmpp-sasl"
         self.ask(HEADER, "</stream:features>")
         self.ask(f"<auth xmlns='{sasl}' mechanism='PLAIN'>{proof}</auth>", "<success")
         self.ask(HEADER, "</stream:features>")
-        bind = "urn:ietf:params:xml:ns:xmpp-bind"
-        self.ask(f"<iq type='set' id='b'><bind xmlns='{bind}'><resource>{resource}</resource>"
-                 "</bind></iq>", "</iq>")
-        self.received = 0
+        if resource:
+            bind = "urn:ietf:params:xml:ns:xmpp-bind"
+            self.ask(f"<iq type='set' id='b'><bind xmlns='{bind}'><resource>{resource}</resource>"
+                     "</bind></iq>", "</iq>")
+        self.received, self.first = 0, b""
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -95,6 +100,8 @@ class Wire:
         try:
             while more := self.socket.recv(1 << 18):
                 self.received += len(more)
+                if len(self.first) < 1 << 12:
+                    self.first += more
         except OSError:
             pass
 
@@ -188,14 +195,24 @@ def apart(port, over):
     return lost(port, over, "n5", [f"n5@{DOMAIN}/r{number}" for number in range(RESOURCES)])
 
 
+# What the clients of `returned` resume, and the servers by their ports.
+RESUMED, SERVERS = [], {}
+
+
 def survive(server):
-    """A kill leaves the clients of two accounts in storage."""
+    """A kill leaves the clients of some accounts in storage."""
     over = threading.Event()
-    for user in ("n6", "n7"):
+    for user in ("n1", "n2", "n5", "n6", "n7"):
         wires = many(server.port, user)
         time.sleep(0.3)
-        flood(server.port, over, f"{user}@{DOMAIN}")
+        each = [f"/r{number}" for number in range(RESOURCES)] if user == "n5" else [""]
+        for resource in each:
+            flood(server.port, over, f"{user}@{DOMAIN}{resource}")
         await_messages(wires, over)
+        if user == "n1":
+            found = (re.search(rb"<enabled[^>]* id='([^']+)'", wire.first) for wire in wires)
+            RESUMED[:] = [match[1].decode() for match in found]
+    SERVERS[server.port] = server
     server.restart()
 
 
@@ -207,10 +224,36 @@ def woken(port, over):
     return 1
 
 
-def cancelled(port, over):
+def returned(port, over):
+    wires = [Wire(port, "n1") for _ in RESUMED]
     over.wait(2)
-    wire = Wire(port, "n7", "last")
+    for wire, previous in zip(wires, RESUMED, strict=True):
+        wire.send(f"<resume xmlns='urn:xmpp:sm:3' previd='{previous}' h='0'/>")
+    over.wait()
+    return sum(b"<resumed" in wire.first for wire in wires)
+
+
+def cancel(port, over, user):
+    over.wait(2)
+    wire = Wire(port, user, "last")
     wire.send(request("set", "<query xmlns='jabber:iq:register'><remove/></query>"))
+    over.wait()
+    return 1
+
+
+def cancelled(port, over):
+    return cancel(port, over, "n7")
+
+
+def parted(port, over):
+    return cancel(port, over, "n5")
+
+
+def deleted(port, over):
+    over.wait(2)
+    server = SERVERS[port]
+    subprocess.run([server.vorpal, "user", "del", f"n2@{DOMAIN}", "--config", server.config],
+                   check=True, capture_output=True)
     over.wait()
     return 1
 
@@ -321,7 +364,7 @@ def followed():
 
 
 # These cannot be done again on the same server.
-ONCE = (woken, cancelled)
+ONCE = (woken, returned, cancelled, parted, deleted)
 # These take so many times as long to come to what they are there for.
 LONG = {apart: 3}
 
@@ -433,7 +476,7 @@ def main():
     for shards, prepare, kinds in (
         (1, fill, (None, subscriptions, unacked, sixteen, apart, offline, names, rosters, presence,
                    reports, documents, statuses)),
-        (1, survive, (None, woken, cancelled)),
+        (1, survive, (None, *ONCE)),
         (2, bar, (None, followers, barred)),
     ):
         if arguments.only:

@@ -1,8 +1,9 @@
 //! The storage thread: the only one that touches the [`Store`]; SPSC lanes to it and back.
 //!
 //! Group commit: while one commit runs the next batch collects, and everything that waits is
-//! performed as one. A commit that follows another begins a little later than it could. Invariant:
-//! a shard's operations are performed in their order.
+//! performed as one. A commit that follows another begins a little later than it could. Where nothing
+//! waits the store does what it has to do for itself, a part at a time. Invariant: a shard's
+//! operations are performed in their order.
 
 use crate::doorbell::{Caller, Doorbell};
 use crossbeam::sync::{Parker, Unparker};
@@ -196,7 +197,7 @@ impl Storage {
     /// One commit, or one sleep; `false` at the end.
     fn round(&mut self, parker: &Parker) -> bool {
         self.collect();
-        let worked = !self.batch.is_empty();
+        let worked = !self.batch.is_empty() || (self.store.is_behind() && !self.stopping);
         if worked {
             self.gather();
             let mut ops = self.batch.drain(..);
@@ -211,6 +212,14 @@ impl Storage {
         let waiting = self.answer();
         let asked = self.serve_request();
         if worked || asked {
+            return true;
+        }
+        if self.store.is_behind() && !self.stopping {
+            self.gather();
+            if self.batch.is_empty() {
+                self.store
+                    .perform(&mut std::iter::empty(), &mut self.replies);
+            }
             return true;
         }
         if waiting {
@@ -231,7 +240,7 @@ impl Storage {
     /// Waits for more where the last commit has only just begun: a commit costs the same whatever
     /// it holds, and a machine that is busy has better to do than many small ones.
     fn gather(&mut self) {
-        if self.batch.iter().all(StoreOp::is_read) {
+        if !self.batch.is_empty() && self.batch.iter().all(StoreOp::is_read) {
             return;
         }
         let begun = Instant::now();

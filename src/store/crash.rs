@@ -567,13 +567,13 @@ fn nothing_stays_of_what_sessions_shared_when_the_last_of_them_has_ended() {
     assert_eq!(left(dequeue(account, 2, 1, 1_000)), 5_000);
     assert_eq!(left(end(account, 2)), 5_000);
     assert_eq!(left(end(account, 3)), 0);
-    for secret in [4, 5] {
-        one(&mut store, save(account, secret, "orchard"));
-    }
+    let ops = [4, 5].map(|secret| save(account, secret, "orchard"));
+    store.perform(&mut ops.into_iter(), &mut Vec::new());
     one(&mut store, share(account, &[4, 5], 1, "<message/>"));
     one(&mut store, end(account, 4));
-    let mut left = |op| groups_left_after(&mut store, account, op);
-    assert_eq!(left(delete(account)), 0);
+    one(&mut store, delete(account));
+    store.snapshot().unwrap(); // By then it is done.
+    assert_eq!(groups_left_after(&mut store, account, delete(account)), 0);
 }
 
 #[test]
@@ -582,11 +582,11 @@ fn what_a_session_leaves_waits_once_whatever_is_damaged_beside_it() {
     let mut store = open(&scratch);
     one(&mut store, create(name, 1));
     one(&mut store, save(name, 1, "orchard"));
+    one(&mut store, save(name, 2, "balcony"));
     one(&mut store, share(name, &[1, 2], 1, "<message/>"));
     drop(store);
-    let engine = open(&scratch);
-    let engine = engine.engine().unwrap();
-    engine.put_raw_queued(&jid(name), 2, 2, b"\x63future record");
+    store = open(&scratch);
+    (store.engine().unwrap()).put_raw_queued(&jid(name), 2, 2, b"\x63future record");
     let mut store = open(&scratch.killed());
     let leave = |secret| StoreOp::EndSession {
         account: jid(name),

@@ -23,6 +23,7 @@ use crate::commit::{self, Keyspaces, Logged};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 use crate::records::{each_record, exists, read};
+use crate::remains::Remains;
 use crate::schema::{self, SCHEMA};
 use crate::sharing::Sharing;
 use crate::{kept, sessions};
@@ -117,6 +118,8 @@ pub(crate) struct Staged {
     pub(crate) sharing: Sharing,
     /// What failed before.
     pub(crate) gaps: Gaps,
+    /// What deleted accounts left.
+    pub(crate) remains: Remains,
     /// The stanzas that are marked as having had their effect.
     pub(crate) marked: Vec<(Origin, BareJid)>,
     /// Up to which of their stanzas sessions will not send again.
@@ -506,10 +509,11 @@ impl Engine {
         Ok(first.into_sorted_vec())
     }
 
-    /// Performs one call.
+    /// Performs one call; one that writes, or has no operations, removes some of the remains, too.
     pub(crate) fn perform(
         &self,
         gaps: &mut Gaps,
+        remains: &mut Remains,
         ops: &mut dyn Iterator<Item = StoreOp>,
         replies: &mut Vec<StoreReply>,
     ) -> Performed {
@@ -517,9 +521,11 @@ impl Engine {
             gaps: std::mem::take(gaps),
             lacking: self.lacking.get(),
             sharing: self.sharing.take(),
+            remains: remains.clone(),
             ..Staged::default()
         };
         let mut uncertain_from = None;
+        let first = replies.len();
         for op in ops {
             let reply = self
                 .apply(&mut staged, op)
@@ -529,7 +535,11 @@ impl Engine {
             }
             replies.push(reply);
         }
+        if !staged.is_empty() || replies.len() == first {
+            self.remove_remains(&mut staged);
+        }
         *gaps = std::mem::take(&mut staged.gaps);
+        let left = std::mem::take(&mut staged.remains);
         let marked = std::mem::take(&mut staged.marked);
         let settled = std::mem::take(&mut staged.settled);
         let sharing = std::mem::take(&mut staged.sharing);
@@ -550,6 +560,7 @@ impl Engine {
             return Performed::Failed;
         }
         self.sharing.replace(sharing);
+        *remains = left.settled();
         for (session, number) in settled {
             gaps.settle(session, number);
         }

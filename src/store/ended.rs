@@ -1,9 +1,10 @@
-//! Sessions that have ended: their marks are of no use, and go.
+//! Sessions that have ended: what is left of them is of no use, and goes.
 //!
 //! A client may send and end its session at once. Its own shard has the session forgotten, and the
 //! shards of those who get what it sent write their marks behind that: nobody would ever remove
 //! these. So the sessions that ended last are remembered, and leave no marks any more; what comes
-//! later still, or is there from before, goes when the store is opened.
+//! later still, or is there from before, goes when the store is opened, as does what is left of an
+//! account that was deleted.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -11,13 +12,15 @@ use xmpp::port::SessionId;
 
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, Staged, Trouble};
-use crate::sessions::session_of_mark;
-use crate::sharing::Lesson;
+use crate::remains::Owners;
+use crate::schema;
+use crate::sessions::{name_of, session_of_mark};
+use crate::sharing::{Lesson, split};
 
 /// Ended sessions that are remembered: what they sent is stored within some commits.
 const ENDED_MAX: usize = 16_384;
 
-/// Marks that one commit removes.
+/// Records that one commit of an opening removes.
 const REMOVED_MAX: usize = 8_192;
 
 /// The sessions that ended last.
@@ -52,19 +55,35 @@ impl Ended {
 }
 
 impl Engine {
-    /// Removes the marks of sessions that are not there, and says how many; learns on the way what
-    /// the others share. A session is stored before its client's first stanza has a number that a
-    /// mark could name.
-    pub(crate) fn remove_marks_of_ended(&self) -> Result<usize, Trouble> {
+    /// Removes what is left of sessions that are not there, and says how many records that were;
+    /// learns on the way what the others share. A session is stored before its client's first
+    /// stanza has a number that a mark could name, and before anything is put into its queue.
+    pub(crate) fn remove_what_ended_left(&self) -> Result<usize, Trouble> {
         let nothing = Staged::default();
         let there = self.sessions(&nothing)?;
         let there: HashSet<SessionId> = there.into_iter().map(|(_, session)| session).collect();
         let (mut gone, mut lesson) = (Vec::new(), Lesson::default());
+        let (mut before, mut owners) = (Key::new(), Owners::default());
         self.each_hot(Table::Queue, &nothing, &[], |key, record| {
-            match session_of_mark(key) {
-                Some(session) if !there.contains(&session) => gone.push(Key::from_slice(key)),
-                Some(_) => {}
-                None => lesson.take(key, record),
+            let is_gone = match (session_of_mark(key), split(key)) {
+                (Some(session), _) => !there.contains(&session),
+                (None, Some((prefix, name))) => {
+                    if before[..] != *prefix {
+                        (before, owners) = (Key::from_slice(prefix), Owners::default());
+                    }
+                    let account = schema::account_of_key(&prefix[..prefix.len() - 1]);
+                    match (account, name_of(name)) {
+                        (Ok(account), Ok(name)) => {
+                            self.is_nobodys(&nothing, &account, &name, &mut owners)?
+                        }
+                        _ => false,
+                    }
+                }
+                (None, None) => false,
+            };
+            match is_gone {
+                true => gone.push(Key::from_slice(key)),
+                false => lesson.take(key, record),
             }
             Ok(())
         })?;

@@ -126,6 +126,35 @@ impl Engine {
     #[cfg(not(test))]
     fn note_look(&self) {}
 
+    /// The next `count` keys of a table of sessions below `prefix`, in their order, those included
+    /// that a call removed; what the present one staged is not looked at.
+    pub(crate) fn next_hot(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        from: &[u8],
+        count: usize,
+    ) -> Result<Vec<Key>, Trouble> {
+        let hot = self.hot(table);
+        let is_below = |key: &&Key| key.starts_with(prefix);
+        let written = hot.pending.range::<[u8], _>((Included(from), Unbounded));
+        let written = written.map(|(key, _)| key).take_while(is_below);
+        let mut keys: Vec<Key> = written.take(count).cloned().collect();
+        if !hot.settled.is_empty() {
+            for entry in self.keyspace(table).range(from..).take(count) {
+                let key = Key::from_slice(&entry.key().map_err(engine)?);
+                if !is_below(&&key) {
+                    break;
+                }
+                keys.push(key);
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys.truncate(count);
+        Ok(keys)
+    }
+
     /// Calls `each` with every record of a table of sessions below `prefix` as this call sees it.
     pub(crate) fn each_hot(
         &self,

@@ -22,6 +22,7 @@ pub mod memory;
 mod power;
 mod records;
 mod recover;
+mod remains;
 mod saved;
 pub mod schema;
 mod sessions;

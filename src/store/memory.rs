@@ -97,6 +97,11 @@ impl Memory {
     /// The process that had it open dies.
     pub fn reopen(&mut self) {
         self.gaps = Gaps::default();
+        let sessions = self.accounts.values_mut();
+        let sessions = sessions.flat_map(|found| found.sessions.values_mut());
+        for unsaved in sessions.filter(|session| session.saved.is_none()) {
+            unsaved.queue.clear();
+        }
         let sessions = self.accounts.values().flat_map(|found| &found.sessions);
         let saved = sessions.filter(|(_, session)| session.saved.is_some());
         let there: HashSet<SessionId> = saved.map(|(session, _)| *session).collect();

@@ -17,6 +17,7 @@ use crate::embedded::{DIRECTORY, Engine, OpenError, Performed};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 use crate::load::BulkLoaded;
+use crate::remains::Remains;
 
 /// How long a failing disk is left alone before it is tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
@@ -36,6 +37,7 @@ pub struct Embedded {
     /// Absent where it could not be opened again.
     engine: Option<Engine>,
     gaps: Gaps,
+    remains: Remains,
     /// When the disk was last seen to fail.
     failed_at: Option<Instant>,
 }
@@ -47,15 +49,16 @@ impl Embedded {
     /// See [`OpenError`].
     pub fn open(data: &Path) -> Result<Embedded, OpenError> {
         let engine = Engine::open(data)?;
-        match engine.remove_marks_of_ended() {
+        match engine.remove_what_ended_left() {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "marks of ended sessions removed"),
-            Err(error) => tracing::warn!(%error, "marks of ended sessions stay in the store"),
+            Ok(count) => tracing::info!(count, "records of ended sessions removed"),
+            Err(error) => tracing::warn!(%error, "records of ended sessions stay in the store"),
         }
         Ok(Embedded {
             data: data.to_owned(),
             engine: Some(engine),
             gaps: Gaps::default(),
+            remains: Remains::default(),
             failed_at: None,
         })
     }
@@ -136,7 +139,7 @@ impl Store for Embedded {
     fn perform(&mut self, ops: &mut dyn Iterator<Item = StoreOp>, replies: &mut Vec<StoreReply>) {
         self.recover();
         match &self.engine {
-            Some(engine) => match engine.perform(&mut self.gaps, ops, replies) {
+            Some(engine) => match engine.perform(&mut self.gaps, &mut self.remains, ops, replies) {
                 Performed::Read => {}
                 Performed::Written if engine.broken.get() => {
                     self.failed_at.get_or_insert_with(Instant::now);
@@ -164,7 +167,14 @@ impl Store for Embedded {
         self.engine()?.list(each)
     }
 
+    fn is_behind(&self) -> bool {
+        self.failed_at.is_none() && !self.remains.is_empty()
+    }
+
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, Box<str>> {
+        while self.is_behind() {
+            self.perform(&mut std::iter::empty(), &mut Vec::new());
+        }
         self.engine()?.snapshot()
     }
 }

@@ -70,6 +70,16 @@ fn kind_prefix(account: &BareJid, kind: u8) -> Key {
     key
 }
 
+/// The key of what says what a session is.
+pub(crate) fn saved_key(account: &BareJid, secret: u128) -> Key {
+    key(account, SAVED, secret)
+}
+
+/// Of all that is in a session's queue.
+pub(crate) fn queue_prefix(account: &BareJid, session: SessionId) -> Key {
+    key(account, QUEUED, session.secret)
+}
+
 pub(crate) fn left_key(account: &BareJid, group: u64) -> Key {
     let mut key = kind_prefix(account, LEFT);
     key.extend_from_slice(&group.to_be_bytes());
@@ -82,7 +92,7 @@ pub(crate) fn queue_key(account: &BareJid, secret: u128, place: u64) -> Key {
     key
 }
 
-fn marks_prefix(session: SessionId) -> Key {
+pub(crate) fn marks_prefix(session: SessionId) -> Key {
     let mut key = Key::new();
     key.extend_from_slice(&session.home.to_be_bytes());
     key.push(0);
@@ -333,12 +343,17 @@ impl Records {
 /// Removes the records of a session.
 fn end_session(staged: &mut Staged, session: SessionId, records: Records) {
     records.remove(staged);
+    note_end(staged, session);
+}
+
+/// It will not send anything again.
+pub(crate) fn note_end(staged: &mut Staged, session: SessionId) {
     staged.settled.push((session, u64::MAX));
     staged.gaps.end(session);
 }
 
 /// The keys below a prefix as this call sees them.
-fn keys_below(
+pub(crate) fn keys_below(
     engine: &Engine,
     table: Table,
     staged: &Staged,
@@ -394,8 +409,10 @@ impl Engine {
                 if !exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
                     return Ok(StoreReply::Missing);
                 }
-                let key = key(&account, SAVED, session.secret);
-                staged.sessions.insert(key, Some(saved_record(*saved)?));
+                let record = saved_record(*saved)?;
+                self.clear_remains(staged, &account, session)?;
+                let key = saved_key(&account, session.secret);
+                staged.sessions.insert(key, Some(record));
                 staged.gaps.take_back_end(session);
             }
             StoreOp::Renumber {
@@ -435,6 +452,10 @@ impl Engine {
         waiting: Vec<Arrived>,
         quota: OfflineQuota,
     ) -> Result<StoreReply, Trouble> {
+        if self.went(staged, account, session)? {
+            note_end(staged, session);
+            return Ok(StoreReply::Done);
+        }
         let gone = self.records_of_session(staged, account, session)?;
         let left = self.leave_groups(staged, account, &gone.shared)?;
         // A try whose answer was lost did all of it. One that was never saved may have a queue.
@@ -489,7 +510,7 @@ impl Engine {
         numbers: Vec<(u64, u32)>,
         up_to: u64,
     ) -> Result<(), Trouble> {
-        let prefix = key(account, QUEUED, session.secret);
+        let prefix = queue_prefix(account, session);
         let numbers: HashMap<u64, u32> = numbers.into_iter().collect();
         let mut changes = Vec::new();
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
@@ -498,6 +519,10 @@ impl Engine {
                 Some(number) => {
                     let number = Some(*number);
                     let queued = read_queued(record)?;
+                    // Mostly its client counts as it did before.
+                    if queued.number == number {
+                        return Ok(());
+                    }
                     Some(queued_record(&Queued { number, ..queued }))
                 }
                 None if place > up_to => return Ok(()),
@@ -520,7 +545,7 @@ impl Engine {
         session: SessionId,
     ) -> Result<Records, Trouble> {
         let mut records = Records::default();
-        let queued = key(account, QUEUED, session.secret);
+        let queued = queue_prefix(account, session);
         self.each_hot(Table::Queue, staged, &queued, |key, record| {
             records.queue.push(Key::from_slice(key));
             records.shared.extend(read_queued(record)?.shared);
@@ -537,46 +562,6 @@ impl Engine {
         let marks = keys_below(self, Table::Queue, staged, &marks_prefix(session))?;
         records.queue.extend(marks);
         Ok(records)
-    }
-
-    /// Ends every session of an account, those included that have lost their own record.
-    pub(crate) fn end_sessions_of(
-        &self,
-        staged: &mut Staged,
-        account: &BareJid,
-    ) -> Result<(), Trouble> {
-        let prefix = schema::session_prefix(account);
-        let sessions = keys_below(self, Table::Sessions, staged, &prefix)?;
-        let queue = keys_below(self, Table::Queue, staged, &prefix)?;
-        let mut secrets: Vec<u128> = sessions
-            .iter()
-            .chain(&queue)
-            .filter_map(|key| key.get(prefix.len() + 1..)?.first_chunk::<SECRET_SIZE>())
-            .map(|secret| u128::from_be_bytes(*secret))
-            .collect();
-        secrets.sort_unstable();
-        secrets.dedup();
-        let home = stanza::jid::virtual_shard(account.as_str());
-        let ended: Vec<SessionId> = secrets
-            .into_iter()
-            .map(|secret| SessionId { home, secret })
-            .collect();
-        let mut gone = Records {
-            queue,
-            sessions,
-            ..Records::default()
-        };
-        for session in &ended {
-            let marks = keys_below(self, Table::Queue, staged, &marks_prefix(*session))?;
-            gone.queue.extend(marks);
-        }
-        // Of what they shared nothing is noted any more, either.
-        staged.sharing.forget(&prefix);
-        gone.remove(staged);
-        for session in ended {
-            end_session(staged, session, Records::default());
-        }
-        Ok(())
     }
 
     fn claim_offline(
@@ -632,7 +617,7 @@ impl Engine {
             queue: Vec::new(),
             marks: Vec::new(),
         };
-        let prefix = key(account, QUEUED, session.secret);
+        let prefix = queue_prefix(account, session);
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let queued = read_queued(record)?;
             stored.queue.push(QueuedStanza {

@@ -101,7 +101,7 @@ impl Group {
 
 /// What an account's keys begin with, and the rest of one of the queues' table. No name of an
 /// account has a zero byte; that of a mark, which has none, is empty.
-fn split(key: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split(key: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut name = key.iter().skip(size_of::<u16>());
     let size = name.position(|byte| *byte == 0)?;
     key.split_at_checked(size_of::<u16>() + size + 1)
@@ -383,12 +383,12 @@ mod tests {
     }
 
     #[test]
-    fn a_deletion_looks_at_each_record_once() {
+    fn a_deletion_looks_at_no_queue() {
         let scratch = Scratch::new();
         let mut store = filled(&scratch, 16, 100);
         looked_at(&store);
         assert_eq!(one(&mut store, delete(ROMEO)), StoreReply::Done);
-        assert!((1_600..1_700).contains(&looked_at(&store)));
+        assert!(looked_at(&store) < 100);
     }
 
     /// Each has its notes, as those do that share with others; many more than are kept unasked.
@@ -426,23 +426,24 @@ mod tests {
             let mut memory = Memory::new();
             let mut random = Random(seed);
             let mut places = [1; 6];
-            let mut both = |embedded: &mut Embedded, ops: Vec<StoreOp>| {
+            let both = |embedded: &mut Embedded, memory: &mut Memory, ops: Vec<StoreOp>| {
                 let (mut found, mut expected) = (Vec::new(), Vec::new());
                 embedded.perform(&mut ops.iter().cloned(), &mut found);
                 memory.perform(&mut ops.iter().cloned(), &mut expected);
                 assert_eq!(found, expected, "seed {seed}: {ops:?}");
             };
-            both(&mut embedded, vec![create(ROMEO, 1)]);
+            both(&mut embedded, &mut memory, vec![create(ROMEO, 1)]);
             for _ in 0..60 {
                 let count = 1 + random.below(8);
                 let ops = (0..count).map(|_| any(&mut random, &mut places));
-                both(&mut embedded, ops.collect());
+                both(&mut embedded, &mut memory, ops.collect());
                 if random.below(12) == 0 {
                     drop(embedded);
                     embedded = Embedded::open(&scratch.0).unwrap();
+                    memory.reopen();
                 }
             }
-            both(&mut embedded, (0..6).map(read).collect());
+            both(&mut embedded, &mut memory, (0..6).map(read).collect());
         }
     }
 

@@ -4,7 +4,9 @@
 //! Invariant: of what storage is to forget, no more than [`ENDS_SIZE_MAX`] is on its way there, or
 //! one session.
 
+use crate::account::AccountKey;
 use crate::host::{Host, Ticket, Timestamp};
+use crate::outbox::Sent;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Timer};
 use std::collections::VecDeque;
@@ -19,7 +21,11 @@ const ENDS_PER_TURN_MAX: usize = 1_024;
 /// the shard's time is for the others.
 const ENDS_SIZE_PER_MS: usize = 32;
 
-/// Milliseconds until more of the sessions end that have overflowed.
+/// Stanzas of the sessions of deleted accounts that are seen to in one turn.
+const LEGACY_PER_TURN_MAX: usize = 128;
+
+/// Milliseconds until more of the sessions end that have overflowed, and more of a legacy is seen
+/// to.
 const TURN_MS: u64 = 1;
 
 /// Milliseconds that a session must have left to be given what another of its account leaves: an
@@ -39,6 +45,16 @@ pub(crate) struct Ends {
     size: usize,
     /// No session's time is over before.
     rests_until: Timestamp,
+    legacies: VecDeque<Legacy>,
+}
+
+/// What a session leaves whose account is deleted: nobody has it next, and the senders hear of it.
+#[derive(Debug)]
+struct Legacy {
+    account: AccountKey,
+    /// Its end in storage, which waits for that.
+    end: Option<Ticket>,
+    unacked: VecDeque<Sent>,
 }
 
 impl Shard {
@@ -70,6 +86,52 @@ impl Shard {
             self.ends.waiting.pop_front();
             self.ends.size += size;
             self.tell_end(host, ticket);
+        }
+    }
+
+    /// Sees to what a session of a deleted account leaves, after what others did.
+    pub(crate) fn dispose_later(
+        &mut self,
+        account: AccountKey,
+        end: Option<Ticket>,
+        unacked: VecDeque<Sent>,
+    ) {
+        self.accounts.at_mut(account).pins += 1;
+        self.ends.legacies.push_back(Legacy {
+            account,
+            end,
+            unacked,
+        });
+    }
+
+    /// Sees to more of the legacies; all sixteen sessions of an account may have left as much as
+    /// they can.
+    pub(crate) fn dispose_legacies(&mut self, host: &mut impl Host) {
+        self.dispose_legacies_up_to(host, LEGACY_PER_TURN_MAX);
+        if !self.ends.legacies.is_empty() {
+            let at = host.now().plus_ms(TURN_MS);
+            self.arm(host, at, Timer::Overflow);
+        }
+    }
+
+    /// The same for so many stanzas.
+    pub(crate) fn dispose_legacies_up_to(&mut self, host: &mut impl Host, count: usize) {
+        let mut room = count;
+        while room > 0
+            && let Some(mut legacy) = self.ends.legacies.pop_front()
+        {
+            let (account, end) = (legacy.account, legacy.end);
+            let next = legacy.unacked.drain(..room.min(legacy.unacked.len()));
+            room -= next.len();
+            self.dispose_all(host, account, end, next);
+            if !legacy.unacked.is_empty() {
+                return self.ends.legacies.push_front(legacy);
+            }
+            if let Some(ticket) = end {
+                self.finish_end(host, ticket);
+            }
+            self.accounts.at_mut(account).pins -= 1;
+            self.evict_if_idle(account);
         }
     }
 

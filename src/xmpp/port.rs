@@ -675,6 +675,12 @@ pub trait Store: Send {
     /// What the engine says, in words.
     fn accounts(&mut self, each: &mut dyn FnMut(BareJid) -> bool) -> Result<(), Box<str>>;
 
+    /// Whether the store has something to do that nobody waits for. A call without operations does
+    /// a part of it, as does one that writes.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// A view of this moment, to be read on any thread.
     ///
     /// # Errors

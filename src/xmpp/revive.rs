@@ -17,7 +17,7 @@ use crate::strangers::Strangers;
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
 use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
 use stanza::jid::{BareJid, Jid, home_hash};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// A session of the last process that is to end.
 #[derive(Debug)]
@@ -46,6 +46,15 @@ fn share_again(dormant: &mut SharedDormant, stanza: SharedStanza) -> Shared {
         dormant.insert(stanza.group, (shared.clone(), others));
     }
     shared
+}
+
+/// Sessions that storage is asked for because their clients are back.
+#[derive(Debug, Default)]
+pub(crate) struct Resuming {
+    /// The accounts of those that it reads, by ticket.
+    read: HashMap<u64, BareJid>,
+    /// Streams whose sessions are read after another of the account.
+    waiting: HashMap<BareJid, VecDeque<(ConnId, SessionId)>>,
 }
 
 impl Shard {
@@ -422,20 +431,57 @@ impl Shard {
             return Flow::Next;
         }
         let account = account.clone();
-        let op = StoreOp::Session {
-            account: account.clone(),
-            session: id,
-        };
         stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
-            account,
+            account: account.clone(),
             id,
             h,
             stored: None,
         }));
-        let ticket = self.ticket_for_itself(Waiting::Resume(conn));
-        host.store(ticket, op);
         host.pause(conn);
+        // One of an account after another: what others ask for comes between them.
+        match self.resuming.waiting.get_mut(&account) {
+            Some(waiting) if waiting.len() < LOAD_STREAMS_MAX => waiting.push_back((conn, id)),
+            Some(_) => self.read_resumed(host, account, conn, id),
+            None => {
+                let waiting = &mut self.resuming.waiting;
+                waiting.insert(account.clone(), VecDeque::new());
+                self.read_resumed(host, account, conn, id);
+            }
+        }
         Flow::Stop
+    }
+
+    fn read_resumed(
+        &mut self,
+        host: &mut impl Host,
+        account: BareJid,
+        conn: ConnId,
+        session: SessionId,
+    ) {
+        let ticket = self.ticket_for_itself(Waiting::Resume(conn));
+        self.resuming.read.insert(ticket.0, account.clone());
+        host.store(ticket, StoreOp::Session { account, session });
+    }
+
+    /// Storage has read a session for its client: it reads the next of the account.
+    pub(crate) fn read_next_resumed(&mut self, host: &mut impl Host, ticket: Ticket) {
+        let Some(account) = self.resuming.read.remove(&ticket.0) else {
+            return;
+        };
+        let Some(waiting) = self.resuming.waiting.get_mut(&account) else {
+            return;
+        };
+        while let Some((conn, id)) = waiting.pop_front() {
+            let stream = self.conns.peek(conn);
+            let expects = |stream: &StreamState| match &stream.phase {
+                Phase::ExpectResume(expect) => expect.id == id && expect.stored.is_none(),
+                _ => false,
+            };
+            if stream.is_some_and(expects) {
+                return self.read_resumed(host, account, conn, id);
+            }
+        }
+        self.resuming.waiting.remove(&account);
     }
 
     /// Storage has the session of a `<resume/>`, or it has not.

@@ -14,7 +14,7 @@ use crate::pace::Ends;
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
 use crate::request::{Asker, SiblingRequests};
-use crate::revive::{Ending, SharedDormant};
+use crate::revive::{Ending, Resuming, SharedDormant};
 use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
@@ -118,7 +118,7 @@ pub(crate) enum Timer {
     Bound(ConnId),
     /// The client of the session that waits longest must be back by now.
     Hibernation,
-    /// More of the sessions that have overflowed may end.
+    /// More of the sessions that have overflowed may end, and more of the legacies be seen to.
     Overflow,
     /// Storage failed to give the session what waits for its account.
     Fetch(AccountKey, SessionKey, u32),
@@ -220,6 +220,7 @@ pub struct Shard {
     pub(crate) endings: HashMap<u64, Ending>,
     /// Those of them that are to wait in memory and that storage is asked for, by ticket.
     pub(crate) wakings: HashMap<u64, Waking>,
+    pub(crate) resuming: Resuming,
     /// Whether the time of those that nobody has come back to is over.
     pub(crate) dormancy_over: bool,
     pub(crate) shared_dormant: SharedDormant,
@@ -286,6 +287,7 @@ impl Shard {
             early_refreshes: Vec::new(),
             endings: HashMap::new(),
             wakings: HashMap::new(),
+            resuming: Resuming::default(),
             dormancy_over: false,
             shared_dormant: HashMap::new(),
             last_ticket: 0,
@@ -461,6 +463,7 @@ impl Shard {
     /// The turn's input is used up: settles with each sibling what it sent.
     pub fn on_turn_end(&mut self, host: &mut impl Host) {
         self.end_overflowed(host);
+        self.dispose_legacies(host);
         self.arm_asking(host);
         let told = self.told_settled.iter_mut();
         for (index, (unsettled, told)) in self.unsettled.iter_mut().zip(told).enumerate() {
@@ -566,7 +569,10 @@ impl Shard {
             Waiting::Resumed { conn, key, serial } => {
                 self.on_resumed(host, conn, key, serial, &reply);
             }
-            Waiting::Resume(conn) => self.on_resume_stored(host, conn, reply),
+            Waiting::Resume(conn) => {
+                self.on_resume_stored(host, conn, reply);
+                self.read_next_resumed(host, ticket);
+            }
             Waiting::Sessions => self.on_sessions_stored(host, reply),
             Waiting::Dormant => self.on_dormant_stored(host, ticket, reply),
             Waiting::Waking => self.on_woken(host, ticket, reply),

@@ -168,3 +168,65 @@ fn sessions_of_the_last_process_are_read_one_after_another() {
     world.run_for(601_000);
     check(&mut world, alice, ids);
 }
+
+/// What the sessions of an account leave that ends bounces, all of it, and not all in one turn.
+#[test]
+fn what_the_sessions_of_a_cancelled_account_leave_bounces_bit_by_bit() {
+    for (seed, is_shared, is_stopped) in [(8, true, false), (9, false, false), (10, false, true)] {
+        let mut world = world(seed);
+        let alice = world.log_in("alice@example.org/x");
+        for client in clients(&mut world) {
+            world.vanish(client);
+        }
+        let to = match is_shared {
+            true => vec![BOB.to_owned()],
+            false => each_resource(),
+        };
+        let mut ids = say(&mut world, alice, &to, 200);
+        let last = world.log_in("bob@example.org/last");
+        world.tell(
+            last,
+            "<iq type='set' id='c'><query xmlns='jabber:iq:register'><remove/></query></iq>",
+        );
+        let mut seen: Vec<String> = errors(&world.received(alice))
+            .into_iter()
+            .map(|(id, _)| id.to_string())
+            .collect();
+        assert!(seen.len() < ids.len(), "the others come between");
+        if is_stopped {
+            world.shut_down();
+            world.run();
+        } else {
+            world.run_for(900);
+        }
+        let late = world.received(alice);
+        seen.extend(errors(&late).into_iter().map(|(id, _)| id.to_string()));
+        seen.sort();
+        ids.sort();
+        assert!(seen == ids, "seed {seed}: {} of {}", seen.len(), ids.len());
+    }
+}
+
+#[test]
+fn clients_that_all_resume_at_once_after_a_crash_have_all_of_theirs() {
+    let mut world = world(11);
+    let alice = world.log_in("alice@example.org/x");
+    let managed: Vec<(String, String, u32)> = (0..RESOURCES)
+        .map(|number| {
+            let full = format!("{BOB}/{number}");
+            let (client, id) = world.log_in_managed(&full);
+            world.tell(client, "<presence/>");
+            let had = counted(&world.received(client));
+            (full, id, had)
+        })
+        .collect();
+    let ids = say(&mut world, alice, &each_resource(), 50);
+    world.crash();
+    let ask = |(full, id, had): &(String, String, u32)| world.ask_for(full, id, *had);
+    let back: Vec<ClientId> = managed.iter().map(ask).collect();
+    world.run_for(1_000);
+    for (client, own) in back.into_iter().zip(ids.chunks(50)) {
+        let received = world.received(client);
+        assert_eq!(messages(&received), own);
+    }
+}

@@ -542,6 +542,15 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
     done(store, delete(ROMEO));
     assert_eq!(stored(store, ROMEO, 1), None);
     done(store, create(ROMEO, 2));
+    // Its shard has forgotten it only now; it leaves nothing to who has the name.
+    let late = StoreOp::EndSession {
+        account: jid(ROMEO),
+        session: session(ROMEO, 1),
+        waiting: vec![(ARRIVED, b"left"[..].into())],
+        quota: messages(9),
+    };
+    done(store, late);
+    assert_eq!(waiting(store, ROMEO), []);
     for secret in [1, 2] {
         done(store, save(ROMEO, secret, "a"));
         let found = stored(store, ROMEO, secret).expect("it was saved");

@@ -6,7 +6,7 @@ use super::offline::delayed;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, StreamError, put};
-use crate::host::{Close, ConnId, Host, Timestamp};
+use crate::host::{Close, ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Cleared, Keep, Sent};
 use crate::port::{SessionId, StoreOp, StoreReply};
@@ -648,17 +648,32 @@ impl Shard {
             self.fail_resuming(host, conn);
         }
         let end = acks.saved.then(|| self.begin_end(account, &acks));
+        let unacked = acks.into_unacked();
+        if self.accounts.at(account).is_gone {
+            return self.dispose_later(account, end, unacked);
+        }
+        self.dispose_all(host, account, end, unacked.into_iter());
+        if let Some(ticket) = end {
+            self.finish_end(host, ticket);
+        }
+    }
+
+    /// Sees to what a session leaves whose end waits for that.
+    pub(crate) fn dispose_all(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        end: Option<Ticket>,
+        unacked: impl Iterator<Item = Sent>,
+    ) {
         let before = (self.cause, self.origin);
         if let Some(ticket) = end {
             (self.cause, self.origin) = (Some(Cause::End { ticket }), None);
         }
-        for sent in acks.into_unacked() {
+        for sent in unacked {
             self.dispose_sent(host, account, &sent);
         }
         (self.cause, self.origin) = before;
-        if let Some(ticket) = end {
-            self.finish_end(host, ticket);
-        }
     }
 
     fn dispose_sent(&mut self, host: &mut impl Host, account: AccountKey, sent: &Sent) {
