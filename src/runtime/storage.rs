@@ -1,9 +1,9 @@
 //! The storage thread: the only one that touches the [`Store`]; SPSC lanes to it and back.
 //!
 //! Group commit: while one commit runs the next batch collects, and everything that waits is
-//! performed as one. A commit that follows another begins a little later than it could. Where nothing
-//! waits the store does what it has to do for itself, a part at a time. Invariant: a shard's
-//! operations are performed in their order.
+//! performed as one. A commit that follows another begins a little later than it could. Where
+//! nothing waits the store does what it has to do for itself, a part at a time. Invariant: a
+//! shard's operations are performed in their order.
 
 use crate::doorbell::{Caller, Doorbell};
 use crossbeam::sync::{Parker, Unparker};
@@ -212,14 +212,6 @@ impl Storage {
         let waiting = self.answer();
         let asked = self.serve_request();
         if worked || asked {
-            return true;
-        }
-        if self.store.is_behind() && !self.stopping {
-            self.gather();
-            if self.batch.is_empty() {
-                self.store
-                    .perform(&mut std::iter::empty(), &mut self.replies);
-            }
             return true;
         }
         if waiting {

@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    Arrived, Enqueue, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SessionId,
-    SharedStanza, StoreOp, StoreReply, StoredSession,
+    Arrived, Enqueue, Mark, OfflineQuota, Origin, QueuePlace, QueuedStanza, SavedSession,
+    SessionId, SharedStanza, StoreOp, StoreReply, StoredSession,
 };
 
 use crate::backup::Table;
@@ -404,17 +404,7 @@ impl Engine {
                 account,
                 session,
                 saved,
-            } => {
-                let owner = schema::account_key(&account);
-                if !exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
-                    return Ok(StoreReply::Missing);
-                }
-                let record = saved_record(*saved)?;
-                self.clear_remains(staged, &account, session)?;
-                let key = saved_key(&account, session.secret);
-                staged.sessions.insert(key, Some(record));
-                staged.gaps.take_back_end(session);
-            }
+            } => return self.save_session(staged, &account, session, *saved),
             StoreOp::Renumber {
                 account,
                 session,
@@ -439,6 +429,26 @@ impl Engine {
             StoreOp::Sessions => return self.sessions(staged).map(StoreReply::Sessions),
             _ => return Ok(StoreReply::Failed("not an operation of this kind".into())),
         }
+        Ok(StoreReply::Done)
+    }
+
+    /// Writes what a session is, if its account is there.
+    fn save_session(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        session: SessionId,
+        saved: SavedSession,
+    ) -> Result<StoreReply, Trouble> {
+        let owner = schema::account_key(account);
+        if !exists(self.keyspace(Table::Accounts), &staged.accounts, &owner)? {
+            return Ok(StoreReply::Missing);
+        }
+        let record = saved_record(saved)?;
+        self.clear_remains(staged, account, session)?;
+        let key = saved_key(account, session.secret);
+        staged.sessions.insert(key, Some(record));
+        staged.gaps.take_back_end(session);
         Ok(StoreReply::Done)
     }
 
