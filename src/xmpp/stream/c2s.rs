@@ -135,16 +135,15 @@ impl Shard {
             _ => return Err((StreamError::UnsupportedVersion, "XMPP 1.0 is required")),
         }
         // RFC 6120 4.9.3.6; a client that leaves `to` out means the only domain there is.
-        if let Some(to) = &header.to {
-            let is_ours = Jid::parse(to).is_ok_and(|to| {
-                to.local().is_none() && to.is_bare() && self.router.is_local(to.domain())
-            });
-            if !is_ours {
-                return Err((
-                    StreamError::HostUnknown,
-                    "this server does not serve that domain",
-                ));
-            }
+        if header
+            .to
+            .as_deref()
+            .is_some_and(|to| !self.router.is_server(to))
+        {
+            return Err((
+                StreamError::HostUnknown,
+                "this server does not serve that domain",
+            ));
         }
         // RFC 6120 4.7.1: after authentication `from` may be absent, but never another account.
         if let (Some(from), Some(account)) = (&header.from, account) {

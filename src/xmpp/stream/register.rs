@@ -86,7 +86,7 @@ impl Shard {
         if view.id().is_none() || view.child_count() != 1 {
             return Err(StanzaError::BadRequest);
         }
-        if view.to().is_some_and(|to| *to != *self.settings.domain) {
+        if view.to().is_some_and(|to| !self.router.is_server(&to)) {
             return Err(StanzaError::ItemNotFound);
         }
         let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
