@@ -70,6 +70,7 @@ impl Shard {
     /// `</stream:stream>` or the end of the bytes: everything before it was answered (RFC 6120
     /// 4.4).
     pub(crate) fn finish(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
+        self.count_unfinished(host, stream);
         if let Phase::Bound(key) = stream.phase {
             self.end_session(host, key);
         }
@@ -376,6 +377,7 @@ impl Shard {
         let idle = matches!(stream.phase, Phase::ExpectAuth);
         if stream.secure || !self.settings.tls_available || !idle {
             // RFC 6120 5.4.2.2: failure, then the stream is closed.
+            self.count_unfinished(host, stream);
             let out = host.output(conn);
             out.extend_from_slice(
                 b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",
