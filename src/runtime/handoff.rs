@@ -250,7 +250,7 @@ impl Turn {
     }
 
     /// It is back: its connection never left, and its time is over.
-    pub(crate) fn on_returned(&mut self, from: ShardId, envelope: Box<Envelope>) {
+    pub(crate) fn on_returned(&mut self, from: ShardId, envelope: Envelope) {
         let mut flying = self.handoff.flying.iter();
         let is_it =
             |departure: &Departure| (departure.to, departure.number) == (from, envelope.number);
@@ -259,7 +259,7 @@ impl Turn {
         };
         self.handoff.flying.remove(&id);
         self.depart_next();
-        self.take_in(id, *envelope);
+        self.take_in(id, envelope);
     }
 
     /// An envelope came through the mesh.

@@ -316,7 +316,7 @@ impl Turn {
                 }
                 Some(Item::Returned(envelope)) => {
                     share.take(0);
-                    self.on_returned(from, envelope);
+                    self.on_returned(from, *envelope);
                 }
             }
         }
