@@ -524,3 +524,38 @@ fn who_reports_everybody_does_not_flood_the_log() {
     assert_eq!(count("WARN abuse reported"), 20, "{log}");
     assert_eq!(count("WARN more abuse was reported"), 1, "{log}");
 }
+
+#[test]
+fn who_begins_to_log_in_again_and_again_has_so_many_tries_and_the_log_tells() {
+    let chat = Chat::start("");
+    let names = [0, 1].map(|shard| {
+        let mut users = (0..CHATTERS).map(|number| format!("u{number}"));
+        users
+            .find(|user| support::server::home(user, 2) == shard)
+            .expect("every shard is a home")
+    });
+    let begin = |name: &str| {
+        let initial = format!("n,,n={name},r=nonce");
+        support::client::auth("SCRAM-SHA-256", initial.as_bytes())
+    };
+    let [one, two] = names.map(|name| begin(&name));
+    for attack in [one.repeat(1_000), format!("{one}{two}").repeat(500)] {
+        let (mut client, _, _) = Client::open(&chat.server);
+        let mut writer = client.writer();
+        let sending = thread::spawn(move || {
+            // The server closes in the middle of it, and that is well.
+            let _ = writer.write_all(attack.as_bytes());
+        });
+        for _ in 0..5 {
+            assert_eq!(client.element().name, "challenge");
+        }
+        assert_eq!(client.stream_error(), "policy-violation");
+        sending.join().expect("the sender does not panic");
+    }
+    let log = chat.server.log();
+    let failures = log
+        .lines()
+        .filter(|line| line.contains("authentication failed"));
+    assert_eq!(failures.count(), 10, "{log}");
+    chat.finish();
+}

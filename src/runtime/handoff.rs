@@ -3,13 +3,15 @@
 //!
 //! Invariant: a connection leaves only while nothing is in flight on it, and from the moment its
 //! socket is sent this shard does not touch it. Bytes that come meanwhile wait in the socket. The
-//! envelope and the socket may arrive in either order; they find each other by number.
+//! envelope and the socket may arrive in either order; they find each other by number. What cannot
+//! leave or arrive by the deadline of its log-in is here again, and is told so here.
 
-use crate::connection::{Life, Reading};
+use crate::connection::{Conn, Life, Reading};
 use crate::mesh::Item;
 use crate::transport::tls::Tls;
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use xmpp::stream::StreamState;
@@ -28,6 +30,8 @@ const ECANCELED: i32 = -125;
 pub(crate) struct Leaving {
     pub(crate) to: ShardId,
     pub(crate) state: Box<StreamState>,
+    /// Whether its deadline is among the endings.
+    pub(crate) is_timed: bool,
 }
 
 /// All of a connection but its socket.
@@ -43,11 +47,26 @@ pub(crate) struct Envelope {
     eof: bool,
 }
 
+impl Envelope {
+    /// Gives a connection what was sent; what remains is the protocol's.
+    fn open(self, conn: &mut Conn) -> Box<StreamState> {
+        conn.peer = self.peer;
+        conn.direct_tls = self.direct_tls;
+        conn.tls = self.tls;
+        conn.eof = self.eof;
+        conn.undigested = self.undigested;
+        conn.records = self.records;
+        self.state
+    }
+}
+
 /// A socket on its way.
 #[derive(Clone, Copy, Debug)]
 struct Departure {
     to: ShardId,
     number: u32,
+    /// When its client must be bound.
+    deadline: Timestamp,
 }
 
 /// A shard's moves.
@@ -77,8 +96,11 @@ impl Turn {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
-        if conn.life != Life::Leaving || conn.unsent() > 0 {
+        if conn.life != Life::Leaving {
             return;
+        }
+        if conn.unsent() > 0 {
+            return self.time_departure(id);
         }
         match conn.reading {
             Reading::Idle => {}
@@ -91,13 +113,15 @@ impl Turn {
             }
         }
         if self.handoff.flying.len() >= IN_FLIGHT_MAX as usize {
-            return self.handoff.waiting.push_back(id);
+            self.handoff.waiting.push_back(id);
+            return self.time_departure(id);
         }
         let leaving = conn
             .leaving
             .take()
             .expect("a leaving connection has its state");
-        let Leaving { to, state } = *leaving;
+        let Leaving { to, state, .. } = *leaving;
+        let deadline = state.deadline();
         conn.life = Life::Departed;
         self.handoff.next = self.handoff.next.wrapping_add(1);
         let number = self.handoff.next;
@@ -114,9 +138,36 @@ impl Turn {
         };
         self.world.strip(id);
         self.world.mesh.push(to, Item::Envelope(Box::new(envelope)));
-        self.handoff.flying.insert(id, Departure { to, number });
+        let departure = Departure {
+            to,
+            number,
+            deadline,
+        };
+        self.handoff.flying.insert(id, departure);
         self.handoff.departing.push(id);
         self.counters.moved += 1;
+    }
+
+    /// Has a connection that cannot leave yet stay here if that lasts until its deadline.
+    fn time_departure(&mut self, id: ConnId) {
+        let conn = self.world.conns.get_mut(id);
+        if let Some(leaving) = conn.and_then(|conn| conn.leaving.as_mut())
+            && !std::mem::replace(&mut leaving.is_timed, true)
+        {
+            self.endings.push(Reverse((leaving.state.deadline(), id)));
+        }
+    }
+
+    /// A connection could not leave by its deadline: the protocol has it again, and ends it.
+    pub(crate) fn stay(&mut self, id: ConnId) {
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
+        if let Some(leaving) = conn.leaving.take() {
+            conn.life = Life::Open;
+            self.shard.on_adopt(&mut self.world, id, leaving.state);
+            self.world.touch(id);
+        }
     }
 
     /// Sends the sockets whose envelopes are published.
@@ -149,10 +200,17 @@ impl Turn {
     /// A socket left, or could not.
     pub(crate) fn on_sent_slot(&mut self, completion: &Completion) {
         let id = crate::connection::id_of(completion.token);
-        if completion.result >= 0 || !self.handoff.flying.contains_key(&id) {
+        let Some(departure) = self.handoff.flying.get(&id).copied() else {
+            return;
+        };
+        if completion.result >= 0 {
             return;
         }
         if completion.result == ENFILE && self.stopping.is_none() {
+            if self.world.now >= departure.deadline {
+                let recall = Item::Recall(departure.number);
+                return self.world.mesh.push(departure.to, recall);
+            }
             let at = self.world.now.plus_ms(RETRY_MS);
             return self.handoff.retries.push_back((at, id));
         }
@@ -168,12 +226,40 @@ impl Turn {
         }
         let id = crate::connection::id_of(completion.token);
         self.world.conns.free(id);
-        if self.handoff.flying.remove(&id).is_some()
-            && let Some(next) = self.handoff.waiting.pop_front()
-        {
-            self.world.touch(next);
+        if self.handoff.flying.remove(&id).is_some() {
+            self.depart_next();
         }
         self.arm_accepts();
+    }
+
+    /// One move less is in flight. Who waits for that and has ended meanwhile does not leave.
+    fn depart_next(&mut self) {
+        while let Some(next) = self.handoff.waiting.pop_front() {
+            let conn = self.world.conns.get_mut(next);
+            if conn.is_some_and(|conn| conn.life == Life::Leaving) {
+                return self.world.touch(next);
+            }
+        }
+    }
+
+    /// A sibling wants an envelope back whose socket found no room here.
+    pub(crate) fn on_recall(&mut self, from: ShardId, number: u32) {
+        if let Some(envelope) = self.handoff.envelopes.remove(&(from.0, number)) {
+            self.world.mesh.push(from, Item::Returned(envelope));
+        }
+    }
+
+    /// It is back: its connection never left, and its time is over.
+    pub(crate) fn on_returned(&mut self, from: ShardId, envelope: Envelope) {
+        let mut flying = self.handoff.flying.iter();
+        let is_it =
+            |departure: &Departure| (departure.to, departure.number) == (from, envelope.number);
+        let Some((&id, _)) = flying.find(|(_, departure)| is_it(departure)) else {
+            return;
+        };
+        self.handoff.flying.remove(&id);
+        self.depart_next();
+        self.take_in(id, envelope);
     }
 
     /// An envelope came through the mesh.
@@ -200,20 +286,20 @@ impl Turn {
     fn adopt(&mut self, slot: u32, envelope: Envelope) {
         let id = self.world.conns.open(slot);
         self.yield_slots();
+        self.counters.adopted += 1;
+        self.take_in(id, envelope);
+    }
+
+    fn take_in(&mut self, id: ConnId, envelope: Envelope) {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
-        conn.peer = envelope.peer;
-        conn.direct_tls = envelope.direct_tls;
-        conn.tls = envelope.tls;
-        conn.eof = envelope.eof;
-        conn.undigested = envelope.undigested;
-        conn.records = envelope.records;
+        conn.life = Life::Open;
+        let state = envelope.open(conn);
         // It is at home: from now on it receives until it ends.
         conn.receives = u8::MAX;
         self.world.held += conn.held();
-        self.counters.adopted += 1;
-        self.shard.on_adopt(&mut self.world, id, envelope.state);
+        self.shard.on_adopt(&mut self.world, id, state);
         self.world.enqueue(id);
         self.world.touch(id);
     }

@@ -288,7 +288,12 @@ impl Host for World {
         self.touch(conn);
         if let Some(found) = self.conns.open_mut(conn) {
             found.life = Life::Leaving;
-            found.leaving = Some(Box::new(Leaving { to, state }));
+            let is_timed = false;
+            found.leaving = Some(Box::new(Leaving {
+                to,
+                state,
+                is_timed,
+            }));
         }
     }
 

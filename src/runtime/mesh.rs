@@ -53,6 +53,10 @@ pub(crate) enum Item {
     Parcel(Parcel),
     /// A connection whose socket is on its way.
     Envelope(Box<Envelope>),
+    /// The envelope of that number is wanted back: its socket did not get through.
+    Recall(u32),
+    /// The envelope that was wanted back.
+    Returned(Box<Envelope>),
 }
 
 /// How many items one lane holds among `shards`.

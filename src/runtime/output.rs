@@ -84,7 +84,7 @@ impl Turn {
                 self.endings.push(Reverse((at, id)));
             }
             Life::Closing(why) => self.finish(id, why),
-            Life::Leaving if conn.sending == 0 => self.try_depart(id),
+            Life::Leaving => self.try_depart(id),
             Life::Open if relieved => self.world.enqueue(id),
             _ => {}
         }
@@ -230,7 +230,7 @@ impl Turn {
         self.ring.close(id.index, id.generation);
     }
 
-    /// Ends what took too long to end.
+    /// Ends what took too long to end, or to leave.
     pub(crate) fn run_endings(&mut self) {
         while let Some(&Reverse((at, id))) = self.endings.peek() {
             if at > self.world.now {
@@ -238,8 +238,10 @@ impl Turn {
             }
             self.endings.pop();
             let life = self.world.conns.get_mut(id).map(|conn| conn.life);
-            if matches!(life, Some(Life::Closing(_) | Life::Lingering)) {
-                self.lose(id);
+            match life {
+                Some(Life::Closing(_) | Life::Lingering) => self.lose(id),
+                Some(Life::Leaving) => self.stay(id),
+                _ => {}
             }
         }
     }

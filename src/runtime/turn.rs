@@ -90,7 +90,7 @@ pub(crate) struct Turn {
     pub(crate) bells: Vec<Arc<Doorbell>>,
     pub(crate) commands: Receiver<Command>,
     pub(crate) counters: Counters,
-    /// Closing and lingering connections, with their deadlines.
+    /// Closing and lingering connections, and those that cannot leave yet, with their deadlines.
     pub(crate) endings: BinaryHeap<Reverse<(Timestamp, ConnId)>>,
     /// Bytes that may be held undigested.
     pub(crate) held_max: usize,
@@ -309,6 +309,14 @@ impl Turn {
                 Some(Item::Envelope(envelope)) => {
                     share.take(0);
                     self.on_envelope(from, envelope);
+                }
+                Some(Item::Recall(number)) => {
+                    share.take(0);
+                    self.on_recall(from, number);
+                }
+                Some(Item::Returned(envelope)) => {
+                    share.take(0);
+                    self.on_returned(from, *envelope);
                 }
             }
         }

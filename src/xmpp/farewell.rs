@@ -46,9 +46,11 @@ impl Shard {
 
     /// A connection is gone: reset, cut for not reading, or its handshake failed.
     pub fn on_close(&mut self, host: &mut impl Host, conn: ConnId) {
-        if let Some(stream) = self.conns.take(conn)
-            && let Phase::Bound(key) = stream.phase
-        {
+        let Some(stream) = self.conns.take(conn) else {
+            return;
+        };
+        self.count_unfinished(host, &stream);
+        if let Phase::Bound(key) = stream.phase {
             match self.sessions.at(key).closing {
                 true => self.end_session(host, key),
                 false => self.lose_connection(host, key),

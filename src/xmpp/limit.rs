@@ -105,6 +105,10 @@ pub const OFFLINE_SIZE_MAX: u64 = 2 << 20;
 /// told that a name is taken may choose another, but may not ask for every name there could be.
 pub const CONFLICTS_PER_REGISTRATION: u32 = 4;
 
+/// Registration requests of one stream that make no account, in a row; the next one ends it. What
+/// is asked and refused costs nothing else.
+pub const REGISTRATION_REQUESTS_MAX: u8 = 20;
+
 /// Stanzas that wait for one account, to load or for storage; the next one bounces
 /// `resource-constraint`.
 pub const LOAD_QUEUE_MAX: usize = 1_024;

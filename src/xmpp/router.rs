@@ -43,6 +43,12 @@ impl Router {
         domain == &*self.domain
     }
 
+    /// Whether an address is that of the server itself, however its domain is written.
+    pub fn is_server(&self, address: &str) -> bool {
+        Jid::parse(address)
+            .is_ok_and(|to| to.local().is_none() && to.is_bare() && self.is_local(to.domain()))
+    }
+
     /// The home shard of the account whose bare JID hashes to `hash`.
     pub fn shard_of(&self, hash: u64) -> ShardId {
         ShardId(((hash % VIRTUAL_SHARDS) % u64::from(self.shards)) as u16)
@@ -70,6 +76,28 @@ impl Router {
         match self.shard_of(hash) {
             shard if shard == self.here => Route::Here(hash),
             shard => Route::Shard(shard),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_has_one_address_however_it_is_written() {
+        let router = Router::new("xn--bcher-kva.example", 1, ShardId(0));
+        for (address, expected) in [
+            ("xn--bcher-kva.example", true),
+            ("XN--BCHER-KVA.example.", true),
+            ("b\u{fc}cher.example", true),
+            ("B\u{dc}CHER.example.", true),
+            ("bucher.example", false),
+            ("a@xn--bcher-kva.example", false),
+            ("xn--bcher-kva.example/r", false),
+            ("", false),
+        ] {
+            assert_eq!(router.is_server(address), expected, "{address}");
         }
     }
 }

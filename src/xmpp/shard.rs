@@ -165,6 +165,8 @@ pub struct Shard {
     pub(crate) sessions: Sessions,
     pub(crate) accounts: Accounts,
     pub(crate) throttle: Throttle,
+    /// Exchanges that ended with their streams, by address.
+    pub(crate) unfinished: Throttle,
     pub(crate) registrations: Throttle,
     /// What accounts report of others, see [`crate::xep::reporting`].
     pub(crate) reports: Throttle,
@@ -256,6 +258,7 @@ impl Shard {
             sessions: Sessions::default(),
             accounts: Accounts::default(),
             throttle: Throttle::new(FAILURE_WINDOW_US),
+            unfinished: Throttle::new(FAILURE_WINDOW_US),
             registrations: Throttle::new(REGISTRATION_WINDOW_US),
             reports: Throttle::new(REPORT_WINDOW_US),
             sender: String::new(),
@@ -401,13 +404,17 @@ impl Shard {
         }
     }
 
-    /// A connection arrived from a sibling; its undigested bytes are offered next.
+    /// A connection arrived from a sibling, or could not leave; its undigested bytes are offered
+    /// next, if there is time.
     pub fn on_adopt(&mut self, host: &mut impl Host, conn: ConnId, state: Box<StreamState>) {
         self.start(host);
         let deadline = state.deadline;
         if self.stopping {
             self.stream_error(host, conn, &state, StreamError::SystemShutdown, None);
             return;
+        }
+        if host.now() >= deadline {
+            return self.end_late(host, conn, &state);
         }
         self.conns.put(conn, state);
         self.arm(host, deadline, Timer::Bound(conn));
@@ -643,8 +650,12 @@ impl Shard {
             self.conns.put(conn, stream);
             return self.check_farewell(host, key);
         }
+        self.end_late(host, conn, &stream);
+    }
+
+    fn end_late(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
         let text = Some("authentication took too long");
-        self.stream_error(host, conn, &stream, StreamError::ConnectionTimeout, text);
+        self.stream_error(host, conn, stream, StreamError::ConnectionTimeout, text);
     }
 
     /// Streams on this shard.

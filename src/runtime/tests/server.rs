@@ -507,6 +507,46 @@ fn connections_beyond_the_cap_of_an_address_are_turned_away() {
 }
 
 #[test]
+fn whoever_does_not_read_and_names_an_account_elsewhere_has_no_more_time_to_log_in() {
+    // Of every size, so that what some have asked for is just more than their socket takes.
+    const SIZES: usize = 40;
+    const STEP: usize = 100 << 10;
+    let mut config = config(2);
+    config.settings.limits.auth_ms_max = 3_000;
+    let (server, address) = start(config, &tuning());
+    // Quotes are written as entities.
+    let ask = |size: usize| {
+        let id = "'".repeat(size / "&apos;".len());
+        let query = "<query xmlns='jabber:iq:register'/>";
+        format!("<iq type='get' id=\"{id}\">{query}</iq>")
+    };
+    let mut deaf: Vec<TcpStream> = (0..2 * SIZES)
+        .map(|number| {
+            let mut wire = Wire::open(address);
+            let (mut all, mut size) = (HEADER.to_owned(), (1 + number / 2) * STEP);
+            while size > 0 {
+                let part = size.min(3 * STEP);
+                all += &ask(part);
+                size -= part;
+            }
+            // One of two names is at home elsewhere, wherever the client came in.
+            all += &auth(number);
+            wire.send(&all);
+            wire.socket
+        })
+        .collect();
+    for socket in &mut deaf {
+        socket.set_write_timeout(Some(PATIENCE)).unwrap();
+        let until = std::time::Instant::now() + PATIENCE;
+        while socket.write_all(b" ").is_ok() {
+            assert!(std::time::Instant::now() < until, "it is kept for ever");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    server.stop().unwrap();
+}
+
+#[test]
 fn at_the_end_every_stream_is_told_and_closed() {
     let (server, address) = start(config(2), &tuning());
     let mut clients: Vec<Wire> = (0..20).map(|_| Wire::login(address).0).collect();

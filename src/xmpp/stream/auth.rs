@@ -126,6 +126,9 @@ impl Shard {
         mechanism: &str,
         text: &str,
     ) -> Flow {
+        if let Some(over) = self.supersede(host, conn, stream) {
+            return over;
+        }
         let Some(mechanism) = Mechanism::parse(mechanism) else {
             return self.auth_failed(host, conn, stream, SaslError::InvalidMechanism, None);
         };
@@ -172,6 +175,22 @@ impl Shard {
             }
             _ => self.auth_failed(host, conn, stream, SaslError::MalformedRequest, None),
         }
+    }
+
+    /// Another exchange takes the place of one under way, as if that had been aborted: it counts as
+    /// a try, or nothing would bound how many are begun.
+    fn supersede(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+    ) -> Option<Flow> {
+        let phase = &stream.phase;
+        if !matches!(phase, Phase::ExpectInitial(_) | Phase::ExpectResponse(_)) {
+            return None;
+        }
+        self.count_failure(host, stream, SaslError::Aborted, None);
+        self.end_of_tries(host, conn, stream)
     }
 
     /// `<abort/>` (RFC 6120 6.4.4).
@@ -262,6 +281,16 @@ impl Shard {
         let peer = stream.counted_peer();
         self.throttle.is_over(account.as_str(), host.now(), max)
             || self.throttle.is_over(&peer, host.now(), of_address)
+            || self.unfinished.is_over(&peer, host.now(), of_address)
+    }
+
+    /// A stream ends: an exchange that ends with it was work, too. It counts for the address alone,
+    /// and one that succeeds makes up for it: of many who log in some always lose their
+    /// connections.
+    pub(crate) fn count_unfinished(&mut self, host: &impl Host, stream: &StreamState) {
+        if stream.phase.claimed().is_some() {
+            self.unfinished.count(&stream.counted_peer(), host.now());
+        }
     }
 
     /// Storage answered an authentication.
@@ -388,6 +417,8 @@ impl Shard {
         last: Option<&[u8]>,
     ) -> Flow {
         tracing::debug!(account = account.as_str(), peer = %stream.peer, "authenticated");
+        let peer = stream.counted_peer();
+        self.unfinished.take_back(&peer, host.now(), 1);
         let out = host.output(conn);
         match last {
             Some(message) => put(
@@ -420,19 +451,7 @@ impl Shard {
         error: SaslError,
         account: Option<&BareJid>,
     ) -> Flow {
-        tracing::info!(
-            condition = error.condition(),
-            account = account.map(BareJid::as_str),
-            peer = %stream.peer,
-            "authentication failed"
-        );
-        if let (Some(account), SaslError::NotAuthorized) = (account, error) {
-            let now = host.now();
-            self.throttle.count(account.as_str(), now);
-            self.throttle.count(&stream.counted_peer(), now);
-        }
-        stream.phase = Phase::ExpectAuth;
-        stream.tries += 1;
+        self.count_failure(host, stream, error, account);
         put(
             host.output(conn),
             format_args!(
@@ -440,11 +459,45 @@ impl Shard {
                 error.condition()
             ),
         );
-        if stream.tries >= self.settings.limits.auth_tries_max {
-            let text = Some("too many failed authentications");
-            return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
+        self.end_of_tries(host, conn, stream).unwrap_or(Flow::Next)
+    }
+
+    /// A try is over. It counts for its account where that was looked up: `account`, or who the
+    /// exchange is with that is still under way.
+    fn count_failure(
+        &mut self,
+        host: &impl Host,
+        stream: &mut StreamState,
+        error: SaslError,
+        account: Option<&BareJid>,
+    ) {
+        let left = std::mem::replace(&mut stream.phase, Phase::ExpectAuth);
+        let account = account.or(left.claimed());
+        tracing::info!(
+            condition = error.condition(),
+            account = account.map(BareJid::as_str),
+            peer = %stream.peer,
+            "authentication failed"
+        );
+        if let Some(account) = account {
+            let now = host.now();
+            self.throttle.count(account.as_str(), now);
+            self.throttle.count(&stream.counted_peer(), now);
         }
-        Flow::Next
+        stream.tries += 1;
+    }
+
+    /// Ends the stream if it has no try left.
+    fn end_of_tries(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &StreamState,
+    ) -> Option<Flow> {
+        let text = Some("too many failed authentications");
+        let error = StreamError::PolicyViolation;
+        (stream.tries >= self.settings.limits.auth_tries_max)
+            .then(|| self.stream_error(host, conn, stream, error, text))
     }
 
     /// A fresh local part that is at home on this shard, so that the connection need not move.

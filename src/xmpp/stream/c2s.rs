@@ -70,6 +70,7 @@ impl Shard {
     /// `</stream:stream>` or the end of the bytes: everything before it was answered (RFC 6120
     /// 4.4).
     pub(crate) fn finish(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
+        self.count_unfinished(host, stream);
         if let Phase::Bound(key) = stream.phase {
             self.end_session(host, key);
         }
@@ -135,16 +136,15 @@ impl Shard {
             _ => return Err((StreamError::UnsupportedVersion, "XMPP 1.0 is required")),
         }
         // RFC 6120 4.9.3.6; a client that leaves `to` out means the only domain there is.
-        if let Some(to) = &header.to {
-            let is_ours = Jid::parse(to).is_ok_and(|to| {
-                to.local().is_none() && to.is_bare() && self.router.is_local(to.domain())
-            });
-            if !is_ours {
-                return Err((
-                    StreamError::HostUnknown,
-                    "this server does not serve that domain",
-                ));
-            }
+        if header
+            .to
+            .as_deref()
+            .is_some_and(|to| !self.router.is_server(to))
+        {
+            return Err((
+                StreamError::HostUnknown,
+                "this server does not serve that domain",
+            ));
         }
         // RFC 6120 4.7.1: after authentication `from` may be absent, but never another account.
         if let (Some(from), Some(account)) = (&header.from, account) {
@@ -377,6 +377,7 @@ impl Shard {
         let idle = matches!(stream.phase, Phase::ExpectAuth);
         if stream.secure || !self.settings.tls_available || !idle {
             // RFC 6120 5.4.2.2: failure, then the stream is closed.
+            self.count_unfinished(host, stream);
             let out = host.output(conn);
             out.extend_from_slice(
                 b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",

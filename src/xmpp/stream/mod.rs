@@ -38,6 +38,8 @@ pub struct StreamState {
     pub(crate) secure: bool,
     /// How many authentications failed.
     pub(crate) tries: u8,
+    /// Registration requests since the last that made an account.
+    pub(crate) asked: u8,
     /// Bytes of white space between elements so far, before authentication.
     pub(crate) whitespace: u16,
     /// When the stream must be bound.
@@ -183,10 +185,16 @@ impl StreamState {
             tls: None,
             secure: false,
             tries: 0,
+            asked: 0,
             whitespace: 0,
             deadline,
             peer,
         }
+    }
+
+    /// When its client must be bound.
+    pub fn deadline(&self) -> Timestamp {
+        self.deadline
     }
 
     /// What its client's failures and registrations are counted by.
@@ -278,6 +286,7 @@ impl Shard {
         text: Option<&str>,
     ) -> Flow {
         tracing::debug!(condition = error.condition(), text, peer = %stream.peer, "stream error");
+        self.count_unfinished(host, stream);
         if let Phase::Bound(key) = stream.phase {
             self.end_session(host, key);
         }

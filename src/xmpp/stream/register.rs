@@ -6,9 +6,9 @@
 use super::bind::may_be_guests;
 use super::sasl::{DeriveJob, Password, SALT_SIZE, Salts};
 use super::{ExpectVerdict, Flow, Phase, StreamState, auth};
-use crate::error::{StanzaError, put};
+use crate::error::{StanzaError, StreamError, put};
 use crate::host::{ConnId, Host, ShardId, Ticket};
-use crate::limit::CONFLICTS_PER_REGISTRATION;
+use crate::limit::{CONFLICTS_PER_REGISTRATION, REGISTRATION_REQUESTS_MAX};
 use crate::parcel::{Control, Parcel};
 use crate::port::{Credentials, StoreOp, StoreReply};
 use crate::shard::{Shard, Waiting};
@@ -29,11 +29,13 @@ pub(crate) struct Request {
 }
 
 impl Shard {
-    /// Whether this stanza is a registration request that may be answered before authentication.
+    /// Whether this stanza is a registration request that may be answered before authentication; in
+    /// the middle of one it may not.
     pub(crate) fn is_registration(&self, stream: &StreamState, view: &StanzaView<'_>) -> bool {
         let protected = stream.secure || !self.settings.tls_required;
         self.settings.registration_open
             && protected
+            && matches!(stream.phase, Phase::ExpectAuth)
             && view.kind() == Kind::Iq
             && view.payload().is_some_and(|(ns, _)| ns == Ns::Register)
     }
@@ -47,7 +49,20 @@ impl Shard {
         view: &StanzaView<'_>,
     ) -> Flow {
         let iq = view.id().unwrap_or_default();
-        match view.type_().as_deref() {
+        let type_ = view.type_();
+        let is_set = type_.as_deref() == Some("set");
+        // One shard counts all that an address registers.
+        let counting = self.router.home(&stream.counted_peer());
+        if is_set && counting != self.id {
+            self.moving_to = Some(counting);
+            return Flow::Moved;
+        }
+        if stream.asked >= REGISTRATION_REQUESTS_MAX {
+            let text = Some("too many registration requests");
+            return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
+        }
+        stream.asked += 1;
+        match type_.as_deref() {
             Some("get") => {
                 self.register_result(
                     host,
@@ -58,20 +73,12 @@ impl Shard {
                 );
                 Flow::Next
             }
-            Some("set") => {
-                // One shard counts all that an address registers.
-                let counting = self.router.home(&stream.counted_peer());
-                if counting != self.id {
-                    self.moving_to = Some(counting);
-                    return Flow::Moved;
+            Some("set") => match self.parse_registration(host, stream, view) {
+                Ok((account, password)) => {
+                    self.derive_registration(host, conn, stream, account, password, &iq)
                 }
-                match self.parse_registration(host, stream, view) {
-                    Ok((account, password)) => {
-                        self.derive_registration(host, conn, stream, account, password, &iq)
-                    }
-                    Err(error) => self.register_error(host, conn, &iq, error),
-                }
-            }
+                Err(error) => self.register_error(host, conn, &iq, error),
+            },
             _ => self.register_error(host, conn, &iq, StanzaError::BadRequest),
         }
     }
@@ -86,7 +93,7 @@ impl Shard {
         if view.id().is_none() || view.child_count() != 1 {
             return Err(StanzaError::BadRequest);
         }
-        if view.to().is_some_and(|to| *to != *self.settings.domain) {
+        if view.to().is_some_and(|to| !self.router.is_server(&to)) {
             return Err(StanzaError::ItemNotFound);
         }
         let scope = stream.scope.as_deref().ok_or(StanzaError::BadRequest)?;
@@ -226,6 +233,7 @@ impl Shard {
         match reply {
             StoreReply::Done => {
                 tracing::info!(account = request.account.as_str(), "account registered");
+                stream.asked = 0;
                 self.register_result(host, conn, &request.iq, "");
                 Flow::Next
             }
