@@ -363,7 +363,7 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
-    let names_both = text.contains("schema 10") && text.contains("knows 9");
+    let names_both = text.contains("schema 11") && text.contains("knows 10");
     assert!(names_both, "{text}");
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
 }
@@ -455,7 +455,7 @@ fn a_store_of_schema_3_keeps_what_waits_in_both_places() {
         // Opened again, all of it is in the engine; schema 3 had no log.
         let store = open(&scratch);
         let engine = store.engine().unwrap();
-        engine.put_raw_count(&account, 2, 2);
+        engine.put_raw_count(&account, 2, 2, None);
         let record = [&[1, 0, 0, 0, 7][..], b"<message/>"].concat();
         engine.put_raw_queued(&account, 1, 1, &record);
         engine.put_raw_item(&account, &jid("juliet@b.example"), &octets(ITEM_1));

@@ -375,7 +375,7 @@ impl Engine {
         Ok(StoreReply::Account(Some(Box::new(AccountData {
             roster,
             blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
-            has_waiting: kept::waiting_count(self.keyspace(Table::Kept), staged, account)? > 0,
+            newest_waiting: kept::newest_waiting(self.keyspace(Table::Kept), staged, account)?,
         }))))
     }
 
@@ -621,7 +621,8 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             match found {
                 SCHEMA => Ok(about),
                 // Schema 2 added what accounts keep, 3 the sessions, 4 the log, 5 when a queued
-                // stanza came, 6 the versions of rosters; the records of all are read as they are.
+                // stanza came, 6 the versions of rosters, 10 when the newest that waits offline came;
+                // the records of all are read as they are.
                 1..SCHEMA => {
                     tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
                     about
@@ -696,9 +697,16 @@ impl Engine {
             .unwrap();
     }
 
-    /// Says how many messages wait for an account, as it was said before schema 4: without bytes.
-    pub(crate) fn put_raw_count(&self, account: &BareJid, last: u64, count: u32) {
-        let (key, record) = crate::kept::unsized_count(account, last, count);
+    /// Says how many messages wait for an account, as it was said before schema 4, without bytes, or
+    /// before schema 10, without the newest's time.
+    pub(crate) fn put_raw_count(
+        &self,
+        account: &BareJid,
+        last: u64,
+        count: u32,
+        size: Option<u64>,
+    ) {
+        let (key, record) = crate::kept::old_count(account, last, count, size);
         self.keyspace(Table::Kept).insert(key, record).unwrap();
     }
 
