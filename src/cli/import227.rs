@@ -221,9 +221,7 @@ impl Import {
     }
 
     fn broken(&self, reader: &Reader, what: &str) -> Failure {
-        use xml::common::Position;
-        let at = reader.position();
-        Failure(format!("{}:{}: {what}.", self.path.display(), at.row + 1))
+        Failure(format!("{}: {what}.", place(&self.path, reader)))
     }
 
     fn open(&mut self, path: &Path) -> Result<Reader, Failure> {
@@ -407,19 +405,17 @@ impl Import {
     ) -> Result<(), Failure> {
         let path = self.included(reader, element)?;
         let mut reader = self.open(&path)?;
-        let broken = |what: String| Failure(format!("{}: {what}.", path.display()));
-        match element::next(&mut reader).map_err(broken)? {
+        let next = element::next(&mut reader);
+        let read = next.and_then(|event| match event {
             XmlEvent::StartElement {
                 name, attributes, ..
-            } => {
-                let read = Element::start(name, attributes)
-                    .read(&mut reader)
-                    .map_err(broken)?;
-                self.belonging(&read, arrival);
-                Ok(())
-            }
-            _ => Err(broken("it has no element".into())),
-        }
+            } => Element::start(name, attributes).read(&mut reader),
+            _ => Err("it has no element".into()),
+        });
+        let at = place(&path, &reader);
+        let read = read.map_err(|what| Failure(format!("{at}: {what}.")))?;
+        self.belonging(&read, arrival);
+        Ok(())
     }
 
     fn belonging(&mut self, element: &Element, arrival: &mut Arrival) {
@@ -468,6 +464,12 @@ impl Import {
                 .say(&format!("{account}: {what}; that part was left out."));
         }
     }
+}
+
+/// Where a reader is in its file.
+fn place(path: &Path, reader: &Reader) -> String {
+    use xml::common::Position;
+    format!("{}:{}", path.display(), reader.position().row + 1)
 }
 
 fn as_stanza(element: &Element) -> Element {

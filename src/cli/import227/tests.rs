@@ -219,6 +219,58 @@ fn entities_of_a_file_are_refused() {
 }
 
 #[test]
+fn a_file_of_xml_1_1_is_refused_with_its_line() {
+    let scratch = Scratch::new("version");
+    let users = "<user name='romeo' password='p'>\
+                 <query xmlns='jabber:iq:roster'><item jid='a@b' name='&#x2;'/></query></user>";
+    let text = format!("<?xml version='1.1'?>\n{}", document(users));
+    let (arrivals, read, _) = imported(&scratch.file("file", &text));
+    assert!(arrivals.is_empty());
+    let refusal = read.unwrap_err();
+    assert!(refusal.contains("file:1: "), "{refusal}");
+    assert!(refusal.contains("only 1.0 is read"), "{refusal}");
+    // The same in what a file includes.
+    let part = "<?xml version='1.1'?><vCard xmlns='vcard-temp'><FN>&#x1;</FN></vCard>";
+    scratch.file("part.xml", part);
+    let include = format!("<xi:include xmlns:xi='{XINCLUDE}' href='part.xml'/>");
+    let users = format!("<user name='romeo' password='p'>{include}</user>");
+    let (_, read, _) = imported(&scratch.file("file", &document(&users)));
+    let refusal = read.unwrap_err();
+    assert!(refusal.contains("part.xml:1: "), "{refusal}");
+}
+
+/// An older import let such in, and clients send elements with the prefix `xml`.
+#[test]
+fn what_cannot_be_read_again_is_left_out_of_an_export_and_nothing_else() {
+    let mut whole = some_account();
+    let expected = whole.clone();
+    whole.data.roster[0].name = whole.data.roster[0]
+        .name
+        .replace("omeo", "o\u{2}meo")
+        .into();
+    whole.data.roster[0].groups[0] = "Fri\u{1}ends".into();
+    whole.documents[2].2 = b"1700000000000000 gone & \x01away".as_slice().into();
+    let more = |bytes: &[u8], before: &str, more: &str| -> Box<[u8]> {
+        let text = String::from_utf8_lossy(bytes);
+        text.replace(before, &format!("{more}{before}"))
+            .into_bytes()
+            .into()
+    };
+    whole.offline[0] = more(&whole.offline[0], "</body>", "\u{1}");
+    whole.offline[1] = more(&whole.offline[1], "<delay", "<xml:y/>");
+    let request = whole.data.roster[2].pending_in.as_mut().unwrap();
+    *request = more(request, "</presence>", "<xml:z>z</xml:z>");
+    let (mut out, mut left_out) = (Vec::new(), Vec::new());
+    export::user(&whole, &mut out, &mut |what| left_out.push(what));
+    assert_eq!(left_out.len(), 6, "{left_out:?}");
+    let scratch = Scratch::new("mended");
+    let text = document(&String::from_utf8(out).unwrap());
+    let (arrivals, read, _) = imported(&scratch.file("file", &text));
+    assert_eq!(read, Ok(()));
+    assert_eq!(arrivals[0].whole, expected);
+}
+
+#[test]
 fn what_is_before_the_trouble_comes_in_whole() {
     let scratch = Scratch::new("torn");
     let users = "<user name='romeo' password='p'/><user name='torn' password='p'><query";
