@@ -190,11 +190,7 @@ impl Engine {
     /// See [`OpenError`].
     pub(crate) fn open(data: &Path) -> Result<Engine, OpenError> {
         let path = data.join(DIRECTORY);
-        let refused = |what: String| {
-            OpenError::Engine(
-                format!("Cannot open the store in {}: {what}.", path.display()).into(),
-            )
-        };
+        let refused = |what: String| cannot_open(&path, &what);
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -607,10 +603,23 @@ impl Snapshot for View {
     }
 }
 
-fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError> {
-    let refused = |error: fjall::Error| {
-        OpenError::Engine(format!("Cannot open the store in {}: {error:?}.", path.display()).into())
+/// Why a store is not opened. One that was not closed is written to before it is read: what its log
+/// has goes into the engine.
+fn cannot_open(path: &Path, what: &str) -> OpenError {
+    let path = path.display();
+    let is_full = ["No space left", "quota exceeded"];
+    let text = match is_full.iter().any(|full| what.contains(full)) {
+        true => format!(
+            "The disk is too full to open the store in {path}; nothing is lost: make room there, \
+             100 MB or more, and start again."
+        ),
+        false => format!("Cannot open the store in {path}: {what}."),
     };
+    OpenError::Engine(text.into())
+}
+
+fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError> {
+    let refused = |error: fjall::Error| cannot_open(path, &format!("{error:?}"));
     let is_fresh = !database.keyspace_exists("accounts");
     let about = database
         .keyspace("about", KeyspaceCreateOptions::default)
@@ -658,6 +667,25 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
         None => Err(OpenError::Engine(
             format!("The database in {} is not Vorpal's.", path.display()).into(),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 28 is ENOSPC, 122 EDQUOT, 5 EIO.
+    #[test]
+    fn a_full_disk_is_told_with_the_remedy() {
+        for (number, remedy) in [(28, "make room"), (122, "make room"), (5, "Cannot open")] {
+            let error = std::io::Error::from_raw_os_error(number);
+            let plain = error.to_string();
+            let wrapped = format!("{:?}", fjall::Error::Io(error));
+            for what in [plain, wrapped] {
+                let told = cannot_open(Path::new("store"), &what).to_string();
+                assert!(told.contains(remedy), "{told}");
+            }
+        }
     }
 }
 
