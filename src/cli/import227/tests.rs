@@ -38,7 +38,13 @@ impl Drop for Scratch {
 /// What comes in from a file, and whether all of it did.
 fn imported(path: &Path) -> (Vec<Arrival>, Result<(), String>, Import) {
     let mut arrivals = Vec::new();
-    let mut import = Import::new(DOMAIN.into(), OFFLINE);
+    let limits = Limits {
+        offline_max: OFFLINE.count,
+        offline_size_max: OFFLINE.size,
+        roster_items_max: 3,
+        ..Limits::default()
+    };
+    let mut import = Import::new(DOMAIN.into(), limits);
     let mut create = |batch: Vec<Arrival>, _: &mut Notes| {
         arrivals.extend(batch);
         Ok(())
@@ -366,6 +372,76 @@ fn no_more_messages_come_in_than_may_wait_and_the_rest_is_counted() {
         .last()
         .map(|one| String::from_utf8_lossy(one));
     assert!(last.is_some_and(|last| last.contains("<body>12</body>")));
+}
+
+#[test]
+fn what_the_server_would_not_have_is_left_out_with_its_line() {
+    let scratch = Scratch::new("kinds");
+    let message = |type_: &str, rest: &str| {
+        format!("<message from='e@f.g' type='{type_}'><body>{type_}</body>{rest}</message>\n")
+    };
+    let mut messages: String = ["chat", "normal", "headline", "error", "groupchat"]
+        .map(|type_| message(type_, ""))
+        .concat();
+    messages += &message("chat", "<no-store xmlns='urn:xmpp:hints'/>");
+    let item = |name: &str, rest: &str| format!("<item jid='{name}@f.g' {rest}/>");
+    let items = [
+        item("a", "subscription='to' ask='subscribe'"),
+        item("b", "subscription='from' ask='subscribe'"),
+        item("c", ""),
+        item("d", ""),
+    ];
+    let request = |name: &str, size: usize| {
+        format!(
+            "<presence xmlns='jabber:client' from='{name}@f.g' type='subscribe'><status>{}\
+             </status></presence>",
+            "x".repeat(size)
+        )
+    };
+    let half = REQUESTS_SIZE_MAX / 2;
+    let requests = [
+        ("q", half),
+        ("r", half),
+        ("s", 1),
+        ("t", 1),
+        ("u", 1),
+        ("c", 1),
+    ];
+    let requests = requests.map(|(name, size)| request(name, size));
+    let users = format!(
+        "<user name='romeo' password='p'>\n<offline-messages>{messages}</offline-messages>\
+         <query xmlns='jabber:iq:roster'>{}</query>\n{}</user>",
+        items.concat(),
+        requests.concat()
+    );
+    let (arrivals, read, import) = imported(&scratch.file("file", &document(&users)));
+    // Of messages, contacts, and two of the requests.
+    assert_eq!((read, import.notes.count), (Ok(()), 4));
+    let whole = &arrivals[0].whole;
+    assert_eq!(whole.offline.len(), 2);
+    let roster: Vec<_> = (whole.data.roster.iter())
+        .map(|item| {
+            (
+                item.contact.local().unwrap(),
+                item.ask,
+                item.pending_in.is_some(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("a", false, false),
+        ("b", true, false),
+        ("c", false, true),
+        ("q", false, true),
+        ("s", false, true),
+        ("t", false, true),
+    ];
+    assert_eq!(roster, expected);
+    let said = &import.notes.said;
+    assert!(
+        said[0].contains("file:8: romeo@a.example: a waiting"),
+        "{said:?}"
+    );
 }
 
 #[test]
