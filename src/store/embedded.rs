@@ -603,8 +603,8 @@ impl Snapshot for View {
     }
 }
 
-/// Why a store is not opened. One that was not closed is written to before it is read: what its log
-/// has goes into the engine.
+/// Why a store is not opened. One that was not closed is written to before it is read: what its
+/// log has goes into the engine.
 fn cannot_open(path: &Path, what: &str) -> OpenError {
     let path = path.display();
     let is_full = ["No space left", "quota exceeded"];
@@ -630,8 +630,8 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             match found {
                 SCHEMA => Ok(about),
                 // Schema 2 added what accounts keep, 3 the sessions, 4 the log, 5 when a queued
-                // stanza came, 6 the versions of rosters, 10 when the newest that waits offline came;
-                // the records of all are read as they are.
+                // stanza came, 6 the versions of rosters, 10 when the newest that waits offline
+                // came; the records of all are read as they are.
                 1..SCHEMA => {
                     tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
                     about
@@ -671,25 +671,6 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// 28 is ENOSPC, 122 EDQUOT, 5 EIO.
-    #[test]
-    fn a_full_disk_is_told_with_the_remedy() {
-        for (number, remedy) in [(28, "make room"), (122, "make room"), (5, "Cannot open")] {
-            let error = std::io::Error::from_raw_os_error(number);
-            let plain = error.to_string();
-            let wrapped = format!("{:?}", fjall::Error::Io(error));
-            for what in [plain, wrapped] {
-                let told = cannot_open(Path::new("store"), &what).to_string();
-                assert!(told.contains(remedy), "{told}");
-            }
-        }
-    }
-}
-
-#[cfg(test)]
 impl Engine {
     /// Replaces an account's record by `record`.
     pub(crate) fn put_raw_account(&self, account: &BareJid, record: &[u8]) {
@@ -725,8 +706,8 @@ impl Engine {
             .unwrap();
     }
 
-    /// Says how many messages wait for an account, as it was said before schema 4, without bytes, or
-    /// before schema 10, without the newest's time.
+    /// Says how many messages wait for an account, as it was said before schema 4, without bytes,
+    /// or before schema 10, without the newest's time.
     pub(crate) fn put_raw_count(
         &self,
         account: &BareJid,
@@ -766,5 +747,24 @@ impl Engine {
             .unwrap();
         about.insert(SCHEMA_KEY, number).unwrap();
         self.database.persist(PersistMode::SyncAll).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 28 is ENOSPC, 122 EDQUOT, 5 EIO.
+    #[test]
+    fn a_full_disk_is_told_with_the_remedy() {
+        for (number, remedy) in [(28, "make room"), (122, "make room"), (5, "Cannot open")] {
+            let error = std::io::Error::from_raw_os_error(number);
+            let plain = error.to_string();
+            let wrapped = format!("{:?}", fjall::Error::Io(error));
+            for what in [plain, wrapped] {
+                let told = cannot_open(Path::new("store"), &what).to_string();
+                assert!(told.contains(remedy), "{told}");
+            }
+        }
     }
 }

@@ -166,7 +166,8 @@ pub(crate) fn put_document(
     Ok(StoreReply::Done)
 }
 
-/// The last number given to a waiting message, how many wait, their bytes, and when the newest came.
+/// The last number given to a waiting message, how many wait, their bytes, and when the newest of
+/// them came.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
     last: u64,
