@@ -392,3 +392,46 @@ fn messages_that_may_not_wait_are_left_out_of_an_import_and_told() {
         juliet.until(|got| got.name == "message");
     }
 }
+
+/// Its sender was told that it is kept, and no reader of ours takes that prefix.
+#[test]
+fn a_message_with_an_element_of_the_prefix_xml_is_exported_without_that() {
+    let server = Server::start(&Options::default());
+    fixtures(&server, "ejabberd");
+    done(server.directory(), &["import", "ejabberd/main.xml"]);
+    let mut juliet = log_in(&server, "juliet");
+    let message = "<message to='romeo@localhost' type='chat' id='e1'><body>kept</body>\
+                   <x xmlns='urn:x'><xml:y>passed over</xml:y></x></message>";
+    juliet.send("<enable xmlns='urn:xmpp:sm:3'/>");
+    juliet.until(|element| element.name == "enabled");
+    juliet.send(&format!("{message}<r xmlns='urn:xmpp:sm:3'/>"));
+    juliet.until(|element| element.name == "a" && element.attr("h") == Some("1"));
+    let said = vorpal(server.directory(), &["export", "all.xml"]);
+    assert!(!said.success, "{}", said.out);
+    let told = "romeo@localhost: left out a part of a waiting message";
+    assert!(said.err.contains(told), "{}", said.err);
+    let text = std::fs::read_to_string(server.directory().join("all.xml")).unwrap();
+    assert!(text.contains("<body>kept</body><x xmlns='urn:x'/>"));
+    let other = elsewhere(&server, "other");
+    done(&other, &["import", "../all.xml"]);
+    done(&other, &["export", "again.xml"]);
+    let again = std::fs::read_to_string(other.join("again.xml")).unwrap();
+    assert_eq!(again, text);
+
+    std::fs::write(
+        other.join("newer.xml"),
+        text.replace("version='1.0'", "version='1.1'"),
+    )
+    .unwrap();
+    let refusal = refused_import(&other, "newer.xml");
+    assert!(refusal.contains("newer.xml:1: "), "{refusal}");
+    assert!(refusal.contains("only 1.0 is read"), "{refusal}");
+}
+
+/// The refusal of an import, which says besides that nothing came in.
+fn refused_import(directory: &Path, file: &str) -> String {
+    let said = vorpal(directory, &["import", file]);
+    assert!(!said.success, "{}", said.out);
+    assert!(said.out.contains("Imported 0 accounts"), "{}", said.out);
+    said.err
+}

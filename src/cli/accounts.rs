@@ -8,6 +8,7 @@ use runtime::config::Config;
 use stanza::jid::{BareJid, check_new_local};
 use store::{Embedded, OpenError};
 use xmpp::Timestamp;
+use xmpp::limit::Limits;
 use xmpp::port::{Credentials, OfflineQuota, Store, StoreOp, StoreReply, WholeAccount};
 
 use super::{Failure, delete};
@@ -23,7 +24,7 @@ const TOO_MANY: &str = "It has more documents of a kind than an account may have
 pub(crate) struct Place {
     domain: String,
     data: PathBuf,
-    offline: OfflineQuota,
+    limits: Limits,
 }
 
 /// The accounts of the server that a configuration describes.
@@ -53,7 +54,7 @@ impl Place {
         Ok(Place {
             domain: config.domain.to_string(),
             data: config.data,
-            offline: config.limits.offline(),
+            limits: config.limits,
         })
     }
 
@@ -88,7 +89,12 @@ impl Accounts {
 
     /// What may wait for one account.
     pub(crate) fn offline(&self) -> OfflineQuota {
-        self.place.offline
+        self.place.limits.offline()
+    }
+
+    /// What an account may have.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.place.limits
     }
 
     /// The data directory.

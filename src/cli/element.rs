@@ -7,6 +7,7 @@ use std::io::Read;
 
 use stanza::writer;
 use xml::attribute::OwnedAttribute;
+use xml::common::{XmlVersion, is_xml10_char};
 use xml::name::OwnedName;
 use xml::reader::{EventReader, ParserConfig, XmlEvent};
 
@@ -44,12 +45,36 @@ pub(crate) fn next<R: Read>(reader: &mut EventReader<R>) -> Result<XmlEvent, Str
             XmlEvent::Doctype { .. } => {
                 return Err("it has a document type, which is refused".into());
             }
+            XmlEvent::StartDocument { version, .. } if version != XmlVersion::Version10 => {
+                return Err("it says that it is XML 1.1, and only 1.0 is read".into());
+            }
             XmlEvent::StartDocument { .. }
             | XmlEvent::ProcessingInstruction { .. }
             | XmlEvent::Comment(_) => {}
+            // The reader itself lets some of them through in places.
+            event if !has_chars_of_xml(&event) => {
+                return Err("it has a character that XML does not allow".into());
+            }
             event => return Ok(event),
         }
     }
+}
+
+fn has_chars_of_xml(event: &XmlEvent) -> bool {
+    let may_stand = |text: &str| text.chars().all(is_xml10_char);
+    match event {
+        XmlEvent::StartElement { attributes, .. } => attributes
+            .iter()
+            .all(|attribute| may_stand(&attribute.value)),
+        XmlEvent::Characters(text) => may_stand(text),
+        _ => true,
+    }
+}
+
+/// A text without the characters that XML does not allow, where it has any.
+pub(crate) fn without_forbidden(text: &str) -> Option<String> {
+    let has_any = !text.chars().all(is_xml10_char);
+    has_any.then(|| text.chars().filter(|c| is_xml10_char(*c)).collect())
 }
 
 /// Passes over the rest of an element whose start was read.
@@ -126,6 +151,34 @@ impl Element {
             }
             _ => Err("it is no element".into()),
         }
+    }
+
+    /// The same of what was not read: without the characters that XML does not allow, and without
+    /// the elements below its own whose prefix is `xml`, which no reader of ours takes.
+    pub(crate) fn of_mended(bytes: &[u8], within: &str) -> Result<Vec<Element>, String> {
+        let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+        let text = without_forbidden(text).unwrap_or_else(|| text.to_owned());
+        let renamed = renamed_reserved(&text);
+        let mut whole =
+            format!("<{PASSED_OVER}:whole xmlns:{PASSED_OVER}='{PASSED_OVER}'").into_bytes();
+        attribute(&mut whole, "xmlns", within);
+        whole.push(b'>');
+        whole.extend_from_slice(renamed.as_bytes());
+        whole.extend_from_slice(format!("</{PASSED_OVER}:whole>").as_bytes());
+        let mut read = Element::of_fragment(&whole, "")?;
+        let mut whole = read.pop().ok_or("it is no element")?;
+        whole.pass_over_reserved();
+        Ok(whole.into_children().collect())
+    }
+
+    fn pass_over_reserved(&mut self) {
+        self.children.retain_mut(|child| match child {
+            Child::Element(element) => {
+                element.pass_over_reserved();
+                element.ns != PASSED_OVER
+            }
+            Child::Text(_) => true,
+        });
     }
 
     /// Whether it has this name in this namespace.
@@ -236,6 +289,43 @@ impl Element {
     }
 }
 
+/// The prefix, and namespace, of what is passed over.
+const PASSED_OVER: &str = "vorpal-passed-over";
+
+/// A fragment in which elements have the prefix [`PASSED_OVER`] instead of `xml`.
+fn renamed_reserved(fragment: &str) -> String {
+    let mut out = String::with_capacity(fragment.len());
+    let mut rest = fragment;
+    while let Some(at) = rest.find('<') {
+        let (before, tag) = rest.split_at(at);
+        out.push_str(before);
+        let begins = ["<xml:", "</xml:"]
+            .into_iter()
+            .find(|it| tag.starts_with(it));
+        let taken = match begins {
+            Some(begin) => {
+                out.push_str(begin.trim_end_matches("xml:"));
+                out.push_str(PASSED_OVER);
+                out.push(':');
+                begin.len()
+            }
+            None => {
+                // Nothing in character data is a tag.
+                let end = tag
+                    .starts_with("<![CDATA[")
+                    .then(|| tag.find("]]>"))
+                    .flatten();
+                let taken = end.unwrap_or(1);
+                out.push_str(&tag[..taken]);
+                taken
+            }
+        };
+        rest = &tag[taken..];
+    }
+    out.push_str(rest);
+    out
+}
+
 fn attribute(out: &mut Vec<u8>, name: &str, value: &str) {
     out.push(b' ');
     out.extend_from_slice(name.as_bytes());
@@ -275,6 +365,18 @@ mod tests {
     }
 
     #[test]
+    fn what_no_reader_takes_is_passed_over_and_the_rest_is_read() {
+        let text = "<m id='\u{2}1'><xml:y a='b'>t<c/><xml:z/></xml:y>\u{1}u<x xmlns='urn:x'>\
+                    <![CDATA[<xml:k>]]><xml:y/></x></m>";
+        assert!(Element::of_fragment(text.as_bytes(), "").is_err());
+        let read = Element::of_mended(text.as_bytes(), "").unwrap();
+        let bytes = read[0].bytes("");
+        let expected = "<m id='1'>u<x xmlns='urn:x'>&lt;xml:k&gt;</x></m>";
+        assert_eq!(String::from_utf8_lossy(&bytes), expected);
+        assert!(Element::of_mended(b"<m><xml:y></m>", "").is_err());
+    }
+
+    #[test]
     fn what_is_moved_takes_nothing_of_another_namespace_along() {
         let moved = |text: &str, within: &str| {
             let read = Element::of_fragment(text.as_bytes(), within).unwrap();
@@ -294,6 +396,23 @@ mod tests {
         assert!(Element::of_fragment(deep.as_bytes(), "").is_err());
         for text in ["<a>&b;</a>", "<a></b>", "<!DOCTYPE a []><a/>", "<a>"] {
             assert!(Element::of_fragment(text.as_bytes(), "").is_err(), "{text}");
+        }
+        for text in [
+            "<?xml version='1.1'?><a/>",
+            "<?xml version='1.0'?><a>&#x1;</a>",
+            "<a b='&#x2;'/>",
+            "<a b='\u{1}'/>",
+            "<a>\u{1}</a>",
+            "<a><![CDATA[\u{1}]]></a>",
+        ] {
+            let mut reader = reader(text.as_bytes());
+            let mut read = || match next(&mut reader)? {
+                XmlEvent::StartElement {
+                    name, attributes, ..
+                } => Element::start(name, attributes).read(&mut reader),
+                _ => Err("no element".into()),
+            };
+            assert!(read().is_err(), "{text:?}");
         }
         let typed = "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>";
         assert!(next(&mut reader(typed.as_bytes())).is_err());

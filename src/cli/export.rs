@@ -1,5 +1,6 @@
 //! `vorpal export`: every account as XEP-0227 has it, from a snapshot of the store.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,7 +16,7 @@ use xmpp::port::{Credentials, RosterItem, Space, WholeAccount};
 
 use super::Failure;
 use super::accounts::Accounts;
-use super::element::Element;
+use super::element::{self, Element};
 
 /// XEP-0227 4.
 pub(crate) const PIE: &str = "urn:xmpp:pie:0";
@@ -128,11 +129,18 @@ pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn F
     let local = whole.account.local().unwrap_or_default();
     writer::open(out, "user").attr("name", local).start();
     scram(&whole.credentials, out);
-    roster(&whole.data.roster, out);
+    roster(&whole.data.roster, out, left_out);
     let mut copy = |what: &str, bytes: &[u8], from: &str, to: &str, out: &mut Vec<u8>| {
         match Element::of_fragment(bytes, from) {
             Ok(elements) => elements.iter().for_each(|element| element.write(to, out)),
-            Err(error) => left_out(format!("{what}: {error}")),
+            // No other server reads it either; what it says besides is not lost for that.
+            Err(error) => match Element::of_mended(bytes, from) {
+                Ok(elements) => {
+                    elements.iter().for_each(|element| element.write(to, out));
+                    left_out(format!("a part of {what}: {error}"));
+                }
+                Err(_) => left_out(format!("{what}: {error}")),
+            },
         }
     };
     for stanza in whole
@@ -171,7 +179,9 @@ pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn F
         writer::open(out, "activity")
             .attr("xmlns", ACTIVITY)
             .start();
-        writer::escape_text(&String::from_utf8_lossy(bytes), out);
+        let text = String::from_utf8_lossy(bytes);
+        let text = readable(&text, "the last status", left_out);
+        writer::escape_text(&text, out);
         writer::close(out, "activity");
     }
     privacy(&whole.data.blocked, out);
@@ -204,12 +214,22 @@ fn scram(credentials: &Credentials, out: &mut Vec<u8>) {
     }
 }
 
-fn roster(items: &[RosterItem], out: &mut Vec<u8>) {
+/// A text without what no XML has, which is told.
+fn readable<'a>(text: &'a str, what: &str, left_out: &mut dyn FnMut(String)) -> Cow<'a, str> {
+    element::without_forbidden(text).map_or(Cow::Borrowed(text), |readable| {
+        left_out(format!("characters of {what} that XML does not allow"));
+        Cow::Owned(readable)
+    })
+}
+
+fn roster(items: &[RosterItem], out: &mut Vec<u8>, left_out: &mut dyn FnMut(String)) {
     writer::open(out, "query").ns(Ns::Roster).start();
     for item in items.iter().filter(|item| item.listed) {
+        let contact = item.contact.as_str();
+        let name = readable(&item.name, &format!("the name of {contact}"), left_out);
         let open = writer::open(out, "item")
-            .attr("jid", item.contact.as_str())
-            .attr_if("name", (!item.name.is_empty()).then_some(&item.name))
+            .attr("jid", contact)
+            .attr_if("name", (!name.is_empty()).then_some(&name))
             .attr("subscription", item.subscription.as_str())
             .attr_if("ask", item.ask.then_some("subscribe"))
             .attr_if("approved", item.approved.then_some("true"));
@@ -219,7 +239,8 @@ fn roster(items: &[RosterItem], out: &mut Vec<u8>) {
         }
         open.start();
         for group in &item.groups {
-            writer::text(out, "group", group);
+            let group = readable(group, &format!("a group of {contact}"), left_out);
+            writer::text(out, "group", &group);
         }
         writer::close(out, "item");
     }

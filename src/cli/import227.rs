@@ -14,11 +14,15 @@ use base64::engine::general_purpose::STANDARD;
 use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use xml::reader::{EventReader, XmlEvent};
+use xmpp::Timestamp;
+use xmpp::leave::as_left;
+use xmpp::limit::Limits;
 use xmpp::port::{
     Credentials, DOCUMENT_NAME_SIZE_MAX, DOCUMENTS_MAX, Document, OfflineQuota, RosterItem,
     ScramKey, Space, Subscription, WholeAccount,
 };
 use xmpp::settings::SCRAM_ITERATIONS_MAX;
+use xmpp::subscription::REQUESTS_SIZE_MAX;
 
 use super::accounts::{self, Accounts, Trouble};
 use super::element::{self, Element};
@@ -40,7 +44,7 @@ type Reader = EventReader<BufReader<File>>;
 /// Imports files; Prosody writes one for each account.
 pub(crate) fn import(config: &Path, files: &[PathBuf]) -> Result<ExitCode, Failure> {
     let mut accounts = Accounts::open(config)?;
-    let mut import = Import::new(accounts.domain().to_owned(), accounts.offline());
+    let mut import = Import::new(accounts.domain().to_owned(), accounts.limits().clone());
     let mut create = |batch: Vec<Arrival>, notes: &mut Notes| flush(&mut accounts, batch, notes);
     let read = files
         .iter()
@@ -94,10 +98,15 @@ struct Notes {
     count: u64,
     /// What is told at the end.
     last: Vec<String>,
+    /// What was told at once.
+    #[cfg(test)]
+    said: Vec<String>,
 }
 
 impl Notes {
     fn say(&mut self, text: &str) {
+        #[cfg(test)]
+        self.said.push(text.to_owned());
         self.count += 1;
         if self.count <= NOTES_MAX {
             eprintln!("vorpal: {text}");
@@ -179,8 +188,8 @@ type Create<'a> = &'a mut dyn FnMut(Vec<Arrival>, &mut Notes) -> Result<(), Fail
 /// The state of one import.
 struct Import {
     domain: String,
-    /// What may wait for one account.
-    offline: OfflineQuota,
+    /// What one account may have.
+    limits: Limits,
     /// The file that is being read, for messages.
     path: PathBuf,
     depth: usize,
@@ -190,10 +199,10 @@ struct Import {
 }
 
 impl Import {
-    fn new(domain: String, offline: OfflineQuota) -> Import {
+    fn new(domain: String, limits: Limits) -> Import {
         Import {
             domain,
-            offline,
+            limits,
             path: PathBuf::new(),
             depth: 0,
             batch: Vec::new(),
@@ -221,9 +230,7 @@ impl Import {
     }
 
     fn broken(&self, reader: &Reader, what: &str) -> Failure {
-        use xml::common::Position;
-        let at = reader.position();
-        Failure(format!("{}:{}: {what}.", self.path.display(), at.row + 1))
+        Failure(format!("{}: {what}.", place(&self.path, reader)))
     }
 
     fn open(&mut self, path: &Path) -> Result<Reader, Failure> {
@@ -395,7 +402,8 @@ impl Import {
                 self.included_belonging(reader, &read, arrival)?;
                 continue;
             }
-            self.belonging(&read, arrival);
+            let at = place(&self.path, reader);
+            self.belonging(&read, &at, arrival);
         }
     }
 
@@ -407,38 +415,37 @@ impl Import {
     ) -> Result<(), Failure> {
         let path = self.included(reader, element)?;
         let mut reader = self.open(&path)?;
-        let broken = |what: String| Failure(format!("{}: {what}.", path.display()));
-        match element::next(&mut reader).map_err(broken)? {
+        let next = element::next(&mut reader);
+        let read = next.and_then(|event| match event {
             XmlEvent::StartElement {
                 name, attributes, ..
-            } => {
-                let read = Element::start(name, attributes)
-                    .read(&mut reader)
-                    .map_err(broken)?;
-                self.belonging(&read, arrival);
-                Ok(())
-            }
-            _ => Err(broken("it has no element".into())),
-        }
+            } => Element::start(name, attributes).read(&mut reader),
+            _ => Err("it has no element".into()),
+        });
+        let at = place(&path, &reader);
+        let read = read.map_err(|what| Failure(format!("{at}: {what}.")))?;
+        self.belonging(&read, &at, arrival);
+        Ok(())
     }
 
-    fn belonging(&mut self, element: &Element, arrival: &mut Arrival) {
+    /// Takes an element that ends at a line of a file.
+    fn belonging(&mut self, element: &Element, at: &str, arrival: &mut Arrival) {
         let whole = &mut arrival.whole;
         let taken = match (element.name.as_str(), element.ns.as_str()) {
             ("scram-credentials", SCRAM) => scram(element, &mut whole.credentials),
-            ("query", "jabber:iq:roster") => roster(element, whole),
+            ("query", "jabber:iq:roster") => roster(element, whole, &self.limits),
             // COMPAT: Prosody writes it without its namespace.
             ("presence", "jabber:client" | PIE) => {
                 let mut presence = as_stanza(element);
                 presence.set("to", whole.account.as_str());
-                request(presence, whole)
+                request(presence, whole, &self.limits)
             }
             ("offline-messages", PIE) => {
                 let messages = element.children().filter(|child| child.name == "message");
                 let mut wrong = Ok(());
                 for message in messages {
                     match waiting(message, &arrival.whole.account) {
-                        Ok(stanza) => arrival.add_waiting(stanza, self.offline),
+                        Ok(stanza) => arrival.add_waiting(stanza, self.limits.offline()),
                         Err(what) => wrong = Err(what),
                     }
                 }
@@ -465,9 +472,15 @@ impl Import {
         if let Err(what) = taken {
             let account = arrival.whole.account.as_str();
             self.notes
-                .say(&format!("{account}: {what}; that part was left out."));
+                .say(&format!("{at}: {account}: {what}; that part was left out."));
         }
     }
+}
+
+/// Where a reader is in its file.
+fn place(path: &Path, reader: &Reader) -> String {
+    use xml::common::Position;
+    format!("{}:{}", path.display(), reader.position().row + 1)
 }
 
 fn as_stanza(element: &Element) -> Element {
@@ -488,7 +501,10 @@ fn waiting(message: &Element, account: &BareJid) -> Result<Box<[u8]>, String> {
         }
         stanza.set(name, jid.as_str());
     }
-    Ok(stanza.bytes(Ns::Client.as_str()))
+    // XEP-0160 3: errors, headlines and what is of the moment would not wait here either.
+    let bytes = stanza.bytes(Ns::Client.as_str());
+    as_left(&bytes, Timestamp::default(), account.domain())
+        .ok_or_else(|| "a waiting message is of a kind that does not wait".into())
 }
 
 /// COMPAT: ejabberd 23.01 encodes what is base64 already once more.
@@ -554,8 +570,9 @@ fn item_of(roster: &mut Vec<RosterItem>, contact: BareJid) -> &mut RosterItem {
     &mut roster[index]
 }
 
-fn roster(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
+fn roster(element: &Element, whole: &mut WholeAccount, limits: &Limits) -> Result<(), String> {
     let roster = &mut whole.data.roster;
+    let mut listed = roster.iter().filter(|item| item.listed).count();
     let mut wrong = Ok(());
     for child in element.children().filter(|child| child.name == "item") {
         let jid = child.attr("jid").unwrap_or_default();
@@ -574,11 +591,26 @@ fn roster(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
             // `remove` and what old servers made up: no contact.
             continue;
         };
+        let known = roster.iter().find(|item| item.contact == contact);
+        let is_new = known.is_none_or(|item| !item.listed);
+        if is_new && listed >= limits.roster_items_max {
+            wrong = Err(format!("it has more than {listed} contacts"));
+            continue;
+        }
+        listed += usize::from(is_new);
+        // RFC 6121 A.2: who is subscribed does not ask.
+        let is_asking = child.attr("ask") == Some("subscribe");
+        if is_asking && subscription.is_to() {
+            wrong = Err(format!(
+                "it is subscribed to {:?} and asks to be",
+                contact.as_str()
+            ));
+        }
         let item = item_of(roster, contact);
         item.listed = true;
         item.subscription = subscription;
         item.name = child.attr("name").unwrap_or_default().into();
-        item.ask = child.attr("ask") == Some("subscribe");
+        item.ask = is_asking && !subscription.is_to();
         item.approved = matches!(child.attr("approved"), Some("true" | "1"));
         item.groups.clear();
         for group in child.children().filter(|group| group.name == "group") {
@@ -592,7 +624,7 @@ fn roster(element: &Element, whole: &mut WholeAccount) -> Result<(), String> {
 }
 
 /// XEP-0227 4.8.
-fn request(mut element: Element, whole: &mut WholeAccount) -> Result<(), String> {
+fn request(mut element: Element, whole: &mut WholeAccount, limits: &Limits) -> Result<(), String> {
     if element.attr("type") != Some("subscribe") {
         return Err("a presence of it is no request".into());
     }
@@ -604,8 +636,19 @@ fn request(mut element: Element, whole: &mut WholeAccount) -> Result<(), String>
     }
     // RFC 6121 3.1.2: as it would have come.
     element.set("from", contact.as_str());
-    let item = item_of(&mut whole.data.roster, contact);
-    item.pending_in = Some(element.bytes(Ns::Client.as_str()));
+    let bytes = element.bytes(Ns::Client.as_str());
+    let roster = &mut whole.data.roster;
+    let is_known = roster.iter().any(|item| item.contact == contact);
+    let strangers = roster.iter().filter(|item| !item.listed);
+    if !is_known && strangers.count() >= limits.roster_items_max {
+        return Err("it has more requests than may wait".into());
+    }
+    let others = roster.iter().filter(|item| item.contact != contact);
+    let waiting = others.flat_map(|item| &item.pending_in).map(|it| it.len());
+    if waiting.sum::<usize>() + bytes.len() > REQUESTS_SIZE_MAX {
+        return Err("its requests are larger than what may wait".into());
+    }
+    item_of(roster, contact).pending_in = Some(bytes);
     Ok(())
 }
 

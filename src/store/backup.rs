@@ -23,7 +23,7 @@ use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::leave::as_left;
 use xmpp::port::{Arrived, SharedStanza, WholeAccount};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use crate::embedded::{DIRECTORY, Engine};
 use crate::kept;
@@ -33,6 +33,10 @@ use crate::sessions;
 
 const MAGIC: &[u8; 8] = b"VORPALBK";
 const VERSION: u32 = 1;
+
+/// From this schema on what several sessions were given has a group.
+const GROUPS_SCHEMA: u32 = 8;
+
 const HEAD_SIZE: u64 = 16;
 
 /// Bytes of a record: more than any that the server writes.
@@ -204,6 +208,8 @@ pub struct Restored {
 pub struct Backup {
     path: PathBuf,
     starts: Starts,
+    /// Of its records, though some may be older.
+    schema: u32,
 }
 
 impl Backup {
@@ -212,9 +218,11 @@ impl Backup {
     /// # Errors
     /// A sentence: it cannot be read, is no backup, of a newer version, or damaged.
     pub fn open(path: &Path) -> Result<Backup, Box<str>> {
+        let (schema, starts) = scan(path)?;
         Ok(Backup {
             path: path.to_owned(),
-            starts: scan(path)?,
+            starts,
+            schema,
         })
     }
 
@@ -255,7 +263,7 @@ impl Backup {
             while let Some((key, record)) = kept.next_below(&prefix)? {
                 kept::gather(&mut whole, &mut waiting, &key[prefix.len()..], &record)?;
             }
-            let unacked = Unacked::of(&whole.account, &mut queues)?;
+            let unacked = self.unacked(&whole.account, &mut queues)?;
             waiting.extend(unacked.left(whole.account.domain()));
             waiting.sort_by_key(|(arrived, _)| *arrived);
             whole.offline = waiting.into_iter().map(|(_, stanza)| stanza).collect();
@@ -332,10 +340,28 @@ impl Backup {
             .take_while(|(table, ..)| *table == Table::Accounts)
         {
             let account = schema::account_of_key(&key).map_err(|error| error.0)?;
-            let left = Unacked::of(&account, &mut queues)?.left(account.domain());
+            let left = self.unacked(&account, &mut queues)?.left(account.domain());
             count += engine.load_waiting(&account, left)?;
         }
         accounts.failure.map_or(Ok(count), Err)
+    }
+
+    fn unacked(&self, account: &BareJid, queues: &mut Ahead) -> Result<Unacked, Box<str>> {
+        let prefix = schema::roster_prefix(account);
+        let mut unacked = Unacked::default();
+        let has_groups = self.schema >= GROUPS_SCHEMA;
+        while let Some((key, record)) = queues.next_below(&prefix)? {
+            let name = &key[prefix.len()..];
+            match sessions::unacked(name, &record)? {
+                sessions::Unacked::Queued(queued) => {
+                    // Behind it is the place.
+                    let session = name.split_last_chunk::<8>().map_or(name, |(it, _)| it);
+                    unacked.add(session, &queued, has_groups);
+                }
+                sessions::Unacked::Left { group, count } => unacked.leave(group, count),
+            }
+        }
+        Ok(unacked)
     }
 }
 
@@ -400,30 +426,25 @@ struct Unacked {
     stanzas: Vec<(Timestamp, Box<[u8]>)>,
     /// By group, what several sessions were given.
     shared: HashMap<u64, (SharedStanza, usize)>,
+    /// The same by time and bytes, where it was written before there were groups.
+    copies: HashMap<(Timestamp, u128), Copies>,
+}
+
+/// What is the same in the queues of several sessions; these come one after the other.
+#[derive(Default)]
+struct Copies {
+    /// The last of them.
+    session: Vec<u8>,
+    /// How often it has it: what one of them has twice was sent twice.
+    count: usize,
+    /// How often any before had it.
+    taken: usize,
 }
 
 impl Unacked {
-    fn of(account: &BareJid, queues: &mut Ahead) -> Result<Unacked, Box<str>> {
-        let prefix = schema::roster_prefix(account);
-        let mut unacked = Unacked::default();
-        while let Some((key, record)) = queues.next_below(&prefix)? {
-            unacked.add(&sessions::unacked(&key[prefix.len()..], &record)?);
-        }
-        Ok(unacked)
-    }
-
     /// Takes a stanza of a session, once for all that have it: a message to the bare JID waits in
     /// the queues of several.
-    fn add(&mut self, record: &sessions::Unacked<'_>) {
-        let queued = match record {
-            sessions::Unacked::Queued(queued) => queued,
-            sessions::Unacked::Left { group, count } => {
-                if let Some((shared, _)) = self.shared.get_mut(group) {
-                    shared.leave(*count);
-                }
-                return;
-            }
-        };
+    fn add(&mut self, session: &[u8], queued: &sessions::Queued<'_>, has_groups: bool) {
         let index = self.stanzas.len();
         if let Some(shared) = queued.shared {
             let (shared, at) = self.shared.entry(shared.group).or_insert((shared, index));
@@ -431,8 +452,27 @@ impl Unacked {
             if *at != index {
                 return;
             }
+        } else if !has_groups || queued.arrived != Timestamp::default() {
+            // Since there are groups no two came at the same time.
+            let same = (queued.arrived, xxh3_128(queued.stanza));
+            let copies = self.copies.entry(same).or_default();
+            if copies.session != session {
+                (copies.session, copies.count) = (session.into(), 0);
+            }
+            copies.count += 1;
+            if copies.count <= copies.taken {
+                return;
+            }
+            copies.taken = copies.count;
         }
         self.stanzas.push((queued.arrived, queued.stanza.into()));
+    }
+
+    /// So many sessions ended with what has this group in their queues.
+    fn leave(&mut self, group: u64, count: u64) {
+        if let Some((shared, _)) = self.shared.get_mut(&group) {
+            shared.leave(count);
+        }
     }
 
     /// What waits of them when the sessions end, the oldest first (XEP-0227).
@@ -502,8 +542,8 @@ impl Ahead {
 /// Behind the last table.
 const END: u8 = Table::ALL.len() as u8 + 1;
 
-/// Reads a whole file: where its tables begin.
-fn scan(path: &Path) -> Result<Starts, Box<str>> {
+/// Reads a whole file: the schema of its records, and where its tables begin.
+fn scan(path: &Path) -> Result<(u32, Starts), Box<str>> {
     let no_backup = |what: &str| -> Box<str> {
         format!("{} is no usable backup: {what}.", path.display()).into()
     };
@@ -561,7 +601,7 @@ fn scan(path: &Path) -> Result<Starts, Box<str>> {
     if end[..] != expected[..] || input.read(&mut [0]).map_or(true, |more| more != 0) {
         return Err(no_backup("its checksum is wrong"));
     }
-    Ok(starts)
+    Ok((schema, starts))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub(crate) mod sessions;
 /// # Panics
 /// Where the store does not do what the port says.
 pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
-    let parts: [fn(&mut dyn Store); 18] = [
+    let parts: [fn(&mut dyn Store); 19] = [
         an_account_is_created_once,
         an_account_is_created_whole_or_not_at_all,
         keys_are_replaced_where_there_is_an_account,
@@ -32,6 +32,7 @@ pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
         the_longest_names_have_room,
         a_document_with_a_longer_name_fails_alone,
         messages_wait_in_order_within_their_quota,
+        when_the_newest_that_waits_came_is_known,
         what_is_kept_goes_with_its_account,
     ];
     for part in parts.into_iter().chain(sessions::PARTS) {
@@ -634,7 +635,7 @@ fn messages_wait_in_order_within_their_quota(store: &mut dyn Store) {
     one(store, create(ROMEO, 1));
     assert_eq!(waiting(store, ROMEO), []);
     let has_waiting = |store: &mut dyn Store| match one(store, account(ROMEO)) {
-        StoreReply::Account(Some(data)) => data.has_waiting,
+        StoreReply::Account(Some(data)) => data.newest_waiting.is_some(),
         other => panic!("the account is there: {other:?}"),
     };
     assert!(!has_waiting(store));
@@ -693,6 +694,46 @@ fn messages_wait_in_order_within_their_quota(store: &mut dyn Store) {
         }
         assert_eq!(one(store, wait(ROMEO, &third, 9)), StoreReply::Full);
     }
+}
+
+fn when_the_newest_that_waits_came_is_known(store: &mut dyn Store) {
+    one(store, create(ROMEO, 1));
+    let newest = |store: &mut dyn Store| match one(store, account(ROMEO)) {
+        StoreReply::Account(Some(data)) => data.newest_waiting.map(|arrived| arrived.0),
+        other => panic!("the account is there: {other:?}"),
+    };
+    // The last one is what a session gives back: it came before the others.
+    for (arrived, expected) in [(5, 5), (9, 9), (7, 9)] {
+        let StoreOp::PutOffline {
+            account,
+            stanza,
+            quota,
+            origin,
+            ..
+        } = wait(ROMEO, "x", 9)
+        else {
+            unreachable!("it is one");
+        };
+        let put = StoreOp::PutOffline {
+            account,
+            arrived: Timestamp(arrived),
+            stanza,
+            quota,
+            origin,
+        };
+        assert_eq!(one(store, put), StoreReply::Done);
+        assert_eq!(newest(store), Some(expected));
+    }
+    let removal = |up_to| StoreOp::RemoveOffline {
+        account: jid(ROMEO),
+        up_to,
+    };
+    one(store, removal(1));
+    assert_eq!(newest(store), Some(9));
+    one(store, removal(3));
+    assert_eq!(newest(store), None);
+    one(store, wait(ROMEO, "x", 9));
+    assert_eq!(newest(store), Some(0), "nothing stays of what is gone");
 }
 
 fn what_is_kept_goes_with_its_account(store: &mut dyn Store) {

@@ -455,7 +455,7 @@ fn a_store_of_schema_3_keeps_what_waits_in_both_places() {
         // Opened again, all of it is in the engine; schema 3 had no log.
         let store = open(&scratch);
         let engine = store.engine().unwrap();
-        engine.put_raw_count(&account, 2, 2);
+        engine.put_raw_count(&account, 2, 2, None);
         let record = [&[1, 0, 0, 0, 7][..], b"<message/>"].concat();
         engine.put_raw_queued(&account, 1, 1, &record);
         engine.put_raw_item(&account, &jid("juliet@b.example"), &octets(ITEM_1));

@@ -193,11 +193,7 @@ impl Engine {
     /// See [`OpenError`].
     pub(crate) fn open(data: &Path) -> Result<Engine, OpenError> {
         let path = data.join(DIRECTORY);
-        let refused = |what: String| {
-            OpenError::Engine(
-                format!("Cannot open the store in {}: {what}.", path.display()).into(),
-            )
-        };
+        let refused = |what: String| cannot_open(&path, &what);
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -378,7 +374,7 @@ impl Engine {
         Ok(StoreReply::Account(Some(Box::new(AccountData {
             roster,
             blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
-            has_waiting: kept::waiting_count(self.keyspace(Table::Kept), staged, account)? > 0,
+            newest_waiting: kept::newest_waiting(self.keyspace(Table::Kept), staged, account)?,
         }))))
     }
 
@@ -618,10 +614,23 @@ impl Snapshot for View {
     }
 }
 
-fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError> {
-    let refused = |error: fjall::Error| {
-        OpenError::Engine(format!("Cannot open the store in {}: {error:?}.", path.display()).into())
+/// Why a store is not opened. One that was not closed is written to before it is read: what its
+/// log has goes into the engine.
+fn cannot_open(path: &Path, what: &str) -> OpenError {
+    let path = path.display();
+    let is_full = ["No space left", "quota exceeded"];
+    let text = match is_full.iter().any(|full| what.contains(full)) {
+        true => format!(
+            "The disk is too full to open the store in {path}; nothing is lost: make room there, \
+             100 MB or more, and start again."
+        ),
+        false => format!("Cannot open the store in {path}: {what}."),
     };
+    OpenError::Engine(text.into())
+}
+
+fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError> {
+    let refused = |error: fjall::Error| cannot_open(path, &format!("{error:?}"));
     let is_fresh = !database.keyspace_exists("accounts");
     let about = database
         .keyspace("about", KeyspaceCreateOptions::default)
@@ -632,7 +641,8 @@ fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError>
             match found {
                 SCHEMA => Ok(about),
                 // Schema 2 added what accounts keep, 3 the sessions, 4 the log, 5 when a queued
-                // stanza came, 6 the versions of rosters; the records of all are read as they are.
+                // stanza came, 6 the versions of rosters, 10 when the newest that waits offline
+                // came; the records of all are read as they are.
                 1..SCHEMA => {
                     tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
                     about
@@ -707,9 +717,16 @@ impl Engine {
             .unwrap();
     }
 
-    /// Says how many messages wait for an account, as it was said before schema 4: without bytes.
-    pub(crate) fn put_raw_count(&self, account: &BareJid, last: u64, count: u32) {
-        let (key, record) = crate::kept::unsized_count(account, last, count);
+    /// Says how many messages wait for an account, as it was said before schema 4, without bytes,
+    /// or before schema 10, without the newest's time.
+    pub(crate) fn put_raw_count(
+        &self,
+        account: &BareJid,
+        last: u64,
+        count: u32,
+        size: Option<u64>,
+    ) {
+        let (key, record) = crate::kept::old_count(account, last, count, size);
         self.keyspace(Table::Kept).insert(key, record).unwrap();
     }
 
@@ -741,5 +758,24 @@ impl Engine {
             .unwrap();
         about.insert(SCHEMA_KEY, number).unwrap();
         self.database.persist(PersistMode::SyncAll).unwrap();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 28 is ENOSPC, 122 EDQUOT, 5 EIO.
+    #[test]
+    fn a_full_disk_is_told_with_the_remedy() {
+        for (number, remedy) in [(28, "make room"), (122, "make room"), (5, "Cannot open")] {
+            let error = std::io::Error::from_raw_os_error(number);
+            let plain = error.to_string();
+            let wrapped = format!("{:?}", fjall::Error::Io(error));
+            for what in [plain, wrapped] {
+                let told = cannot_open(Path::new("store"), &what).to_string();
+                assert!(told.contains(remedy), "{told}");
+            }
+        }
     }
 }

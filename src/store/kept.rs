@@ -166,12 +166,15 @@ pub(crate) fn put_document(
     Ok(StoreReply::Done)
 }
 
-/// The last number given to a waiting message, how many wait, and their bytes.
+/// The last number given to a waiting message, how many wait, their bytes, and when the newest of
+/// them came.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
     last: u64,
     count: u32,
     size: u64,
+    /// None that waits came later.
+    newest: Timestamp,
 }
 
 impl Counters {
@@ -183,6 +186,7 @@ impl Counters {
         let mut numbers = self.last.to_be_bytes().to_vec();
         numbers.extend_from_slice(&self.count.to_be_bytes());
         numbers.extend_from_slice(&self.size.to_be_bytes());
+        numbers.extend_from_slice(&self.newest.0.to_be_bytes());
         record(&numbers)
     }
 }
@@ -194,32 +198,40 @@ fn counters(kept: &Keyspace, staged: &Staged, account: &BareJid) -> Result<Count
     let damaged = || Trouble::from("a message count is damaged");
     let counters = content(&found, "a message count")?;
     let (last, rest) = counters.split_first_chunk().ok_or_else(damaged)?;
-    let (count, size) = rest.split_first_chunk().ok_or_else(damaged)?;
+    let (count, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
     let mut counters = Counters {
         last: u64::from_be_bytes(*last),
         count: u32::from_be_bytes(*count),
-        size: 0,
+        ..Counters::default()
     };
-    counters.size = match <[u8; 8]>::try_from(size) {
-        Ok(size) => u64::from_be_bytes(size),
-        // Before schema 4 it was not kept.
-        Err(_) if size.is_empty() => size_of(kept, staged, account, counters.numbers())?,
-        Err(_) => return Err(damaged()),
+    (counters.size, counters.newest) = match rest.split_first_chunk() {
+        Some((size, newest)) if newest.len() == 8 => {
+            let newest = newest.try_into().map_err(|_| damaged())?;
+            (
+                u64::from_be_bytes(*size),
+                Timestamp(u64::from_be_bytes(newest)),
+            )
+        }
+        // Before schema 4 the size was not kept, before schema 10 when the newest came.
+        Some((_, [])) => measure(kept, staged, account, counters.numbers())?,
+        None if rest.is_empty() => measure(kept, staged, account, counters.numbers())?,
+        _ => return Err(damaged()),
     };
     Ok(counters)
 }
 
-/// The key and the record of schemas 2 and 3.
+/// The key and the record of schemas 2 and 3, or, with a size, of those from 4 to 9.
 #[cfg(test)]
-pub(crate) fn unsized_count(account: &BareJid, last: u64, count: u32) -> schema::Entry {
-    let mut record = Counters {
-        last,
-        count,
-        size: 0,
-    }
-    .record();
-    record.truncate(record.len() - std::mem::size_of::<u64>());
-    (key(account, OFFLINE_COUNT), record)
+pub(crate) fn old_count(
+    account: &BareJid,
+    last: u64,
+    count: u32,
+    size: Option<u64>,
+) -> schema::Entry {
+    let mut numbers = last.to_be_bytes().to_vec();
+    numbers.extend_from_slice(&count.to_be_bytes());
+    numbers.extend(size.into_iter().flat_map(u64::to_be_bytes));
+    (key(account, OFFLINE_COUNT), record(&numbers))
 }
 
 fn set_counters(staged: &mut Staged, account: &BareJid, counters: Counters) {
@@ -228,23 +240,25 @@ fn set_counters(staged: &mut Staged, account: &BareJid, counters: Counters) {
         .insert(key(account, OFFLINE_COUNT).into(), Some(counters.record()));
 }
 
-/// The bytes of some of what waits.
-fn size_of(
+/// The bytes of some of what waits, and when the newest of it came.
+fn measure(
     kept: &Keyspace,
     staged: &Staged,
     account: &BareJid,
     numbers: RangeInclusive<u64>,
-) -> Result<u64, Trouble> {
-    let mut size = 0;
+) -> Result<(u64, Timestamp), Trouble> {
+    let (mut size, mut newest) = (0, Timestamp::default());
     if !numbers.is_empty() {
         let ends = [numbers.start(), numbers.end()].map(|number| offline_key(account, *number));
         let [first, last] = ends;
         each_between(kept, &staged.kept, first..=last, |_, found| {
-            size += read_message(found)?.1.len() as u64;
+            let (arrived, stanza) = read_message(found)?;
+            size += stanza.len() as u64;
+            newest = newest.max(arrived);
             Ok(())
         })?;
     }
-    Ok(size)
+    Ok((size, newest))
 }
 
 /// Takes a message that waits.
@@ -259,6 +273,7 @@ pub(crate) fn put_offline(
     counters.last += 1;
     counters.count += 1;
     counters.size += stanza.len() as u64;
+    counters.newest = counters.newest.max(arrived);
     if !quota.admits(counters.count, counters.size) {
         return Ok(StoreReply::Full);
     }
@@ -290,13 +305,14 @@ pub(crate) fn room_for(
     Ok(room)
 }
 
-/// How many messages wait.
-pub(crate) fn waiting_count(
+/// When the newest message that waits came; `None` where none does.
+pub(crate) fn newest_waiting(
     kept: &Keyspace,
     staged: &Staged,
     account: &BareJid,
-) -> Result<u32, Trouble> {
-    counters(kept, staged, account).map(|counters| counters.count)
+) -> Result<Option<Timestamp>, Trouble> {
+    let counters = counters(kept, staged, account)?;
+    Ok((counters.count > 0).then_some(counters.newest))
 }
 
 /// Reads what waits, oldest first, whenever it was put there: what a session leaves came before
@@ -341,11 +357,14 @@ pub(crate) fn remove_offline(
     counters.count = (counters.last - gone.end()) as u32;
     // What is less of the two is read.
     counters.size = match u64::from(counters.count) <= gone.end() - gone.start() {
-        true => size_of(kept, staged, account, rest)?,
+        true => measure(kept, staged, account, rest)?.0,
         false => counters
             .size
-            .saturating_sub(size_of(kept, staged, account, gone.clone())?),
+            .saturating_sub(measure(kept, staged, account, gone.clone())?.0),
     };
+    if counters.count == 0 {
+        counters.newest = Timestamp::default();
+    }
     set_counters(staged, account, counters);
     let gone = gone.map(|number| (offline_key(account, number).into(), None));
     staged.kept.extend(gone);
@@ -375,6 +394,7 @@ pub(crate) fn of_new(
             last: count.into(),
             count,
             size: offline.iter().map(|stanza| stanza.len() as u64).sum(),
+            newest: Timestamp::default(),
         };
         records.push((key(account, OFFLINE_COUNT), counters.record()));
     }
@@ -420,4 +440,50 @@ fn offline_id(key: &[u8], prefix: &[u8]) -> Result<u64, Trouble> {
         .and_then(|id| <[u8; 8]>::try_from(id).ok());
     id.map(u64::from_be_bytes)
         .ok_or_else(|| damaged(schema::unreadable("a message has no number")))
+}
+
+#[cfg(test)]
+mod tests {
+    use xmpp::Timestamp;
+    use xmpp::port::{Store, StoreOp, StoreReply};
+
+    use crate::conformance::{create, jid, one, wait, waiting};
+    use crate::crash::Scratch;
+    use crate::{Embedded, schema};
+
+    const ROMEO: &str = "romeo@a.example";
+
+    #[test]
+    fn a_store_of_schema_9_finds_when_the_newest_that_waits_came() {
+        let scratch = Scratch::new();
+        let mut store = Embedded::open(&scratch.0).unwrap();
+        let mut ops = vec![create(ROMEO, 1)];
+        for time in [7, 9, 8] {
+            let mut op = wait(ROMEO, "<message/>", 9);
+            if let StoreOp::PutOffline { arrived, .. } = &mut op {
+                *arrived = Timestamp(time);
+            }
+            ops.push(op);
+        }
+        store.perform(&mut ops.into_iter(), &mut Vec::new());
+        drop(store);
+        // Opened again, all of it is in the engine.
+        let store = Embedded::open(&scratch.0).unwrap();
+        let engine = store.engine().unwrap();
+        engine.put_raw_count(&jid(ROMEO), 3, 3, Some(30));
+        engine.put_raw_schema(&9_u32.to_be_bytes());
+        drop(store);
+        let mut store = Embedded::open(&scratch.0).unwrap();
+        let raw = store.engine().unwrap().raw_schema();
+        assert_eq!(raw, schema::SCHEMA.to_be_bytes());
+        let account = StoreOp::Account {
+            account: jid(ROMEO),
+        };
+        let StoreReply::Account(Some(data)) = one(&mut store, account) else {
+            panic!("the account is there");
+        };
+        assert_eq!(data.newest_waiting, Some(Timestamp(9)));
+        one(&mut store, wait(ROMEO, "<message/>", 9));
+        assert_eq!(waiting(&mut store, ROMEO).len(), 4);
+    }
 }

@@ -138,7 +138,7 @@ impl Memory {
                     Box::new(AccountData {
                         roster: found.roster.values().cloned().collect(),
                         blocked: found.blocked.clone(),
-                        has_waiting: !found.offline.is_empty(),
+                        newest_waiting: found.offline.values().map(|(arrived, _)| *arrived).max(),
                     })
                 }))
             }

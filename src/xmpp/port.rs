@@ -470,8 +470,8 @@ pub struct AccountData {
     pub roster: Vec<RosterItem>,
     /// The block list (XEP-0191): prepared JIDs of any form.
     pub blocked: Vec<Box<str>>,
-    /// Whether messages wait for it.
-    pub has_waiting: bool,
+    /// When the newest of the messages that wait for it came, or later; `None` where none waits.
+    pub newest_waiting: Option<Timestamp>,
 }
 
 /// A document's kind, its name within that, and what it says.

@@ -379,10 +379,8 @@ impl Shard {
         session.presence = presence.map(|(bytes, split)| Box::new(Presence { bytes, split }));
         let directed = &saved.directed;
         session.directed = (!directed.is_empty()).then(|| Box::new(directed.clone()));
+        self.raise_arrival(stored.queue.iter().map(|queued| queued.arrived).max());
         let share = |stanza| share_again(&mut self.shared_dormant, stanza);
-        // What comes now came later, whatever the clock says.
-        let last = stored.queue.iter().map(|queued| queued.arrived).max();
-        self.last_arrival = self.last_arrival.max(last.unwrap_or_default());
         session.outlet.acks = Some(Box::new(Acks::stored(id, stored, share)));
         let has_heir = self.has_heir(&session);
         if has_heir {

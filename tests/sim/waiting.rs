@@ -669,3 +669,26 @@ fn what_a_farewell_gives_back_comes_before_what_came_during_it() {
         assert_eq!(received, ["1", "2"], "{after_us}");
     }
 }
+
+/// The clock is set back while the server runs, or while it is down. What is kept for a session
+/// tells when it came, and so does what waits offline.
+#[test]
+fn a_clock_that_is_set_back_reorders_nothing_over_a_crash() {
+    for sets_back_before in [0, 2, 3] {
+        let mut world = world(Durability::Full);
+        world.faults.clock_ahead_us = 3_600_000_000;
+        for id in 0..6 {
+            if id == sets_back_before {
+                world.faults.clock_ahead_us = 0;
+            }
+            if id == 3 {
+                world.crash();
+            }
+            let alice = world.log_in("alice@example.org/x");
+            world.tell(alice, &message("chat", "bob@example.org", &id.to_string()));
+        }
+        let bob = world.arrive("bob@example.org/x");
+        let received = world.received(bob);
+        assert_eq!(messages(&received), ["0", "1", "2", "3", "4", "5"]);
+    }
+}

@@ -38,7 +38,13 @@ impl Drop for Scratch {
 /// What comes in from a file, and whether all of it did.
 fn imported(path: &Path) -> (Vec<Arrival>, Result<(), String>, Import) {
     let mut arrivals = Vec::new();
-    let mut import = Import::new(DOMAIN.into(), OFFLINE);
+    let limits = Limits {
+        offline_max: OFFLINE.count,
+        offline_size_max: OFFLINE.size,
+        roster_items_max: 3,
+        ..Limits::default()
+    };
+    let mut import = Import::new(DOMAIN.into(), limits);
     let mut create = |batch: Vec<Arrival>, _: &mut Notes| {
         arrivals.extend(batch);
         Ok(())
@@ -219,6 +225,58 @@ fn entities_of_a_file_are_refused() {
 }
 
 #[test]
+fn a_file_of_xml_1_1_is_refused_with_its_line() {
+    let scratch = Scratch::new("version");
+    let users = "<user name='romeo' password='p'>\
+                 <query xmlns='jabber:iq:roster'><item jid='a@b' name='&#x2;'/></query></user>";
+    let text = format!("<?xml version='1.1'?>\n{}", document(users));
+    let (arrivals, read, _) = imported(&scratch.file("file", &text));
+    assert!(arrivals.is_empty());
+    let refusal = read.unwrap_err();
+    assert!(refusal.contains("file:1: "), "{refusal}");
+    assert!(refusal.contains("only 1.0 is read"), "{refusal}");
+    // The same in what a file includes.
+    let part = "<?xml version='1.1'?><vCard xmlns='vcard-temp'><FN>&#x1;</FN></vCard>";
+    scratch.file("part.xml", part);
+    let include = format!("<xi:include xmlns:xi='{XINCLUDE}' href='part.xml'/>");
+    let users = format!("<user name='romeo' password='p'>{include}</user>");
+    let (_, read, _) = imported(&scratch.file("file", &document(&users)));
+    let refusal = read.unwrap_err();
+    assert!(refusal.contains("part.xml:1: "), "{refusal}");
+}
+
+/// An older import let such in, and clients send elements with the prefix `xml`.
+#[test]
+fn what_cannot_be_read_again_is_left_out_of_an_export_and_nothing_else() {
+    let mut whole = some_account();
+    let expected = whole.clone();
+    whole.data.roster[0].name = whole.data.roster[0]
+        .name
+        .replace("omeo", "o\u{2}meo")
+        .into();
+    whole.data.roster[0].groups[0] = "Fri\u{1}ends".into();
+    whole.documents[2].2 = b"1700000000000000 gone & \x01away".as_slice().into();
+    let more = |bytes: &[u8], before: &str, more: &str| -> Box<[u8]> {
+        let text = String::from_utf8_lossy(bytes);
+        text.replace(before, &format!("{more}{before}"))
+            .into_bytes()
+            .into()
+    };
+    whole.offline[0] = more(&whole.offline[0], "</body>", "\u{1}");
+    whole.offline[1] = more(&whole.offline[1], "<delay", "<xml:y/>");
+    let request = whole.data.roster[2].pending_in.as_mut().unwrap();
+    *request = more(request, "</presence>", "<xml:z>z</xml:z>");
+    let (mut out, mut left_out) = (Vec::new(), Vec::new());
+    export::user(&whole, &mut out, &mut |what| left_out.push(what));
+    assert_eq!(left_out.len(), 6, "{left_out:?}");
+    let scratch = Scratch::new("mended");
+    let text = document(&String::from_utf8(out).unwrap());
+    let (arrivals, read, _) = imported(&scratch.file("file", &text));
+    assert_eq!(read, Ok(()));
+    assert_eq!(arrivals[0].whole, expected);
+}
+
+#[test]
 fn what_is_before_the_trouble_comes_in_whole() {
     let scratch = Scratch::new("torn");
     let users = "<user name='romeo' password='p'/><user name='torn' password='p'><query";
@@ -314,6 +372,76 @@ fn no_more_messages_come_in_than_may_wait_and_the_rest_is_counted() {
         .last()
         .map(|one| String::from_utf8_lossy(one));
     assert!(last.is_some_and(|last| last.contains("<body>12</body>")));
+}
+
+#[test]
+fn what_the_server_would_not_have_is_left_out_with_its_line() {
+    let scratch = Scratch::new("kinds");
+    let message = |type_: &str, rest: &str| {
+        format!("<message from='e@f.g' type='{type_}'><body>{type_}</body>{rest}</message>\n")
+    };
+    let mut messages: String = ["chat", "normal", "headline", "error", "groupchat"]
+        .map(|type_| message(type_, ""))
+        .concat();
+    messages += &message("chat", "<no-store xmlns='urn:xmpp:hints'/>");
+    let item = |name: &str, rest: &str| format!("<item jid='{name}@f.g' {rest}/>");
+    let items = [
+        item("a", "subscription='to' ask='subscribe'"),
+        item("b", "subscription='from' ask='subscribe'"),
+        item("c", ""),
+        item("d", ""),
+    ];
+    let request = |name: &str, size: usize| {
+        format!(
+            "<presence xmlns='jabber:client' from='{name}@f.g' type='subscribe'><status>{}\
+             </status></presence>",
+            "x".repeat(size)
+        )
+    };
+    let half = REQUESTS_SIZE_MAX / 2;
+    let requests = [
+        ("q", half),
+        ("r", half),
+        ("s", 1),
+        ("t", 1),
+        ("u", 1),
+        ("c", 1),
+    ];
+    let requests = requests.map(|(name, size)| request(name, size));
+    let users = format!(
+        "<user name='romeo' password='p'>\n<offline-messages>{messages}</offline-messages>\
+         <query xmlns='jabber:iq:roster'>{}</query>\n{}</user>",
+        items.concat(),
+        requests.concat()
+    );
+    let (arrivals, read, import) = imported(&scratch.file("file", &document(&users)));
+    // Of messages, contacts, and two of the requests.
+    assert_eq!((read, import.notes.count), (Ok(()), 4));
+    let whole = &arrivals[0].whole;
+    assert_eq!(whole.offline.len(), 2);
+    let roster: Vec<_> = (whole.data.roster.iter())
+        .map(|item| {
+            (
+                item.contact.local().unwrap(),
+                item.ask,
+                item.pending_in.is_some(),
+            )
+        })
+        .collect();
+    let expected = [
+        ("a", false, false),
+        ("b", true, false),
+        ("c", false, true),
+        ("q", false, true),
+        ("s", false, true),
+        ("t", false, true),
+    ];
+    assert_eq!(roster, expected);
+    let said = &import.notes.said;
+    assert!(
+        said[0].contains("file:8: romeo@a.example: a waiting"),
+        "{said:?}"
+    );
 }
 
 #[test]

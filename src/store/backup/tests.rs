@@ -169,6 +169,51 @@ fn what_sessions_did_not_acknowledge_is_in_a_backup_once() {
     }
 }
 
+/// Before schema 5 a record had no time, before 8 no group, and what came in one turn had one time.
+#[test]
+fn what_several_sessions_had_before_groups_is_in_a_backup_once() {
+    for (schema, head) in [(3_u32, &[1][..]), (7, &[2][..])] {
+        let scratch = Scratch::new();
+        let mut store = Embedded::open(&scratch.0).unwrap();
+        one(&mut store, create("a@b", 1));
+        drop(store);
+        let mut store = Embedded::open(&scratch.0).unwrap();
+        // The first client has none, the second one, the third all; one of them was sent twice.
+        for (secret, first) in [(1, 0), (2, 1), (3, 3)] {
+            for (place, id) in (0..).zip(["1", "2", "2", "3"]).skip(first) {
+                let time: &[u8] = match schema {
+                    3 => &[],
+                    _ => &7_000_000_u64.to_be_bytes(),
+                };
+                let number = (place as u32).to_be_bytes();
+                let text = message("chat", id);
+                let record = [head, &number, time, text.as_bytes()].concat();
+                let engine = store.engine().unwrap();
+                engine.put_raw_queued(&jid("a@b"), secret, place, &record);
+            }
+        }
+        let file = scratch.0.join("backup");
+        save(&mut store, &file);
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[12..16].copy_from_slice(&schema.to_be_bytes());
+        let end = bytes.len() - 8;
+        let checksum = xxhash_rust::xxh3::xxh3_64(&bytes[..end]);
+        bytes[end..].copy_from_slice(&checksum.to_be_bytes());
+        std::fs::write(&file, &bytes).unwrap();
+        let backup = Backup::open(&file).unwrap();
+        let other = Scratch::new();
+        assert_eq!(backup.restore(&other.0).unwrap().messages, 4, "{schema}");
+        let mut restored = Embedded::open(&other.0).unwrap();
+        let there = waiting(&mut restored, "a@b");
+        let ids = ["1", "2", "2", "3"].map(|id| format!("id='{id}'"));
+        assert_eq!(there.len(), 4);
+        for ((_, text), id) in there.iter().zip(ids) {
+            assert!(text.contains(&id), "{schema}: {there:?}");
+        }
+        assert_eq!(accounts(&backup)[0].offline.len(), 4);
+    }
+}
+
 #[test]
 fn sessions_have_ended_in_a_restored_store_and_what_they_held_waits() {
     let (scratch, other) = (Scratch::new(), Scratch::new());

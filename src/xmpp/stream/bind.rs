@@ -118,8 +118,10 @@ impl Shard {
                 let changes = account.roster.iter().map(|item| item.changed);
                 account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = BlockList::new(data.blocked);
-                account.has_waiting = data.has_waiting;
+                account.has_waiting = data.newest_waiting.is_some();
                 account.residence = Residence::Loading(queue);
+                // What comes now came later, whatever the clock says.
+                self.raise_arrival(data.newest_waiting);
                 self.wake_sessions(host, key);
             }
             Err(error) => {

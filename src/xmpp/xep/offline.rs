@@ -100,6 +100,12 @@ impl Shard {
         self.last_arrival
     }
 
+    /// What comes from now on came behind this, which waits already: the clock may have been set
+    /// back since.
+    pub(crate) fn raise_arrival(&mut self, waiting: Option<Timestamp>) {
+        self.last_arrival = self.last_arrival.max(waiting.unwrap_or_default());
+    }
+
     /// What else may wait for an account: what its sessions have of what waited may wait on.
     pub(crate) fn offline_room(&self, key: AccountKey) -> OfflineQuota {
         let sessions = self.accounts.at(key).sessions.iter();
