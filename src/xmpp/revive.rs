@@ -359,6 +359,7 @@ impl Shard {
         session.available = saved.available;
         session.was_seen = saved.was_seen;
         session.interested = saved.interested;
+        session.lacks_removals = saved.interested;
         session.blocking = saved.blocking;
         let presence = saved.presence.clone();
         session.presence = presence.map(|(bytes, split)| Box::new(Presence { bytes, split }));
@@ -642,7 +643,7 @@ impl Shard {
         let account = session.account;
         if session.interested {
             let queued = session.outlet.queued();
-            self.push_all(host, account, key);
+            self.refresh_roster(host, account, key);
             self.sessions.at_mut(key).outlet.excuse_behind(queued);
         }
         let Some(presence) = self.sessions.at(key).presence.clone() else {
