@@ -640,12 +640,12 @@ impl Shard {
     /// What a resumed client knows may be old: the crash took presence and pushes with it.
     fn refresh(&mut self, host: &mut impl Host, key: SessionKey) {
         let session = self.sessions.at(key);
-        let account = session.account;
+        let (account, queued) = (session.account, session.outlet.queued());
         if session.interested {
-            let queued = session.outlet.queued();
             self.refresh_roster(host, account, key);
-            self.sessions.at_mut(key).outlet.excuse_behind(queued);
         }
+        self.refresh_blocking(host, key);
+        self.sessions.at_mut(key).outlet.excuse_behind(queued);
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;
         };
