@@ -374,6 +374,7 @@ impl Shard {
         session.available = saved.available;
         session.was_seen = saved.was_seen;
         session.interested = saved.interested;
+        session.lacks_removals = saved.interested;
         session.blocking = saved.blocking;
         let presence = saved.presence.clone();
         session.presence = presence.map(|(bytes, split)| Box::new(Presence { bytes, split }));
@@ -690,12 +691,12 @@ impl Shard {
     fn refresh(&mut self, host: &mut impl Host, key: SessionKey) {
         self.refresh_strangers(host, key);
         let session = self.sessions.at(key);
-        let account = session.account;
+        let (account, queued) = (session.account, session.outlet.queued());
         if session.interested {
-            let queued = session.outlet.queued();
-            self.push_all(host, account, key);
-            self.sessions.at_mut(key).outlet.excuse_behind(queued);
+            self.refresh_roster(host, account, key);
         }
+        self.refresh_blocking(host, key);
+        self.sessions.at_mut(key).outlet.excuse_behind(queued);
         let Some(presence) = self.sessions.at(key).presence.clone() else {
             return;
         };

@@ -8,6 +8,7 @@ use crate::host::{Host, Ticket};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::Keep;
 use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
+use crate::removed::forgotten;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::write_reply_head;
@@ -29,10 +30,6 @@ pub const ITEM_SIZE_MAX: usize = 4_096;
 
 /// Bytes of an item's markup as it is shown, at a guess.
 const MARKUP_SIZE_MEAN: usize = 64;
-
-/// Removed contacts that a roster remembers, for clients that were away. Whoever has a version from
-/// before one that it forgot gets the whole roster.
-pub const REMOVED_MAX: usize = 64;
 
 /// A version that no roster has: it is told while a change is not stored, or not pushed. Who has
 /// heard nothing newer by the time it asks gets the whole roster.
@@ -170,6 +167,8 @@ impl Shard {
             .child("query", Ns::Roster)
             .and_then(|query| query.attr("ver"));
         let owner = self.sessions.at(key).account;
+        // Whoever asks is told what it lacks.
+        self.sessions.at_mut(key).lacks_removals = false;
         let account = self.accounts.at_mut(owner);
         // RFC 6121 2.6.3: versions are named to who asked with one, and a client that has a version
         // that the roster remembers gets an empty result, and pushes of what changed since.
@@ -330,24 +329,6 @@ impl Shard {
             shard.part(host, account, &removed);
         });
         Ok(())
-    }
-
-    pub(crate) fn forget_oldest_removed(&mut self, host: &mut impl Host, account: AccountKey) {
-        let roster = &self.accounts.at(account).roster;
-        let removed = roster.iter().filter(|item| item.is_removed());
-        if removed.clone().count() > REMOVED_MAX
-            && let Some(oldest) = removed.min_by_key(|item| item.changed)
-        {
-            let (contact, number) = (oldest.contact.clone(), oldest.changed);
-            let owner = self.accounts.at_mut(account);
-            owner.remove_contact(contact.as_str());
-            let own = owner.jid.clone();
-            let mark = owner.contact_mut(&own);
-            mark.prior = mark.prior.max(number);
-            let mark = mark.clone();
-            self.store_item(host, account, mark);
-            self.store_removal(host, account, &contact);
-        }
     }
 
     /// A contact is out of the roster: it learns what was between the two and is no more.
@@ -598,9 +579,14 @@ impl Shard {
         let account = self.accounts.at(account);
         let item = account.contact(contact.as_str()).filter(|item| item.listed);
         for &key in sessions {
-            if !self.sessions.at(key).interested {
+            let session = self.sessions.at(key);
+            if !session.interested {
                 continue;
             }
+            let version = match session.lacks_removals {
+                true => NO_VERSION,
+                false => version,
+            };
             let id = host.random();
             let sessions = &mut self.sessions;
             sessions.write_to(host, key, Keep::Memory, |address, out| {
@@ -719,10 +705,7 @@ fn lacks(account: &mut Account, known: &str) -> Lacks {
         return Lacks::Everything;
     };
     let is_known = |item: &RosterItem| item.changed == number || item.prior == number;
-    // Nobody has his own address in his roster: there it says what was forgotten.
-    let mark = account.contact(account.jid.as_str());
-    let is_forgotten = mark.is_some_and(|mark| mark.prior > number);
-    match account.roster.iter().any(is_known) && !is_forgotten {
+    match account.roster.iter().any(is_known) && forgotten(account) <= number {
         true => Lacks::Since(number),
         false => Lacks::Everything,
     }

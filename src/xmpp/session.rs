@@ -50,6 +50,8 @@ pub struct Session {
     pub was_seen: bool,
     /// Asked for the roster, so it gets pushes (RFC 6121 2.1.6).
     pub interested: bool,
+    /// Its client may have contacts that are removed: it is told no version of the roster.
+    pub(crate) lacks_removals: bool,
     /// Asked for the block list, so it gets its pushes (XEP-0191 3.3).
     pub blocking: bool,
     /// Storage refused `<enable/>`: effects of that numbering may be under way, and must not be
@@ -175,6 +177,7 @@ impl Session {
             available: false,
             was_seen: false,
             interested: false,
+            lacks_removals: false,
             blocking: false,
             is_unmanageable: false,
             presence: None,

@@ -1,7 +1,7 @@
 //! The block list (XEP-0191): how long it may be, and who is told of it.
 
 use sim::steps::{counted, errors, message, messages};
-use sim::{ClientId, Faults, World};
+use sim::{ClientId, Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::limit::{LOAD_QUEUE_MAX, REQUESTS_PER_SESSION_MAX};
@@ -84,6 +84,55 @@ fn who_asked_for_the_block_list_before_a_crash_is_told_of_changes_after_it() {
     let received = world.received(bob);
     let pushes = received.iter().filter(|it| it.child("block").is_some());
     assert_eq!(pushes.count(), 1, "{received:?}");
+}
+
+/// Its client knows the list afterwards, whatever was blocked and unblocked while it slept.
+#[test]
+fn who_asked_for_the_block_list_before_a_crash_is_told_what_it_is_after_it() {
+    let blocks = |name: &str, count: usize| command(name, &names(0..count));
+    for (before, while_away) in [
+        (0, &[blocks("block", 2)][..]),
+        (2, &[blocks("unblock", 1)]),
+        (2, &[command("unblock", &[])]),
+        (
+            3,
+            &[
+                blocks("unblock", 2),
+                command("block", &names(7..BLOCKED_MAX)),
+            ],
+        ),
+    ] {
+        let mut world = world();
+        let (bob, session) = world.log_in_managed("bob@example.org/1");
+        if before > 0 {
+            world.tell(bob, &blocks("block", before));
+        }
+        world.tell(bob, LIST);
+        let had = counted(&world.received(bob));
+        world.vanish(bob);
+        world.run();
+        let other = world.log_in("bob@example.org/2");
+        for change in while_away {
+            world.tell(other, change);
+        }
+        world.crash();
+        world.run();
+        let bob = world.resume("bob@example.org/1", &session, had);
+        let mut known = names(0..before);
+        for stanza in world.received(bob) {
+            let items = |push: &Element| -> Vec<String> {
+                let items = push.children.iter();
+                items.map(|item| item.attr("jid").to_owned()).collect()
+            };
+            if let Some(unblocked) = stanza.child("unblock").map(items) {
+                known.retain(|jid| !unblocked.is_empty() && !unblocked.contains(jid));
+            }
+            known.extend(stanza.child("block").map(items).unwrap_or_default());
+        }
+        assert_eq!(known, listed(&mut world, bob), "{before}");
+        // What it was sent counts as a long roster does.
+        assert_eq!(count(&mut world, bob), known.len());
+    }
 }
 
 fn names(range: std::ops::Range<usize>) -> Vec<String> {

@@ -1,10 +1,14 @@
 //! A client that keeps its roster with the version (RFC 6121 2.6) knows all of it, whatever others
 //! changed while it was away, and whatever became of the process and the disk; and how large it is.
 
+use sim::steps::counted;
 use sim::{ClientId, Element, Faults, Login, Random, World, for_every_seed};
+use stanza::jid::BareJid;
 use std::collections::BTreeMap;
 use xmpp::Settings;
 use xmpp::limit::{Limits, ROSTER_ITEM_SIZE_MEAN};
+use xmpp::port::{StoreOp, StoreReply};
+use xmpp::removed::{REMOVED_MAX, REMOVED_UNHEARD_MAX};
 
 const ALICE: &str = "alice@example.org";
 
@@ -290,7 +294,7 @@ fn so_many_removals_are_remembered_and_whoever_misses_more_gets_everything() {
              <item jid='c{number}@example.org'{rest}/></query></iq>"
         )
     };
-    let count = xmpp::roster::REMOVED_MAX + 2;
+    let count = REMOVED_MAX + 2;
     for number in 0..count {
         world.send(desk, &set(number, ""));
         world.run();
@@ -358,4 +362,109 @@ fn a_roster_has_so_many_bytes_and_no_more() {
     assert_eq!(set(0, long - 20), "");
     assert_eq!(set(ITEMS, 12), "");
     assert_eq!(set(ITEMS, 13), "resource-constraint");
+}
+
+fn set_contact(number: usize, rest: &str) -> String {
+    format!(
+        "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
+         <item jid='c{number}@example.org'{rest}/></query></iq>"
+    )
+}
+
+/// A phone sleeps while so many of its contacts are removed, then the process dies. Answers the
+/// phone, which is back, what it knows and all versions that it was told.
+fn removed_while_asleep(world: &mut World, count: usize) -> (ClientId, Cache, Vec<String>) {
+    world.add_account(ALICE, "secret");
+    let (phone, session) = world.log_in_managed("alice@example.org/phone");
+    let desk = world.log_in("alice@example.org/desk");
+    for number in 0..count {
+        world.tell(desk, &set_contact(number, ""));
+    }
+    world.tell(phone, &ask_roster(Some("")));
+    let mut cache = Cache::default();
+    let got = world.received(phone);
+    let had = counted(&got);
+    for stanza in &got {
+        cache.take(stanza);
+    }
+    assert_eq!(cache.items.len(), count);
+    world.vanish(phone);
+    world.run();
+    for number in 0..count {
+        world.tell(desk, &set_contact(number, " subscription='remove'"));
+    }
+    world.tell(desk, &set_contact(count, ""));
+    world.crash();
+    world.run();
+    let phone = world.resume("alice@example.org/phone", &session, had);
+    let mut versions = Vec::new();
+    for stanza in world.received(phone) {
+        if cache.take(&stanza) || stanza.child("query").is_some() {
+            versions.push(cache.version.clone());
+        }
+    }
+    (phone, cache, versions)
+}
+
+/// What a client knows when it has logged in with what it knew.
+fn log_in_with(world: &mut World, mut cache: Cache) -> Cache {
+    let client = world.log_in("alice@example.org/later");
+    world.tell(client, &ask_roster(Some(&cache.version)));
+    let got = world.received(client);
+    for stanza in &got {
+        cache.take(stanza);
+    }
+    world.leave(client);
+    cache
+}
+
+/// More than a roster remembers of them otherwise.
+#[test]
+fn a_session_that_comes_back_from_storage_hears_of_many_removals() {
+    let mut world = World::new(8, Settings::for_tests("example.org"), Faults::calm());
+    let (_, cache, _) = removed_while_asleep(&mut world, REMOVED_MAX + 6);
+    assert_eq!(cache.items.len(), 1, "{:?}", cache.items);
+    assert_eq!(log_in_with(&mut world, cache).items.len(), 1);
+}
+
+/// So many are remembered for it and no more: then it is told no version, whatever comes later,
+/// until it asks.
+#[test]
+fn a_session_that_may_lack_removals_is_told_no_version() {
+    let mut world = World::new(9, Settings::for_tests("example.org"), Faults::calm());
+    let count = REMOVED_UNHEARD_MAX + 2;
+    let (phone, mut cache, versions) = removed_while_asleep(&mut world, count);
+    assert!(cache.items.len() <= 3, "{:?}", cache.items);
+    let desk = world.log_in("alice@example.org/desk");
+    let mut hear = |world: &mut World, text: &str| {
+        world.tell(desk, text);
+        let got = world.received(phone);
+        for stanza in &got {
+            cache.take(stanza);
+        }
+        cache.version.clone()
+    };
+    let later = hear(&mut world, &set_contact(count + 1, ""));
+    let mut versions = versions.into_iter().chain([later]);
+    assert!(versions.all(|version| version == "0"));
+    let known = Cache {
+        version: "0".to_owned(),
+        items: Items::from([("gone@example.org".to_owned(), String::new())]),
+    };
+    assert_eq!(log_in_with(&mut world, known).items.len(), 2);
+    world.tell(phone, &ask_roster(None));
+    world.received(phone);
+    assert_ne!(hear(&mut world, &set_contact(count + 2, "")), "0");
+    // With nobody asleep any more the roster comes down to what it remembers otherwise.
+    world.leave(phone);
+    for number in 0..REMOVED_UNHEARD_MAX {
+        world.tell(desk, &set_contact(number, ""));
+        world.tell(desk, &set_contact(number, " subscription='remove'"));
+    }
+    let account = BareJid::from_prepared(ALICE);
+    let StoreReply::Account(Some(stored)) = world.perform(StoreOp::Account { account }) else {
+        panic!("no account");
+    };
+    let removed = stored.roster.iter().filter(|item| item.is_removed());
+    assert_eq!(removed.count(), REMOVED_MAX);
 }

@@ -18,7 +18,7 @@ use crate::outbox::Keep;
 use crate::port::{StoreOp, StoreReply};
 use crate::presence::Chosen;
 use crate::request::Asker;
-use crate::session::{SessionHandle, SessionKey};
+use crate::session::{SessionHandle, SessionKey, Sessions};
 use crate::settle::Cause;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
@@ -603,21 +603,23 @@ impl Shard {
             _ => "block",
         };
         for &key in &self.accounts.at(account).sessions {
-            if !self.sessions.at(key).blocking {
-                continue;
+            if self.sessions.at(key).blocking {
+                push(host, &mut self.sessions, key, name, &request.named);
             }
-            let id = host.random();
-            let sessions = &mut self.sessions;
-            sessions.write_to(host, key, Keep::Memory, |address, out| {
-                let to = Attr(address.full());
-                put(
-                    out,
-                    format_args!("<iq type='set' id='block-{id:016x}' to='{to}'>"),
-                );
-                put(out, format_args!("<{name} xmlns='urn:xmpp:blocking'>"));
-                write_items(&request.named, out);
-                put(out, format_args!("</{name}></iq>"));
-            });
+        }
+    }
+
+    /// A client that comes back after a crash knows an older list: which addresses are to be taken
+    /// from that nobody knows, so all are, and the list comes behind (XEP-0191 3.3).
+    pub(crate) fn refresh_blocking(&mut self, host: &mut impl Host, key: SessionKey) {
+        let session = self.sessions.at(key);
+        if !session.blocking {
+            return;
+        }
+        let list = &self.accounts.at(session.account).blocked;
+        push(host, &mut self.sessions, key, "unblock", &[]);
+        if !list.is_empty() {
+            push(host, &mut self.sessions, key, "block", list.jids());
         }
     }
 
@@ -695,6 +697,27 @@ impl Shard {
             self.present_to_some(host, account, &chosen);
         }
     }
+}
+
+/// Tells a client of a change of the list.
+fn push(
+    host: &mut impl Host,
+    sessions: &mut Sessions,
+    key: SessionKey,
+    name: &str,
+    named: &[Box<str>],
+) {
+    let id = host.random();
+    sessions.write_to(host, key, Keep::Memory, |address, out| {
+        let to = Attr(address.full());
+        put(
+            out,
+            format_args!("<iq type='set' id='block-{id:016x}' to='{to}'>"),
+        );
+        put(out, format_args!("<{name} xmlns='urn:xmpp:blocking'>"));
+        write_items(named, out);
+        put(out, format_args!("</{name}></iq>"));
+    });
 }
 
 fn write_items(list: &[Box<str>], out: &mut Vec<u8>) {
