@@ -197,17 +197,17 @@ fn converse(stream: &UnixStream, backend: &impl AdminBackend) -> io::Result<()> 
     stream.set_read_timeout(Some(IDLE_MAX))?;
     stream.set_write_timeout(Some(IDLE_MAX))?;
     let (asking, asked) = mpsc::sync_channel(0);
-    let owed = AtomicUsize::new(0);
+    let owes = Owes::default();
     std::thread::scope(|scope| {
         let answering = std::thread::Builder::new()
             .name("admin-answer".into())
             .spawn_scoped(scope, || {
-                let answered = answer_all(asked, stream, &owed, backend);
+                let answered = answer_all(asked, stream, &owes, backend);
                 // Nobody listens any more: the other thread need not wait for what they would say.
                 let _gone = stream.shutdown(Shutdown::Both);
                 answered
             })?;
-        let read = read_all(stream, &owed, &asking);
+        let read = read_all(stream, &owes, &asking);
         drop(asking);
         match answering.join() {
             Ok(answered) => read.and(answered),
@@ -216,16 +216,35 @@ fn converse(stream: &UnixStream, backend: &impl AdminBackend) -> io::Result<()> 
     })
 }
 
-/// Hands over what a client asks until it ends; `owed` counts what it waits for.
-fn read_all(stream: &UnixStream, owed: &AtomicUsize, asking: &SyncSender<Asked>) -> io::Result<()> {
+/// What a client waits for.
+#[derive(Default)]
+struct Owes {
+    answers: AtomicUsize,
+    /// Whether it had one since this was asked last.
+    has_answered: AtomicBool,
+}
+
+impl Owes {
+    fn was_busy(&self) -> bool {
+        self.answers.load(Ordering::Acquire) > 0 || self.has_answered.swap(false, Ordering::AcqRel)
+    }
+
+    fn answered(&self) {
+        self.has_answered.store(true, Ordering::Release);
+        self.answers.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Hands over what a client asks until it ends.
+fn read_all(stream: &UnixStream, owes: &Owes, asking: &SyncSender<Asked>) -> io::Result<()> {
     // There may be megabytes to parse, and clients go first.
     ring::lower_thread_priority();
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     loop {
         match reader.fill_buf() {
-            // Who waits for an answer has nothing to say.
-            Err(error) if is_timeout(&error) && owed.load(Ordering::Acquire) > 0 => continue,
+            // Who waits for an answer, or has just had one, has nothing to say.
+            Err(error) if is_timeout(&error) && owes.was_busy() => continue,
             filled => filled?,
         };
         let (request, is_last) = match read_line(&mut reader, &mut line)? {
@@ -240,7 +259,7 @@ fn read_all(stream: &UnixStream, owed: &AtomicUsize, asking: &SyncSender<Asked>)
                 (request, false)
             }
         };
-        owed.fetch_add(1, Ordering::AcqRel);
+        owes.answers.fetch_add(1, Ordering::AcqRel);
         if asking.send(request).is_err() || is_last {
             return Ok(());
         }
@@ -258,7 +277,7 @@ fn is_timeout(error: &io::Error) -> bool {
 fn answer_all(
     asked: Receiver<Asked>,
     stream: &UnixStream,
-    owed: &AtomicUsize,
+    owes: &Owes,
     backend: &impl AdminBackend,
 ) -> io::Result<()> {
     let mut writer = BufWriter::new(stream);
@@ -269,7 +288,7 @@ fn answer_all(
             Ok(Request::Backup(file)) => back_up(&mut writer, Path::new(&file), backend)?,
             Err(text) => write_line(&mut writer, &Reply::Error(text))?,
         }
-        owed.fetch_sub(1, Ordering::AcqRel);
+        owes.answered();
     }
     Ok(())
 }

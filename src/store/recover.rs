@@ -175,6 +175,9 @@ impl Store for Embedded {
         while self.is_behind() {
             self.perform(&mut std::iter::empty(), &mut Vec::new());
         }
+        if !self.remains.is_empty() {
+            return Err("the store takes no writes, and has to remove something first".into());
+        }
         self.engine()?.snapshot()
     }
 }

@@ -60,6 +60,18 @@ impl Remains {
         self.fresh.extend(std::iter::once(queues).chain(marks));
     }
 
+    /// A session that went with its account has ended only now: what has been put into its queue
+    /// since may lie where it was looked at already.
+    pub(crate) fn add_late(&mut self, account: &BareJid, session: SessionId) {
+        let prefix = queue_prefix(account, session);
+        self.fresh.push(Range {
+            account: account.clone(),
+            marked_by: None,
+            from: prefix.clone(),
+            prefix,
+        });
+    }
+
     /// What the call deleted is committed.
     pub(crate) fn settled(mut self) -> Remains {
         self.ranges.append(&mut self.fresh);
@@ -172,9 +184,10 @@ impl Engine {
         if let Some(last) = &mut next {
             last.push(0);
         }
+        let account = schema::session_prefix(&range.account);
         let (mut owners, mut trouble) = (Owners::default(), Ok(()));
         keys.retain(|key| {
-            let name = name_of(&key[prefix.len()..]);
+            let name = name_of(&key[account.len()..]);
             let (None, Ok(name)) = (range.marked_by, name) else {
                 return true;
             };
@@ -388,6 +401,33 @@ mod tests {
                 go_on(&mut store);
             }
             assert_eq!(records(&store), 3);
+        }
+    }
+
+    /// Its shard may write into its sessions' queues until it hears of the deletion.
+    #[test]
+    fn what_is_written_behind_a_deletion_goes_with_the_session() {
+        for parts in 0..17 {
+            let scratch = Scratch::new();
+            let mut store = filled(&scratch);
+            one(&mut store, delete(ROMEO));
+            (0..parts).for_each(|_| go_on(&mut store));
+            let behind = store.is_behind();
+            one(&mut store, share(ROMEO, &[0, 1, 2], 105, "late"));
+            for secret in [0, 1, 2] {
+                let end = StoreOp::EndSession {
+                    account: jid(ROMEO),
+                    session: session(ROMEO, secret),
+                    waiting: Vec::new(),
+                    quota: OfflineQuota::UNLIMITED,
+                };
+                assert_eq!(one(&mut store, end), StoreReply::Done);
+            }
+            while store.is_behind() {
+                go_on(&mut store);
+            }
+            assert!(behind || parts > 12, "{parts}");
+            assert_eq!(records(&store), 3, "{parts}");
         }
     }
 

@@ -463,6 +463,10 @@ impl Engine {
         quota: OfflineQuota,
     ) -> Result<StoreReply, Trouble> {
         if self.went(staged, account, session)? {
+            // What was written of it behind the deletion goes as all the rest does.
+            let handled = key(account, HANDLED, session.secret);
+            staged.sessions.insert(handled, None);
+            staged.remains.add_late(account, session);
             note_end(staged, session);
             return Ok(StoreReply::Done);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use xmpp::port::{StoreOp, StoreReply};
 
-use super::protocol::{LINE_SIZE_MAX, OPS_MAX, Op, Reply, Request};
+use super::protocol::{LINE_SIZE_MAX, Op, Reply, Request};
 use super::{Line, Place, SOCKET_NAME, read_line, write_line};
 
 /// How long the server may take for one reply; a full commit takes milliseconds, a deletion may
@@ -22,6 +22,10 @@ const OPS_SIZE_MAX: usize = LINE_SIZE_MAX - 64;
 
 /// Bytes from which on a line takes no more operations: everybody else waits for its commit.
 const LINE_FULL: usize = 1 << 20;
+
+/// Operations of one line of those that are sent ahead: its answers fit the socket's buffer,
+/// whatever they say, so that nobody waits for the other to read.
+const OPS_AHEAD_MAX: usize = 1_024;
 
 /// Lines that the server may have beside the one that it performs.
 const LINES_AHEAD: usize = 2;
@@ -235,7 +239,7 @@ struct Sending<'a, T> {
 
 impl<T> Sending<'_, T> {
     fn push(&mut self, of: T, op: &[u8]) -> Result<(), ClientError> {
-        if self.whose.len() == OPS_MAX || self.line.len() + op.len() > LINE_FULL {
+        if self.whose.len() == OPS_AHEAD_MAX || self.line.len() + op.len() > LINE_FULL {
             self.send()?;
         }
         if !self.line.is_empty() {
@@ -268,7 +272,9 @@ impl<T> Sending<'_, T> {
 
     /// Takes answers until so many lines only are under way.
     fn receive_beyond(&mut self, lines: usize) -> Result<(), ClientError> {
-        while self.sent.len() > lines
+        let mut failure = None;
+        // Once a line was refused, the others that are under way are answered all the same.
+        while (self.sent.len() > lines || failure.is_some())
             && let Some(whose) = self.sent.pop_front()
         {
             match self.client.read()? {
@@ -277,11 +283,11 @@ impl<T> Sending<'_, T> {
                         self.goes_on &= (self.answered)(of, Answer::Reply(outcome.into()));
                     }
                 }
-                Reply::Error(text) => return Err(ClientError(text)),
-                other => return Err(unexpected(&other)),
+                Reply::Error(text) => failure = failure.or(Some(ClientError(text))),
+                other => return Err(failure.unwrap_or_else(|| unexpected(&other))),
             }
         }
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 }
 
