@@ -22,6 +22,7 @@ mod pace;
 pub mod parcel;
 pub mod port;
 mod presence;
+pub mod probes;
 pub mod removed;
 mod request;
 mod revive;

@@ -31,7 +31,8 @@ pub struct Limits {
     /// Sessions of one shard that wait for their clients at once.
     pub hibernating_max: usize,
     /// Refreshes of contacts that wait until a shard knows the sessions of the last process. By
-    /// further ones its sessions seem unavailable until they are back.
+    /// further ones its sessions seem unavailable until they are back. And as many probes of
+    /// contacts who sleep in storage: by further ones these are not seen before they are back.
     pub early_refreshes_max: usize,
     /// Accounts created in-band from one address per hour.
     pub registrations_per_hour_max: u32,

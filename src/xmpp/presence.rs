@@ -381,7 +381,7 @@ impl Shard {
             (_, FanoutPurpose::Presence) => Chosen::all_but(account.blocked.clone()),
             (_, FanoutPurpose::Probe | FanoutPurpose::Refresh) => Chosen::default(),
         };
-        let (mut here, mut refreshed) = (Vec::new(), Vec::new());
+        let mut asked = Vec::new();
         for item in items {
             if !concerns(account, item, purpose) || !self.router.is_local(item.contact.domain()) {
                 continue;
@@ -394,10 +394,11 @@ impl Shard {
                     let (to, halves) = ((contact, &chosen), presence.halves());
                     present(host, &mut self.sessions, found, to, halves, &mut late);
                 }
-                Route::Here(_) if purpose == FanoutPurpose::Refresh => {
-                    refreshed.push(item.contact.clone());
+                Route::Here(hash) => {
+                    if purpose == FanoutPurpose::Refresh || self.may_answer(hash, contact) {
+                        asked.push((hash, item.contact.clone()));
+                    }
                 }
-                Route::Here(hash) => here.extend(self.accounts.find(hash, contact)),
                 Route::Shard(shard) => {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     write_target(contact, slot.get_or_insert_with(|| host.buffer()));
@@ -408,14 +409,13 @@ impl Shard {
         for bytes in late {
             self.receive(host, &bytes);
         }
-        let is_probed = !here.is_empty() || !refreshed.is_empty();
-        let prober = is_probed.then(|| self.sessions.at(key).full().to_owned());
+        let prober = (!asked.is_empty()).then(|| self.sessions.at(key).full().to_owned());
         let prober = prober.unwrap_or_default();
-        for account in here {
-            self.answer_probe(host, account, &prober, None);
-        }
-        for contact in refreshed {
-            self.answer_refresh(host, contact.as_str(), &prober);
+        for (hash, contact) in asked {
+            match purpose {
+                FanoutPurpose::Refresh => self.answer_refresh(host, contact.as_str(), &prober),
+                _ => self.on_probe(host, hash, contact.as_str(), &prober),
+            }
         }
         self.flush_fanout(host, presence, purpose, &chosen);
     }
@@ -524,8 +524,8 @@ impl Shard {
                 for bare in text.lines() {
                     if purpose == FanoutPurpose::Refresh {
                         self.answer_refresh(host, bare, &prober);
-                    } else if let Some(account) = self.accounts.find(home_hash(bare), bare) {
-                        self.answer_probe(host, account, &prober, None);
+                    } else {
+                        self.on_probe(host, home_hash(bare), bare, &prober);
                     }
                 }
             }

@@ -207,6 +207,7 @@ impl Shard {
         for (contact, prober) in std::mem::take(&mut self.early_refreshes) {
             self.answer_refresh(host, &contact, &prober);
         }
+        self.arm_probes(host, 0);
     }
 
     fn retry_dormancy(&mut self, host: &mut impl Host) {

@@ -13,6 +13,7 @@ use crate::limit::{BYTES_PER_TURN_MAX, Limits};
 use crate::pace::Ends;
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
+use crate::probes::LateProbes;
 use crate::request::{Asker, SiblingRequests};
 use crate::revive::{Ending, Resuming, SharedDormant};
 use crate::roster::{RosterRequest, RosterStep, RosterWrite};
@@ -142,6 +143,8 @@ pub(crate) enum Timer {
     Asking,
     /// Storage failed to load an account that stanzas wait for.
     Load(AccountKey),
+    /// The next of those whose contacts sleep in storage is to be answered.
+    Probes,
 }
 
 /// A request to storage or a derivation that is not answered.
@@ -218,6 +221,7 @@ pub struct Shard {
     pub(crate) sessions_known: bool,
     /// Who wants to know of which contact, asked before that.
     pub(crate) early_refreshes: Vec<(Box<str>, Box<str>)>,
+    pub(crate) late_probes: LateProbes,
     /// Those of them that are to end and that storage is asked for, by ticket.
     pub(crate) endings: HashMap<u64, Ending>,
     /// Those of them that are to wait in memory and that storage is asked for, by ticket.
@@ -288,6 +292,7 @@ impl Shard {
             dormant: BTreeMap::new(),
             sessions_known: false,
             early_refreshes: Vec::new(),
+            late_probes: LateProbes::default(),
             endings: HashMap::new(),
             wakings: HashMap::new(),
             resuming: Resuming::default(),
@@ -638,6 +643,7 @@ impl Shard {
                 Timer::Blocking(account) => self.store_blocking(host, account),
                 Timer::Asking => self.on_asking(host),
                 Timer::Load(key) => self.on_load_again(host, key),
+                Timer::Probes => self.on_probes(host),
             }
         }
     }

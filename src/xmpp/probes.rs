@@ -1,0 +1,107 @@
+//! Probes of contacts whose sessions sleep in storage: who logs in sees them when they are awake.
+//!
+//! Invariant: however many log in, so many accounts are woken for that in a second, and no more.
+
+use crate::account::{AccountKey, Residence};
+use crate::host::Host;
+use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
+use crate::session::Presence;
+use crate::shard::{Shard, Timer};
+use stanza::jid::home_hash;
+use std::collections::VecDeque;
+
+/// Milliseconds between two accounts of a shard that are woken because somebody logs in: a hundred
+/// a second, where as many clients as that resume as well.
+pub const PROBE_WAKE_MS: u64 = 10;
+
+/// Probes that are answered without an account being woken, at once.
+const ANSWERED_AT_ONCE_MAX: usize = 64;
+
+/// Who wants to know of which contact.
+#[derive(Debug, Default)]
+pub(crate) struct LateProbes {
+    waiting: VecDeque<(Box<str>, Box<str>)>,
+    /// Whether [`Timer::Probes`] is to come.
+    is_armed: bool,
+}
+
+impl Shard {
+    /// Somebody logs in. A contact who is not here has nothing to say, unless he sleeps.
+    pub(crate) fn on_probe(&mut self, host: &mut impl Host, hash: u64, bare: &str, prober: &str) {
+        match self.accounts.find(hash, bare) {
+            Some(account) if self.is_awake(account) => {
+                self.answer_probe(host, account, prober, None);
+            }
+            found => self.put_off_probe(host, found, bare, prober),
+        }
+    }
+
+    /// Whether a contact who is at home here may have something to say to who logs in.
+    pub(crate) fn may_answer(&self, hash: u64, bare: &str) -> bool {
+        self.accounts.find(hash, bare).is_some() || !self.sessions_known || self.is_dormant(bare)
+    }
+
+    fn is_awake(&self, account: AccountKey) -> bool {
+        matches!(self.accounts.at(account).residence, Residence::Resident)
+    }
+
+    fn put_off_probe(
+        &mut self,
+        host: &mut impl Host,
+        found: Option<AccountKey>,
+        bare: &str,
+        prober: &str,
+    ) {
+        let is_waking = found.is_some_and(|key| !self.accounts.at(key).sessions.is_empty());
+        let may_sleep = !self.sessions_known || is_waking || self.is_dormant(bare);
+        let count_max = self.settings.limits.early_refreshes_max;
+        if may_sleep && self.late_probes.waiting.len() < count_max {
+            let probe = (bare.into(), prober.into());
+            self.late_probes.waiting.push_back(probe);
+            self.arm_probes(host, 0);
+        }
+    }
+
+    /// Has those that wait be looked at, once the shard knows who sleeps.
+    pub(crate) fn arm_probes(&mut self, host: &mut impl Host, ms: u64) {
+        let probes = &mut self.late_probes;
+        if self.sessions_known && !probes.is_armed && !probes.waiting.is_empty() {
+            probes.is_armed = true;
+            let at = host.now().plus_ms(ms);
+            self.arm(host, at, Timer::Probes);
+        }
+    }
+
+    /// Answers some of those that wait, or has the next account woken: it answers then.
+    pub(crate) fn on_probes(&mut self, host: &mut impl Host) {
+        self.late_probes.is_armed = false;
+        for _ in 0..ANSWERED_AT_ONCE_MAX {
+            let Some((bare, prober)) = self.late_probes.waiting.pop_front() else {
+                return;
+            };
+            match self.accounts.find(home_hash(&bare), &bare) {
+                None if !self.is_dormant(&bare) => {}
+                Some(account) if self.is_awake(account) => {
+                    self.answer_probe(host, account, &prober, None);
+                }
+                _ => {
+                    self.wake_for_probe(host, &bare, &prober);
+                    break;
+                }
+            }
+        }
+        self.arm_probes(host, PROBE_WAKE_MS);
+    }
+
+    /// Has a probe wait for the sessions of an account, which are read for it.
+    fn wake_for_probe(&mut self, host: &mut impl Host, bare: &str, prober: &str) {
+        let account = self.loaded_or_loading(host, bare);
+        let queued = self.accounts.at(account).queued;
+        // One that finds no place goes unanswered: no client's stanza is behind it.
+        if queued.count < LOAD_QUEUE_MAX && queued.size < LOAD_QUEUE_SIZE_MAX {
+            let mut bytes = Vec::new();
+            Presence::of("probe", prober).write(bare, &mut bytes);
+            self.receive(host, &bytes);
+        }
+    }
+}
