@@ -305,14 +305,21 @@ pub(crate) fn room_for(
     Ok(room)
 }
 
-/// When the newest message that waits came; `None` where none does.
+/// When the newest message that waits came; `None` where none does. An older count is measured for
+/// that: where what it counts is damaged it is not known, and no reason to keep its owner out.
 pub(crate) fn newest_waiting(
     kept: &Keyspace,
     staged: &Staged,
     account: &BareJid,
 ) -> Result<Option<Timestamp>, Trouble> {
-    let counters = counters(kept, staged, account)?;
-    Ok((counters.count > 0).then_some(counters.newest))
+    match counters(kept, staged, account) {
+        Ok(counters) => Ok((counters.count > 0).then_some(counters.newest)),
+        Err(error) => {
+            let account = account.as_str();
+            tracing::warn!(account, %error, "what waits cannot be measured");
+            Ok(Some(Timestamp::default()))
+        }
+    }
 }
 
 /// Reads what waits, oldest first, whenever it was put there: what a session leaves came before

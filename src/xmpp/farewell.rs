@@ -70,6 +70,7 @@ impl Shard {
             self.lose_connection(host, key);
             stream.phase = Phase::ExpectAuth;
         }
+        stream.excuse();
         let text = Some("too many bytes wait to be handled");
         self.stream_error(host, conn, &stream, StreamError::ResourceConstraint, text);
     }

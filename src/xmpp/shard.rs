@@ -419,7 +419,7 @@ impl Shard {
             return;
         }
         if host.now() >= deadline {
-            return self.end_late(host, conn, &state);
+            return self.end_late(host, conn, state);
         }
         self.conns.put(conn, state);
         self.arm(host, deadline, Timer::Bound(conn));
@@ -656,12 +656,13 @@ impl Shard {
             self.conns.put(conn, stream);
             return self.check_farewell(host, key);
         }
-        self.end_late(host, conn, &stream);
+        self.end_late(host, conn, stream);
     }
 
-    fn end_late(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
+    fn end_late(&mut self, host: &mut impl Host, conn: ConnId, mut stream: Box<StreamState>) {
+        stream.excuse();
         let text = Some("authentication took too long");
-        self.stream_error(host, conn, stream, StreamError::ConnectionTimeout, text);
+        self.stream_error(host, conn, &stream, StreamError::ConnectionTimeout, text);
     }
 
     /// Streams on this shard.

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sim::client::{Phase, Proof};
+use sim::scram::Scram;
 use sim::steps::homes;
 use sim::{ClientId, Element, Faults, Login, Random, World};
 use xmpp::Settings;
@@ -145,10 +146,10 @@ type Ending = fn(&mut World, ClientId);
 
 #[test]
 fn exchanges_left_with_their_streams_count_for_the_address_alone() {
-    // Of one address, on each of two shards.
-    const MAX: u32 = 4;
+    // Of one address, on each of two shards: 64 times what an account may have.
+    const MAX: u32 = 32;
     let limits = Limits {
-        auth_failures_per_minute_max: 2,
+        auth_failures_per_minute_max: 1,
         ..Limits::default()
     };
     let endings: [(&str, Ending); 6] = [
@@ -207,7 +208,7 @@ fn who_logs_in_makes_up_for_those_behind_the_same_address_that_lose_their_connec
     };
     let mut world = world(limits);
     let [name, _] = names();
-    for round in 0..20 {
+    for round in 0..80 {
         assert_eq!(refusal(&mut world, &name, Proof::Scram), None, "{round}");
         let client = open(&mut world);
         let begun = ask(&mut world, client, &begin(&name));
@@ -222,6 +223,36 @@ fn who_logs_in_makes_up_for_those_behind_the_same_address_that_lose_their_connec
         .collect();
     world.run();
     assert!(storm.iter().all(|id| world.client(*id).is_online()));
+}
+
+#[test]
+fn who_is_about_to_log_in_does_so_whatever_others_of_the_address_leave() {
+    let limits = Limits {
+        auth_failures_per_minute_max: 1,
+        ..Limits::default()
+    };
+    let mut world = world(limits);
+    let [name, _] = names();
+    let response = |challenge: &Element, scram: &mut Scram| {
+        let said = scram.respond(&challenge.text).expect("it is a challenge");
+        format!("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{said}</response>")
+    };
+    let (mut scram, first) = Scram::start(&name, "secret", "nonce", None);
+    let auth = format!(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-256'>{first}</auth>"
+    );
+    let client = open(&mut world);
+    let challenge = ask(&mut world, client, &auth).remove(0);
+    for _ in 0..40 {
+        let lost = open(&mut world);
+        ask(&mut world, lost, &begin(&name));
+        world.vanish(lost);
+        world.run();
+    }
+    let why = refusal(&mut world, &name, Proof::Scram);
+    assert_eq!(why.as_deref(), Some("temporary-auth-failure"));
+    let said = response(&challenge, &mut scram);
+    assert_eq!(ask(&mut world, client, &said)[0].name, "success");
 }
 
 fn registration(name: &str) -> String {

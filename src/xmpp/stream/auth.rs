@@ -20,6 +20,10 @@ const THROTTLE_ENTRIES_MAX: usize = 10_000;
 /// How many times as many failures an address may have as an account: several people share one.
 const ADDRESS_FACTOR: u32 = 4;
 
+/// How many times as many exchanges an address may leave unended: a provider's customers share one,
+/// and lose their connections all at once.
+const UNFINISHED_FACTOR: u32 = 64;
+
 /// The window in which failed authentications count, in microseconds.
 pub(crate) const FAILURE_WINDOW_US: u64 = 60_000_000;
 
@@ -259,7 +263,7 @@ impl Shard {
             self.moving_to = Some(home);
             return Flow::Moved;
         }
-        if self.is_throttled(host, stream, &account) {
+        if self.is_throttled(host, stream, &account) || self.leaves_many(host, stream) {
             return self.auth_failed(host, conn, stream, SaslError::TemporaryAuthFailure, None);
         }
         let ticket = self.ticket(Waiting::Auth(conn));
@@ -274,14 +278,26 @@ impl Shard {
     /// is RFC 6120 6.5.9's: it says nothing about the account, and that later may do.
     fn is_throttled(&self, host: &impl Host, stream: &StreamState, account: &BareJid) -> bool {
         let max = self.settings.limits.auth_failures_per_minute_max;
-        // Failures of an address are counted where its accounts are at home: on every shard.
-        let of_address = max
-            .saturating_mul(ADDRESS_FACTOR)
-            .div_ceil(u32::from(self.settings.shards));
+        let of_address = self.of_address(ADDRESS_FACTOR);
         let peer = stream.counted_peer();
         self.throttle.is_over(account.as_str(), host.now(), max)
             || self.throttle.is_over(&peer, host.now(), of_address)
-            || self.unfinished.is_over(&peer, host.now(), of_address)
+    }
+
+    /// Whether an address has left so many exchanges that it begins no other one. Those that are
+    /// under way go on: their success is what makes up for it.
+    fn leaves_many(&self, host: &impl Host, stream: &StreamState) -> bool {
+        let max = self.of_address(UNFINISHED_FACTOR);
+        self.unfinished
+            .is_over(&stream.counted_peer(), host.now(), max)
+    }
+
+    /// What a shard allows an address in a minute, of so many times what an account may have in
+    /// all. It is counted where the address's accounts are at home: on every shard.
+    fn of_address(&self, factor: u32) -> u32 {
+        let max = self.settings.limits.auth_failures_per_minute_max;
+        max.saturating_mul(factor)
+            .div_ceil(u32::from(self.settings.shards))
     }
 
     /// A stream ends: an exchange that ends with it was work, too. It counts for the address alone,
@@ -482,7 +498,12 @@ impl Shard {
         if let Some(account) = account {
             let now = host.now();
             self.throttle.count(account.as_str(), now);
-            self.throttle.count(&stream.counted_peer(), now);
+            // Who takes another mechanism after all is no worse than who loses his connection.
+            let of_address = match error {
+                SaslError::Aborted => &mut self.unfinished,
+                _ => &mut self.throttle,
+            };
+            of_address.count(&stream.counted_peer(), now);
         }
         stream.tries += 1;
     }

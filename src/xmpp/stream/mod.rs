@@ -222,6 +222,14 @@ impl StreamState {
         )
     }
 
+    /// The server ends the stream while it is its own turn to answer: that is no exchange which its
+    /// client left.
+    pub(crate) fn excuse(&mut self) {
+        if let Phase::ExpectVerdict(_) = self.phase {
+            self.phase = Phase::ExpectAuth;
+        }
+    }
+
     /// Whether a stream header of ours is already on the wire for the current stream.
     fn header_sent(&self) -> bool {
         !matches!(self.phase, Phase::ExpectHeader(_) | Phase::ExpectTls)
