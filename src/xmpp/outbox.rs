@@ -26,6 +26,9 @@ pub(crate) const UNACKED_MAX: usize = 4_000;
 /// Their bytes; more end it.
 pub(crate) const UNACKED_SIZE_MAX: usize = 4 << 20;
 
+/// Bytes of a roster that do not count: several times what the largest one has.
+const EXCUSED_SIZE_MAX: usize = 8 << 20;
+
 /// Unacknowledged presence of one session: what answers a login, all at once, where the longest
 /// roster that is usual has every contact there with every resource.
 pub(crate) const UNACKED_PRESENCE_MAX: usize = 64_000;
@@ -387,12 +390,16 @@ impl Acks {
     }
 
     /// What was queued behind the first `count`, a roster, does not count towards the limits: it
-    /// was no choice of the client's to get it at once. One roster at a time, for it may ask again.
+    /// was no choice of the client's to get it at once. One roster at a time, for it may ask again,
+    /// and no more than [`EXCUSED_SIZE_MAX`] of it: each push has the client's address, too.
     pub(crate) fn excuse_behind(&mut self, count: usize) {
         if self.excused.0 > 0 {
             return;
         }
         for sent in self.queue.range_mut(count..) {
+            if self.excused.1 + sent.bytes.len() > EXCUSED_SIZE_MAX {
+                return;
+            }
             sent.is_excused = true;
             self.excused.0 += 1;
             self.excused.1 += sent.bytes.len();

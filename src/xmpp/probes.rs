@@ -3,7 +3,7 @@
 //! Invariant: however many log in, so many accounts are woken for that in a second, and no more.
 
 use crate::account::{AccountKey, Residence};
-use crate::host::Host;
+use crate::host::{Host, Timestamp};
 use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
 use crate::session::Presence;
 use crate::shard::{Shard, Timer};
@@ -14,6 +14,9 @@ use std::collections::VecDeque;
 /// a second, where as many clients as that resume as well.
 pub const PROBE_WAKE_MS: u64 = 10;
 
+/// Milliseconds that the next one waits for an account that is still being read.
+const PROBE_WAKE_MS_MAX: u64 = 1_000;
+
 /// Probes that are answered without an account being woken, at once.
 const ANSWERED_AT_ONCE_MAX: usize = 64;
 
@@ -21,6 +24,8 @@ const ANSWERED_AT_ONCE_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct LateProbes {
     waiting: VecDeque<(Box<str>, Box<str>)>,
+    /// The account that was woken last, and until when the next one waits for it.
+    woken: Option<(Box<str>, Timestamp)>,
     /// Whether [`Timer::Probes`] is to come.
     is_armed: bool,
 }
@@ -75,6 +80,9 @@ impl Shard {
     /// Answers some of those that wait, or has the next account woken: it answers then.
     pub(crate) fn on_probes(&mut self, host: &mut impl Host) {
         self.late_probes.is_armed = false;
+        if self.is_waking_for_probe(host.now()) {
+            return self.arm_probes(host, PROBE_WAKE_MS);
+        }
         for _ in 0..ANSWERED_AT_ONCE_MAX {
             let Some((bare, prober)) = self.late_probes.waiting.pop_front() else {
                 return;
@@ -93,9 +101,19 @@ impl Shard {
         self.arm_probes(host, PROBE_WAKE_MS);
     }
 
+    /// Whether the account that was woken last is still being read.
+    fn is_waking_for_probe(&self, now: Timestamp) -> bool {
+        let woken = self.late_probes.woken.as_ref();
+        let woken = woken.filter(|(_, until)| now < *until);
+        let found = woken.and_then(|(bare, _)| self.accounts.find(home_hash(bare), bare));
+        found.is_some_and(|account| !self.is_awake(account))
+    }
+
     /// Has a probe wait for the sessions of an account, which are read for it.
     fn wake_for_probe(&mut self, host: &mut impl Host, bare: &str, prober: &str) {
         let account = self.loaded_or_loading(host, bare);
+        let until = host.now().plus_ms(PROBE_WAKE_MS_MAX);
+        self.late_probes.woken = Some((bare.into(), until));
         let queued = self.accounts.at(account).queued;
         // One that finds no place goes unanswered: no client's stanza is behind it.
         if queued.count < LOAD_QUEUE_MAX && queued.size < LOAD_QUEUE_SIZE_MAX {

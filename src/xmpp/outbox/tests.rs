@@ -31,3 +31,20 @@ fn presence_counts_apart_and_both_have_limits_of_count_and_size() {
         assert_eq!(overflows(stanza, max + 1), (true, false), "{max}");
     }
 }
+
+#[test]
+fn so_many_bytes_of_a_roster_do_not_count() {
+    const SIZE: usize = 1 << 16;
+    let push = [b"<iq/>".as_slice(), &[b' '; SIZE - 5]].concat();
+    for (more, overflows) in [(0, false), (1, true)] {
+        let id = SessionId { home: 0, secret: 1 };
+        let mut acks = Acks::new(id, true, true);
+        for _ in 0..(EXCUSED_SIZE_MAX + UNACKED_SIZE_MAX) / SIZE + more {
+            let bytes = push.clone().into();
+            acks.push(Sent::new(bytes, Keep::Memory, Timestamp::default()));
+        }
+        assert!(acks.has_overflowed());
+        acks.excuse_behind(0);
+        assert_eq!(acks.has_overflowed(), overflows, "{more}");
+    }
+}
