@@ -170,26 +170,26 @@ suite() {
     make_accounts 'm%d' 10000 1
     measure login-plain 0 "${plain[@]}" --scenario login --clients 200 --duration 5 --warmup 1
     measure login-tls 0 "${secure[@]}" --scenario login --clients 200 --duration 5 --warmup 1
-    measure chat-2000 0 "${plain[@]}" --clients 2000 --closed --window 1 --duration 10 --with-floor
-    measure chat-100 0 "${plain[@]}" --clients 100 --closed --window 4 --duration 10 --with-floor
-    measure presence-20 0 "${plain[@]}" --scenario presence --clients 100 --closed --duration 10 \
+    measure chat-2000 0 "${plain[@]}" --clients 2000 --closed --window 1 --duration 8 --with-floor
+    measure chat-100 0 "${plain[@]}" --clients 100 --closed --window 4 --duration 8 --with-floor
+    measure presence-20 0 "${plain[@]}" --scenario presence --clients 100 --closed --duration 8 \
         --with-floor
-    measure chat-2000-tls 0 "${secure[@]}" --clients 2000 --closed --duration 10 --with-floor \
+    measure chat-2000-tls 0 "${secure[@]}" --clients 2000 --closed --duration 8 --with-floor \
         --with-plain "$port"
-    measure chat-100-tls 0 "${secure[@]}" --clients 100 --closed --window 4 --duration 10 \
+    measure chat-100-tls 0 "${secure[@]}" --clients 100 --closed --window 4 --duration 8 \
         --with-floor --with-plain "$port"
     # What TLS adds to a stanza that has a record of its own: by the clock, since clients that wait
     # for one another set another pace with TLS than without, and so other batches.
-    measure chat-2000-paced-tls 0 "${secure[@]}" --clients 2000 --rate 60000 --duration 14 \
+    measure chat-2000-paced-tls 0 "${secure[@]}" --clients 2000 --rate 60000 --duration 12 \
         --with-plain "$port"
-    measure chat-open 0 "${plain[@]}" --clients 500 --rate 20000 --duration 8
-    measure memory-plain 0 "${plain[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 5 \
+    measure chat-open 0 "${plain[@]}" --clients 500 --rate 20000 --duration 6
+    measure memory-plain 0 "${plain[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 4 \
         --warmup 1
-    measure memory-tls 0 "${secure[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 5 \
+    measure memory-tls 0 "${secure[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 4 \
         --warmup 1
     # Stream management, with nothing stored and with everything durable before it is acknowledged;
     # server and generator share both cores.
-    local managed=("${plain[@]}" --clients 200 --stream-management --duration 8)
+    local managed=("${plain[@]}" --clients 200 --stream-management --duration 6)
     for mode in memory archive full; do
         configure 1 "" "$mode"
         # Storage needs the time that a generator that awaits its schedule awake would take; the
