@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::figure::{self, Figure, Unit};
-use crate::result::{Load, RunResult, exit};
+use crate::result::{Load, RunResult, Server, exit};
 
 /// What decides where `--only` does not say otherwise, so far as both runs have it.
 const GATES: [&str; 8] = [
@@ -18,9 +18,6 @@ const GATES: [&str; 8] = [
     "p99",
     "ack.p99",
 ];
-
-/// Below so many clients what the server warms up once outweighs a connection's bytes.
-const MEMORY_CLIENTS_MIN: u32 = 5_000;
 
 /// One figure of both runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +94,7 @@ pub fn compare(
     let decides = |name: &str| match (only, name) {
         // In the same run as its floor, the ratio is the steadier of the two.
         ([], "cpu") => !has_floor,
-        ([], "memory") => before.load.clients >= MEMORY_CLIENTS_MIN,
+        ([], "memory") => before.load.clients >= Server::BYTES_CLIENTS_MIN,
         // An open loop's rate is what was asked for.
         ([], "rate") => before.load.pace.starts_with("closed"),
         ([], name) => GATES.contains(&name),
@@ -178,15 +175,8 @@ fn difference(before: &RunResult, after: &RunResult) -> Option<(&'static str, St
 
 fn notes(before: &RunResult, after: &RunResult) -> Vec<String> {
     let mut notes = Vec::new();
-    let machine = |result: &RunResult| {
-        let machine = &result.machine;
-        format!(
-            "{}, {} cores, kernel {}",
-            machine.cpu, machine.cores, machine.kernel
-        )
-    };
-    let (one, other) = (machine(before), machine(after));
-    if one != other || before.machine.host != after.machine.host {
+    let (one, other) = (&before.machine, &after.machine);
+    if one.to_string() != other.to_string() || one.host != other.host {
         notes.push(format!("the machines differ: {one}; {other}"));
     }
     if before.load.mechanism != after.load.mechanism {
@@ -257,7 +247,7 @@ impl Comparison {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::result::{Floor, Server, Times};
+    use crate::result::{Floor, Times};
 
     fn run(cpu: f64, rate: f64, p99_us: f64) -> RunResult {
         RunResult {
@@ -321,7 +311,7 @@ mod tests {
         // A hundred connections tell nothing of their bytes.
         assert_eq!(worse(&before, &after, &[]).unwrap(), ["rate", "cpu"]);
         for result in [&mut before, &mut after] {
-            result.load.clients = MEMORY_CLIENTS_MIN;
+            result.load.clients = Server::BYTES_CLIENTS_MIN;
             // An open loop's rate is what was asked for.
             result.load.pace = "open loop".into();
             // Its own floor says of the processor more than its seconds.

@@ -2,6 +2,7 @@
 
 use crate::live::{grouped, micros};
 use crate::result::{RunResult, Times};
+use crate::stats::Phase;
 
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +26,12 @@ pub struct Figure {
     pub value: f64,
 }
 
-/// Names of the times' columns, in the order of [`columns`].
-const COLUMNS: [&str; 7] = ["mean", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
+/// The mean's name; the other columns of times have those of [`Times::HEADINGS`].
+const MEAN: &str = "mean";
 
-/// What may stand before a column, with a dot: the times that are not the run's latency.
-const PREFIXES: [&str; 11] = [
-    "service", "ack", "connect", "tls", "register", "auth", "bind", "manage", "roster", "presence",
-    "login",
-];
+/// What stands before a column, with a dot, of times that are neither the run's latency nor a
+/// phase's.
+const PREFIXES: [&str; 2] = ["service", "ack"];
 
 /// Figures that are no times, and what they count.
 const OTHERS: [(&str, Unit); 15] = [
@@ -58,25 +57,35 @@ pub fn unit_of(name: &str) -> Option<Unit> {
     if let Some((_, unit)) = OTHERS.iter().find(|(other, _)| *other == name) {
         return Some(*unit);
     }
+    let is_prefix = |name: &str| {
+        let phases = Phase::ALL.iter().map(|phase| prefix_of(phase.name()));
+        phases.chain(PREFIXES).any(|prefix| prefix == name)
+    };
     let column = match name.split_once('.') {
-        Some((prefix, column)) if PREFIXES.contains(&prefix) => column,
+        Some((prefix, column)) if is_prefix(prefix) => column,
         _ => name,
     };
-    COLUMNS.contains(&column).then_some(Unit::Time)
+    let is_column = column == MEAN || Times::HEADINGS.contains(&column);
+    is_column.then_some(Unit::Time)
+}
+
+/// What stands before the columns of a phase.
+fn prefix_of(phase: &str) -> &str {
+    match phase {
+        "login in all" => "login",
+        phase => phase,
+    }
 }
 
 /// All figures that a result has.
 pub fn all(result: &RunResult) -> Vec<Figure> {
     let mut all = Vec::new();
     times(&mut all, "", &result.latency);
-    times(&mut all, "service.", &result.service);
-    times(&mut all, "ack.", &result.acks);
+    for (prefix, found) in PREFIXES.iter().zip([&result.service, &result.acks]) {
+        times(&mut all, &format!("{prefix}."), found);
+    }
     for phase in &result.phases {
-        let name = match phase.name.as_str() {
-            "login in all" => "login",
-            name => name,
-        };
-        times(&mut all, &format!("{name}."), phase);
+        times(&mut all, &format!("{}.", prefix_of(&phase.name)), phase);
     }
     for (name, count) in result.verdict.faults() {
         all.push(Figure {
@@ -137,7 +146,8 @@ fn times(all: &mut Vec<Figure>, prefix: &str, times: &Times) {
         return;
     }
     let values = std::iter::once(times.mean_us).chain(times.columns());
-    all.extend(COLUMNS.iter().zip(values).map(|(column, value)| Figure {
+    let names = std::iter::once(MEAN).chain(Times::HEADINGS);
+    all.extend(names.zip(values).map(|(column, value)| Figure {
         name: format!("{prefix}{column}"),
         unit: Unit::Time,
         value,
@@ -183,7 +193,7 @@ mod tests {
             assert_eq!(unit_of(&figure.name), Some(figure.unit), "{}", figure.name);
         }
         // The run's own latency, and what has a prefix.
-        let times = COLUMNS.len() * (1 + PREFIXES.len());
+        let times = (1 + Times::HEADINGS.len()) * (1 + PREFIXES.len() + Phase::ALL.len());
         assert_eq!(all.len(), times + OTHERS.len());
         for wrong in ["p42", "ack", "ack.", ".p99", "floor.p99", "lost", ""] {
             assert_eq!(unit_of(wrong), None, "{wrong}");

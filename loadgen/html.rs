@@ -63,11 +63,7 @@ fn distinct(results: &[RunResult], read: fn(&RunResult) -> String) -> Vec<String
 }
 
 fn machine(result: &RunResult) -> String {
-    let machine = &result.machine;
-    escaped(&format!(
-        "{}, {} cores, kernel {}",
-        machine.cpu, machine.cores, machine.kernel
-    ))
+    escaped(&result.machine.to_string())
 }
 
 fn commit(result: &RunResult) -> String {
@@ -401,12 +397,12 @@ fn kinds(result: &RunResult) -> String {
 
 /// Bytes per connection, where so many connections outweigh what the server warms up once.
 fn bytes_per_connection(result: &RunResult) -> Option<String> {
-    const CLIENTS_MIN: u32 = 5_000;
     let server = result
         .server
         .as_ref()
         .filter(|server| server.resident_ready > 0)?;
-    (result.load.clients >= CLIENTS_MIN).then(|| grouped(server.bytes_per_connection as u64))
+    (result.load.clients >= Server::BYTES_CLIENTS_MIN)
+        .then(|| grouped(server.bytes_per_connection as u64))
 }
 
 /// A time, or nothing where nothing was timed.

@@ -1,7 +1,7 @@
 //! What the machine and a process say about themselves under `/proc`.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::{fmt, fs};
 
 /// The facts of the machine that decide a result.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -20,6 +20,15 @@ pub struct Machine {
     pub open_files: (u64, u64),
     /// The clock that times are read from.
     pub clock_source: String,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Machine {
+            cpu, cores, kernel, ..
+        } = self;
+        write!(f, "{cpu}, {cores} cores, kernel {kernel}")
+    }
 }
 
 impl Machine {

@@ -167,6 +167,9 @@ pub struct Server {
 }
 
 impl Server {
+    /// Below so many clients what the server warms up once outweighs a connection's bytes.
+    pub const BYTES_CLIENTS_MIN: u32 = 5_000;
+
     /// What each kind of its threads had, the most first, where several had something.
     pub fn kinds(&self) -> Vec<(&str, f64)> {
         let all = self.cpu_per_million_by_thread.iter();

@@ -31,19 +31,9 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-missing=()
-for pair in cc:gcc make:make valgrind:valgrind python3:python3 git:git; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
-done
-if [ "${#missing[@]}" -gt 0 ]; then
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "bench-ci: needs packages; run: apt-get install ${missing[*]}" >&2
-        exit 1
-    fi
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" || exit 1
-fi
-command -v cargo >/dev/null || { echo "bench-ci: needs cargo, from https://rustup.rs" >&2; exit 1; }
+. scripts/need.sh
+need bench-ci cc:gcc make:make valgrind:valgrind python3:python3 git:git || exit 1
+need_cargo bench-ci || exit 1
 
 worst=0
 if [ -z "$against" ]; then

@@ -35,23 +35,11 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-missing=()
-for pair in cc:gcc make:make taskset:util-linux; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
-done
-[ -z "$criterion" ] || command -v python3 >/dev/null || missing+=(python3)
-[ -e /usr/include/string.h ] || missing+=(libc6-dev)
-if [ "${#missing[@]}" -gt 0 ]; then
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "bench: needs packages; run: apt-get install ${missing[*]}" >&2
-        exit 1
-    fi
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" || exit 1
-fi
+. scripts/need.sh
+need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev ${criterion:+python3:python3} || exit 1
 
 if [ -z "$bin" ] || [ -n "$criterion" ]; then
-    command -v cargo >/dev/null || { echo "bench: needs cargo, from https://rustup.rs" >&2; exit 1; }
+    need_cargo bench || exit 1
 fi
 foreign=$bin
 # The benches are built from this tree whatever --bin says.

@@ -7,25 +7,12 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# command:package
-NEEDED="cc:gcc c++:g++ make:make python3:python3 openssl:openssl tmux:tmux profanity:profanity
-    go-sendxmpp:go-sendxmpp valgrind:valgrind"
-
-missing=()
-for pair in $NEEDED; do
-    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
-done
-python3 -c "import ensurepip" 2>/dev/null || missing+=(python3-venv)
-[ -e /usr/include/string.h ] || missing+=(libc6-dev)
-if [ "${#missing[@]}" -gt 0 ]; then
-    if [ "$(id -u)" -ne 0 ]; then
-        echo "test: needs packages; run: apt-get install ${missing[*]}" >&2
-        exit 1
-    fi
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" || exit 1
-fi
-command -v cargo >/dev/null || { echo "test: needs cargo, from https://rustup.rs" >&2; exit 1; }
+. scripts/need.sh
+venv=()
+python3 -c "import ensurepip" 2>/dev/null || venv=(:python3-venv)
+need test cc:gcc c++:g++ make:make python3:python3 openssl:openssl tmux:tmux profanity:profanity \
+    go-sendxmpp:go-sendxmpp valgrind:valgrind /usr/include/string.h:libc6-dev "${venv[@]}" || exit 1
+need_cargo test || exit 1
 
 # Thousands of sockets are open at once in some tests.
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true

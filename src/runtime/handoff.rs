@@ -167,6 +167,8 @@ impl Turn {
             conn.life = Life::Open;
             self.shard.on_adopt(&mut self.world, id, leaving.state);
             self.world.touch(id);
+            // It may have been its turn.
+            self.depart_next();
         }
     }
 

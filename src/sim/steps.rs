@@ -37,6 +37,15 @@ impl World {
         client
     }
 
+    /// What a client was told of the presence of an account: from where, and the type.
+    pub fn told_presence(&mut self, client: ClientId, of: &str) -> Vec<(String, String)> {
+        let received = self.received(client).into_iter();
+        let presence =
+            received.filter(|it| it.name == "presence" && it.attr("from").starts_with(of));
+        let told = presence.map(|it| (it.attr("from").to_owned(), it.attr("type").to_owned()));
+        told.collect()
+    }
+
     /// A client that asks for a session, of which it has had `h` stanzas; nothing has happened yet.
     pub fn ask_for(&mut self, full: &str, session: &str, h: u32) -> ClientId {
         let mut login = Login::new(full, "secret");

@@ -8,7 +8,7 @@ use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
 use crate::session::Presence;
 use crate::shard::{Shard, Timer};
 use stanza::jid::home_hash;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// Milliseconds between two accounts of a shard that are woken because somebody logs in: a hundred
 /// a second, where as many clients as that resume as well.
@@ -20,10 +20,15 @@ const PROBE_WAKE_MS_MAX: u64 = 1_000;
 /// Probes that are answered without an account being woken, at once.
 const ANSWERED_AT_ONCE_MAX: usize = 64;
 
-/// Who wants to know of which contact.
+/// A contact, and who wants to know of him.
+type Probe = (Box<str>, Box<str>);
+
+/// Those that wait.
 #[derive(Debug, Default)]
 pub(crate) struct LateProbes {
-    waiting: VecDeque<(Box<str>, Box<str>)>,
+    waiting: VecDeque<Probe>,
+    /// The same: who comes and goes does not ask again.
+    known: HashSet<Probe>,
     /// The account that was woken last, and until when the next one waits for it.
     woken: Option<(Box<str>, Timestamp)>,
     /// Whether [`Timer::Probes`] is to come.
@@ -60,9 +65,13 @@ impl Shard {
         let is_waking = found.is_some_and(|key| !self.accounts.at(key).sessions.is_empty());
         let may_sleep = !self.sessions_known || is_waking || self.is_dormant(bare);
         let count_max = self.settings.limits.early_refreshes_max;
-        if may_sleep && self.late_probes.waiting.len() < count_max {
-            let probe = (bare.into(), prober.into());
-            self.late_probes.waiting.push_back(probe);
+        let probes = &mut self.late_probes;
+        if !may_sleep || probes.waiting.len() >= count_max {
+            return;
+        }
+        let probe: Probe = (bare.into(), prober.into());
+        if probes.known.insert(probe.clone()) {
+            probes.waiting.push_back(probe);
             self.arm_probes(host, 0);
         }
     }
@@ -84,9 +93,11 @@ impl Shard {
             return self.arm_probes(host, PROBE_WAKE_MS);
         }
         for _ in 0..ANSWERED_AT_ONCE_MAX {
-            let Some((bare, prober)) = self.late_probes.waiting.pop_front() else {
+            let Some(probe) = self.late_probes.waiting.pop_front() else {
                 return;
             };
+            self.late_probes.known.remove(&probe);
+            let (bare, prober) = probe;
             match self.accounts.find(home_hash(&bare), &bare) {
                 None if !self.is_dormant(&bare) => {}
                 Some(account) if self.is_awake(account) => {

@@ -1,6 +1,6 @@
 //! Probes of contacts whose sessions sleep in storage after a crash.
 
-use sim::{ClientId, Faults, World};
+use sim::{Faults, World};
 use xmpp::Settings;
 use xmpp::probes::PROBE_WAKE_MS;
 
@@ -17,14 +17,6 @@ fn world(seed: u64, shards: u16) -> World {
         world.add_account(&format!("{name}@example.org"), "secret");
     }
     world
-}
-
-/// What a client is told of the presence of an account: from where, and the type.
-fn told(world: &mut World, client: ClientId, of: &str) -> Vec<(String, String)> {
-    let received = world.received(client).into_iter();
-    let presence = received.filter(|it| it.name == "presence" && it.attr("from").starts_with(of));
-    let told = presence.map(|it| (it.attr("from").to_owned(), it.attr("type").to_owned()));
-    told.collect()
 }
 
 /// Whoever logs in anew knew nothing before: it sees a contact who sleeps in storage as it sees one
@@ -46,27 +38,28 @@ fn who_logs_in_after_a_crash_sees_contacts_who_sleep_in_storage() {
         }
         let alice = world.arrive("alice@example.org/new");
         world.run_for(1_000);
-        let seen = told(&mut world, alice, "bob");
+        let seen = world.told_presence(alice, "bob");
         assert_eq!(
             seen,
             [("bob@example.org/1".to_owned(), String::new())],
             "seed {seed}"
         );
         world.run_for(301_000);
-        let gone = told(&mut world, alice, "bob");
+        let gone = world.told_presence(alice, "bob");
         assert_eq!(gone.len(), 1, "seed {seed}: {gone:?}");
         assert_eq!(gone[0].1, "unavailable");
     }
 }
 
-/// How many contacts who sleep in storage a new client sees after so many milliseconds, where so
-/// many probes of those may wait.
-fn seen_after(ms: u64, probes_max: usize) -> usize {
+/// A world in which all friends of `alice`'s sleep in storage, and so many probes may wait.
+fn asleep(probes_max: usize) -> World {
     let mut settings = Settings::for_tests("example.org");
     settings.shards = 1;
     settings.limits.early_refreshes_max = probes_max;
     let mut world = World::new(1, settings, Faults::calm());
-    world.add_account("alice@example.org", "secret");
+    for name in ["alice", "carl"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
     for index in 0..FRIENDS {
         let contact = format!("friend{index}@example.org");
         world.add_account(&contact, "secret");
@@ -74,19 +67,41 @@ fn seen_after(ms: u64, probes_max: usize) -> usize {
         let (client, _) = world.log_in_managed(&format!("{contact}/1"));
         world.tell(client, "<presence/>");
     }
+    world.befriend("carl@example.org", "friend7@example.org");
     world.crash();
     world.run();
+    world
+}
+
+/// Milliseconds in which all of them are woken.
+const LONG_MS: u64 = FRIENDS as u64 * PROBE_WAKE_MS * 10;
+
+/// How many contacts who sleep in storage a new client sees after so many milliseconds.
+fn seen_after(ms: u64, probes_max: usize) -> usize {
+    let mut world = asleep(probes_max);
     let alice = world.arrive("alice@example.org/new");
     world.run_for(ms);
-    told(&mut world, alice, "friend").len()
+    world.told_presence(alice, "friend").len()
+}
+
+/// Who comes and goes has each contact probed once, and so leaves the others their place.
+#[test]
+fn who_comes_and_goes_takes_nobodys_place() {
+    let mut world = asleep(FRIENDS + 1);
+    let alice = world.arrive("alice@example.org/new");
+    for _ in 0..9 {
+        world.tell(alice, "<presence type='unavailable'/><presence/>");
+    }
+    let carl = world.arrive("carl@example.org/new");
+    world.run_for(LONG_MS);
+    assert_eq!(world.told_presence(carl, "friend").len(), 1);
 }
 
 /// One account is woken after another, and so many may wait for that.
 #[test]
 fn who_logs_in_wakes_contacts_one_after_another() {
-    let long = FRIENDS as u64 * PROBE_WAKE_MS * 10;
-    assert_eq!(seen_after(long, FRIENDS), FRIENDS);
+    assert_eq!(seen_after(LONG_MS, FRIENDS), FRIENDS);
     let early = seen_after(2 * PROBE_WAKE_MS, FRIENDS);
     assert!((1..FRIENDS).contains(&early), "{early}");
-    assert_eq!(seen_after(long, 3), 3);
+    assert_eq!(seen_after(LONG_MS, 3), 3);
 }

@@ -412,14 +412,6 @@ fn what_waits_for_sessions_to_be_read_has_the_limit_of_an_account_that_loads() {
     assert_eq!(errors(&world.received(alice)), bounced);
 }
 
-/// What a client is told of the presence of an account: from where, and the type.
-fn told(world: &mut World, client: ClientId, of: &str) -> Vec<(String, String)> {
-    let received = world.received(client).into_iter();
-    let presence = received.filter(|it| it.name == "presence" && it.attr("from").starts_with(of));
-    let told = presence.map(|it| (it.attr("from").to_owned(), it.attr("type").to_owned()));
-    told.collect()
-}
-
 /// Whose session survived is not said to be gone before it is, and who was not available, whatever
 /// his contact last heard, is said to be so when his session is back or ends.
 #[test]
@@ -441,7 +433,7 @@ fn a_contact_who_sleeps_in_storage_is_not_gone_before_his_session_is() {
         let counts = [alice, client].map(|client| counted(&world.received(client)));
         world.crash();
         let alice = world.resume("alice@example.org/x", &alices, counts[0]);
-        assert_eq!(told(&mut world, alice, &bob), [], "seed {seed}");
+        assert_eq!(world.told_presence(alice, &bob), [], "seed {seed}");
         match fate {
             0 => drop(world.resume(&full, &bobs, counts[1])),
             // The resource without the session, and not available.
@@ -453,7 +445,7 @@ fn a_contact_who_sleeps_in_storage_is_not_gone_before_his_session_is() {
             false => "unavailable",
         };
         let expected = (full, type_.to_owned());
-        assert_eq!(told(&mut world, alice, &bob), [expected], "seed {seed}");
+        assert_eq!(world.told_presence(alice, &bob), [expected], "seed {seed}");
     }
 }
 
@@ -473,7 +465,7 @@ fn a_contact_whose_session_went_with_the_process_is_gone_when_it_is_asked_for() 
         let had = counted(&world.received(alice));
         world.crash();
         let alice = world.resume("alice@example.org/x", &session, had);
-        let mut told = told(&mut world, alice, "");
+        let mut told = world.told_presence(alice, "");
         told.retain(|(from, _)| !from.starts_with("alice"));
         told.sort();
         let gone = contacts.map(|contact| (contact.to_owned(), "unavailable".to_owned()));
@@ -504,7 +496,7 @@ fn told_too_early(seed: u64, early_refreshes_max: usize) -> usize {
     let had = counted(&world.received(alice));
     world.crash();
     let alice = world.resume("alice@example.org/x", &session, had);
-    told(&mut world, alice, "friend").len()
+    world.told_presence(alice, "friend").len()
 }
 
 /// A shard that does not know yet who sleeps has so many wait for that, and no more.
@@ -736,6 +728,6 @@ fn nobody_hears_of_a_session_out_of_storage_that_never_was_available() {
         assert!(world.client(alice).resumed.is_none());
         let alice = world.arrive("alice@example.org/x");
         world.resume("bob@example.org/1", &session, 0);
-        assert_eq!(told(&mut world, alice, "bob@example.org"), []);
+        assert_eq!(world.told_presence(alice, "bob@example.org"), []);
     }
 }
