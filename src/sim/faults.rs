@@ -1,6 +1,7 @@
 //! How rough the simulated world is: delays, cuts, capacities, failures.
 
 use crate::random::Random;
+use stanza::jid::BareJid;
 
 /// The roughness of one world. Ranges are inclusive; times are microseconds.
 #[derive(Clone, Debug)]
@@ -19,6 +20,8 @@ pub struct Faults {
     pub disk_failures: u64,
     /// Whether the disk is full: then every write is refused, and every read is answered.
     pub disk_full: bool,
+    /// Accounts whose sessions cannot be read: their records are damaged.
+    pub damaged: Vec<BareJid>,
     /// How often in a thousand the sync of a write fails. It is refused, and the next process may
     /// find it all the same, unless another write succeeds before: that is written over it.
     pub disk_doubts: u64,
@@ -47,6 +50,7 @@ impl Faults {
             disk_us: (50, 200),
             disk_failures: 0,
             disk_full: false,
+            damaged: Vec::new(),
             disk_doubts: 0,
             derive_us: (100, 500),
             move_us: (5, 20),
@@ -71,6 +75,7 @@ impl Faults {
             disk_us: delay(random),
             disk_failures: 0,
             disk_full: false,
+            damaged: Vec::new(),
             disk_doubts: 0,
             derive_us: delay(random),
             move_us: delay(random),

@@ -25,6 +25,7 @@ mod presence;
 pub mod probes;
 pub mod removed;
 mod request;
+mod resume;
 mod revive;
 pub mod roster;
 pub mod router;

@@ -4,20 +4,18 @@
 //! resumes it, its account is loaded, or its time runs out.
 
 use crate::account::{AccountKey, Residence, Waiter};
-use crate::error::StreamError;
-use crate::host::{ConnId, Host, Ticket};
-use crate::limit::{LOAD_STREAMS_MAX, SESSION_SIZE_PER_MS, STORAGE_RETRY_MS};
+use crate::host::{Host, Ticket};
+use crate::limit::{SESSION_SIZE_PER_MS, STORAGE_RETRY_MS};
 use crate::outbox::{Acks, Shared};
-use crate::parcel::FanoutPurpose;
 use crate::port::{SavedSession, SessionId, SharedStanza, StoreOp, StoreReply, StoredSession};
 use crate::session::{Presence, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::simple_presence;
 use crate::strangers::Strangers;
-use crate::stream::{ExpectResume, Flow, Phase, StreamState};
-use crate::xep::stream_management::{RESUME_MS_MAX, write_failed};
+use crate::xep::stream_management::RESUME_MS_MAX;
 use stanza::jid::{BareJid, Jid, home_hash};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::ops::Bound;
 
 /// A session of the last process that is to end.
 #[derive(Debug)]
@@ -46,15 +44,6 @@ fn share_again(dormant: &mut SharedDormant, stanza: SharedStanza) -> Shared {
         dormant.insert(stanza.group, (shared.clone(), others));
     }
     shared
-}
-
-/// Sessions that storage is asked for because their clients are back.
-#[derive(Debug, Default)]
-pub(crate) struct Resuming {
-    /// The accounts of those that it reads, by ticket.
-    read: HashMap<u64, BareJid>,
-    /// Streams whose sessions are read after another of the account.
-    waiting: HashMap<BareJid, VecDeque<(ConnId, SessionId)>>,
 }
 
 impl Shard {
@@ -232,17 +221,53 @@ impl Shard {
 
     /// Nobody came back to the sessions of the last process in time: they end one after another.
     fn end_dormancy(&mut self, host: &mut impl Host) {
-        while let Some(mut first) = self.dormant.first_entry() {
-            match first.get().last().copied() {
-                Some(id) if !self.managed.contains_key(&id) => {
-                    let account = first.key().clone();
-                    return self.ask_dormant(host, account, id, None);
-                }
-                Some(_) => drop(first.get_mut().pop()),
-                None => drop(first.remove()),
+        while let Some((account, session)) = self.next_dormant() {
+            if !self.managed.contains_key(&session) {
+                return self.ask_dormant(host, account, session, None);
             }
+            self.forget_dormant(&account, session);
         }
-        self.shared_dormant.clear();
+        if self.dormant.is_empty() {
+            self.shared_dormant.clear();
+        }
+    }
+
+    /// The next of the sessions of the last process, behind the one that could not be read.
+    fn next_dormant(&mut self) -> Option<(BareJid, SessionId)> {
+        let next = match self.unreadable.take() {
+            None => self.dormant.iter().next(),
+            Some(account) => {
+                let behind = (Bound::Excluded(account), Bound::Unbounded);
+                let next = self.dormant.range::<BareJid, _>(behind).next();
+                next.or_else(|| self.dormant.iter().next())
+            }
+        };
+        let (account, ids) = next?;
+        Some((account.clone(), *ids.last()?))
+    }
+
+    /// A session of the last process is one no more. Whether it was.
+    pub(crate) fn forget_dormant(&mut self, account: &BareJid, session: SessionId) -> bool {
+        let Some(ids) = self.dormant.get_mut(account) else {
+            return false;
+        };
+        let before = ids.len();
+        ids.retain(|id| *id != session);
+        let was_one = ids.len() < before;
+        if ids.is_empty() {
+            self.dormant.remove(account);
+        }
+        was_one
+    }
+
+    /// A session cannot be read now. The others end before it is tried again.
+    fn put_off_dormant(&mut self, host: &mut impl Host, account: BareJid, session: SessionId) {
+        if self.forget_dormant(&account, session) {
+            let ids = self.dormant.entry(account.clone()).or_default();
+            ids.insert(0, session);
+        }
+        self.unreadable = Some(account);
+        self.retry_dormancy(host);
     }
 
     /// A client has bound a resource: the session of the last process that had it ends now.
@@ -295,7 +320,7 @@ impl Shard {
             reply => {
                 tracing::error!(?reply, "a session was not read");
                 if is_swept {
-                    self.retry_dormancy(host);
+                    self.put_off_dormant(host, ending.account, ending.session);
                 }
                 return;
             }
@@ -307,13 +332,8 @@ impl Shard {
         if stored.as_deref().is_some_and(other) {
             return;
         }
-        let ids = self.dormant.get_mut(&ending.account);
-        let known = ids.map(|ids| {
-            let before = ids.len();
-            ids.retain(|id| *id != ending.session);
-            ids.len() < before
-        });
-        if let (Some(stored), Some(true)) = (stored, known) {
+        let known = self.forget_dormant(&ending.account, ending.session);
+        if let (Some(stored), true) = (stored, known) {
             let key = self.loaded_or_loading(host, ending.account.as_str());
             self.end_first(host, key, ending.session, stored);
         }
@@ -414,194 +434,6 @@ impl Shard {
         })
     }
 
-    /// `<resume/>` of a session that is not in memory: storage may have it.
-    pub(crate) fn resume_stored(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        stream: &mut StreamState,
-        id: SessionId,
-        h: u32,
-    ) -> Flow {
-        let Phase::ExpectBind(account) = &stream.phase else {
-            return Flow::Next;
-        };
-        if !self.settings.durability.saves_sessions() {
-            write_failed(host.output(conn), "item-not-found");
-            return Flow::Next;
-        }
-        let account = account.clone();
-        stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
-            account: account.clone(),
-            id,
-            h,
-            stored: None,
-        }));
-        host.pause(conn);
-        // One of an account after another: what others ask for comes between them.
-        match self.resuming.waiting.get_mut(&account) {
-            Some(waiting) if waiting.len() < LOAD_STREAMS_MAX => waiting.push_back((conn, id)),
-            Some(_) => self.read_resumed(host, account, conn, id),
-            None => {
-                let waiting = &mut self.resuming.waiting;
-                waiting.insert(account.clone(), VecDeque::new());
-                self.read_resumed(host, account, conn, id);
-            }
-        }
-        Flow::Stop
-    }
-
-    fn read_resumed(
-        &mut self,
-        host: &mut impl Host,
-        account: BareJid,
-        conn: ConnId,
-        session: SessionId,
-    ) {
-        let ticket = self.ticket_for_itself(Waiting::Resume(conn));
-        self.resuming.read.insert(ticket.0, account.clone());
-        host.store(ticket, StoreOp::Session { account, session });
-    }
-
-    /// Storage has read a session for its client: it reads the next of the account.
-    pub(crate) fn read_next_resumed(&mut self, host: &mut impl Host, ticket: Ticket) {
-        let Some(account) = self.resuming.read.remove(&ticket.0) else {
-            return;
-        };
-        let Some(waiting) = self.resuming.waiting.get_mut(&account) else {
-            return;
-        };
-        while let Some((conn, id)) = waiting.pop_front() {
-            let stream = self.conns.peek(conn);
-            let expects = |stream: &StreamState| match &stream.phase {
-                Phase::ExpectResume(expect) => expect.id == id && expect.stored.is_none(),
-                _ => false,
-            };
-            if stream.is_some_and(expects) {
-                return self.read_resumed(host, account, conn, id);
-            }
-        }
-        self.resuming.waiting.remove(&account);
-    }
-
-    /// Storage has the session of a `<resume/>`, or it has not.
-    pub(crate) fn on_resume_stored(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        reply: StoreReply,
-    ) {
-        let Some(mut stream) = self.conns.take(conn) else {
-            return;
-        };
-        let Phase::ExpectResume(expect) = &mut stream.phase else {
-            return self.conns.put(conn, stream);
-        };
-        let condition = match reply {
-            StoreReply::Session(Some(stored)) => {
-                expect.stored = Some(stored);
-                None
-            }
-            StoreReply::Session(None) => Some("item-not-found"),
-            reply => {
-                tracing::error!(?reply, "a session was not read");
-                return self.put_off_resume(host, conn, &stream);
-            }
-        };
-        if let Some(condition) = condition {
-            return self.fail_resume(host, conn, stream, condition);
-        }
-        let account = self.loaded_or_loading(host, expect.account.clone().as_str());
-        let owner = self.accounts.at_mut(account);
-        let streams = owner.waiting_streams();
-        match &mut owner.residence {
-            Residence::Loading(queue) if streams < LOAD_STREAMS_MAX => {
-                queue.push(Waiter::Resume(conn));
-                self.conns.put(conn, stream);
-            }
-            Residence::Loading(_) => {
-                self.put_off_resume(host, conn, &stream);
-            }
-            Residence::Resident => {
-                self.conns.put(conn, stream);
-                self.resume_loaded(host, conn);
-            }
-        }
-    }
-
-    /// Storage fails: the client tries again on another connection, for a `<failed/>` would end its
-    /// session.
-    pub(crate) fn put_off_resume(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        stream: &StreamState,
-    ) {
-        let text = Some("the session cannot be read now");
-        self.stream_error(host, conn, stream, StreamError::InternalServerError, text);
-    }
-
-    /// There is no such session, or no longer.
-    pub(crate) fn fail_resume(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        mut stream: Box<StreamState>,
-        condition: &str,
-    ) {
-        if let Phase::ExpectResume(expect) = stream.phase {
-            stream.phase = Phase::ExpectBind(expect.account);
-        }
-        write_failed(host.output(conn), condition);
-        self.settle_stream(host, conn, stream, Flow::Next);
-    }
-
-    /// The session and its account are there: storage learns how it goes on.
-    pub(crate) fn resume_loaded(&mut self, host: &mut impl Host, conn: ConnId) {
-        let Some(mut stream) = self.conns.take(conn) else {
-            return;
-        };
-        let Phase::ExpectResume(expect) = &mut stream.phase else {
-            return self.conns.put(conn, stream);
-        };
-        let (id, h) = (expect.id, expect.h);
-        let bare = expect.account.clone();
-        let found = self.accounts.find(home_hash(bare.as_str()), bare.as_str());
-        let (Some(stored), Some(account)) = (expect.stored.take(), found) else {
-            return self.fail_resume(host, conn, stream, "item-not-found");
-        };
-        if let Some(&key) = self.managed.get(&id) {
-            // It is awake by now, or another stream was faster; the newer one wins.
-            stream.phase = Phase::ExpectBind(bare);
-            let flow = self.resume_managed(host, conn, &mut stream, key, h);
-            return self.settle_stream(host, conn, stream, flow);
-        }
-        let holder = self.holder(account, &stored.saved.resource);
-        if let Some(older) = holder.filter(|key| self.is_uncounted(*key)) {
-            // It must not take the account with it.
-            self.accounts.at_mut(account).pins += 1;
-            self.end_session(host, older);
-            self.accounts.at_mut(account).pins -= 1;
-        }
-        // The client may have bound the resource anew.
-        let taken = self.holder(account, &stored.saved.resource).is_some();
-        // Or it was read before it ended, and is being removed now.
-        let ends = self.session_ends.values().any(|end| end.is_of(id));
-        if taken || ends {
-            self.evict_if_idle(account);
-            return self.fail_resume(host, conn, stream, "item-not-found");
-        }
-        if let Some(ids) = self.dormant.get_mut(&bare) {
-            ids.retain(|other| *other != id);
-        }
-        let key = self.revive(host, account, id, *stored);
-        self.hibernate(host, key);
-        stream.phase = Phase::ExpectBind(bare);
-        let flow = self.resume_managed(host, conn, &mut stream, key, h);
-        self.settle_stream(host, conn, stream, flow);
-        self.fetch_after_crash(host, key);
-    }
-
     /// Tells storage the numbers that a session's queue has on the wire.
     pub(crate) fn renumber(
         &mut self,
@@ -657,54 +489,6 @@ impl Shard {
         if let Some(acks) = &mut session.outlet.acks {
             acks.misnumbered |= *reply != StoreReply::Done;
             acks.numbered_to(host, conn, up_to);
-        }
-    }
-
-    /// A session is back from storage: its client gets it.
-    pub(crate) fn on_resumed(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        key: SessionKey,
-        serial: u32,
-        reply: &StoreReply,
-    ) {
-        let Some(session) = self.session_of(key, serial) else {
-            return self.fail_resuming(host, conn);
-        };
-        if *reply != StoreReply::Done {
-            if let Some(acks) = &mut session.outlet.acks {
-                acks.misnumbered = true;
-            }
-            if let Some(stream) = self.conns.take(conn) {
-                self.put_off_resume(host, conn, &stream);
-            }
-            return;
-        }
-        let acks = self.sessions.at(key).outlet.acks.as_ref();
-        let was_opened = acks.is_some_and(|acks| acks.opened);
-        if self.resume_committed(host, conn, key) && !was_opened {
-            self.refresh(host, key);
-        }
-    }
-
-    /// What a resumed client knows may be old: the crash took presence and pushes with it.
-    fn refresh(&mut self, host: &mut impl Host, key: SessionKey) {
-        self.refresh_strangers(host, key);
-        let session = self.sessions.at(key);
-        let (account, queued) = (session.account, session.outlet.queued());
-        if session.interested {
-            self.refresh_roster(host, account, key);
-        }
-        self.refresh_blocking(host, key);
-        self.sessions.at_mut(key).outlet.excuse_behind(queued);
-        let Some(presence) = self.sessions.at(key).presence.clone() else {
-            return;
-        };
-        self.announce(host, key, &presence, &[]);
-        self.greet(host, key, FanoutPurpose::Refresh);
-        if self.sessions.at(key).takes_bare() {
-            self.fetch_offline(host, key);
         }
     }
 

@@ -15,7 +15,8 @@ use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
 use crate::probes::LateProbes;
 use crate::request::{Asker, SiblingRequests};
-use crate::revive::{Ending, Resuming, SharedDormant};
+use crate::resume::Resuming;
+use crate::revive::{Ending, SharedDormant};
 use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
@@ -217,6 +218,8 @@ pub struct Shard {
     pub(crate) managed: HashMap<SessionId, SessionKey>,
     /// Sessions of the last process that nobody has come back to yet.
     pub(crate) dormant: BTreeMap<BareJid, Vec<SessionId>>,
+    /// The account of the one of them that could not be read: the next one comes behind it.
+    pub(crate) unreadable: Option<BareJid>,
     /// Whether storage has named them.
     pub(crate) sessions_known: bool,
     /// Who wants to know of which contact, asked before that.
@@ -290,6 +293,7 @@ impl Shard {
             origin: None,
             managed: HashMap::new(),
             dormant: BTreeMap::new(),
+            unreadable: None,
             sessions_known: false,
             early_refreshes: Vec::new(),
             late_probes: LateProbes::default(),
@@ -581,10 +585,7 @@ impl Shard {
             Waiting::Resumed { conn, key, serial } => {
                 self.on_resumed(host, conn, key, serial, &reply);
             }
-            Waiting::Resume(conn) => {
-                self.on_resume_stored(host, conn, reply);
-                self.read_next_resumed(host, ticket);
-            }
+            Waiting::Resume(conn) => self.on_resume_stored(host, conn, reply),
             Waiting::Sessions => self.on_sessions_stored(host, reply),
             Waiting::Dormant => self.on_dormant_stored(host, ticket, reply),
             Waiting::Waking => self.on_woken(host, ticket, reply),

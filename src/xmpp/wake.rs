@@ -82,12 +82,10 @@ impl Shard {
         // the older one is here: the client will say which it means, while it may.
         let is_taken = self.holder(account, &stored.saved.resource).is_some();
         let is_taken = is_taken && !self.dormancy_over;
-        let jid = &self.accounts.at(account).jid;
-        let dormant = self.dormant.get_mut(jid);
-        let Some(dormant) = dormant.filter(|ids| !is_taken && ids.contains(&id)) else {
+        let jid = self.accounts.at(account).jid.clone();
+        if is_taken || !self.forget_dormant(&jid, id) {
             return;
-        };
-        dormant.retain(|other| *other != id);
+        }
         if self.dormancy_over {
             return self.end_first(host, account, id, stored);
         }

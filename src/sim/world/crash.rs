@@ -142,6 +142,10 @@ impl World {
             self.disk.refuse(&op, "the seed says so")
         } else if self.faults.disk_full && !op.is_read() {
             self.disk.refuse(&op, "no space left on the device")
+        } else if matches!(&op, StoreOp::Session { account, .. }
+            if self.faults.damaged.contains(account))
+        {
+            self.disk.refuse(&op, "the record is damaged")
         } else if self.faults.disk_doubts > 0
             && !op.is_read()
             // Decision 0007 leaves open what becomes of these: they have numbers of the wire.

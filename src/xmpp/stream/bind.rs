@@ -189,7 +189,7 @@ impl Shard {
                 let flow = self.bind(host, conn, &mut stream);
                 self.settle_stream(host, conn, stream, flow);
             }
-            Waiter::Resume(conn) => self.resume_loaded(host, conn),
+            Waiter::Resume(conn) => self.resume_loaded(host, conn, None),
             Waiter::End(id, stored) => {
                 self.end_stored(host, key, id, *stored);
             }
@@ -219,15 +219,7 @@ impl Shard {
                 };
                 self.stream_error(host, conn, &stream, condition, None);
             }
-            Waiter::Resume(conn) => {
-                let Some(stream) = self.conns.take(conn) else {
-                    return;
-                };
-                match error {
-                    StanzaError::InternalServerError => self.put_off_resume(host, conn, &stream),
-                    _ => self.fail_resume(host, conn, stream, "item-not-found"),
-                }
-            }
+            Waiter::Resume(conn) => self.resume_loaded(host, conn, Some(error)),
             Waiter::End(session, _) => {
                 let Some(account) = account.cloned() else {
                     return;

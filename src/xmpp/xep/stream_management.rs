@@ -432,8 +432,12 @@ impl Shard {
             write_failed(host.output(conn), "item-not-found");
             return Flow::Next;
         };
-        match self.managed.get(&id) {
-            Some(&key) => self.resume_managed(host, conn, stream, key, h),
+        let is_open = |key: &SessionKey| {
+            let acks = self.sessions.at(*key).outlet.acks.as_ref();
+            acks.is_some_and(|acks| acks.opened)
+        };
+        match self.managed.get(&id).copied().filter(is_open) {
+            Some(key) => self.resume_managed(host, conn, stream, key, h),
             None => self.resume_stored(host, conn, stream, id, h),
         }
     }
@@ -469,7 +473,7 @@ impl Shard {
         let (id, opened) = (acks.id, acks.opened);
         if !opened {
             // Whoever asked before did not get it: storage learns its numbers for this one.
-            self.renumber(host, key, |serial| Waiting::Resumed { conn, key, serial });
+            self.renumber_resumed(host, conn, key);
         }
         if !opened || self.resume_later(host, conn, key) {
             stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
