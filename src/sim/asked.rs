@@ -13,10 +13,16 @@ pub struct Asked {
     ends: HashSet<(usize, u64)>,
     /// Whose sessions are being read.
     reads: HashMap<(usize, u64), BareJid>,
+    /// Whose sessions' queues get their numbers.
+    renumbers: HashMap<(usize, u64), BareJid>,
     /// Ends of one shard at once.
     pub ends_peak: usize,
     /// Reads of one account's sessions at once.
     pub reads_peak: usize,
+    /// Sessions that were read.
+    pub read: usize,
+    /// Queues of one account that get their numbers at once.
+    pub renumbers_peak: usize,
     /// Ends altogether.
     pub ended: usize,
     /// Places in queues that messages were put into.
@@ -35,9 +41,12 @@ impl Asked {
                 self.ends_peak = self.ends_peak.max(count);
             }
             StoreOp::Session { account, .. } => {
-                self.reads.insert(key, account.clone());
-                let count = self.reads.values().filter(|of| *of == account).count();
-                self.reads_peak = self.reads_peak.max(count);
+                self.read += 1;
+                self.reads_peak = self.reads_peak.max(enter(&mut self.reads, key, account));
+            }
+            StoreOp::Renumber { account, .. } => {
+                let count = enter(&mut self.renumbers, key, account);
+                self.renumbers_peak = self.renumbers_peak.max(count);
             }
             StoreOp::Enqueue(enqueue) => self.copies += enqueue.copies.len(),
             _ => {}
@@ -48,11 +57,19 @@ impl Asked {
     pub(crate) fn answered(&mut self, shard: usize, ticket: Ticket) {
         self.ends.remove(&(shard, ticket.0));
         self.reads.remove(&(shard, ticket.0));
+        self.renumbers.remove(&(shard, ticket.0));
     }
 
     /// The process ends, and nobody hears of what it asked for.
     pub(crate) fn forget(&mut self) {
         self.ends.clear();
         self.reads.clear();
+        self.renumbers.clear();
     }
+}
+
+/// Notes a request of an account, and gives how many of that kind it has.
+fn enter(of: &mut HashMap<(usize, u64), BareJid>, key: (usize, u64), account: &BareJid) -> usize {
+    of.insert(key, account.clone());
+    of.values().filter(|of| *of == account).count()
 }

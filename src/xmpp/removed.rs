@@ -33,7 +33,7 @@ impl Shard {
             false => (REMOVED_MAX, usize::MAX),
         };
         for _ in 0..FORGOTTEN_AT_ONCE {
-            let owner = self.accounts.at_mut(account);
+            let owner = self.accounts.at(account);
             let removed = owner.roster.iter().filter(|item| item.is_removed());
             let size: usize = removed
                 .clone()
@@ -41,11 +41,15 @@ impl Shard {
                 .sum();
             let count = removed.clone().count();
             let is_long = count > count_max || count > REMOVED_MAX && size > size_max;
-            let oldest = removed.min_by_key(|item| item.changed);
+            // One that is being told may still have to be as it was.
+            let is_told = |contact| owner.told_contacts().any(|told| told == contact);
+            let settled = removed.filter(|item| !is_told(&item.contact));
+            let oldest = settled.min_by_key(|item| item.changed);
             let Some(oldest) = oldest.filter(|_| is_long) else {
                 return;
             };
             let (contact, number) = (oldest.contact.clone(), oldest.changed);
+            let owner = self.accounts.at_mut(account);
             owner.remove_contact(contact.as_str());
             let own = owner.jid.clone();
             let mark = owner.contact_mut(&own);

@@ -2,6 +2,7 @@
 
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, World};
+use stanza::jid::BareJid;
 use xmpp::Settings;
 
 const BOB: &str = "bob@example.org";
@@ -207,26 +208,111 @@ fn what_the_sessions_of_a_cancelled_account_leave_bounces_bit_by_bit() {
     }
 }
 
+/// A client whose session a crash left in storage.
+struct Crashed {
+    full: String,
+    session: String,
+    had: u32,
+    /// What it is to get.
+    own: Vec<String>,
+}
+
+impl Crashed {
+    fn ask(&self, world: &mut World) -> ClientId {
+        world.ask_for(&self.full, &self.session, self.had)
+    }
+}
+
+/// Clients of one account, with so much for each.
+fn crashed(world: &mut World, count: usize) -> Vec<Crashed> {
+    let alice = world.log_in("alice@example.org/x");
+    let own = Vec::new();
+    let mut crashed: Vec<Crashed> = (0..RESOURCES)
+        .map(|number| {
+            let full = format!("{BOB}/{number}");
+            let (client, session) = world.log_in_managed(&full);
+            world.tell(client, "<presence/>");
+            let had = counted(&world.received(client));
+            let own = own.clone();
+            Crashed {
+                full,
+                session,
+                had,
+                own,
+            }
+        })
+        .collect();
+    let ids = say(world, alice, &each_resource(), count);
+    for (client, ids) in crashed.iter_mut().zip(ids.chunks(count)) {
+        client.own = ids.to_vec();
+    }
+    world.crash();
+    crashed
+}
+
 #[test]
 fn clients_that_all_resume_at_once_after_a_crash_have_all_of_theirs() {
     let mut world = world(11);
-    let alice = world.log_in("alice@example.org/x");
-    let managed: Vec<(String, String, u32)> = (0..RESOURCES)
-        .map(|number| {
-            let full = format!("{BOB}/{number}");
-            let (client, id) = world.log_in_managed(&full);
-            world.tell(client, "<presence/>");
-            let had = counted(&world.received(client));
-            (full, id, had)
-        })
-        .collect();
-    let ids = say(&mut world, alice, &each_resource(), 50);
-    world.crash();
-    let ask = |(full, id, had): &(String, String, u32)| world.ask_for(full, id, *had);
-    let back: Vec<ClientId> = managed.iter().map(ask).collect();
+    let crashed = crashed(&mut world, 50);
+    let back: Vec<ClientId> = crashed.iter().map(|it| it.ask(&mut world)).collect();
     world.run_for(1_000);
-    for (client, own) in back.into_iter().zip(ids.chunks(50)) {
-        let received = world.received(client);
-        assert_eq!(messages(&received), own);
+    for (client, crashed) in back.into_iter().zip(crashed) {
+        assert_eq!(messages(&world.received(client)), crashed.own);
+    }
+    assert_eq!(world.asked.read, RESOURCES, "each of them is read once");
+    assert_eq!(
+        world.asked.renumbers_peak, 1,
+        "others' requests come between"
+    );
+}
+
+/// It does not hold up those behind it, at whatever moment it goes.
+#[test]
+fn a_client_that_goes_while_it_resumes_leaves_the_others_their_turns() {
+    for us in 0..40 {
+        let mut world = world(12 + us);
+        let crashed = crashed(&mut world, 5);
+        let back: Vec<ClientId> = crashed.iter().map(|it| it.ask(&mut world)).collect();
+        world.run_until(world.now() + 100 * us);
+        world.vanish(back[0]);
+        world.vanish(back[2]);
+        world.run_for(1_000);
+        for (client, crashed) in back.iter().zip(&crashed) {
+            if ![back[0], back[2]].contains(client) {
+                assert_eq!(messages(&world.received(*client)), crashed.own, "{us}");
+            }
+        }
+        let again = crashed[0].ask(&mut world);
+        world.run_for(1_000);
+        assert_eq!(messages(&world.received(again)), crashed[0].own, "{us}");
+    }
+}
+
+/// It may come after all; the others must not wait for that.
+#[test]
+fn a_session_that_cannot_be_read_does_not_keep_the_others_from_their_end() {
+    let mut world = world(13);
+    let names = ["anna", "carl", "dora"].map(|name| format!("{name}@example.org"));
+    for name in &names {
+        world.add_account(name, "secret");
+        let (client, _) = world.log_in_managed(&format!("{name}/x"));
+        world.tell(client, "<presence/>");
+    }
+    let alice = world.log_in("alice@example.org/x");
+    let mut ids = Vec::new();
+    for name in &names {
+        ids.push(say(&mut world, alice, &[format!("{name}/x")], 3));
+    }
+    world.faults.damaged = vec![BareJid::from_prepared(&names[0])];
+    world.crash();
+    world.log_in("alice@example.org/x");
+    world.run_for(310_000);
+    assert_eq!(world.asked.ended, names.len() - 1);
+    world.faults.damaged.clear();
+    world.run_for(10_000);
+    assert_eq!(world.asked.ended, names.len());
+    for (name, ids) in names.iter().zip(ids) {
+        let client = world.arrive(&format!("{name}/new"));
+        assert_eq!(messages(&world.received(client)), ids);
     }
 }
