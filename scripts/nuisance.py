@@ -32,8 +32,8 @@ and the same on a server of two shards, which tell each other of presence:
   followers      says that it is here to 4,000 contacts who are not
   barred         says it to 200 contacts, and blocks a thousand resources of the domain
 
-Prints p99 of the others' messages and acknowledgements in the slowest round of each, and what the
-nuisance got done.
+Prints p99 of the others' messages and acknowledgements in the slowest round of each, how late the
+generator itself was, which is part of both, and what the nuisance got done.
 The status is 0 only if nothing was lost and the p99 of everything stayed below 50 ms.
 """
 
@@ -405,7 +405,7 @@ class Server:
         self.start()
 
     def chat(self, seconds):
-        """Milliseconds: p99 of messages and of acknowledgements."""
+        """Milliseconds: p99 of messages, of acknowledgements, and of the generator's own lag."""
         result = self.directory / "chat.json"
         done = subprocess.run(
             [self.loadgen, "--domain", DOMAIN, "--password", PASSWORD, "--port", str(self.port),
@@ -416,7 +416,8 @@ class Server:
         if done.returncode not in (0, 3):
             sys.exit(f"nuisance: loadgen ended with {done.returncode}\n{done.stdout}{done.stderr}")
         found = json.loads(result.read_text())
-        return found["latency"]["p99_us"] / 1e3, found["acks"]["p99_us"] / 1e3
+        kinds = (found["latency"], found["acks"], found["generator"]["lag"])
+        return tuple(kind["p99_us"] / 1e3 for kind in kinds)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -451,10 +452,10 @@ def measure(server, kinds, arguments, shards):
             seconds = arguments.seconds * LONG.get(kind, 1)
             rounds.append(beside(server, kind, seconds) if kind
                           else (server.chat(seconds), 0))
-        message, ack = (max(seen[i] for seen, _ in rounds) for i in (0, 1))
+        message, ack, lag = (max(seen[i] for seen, _ in rounds) for i in range(3))
         rate = statistics.median(rate for _, rate in rounds)
         title = f"beside {kind.__name__}" if kind else f"alone, shards: {shards}"
-        print(f"{title:24}{message:16.2f}{ack:12.2f}{rate:15.0f}", flush=True)
+        print(f"{title:24}{message:16.2f}{ack:12.2f}{lag:12.2f}{rate:15.0f}", flush=True)
         worst = max(worst, message, ack)
         if kind and rate == 0:
             sys.exit(f"nuisance: {kind.__name__} did nothing, and so shows nothing")
@@ -472,7 +473,7 @@ def main():
     worst = 0
     print(f"{CLIENTS} clients chatting with managed streams, 2,000 messages a second; "
           "the slowest of the rounds")
-    print(f"{'':24}{'message p99 ms':>16}{'ack p99 ms':>12}{'done a second':>15}")
+    print(f"{'':24}{'message p99 ms':>16}{'ack p99 ms':>12}{'lag p99 ms':>12}{'done a second':>15}")
     for shards, prepare, kinds in (
         (1, fill, (None, subscriptions, unacked, sixteen, apart, offline, names, rosters, presence,
                    reports, documents, statuses)),

@@ -13,6 +13,10 @@ use xmpp::{Close, ConnId, Shard};
 
 /// Single receives until a connection that did not move receives by itself: a login takes fewer.
 const RECEIVES_SINGLE_MAX: u8 = 16;
+
+/// Bytes that connections whose input was left over are answered in one turn; the answer that
+/// reaches it is the last. A few bytes may ask for megabytes, and others wait for the turn's end.
+const ANSWERS_PER_TURN_MAX: usize = 256 << 10;
 /// Bytes of one single receive.
 const RECEIVE_SIZE: u32 = 16 << 10;
 /// A connection that holds no more than this is not cut when the shard's budget is used up.
@@ -107,18 +111,26 @@ impl Turn {
         self.held_mark = self.held_max.max(self.world.held + self.held_max / 8);
     }
 
-    /// Feeds connections whose input was left over, each once.
+    /// Feeds connections whose input was left over, each once, until what they are answered is much.
     pub(crate) fn feed_ready(&mut self) {
+        let mut answered = 0;
         for _ in 0..self.world.ready.len() {
-            if self.world.is_backed_up() {
+            if self.world.is_backed_up() || answered >= ANSWERS_PER_TURN_MAX {
                 return;
             }
             let Some(id) = self.world.ready.pop_front() else {
                 return;
             };
+            let before = self.output_of(id);
             self.digest_more(id);
+            answered += self.output_of(id).saturating_sub(before);
             self.worked = true;
         }
+    }
+
+    fn output_of(&mut self, id: ConnId) -> usize {
+        let conn = self.world.conns.get_mut(id);
+        conn.map_or(0, |conn| conn.output.len())
     }
 
     fn digest_more(&mut self, id: ConnId) {

@@ -688,6 +688,9 @@ impl Shard {
         }
         self.wait_for_end(sent);
         self.note_waited(sent.has_waited());
+        if is_result(&sent.bytes) {
+            return;
+        }
         let scope = self.client_scope.clone();
         if let Ok(view) = StanzaView::parse(&sent.bytes, &scope)
             && let (Some(from), Some(to)) = (view.from(), view.to())
@@ -726,6 +729,17 @@ impl Shard {
             _ => {}
         }
     }
+}
+
+/// Whether a stanza that was written here is an answer: nobody misses it who is gone. It may be a
+/// roster of megabytes, and only its head is looked at.
+fn is_result(stanza: &[u8]) -> bool {
+    let head = stanza
+        .split(|byte| *byte == b'>')
+        .next()
+        .unwrap_or_default();
+    let type_ = b" type='result'";
+    head.starts_with(b"<iq ") && head.windows(type_.len()).any(|window| window == type_)
 }
 
 /// Writes `<a/>`.
