@@ -19,10 +19,8 @@ use xmpp::{ConnId, ShardId, Timestamp};
 
 /// Moves in flight per ring: the close of our slot lags behind, so the other tables need head-room.
 pub(crate) const IN_FLIGHT_MAX: u32 = 64;
-/// How long to wait after the other table was full.
+/// How long to wait after the other table was full, or the kernel had no memory for the move.
 const RETRY_MS: u64 = 5;
-/// The error of a full table.
-const ENFILE: i32 = -23;
 /// The error of a close whose move failed.
 const ECANCELED: i32 = -125;
 
@@ -208,7 +206,7 @@ impl Turn {
         if completion.result >= 0 {
             return;
         }
-        if completion.result == ENFILE && self.stopping.is_none() {
+        if self.stopping.is_none() {
             if self.world.now >= departure.deadline {
                 let recall = Item::Recall(departure.number);
                 return self.world.mesh.push(departure.to, recall);
@@ -216,7 +214,7 @@ impl Turn {
             let at = self.world.now.plus_ms(RETRY_MS);
             return self.handoff.retries.push_back((at, id));
         }
-        // The sibling is gone; so is the connection.
+        // The sibling may be gone; so is the connection.
         self.handoff.flying.remove(&id);
         self.release(id);
     }

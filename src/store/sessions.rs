@@ -23,6 +23,10 @@ use crate::records::exists;
 use crate::saved::{read_saved, saved_record};
 use crate::{kept, schema};
 
+/// Stanzas of a queue that are collected in one piece: of a queue that grew in one, each step of the
+/// growth would take memory that the kernel has to clear.
+const PIECE_LENGTH: usize = 64;
+
 const SAVED: u8 = 1;
 const HANDLED: u8 = 2;
 const QUEUED: u8 = 3;
@@ -526,7 +530,7 @@ impl Engine {
     ) -> Result<(), Trouble> {
         let prefix = queue_prefix(account, session);
         let numbers: HashMap<u64, u32> = numbers.into_iter().collect();
-        let mut changes = Vec::new();
+        let mut changes = Vec::with_capacity(numbers.len());
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let place = place_of(key, &prefix)?;
             let change = match numbers.get(&place) {
@@ -632,9 +636,15 @@ impl Engine {
             marks: Vec::new(),
         };
         let prefix = queue_prefix(account, session);
+        let mut pieces: Vec<Vec<QueuedStanza>> = Vec::new();
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
             let queued = read_queued(record)?;
-            stored.queue.push(QueuedStanza {
+            let has_room = |piece: &&mut Vec<_>| piece.len() < PIECE_LENGTH;
+            let piece = match pieces.last_mut().filter(has_room) {
+                Some(piece) => piece,
+                None => pieces.push_mut(Vec::with_capacity(PIECE_LENGTH)),
+            };
+            piece.push(QueuedStanza {
                 place: place_of(key, &prefix)?,
                 number: queued.number,
                 arrived: queued.arrived,
@@ -644,6 +654,10 @@ impl Engine {
             });
             Ok(())
         })?;
+        stored
+            .queue
+            .reserve_exact(pieces.iter().map(Vec::len).sum());
+        stored.queue.extend(pieces.into_iter().flatten());
         self.count_holders(staged, account, &mut stored.queue)?;
         // What this call staged comes behind what is committed.
         stored.queue.sort_unstable_by_key(|queued| queued.place);
