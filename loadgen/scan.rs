@@ -142,6 +142,11 @@ pub fn attribute<'a>(element: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// The text of the first element called `name` in `element`; it must hold nothing but text.
 pub fn text_of<'a>(element: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    text_and_rest(element, name).map(|(text, _)| text)
+}
+
+/// The same, and what follows it.
+pub fn text_and_rest<'a>(element: &'a [u8], name: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let mut at = 0;
     while let Some(step) = memchr(b'<', &element[at..]) {
         at += step;
@@ -149,10 +154,10 @@ pub fn text_of<'a>(element: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         let end = tag_end(tag)?;
         if tag[1] != b'/' && local_name(tag) == name {
             if tag[end - 2] == b'/' {
-                return Some(b"");
+                return Some((b"", &tag[end..]));
             }
             let text = &tag[end..];
-            return Some(&text[..memchr(b'<', text)?]);
+            return Some(text.split_at(memchr(b'<', text)?));
         }
         at += end;
     }

@@ -79,7 +79,7 @@ impl Shape {
 
     /// Reads one whole element of a ready client's stream.
     pub fn read<'a>(&self, element: &'a [u8]) -> Reading<'a> {
-        let (text, own_type) = match scan::local_name(element) {
+        let (name, own_type) = match scan::local_name(element) {
             b"message" => (b"body".as_slice(), Some(b"chat".as_slice())),
             b"presence" => (b"status".as_slice(), None),
             b"iq" => {
@@ -95,9 +95,11 @@ impl Shape {
         if type_ == Some(b"error") {
             return Reading::Bounced;
         }
-        match scan::text_of(element, text) {
+        match scan::text_and_rest(element, name) {
             None => Reading::Other,
-            Some(text) => match self.filler.read(text, false) {
+            // A second body would be what a person reads as well.
+            Some((_, rest)) if scan::text_of(rest, name).is_some() => Reading::Corrupted,
+            Some((text, _)) => match self.filler.read(text, false) {
                 Some(mark) if type_ == own_type => {
                     let address = |name| scan::attribute(element, name).unwrap_or(b"");
                     Reading::Measured(mark, address(b"from"), address(b"to"))
@@ -238,6 +240,8 @@ mod tests {
         let mut corrupt = text.clone().into_bytes();
         corrupt[at - 1] ^= 1;
         assert_eq!(shape.read(&corrupt), Reading::Corrupted);
+        let second = text.replacen("</body>", "</body><body>more</body>", 1);
+        assert_eq!(shape.read(second.as_bytes()), Reading::Corrupted);
         assert_eq!(shape.read(b"<iq type='get' id='1'/>"), Reading::Request);
         assert_eq!(shape.read(b"<presence from='x'/>"), Reading::Other);
         assert_eq!(

@@ -35,6 +35,12 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+for number in "$clients" "$port"; do
+    case $number in
+        *[!0-9]*) echo "bench: $number is no whole number (--clients and --port take one)" >&2; exit 1 ;;
+    esac
+done
+
 . scripts/need.sh
 need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev ${criterion:+python3:python3} || exit 1
 
@@ -64,7 +70,7 @@ ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 work=$(mktemp -d)
 server=""
 out=$keep/$(date -u +%Y-%m-%d)-$(hostname)
-mkdir -p "$out"
+mkdir -p "$out" || { echo "bench: $out cannot be made; give another with --results" >&2; exit 1; }
 
 stop_server() {
     [ -n "$server" ] || return 0

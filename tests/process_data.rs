@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::client::plain;
+use support::server::home;
 use support::{Client, DOMAIN, Element, Options, Server};
 
 /// What a command printed: to standard output, and to standard error.
@@ -434,4 +435,45 @@ fn refused_import(directory: &Path, file: &str) -> String {
     assert!(!said.success, "{}", said.out);
     assert!(said.out.contains("Imported 0 accounts"), "{}", said.out);
     said.err
+}
+
+/// Also those that another shard answers.
+#[test]
+fn a_client_gets_all_the_cards_that_it_asks_for_at_once() {
+    const CARDS: usize = 100;
+    let server = Server::start(&Options {
+        shards: 2,
+        ..Options::default()
+    });
+    let photo = "A".repeat(125 << 10);
+    let card = format!("<vCard xmlns='vcard-temp'><NOTE>{photo}</NOTE></vCard>");
+    let names = ["u0", "u1", "u2", "u3"];
+    let is_elsewhere = |name: &&str| home(name, 2) != home(names[0], 2);
+    assert!(names.iter().any(is_elsewhere));
+    let mut owner = Client::log_in(&server, names[0], "x");
+    assert_eq!(owner.ask("", "set", &card).attr("type"), Some("result"));
+    for (name, is_managed) in names[1..].iter().flat_map(|it| [(it, false), (it, true)]) {
+        let mut client = Client::log_in(&server, name, "x");
+        if is_managed {
+            client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+            client.until(|it| it.name == "enabled");
+        }
+        let request =
+            format!("<iq type='get' id='v' to='u0@{DOMAIN}'><vCard xmlns='vcard-temp'/></iq>");
+        client.send(&request.repeat(CARDS));
+        let mut answers = 0;
+        while answers < CARDS {
+            let element = client.element();
+            match &*element.name {
+                "r" => client.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{answers}'/>")),
+                "iq" => {
+                    assert_eq!(element.attr("type"), Some("result"));
+                    answers += 1;
+                }
+                // How far its requests are settled, while they wait for storage.
+                "a" => {}
+                _ => panic!("{element:?}"),
+            }
+        }
+    }
 }

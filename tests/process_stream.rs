@@ -3,7 +3,6 @@
 mod support;
 
 use support::client::{auth, header, plain};
-use support::server::home;
 use support::{Client, DOMAIN, Element, Event, Options, PASSWORD, STREAM_ERRORS, Server};
 
 const STREAMS: &str = "xmlns:stream='http://etherx.jabber.org/streams'";
@@ -48,6 +47,22 @@ fn the_answering_header_names_the_domain_a_fresh_id_and_version_1_0() {
         "a stream id must not be guessed: {}",
         ids[0]
     );
+}
+
+#[test]
+fn the_answering_header_is_for_the_bare_address_that_the_client_gives() {
+    let server = server();
+    for to in [DOMAIN, "other.example"] {
+        let mut client = Client::connect(&server);
+        client.send(&format!(
+            "<stream:stream from='u0@{DOMAIN}/here' to='{to}' version='1.0' \
+             xmlns='jabber:client' {STREAMS}>"
+        ));
+        let Event::Header(header) = client.next() else {
+            panic!("a header comes first")
+        };
+        assert_eq!(header.attr("to"), Some(&*format!("u0@{DOMAIN}")));
+    }
 }
 
 #[test]
@@ -556,6 +571,32 @@ fn a_closed_stream_was_answered_first_and_what_follows_is_ignored() {
     assert_eq!(receiver.settle_with(&mut other), []);
 }
 
+/// A late newline, or the `close_notify` of TLS, would reset a connection that is closed.
+#[test]
+fn what_a_client_sends_behind_its_stream_takes_nothing_of_what_it_has_not_read() {
+    const MESSAGES: usize = 900;
+    let server = server();
+    let mut sender = Client::log_in(&server, "u0", "here");
+    let body = "b".repeat(1_000);
+    for number in 0..MESSAGES {
+        sender.send(&format!(
+            "<message to='u1@{DOMAIN}' type='chat' id='{number}'><body>{body}</body></message>"
+        ));
+    }
+    sender.ask("", "get", "<ping xmlns='urn:xmpp:ping'/>");
+    let mut receiver = Client::log_in(&server, "u1", "there");
+    receiver.send("<presence/></stream:stream>");
+    // It has not closed its side, and reads nothing yet.
+    for _ in 0..300 {
+        receiver.send("\n");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let events = receiver.rest();
+    let is_message = |event: &&Event| matches!(event, Event::Element(it) if it.name == "message");
+    assert_eq!(events.iter().filter(is_message).count(), MESSAGES);
+    assert_eq!(events.last(), Some(&Event::Close));
+}
+
 #[test]
 fn everything_received_before_fin_is_answered() {
     let server = server();
@@ -703,47 +744,6 @@ fn a_stream_that_is_broken_takes_no_later_one_with_it() {
         let (mut next, ..) = Client::open(&server);
         next.send("</stream:stream>");
         assert!(matches!(next.next(), Event::Close), "it ends in order");
-    }
-}
-
-/// Also those that another shard answers.
-#[test]
-fn a_client_gets_all_the_cards_that_it_asks_for_at_once() {
-    const CARDS: usize = 100;
-    let server = Server::start(&Options {
-        shards: 2,
-        ..Options::default()
-    });
-    let photo = "A".repeat(125 << 10);
-    let card = format!("<vCard xmlns='vcard-temp'><NOTE>{photo}</NOTE></vCard>");
-    let names = ["u0", "u1", "u2", "u3"];
-    let is_elsewhere = |name: &&str| home(name, 2) != home(names[0], 2);
-    assert!(names.iter().any(is_elsewhere));
-    let mut owner = Client::log_in(&server, names[0], "x");
-    assert_eq!(owner.ask("", "set", &card).attr("type"), Some("result"));
-    for (name, is_managed) in names[1..].iter().flat_map(|it| [(it, false), (it, true)]) {
-        let mut client = Client::log_in(&server, name, "x");
-        if is_managed {
-            client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
-            client.until(|it| it.name == "enabled");
-        }
-        let request =
-            format!("<iq type='get' id='v' to='u0@{DOMAIN}'><vCard xmlns='vcard-temp'/></iq>");
-        client.send(&request.repeat(CARDS));
-        let mut answers = 0;
-        while answers < CARDS {
-            let element = client.element();
-            match &*element.name {
-                "r" => client.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{answers}'/>")),
-                "iq" => {
-                    assert_eq!(element.attr("type"), Some("result"));
-                    answers += 1;
-                }
-                // How far its requests are settled, while they wait for storage.
-                "a" => {}
-                _ => panic!("{element:?}"),
-            }
-        }
     }
 }
 

@@ -169,8 +169,9 @@ impl Turn {
                     .push(Reverse((self.world.now.plus_ms(CLOSING_MS_MAX), id)));
             }
         }
-        if why == Close::StreamError && !conn.eof {
-            // Closing with unread bytes would reset the connection, and the error might be lost.
+        if why != Close::Timeout && !conn.eof {
+            // What comes unread or late resets a closed connection, and what the peer has not taken
+            // from the kernel by then is lost: a late newline, or the `close_notify` of TLS.
             conn.life = Life::Lingering;
             conn.shutting = true;
             self.ring.shutdown_write(id.index, id.generation);

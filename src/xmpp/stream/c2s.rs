@@ -95,28 +95,18 @@ impl Shard {
             Ok(header) => header,
             Err(error) => return self.stream_error(host, conn, stream, error.into(), None),
         };
-        let is_content_ok = header.content == Ns::Client || header.leaves_content_open();
-        if !header.stream_ns_ok || !is_content_ok {
-            let error = StreamError::InvalidNamespace;
-            return self.stream_error(host, conn, stream, error, None);
-        }
-        if !header.name_ok {
-            let text = Some("a stream begins with <stream>");
-            return self.stream_error(host, conn, stream, StreamError::BadFormat, text);
-        }
-        if let Err((error, text)) = self.check_header(&header, expect.account.as_ref()) {
-            return self.stream_error(host, conn, stream, error, Some(text));
-        }
-        let from = header
-            .from
-            .as_deref()
-            .and_then(|from| Jid::parse(from).ok());
-        let to = from.map(|from| from.as_str().to_owned());
-        self.write_header(host, conn, to.as_deref());
+        // RFC 6120 4.7.2: the answer is for the bare address, where one is named.
+        let from = header.from.as_deref();
+        let from = from.and_then(|from| Jid::parse(from).ok());
+        self.write_header(host, conn, from.as_ref().map(|from| from.bare()));
+        let checked = self.check_header(&header, expect.account.as_ref());
         let account = match std::mem::replace(&mut stream.phase, Phase::ExpectAuth) {
             Phase::ExpectHeader(expect) => expect.account,
             _ => None,
         };
+        if let Err((error, text)) = checked {
+            return self.stream_error(host, conn, stream, error, text);
+        }
         if let Some(account) = account {
             stream.phase = Phase::ExpectBind(account);
         }
@@ -129,11 +119,19 @@ impl Shard {
         &self,
         header: &StreamHeader,
         account: Option<&stanza::jid::BareJid>,
-    ) -> Result<(), (StreamError, &'static str)> {
+    ) -> Result<(), (StreamError, Option<&'static str>)> {
+        let refused = |error, text| Err((error, Some(text)));
+        let is_content_ok = header.content == Ns::Client || header.leaves_content_open();
+        if !header.stream_ns_ok || !is_content_ok {
+            return Err((StreamError::InvalidNamespace, None));
+        }
+        if !header.name_ok {
+            return refused(StreamError::BadFormat, "a stream begins with <stream>");
+        }
         // RFC 6120 4.7.5: a missing version is 0.9, which has no features; a higher one gets 1.0.
         match header.version {
             Some((major, _)) if major >= 1 => {}
-            _ => return Err((StreamError::UnsupportedVersion, "XMPP 1.0 is required")),
+            _ => return refused(StreamError::UnsupportedVersion, "XMPP 1.0 is required"),
         }
         // RFC 6120 4.9.3.6; a client that leaves `to` out means the only domain there is.
         if header
@@ -141,19 +139,15 @@ impl Shard {
             .as_deref()
             .is_some_and(|to| !self.router.is_server(to))
         {
-            return Err((
-                StreamError::HostUnknown,
-                "this server does not serve that domain",
-            ));
+            let text = "this server does not serve that domain";
+            return refused(StreamError::HostUnknown, text);
         }
         // RFC 6120 4.7.1: after authentication `from` may be absent, but never another account.
         if let (Some(from), Some(account)) = (&header.from, account) {
             let same = Jid::parse(from).is_ok_and(|from| from.bare() == account.as_str());
             if !same {
-                return Err((
-                    StreamError::InvalidFrom,
-                    "the stream belongs to another account",
-                ));
+                let text = "the stream belongs to another account";
+                return refused(StreamError::InvalidFrom, text);
             }
         }
         Ok(())
