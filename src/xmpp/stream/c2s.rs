@@ -38,13 +38,23 @@ impl Shard {
                     let error = StreamError::NotWellFormed;
                     return self.stream_error(host, conn, stream, error, None);
                 }
-                if self.owes_answers(host, conn, stream) {
-                    return Flow::Later;
-                }
-                self.finish(host, conn, stream);
-                Flow::Over
+                self.close_stream(host, conn, stream)
             }
         }
+    }
+
+    /// The client's stream ends, as soon as all that it asked for is answered.
+    fn close_stream(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+    ) -> Flow {
+        if self.owes_answers(host, conn, stream) {
+            return Flow::Later;
+        }
+        self.finish(host, conn, stream);
+        Flow::Over
     }
 
     /// White space between elements keeps a connection alive (RFC 6120 4.6.1).
@@ -191,6 +201,10 @@ impl Shard {
         view: &StanzaView<'_>,
         scope: &StreamScope,
     ) -> Flow {
+        if view.ns() == Ns::Streams && view.name() == "error" {
+            // RFC 6120 4.9.1.1: the client ends its stream; there is nothing to say against that.
+            return self.close_stream(host, conn, stream);
+        }
         match &stream.phase {
             Phase::Bound(_) | Phase::ExpectBind(_) if is_management(view) => {
                 self.on_management(host, conn, stream, view, scope)
