@@ -4,7 +4,7 @@
 domain=bench.localhost
 password=bench
 start_seconds_max=60
-stop_seconds_max=30
+stop_seconds_max=20
 
 who=$(basename "$0" .sh)
 port=25222

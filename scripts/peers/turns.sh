@@ -1,0 +1,108 @@
+# For bench.sh, by `.`: Vorpal, Debian's Prosody and ejabberd, and the floor under the same loads, in turns. In each
+# round each of them is started anew, alone on core 0, with the generator on core 1.
+
+rounds=3
+seconds=5
+# A load that has not ended by then has failed; all of them take less than 20 s where nothing is wrong.
+load_seconds_max=60
+contenders=(vorpal prosody ejabberd floor)
+loads=(chat-2000 chat-100 presence-20 chat-2000-tls chat-100-tls)
+raw=$work/peers
+# The process that is measured, and what it runs with.
+contender=""
+contender_config=""
+
+# load_arguments LOAD: the generator's, into `arguments`.
+load_arguments() {
+    local measured=(--closed --warmup 1 --duration "$seconds")
+    case "$1" in
+        chat-2000*) arguments=(--clients 2000 --window 1 "${measured[@]}") ;;
+        chat-100*) arguments=(--clients 100 --window 4 "${measured[@]}") ;;
+        presence-20) arguments=(--scenario presence --clients 100 --window 1 "${measured[@]}") ;;
+        memory-*) arguments=(--scenario idle --clients 5000 --user m%d --warmup 0.5 --duration 1) ;;
+    esac
+}
+
+# start_contender NAME: the same accounts for all.
+start_contender() {
+    local words=() tries
+    contender=""
+    case "$1" in
+        floor) return 0 ;;
+        vorpal)
+            start_server 0
+            contender=$server contender_config=$work/vorpal.toml
+            return 0 ;;
+    esac
+    words=(--port "$port" --core 0 --accounts u%d:2000:20 --accounts m%d:5000:1)
+    rm -f "$work/peer"
+    TMPDIR=$work "scripts/peers/$1.sh" "${words[@]}" --ready-file "$work/peer" >"$work/log" 2>&1 &
+    server=$!
+    # The script has a limit of its own, and says what is wrong.
+    for ((tries = 0; tries < 900; tries++)); do
+        if [ -e "$work/peer" ]; then
+            read -r contender contender_config <"$work/peer"
+            return 0
+        fi
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.1
+    done
+    echo "bench: $1 did not start:" >&2
+    tail -5 "$work/log" >&2
+    exit 1
+}
+
+# take NAME ROUND LOAD: one run, to $raw/LOAD.NAME.ROUND.json, or to .failed why there is none.
+take() {
+    local file=$raw/$3.$1.$2 arguments=() target=() code
+    load_arguments "$3"
+    case "$1.$3" in
+        floor.*-tls | floor.memory-*) return 0 ;;
+        floor.*) target=(floor) ;;
+        *-tls) target=(--tls direct --insecure --port "$((port + 1))") ;;
+        *) target=(--tls none --port "$port") ;;
+    esac
+    if [ "$1" != floor ]; then
+        target+=(--domain bench.localhost --password bench --server-pid "$contender"
+            --server-config "$contender_config")
+    fi
+    echo "bench: round $2, $1, $3"
+    timeout "$load_seconds_max" "$loadgen" "${target[@]}" "${arguments[@]}" --quiet --name "$3 $1" \
+        --json "$file.json" >/dev/null 2>"$work/said"
+    code=$?
+    [ "$code" -ne 124 ] || echo "was not done after $load_seconds_max s" >"$work/said"
+    if [ ! -e "$file.json" ]; then
+        tail -5 "$work/said" >"$file.failed"
+        sed "s/^/bench: $3, $1: /" "$file.failed" >&2
+    fi
+}
+
+peers() {
+    local round name load
+    mkdir "$raw"
+    configure 1
+    make_accounts 'u%d' 2000 20
+    make_accounts 'm%d' 5000 1
+    {
+        "$vorpal" --version
+        dpkg-query -W -f '${Package} ${Version}\n' prosody ejabberd
+    } >"$raw/versions" 2>/dev/null
+    for ((round = 1; round <= rounds; round++)); do
+        for name in "${contenders[@]}"; do
+            # Memory of a server that held nobody before: once, for it hardly varies.
+            for load in memory-plain memory-tls; do
+                [ "$round" -eq 1 ] && [ "$name" != floor ] || continue
+                start_contender "$name"
+                take "$name" "$round" "$load"
+                stop_server
+            done
+            start_contender "$name"
+            for load in "${loads[@]}"; do
+                take "$name" "$round" "$load"
+            done
+            stop_server
+        done
+    done
+    sed -i "s|$work|DATA|g" "$raw"/*.json
+    python3 scripts/peers/table.py "$raw" "$out"
+}
