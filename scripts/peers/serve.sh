@@ -21,11 +21,12 @@ refuse() {
 
 # What the packages would start by themselves after an installation is the operator's decision: only named here.
 need_peer() {
-    local pair missing=()
+    local pair missing=" "
     for pair in "$@" taskset:util-linux openssl:openssl; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+        command -v "${pair%%:*}" >/dev/null && continue
+        [[ $missing == *" ${pair##*:} "* ]] || missing+="${pair##*:} "
     done
-    [ "${#missing[@]}" -eq 0 ] || refuse "needs packages; run: apt-get install ${missing[*]}"
+    [ "$missing" = " " ] || refuse "needs packages; run: apt-get install${missing% }"
 }
 
 is_number() {

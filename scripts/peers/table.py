@@ -19,7 +19,8 @@ import statistics
 import sys
 import time
 
-import plot
+sys.dont_write_bytecode = True
+import plot  # noqa: E402
 
 LOADS = {
     "chat-2000": "chat, 2,000 users, one outstanding",
@@ -27,7 +28,7 @@ LOADS = {
     "presence-20": "presence to 20 contacts",
     "chat-2000-tls": "chat of 2,000 over TLS 1.3",
     "chat-100-tls": "chat of 100 over TLS 1.3",
-    "memory-plain": "memory per connection, 5,000 idle",
+    "memory-plain": "memory per connection, 10,000 idle",
     "memory-tls": "the same over TLS 1.3",
 }
 SERVERS = {"vorpal": "Vorpal", "prosody": "Prosody", "ejabberd": "ejabberd", "floor": "floor"}
@@ -134,11 +135,11 @@ def cell(findings, figure, scale=1):
 
 
 def times(found, load, over):
-    """How many times what Vorpal takes `over` takes."""
+    """How many times what Vorpal takes `over` takes: `12.3x`."""
     figures = [found[load].get(server, {}).get("cpu_per_million") for server in (over, "vorpal")]
     if not all(figures):
         return ""
-    return three(figures[0]["median"] / figures[1]["median"])
+    return three(figures[0]["median"] / figures[1]["median"]) + "x"
 
 
 def table(found, known):
@@ -150,15 +151,16 @@ def table(found, known):
         lines.append(f"| {title} | {' | '.join(cells)} |")
 
     for load, title in LOADS.items():
-        if load.startswith("memory"):
+        if not found[load]:
+            row(f"{title}: not measured", [""] * len(SERVERS))
+        elif load.startswith("memory"):
             row(f"{title}: kB",
                 [cell(found[load].get(name), "bytes_per_connection", 1000) for name in SERVERS])
-            continue
-        row(f"{title}: CPU seconds per million",
-            [cell(found[load].get(name), "cpu_per_million") for name in SERVERS])
-        row("of Vorpal's", [f"{times(found, load, name)}x" if times(found, load, name) else ""
-                            for name in SERVERS])
-        row("deliveries a second", [cell(found[load].get(name), "rate") for name in SERVERS])
+        else:
+            row(f"{title}: CPU seconds per million",
+                [cell(found[load].get(name), "cpu_per_million") for name in SERVERS])
+            row("of Vorpal's", [times(found, load, name) for name in SERVERS])
+            row("deliveries a second", [cell(found[load].get(name), "rate") for name in SERVERS])
     return "\n".join(lines)
 
 
