@@ -80,7 +80,7 @@ impl Worker {
             Reading::Measured(mark, from, to) => {
                 let sender = mark.from.wrapping_sub(self.job.first);
                 // A broadcast comes to the bare or to the full address, as the server likes, or to
-                // none, which stands for the bare one (RFC 6120 8.1.1.2).
+                // none, as Prosody returns it to its sender: then it is whoever's stream it is on.
                 let is_right = self.is_address(index, to)
                     || mark.to == BROADCAST && (to.is_empty() || self.is_bare_address(index, to));
                 if is_right && self.is_address(sender, from) {

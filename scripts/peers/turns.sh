@@ -80,8 +80,17 @@ take() {
     fi
 }
 
+need_peers() {
+    local name missing=()
+    for name in prosody ejabberd; do
+        dpkg-query -W "$name" >/dev/null 2>&1 || missing+=("$name")
+    done
+    [ "${#missing[@]}" -eq 0 ] || { echo "bench: needs packages; run: apt-get install ${missing[*]}" >&2; exit 1; }
+}
+
 peers() {
     local round name load
+    need_peers
     mkdir "$raw"
     configure 1
     make_accounts 'u%d' 2000 20
