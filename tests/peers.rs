@@ -204,8 +204,8 @@ fn ended(child: Child) -> (Option<i32>, String) {
         stdout,
         stderr,
     } = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&stdout) + &*String::from_utf8_lossy(&stderr);
-    (status.code(), said.into_owned())
+    let said = [stdout, stderr].concat();
+    (status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
 /// Two neighbouring ports that were free a moment ago.
