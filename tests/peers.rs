@@ -126,11 +126,15 @@ fn what_a_peer_loses_or_refuses_is_told_and_so_is_whose_limit_a_rate_is() {
     let mut fast = run(500_000.0, 2.0);
     fast["generator"]["is_limit"] = true.into();
     leave(&runs, "chat-100", "vorpal", 1, &fast);
+    // Half of its core, and the generator as idle.
+    leave(&runs, "chat-2000", "vorpal", 1, &run(250_000.0, 2.0));
     let (code, printed, found) = table(&runs);
     for said in [
         "Prosody, chat-2000, round 1: 12 lost",
         "ejabberd, chat-100-tls, round 1: no result: 7 clients of 100 could not log in",
         "| deliveries a second | 500,000* |",
+        "| deliveries a second | 250,000\u{2020} |",
+        "\u{2020} Neither the server's core nor the generator's was used up",
         "* The generator's core was the limit",
     ] {
         assert!(printed.contains(said), "{said}: {printed}");

@@ -36,6 +36,10 @@ SERVERS = {"vorpal": "Vorpal", "prosody": "Prosody", "ejabberd": "ejabberd", "fl
 WITHOUT_FLOOR = {"chat-2000-tls", "chat-100-tls", "memory-plain", "memory-tls"}
 # They are not bound to Vorpal's promises.
 PEERS = {"prosody", "ejabberd"}
+# A closed loop keeps the core of whoever limits it busy. Where the server's was not, and the generator's neither, others
+# had the rest of them.
+SHARE_MIN = 0.9
+DAGGER = "\N{DAGGER}"
 TIMES = ("p50_us", "p99_us", "max_us")
 NOT_FAULTS = {"sent", "expected", "delivered", "own_copies"}
 
@@ -127,11 +131,19 @@ def three(value):
     return f"{value:.2f}" if value < 1 else f"{value:.3g}"
 
 
+def mark(findings):
+    """`*` where the generator was a rate's limit, a dagger where neither it nor the server was."""
+    runs = [run for run in findings["runs"] if run.get("rate") and run.get("cpu_per_million")]
+    if any(run["generator_is_limit"] for run in runs):
+        return "*"
+    shares = [run["rate"] * run["cpu_per_million"] / 1e6 for run in runs]
+    return DAGGER if shares and statistics.median(shares) < SHARE_MIN else ""
+
+
 def cell(findings, figure, scale=1):
     if not findings or not findings.get(figure):
         return "none" if findings else ""
-    is_marked = figure == "rate" and any(run.get("generator_is_limit") for run in findings["runs"])
-    return three(findings[figure]["median"] / scale) + ("*" if is_marked else "")
+    return three(findings[figure]["median"] / scale) + (mark(findings) if figure == "rate" else "")
 
 
 def times(found, load, over):
@@ -167,10 +179,13 @@ def table(found, known):
 def notes(found):
     """What readers of the table must know: whose limit a rate is, what was lost, what has no result."""
     lines = []
-    everything = [run for load in found.values() for one in load.values() for run in one["runs"]]
-    if any(run.get("generator_is_limit") for run in everything):
+    marks = {mark(findings) for load in found.values() for findings in load.values()}
+    if "*" in marks:
         lines.append("* The generator's core was the limit in a round at least: the rate is the "
                      "generator's, and the server's is higher; the CPU per million holds.")
+    if DAGGER in marks:
+        lines.append(f"{DAGGER} Neither the server's core nor the generator's was used up, since others used the "
+                     "machine as well: the rate is below the server's; the CPU per million is what to compare.")
     for load, servers in found.items():
         for server, findings in servers.items():
             for run in findings["runs"]:
