@@ -87,7 +87,8 @@ pub struct RunArgs {
     /// Certificates to trust, PEM.
     #[arg(long, value_name = "FILE", help_heading = "Target")]
     pub ca: Option<PathBuf>,
-    /// Process of the server, where it runs here: its CPU time and memory join the result.
+    /// Process of the server, where it runs here: its CPU time and memory, and those of what it has
+    /// started, join the result.
     #[arg(long, value_name = "PID", help_heading = "Target")]
     pub server_pid: Option<u32>,
     /// What the server was configured with: its text joins the result, and so does the durability

@@ -79,9 +79,10 @@ impl Worker {
             Reading::Other => {}
             Reading::Measured(mark, from, to) => {
                 let sender = mark.from.wrapping_sub(self.job.first);
-                // A broadcast comes to the bare or to the full address, as the server likes.
+                // A broadcast comes to the bare or to the full address, as the server likes, or to
+                // none, as Prosody returns it to its sender: then it is whoever's stream it is on.
                 let is_right = self.is_address(index, to)
-                    || mark.to == BROADCAST && self.is_bare_address(index, to);
+                    || mark.to == BROADCAST && (to.is_empty() || self.is_bare_address(index, to));
                 if is_right && self.is_address(sender, from) {
                     self.arrive(index, &mark);
                 } else {

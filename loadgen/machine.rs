@@ -86,8 +86,33 @@ pub fn open_files() -> (u64, u64) {
     (soft, read(words.next()))
 }
 
-/// Resident memory of a process in bytes.
+/// Processes of a server that are counted, at most.
+const PROCESSES_MAX: usize = 64;
+
+/// A process and those that descend from it: a server's helpers are a part of what it costs.
+fn family(pid: u32) -> Vec<u32> {
+    let mut pids = vec![pid];
+    let mut known = 0;
+    while known < pids.len() {
+        let tasks = fs::read_dir(format!("/proc/{}/task", pids[known]));
+        known += 1;
+        for task in tasks.into_iter().flatten().flatten() {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            pids.extend(children.split_whitespace().flat_map(str::parse::<u32>));
+        }
+        pids.truncate(PROCESSES_MAX);
+    }
+    pids
+}
+
+/// Resident memory of a process and its descendants, in bytes. What they share is counted for each.
 pub fn resident(pid: u32) -> Option<u64> {
+    let own = resident_alone(pid)?;
+    let helpers = family(pid).into_iter().skip(1);
+    Some(own + helpers.filter_map(resident_alone).sum::<u64>())
+}
+
+fn resident_alone(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let rest = status
         .lines()
@@ -98,20 +123,27 @@ pub fn resident(pid: u32) -> Option<u64> {
 /// Nanoseconds on a core, by kind of thread: their names without the numbers.
 pub type Busy = BTreeMap<String, u64>;
 
-/// Nanoseconds that the threads of a process have spent on a core. A thread that ends takes its
-/// time with it, so compare only while the set of threads is stable.
+/// Nanoseconds that the threads of a process and its descendants have spent on a core. A thread
+/// that ends takes its time with it, so compare only while the set of threads is stable.
 pub fn process_busy(pid: u32) -> Option<Busy> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let mut busy = Busy::new();
-    for task in tasks.flatten().map(|task| task.path()) {
-        let Some(spent) = schedstat(&task.join("schedstat").to_string_lossy()) else {
-            continue;
+    for (at, pid) in family(pid).into_iter().enumerate() {
+        let tasks = match fs::read_dir(format!("/proc/{pid}/task")) {
+            Ok(tasks) => tasks,
+            Err(_) if at == 0 => return None,
+            // A helper that has ended meanwhile.
+            Err(_) => continue,
         };
-        let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
-        let kind = name
-            .trim_end()
-            .trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
-        *busy.entry(kind.to_owned()).or_default() += spent;
+        for task in tasks.flatten().map(|task| task.path()) {
+            let Some(spent) = schedstat(&task.join("schedstat").to_string_lossy()) else {
+                continue;
+            };
+            let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+            let kind = name
+                .trim_end()
+                .trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+            *busy.entry(kind.to_owned()).or_default() += spent;
+        }
     }
     Some(busy)
 }
@@ -172,6 +204,32 @@ mod tests {
         assert!(busy_at(&thread_path()).unwrap() > 0);
         assert!(process_busy(pid).unwrap().values().sum::<u64>() >= thread_busy() / 2);
         assert!(resident(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn a_server_is_counted_with_the_processes_that_it_started() {
+        // The shell's child works and then waits for the end of its input, which we hold.
+        let work = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo; read line";
+        let mut shell = std::process::Command::new("sh")
+            .args(["-c", &format!("({work}); exit 0")])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0];
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut said).unwrap();
+        let pids = family(shell.id());
+        let alone = |pid: u32| {
+            let spent = schedstat(&format!("/proc/{pid}/task/{pid}/schedstat")).unwrap();
+            (resident_alone(pid).unwrap(), spent)
+        };
+        let (all, busy) = (resident(shell.id()), process_busy(shell.id()).unwrap());
+        let each: Vec<_> = pids.iter().map(|pid| alone(*pid)).collect();
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
+        assert_eq!(pids.len(), 2, "{pids:?}");
+        assert!(all.unwrap() > each[0].0 * 3 / 2, "{all:?} of {each:?}");
+        assert!(busy.into_values().sum::<u64>() >= each[1].1 / 2, "{each:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #   scripts/bench.sh --clients 100000   that many clients held by one server, with chat among them
 #   scripts/bench.sh --only chat-2000   the runs whose name begins so
 #   scripts/bench.sh --tls              what TLS adds to a stanza, in 40 turns with the same in clear: 7 minutes
+#   scripts/bench.sh --peers            Vorpal, Debian's Prosody and ejabberd, and the floor in turns: 11 minutes
 #   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 2 minutes and the build
 #   scripts/bench.sh --bin DIRECTORY    with these binaries; LOADGEN_COMMIT says what they were built from
 #
@@ -21,12 +22,14 @@ bin=""
 keep=results
 criterion=""
 tls=""
+peers=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --clients) clients=${2:?--clients takes a number}; shift 2 ;;
         --only) only=${2:?--only takes the beginning of a name}; shift 2 ;;
         --criterion) criterion=yes; shift ;;
         --tls) tls=yes; shift ;;
+        --peers) peers=yes; shift ;;
         --port) port=${2:?--port takes a number}; shift 2 ;;
         --bin) bin=${2:?--bin takes a directory with both binaries}; shift 2 ;;
         --results) keep=${2:?--results takes a directory}; shift 2 ;;
@@ -42,7 +45,8 @@ for number in "$clients" "$port"; do
 done
 
 . scripts/need.sh
-need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev ${criterion:+python3:python3} || exit 1
+need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev \
+    ${criterion:+python3:python3} ${peers:+python3:python3} || exit 1
 
 if [ -z "$bin" ] || [ -n "$criterion" ]; then
     need_cargo bench || exit 1
@@ -231,6 +235,11 @@ if [ -n "$criterion" ]; then
     benches
     exit
 fi
+if [ -n "$peers" ]; then
+    . scripts/peers/turns.sh
+    peers
+    exit
+fi
 if [ -n "$tls" ]; then
     turns
 elif [ -n "$clients" ]; then
@@ -241,9 +250,9 @@ fi
 [ "${#ran[@]}" -gt 0 ] || { echo "bench: nothing was measured" >&2; exit 1; }
 # The folder of this run is gone afterwards and says nothing to anybody.
 sed -i "s|$work|DATA|g" "${ran[@]}"
-# The day's page shows what other invocations left there, too, but for the benches, which are no runs.
+# The day's page shows what other invocations left there, too, but for the benches and the peers' table, which are no runs.
 for file in "$out"/*.json; do
-    [ "$file" = "$out/criterion.json" ] || shown+=("$file")
+    case "${file##*/}" in criterion.json | peers.json) ;; *) shown+=("$file") ;; esac
 done
 "$loadgen" report "${shown[@]}" --out "$out/report.html" || exit 1
 echo

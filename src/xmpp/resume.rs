@@ -83,8 +83,8 @@ impl Resuming {
 }
 
 impl Shard {
-    /// `<resume/>` of a session that its client does not have, for that is back from storage, or may
-    /// be there.
+    /// `<resume/>` of a session that its client does not have: it is back from storage, or may be
+    /// there.
     pub(crate) fn resume_stored(
         &mut self,
         host: &mut impl Host,
