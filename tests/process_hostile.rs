@@ -83,7 +83,7 @@ impl Chat {
             "the server died:\n{}",
             self.server.log()
         );
-        let grown = self.server.resident_kib().saturating_sub(self.resident_kib);
+        let grown = self.server.resident_peak_kib() - self.resident_kib;
         assert!(grown < GROWTH_KIB_MAX, "the server grew by {grown} KiB");
         let now = self.exchanges.load(Ordering::Relaxed);
         let more = EXCHANGES_MIN * self.pairs.len();

@@ -151,12 +151,21 @@ impl Server {
 
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most that it ever was.
+    pub(crate) fn resident_peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(path).expect("the server runs");
         let line = status
             .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("VmRSS is there");
+            .find(|line| line.starts_with(name))
+            .expect("the kernel tells it");
         let number = line.split_whitespace().nth(1).expect("a number follows");
         number.parse().expect("it is a number")
     }
