@@ -13,6 +13,7 @@ use crate::compare;
 use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
 use crate::machine::Machine;
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
+use crate::scenario::Phase;
 use crate::schedule::Arrivals;
 use crate::slo::Slo;
 
@@ -156,9 +157,21 @@ pub struct LoadArgs {
     /// How many clients.
     #[arg(long, default_value_t = 100, help_heading = "Load")]
     pub clients: u32,
-    /// What they do.
-    #[arg(long, value_enum, default_value = "chat", help_heading = "Load")]
+    /// What they do: chat, presence, idle, login, another built-in scenario of docs/LOADGEN.md, or
+    /// one from a FILE.toml; other options stand in place of what it says.
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = "chat",
+        help_heading = "Load"
+    )]
     pub scenario: Scenario,
+    /// What the scenario is called.
+    #[arg(skip)]
+    pub scenario_name: String,
+    /// Its phases, where it has several, or clients do several things.
+    #[arg(skip)]
+    pub phases: Vec<Phase>,
     /// Presence goes to one partner at a time instead of the clique.
     #[arg(long, help_heading = "Load")]
     pub directed: bool,
@@ -282,13 +295,18 @@ pub struct LoadArgs {
 }
 
 /// The highest rate that is taken for one: one in ten nanoseconds.
-const RATE_MAX: f64 = 100_000_000.0;
+pub(crate) const RATE_MAX: f64 = 100_000_000.0;
 
 /// Bytes that a client takes here at least, see `docs/LOADGEN.md`.
 const CLIENT_SIZE_MIN: u64 = 256;
 
 /// The longest time that is taken for one: a week.
-const SECONDS_MAX: f64 = 604_800.0;
+pub(crate) const SECONDS_MAX: f64 = 604_800.0;
+
+/// Bytes that a stanza may have; more at least where addresses are long.
+pub(crate) fn stanza_sizes() -> std::ops::RangeInclusive<usize> {
+    crate::body::MARK_SIZE_MIN + crate::wire::FRAME_HEAD_SIZE..=60_000
+}
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text
@@ -332,7 +350,7 @@ impl LoadArgs {
             return Err(format!("--partners takes 1 to {PARTNERS_MAX}"));
         }
         // What the addresses add to that is known once clients have theirs.
-        let sizes = crate::body::MARK_SIZE_MIN + crate::wire::FRAME_HEAD_SIZE..=60_000;
+        let sizes = stanza_sizes();
         if !sizes.contains(&self.stanza_size) {
             return Err(format!("--stanza-size takes {sizes:?} bytes"));
         }

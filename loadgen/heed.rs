@@ -7,6 +7,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use crate::args::{Cli, Command, LoadArgs, RunArgs};
 use crate::client::{Mechanism, TlsMode};
 use crate::plan::Scenario;
+use crate::scenario;
 
 /// What keeps a command line from being carried out.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub enum Refusal {
     Usage(clap::Error),
     /// An option that would be ignored, with the remedy.
     Ignored(String),
+    /// There is no such scenario, or it makes no sense.
+    Scenario(String),
 }
 
 /// Reads a command line.
@@ -30,7 +33,15 @@ where
         .clone()
         .try_get_matches_from(words)
         .map_err(Refusal::Usage)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(Refusal::Usage)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(Refusal::Usage)?;
+    match &mut cli.command {
+        None => resolve(&matches, &mut cli.run.load),
+        Some(Command::Floor(load)) => matches
+            .subcommand_matches("floor")
+            .map_or(Ok(()), |matches| resolve(matches, load)),
+        Some(Command::Report { .. } | Command::Compare { .. }) => Ok(()),
+    }
+    .map_err(Refusal::Scenario)?;
     let ignored = match &cli.command {
         None => ignored(&command, &matches, &cli.run.load, Some(&cli.run)),
         Some(Command::Floor(load)) => {
@@ -47,6 +58,25 @@ where
     }
 }
 
+/// Lets the load be what its scenario says, but for the options that were given.
+fn resolve(matches: &ArgMatches, load: &mut LoadArgs) -> Result<(), String> {
+    let name = matches
+        .get_raw("scenario")
+        .and_then(|mut words| words.next());
+    let name = name.unwrap_or_default().to_string_lossy();
+    // The one without a file: it is older than they are.
+    if name == "login" {
+        load.scenario_name = name.into_owned();
+        return Ok(());
+    }
+    let written = scenario::find(&name)?;
+    scenario::apply(&written, load, &|option| is_given(matches, option))
+}
+
+fn is_given(matches: &ArgMatches, option: &str) -> bool {
+    matches.value_source(option) == Some(ValueSource::CommandLine)
+}
+
 /// What is wrong with the first option that was given in vain.
 fn ignored(
     command: &clap::Command,
@@ -54,7 +84,7 @@ fn ignored(
     load: &LoadArgs,
     run: Option<&RunArgs>,
 ) -> Option<String> {
-    let given = |option: &&str| matches.value_source(option) == Some(ValueSource::CommandLine);
+    let given = |option: &&str| is_given(matches, option);
     let option = command
         .get_arguments()
         .map(|option| option.get_id().as_str())
@@ -140,7 +170,7 @@ mod tests {
     fn reason(line: &str) -> Option<String> {
         match read(["loadgen"].into_iter().chain(line.split_whitespace())) {
             Ok(_) => None,
-            Err(Refusal::Ignored(reason)) => Some(reason),
+            Err(Refusal::Ignored(reason) | Refusal::Scenario(reason)) => Some(reason),
             Err(Refusal::Usage(error)) => panic!("{line}: {error}"),
         }
     }

@@ -54,6 +54,7 @@ impl Parts<'_> {
         let kind = match self.plan.scenario {
             Scenario::Login => "login",
             Scenario::Presence => "presence",
+            Scenario::Mixed => "delivery",
             Scenario::Idle | Scenario::Chat => "message",
         };
         let name = self.load.name.clone();
@@ -128,13 +129,7 @@ impl Parts<'_> {
             Pace::Closed { .. } if self.plan.scenario == Scenario::Login => {
                 "closed loop".to_owned()
             }
-            Pace::Closed { window } => format!("closed loop, window {window}"),
-            Pace::Open { rate, arrivals } => {
-                format!(
-                    "open loop, {rate}/s {}",
-                    format!("{arrivals:?}").to_lowercase()
-                )
-            }
+            pace => pace.to_string(),
         };
         let directed = if self.plan.directed { ", directed" } else { "" };
         Load {

@@ -31,6 +31,7 @@ pub mod relay;
 pub mod result;
 pub mod run;
 pub mod scan;
+pub mod scenario;
 pub mod schedule;
 pub mod scram;
 pub mod search;

@@ -14,8 +14,7 @@ pub const CLIENTS_PER_RING_MAX: u32 = 18_000;
 pub const SLOTS_SPARE: u32 = 64;
 
 /// What ready clients do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// Log in, close, again.
     Login,
@@ -25,6 +24,23 @@ pub enum Scenario {
     Chat,
     /// Presence to the online contacts of one's clique, or directed.
     Presence,
+    /// Several things, or in several phases: what [`Plan::phases`] say.
+    Mixed,
+}
+
+impl std::str::FromStr for Scenario {
+    type Err = std::convert::Infallible;
+
+    /// What a name stands for; of one that is not among these its file tells more.
+    fn from_str(name: &str) -> Result<Scenario, Self::Err> {
+        Ok(match name {
+            "login" => Scenario::Login,
+            "idle" => Scenario::Idle,
+            "chat" => Scenario::Chat,
+            "presence" => Scenario::Presence,
+            _ => Scenario::Mixed,
+        })
+    }
 }
 
 /// What is spoken.
@@ -51,6 +67,18 @@ pub enum Pace {
         /// How the gaps are distributed.
         arrivals: Arrivals,
     },
+}
+
+impl std::fmt::Display for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pace::Closed { window } => write!(f, "closed loop, window {window}"),
+            Pace::Open { rate, arrivals } => {
+                let arrivals = format!("{arrivals:?}").to_lowercase();
+                write!(f, "open loop, {rate}/s {arrivals}")
+            }
+        }
+    }
 }
 
 /// The decisions that all ring threads of one fleet share.

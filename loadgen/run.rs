@@ -411,7 +411,7 @@ fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) {
             server.idle_share = cpu.map(|cpu| cpu / seconds.max(0.001));
         }
         Scenario::Login => server.cpu_us_per_login = Slice::cpu_per_million(slices),
-        Scenario::Chat | Scenario::Presence => {
+        Scenario::Chat | Scenario::Presence | Scenario::Mixed => {
             server.cpu_per_million = Slice::cpu_per_million(slices);
             server.cpu_per_million_by_thread = Slice::threads_per_million(slices);
         }
