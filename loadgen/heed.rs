@@ -6,8 +6,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command, LoadArgs, RunArgs};
 use crate::client::{Mechanism, TlsMode};
-use crate::plan::Scenario;
-use crate::scenario;
+use crate::plan::{Pace, Scenario};
+use crate::scenario::{self, Action, Phase};
 
 /// What keeps a command line from being carried out.
 #[derive(Debug)]
@@ -96,22 +96,33 @@ fn ignored(
 
 /// Whether a run, or the floor alone where there is no `run`, does anything with an option.
 fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
-    let talks = matches!(load.scenario, Scenario::Chat | Scenario::Presence);
+    let is_mixed = load.scenario == Scenario::Mixed;
+    let talks_alone = matches!(load.scenario, Scenario::Chat | Scenario::Presence);
+    let talks = talks_alone || load.has(Action::is_marked);
     let presence = load.scenario == Scenario::Presence;
-    let broadcasts = presence && !load.directed;
+    let broadcasts = presence && !load.directed || load.has(|action| action == Action::Presence);
+    let pairs = talks_alone && !broadcasts || load.has(Action::is_pairwise);
+    let acts = !matches!(load.scenario, Scenario::Idle | Scenario::Mixed)
+        || load.phases.iter().any(|phase| phase.pace.is_some());
+    let is_closed = |phase: &Phase| matches!(phase.pace, Some(Pace::Closed { .. }));
+    let closed = load.closed && talks || load.phases.iter().any(is_closed);
+    let is_open = |phase: &Phase| matches!(phase.pace, Some(Pace::Open { .. }));
     // Logins follow one another unless a rate is asked for.
     let searches = run.is_some_and(|run| run.find_max);
-    let open = !load.closed && (talks || load.rate.is_some() || searches);
+    let open = match is_mixed {
+        true => load.phases.iter().any(is_open),
+        false => !load.closed && (talks || load.rate.is_some() || searches),
+    };
     let paced_logins = load.connect_rate.is_some() || load.ramp.is_some();
     let secure = run.is_some_and(|run| run.tls != TlsMode::None);
     match option {
         "directed" => presence,
-        "partners" => talks && !broadcasts,
+        "partners" => pairs,
         "clique" => broadcasts,
-        "rate" | "closed" => load.scenario != Scenario::Idle,
+        "rate" | "closed" => acts,
         "arrivals" => open,
-        "window" => load.closed && talks,
-        "ack_every" => load.stream_management && talks,
+        "window" => closed,
+        "ack_every" => load.stream_management && (talks || is_mixed && acts),
         "stanza_size" => talks,
         "no_spin" => open || paced_logins,
         "stream_management" | "connect_rate" | "ramp" => run.is_some(),
@@ -124,14 +135,14 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "no_roster" => load.scenario != Scenario::Login,
         // The broadcasts are what it would leave out.
         "no_presence" => load.scenario != Scenario::Login && !broadcasts,
-        "with_floor" => talks,
-        "with_plain" => secure && load.scenario != Scenario::Idle,
+        "with_floor" => talks_alone,
+        "with_plain" => secure && !matches!(load.scenario, Scenario::Idle | Scenario::Mixed),
         "host" | "port" | "domain" | "tls" | "server_pid" | "server_config" => true,
         "password" | "accounts" | "anonymous" | "register" => true,
         "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
         "json" | "report" | "hgrm" | "history" | "csv" | "name" | "quiet" => true,
         "slo" => true,
-        "find_max" => load.scenario != Scenario::Idle,
+        "find_max" => acts && load.phases.len() <= 1,
         _ => unreachable!("--{option}: say here which runs heed it"),
     }
 }
@@ -140,9 +151,10 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
 fn remedy(option: &str) -> &'static str {
     match option {
         "directed" => "it goes with --scenario presence",
-        "partners" => "it goes with --scenario chat, or with presence --directed",
-        "clique" => "it goes with --scenario presence, without --directed",
-        "rate" | "closed" | "find_max" => "who idles sends nothing; leave it out",
+        "partners" => "it goes with --scenario chat, presence --directed, or a mix with either",
+        "clique" => "it goes with --scenario presence, without --directed, or a mix with presence",
+        "rate" | "closed" => "who idles sends nothing; leave it out",
+        "find_max" => "it goes with a scenario of one phase that sends",
         "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
         "window" => "it goes with --closed, in --scenario chat or presence",
         "ack_every" => "it goes with --stream-management, in --scenario chat or presence",
@@ -158,7 +170,9 @@ fn remedy(option: &str) -> &'static str {
         "no_presence" => {
             "--scenario login ends before it, and broadcasts are presence; leave it out"
         }
-        "with_plain" => "it goes with --tls starttls or direct, and not with --scenario idle",
+        "with_plain" => {
+            "it goes with --tls starttls or direct, and with --scenario chat, presence or login"
+        }
         _ => "leave it out",
     }
 }
@@ -211,6 +225,14 @@ mod tests {
             ("--scenario login --no-roster", "no-roster"),
             ("--scenario login --no-presence", "no-presence"),
             ("--scenario idle --with-floor", "with-floor"),
+            ("--scenario mixed --directed", "directed"),
+            ("--scenario roster --partners 2", "partners"),
+            ("--scenario roster --stanza-size 300", "stanza-size"),
+            ("--scenario reconnect --clique 5", "clique"),
+            ("--scenario reconnect --window 5", "window"),
+            ("--scenario mixed --closed --arrivals fixed", "arrivals"),
+            ("--scenario mixed --with-floor", "with-floor"),
+            ("--scenario mixed --find-max --slo p99<1s", "find-max"),
             ("--tls none --server-pid 1 --with-plain 5222", "with-plain"),
             (
                 "--scenario idle --server-pid 1 --with-plain 5222",
@@ -240,6 +262,12 @@ mod tests {
             "--password p --user a%d --mechanism PLAIN",
             "floor --closed --window 2 --threads 2 --partners 2",
             "--find-max --slo p99<5ms,loss=0 --rate 100",
+            "--scenario mixed --closed --window 2 --clique 5 --partners 2 --no-roster",
+            "--scenario mixed --rate 9 --arrivals fixed --stanza-size 300 --no-spin --seed 2",
+            "--scenario reconnect --stream-management --ack-every 9 --no-presence",
+            "--scenario roster --find-max --slo p99<5ms",
+            "--scenario login-storm --rate 9",
+            "--scenario presence-storm --clients 40 --duration 1 --warmup 0",
             "report a.json --out x.html",
             "compare a.json b.json --noise 3% --only cpu,p99",
         ] {

@@ -2,6 +2,7 @@
 
 use crate::draw::{acks, latency, over_time, stretches, throughput};
 use crate::live::{grouped, micros};
+use crate::phases;
 use crate::plot;
 use crate::result::{Plain, RunResult, Server, Times, exit};
 use crate::search::Trial;
@@ -165,6 +166,10 @@ fn parts(result: &RunResult) -> String {
             &over_time(result),
             "median and 99th percentile",
         );
+    }
+    if !result.scenario_phases.is_empty() {
+        let note = "each from the time it was due, and (service) from the time it was begun";
+        page += &wide_card("Phases", &phases::page(&result.scenario_phases), note);
     }
     if !result.phases.is_empty() {
         let rows: Vec<_> = result

@@ -11,6 +11,7 @@ use crate::fleet::{Findings, Slice};
 use crate::ledger::Verdict;
 use crate::live::Live;
 use crate::machine::{self, Machine};
+use crate::phases;
 use crate::plan::{Control, Pace, Plan, Scenario};
 use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
 use crate::schedule::Arrivals;
@@ -82,6 +83,7 @@ impl Parts<'_> {
                 .filter(|phase| !meter.of(**phase).is_empty())
                 .map(|phase| Times::of(phase.name(), meter.of(*phase)))
                 .collect(),
+            scenario_phases: phases::results(&self.plan, &self.slices, meter),
             verdict: findings.verdict,
             failures: findings.failures.clone(),
             timeline: live.points.clone(),
@@ -96,6 +98,8 @@ impl Parts<'_> {
         };
         let slo = self.load.slo.as_ref();
         result.thresholds = slo.map_or_else(Vec::new, |slo| slo.judge(&result));
+        let of_phases = phases::thresholds(&self.plan, &result.scenario_phases);
+        result.thresholds.extend(of_phases);
         let threads = self.control.gauges.len();
         (result.exit, result.reasons) = verdict(&self.plan, threads, &result, slo);
         result
@@ -119,8 +123,15 @@ impl Parts<'_> {
     }
 
     fn default_name(&self) -> String {
-        let scenario = format!("{:?}", self.plan.scenario).to_lowercase();
-        format!("{scenario}-{}", self.plan.clients)
+        format!("{}-{}", self.scenario(), self.plan.clients)
+    }
+
+    /// What clients did.
+    fn scenario(&self) -> String {
+        match self.plan.scenario {
+            Scenario::Mixed => self.load.scenario_name.clone(),
+            scenario => format!("{scenario:?}").to_lowercase(),
+        }
     }
 
     fn describe(&self) -> Load {
@@ -129,11 +140,16 @@ impl Parts<'_> {
             Pace::Closed { .. } if self.plan.scenario == Scenario::Login => {
                 "closed loop".to_owned()
             }
-            pace => pace.to_string(),
+            pace => match &self.plan.phases[..] {
+                [] => pace.to_string(),
+                [phase] => phase.pace_text(),
+                phases => format!("{} phases", phases.len()),
+            },
         };
         let directed = if self.plan.directed { ", directed" } else { "" };
         Load {
-            scenario: format!("{:?}{directed}", self.plan.scenario).to_lowercase(),
+            scenario: format!("{}{directed}", self.scenario()),
+            phases: self.plan.phases.iter().map(ToString::to_string).collect(),
             clients: self.plan.clients,
             partners: self.plan.partners,
             clique: self.plan.clique,
@@ -192,11 +208,10 @@ fn measured(result: &RunResult) -> Vec<Measured<'_>> {
 
 impl Measured<'_> {
     /// In what the schedule of an open loop was not kept.
-    fn schedule_faults(&self, rate: f64, arrivals: Arrivals, threads: usize) -> Vec<String> {
+    fn schedule_faults(&self, wanted: f64, arrivals: Arrivals, threads: usize) -> Vec<String> {
         let mut faults = Vec::new();
-        let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
         let sent: u64 = self.slices.iter().map(|slice| slice.sent).sum();
-        let wanted = (rate * seconds).max(1.0);
+        let wanted = wanted.max(1.0);
         let slack = match arrivals {
             // Equal gaps: a stretch holds one more or one less, by where it begins.
             Arrivals::Fixed => (threads * self.slices.len()) as f64,
@@ -237,11 +252,17 @@ fn verdict(
     for measured in &all {
         let whose = measured.whose;
         let mut faults = match plan.pace {
-            Pace::Open { rate, arrivals } => measured.schedule_faults(rate, arrivals, threads),
+            // Each phase has its own.
+            _ if !plan.phases.is_empty() => Vec::new(),
+            Pace::Open { rate, arrivals } => {
+                let seconds: f64 = measured.slices.iter().map(|slice| slice.seconds).sum();
+                measured.schedule_faults(rate * seconds, arrivals, threads)
+            }
             Pace::Closed { .. } => Vec::new(),
         };
         let delivered: u64 = measured.slices.iter().map(|slice| slice.delivered).sum();
-        if plan.scenario != Scenario::Idle && delivered == 0 {
+        let rests = plan.scenario == Scenario::Idle || !plan.phases.is_empty();
+        if !rests && delivered == 0 {
             faults.push("nothing was delivered while it was measured".to_owned());
         }
         if !faults.is_empty() {
@@ -249,6 +270,11 @@ fn verdict(
         }
         reasons.extend(faults.iter().map(|fault| format!("{whose}{fault}")));
     }
+    let of_phases = phase_faults(plan, threads, result);
+    if !of_phases.is_empty() {
+        code = exit::INVALID;
+    }
+    reasons.extend(of_phases);
     for measured in &all {
         let mut faults = measured.verdict.faults().to_vec();
         // Its own threshold judges a fault where there is one.
@@ -264,6 +290,34 @@ fn verdict(
         code = exit::UNVERIFIED;
     }
     (code, reasons)
+}
+
+/// In what the phases of a mixed scenario say nothing about the server.
+fn phase_faults(plan: &Plan, threads: usize, result: &RunResult) -> Vec<String> {
+    let mut all = Vec::new();
+    let found = result.scenario_phases.iter().zip(&result.slices);
+    for (phase, (found, slice)) in plan.phases.iter().zip(found) {
+        let measured = Measured {
+            whose: "",
+            slices: std::slice::from_ref(slice),
+            latency: &found.latency,
+            lag: &found.lag,
+            waited: found.waited,
+            verdict: &result.verdict,
+        };
+        let mut faults = match phase.pace {
+            Some(Pace::Open { arrivals, .. }) => {
+                measured.schedule_faults(phase.due(slice.seconds), arrivals, threads)
+            }
+            Some(Pace::Closed { .. }) | None => Vec::new(),
+        };
+        if phase.pace.is_some() && slice.delivered == 0 {
+            faults.push("nothing was delivered while it was measured".to_owned());
+        }
+        let name = &phase.name;
+        all.extend(faults.iter().map(|fault| format!("phase {name}: {fault}")));
+    }
+    all
 }
 
 /// Seconds since 1970.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::clock::Clock;
 use crate::ledger::Topology;
+use crate::scenario::{Action, Phase};
 use crate::schedule::Arrivals;
 use crate::stats::{Gauge, Timeline};
 
@@ -92,6 +93,8 @@ pub struct Plan {
     pub clients: u32,
     /// What they do.
     pub scenario: Scenario,
+    /// The phases of a mixed scenario; others have none.
+    pub phases: Vec<Phase>,
     /// Presence goes to one partner at a time.
     pub directed: bool,
     /// Partners of each chatting client, addressed in turn.
@@ -121,7 +124,21 @@ pub struct Plan {
 impl Plan {
     /// Whether ready clients send to each other.
     pub fn talks(&self) -> bool {
-        matches!(self.scenario, Scenario::Chat | Scenario::Presence)
+        matches!(
+            self.scenario,
+            Scenario::Chat | Scenario::Presence | Scenario::Mixed
+        )
+    }
+
+    /// Whether any stanza goes to a whole clique.
+    pub fn broadcasts(&self) -> bool {
+        let in_a_phase = self.has(Action::Presence);
+        !self.is_pairwise() || in_a_phase
+    }
+
+    /// Whether `action` is among what clients do in any phase.
+    pub fn has(&self, action: Action) -> bool {
+        self.phases.iter().any(|phase| phase.has(action))
     }
 
     /// How many of `count` clients, counted from the first of a clique, have somebody to send to: a
@@ -141,7 +158,7 @@ impl Plan {
     /// The share of clients of each thread: (first, count). Cliques are never cut, and everyone has
     /// a partner in the same ring, so that a delivery is checked by the thread that sent it.
     pub fn shares(&self) -> Vec<(u32, u32)> {
-        let unit = if self.is_pairwise() { 2 } else { self.clique };
+        let unit = if self.broadcasts() { self.clique } else { 2 };
         let units = self.clients.div_ceil(unit);
         let threads = self.threads.min(units).max(1);
         let mut shares = Vec::new();
@@ -171,6 +188,10 @@ impl Plan {
         if !self.is_pairwise() {
             return Topology::Cliques(self.clique);
         }
+        if self.scenario == Scenario::Mixed {
+            // Each action has an account of its own.
+            return Topology::Cliques(1);
+        }
         match count {
             // A single client only idles or logs in.
             1 => Topology::Cliques(1),
@@ -199,6 +220,7 @@ pub enum Stage {
 pub struct Control {
     stage: AtomicU8,
     since: AtomicU64,
+    phase: AtomicU64,
     /// One for each thread.
     pub gauges: Vec<Gauge>,
     /// Deliveries per second.
@@ -211,6 +233,7 @@ impl Control {
         Control {
             stage: AtomicU8::new(Stage::Connect as u8),
             since: AtomicU64::new(0),
+            phase: AtomicU64::new(0),
             gauges: (0..threads).map(|_| Gauge::default()).collect(),
             timeline: Timeline::default(),
         }
@@ -220,6 +243,16 @@ impl Control {
     pub fn enter(&self, stage: Stage, now: u64) {
         self.since.store(now, Ordering::Relaxed);
         self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// Says in which phase the next stages will be.
+    pub fn begin_phase(&self, index: usize) {
+        self.phase.store(index as u64, Ordering::Release);
+    }
+
+    /// The phase of a mixed scenario.
+    pub fn phase(&self) -> usize {
+        self.phase.load(Ordering::Acquire) as usize
     }
 
     /// The stage, and since when.
@@ -244,6 +277,7 @@ mod tests {
             target: "127.0.0.1:5222".parse().unwrap(),
             dialect: Dialect::Xmpp,
             clients,
+            phases: Vec::new(),
             scenario,
             directed: false,
             partners: 1,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::args::LoadArgs;
 use crate::plan::{Pace, Scenario};
 use crate::random::Random;
-use crate::schedule::Arrivals;
+use crate::schedule::{Arrivals, Ramp};
 use crate::slo::Slo;
 
 pub use file::Written;
@@ -23,11 +23,18 @@ pub const PHASES_MAX: usize = 32;
 const FILE_SIZE_MAX: u64 = 1 << 20;
 
 /// The built-in scenarios: readable examples of the format.
-pub const BUILT_IN: [(&str, &str); 4] = [
+pub const BUILT_IN: [(&str, &str); 8] = [
     ("chat", include_str!("scenarios/chat.toml")),
     ("presence", include_str!("scenarios/presence.toml")),
     ("idle", include_str!("scenarios/idle.toml")),
     ("login-storm", include_str!("scenarios/login-storm.toml")),
+    ("roster", include_str!("scenarios/roster.toml")),
+    ("mixed", include_str!("scenarios/mixed.toml")),
+    (
+        "presence-storm",
+        include_str!("scenarios/presence-storm.toml"),
+    ),
+    ("reconnect", include_str!("scenarios/reconnect.toml")),
 ];
 
 /// What a client may do in a phase that has several such things.
@@ -169,6 +176,22 @@ impl Phase {
         None
     }
 
+    /// What an open loop's schedule asks for in so many recorded seconds.
+    pub fn due(&self, seconds: f64) -> f64 {
+        match self.pace {
+            Some(Pace::Open { rate, .. }) if self.ramp > 0.0 => {
+                let ramp = Ramp {
+                    from: self.rate_from,
+                    to: rate,
+                    seconds: self.ramp,
+                };
+                ramp.count(self.warmup + seconds) - ramp.count(self.warmup)
+            }
+            Some(Pace::Open { rate, .. }) => rate * seconds,
+            Some(Pace::Closed { .. }) | None => 0.0,
+        }
+    }
+
     /// `open loop, 500/s poisson`, as results say it.
     pub fn pace_text(&self) -> String {
         match self.pace {
@@ -279,11 +302,13 @@ pub fn apply(
         None => {
             load.scenario = Scenario::Mixed;
             load.phases = phases(written, load, given);
+            let rates = load.phases.iter().filter_map(|phase| match phase.pace? {
+                Pace::Open { rate, .. } => Some(rate),
+                Pace::Closed { .. } => None,
+            });
+            // What a search begins with.
+            load.rate = load.rate.or(rates.into_iter().next());
             written.check_clients(load)?;
-            let name = &written.name;
-            return Err(format!(
-                "--scenario {name}: it has several phases or actions; give one of each"
-            ));
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::live::{grouped, micros};
+use crate::phases;
 use crate::result::{RunResult, Server, Times, exit};
 
 /// The whole table.
@@ -39,6 +40,7 @@ pub fn render(result: &RunResult) -> String {
         line(&mut text, &format!("  durability {mode}"));
     }
     times(&mut text, result);
+    text += &phases::table(&result.scenario_phases);
     tail(&mut text, result);
     text
 }

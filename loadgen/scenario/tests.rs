@@ -233,6 +233,88 @@ fn a_name_without_a_scenario_lists_those_that_there_are() {
 }
 
 #[test]
+fn every_built_in_scenario_is_let_through_and_its_name_is_known() {
+    for (name, text) in BUILT_IN {
+        let written = find(name).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(written.name, name);
+        assert!(text.starts_with("# "), "{name} says what it is for");
+        let mut load = Cli::parse_from(["loadgen"]).run.load;
+        apply(&written, &mut load, &|_| false).unwrap();
+        assert_eq!(load.scenario_name, name);
+    }
+}
+
+/// Two phases that differ in everything.
+const TWO: &str = "clients = 9\n[[phase]]\nname = 'a'\nduration = 3\nrate = 20\n\
+                   arrivals = 'fixed'\nmix = { chat = 3, roster = 1 }\nclients = 4\n[[phase]]\n\
+                   name = 'b'\nwarmup = 1\nrate = 60\nramp = 2\nmix = { directed = 1 }\n\
+                   stanza_size = { min = 200, max = 300 }\n[[phase]]\nmix = { idle = 1 }\n\
+                   [[phase]]\nname = 'd'\nwindow = 2\nmix = { reconnect = 1 }";
+
+#[test]
+fn phases_are_what_the_file_says_and_options_prevail_in_each() {
+    let own = load(TWO, "").unwrap();
+    assert_eq!((own.scenario, own.clients), (Scenario::Mixed, 9));
+    let said: Vec<String> = own.phases.iter().map(Phase::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "a: 3 s behind 2 s unrecorded, open loop, 20/s fixed, chat 3, roster 1, 200 bytes, \
+             by 4 clients",
+            "b: 10 s behind 1 s unrecorded, open loop, 60/s poisson, ramp 2 s, directed 1, \
+             200 to 300 bytes",
+            "phase-3: 10 s, idle",
+            "d: 10 s, closed loop, window 2, reconnect 1, 200 bytes",
+        ]
+    );
+    // From 20 to 60 in two seconds, of which the second is recorded.
+    assert!((own.phases[1].due(2.0) - 110.0).abs() < 1e-9);
+    let options = "--rate 5 --arrivals poisson --duration 1 --warmup 0 --stanza-size 250";
+    for phase in &load(TWO, options).unwrap().phases {
+        assert_eq!((phase.duration, phase.warmup), (1.0, 0.0), "{phase}");
+        assert_eq!(phase.sizes, Sizes::Fixed(250));
+        let open = Pace::Open {
+            rate: 5.0,
+            arrivals: Arrivals::Poisson,
+        };
+        let expected = (!phase.mix.is_empty()).then_some(open);
+        assert_eq!(phase.pace, expected, "{phase}");
+    }
+    for (options, window) in [("--closed", 2), ("--closed --window 3", 3)] {
+        let closed = load(TWO, options).unwrap();
+        let last = closed.phases.last().unwrap();
+        assert_eq!(last.pace, Some(Pace::Closed { window }), "{options}");
+        assert_eq!(closed.phases[1].ramp, 0.0, "a closed loop has no rate");
+    }
+    let complaint = load(TWO, "--clients 3").unwrap_err();
+    assert!(
+        complaint.starts_with("mine.toml:8: phase a has 4 clients act, but there are 3; give"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn sizes_and_actions_are_drawn_as_they_are_distributed() {
+    let mut random = Random::new(7);
+    let count = 100_000;
+    for (sizes, mean) in [
+        (Sizes::Fixed(200), 200.0),
+        (Sizes::Uniform(100, 300), 200.0),
+        (Sizes::Exponential(100, 200, 10_000), 200.0),
+    ] {
+        let drawn: Vec<usize> = (0..count).map(|_| sizes.draw(&mut random)).collect();
+        let (min, max) = sizes.range();
+        assert!(drawn.iter().all(|size| (min..=max).contains(size)));
+        let found = drawn.iter().sum::<usize>() as f64 / f64::from(count);
+        assert!((found - mean).abs() < 2.0, "{sizes}: {found}");
+    }
+    let phase = load(TWO, "").unwrap().phases.swap_remove(0);
+    let chats = (0..count).filter(|_| phase.pick(&mut random) == Some(Action::Chat));
+    let share = chats.count() as f64 / f64::from(count);
+    assert!((share - 0.75).abs() < 0.01, "{share}");
+}
+
+#[test]
 fn a_single_thing_is_done_as_options_would_have_it_and_they_prevail() {
     let text = "clients = 40\npartners = 3\nseed = 9\nwarmup = 0.5\nslo = 'loss=0'\n[[phase]]\n\
                 duration = 3\nrate = 70\narrivals = 'fixed'\nmix = { directed = 1 }\n\
