@@ -116,6 +116,10 @@ impl Worker {
         let (due, began) = (line.due, line.idle_since);
         self.record(Action::Reconnect, due, began);
         self.finish_action(index);
+        if !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
+            // Sending ended without it.
+            self.ask_for_the_rest(index);
+        }
         true
     }
 

@@ -44,17 +44,19 @@ impl Worker {
             return;
         }
         for index in 0..self.job.count {
-            let line = &mut self.lines[index as usize];
-            let waits = line.client.step == Step::Ready;
-            if let Some(acks) = line
-                .client
-                .acks()
-                .filter(|acks| waits && acks.unasked() > 0)
-            {
-                acks.ask(self.now, &mut line.out);
-                self.acks_open += 1;
-                self.touch(index);
-            }
+            self.ask_for_the_rest(index);
+        }
+    }
+
+    /// Asks acknowledgement for what a client has not asked it for.
+    pub(crate) fn ask_for_the_rest(&mut self, index: u32) {
+        let line = &mut self.lines[index as usize];
+        let waits = line.client.step == Step::Ready;
+        let acks = line.client.acks();
+        if let Some(acks) = acks.filter(|acks| waits && acks.unasked() > 0) {
+            acks.ask(self.now, &mut line.out);
+            self.acks_open += 1;
+            self.touch(index);
         }
     }
 

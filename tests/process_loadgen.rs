@@ -1,5 +1,5 @@
-//! The load generator's scenario files over the real server: every action of every phase is verified
-//! and timed apart.
+//! The load generator's scenario files over the real server: every action of every phase is
+//! verified and timed apart.
 
 mod support;
 

@@ -340,6 +340,10 @@ impl PhaseText {
             let remedy = "it goes with `rate`";
             ignored("ramp", span(&self.ramp), remedy)?;
         }
+        if is_login && self.rate.is_none() {
+            let remedy = "logins follow one another unless there is a `rate`";
+            ignored("arrivals", span(&self.arrivals), remedy)?;
+        }
         Ok(())
     }
 

@@ -49,165 +49,168 @@ fn the_old_names_have_files_that_say_what_they_always_did() {
     }
 }
 
+/// Texts that make no sense, the line that is to blame (0: the whole), and what is said of it.
+const REFUSED: &[(&str, usize, &str, &str)] = &[
+    ("", 0, "it has 0 phases", "`[[phase]]`"),
+    ("client = 5", 1, "unknown key `client`", "`clients`?"),
+    (
+        "clients = 0\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "`clients` is 0",
+        "give 1 to",
+    ),
+    (
+        "clients = 'x'",
+        1,
+        "`clients` must be a whole number",
+        "correct it",
+    ),
+    ("clients = = 5", 1, "this is not TOML", "key = value"),
+    (
+        "slo = 'p42<1ms'\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "`slo`: ",
+        "correct it",
+    ),
+    (
+        "clique = 9\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "would be ignored",
+        "presence",
+    ),
+    (
+        "partners = 9\n[[phase]]\nmix = { presence = 1 }",
+        1,
+        "would be ignored",
+        "chat",
+    ),
+    (
+        "ack_every = 9\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "would be ignored",
+        "management",
+    ),
+    (
+        "ramp = 1\nconnect_rate = 2\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "exclude",
+        "remove",
+    ),
+    ("[[phase]]\nrate = 5", 1, "`mix` is missing", "{ chat = 1 }"),
+    ("[[phase]]\nmix = { }", 2, "`mix` is empty", "{ chat = 1 }"),
+    (
+        "[[phase]]\nmix = { chta = 1 }",
+        2,
+        "unknown key `chta`",
+        "`chat`?",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 0 }",
+        2,
+        "a weight in `mix`",
+        "give 1 to",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1, idle = 1 }",
+        2,
+        "login and idle",
+        "of its own",
+    ),
+    (
+        "[[phase]]\nmix = { idle = 1 }\nrate = 9",
+        3,
+        "`rate` would be ignored",
+        "idles",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nrate = 0",
+        3,
+        "`rate` is 0",
+        "positive",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nrate = inf",
+        3,
+        "`rate` is inf",
+        "positive",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nrate = 9\nwindow = 2",
+        4,
+        "exclude",
+        "remove one",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nramp = 2",
+        3,
+        "`ramp` would be ignored",
+        "`rate`",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nduration = nan",
+        3,
+        "`duration` is NaN",
+        "0.1 to",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\narrivals = 'posson'",
+        3,
+        "posson",
+        "`poisson`?",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nname = 'a/b'",
+        3,
+        "the name",
+        "dashes",
+    ),
+    (
+        "[[phase]]\nmix = { roster = 1 }\nstanza_size = 200",
+        3,
+        "would be ignored",
+        "chat",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nstanza_size = 3",
+        3,
+        "`stanza_size`",
+        "min = 150",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nstanza_size = { min = 300, max = 200 }",
+        3,
+        "`stanza_size` is none",
+        "min = 150",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nslo = 'loss=0'",
+        3,
+        "no figure `loss`",
+        "above",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nslo = 'bind.p99<1s'",
+        3,
+        "no figure",
+        "above",
+    ),
+    (
+        "[[phase]]\nname = 'a'\nmix = { chat = 1 }\n[[phase]]\nname = 'a'\nmix = { chat = 1 }",
+        4,
+        "a second phase is called `a`",
+        "of its own",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\n[[phase]]\nmix = { login = 1 }",
+        4,
+        "login among several",
+        "reconnect",
+    ),
+];
+
 #[test]
 fn what_makes_no_sense_is_refused_with_its_line_and_the_remedy() {
-    for (text, line, what, remedy) in [
-        ("", 0, "it has 0 phases", "`[[phase]]`"),
-        ("client = 5", 1, "unknown key `client`", "`clients`?"),
-        (
-            "clients = 0\n[[phase]]\nmix = { chat = 1 }",
-            1,
-            "`clients` is 0",
-            "give 1 to",
-        ),
-        (
-            "clients = 'x'",
-            1,
-            "`clients` must be a whole number",
-            "correct it",
-        ),
-        ("clients = = 5", 1, "this is not TOML", "key = value"),
-        (
-            "slo = 'p42<1ms'\n[[phase]]\nmix = { chat = 1 }",
-            1,
-            "`slo`: ",
-            "correct it",
-        ),
-        (
-            "clique = 9\n[[phase]]\nmix = { chat = 1 }",
-            1,
-            "would be ignored",
-            "presence",
-        ),
-        (
-            "partners = 9\n[[phase]]\nmix = { presence = 1 }",
-            1,
-            "would be ignored",
-            "chat",
-        ),
-        (
-            "ack_every = 9\n[[phase]]\nmix = { chat = 1 }",
-            1,
-            "would be ignored",
-            "management",
-        ),
-        (
-            "ramp = 1\nconnect_rate = 2\n[[phase]]\nmix = { chat = 1 }",
-            1,
-            "exclude",
-            "remove",
-        ),
-        ("[[phase]]\nrate = 5", 1, "`mix` is missing", "{ chat = 1 }"),
-        ("[[phase]]\nmix = { }", 2, "`mix` is empty", "{ chat = 1 }"),
-        (
-            "[[phase]]\nmix = { chta = 1 }",
-            2,
-            "unknown key `chta`",
-            "`chat`?",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 0 }",
-            2,
-            "a weight in `mix`",
-            "give 1 to",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1, idle = 1 }",
-            2,
-            "login and idle",
-            "of its own",
-        ),
-        (
-            "[[phase]]\nmix = { idle = 1 }\nrate = 9",
-            3,
-            "`rate` would be ignored",
-            "idles",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nrate = 0",
-            3,
-            "`rate` is 0",
-            "positive",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nrate = inf",
-            3,
-            "`rate` is inf",
-            "positive",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nrate = 9\nwindow = 2",
-            4,
-            "exclude",
-            "remove one",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nramp = 2",
-            3,
-            "`ramp` would be ignored",
-            "`rate`",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nduration = nan",
-            3,
-            "`duration` is NaN",
-            "0.1 to",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\narrivals = 'posson'",
-            3,
-            "posson",
-            "`poisson`?",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nname = 'a/b'",
-            3,
-            "the name",
-            "dashes",
-        ),
-        (
-            "[[phase]]\nmix = { roster = 1 }\nstanza_size = 200",
-            3,
-            "would be ignored",
-            "chat",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nstanza_size = 3",
-            3,
-            "`stanza_size`",
-            "min = 150",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nstanza_size = { min = 300, max = 200 }",
-            3,
-            "`stanza_size` is none",
-            "min = 150",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nslo = 'loss=0'",
-            3,
-            "no figure `loss`",
-            "above",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\nslo = 'bind.p99<1s'",
-            3,
-            "no figure",
-            "above",
-        ),
-        (
-            "[[phase]]\nname = 'a'\nmix = { chat = 1 }\n[[phase]]\nname = 'a'\nmix = { chat = 1 }",
-            4,
-            "a second phase is called `a`",
-            "of its own",
-        ),
-        (
-            "[[phase]]\nmix = { chat = 1 }\n[[phase]]\nmix = { login = 1 }",
-            4,
-            "login among several",
-            "reconnect",
-        ),
-    ] {
+    for (text, line, what, remedy) in REFUSED {
         let complaint = complaint(text);
         let place = match line {
             0 => "mine.toml: ".to_owned(),
