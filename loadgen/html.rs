@@ -213,13 +213,13 @@ fn heading(result: &RunResult) -> String {
     });
     let mut text = format!(
         "<header><h1>{}</h1><span class='badge {class}'>{word}</span>\
-         <p>{} clients &middot; {} &middot; {} &middot; {}-byte stanzas &middot; tls {}\
+         <p>{} clients &middot; {} &middot; {} &middot; {} &middot; tls {}\
          {managed}{durability}</p>",
         escaped(&result.name),
         grouped(load.clients.into()),
         escaped(&load.scenario),
         escaped(&load.pace),
-        load.stanza_size,
+        load.sizes(),
         if load.tls.is_empty() {
             "none"
         } else {
@@ -545,7 +545,7 @@ fn section(class: &str, title: &str, content: &str, note: &str) -> String {
     format!("<section class='{class}'><h2>{title}</h2>{note}\n{content}</section>\n")
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = Vec::new();
     crate::scan::escape(text, &mut out);
     String::from_utf8_lossy(&out).into_owned()

@@ -5,6 +5,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::Slice;
+use crate::html::escaped;
 use crate::live::{grouped, micros};
 use crate::plan::Plan;
 use crate::result::{RunResult, Server, Times};
@@ -209,7 +210,7 @@ pub fn table(phases: &[PhaseResult]) -> String {
     text
 }
 
-/// The phases as pages have them: the inside of a card, without text that needs escaping.
+/// The phases as pages have them: the inside of a card.
 pub fn page(phases: &[PhaseResult]) -> String {
     let mut rows = String::from("<tr><th>phase</th><th></th><th>count</th>");
     for heading in Times::HEADINGS {
@@ -220,10 +221,11 @@ pub fn page(phases: &[PhaseResult]) -> String {
         let columns = Times::HEADINGS.len() + 2;
         rows += &format!(
             "<tr><th>{}</th><td colspan='{columns}' style='text-align:left'>{}</td></tr>",
-            phase.name,
-            phase.summary()
+            escaped(&phase.name),
+            escaped(&phase.summary())
         );
         for (name, times) in phase.rows() {
+            let name = escaped(&name);
             rows += &format!(
                 "<tr><th></th><td>{name}</td><td>{}</td>",
                 grouped(times.count)

@@ -144,6 +144,16 @@ pub struct Load {
     pub seed: u64,
 }
 
+impl Load {
+    /// How large stanzas were: phases have sizes of their own.
+    pub fn sizes(&self) -> String {
+        match self.phases.is_empty() {
+            true => format!("{} bytes", self.stanza_size),
+            false => "sizes by phase".to_owned(),
+        }
+    }
+}
+
 /// What the server cost, where it runs on this machine.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Server {

@@ -23,11 +23,11 @@ pub fn render(result: &RunResult) -> String {
     line(
         &mut text,
         &format!(
-            "  {} clients, {}, {}, {} bytes, tls {}, target {}",
+            "  {} clients, {}, {}, {}, tls {}, target {}",
             grouped(load.clients.into()),
             load.scenario,
             load.pace,
-            load.stanza_size,
+            load.sizes(),
             if load.tls.is_empty() {
                 "none"
             } else {
