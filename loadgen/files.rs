@@ -274,6 +274,31 @@ mod tests {
     }
 
     #[test]
+    fn a_second_of_a_phase_is_under_its_name() {
+        let point = |second| Point {
+            second,
+            delivered: 1,
+            p50_us: 1.0,
+            p99_us: 1.0,
+            max_us: 1.0,
+        };
+        let result = RunResult {
+            timeline: vec![point(3), point(9)],
+            scenario_phases: vec![crate::phases::PhaseResult {
+                name: "storm".into(),
+                at: 2.75,
+                seconds: 2.0,
+                ..Default::default()
+            }],
+            ..RunResult::default()
+        };
+        let text = csv(&result);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert!(lines[0].starts_with("storm,3,"), "{text}");
+        assert!(lines[1].starts_with("run,9,"), "{text}");
+    }
+
+    #[test]
     fn a_percentile_table_ends_with_the_maximum() {
         let mut seen = histogram();
         for value in 1..=1000u64 {

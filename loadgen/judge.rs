@@ -403,6 +403,42 @@ mod tests {
     }
 
     #[test]
+    fn each_phase_is_held_to_its_own_schedule() {
+        let line = "loadgen --scenario mixed --duration 5 --rate 100";
+        let cli = crate::heed::read(line.split(' ')).expect("a line");
+        let address = "127.0.0.1:1".parse().unwrap();
+        let plan = cli.run.load.plan(address, Dialect::Xmpp, Clock::start());
+        let plan = plan.unwrap();
+        let judge = |sent: [u64; 3], delivered: [u64; 3]| {
+            let all = sent.into_iter().zip(delivered);
+            let slices: Vec<Slice> = all
+                .map(|(sent, delivered)| Slice {
+                    seconds: 5.0,
+                    sent,
+                    delivered,
+                    ..Slice::default()
+                })
+                .collect();
+            let result = RunResult {
+                scenario_phases: phases::results(&plan, &slices, &Meter::default()),
+                slices,
+                ..RunResult::default()
+            };
+            let (code, reasons) = verdict(&plan, 1, &result, None);
+            (code, reasons.join("; "))
+        };
+        // The morning's rate grows from nothing behind two seconds of warm-up; the night rests.
+        assert_eq!(judge([430, 500, 0], [9, 9, 0]), (exit::OK, String::new()));
+        let (code, reasons) = judge([250, 500, 0], [9, 9, 0]);
+        assert_eq!(code, exit::INVALID);
+        assert!(reasons.starts_with("phase morning: only "), "{reasons}");
+        let (code, reasons) = judge([430, 500, 0], [9, 0, 0]);
+        assert_eq!(code, exit::INVALID);
+        let expected = "phase day: nothing was delivered while it was measured";
+        assert_eq!(reasons, expected);
+    }
+
+    #[test]
     fn all_that_is_measured_is_held_to_the_schedule() {
         let good = (exit::OK, String::new());
         assert_eq!(judged(POISSON, [1000; 3], |_| ()), good);

@@ -315,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mix_with_broadcasts_keeps_cliques_whole_and_gives_everyone_a_partner() {
+        for clients in [21, 41, 60, 100] {
+            let line = format!("loadgen --scenario mixed --clients {clients}");
+            let cli = crate::heed::read(line.split(' ')).expect("a line");
+            let address = "127.0.0.1:1".parse().unwrap();
+            let load = cli.run.load;
+            let mut plan = load.plan(address, Dialect::Xmpp, Clock::start()).unwrap();
+            plan.threads = 3;
+            let shares = plan.shares();
+            let cut = shares.iter().find(|(first, _)| first % 20 != 0);
+            assert_eq!(cut, None, "{clients}: {shares:?}");
+            assert!(shares.iter().all(|(_, count)| *count > 1), "{shares:?}");
+            assert_eq!(shares.iter().map(|(_, count)| count).sum::<u32>(), clients);
+        }
+    }
+
+    #[test]
     fn who_is_a_clique_alone_does_not_send() {
         let broadcasts = plan(41, 1, Scenario::Presence);
         let senders = [1, 2, 20, 21, 40, 41].map(|count| broadcasts.senders(count));
