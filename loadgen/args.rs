@@ -13,6 +13,7 @@ use crate::compare;
 use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
 use crate::machine::Machine;
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
+use crate::scenario::{Action, Phase};
 use crate::schedule::Arrivals;
 use crate::slo::Slo;
 
@@ -157,9 +158,21 @@ pub struct LoadArgs {
     /// How many clients.
     #[arg(long, default_value_t = 100, help_heading = "Load")]
     pub clients: u32,
-    /// What they do.
-    #[arg(long, value_enum, default_value = "chat", help_heading = "Load")]
+    /// What they do: chat, presence, idle, login, another built-in scenario of docs/LOADGEN.md, or
+    /// one from a FILE.toml; other options stand in place of what it says.
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = "chat",
+        help_heading = "Load"
+    )]
     pub scenario: Scenario,
+    /// What the scenario is called.
+    #[arg(skip)]
+    pub scenario_name: String,
+    /// Its phases, where it has several, or clients do several things.
+    #[arg(skip)]
+    pub phases: Vec<Phase>,
     /// Presence goes to one partner at a time instead of the clique.
     #[arg(long, help_heading = "Load")]
     pub directed: bool,
@@ -283,13 +296,18 @@ pub struct LoadArgs {
 }
 
 /// The highest rate that is taken for one: one in ten nanoseconds.
-const RATE_MAX: f64 = 100_000_000.0;
+pub(crate) const RATE_MAX: f64 = 100_000_000.0;
 
 /// Bytes that a client takes here at least, see `docs/LOADGEN.md`.
 const CLIENT_SIZE_MIN: u64 = 256;
 
 /// The longest time that is taken for one: a week.
-const SECONDS_MAX: f64 = 604_800.0;
+pub(crate) const SECONDS_MAX: f64 = 604_800.0;
+
+/// Bytes that a stanza may have; more at least where addresses are long.
+pub(crate) fn stanza_sizes() -> std::ops::RangeInclusive<usize> {
+    crate::body::MARK_SIZE_MIN + crate::wire::FRAME_HEAD_SIZE..=60_000
+}
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text
@@ -319,7 +337,11 @@ impl LoadArgs {
     /// # Errors
     /// What does not fit together, with the remedy.
     pub fn plan(&self, target: SocketAddr, dialect: Dialect, clock: Clock) -> Result<Plan, String> {
-        let pair = self.scenario != Scenario::Login && self.scenario != Scenario::Idle;
+        let pair = match self.scenario {
+            Scenario::Chat | Scenario::Presence => true,
+            Scenario::Login | Scenario::Idle => false,
+            Scenario::Mixed => self.has(Action::is_marked),
+        };
         if self.clients < if pair { 2 } else { 1 } {
             return Err("--clients: at least two are needed to talk to each other".into());
         }
@@ -333,23 +355,11 @@ impl LoadArgs {
             return Err(format!("--partners takes 1 to {PARTNERS_MAX}"));
         }
         // What the addresses add to that is known once clients have theirs.
-        let sizes = crate::body::MARK_SIZE_MIN + crate::wire::FRAME_HEAD_SIZE..=60_000;
+        let sizes = stanza_sizes();
         if !sizes.contains(&self.stanza_size) {
             return Err(format!("--stanza-size takes {sizes:?} bytes"));
         }
-        let pace = match (self.rate, self.closed || !pair) {
-            (Some(rate), _) => Pace::Open {
-                rate,
-                arrivals: self.arrivals,
-            },
-            (None, true) => Pace::Closed {
-                window: self.window,
-            },
-            (None, false) => Pace::Open {
-                rate: self.rate_default(),
-                arrivals: self.arrivals,
-            },
-        };
+        let pace = self.pace(pair);
         let rings_min = self.rings_min()?;
         let Machine {
             memory_kb, cores, ..
@@ -364,12 +374,13 @@ impl LoadArgs {
             dialect,
             clients: self.clients,
             scenario: self.scenario,
+            phases: self.phases.clone(),
             directed: self.directed,
             partners: self.partners,
             clique: self.clique,
             pace,
             ack_every: self.stream_management.then_some(self.ack_every),
-            stanza_size: self.stanza_size,
+            stanza_size: self.stanza_size_max(),
             connect_rate,
             core: self.core.or(near.then_some(1)),
             seed: self.seed,
@@ -387,6 +398,69 @@ impl LoadArgs {
             ));
         }
         Ok(plan)
+    }
+
+    /// When stanzas are sent; of several phases in the first that sends any.
+    fn pace(&self, pair: bool) -> Pace {
+        let open = |rate| Pace::Open {
+            rate,
+            arrivals: self.arrivals,
+        };
+        let closed = Pace::Closed {
+            window: self.window,
+        };
+        match (self.rate, self.closed || !pair) {
+            _ if self.scenario == Scenario::Mixed => {
+                let mut paces = self.phases.iter().filter_map(|phase| phase.pace);
+                paces.next().unwrap_or(closed)
+            }
+            (Some(rate), _) => open(rate),
+            (None, true) => closed,
+            (None, false) => open(self.rate_default()),
+        }
+    }
+
+    /// Whether any phase has an action that `fits`.
+    pub fn has(&self, fits: fn(Action) -> bool) -> bool {
+        let mut actions = self.phases.iter().flat_map(|phase| &phase.mix);
+        actions.any(|(action, _)| fits(*action))
+    }
+
+    /// The largest stanza of any phase.
+    fn stanza_size_max(&self) -> usize {
+        let marked = self.phases.iter().filter(|phase| {
+            let mut actions = phase.mix.iter();
+            actions.any(|(action, _)| action.is_marked())
+        });
+        let sizes = marked.map(|phase| phase.sizes.range().1);
+        sizes.max().unwrap_or(self.stanza_size)
+    }
+
+    /// Asks for another rate, in every phase that has one.
+    pub fn set_rate(&mut self, rate: f64) {
+        self.rate = Some(rate);
+        for pace in self
+            .phases
+            .iter_mut()
+            .filter_map(|phase| phase.pace.as_mut())
+        {
+            let arrivals = match *pace {
+                Pace::Open { arrivals, .. } => arrivals,
+                Pace::Closed { .. } => self.arrivals,
+            };
+            *pace = Pace::Open { rate, arrivals };
+        }
+    }
+
+    /// Seconds of all that is measured, with what is not recorded before.
+    pub fn length(&self) -> Duration {
+        match self.phases.is_empty() {
+            true => self.warmup() + self.duration(),
+            false => {
+                let phases = self.phases.iter();
+                Duration::from_secs_f64(phases.map(|phase| phase.warmup + phase.duration).sum())
+            }
+        }
     }
 
     /// The rate that was asked for, or the one of a run that asks for none.

@@ -295,6 +295,9 @@ impl Client {
             }
             (_, b"iq") => self.on_iq(cx, element),
             (Step::Presence | Step::Roster | Step::Ready | Step::Closing, _) => Turn::Nothing,
+            // RFC 6121 8.5.3.1: who is bound gets what is for the full address, as when somebody
+            // who sent directed presence to the session before goes.
+            (Step::Session | Step::Manage, b"presence" | b"message") => Turn::Nothing,
             _ => Turn::Fail(format!(
                 "unexpected <{}> in step {:?}",
                 String::from_utf8_lossy(name),

@@ -157,6 +157,7 @@ fn difference(before: &RunResult, after: &RunResult) -> Option<(&'static str, St
             ("the number of partners", load.partners.to_string()),
             ("the clique", load.clique.to_string()),
             ("the pace", load.pace.clone()),
+            ("a phase", load.phases.join("; ")),
             ("the stanza's size", load.stanza_size.to_string()),
             ("TLS", load.tls.clone()),
             (

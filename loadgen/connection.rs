@@ -150,6 +150,9 @@ impl Worker {
         self.jids[index as usize] = jid;
         self.reached += 1;
         self.gauge().logins.fetch_add(1, Relaxed);
+        if self.mix.is_some() && self.is_back(index) {
+            return;
+        }
         if self.job.plan.scenario != Scenario::Login {
             self.gauge().ready.fetch_add(1, Relaxed);
             return;
@@ -317,6 +320,8 @@ impl Worker {
             line.client.step = Step::Idle;
             line.idle_since = self.now;
             self.idle.push_back(index);
+        } else if line.client.step == Step::Closing && self.mix.is_some() {
+            self.come_back(index);
         }
     }
 

@@ -75,6 +75,9 @@ impl Worker {
         if self.job.plan.ack_every.is_some() && self.on_managed(index, element) {
             return;
         }
+        if self.mix.is_some() && self.on_answer(index, element) {
+            return;
+        }
         match self.shape.read(element) {
             Reading::Other => {}
             Reading::Measured(mark, from, to) => {
@@ -84,7 +87,10 @@ impl Worker {
                 let is_right = self.is_address(index, to)
                     || mark.to == BROADCAST && (to.is_empty() || self.is_bare_address(index, to));
                 if is_right && self.is_address(sender, from) {
-                    self.arrive(index, &mark);
+                    match self.mix {
+                        None => self.arrive(index, &mark),
+                        Some(_) => self.arrive_mixed(index, element, &mark),
+                    }
                 } else {
                     self.ledger.verdict.misrouted += 1;
                 }
@@ -159,16 +165,7 @@ impl Worker {
 
     /// Enters a readable arrival into the account.
     fn arrive(&mut self, index: u32, mark: &Mark) {
-        let first = self.job.first;
-        let local = Mark {
-            from: mark.from.wrapping_sub(first),
-            to: if mark.to == BROADCAST {
-                BROADCAST
-            } else {
-                mark.to.wrapping_sub(first)
-            },
-            ..*mark
-        };
+        let local = self.local(mark);
         if self.ledger.arrive(index, &local) != Arrival::Fresh {
             return;
         }
@@ -182,6 +179,20 @@ impl Worker {
             }
         }
         self.release(&local);
+    }
+
+    /// A mark whose clients are counted from this thread's first.
+    pub(crate) fn local(&self, mark: &Mark) -> Mark {
+        let first = self.job.first;
+        Mark {
+            from: mark.from.wrapping_sub(first),
+            to: if mark.to == BROADCAST {
+                BROADCAST
+            } else {
+                mark.to.wrapping_sub(first)
+            },
+            ..*mark
+        }
     }
 
     /// One copy less is outstanding; its sender may go on when that was the last of its stanza.
@@ -239,15 +250,20 @@ impl Worker {
                 .busy
                 .store(ring::thread_cpu().as_nanos() as u64, Relaxed);
         }
+        let mut verdict = self.ledger.verdict;
+        for ledger in self.mix.iter().flat_map(|mix| &mix.ledgers) {
+            verdict.add(&ledger.verdict);
+        }
         let gauge = self.gauge();
-        gauge.sent.store(self.ledger.verdict.sent, Relaxed);
-        gauge
-            .delivered
-            .store(self.ledger.verdict.delivered, Relaxed);
+        gauge.sent.store(verdict.sent, Relaxed);
+        gauge.delivered.store(verdict.delivered, Relaxed);
         gauge.outstanding.store(outstanding, Relaxed);
     }
 
     fn outstanding(&self) -> u64 {
+        if let Some(mix) = &self.mix {
+            return mix.open + self.acks_open;
+        }
         let verdict = &self.ledger.verdict;
         let expected = match self.job.plan.scenario {
             Scenario::Presence if !self.job.plan.directed => self.copies_sent,
@@ -271,7 +287,10 @@ impl Worker {
                 verdict.lost = verdict.sent.saturating_sub(verdict.delivered);
                 verdict
             }
-            _ => self.ledger.settle(),
+            _ => match &self.mix {
+                Some(mix) => mix.settle(self.ledger.verdict),
+                None => self.ledger.settle(),
+            },
         }
     }
 }

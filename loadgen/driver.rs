@@ -17,6 +17,7 @@ use crate::client::{Client, Script, Step};
 use crate::clock::SECOND;
 use crate::derive::{Inbox, Request};
 use crate::ledger::{Ledger, Verdict};
+use crate::mix::Mix;
 use crate::plan::{Control, Pace, Plan, SLOTS_SPARE, Scenario, Stage};
 use crate::random::Random;
 use crate::schedule::Schedule;
@@ -148,6 +149,8 @@ pub(crate) struct Worker {
     pub(crate) busy_read: u64,
     /// Requests for acknowledgement that are not answered in full.
     pub(crate) acks_open: u64,
+    /// What clients do where that is several things.
+    pub(crate) mix: Option<Box<Mix>>,
     /// Whether the first round of logins, which is not measured, is over.
     learned: bool,
 }
@@ -224,6 +227,7 @@ impl Worker {
             busy_read: 0,
             acks_open: 0,
             learned: false,
+            mix: (plan.scenario == Scenario::Mixed).then(|| Box::new(Mix::new(&plan, job.count))),
             job,
         }
     }
@@ -316,7 +320,9 @@ impl Worker {
         let before = self.stage.0;
         self.stage = stage;
         let sends = |stage| matches!(stage, Stage::Warm | Stage::Measure);
-        if sends(stage.0) && !sends(before) {
+        let phase = self.job.control.phase();
+        let is_next = self.mix.as_ref().is_some_and(|mix| mix.phase != phase);
+        if sends(stage.0) && (is_next || !sends(before)) {
             self.start_sending();
         }
         if sends(before) && !sends(stage.0) {
@@ -394,7 +400,7 @@ impl Worker {
         self.meter.waited += u64::from(idle_since > due);
     }
 
-    fn connect(&mut self, index: u32, due: u64) -> Result<(), String> {
+    pub(crate) fn connect(&mut self, index: u32, due: u64) -> Result<(), String> {
         let line = &mut self.lines[index as usize];
         line.generation = line.generation.wrapping_add(1) & Token::GENERATION_MASK;
         line.open = true;

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::IntervalLogWriterBuilder;
 
+use crate::phases;
 use crate::result::RunResult;
 use crate::run::Ran;
 use crate::stats::Phase;
@@ -48,6 +49,9 @@ pub fn csv(result: &RunResult) -> String {
     let mut text = String::from(CSV_HEAD);
     for (of, points) in all.chain(floor).chain(plain) {
         for point in points {
+            // The phases of a mixed scenario are told apart.
+            let phase = phases::at(&result.scenario_phases, point.second);
+            let of = phase.filter(|_| of == "run").unwrap_or(of);
             writeln!(
                 text,
                 "{of},{},{},{:.1},{:.1},{:.1}",
@@ -146,6 +150,14 @@ pub fn histograms(directory: &Path, ran: &Ran) -> Result<(), String> {
     for (name, seen) in all.into_iter().filter(|(_, seen)| !seen.is_empty()) {
         let path = directory.join(format!("{}.hgrm", name.replace(' ', "-")));
         write(&path, percentiles(seen).as_bytes())?;
+    }
+    for (phase, seen) in ran.result.scenario_phases.iter().zip(&meter.mixed) {
+        for (action, [latency, service]) in phases::measured(seen) {
+            let name = format!("{}-{}", phase.name, action.name());
+            let path = |more| directory.join(format!("{name}{more}.hgrm"));
+            write(&path(""), percentiles(latency).as_bytes())?;
+            write(&path("-service"), percentiles(service).as_bytes())?;
+        }
     }
     let log = interval_log(ran.result.began, &ran.live.seconds)?;
     write(
@@ -259,6 +271,31 @@ mod tests {
         assert!(lines[3].starts_with("floor,5,50,"));
         let columns = |line: &str| line.split(',').count();
         assert!(lines.iter().all(|line| columns(line) == columns(lines[0])));
+    }
+
+    #[test]
+    fn a_second_of_a_phase_is_under_its_name() {
+        let point = |second| Point {
+            second,
+            delivered: 1,
+            p50_us: 1.0,
+            p99_us: 1.0,
+            max_us: 1.0,
+        };
+        let result = RunResult {
+            timeline: vec![point(3), point(9)],
+            scenario_phases: vec![crate::phases::PhaseResult {
+                name: "storm".into(),
+                at: 2.75,
+                seconds: 2.0,
+                ..Default::default()
+            }],
+            ..RunResult::default()
+        };
+        let text = csv(&result);
+        let lines: Vec<&str> = text.lines().skip(1).collect();
+        assert!(lines[0].starts_with("storm,3,"), "{text}");
+        assert!(lines[1].starts_with("run,9,"), "{text}");
     }
 
     #[test]

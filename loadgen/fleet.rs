@@ -15,7 +15,8 @@ use crate::driver::{self, Job, Outcome};
 use crate::ledger::Verdict;
 use crate::live::Live;
 use crate::machine::Busy;
-use crate::plan::{Control, Dialect, Plan, Stage};
+use crate::plan::{Control, Dialect, Plan, Scenario, Stage};
+use crate::scenario::Action;
 use crate::stats::{Meter, sum};
 use crate::wire::Shape;
 
@@ -191,6 +192,10 @@ impl Fleet {
         }
         let sizes = self.control.gauges.iter().map(|gauge| &gauge.jid_size);
         let jid_size = sizes.map(|size| size.load(Relaxed)).max().unwrap_or(0);
+        self.check_phases(jid_size as usize)?;
+        if !plan.phases.is_empty() {
+            return Ok(());
+        }
         let least = Shape::size_min(plan.scenario, plan.directed, jid_size as usize);
         if plan.stanza_size < least {
             return Err(format!(
@@ -198,6 +203,30 @@ impl Fleet {
                  give {least} or more",
                 plan.stanza_size
             ));
+        }
+        Ok(())
+    }
+
+    /// The same for the sizes of phases.
+    fn check_phases(&self, jid_size: usize) -> Result<(), String> {
+        for phase in &self.plan.phases {
+            let least = |action: &Action| {
+                let scenario = match action {
+                    Action::Chat => Scenario::Chat,
+                    _ => Scenario::Presence,
+                };
+                Shape::size_min(scenario, action.is_pairwise(), jid_size)
+            };
+            let actions = phase.mix.iter().map(|(action, _)| action);
+            let least = actions.filter(|action| action.is_marked()).map(least).max();
+            let size = phase.sizes.range().0;
+            if let Some(least) = least.filter(|least| size < *least) {
+                return Err(format!(
+                    "phase {}: stanzas of {size} bytes: with these addresses one takes {least} \
+                     bytes at least; give {least} or more",
+                    phase.name
+                ));
+            }
         }
         Ok(())
     }

@@ -6,7 +6,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command, LoadArgs, RunArgs};
 use crate::client::{Mechanism, TlsMode};
-use crate::plan::Scenario;
+use crate::plan::{Pace, Scenario};
+use crate::scenario::{self, Action, Phase};
 
 /// What keeps a command line from being carried out.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub enum Refusal {
     Usage(clap::Error),
     /// An option that would be ignored, with the remedy.
     Ignored(String),
+    /// There is no such scenario, or it makes no sense.
+    Scenario(String),
 }
 
 /// Reads a command line.
@@ -30,7 +33,15 @@ where
         .clone()
         .try_get_matches_from(words)
         .map_err(Refusal::Usage)?;
-    let cli = Cli::from_arg_matches(&matches).map_err(Refusal::Usage)?;
+    let mut cli = Cli::from_arg_matches(&matches).map_err(Refusal::Usage)?;
+    match &mut cli.command {
+        None => resolve(&matches, &mut cli.run.load),
+        Some(Command::Floor(load)) => matches
+            .subcommand_matches("floor")
+            .map_or(Ok(()), |matches| resolve(matches, load)),
+        Some(Command::Report { .. } | Command::Compare { .. }) => Ok(()),
+    }
+    .map_err(Refusal::Scenario)?;
     let ignored = match &cli.command {
         None => ignored(&command, &matches, &cli.run.load, Some(&cli.run)),
         Some(Command::Floor(load)) => {
@@ -47,6 +58,25 @@ where
     }
 }
 
+/// Lets the load be what its scenario says, but for the options that were given.
+fn resolve(matches: &ArgMatches, load: &mut LoadArgs) -> Result<(), String> {
+    let name = matches
+        .get_raw("scenario")
+        .and_then(|mut words| words.next());
+    let name = name.unwrap_or_default().to_string_lossy();
+    // The one without a file: it is older than they are.
+    if name == "login" {
+        load.scenario_name = name.into_owned();
+        return Ok(());
+    }
+    let written = scenario::find(&name)?;
+    scenario::apply(&written, load, &|option| is_given(matches, option))
+}
+
+fn is_given(matches: &ArgMatches, option: &str) -> bool {
+    matches.value_source(option) == Some(ValueSource::CommandLine)
+}
+
 /// What is wrong with the first option that was given in vain.
 fn ignored(
     command: &clap::Command,
@@ -54,7 +84,7 @@ fn ignored(
     load: &LoadArgs,
     run: Option<&RunArgs>,
 ) -> Option<String> {
-    let given = |option: &&str| matches.value_source(option) == Some(ValueSource::CommandLine);
+    let given = |option: &&str| is_given(matches, option);
     let option = command
         .get_arguments()
         .map(|option| option.get_id().as_str())
@@ -66,22 +96,33 @@ fn ignored(
 
 /// Whether a run, or the floor alone where there is no `run`, does anything with an option.
 fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
-    let talks = matches!(load.scenario, Scenario::Chat | Scenario::Presence);
+    let is_mixed = load.scenario == Scenario::Mixed;
+    let talks_alone = matches!(load.scenario, Scenario::Chat | Scenario::Presence);
+    let talks = talks_alone || load.has(Action::is_marked);
     let presence = load.scenario == Scenario::Presence;
-    let broadcasts = presence && !load.directed;
+    let broadcasts = presence && !load.directed || load.has(|action| action == Action::Presence);
+    let pairs = talks_alone && !broadcasts || load.has(Action::is_pairwise);
+    let acts = !matches!(load.scenario, Scenario::Idle | Scenario::Mixed)
+        || load.phases.iter().any(|phase| phase.pace.is_some());
+    let is_closed = |phase: &Phase| matches!(phase.pace, Some(Pace::Closed { .. }));
+    let closed = load.closed && talks || load.phases.iter().any(is_closed);
+    let is_open = |phase: &Phase| matches!(phase.pace, Some(Pace::Open { .. }));
     // Logins follow one another unless a rate is asked for.
     let searches = run.is_some_and(|run| run.find_max);
-    let open = !load.closed && (talks || load.rate.is_some() || searches);
+    let open = match is_mixed {
+        true => load.phases.iter().any(is_open),
+        false => !load.closed && (talks || load.rate.is_some() || searches),
+    };
     let paced_logins = load.connect_rate.is_some() || load.ramp.is_some();
     let secure = run.is_some_and(|run| run.tls != TlsMode::None);
     match option {
         "directed" => presence,
-        "partners" => talks && !broadcasts,
+        "partners" => pairs,
         "clique" => broadcasts,
-        "rate" | "closed" => load.scenario != Scenario::Idle,
+        "rate" | "closed" => acts,
         "arrivals" => open,
-        "window" => load.closed && talks,
-        "ack_every" => load.stream_management && talks,
+        "window" => closed,
+        "ack_every" => load.stream_management && (talks || is_mixed && acts),
         "stanza_size" => talks,
         "no_spin" => open || paced_logins,
         "stream_management" | "connect_rate" | "ramp" => run.is_some(),
@@ -94,14 +135,14 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "no_roster" => load.scenario != Scenario::Login,
         // The broadcasts are what it would leave out.
         "no_presence" => load.scenario != Scenario::Login && !broadcasts,
-        "with_floor" => talks,
-        "with_plain" => secure && load.scenario != Scenario::Idle,
+        "with_floor" => talks_alone,
+        "with_plain" => secure && !matches!(load.scenario, Scenario::Idle | Scenario::Mixed),
         "host" | "port" | "domain" | "tls" | "server_pid" | "server_config" => true,
         "password" | "accounts" | "anonymous" | "register" => true,
         "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
         "json" | "report" | "hgrm" | "history" | "csv" | "name" | "quiet" => true,
         "slo" => true,
-        "find_max" => load.scenario != Scenario::Idle,
+        "find_max" => acts && load.phases.len() <= 1,
         _ => unreachable!("--{option}: say here which runs heed it"),
     }
 }
@@ -110,9 +151,10 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
 fn remedy(option: &str) -> &'static str {
     match option {
         "directed" => "it goes with --scenario presence",
-        "partners" => "it goes with --scenario chat, or with presence --directed",
-        "clique" => "it goes with --scenario presence, without --directed",
-        "rate" | "closed" | "find_max" => "who idles sends nothing; leave it out",
+        "partners" => "it goes with --scenario chat, presence --directed, or a mix with either",
+        "clique" => "it goes with --scenario presence, without --directed, or a mix with presence",
+        "rate" | "closed" => "who idles sends nothing; leave it out",
+        "find_max" => "it goes with a scenario of one phase that sends",
         "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
         "window" => "it goes with --closed, in --scenario chat or presence",
         "ack_every" => "it goes with --stream-management, in --scenario chat or presence",
@@ -128,7 +170,9 @@ fn remedy(option: &str) -> &'static str {
         "no_presence" => {
             "--scenario login ends before it, and broadcasts are presence; leave it out"
         }
-        "with_plain" => "it goes with --tls starttls or direct, and not with --scenario idle",
+        "with_plain" => {
+            "it goes with --tls starttls or direct, and with --scenario chat, presence or login"
+        }
         _ => "leave it out",
     }
 }
@@ -140,7 +184,7 @@ mod tests {
     fn reason(line: &str) -> Option<String> {
         match read(["loadgen"].into_iter().chain(line.split_whitespace())) {
             Ok(_) => None,
-            Err(Refusal::Ignored(reason)) => Some(reason),
+            Err(Refusal::Ignored(reason) | Refusal::Scenario(reason)) => Some(reason),
             Err(Refusal::Usage(error)) => panic!("{line}: {error}"),
         }
     }
@@ -181,6 +225,14 @@ mod tests {
             ("--scenario login --no-roster", "no-roster"),
             ("--scenario login --no-presence", "no-presence"),
             ("--scenario idle --with-floor", "with-floor"),
+            ("--scenario mixed --directed", "directed"),
+            ("--scenario roster --partners 2", "partners"),
+            ("--scenario roster --stanza-size 300", "stanza-size"),
+            ("--scenario reconnect --clique 5", "clique"),
+            ("--scenario reconnect --window 5", "window"),
+            ("--scenario mixed --closed --arrivals fixed", "arrivals"),
+            ("--scenario mixed --with-floor", "with-floor"),
+            ("--scenario mixed --find-max --slo p99<1s", "find-max"),
             ("--tls none --server-pid 1 --with-plain 5222", "with-plain"),
             (
                 "--scenario idle --server-pid 1 --with-plain 5222",
@@ -210,6 +262,12 @@ mod tests {
             "--password p --user a%d --mechanism PLAIN",
             "floor --closed --window 2 --threads 2 --partners 2",
             "--find-max --slo p99<5ms,loss=0 --rate 100",
+            "--scenario mixed --closed --window 2 --clique 5 --partners 2 --no-roster",
+            "--scenario mixed --rate 9 --arrivals fixed --stanza-size 300 --no-spin --seed 2",
+            "--scenario reconnect --stream-management --ack-every 9 --no-presence",
+            "--scenario roster --find-max --slo p99<5ms",
+            "--scenario login-storm --rate 9",
+            "--scenario presence-storm --clients 40 --duration 1 --warmup 0",
             "report a.json --out x.html",
             "compare a.json b.json --noise 3% --only cpu,p99",
         ] {

@@ -2,6 +2,7 @@
 
 use crate::draw::{acks, latency, over_time, stretches, throughput};
 use crate::live::{grouped, micros};
+use crate::phases;
 use crate::plot;
 use crate::result::{Plain, RunResult, Server, Times, exit};
 use crate::search::Trial;
@@ -166,6 +167,10 @@ fn parts(result: &RunResult) -> String {
             "median and 99th percentile",
         );
     }
+    if !result.scenario_phases.is_empty() {
+        let note = "each from the time it was due, and (service) from the time it was begun";
+        page += &wide_card("Phases", &phases::page(&result.scenario_phases), note);
+    }
     if !result.phases.is_empty() {
         let rows: Vec<_> = result
             .phases
@@ -208,13 +213,13 @@ fn heading(result: &RunResult) -> String {
     });
     let mut text = format!(
         "<header><h1>{}</h1><span class='badge {class}'>{word}</span>\
-         <p>{} clients &middot; {} &middot; {} &middot; {}-byte stanzas &middot; tls {}\
+         <p>{} clients &middot; {} &middot; {} &middot; {} &middot; tls {}\
          {managed}{durability}</p>",
         escaped(&result.name),
         grouped(load.clients.into()),
         escaped(&load.scenario),
         escaped(&load.pace),
-        load.stanza_size,
+        load.sizes(),
         if load.tls.is_empty() {
             "none"
         } else {
@@ -540,7 +545,7 @@ fn section(class: &str, title: &str, content: &str, note: &str) -> String {
     format!("<section class='{class}'><h2>{title}</h2>{note}\n{content}</section>\n")
 }
 
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut out = Vec::new();
     crate::scan::escape(text, &mut out);
     String::from_utf8_lossy(&out).into_owned()

@@ -11,6 +11,7 @@ use crate::fleet::{Findings, Slice};
 use crate::ledger::Verdict;
 use crate::live::Live;
 use crate::machine::{self, Machine};
+use crate::phases;
 use crate::plan::{Control, Pace, Plan, Scenario};
 use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
 use crate::schedule::Arrivals;
@@ -54,6 +55,7 @@ impl Parts<'_> {
         let kind = match self.plan.scenario {
             Scenario::Login => "login",
             Scenario::Presence => "presence",
+            Scenario::Mixed => "delivery",
             Scenario::Idle | Scenario::Chat => "message",
         };
         let name = self.load.name.clone();
@@ -81,6 +83,7 @@ impl Parts<'_> {
                 .filter(|phase| !meter.of(**phase).is_empty())
                 .map(|phase| Times::of(phase.name(), meter.of(*phase)))
                 .collect(),
+            scenario_phases: phases::results(&self.plan, &self.slices, meter),
             verdict: findings.verdict,
             failures: findings.failures.clone(),
             timeline: live.points.clone(),
@@ -95,6 +98,8 @@ impl Parts<'_> {
         };
         let slo = self.load.slo.as_ref();
         result.thresholds = slo.map_or_else(Vec::new, |slo| slo.judge(&result));
+        let of_phases = phases::thresholds(&self.plan, &result.scenario_phases);
+        result.thresholds.extend(of_phases);
         let threads = self.control.gauges.len();
         (result.exit, result.reasons) = verdict(&self.plan, threads, &result, slo);
         result
@@ -118,8 +123,15 @@ impl Parts<'_> {
     }
 
     fn default_name(&self) -> String {
-        let scenario = format!("{:?}", self.plan.scenario).to_lowercase();
-        format!("{scenario}-{}", self.plan.clients)
+        format!("{}-{}", self.scenario(), self.plan.clients)
+    }
+
+    /// What clients did.
+    fn scenario(&self) -> String {
+        match self.plan.scenario {
+            Scenario::Mixed => self.load.scenario_name.clone(),
+            scenario => format!("{scenario:?}").to_lowercase(),
+        }
     }
 
     fn describe(&self) -> Load {
@@ -128,17 +140,16 @@ impl Parts<'_> {
             Pace::Closed { .. } if self.plan.scenario == Scenario::Login => {
                 "closed loop".to_owned()
             }
-            Pace::Closed { window } => format!("closed loop, window {window}"),
-            Pace::Open { rate, arrivals } => {
-                format!(
-                    "open loop, {rate}/s {}",
-                    format!("{arrivals:?}").to_lowercase()
-                )
-            }
+            pace => match &self.plan.phases[..] {
+                [] => pace.to_string(),
+                [phase] => phase.pace_text(),
+                phases => format!("{} phases", phases.len()),
+            },
         };
         let directed = if self.plan.directed { ", directed" } else { "" };
         Load {
-            scenario: format!("{:?}{directed}", self.plan.scenario).to_lowercase(),
+            scenario: format!("{}{directed}", self.scenario()),
+            phases: self.plan.phases.iter().map(ToString::to_string).collect(),
             clients: self.plan.clients,
             partners: self.plan.partners,
             clique: self.plan.clique,
@@ -197,11 +208,10 @@ fn measured(result: &RunResult) -> Vec<Measured<'_>> {
 
 impl Measured<'_> {
     /// In what the schedule of an open loop was not kept.
-    fn schedule_faults(&self, rate: f64, arrivals: Arrivals, threads: usize) -> Vec<String> {
+    fn schedule_faults(&self, wanted: f64, arrivals: Arrivals, threads: usize) -> Vec<String> {
         let mut faults = Vec::new();
-        let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
         let sent: u64 = self.slices.iter().map(|slice| slice.sent).sum();
-        let wanted = (rate * seconds).max(1.0);
+        let wanted = wanted.max(1.0);
         let slack = match arrivals {
             // Equal gaps: a stretch holds one more or one less, by where it begins.
             Arrivals::Fixed => (threads * self.slices.len()) as f64,
@@ -242,11 +252,17 @@ fn verdict(
     for measured in &all {
         let whose = measured.whose;
         let mut faults = match plan.pace {
-            Pace::Open { rate, arrivals } => measured.schedule_faults(rate, arrivals, threads),
+            // Each phase has its own.
+            _ if !plan.phases.is_empty() => Vec::new(),
+            Pace::Open { rate, arrivals } => {
+                let seconds: f64 = measured.slices.iter().map(|slice| slice.seconds).sum();
+                measured.schedule_faults(rate * seconds, arrivals, threads)
+            }
             Pace::Closed { .. } => Vec::new(),
         };
         let delivered: u64 = measured.slices.iter().map(|slice| slice.delivered).sum();
-        if plan.scenario != Scenario::Idle && delivered == 0 {
+        let rests = plan.scenario == Scenario::Idle || !plan.phases.is_empty();
+        if !rests && delivered == 0 {
             faults.push("nothing was delivered while it was measured".to_owned());
         }
         if !faults.is_empty() {
@@ -254,6 +270,11 @@ fn verdict(
         }
         reasons.extend(faults.iter().map(|fault| format!("{whose}{fault}")));
     }
+    let of_phases = phase_faults(plan, threads, result);
+    if !of_phases.is_empty() {
+        code = exit::INVALID;
+    }
+    reasons.extend(of_phases);
     for measured in &all {
         let mut faults = measured.verdict.faults().to_vec();
         // Its own threshold judges a fault where there is one.
@@ -269,6 +290,34 @@ fn verdict(
         code = exit::UNVERIFIED;
     }
     (code, reasons)
+}
+
+/// In what the phases of a mixed scenario say nothing about the server.
+fn phase_faults(plan: &Plan, threads: usize, result: &RunResult) -> Vec<String> {
+    let mut all = Vec::new();
+    let found = result.scenario_phases.iter().zip(&result.slices);
+    for (phase, (found, slice)) in plan.phases.iter().zip(found) {
+        let measured = Measured {
+            whose: "",
+            slices: std::slice::from_ref(slice),
+            latency: &found.latency,
+            lag: &found.lag,
+            waited: found.waited,
+            verdict: &result.verdict,
+        };
+        let mut faults = match phase.pace {
+            Some(Pace::Open { arrivals, .. }) => {
+                measured.schedule_faults(phase.due(slice.seconds), arrivals, threads)
+            }
+            Some(Pace::Closed { .. }) | None => Vec::new(),
+        };
+        if phase.pace.is_some() && slice.delivered == 0 {
+            faults.push("nothing was delivered while it was measured".to_owned());
+        }
+        let name = &phase.name;
+        all.extend(faults.iter().map(|fault| format!("phase {name}: {fault}")));
+    }
+    all
 }
 
 /// Seconds since 1970.
@@ -351,6 +400,42 @@ mod tests {
         result.thresholds = slo.map_or_else(Vec::new, |slo| slo.judge(&result));
         let (code, reasons) = verdict(&plan, 1, &result, slo);
         (code, reasons.join("; "))
+    }
+
+    #[test]
+    fn each_phase_is_held_to_its_own_schedule() {
+        let line = "loadgen --scenario mixed --duration 5 --rate 100";
+        let cli = crate::heed::read(line.split(' ')).expect("a line");
+        let address = "127.0.0.1:1".parse().unwrap();
+        let plan = cli.run.load.plan(address, Dialect::Xmpp, Clock::start());
+        let plan = plan.unwrap();
+        let judge = |sent: [u64; 3], delivered: [u64; 3]| {
+            let all = sent.into_iter().zip(delivered);
+            let slices: Vec<Slice> = all
+                .map(|(sent, delivered)| Slice {
+                    seconds: 5.0,
+                    sent,
+                    delivered,
+                    ..Slice::default()
+                })
+                .collect();
+            let result = RunResult {
+                scenario_phases: phases::results(&plan, &slices, &Meter::default()),
+                slices,
+                ..RunResult::default()
+            };
+            let (code, reasons) = verdict(&plan, 1, &result, None);
+            (code, reasons.join("; "))
+        };
+        // The morning's rate grows from nothing behind two seconds of warm-up; the night rests.
+        assert_eq!(judge([430, 500, 0], [9, 9, 0]), (exit::OK, String::new()));
+        let (code, reasons) = judge([250, 500, 0], [9, 9, 0]);
+        assert_eq!(code, exit::INVALID);
+        assert!(reasons.starts_with("phase morning: only "), "{reasons}");
+        let (code, reasons) = judge([430, 500, 0], [9, 0, 0]);
+        assert_eq!(code, exit::INVALID);
+        let expected = "phase day: nothing was delivered while it was measured";
+        assert_eq!(reasons, expected);
     }
 
     #[test]

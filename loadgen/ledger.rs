@@ -4,7 +4,7 @@
 //! Invariant: `sent = arrived in order + arrived late + still missing` on every lane, so loss,
 //! duplicates and reordering are told apart exactly, not sampled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::body::{BROADCAST, Mark};
@@ -60,6 +60,10 @@ pub struct Verdict {
     pub delivered: u64,
     /// Copies of a broadcast that came back to the sender, as servers may do; not expected.
     pub own_copies: u64,
+    /// Presences that a server told to who was not there when they were sent, or once more to who
+    /// came back; not expected.
+    #[serde(default)]
+    pub retold: u64,
     /// Expected and never seen.
     pub lost: u64,
     /// Seen more than once.
@@ -109,6 +113,7 @@ impl Verdict {
         self.expected += other.expected;
         self.delivered += other.delivered;
         self.own_copies += other.own_copies;
+        self.retold += other.retold;
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
@@ -128,6 +133,8 @@ pub enum Arrival {
     Fresh,
     /// The sender's own copy of a broadcast.
     Own,
+    /// A presence for who was not there, or told once more to who came back.
+    Retold,
     /// A fault that has been counted.
     Fault,
 }
@@ -141,6 +148,10 @@ pub struct Ledger {
     /// Per receiver and incoming lane: the next sequence.
     next: Vec<u32>,
     missing: HashMap<usize, Vec<Range<u32>>>,
+    /// Per incoming lane: what its receiver was not there for, in order. It may come or not.
+    excused: HashMap<usize, Vec<Range<u32>>>,
+    /// Incoming lanes whose newest presence may be told once more.
+    retells: HashSet<usize>,
     /// The counts so far; `expected` and `lost` are filled in by [`Ledger::settle`].
     pub verdict: Verdict,
 }
@@ -158,6 +169,8 @@ impl Ledger {
             next: vec![0; clients as usize * topology.lanes_in() as usize],
             topology,
             missing: HashMap::new(),
+            excused: HashMap::new(),
+            retells: HashSet::new(),
             verdict: Verdict::default(),
         }
     }
@@ -168,6 +181,61 @@ impl Ledger {
             Topology::Partners(_) => 1,
             Topology::Cliques(size) => self.clique_of(sender, size).len() as u32 - 1,
         }
+    }
+
+    /// The clique that a broadcast of `sender` goes to.
+    pub fn clique(&self, sender: u32) -> Range<u32> {
+        match self.topology {
+            Topology::Partners(_) => sender..sender + 1,
+            Topology::Cliques(size) => self.clique_of(sender, size),
+        }
+    }
+
+    /// How many partners each client has.
+    pub fn partners(&self) -> u32 {
+        match &self.topology {
+            Topology::Partners(offsets) => offsets.len() as u32,
+            Topology::Cliques(_) => 0,
+        }
+    }
+
+    /// Whom the `turn` of `sender` would go to.
+    pub fn partner(&self, sender: u32, turn: u32) -> u32 {
+        match &self.topology {
+            Topology::Partners(offsets) => {
+                (sender + offsets[turn as usize % offsets.len()]) % self.clients
+            }
+            Topology::Cliques(_) => sender,
+        }
+    }
+
+    /// What `sender` sent under `sequence` need not come to `receiver`, who is not there.
+    pub fn excuse(&mut self, sender: u32, receiver: u32, sequence: u32) {
+        let (_, lane) = self
+            .lanes(sender, receiver)
+            .expect("they are of one clique");
+        let excused = self.excused.entry(lane).or_default();
+        match excused.last_mut() {
+            Some(last) if last.end == sequence => last.end += 1,
+            _ => excused.push(sequence..sequence + 1),
+        }
+    }
+
+    /// `receiver` came back: of each that he knows, the newest presence may be told once more
+    /// (RFC 6121 4.3.2).
+    pub fn renew(&mut self, receiver: u32) {
+        let size = self.topology.lanes_in() as usize;
+        let first = receiver as usize * size;
+        self.retells.extend(first..first + size);
+    }
+
+    fn is_excused(&self, lane: usize, sequence: u32) -> bool {
+        self.excused.get(&lane).is_some_and(|excused| {
+            let at = excused.partition_point(|range| range.end <= sequence);
+            excused
+                .get(at)
+                .is_some_and(|range| range.contains(&sequence))
+        })
     }
 
     fn clique_of(&self, client: u32, size: u32) -> Range<u32> {
@@ -234,16 +302,18 @@ impl Ledger {
         }
         let own = mark.from == receiver;
         let next = self.next[lane];
+        let is_excused = self.is_excused(lane, mark.sequence);
         if mark.sequence < next {
-            let Some(late) = self.missing.get_mut(&lane).filter(|_| !own) else {
-                self.verdict.duplicated += 1;
-                return Arrival::Fault;
-            };
-            if !take(late, mark.sequence) {
+            let late = self.missing.get_mut(&lane).filter(|_| !own);
+            if !late.is_some_and(|late| take(late, mark.sequence)) {
+                if self.retells.remove(&lane) {
+                    self.verdict.retold += 1;
+                    return Arrival::Retold;
+                }
                 self.verdict.duplicated += 1;
                 return Arrival::Fault;
             }
-            self.verdict.reordered += 1;
+            self.verdict.reordered += u64::from(!is_excused);
         } else {
             if mark.sequence > next && !own {
                 self.missing
@@ -256,6 +326,10 @@ impl Ledger {
         if own {
             self.verdict.own_copies += 1;
             return Arrival::Own;
+        }
+        if is_excused {
+            self.verdict.retold += 1;
+            return Arrival::Retold;
         }
         self.verdict.delivered += 1;
         Arrival::Fresh
@@ -277,18 +351,33 @@ impl Ledger {
             };
             for sender in senders {
                 let (out, lane) = self.lanes(sender, receiver).expect("a partner has a lane");
-                let holes = self.missing.get(&lane).map_or(0, |holes| {
-                    holes
-                        .iter()
-                        .map(|hole| u64::from(hole.end - hole.start))
-                        .sum()
-                });
-                verdict.expected += u64::from(self.sent[out]);
-                verdict.lost += u64::from(self.sent[out] - self.next[lane]) + holes;
+                let (sent, next) = (self.sent[out], self.next[lane]);
+                let holes = self.missing.get(&lane).into_iter().flatten().cloned();
+                let none = Vec::new();
+                let excused = self.excused.get(&lane).unwrap_or(&none);
+                let lost: u64 = holes
+                    .chain(std::iter::once(next..sent))
+                    .map(|hole| size(&hole) - overlap(excused, &hole))
+                    .sum();
+                verdict.expected += u64::from(sent) - excused.iter().map(size).sum::<u64>();
+                verdict.lost += lost;
             }
         }
         verdict
     }
+}
+
+fn size(range: &Range<u32>) -> u64 {
+    u64::from(range.end - range.start)
+}
+
+/// How much of `hole` is in these ranges.
+fn overlap(ranges: &[Range<u32>], hole: &Range<u32>) -> u64 {
+    let within = |range: &Range<u32>| {
+        let (start, end) = (range.start.max(hole.start), range.end.min(hole.end));
+        u64::from(end.saturating_sub(start))
+    };
+    ranges.iter().map(within).sum()
 }
 
 /// Removes `sequence` from the holes; says whether it was in one.
@@ -423,6 +512,50 @@ mod tests {
             (2, 2, 0)
         );
         assert_eq!((verdict.own_copies, verdict.misrouted), (1, 1));
+    }
+
+    #[test]
+    fn who_was_not_there_may_be_told_later_but_nothing_twice() {
+        let mut ledger = Ledger::new(3, Topology::Cliques(3));
+        let send = |ledger: &mut Ledger| {
+            let (to, sequence) = ledger.send(0, 0);
+            mark(0, to, sequence)
+        };
+        let seen = send(&mut ledger);
+        for receiver in [1, 2] {
+            assert_eq!(ledger.arrive(receiver, &seen), Arrival::Fresh);
+        }
+        let away = [send(&mut ledger), send(&mut ledger)];
+        for one in &away {
+            ledger.excuse(0, 2, one.sequence);
+            assert_eq!(ledger.arrive(1, one), Arrival::Fresh);
+        }
+        let verdict = ledger.settle();
+        assert_eq!(
+            (verdict.expected, verdict.lost),
+            (4, 0),
+            "nobody waits for it"
+        );
+        ledger.renew(2);
+        // The newest is told, and what follows is expected again.
+        assert_eq!(ledger.arrive(2, &away[1]), Arrival::Retold);
+        assert_eq!(ledger.arrive(2, &away[1]), Arrival::Retold, "once more");
+        assert_eq!(ledger.arrive(2, &away[1]), Arrival::Fault, "and no more");
+        let last = send(&mut ledger);
+        assert_eq!(ledger.settle().lost, 2);
+        assert_eq!(ledger.arrive(2, &last), Arrival::Fresh);
+        assert_eq!(
+            ledger.arrive(1, &seen),
+            Arrival::Fault,
+            "who stayed is told once"
+        );
+        let verdict = ledger.settle();
+        assert_eq!(
+            (verdict.expected, verdict.delivered, verdict.lost),
+            (6, 5, 1)
+        );
+        assert_eq!((verdict.retold, verdict.duplicated), (2, 2));
+        assert_eq!(verdict.reordered, 0);
     }
 
     #[test]

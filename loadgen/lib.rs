@@ -5,6 +5,7 @@
 
 pub mod accounts;
 pub mod acks;
+mod act;
 pub mod args;
 pub mod body;
 pub mod client;
@@ -24,13 +25,17 @@ mod judge;
 pub mod ledger;
 pub mod live;
 pub mod machine;
+mod mix;
+pub mod phases;
 pub mod plan;
 pub mod plot;
 pub mod random;
+mod react;
 pub mod relay;
 pub mod result;
 pub mod run;
 pub mod scan;
+pub mod scenario;
 pub mod schedule;
 pub mod scram;
 pub mod search;

@@ -16,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = match heed::read(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(Refusal::Ignored(reason)) => {
+        Err(Refusal::Ignored(reason) | Refusal::Scenario(reason)) => {
             eprintln!("loadgen: {reason}");
             return ExitCode::from(exit::FAILED);
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::clock::Clock;
 use crate::ledger::Topology;
+use crate::scenario::{Action, Phase};
 use crate::schedule::Arrivals;
 use crate::stats::{Gauge, Timeline};
 
@@ -14,8 +15,7 @@ pub const CLIENTS_PER_RING_MAX: u32 = 18_000;
 pub const SLOTS_SPARE: u32 = 64;
 
 /// What ready clients do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// Log in, close, again.
     Login,
@@ -25,6 +25,23 @@ pub enum Scenario {
     Chat,
     /// Presence to the online contacts of one's clique, or directed.
     Presence,
+    /// Several things, or in several phases: what [`Plan::phases`] say.
+    Mixed,
+}
+
+impl std::str::FromStr for Scenario {
+    type Err = std::convert::Infallible;
+
+    /// What a name stands for; of one that is not among these its file tells more.
+    fn from_str(name: &str) -> Result<Scenario, Self::Err> {
+        Ok(match name {
+            "login" => Scenario::Login,
+            "idle" => Scenario::Idle,
+            "chat" => Scenario::Chat,
+            "presence" => Scenario::Presence,
+            _ => Scenario::Mixed,
+        })
+    }
 }
 
 /// What is spoken.
@@ -53,6 +70,18 @@ pub enum Pace {
     },
 }
 
+impl std::fmt::Display for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Pace::Closed { window } => write!(f, "closed loop, window {window}"),
+            Pace::Open { rate, arrivals } => {
+                let arrivals = format!("{arrivals:?}").to_lowercase();
+                write!(f, "open loop, {rate}/s {arrivals}")
+            }
+        }
+    }
+}
+
 /// The decisions that all ring threads of one fleet share.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -64,6 +93,8 @@ pub struct Plan {
     pub clients: u32,
     /// What they do.
     pub scenario: Scenario,
+    /// The phases of a mixed scenario; others have none.
+    pub phases: Vec<Phase>,
     /// Presence goes to one partner at a time.
     pub directed: bool,
     /// Partners of each chatting client, addressed in turn.
@@ -93,7 +124,21 @@ pub struct Plan {
 impl Plan {
     /// Whether ready clients send to each other.
     pub fn talks(&self) -> bool {
-        matches!(self.scenario, Scenario::Chat | Scenario::Presence)
+        matches!(
+            self.scenario,
+            Scenario::Chat | Scenario::Presence | Scenario::Mixed
+        )
+    }
+
+    /// Whether any stanza goes to a whole clique.
+    pub fn broadcasts(&self) -> bool {
+        let in_a_phase = self.has(Action::Presence);
+        !self.is_pairwise() || in_a_phase
+    }
+
+    /// Whether `action` is among what clients do in any phase.
+    pub fn has(&self, action: Action) -> bool {
+        self.phases.iter().any(|phase| phase.has(action))
     }
 
     /// How many of `count` clients, counted from the first of a clique, have somebody to send to: a
@@ -113,7 +158,7 @@ impl Plan {
     /// The share of clients of each thread: (first, count). Cliques are never cut, and everyone has
     /// a partner in the same ring, so that a delivery is checked by the thread that sent it.
     pub fn shares(&self) -> Vec<(u32, u32)> {
-        let unit = if self.is_pairwise() { 2 } else { self.clique };
+        let unit = if self.broadcasts() { self.clique } else { 2 };
         let units = self.clients.div_ceil(unit);
         let threads = self.threads.min(units).max(1);
         let mut shares = Vec::new();
@@ -143,6 +188,10 @@ impl Plan {
         if !self.is_pairwise() {
             return Topology::Cliques(self.clique);
         }
+        if self.scenario == Scenario::Mixed {
+            // Each action has an account of its own.
+            return Topology::Cliques(1);
+        }
         match count {
             // A single client only idles or logs in.
             1 => Topology::Cliques(1),
@@ -171,6 +220,7 @@ pub enum Stage {
 pub struct Control {
     stage: AtomicU8,
     since: AtomicU64,
+    phase: AtomicU64,
     /// One for each thread.
     pub gauges: Vec<Gauge>,
     /// Deliveries per second.
@@ -183,6 +233,7 @@ impl Control {
         Control {
             stage: AtomicU8::new(Stage::Connect as u8),
             since: AtomicU64::new(0),
+            phase: AtomicU64::new(0),
             gauges: (0..threads).map(|_| Gauge::default()).collect(),
             timeline: Timeline::default(),
         }
@@ -192,6 +243,16 @@ impl Control {
     pub fn enter(&self, stage: Stage, now: u64) {
         self.since.store(now, Ordering::Relaxed);
         self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    /// Says in which phase the next stages will be.
+    pub fn begin_phase(&self, index: usize) {
+        self.phase.store(index as u64, Ordering::Release);
+    }
+
+    /// The phase of a mixed scenario.
+    pub fn phase(&self) -> usize {
+        self.phase.load(Ordering::Acquire) as usize
     }
 
     /// The stage, and since when.
@@ -216,6 +277,7 @@ mod tests {
             target: "127.0.0.1:5222".parse().unwrap(),
             dialect: Dialect::Xmpp,
             clients,
+            phases: Vec::new(),
             scenario,
             directed: false,
             partners: 1,
@@ -249,6 +311,23 @@ mod tests {
                     assert_eq!(next, clients);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_mix_with_broadcasts_keeps_cliques_whole_and_gives_everyone_a_partner() {
+        for clients in [21, 41, 60, 100] {
+            let line = format!("loadgen --scenario mixed --clients {clients}");
+            let cli = crate::heed::read(line.split(' ')).expect("a line");
+            let address = "127.0.0.1:1".parse().unwrap();
+            let load = cli.run.load;
+            let mut plan = load.plan(address, Dialect::Xmpp, Clock::start()).unwrap();
+            plan.threads = 3;
+            let shares = plan.shares();
+            let cut = shares.iter().find(|(first, _)| first % 20 != 0);
+            assert_eq!(cut, None, "{clients}: {shares:?}");
+            assert!(shares.iter().all(|(_, count)| *count > 1), "{shares:?}");
+            assert_eq!(shares.iter().map(|(_, count)| count).sum::<u32>(), clients);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::fleet::Slice;
 use crate::ledger::Verdict;
 use crate::live::Point;
 use crate::machine::Machine;
+use crate::phases::PhaseResult;
 use crate::search::Trial;
 use crate::slo::Threshold;
 
@@ -121,6 +122,9 @@ pub struct Load {
     pub clique: u32,
     /// `closed loop, window 4` or `open loop, 5000/s poisson`.
     pub pace: String,
+    /// What each phase of a mixed scenario asked for.
+    #[serde(default)]
+    pub phases: Vec<String>,
     /// Stanzas after which a client asked for acknowledgement, where streams were managed.
     #[serde(default)]
     pub ack_every: Option<u32>,
@@ -138,6 +142,16 @@ pub struct Load {
     pub core: Option<usize>,
     /// The seed.
     pub seed: u64,
+}
+
+impl Load {
+    /// How large stanzas were: phases have sizes of their own.
+    pub fn sizes(&self) -> String {
+        match self.phases.is_empty() {
+            true => format!("{} bytes", self.stanza_size),
+            false => "sizes by phase".to_owned(),
+        }
+    }
 }
 
 /// What the server cost, where it runs on this machine.
@@ -307,6 +321,9 @@ pub struct RunResult {
     pub acks: Times,
     /// The parts of a login.
     pub phases: Vec<Times>,
+    /// The phases of a mixed scenario, each apart.
+    #[serde(default)]
+    pub scenario_phases: Vec<PhaseResult>,
     /// The account of deliveries.
     pub verdict: Verdict,
     /// Why clients failed.

@@ -151,6 +151,9 @@ fn take_turns(
     beside: Option<&Fleet>,
     live: &mut Live,
 ) -> std::vec::IntoIter<Vec<Slice>> {
+    if !fleet.plan.phases.is_empty() {
+        return vec![take_phases(args, fleet, live)].into_iter();
+    }
     let pid = args.server_pid;
     let cost = move || pid.and_then(machine::process_busy);
     let path = rival.map(|rival| rival.relay.busy_path.clone());
@@ -174,6 +177,21 @@ fn take_turns(
         cost: &cost,
     }));
     measure(&args.load, &contestants, live).into_iter()
+}
+
+/// Measures the phases of a mixed scenario, in order.
+fn take_phases(args: &RunArgs, fleet: &Fleet, live: &mut Live) -> Vec<Slice> {
+    let pid = args.server_pid;
+    let cost = move || pid.and_then(machine::process_busy);
+    let mut slices = Vec::new();
+    for (index, phase) in fleet.plan.phases.iter().enumerate() {
+        fleet.control.begin_phase(index);
+        live.label(&phase.name, Whose::Subject);
+        let warmup = Duration::from_secs_f64(phase.warmup);
+        let length = Duration::from_secs_f64(phase.duration);
+        slices.push(fleet.slice(warmup, length, live, &cost));
+    }
+    slices
 }
 
 /// What was asked for, as the result says it.
@@ -411,7 +429,7 @@ fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) {
             server.idle_share = cpu.map(|cpu| cpu / seconds.max(0.001));
         }
         Scenario::Login => server.cpu_us_per_login = Slice::cpu_per_million(slices),
-        Scenario::Chat | Scenario::Presence => {
+        Scenario::Chat | Scenario::Presence | Scenario::Mixed => {
             server.cpu_per_million = Slice::cpu_per_million(slices);
             server.cpu_per_million_by_thread = Slice::threads_per_million(slices);
         }
@@ -472,7 +490,7 @@ fn script(args: &RunArgs, accounts: Accounts) -> Script {
 fn expected(args: &RunArgs) -> Duration {
     let turns = 1 + u32::from(args.with_floor) + u32::from(args.with_plain.is_some());
     let login = Duration::from_secs_f64(args.load.ramp.unwrap_or(0.0));
-    login + (args.load.warmup() + args.load.duration()) * turns
+    login + args.load.length() * turns
 }
 
 #[cfg(test)]

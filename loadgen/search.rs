@@ -69,7 +69,7 @@ pub fn find_max(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let mut next = Some(args.load.rate_default());
     while let Some(rate) = next.filter(|_| trials.len() < TRIALS_MAX) {
         let mut args = args.clone();
-        args.load.rate = Some(rate);
+        args.load.set_rate(rate);
         let ran = run::server(&args, features)?;
         let trial = Trial::of(rate, &ran.result);
         if !args.load.quiet {

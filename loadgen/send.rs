@@ -7,12 +7,15 @@ use crate::plan::{Pace, Scenario, Stage};
 use crate::schedule::Schedule;
 
 /// Stanzas that one turn sends at most by schedule, so that arrivals are read in between.
-const DUE_PER_TURN_MAX: u32 = 1024;
+pub(crate) const DUE_PER_TURN_MAX: u32 = 1024;
 
 impl Worker {
     /// Sending begins (again).
     pub(crate) fn start_sending(&mut self) {
         let plan = self.job.plan.clone();
+        if plan.scenario == Scenario::Mixed {
+            return self.begin_phase();
+        }
         match plan.pace {
             Pace::Open { rate, arrivals } => {
                 let senders = plan.senders(self.job.count);
@@ -41,22 +44,27 @@ impl Worker {
             return;
         }
         for index in 0..self.job.count {
-            let line = &mut self.lines[index as usize];
-            let waits = line.client.step == Step::Ready;
-            if let Some(acks) = line
-                .client
-                .acks()
-                .filter(|acks| waits && acks.unasked() > 0)
-            {
-                acks.ask(self.now, &mut line.out);
-                self.acks_open += 1;
-                self.touch(index);
-            }
+            self.ask_for_the_rest(index);
+        }
+    }
+
+    /// Asks acknowledgement for what a client has not asked it for.
+    pub(crate) fn ask_for_the_rest(&mut self, index: u32) {
+        let line = &mut self.lines[index as usize];
+        let waits = line.client.step == Step::Ready;
+        let acks = line.client.acks();
+        if let Some(acks) = acks.filter(|acks| waits && acks.unasked() > 0) {
+            acks.ask(self.now, &mut line.out);
+            self.acks_open += 1;
+            self.touch(index);
         }
     }
 
     /// Sends what the schedule says is due by now.
     pub(crate) fn send_what_is_due(&mut self) {
+        if self.mix.is_some() {
+            return self.act_what_is_due();
+        }
         if !self.job.plan.talks() || !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
             return;
         }
@@ -111,6 +119,12 @@ impl Worker {
         let to = self.jids.get(to as usize).map_or("", |jid| jid);
         let line = &mut self.lines[sender as usize];
         self.shape.write(&mark, to, &mut line.out);
+        self.count_sent(sender);
+    }
+
+    /// A stanza was written for the server: it is counted, and now and then answered for.
+    pub(crate) fn count_sent(&mut self, sender: u32) {
+        let line = &mut self.lines[sender as usize];
         if let Some(acks) = line.client.acks() {
             acks.send(1);
             if acks.unasked() >= self.job.plan.ack_every.unwrap_or(1) {

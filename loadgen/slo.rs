@@ -77,6 +77,13 @@ impl Relation {
     }
 }
 
+impl Slo {
+    /// The figures that are asked about.
+    pub fn figures(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|term| term.name.as_str())
+    }
+}
+
 impl FromStr for Slo {
     type Err = String;
 

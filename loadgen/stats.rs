@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hdrhistogram::Histogram;
 
+use crate::scenario::Action;
+
 /// The longest time that is told apart, in nanoseconds; longer ones count as this.
 const TIME_MAX: u64 = 100 * crate::clock::SECOND;
 
@@ -68,9 +70,60 @@ impl Phase {
     }
 }
 
+/// What one phase of a mixed scenario measured.
+pub struct PhaseMeter {
+    /// By action: from the time it was due, and from the time it was begun.
+    actions: [Option<Box<[Histogram<u64>; 2]>>; Action::ALL.len()],
+    /// How late the generator itself was in acting.
+    pub lag: Histogram<u64>,
+    /// Actions that were due while everybody who might have done them was logging in again.
+    pub waited: u64,
+}
+
+impl Default for PhaseMeter {
+    fn default() -> PhaseMeter {
+        PhaseMeter {
+            actions: [const { None }; Action::ALL.len()],
+            lag: histogram(),
+            waited: 0,
+        }
+    }
+}
+
+impl PhaseMeter {
+    /// Notes that an action took so long from when it was due, and from when it was begun.
+    pub fn record(&mut self, action: Action, latency: u64, service: u64) {
+        let empty = || Box::new([histogram(), histogram()]);
+        let times = self.actions[action as usize].get_or_insert_with(empty);
+        times[0].saturating_record(latency);
+        times[1].saturating_record(service);
+    }
+
+    /// Latency and service time of an action, where there were any.
+    pub fn of(&self, action: Action) -> Option<&[Histogram<u64>; 2]> {
+        self.actions[action as usize].as_deref()
+    }
+
+    fn add(&mut self, other: &PhaseMeter) {
+        const SAME: &str = "all histograms have the same bounds";
+        for (mine, theirs) in self.actions.iter_mut().zip(&other.actions) {
+            let Some(theirs) = theirs else { continue };
+            let empty = || Box::new([histogram(), histogram()]);
+            let mine = mine.get_or_insert_with(empty);
+            for (mine, theirs) in mine.iter_mut().zip(theirs.iter()) {
+                mine.add(theirs).expect(SAME);
+            }
+        }
+        self.lag.add(&other.lag).expect(SAME);
+        self.waited += other.waited;
+    }
+}
+
 /// One thread's histograms.
 pub struct Meter {
     phases: Vec<Histogram<u64>>,
+    /// The phases of a mixed scenario.
+    pub mixed: Vec<PhaseMeter>,
     /// Deliveries, from the intended time.
     pub latency: Histogram<u64>,
     /// Deliveries, from the actual time.
@@ -91,6 +144,7 @@ impl Default for Meter {
     fn default() -> Meter {
         Meter {
             phases: Phase::ALL.iter().map(|_| histogram()).collect(),
+            mixed: Vec::new(),
             latency: histogram(),
             service: histogram(),
             acks: histogram(),
@@ -123,6 +177,14 @@ impl Meter {
         self.phases[phase as usize].saturating_record(nanoseconds);
     }
 
+    /// What a phase of a mixed scenario measured, from now on.
+    pub fn mixed(&mut self, phase: usize) -> &mut PhaseMeter {
+        if self.mixed.len() <= phase {
+            self.mixed.resize_with(phase + 1, PhaseMeter::default);
+        }
+        &mut self.mixed[phase]
+    }
+
     /// The histogram of a phase.
     pub fn of(&self, phase: Phase) -> &Histogram<u64> {
         &self.phases[phase as usize]
@@ -133,6 +195,9 @@ impl Meter {
         const SAME: &str = "all histograms have the same bounds";
         for (mine, theirs) in self.phases.iter_mut().zip(&other.phases) {
             mine.add(theirs).expect(SAME);
+        }
+        for (phase, theirs) in other.mixed.iter().enumerate() {
+            self.mixed(phase).add(theirs);
         }
         self.latency.add(&other.latency).expect(SAME);
         self.service.add(&other.service).expect(SAME);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::live::{grouped, micros};
+use crate::phases;
 use crate::result::{RunResult, Server, Times, exit};
 
 /// The whole table.
@@ -22,11 +23,11 @@ pub fn render(result: &RunResult) -> String {
     line(
         &mut text,
         &format!(
-            "  {} clients, {}, {}, {} bytes, tls {}, target {}",
+            "  {} clients, {}, {}, {}, tls {}, target {}",
             grouped(load.clients.into()),
             load.scenario,
             load.pace,
-            load.stanza_size,
+            load.sizes(),
             if load.tls.is_empty() {
                 "none"
             } else {
@@ -39,6 +40,7 @@ pub fn render(result: &RunResult) -> String {
         line(&mut text, &format!("  durability {mode}"));
     }
     times(&mut text, result);
+    text += &phases::table(&result.scenario_phases);
     tail(&mut text, result);
     text
 }

@@ -57,14 +57,26 @@ impl Shape {
 
     /// Appends the stanza that carries `mark`; `to` is the receiver's JID.
     pub fn write(&self, mark: &Mark, to: &str, out: &mut Vec<u8>) {
-        let start = out.len();
         if self.dialect == Dialect::Floor {
             out.extend_from_slice(&mark.to.to_le_bytes());
             out.extend_from_slice(&mark.from.to_le_bytes());
             self.filler.write(mark, self.size - FRAME_HEAD_SIZE, out);
             return;
         }
-        let (head, text, tail) = envelope(self.scenario);
+        self.write_sized(self.scenario, self.size, mark, to, out);
+    }
+
+    /// Appends a stanza as `scenario` has it, of another size.
+    pub fn write_sized(
+        &self,
+        scenario: Scenario,
+        size: usize,
+        mark: &Mark,
+        to: &str,
+        out: &mut Vec<u8>,
+    ) {
+        let start = out.len();
+        let (head, text, tail) = envelope(scenario);
         out.extend_from_slice(head);
         if mark.to != BROADCAST {
             out.extend_from_slice(b" to='");
@@ -73,7 +85,7 @@ impl Shape {
         }
         out.extend_from_slice(text);
         let used = out.len() - start + tail.len();
-        self.filler.write(mark, self.size.saturating_sub(used), out);
+        self.filler.write(mark, size.saturating_sub(used), out);
         out.extend_from_slice(tail);
     }
 
@@ -143,6 +155,7 @@ mod tests {
             target: "127.0.0.1:5222".parse().unwrap(),
             dialect,
             clients: 10,
+            phases: Vec::new(),
             scenario,
             directed: false,
             partners: 1,

@@ -291,6 +291,9 @@ fn a_managed_stream_is_counted_both_ways() {
     let bound = "<iq type='result' id='b'><bind><jid>u7@bench/lg</jid></bind></iq>";
     let (_, enable) = world.hear(bound);
     assert_eq!(enable, "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    // What is for the full address comes to who is bound, and is not counted yet.
+    let early = "<presence type='unavailable' from='u8@bench/lg' to='u7@bench/lg'/>";
+    assert!(matches!(world.hear(early).0, Turn::Nothing));
     world.hear("<enabled xmlns='urn:xmpp:sm:3' id='1' resume='true'/>");
     world.hear("<iq type='result' id='o'><query xmlns='jabber:iq:roster'/></iq>");
     // The roster's answer is the first stanza that came in; requests do not count.

@@ -4,12 +4,17 @@ use super::*;
 use crate::args::Cli;
 use crate::body::Mark;
 use crate::plan::Dialect;
+use crate::scan;
 use clap::Parser;
 
 /// A thread with all clients of the command line.
 fn worker(line: &[&str]) -> Worker {
     let words = ["loadgen"].iter().chain(line);
-    let load = Cli::parse_from(words).run.load;
+    worker_of(&Cli::parse_from(words).run.load)
+}
+
+/// A thread with all clients of this load.
+fn worker_of(load: &crate::args::LoadArgs) -> Worker {
     let address = "127.0.0.1:1".parse().unwrap();
     let plan = load
         .plan(address, Dialect::Xmpp, crate::clock::Clock::start())
@@ -198,4 +203,135 @@ fn a_schedule_is_shared_by_those_who_have_somebody_to_send_to() {
         worker.ledger.verdict.sent, 1024,
         "a turn's worth, and none in vain"
     );
+}
+
+/// Clients that are ready and do what a phase says; the controller has let it begin.
+fn mixed(phase: &str) -> Worker {
+    let path = std::path::Path::new("x.toml");
+    let text = format!("clients = 4\n[[phase]]\n{phase}");
+    let written = crate::scenario::Written::parse(path, "x", &text).unwrap();
+    let mut load = Cli::parse_from(["loadgen"]).run.load;
+    crate::scenario::apply(&written, &mut load, &|_| false).unwrap();
+    let mut worker = worker_of(&load);
+    for index in 0..4 {
+        worker.jids[index] = format!("u{index}@bench/lg").into();
+        worker.lines[index].client.step = Step::Ready;
+        worker.lines[index].open = true;
+    }
+    worker.job.control.begin_phase(0);
+    worker.job.control.enter(Stage::Measure, 1);
+    worker.now = 1;
+    worker.look_at_stage();
+    worker
+}
+
+/// What a client has written, which it no longer has then.
+fn written(worker: &mut Worker, index: usize) -> String {
+    String::from_utf8(std::mem::take(&mut worker.lines[index].out)).unwrap()
+}
+
+/// Hands `to` what `from` wrote, as a server would.
+fn relay(worker: &mut Worker, stanza: &str, from: u32, to: u32) {
+    let name_end = stanza.find([' ', '>']).unwrap();
+    let (name, rest) = stanza.split_at(name_end);
+    let address = match rest.contains(" to='") {
+        true => String::new(),
+        false => format!(" to='u{to}@bench'"),
+    };
+    let stanza = format!("{name} from='u{from}@bench/lg'{address}{rest}");
+    worker.digest(to, stanza.as_bytes());
+}
+
+#[test]
+fn who_leaves_awaits_what_is_for_him_and_is_sent_nothing_more() {
+    const MIX: &str = "presence = 1, reconnect = 1";
+    let mut worker = mixed(&format!("window = 1\nmix = {{ {MIX} }}"));
+    worker.mixed().free.clear();
+    let presence = crate::scenario::Action::Presence;
+    let reconnect = crate::scenario::Action::Reconnect;
+    assert!(worker.act(0, presence, 5));
+    let first = written(&mut worker, 0);
+    assert!(worker.act(1, reconnect, 6) && !worker.act(1, reconnect, 6));
+    worker.act_what_is_due();
+    assert!(
+        written(&mut worker, 1).is_empty(),
+        "something is for him yet"
+    );
+    // What is sent meanwhile may come to him or not.
+    assert!(worker.act(2, presence, 7));
+    let second = written(&mut worker, 2);
+    for to in [1, 2, 3] {
+        relay(&mut worker, &first, 0, to);
+    }
+    worker.mixed().free.clear();
+    worker.act_what_is_due();
+    assert_eq!(written(&mut worker, 1), "</stream:stream>");
+    for to in [0, 3] {
+        relay(&mut worker, &second, 2, to);
+    }
+    assert_eq!(worker.mixed().open, 1, "his return");
+    let verdict = worker.settle();
+    assert_eq!((verdict.sent, verdict.expected, verdict.lost), (3, 6, 1));
+    // He is back, and is told once what he missed.
+    worker.lines[1].client.step = Step::Ready;
+    worker.logging_in = 1;
+    worker.on_ready(1, "u1@bench/lg".into());
+    for _ in 0..2 {
+        relay(&mut worker, &second, 2, 1);
+    }
+    let verdict = worker.settle();
+    assert_eq!((verdict.delivered, verdict.lost, verdict.retold), (6, 0, 2));
+    assert!(verdict.is_clean());
+    relay(&mut worker, &second, 2, 1);
+    assert_eq!(worker.settle().duplicated, 1);
+}
+
+#[test]
+fn an_answer_counts_once_and_must_be_the_whole_roster() {
+    let mut worker = mixed("window = 1\nmix = { roster = 1 }");
+    worker.mixed().free.clear();
+    let roster = |id: &str, contacts: usize| {
+        let items = "<item jid='a@bench'/>".repeat(contacts);
+        format!("<iq type='result' id='{id}'><query xmlns='jabber:iq:roster'>{items}</query></iq>")
+    };
+    let ask = |worker: &mut Worker| {
+        assert!(worker.act(0, crate::scenario::Action::Roster, 5));
+        let asked = written(worker, 0);
+        scan::attribute(asked.as_bytes(), b"id").map(|id| String::from_utf8_lossy(id).into_owned())
+    };
+    let first = ask(&mut worker).unwrap();
+    worker.digest(0, roster(&first, 3).as_bytes());
+    assert!(worker.settle().is_clean());
+    worker.digest(0, roster(&first, 3).as_bytes());
+    assert_eq!(worker.settle().duplicated, 1);
+    let second = ask(&mut worker).unwrap();
+    assert_eq!(worker.settle().lost, 1);
+    worker.digest(0, roster(&second, 2).as_bytes());
+    let third = ask(&mut worker).unwrap();
+    worker.digest(0, format!("<iq type='error' id='{third}'/>").as_bytes());
+    let verdict = worker.settle();
+    assert_eq!(
+        (verdict.corrupted, verdict.bounced, verdict.lost),
+        (1, 1, 0)
+    );
+    let times = worker.meter.mixed(0).of(crate::scenario::Action::Roster);
+    assert_eq!(times.map(|times| times[0].len()), Some(3));
+}
+
+#[test]
+fn what_nobody_can_do_stays_due_and_waits() {
+    let mut worker = mixed("rate = 10\narrivals = 'fixed'\nmix = { chat = 1, directed = 1 }");
+    for place in &mut worker.mixed().places {
+        *place = crate::mix::Place::Away;
+    }
+    worker.now = SECOND;
+    worker.act_what_is_due();
+    assert_eq!(worker.settle().sent, 0);
+    for place in &mut worker.mixed().places {
+        *place = crate::mix::Place::Here;
+    }
+    worker.act_what_is_due();
+    assert_eq!(worker.settle().sent, 10);
+    // One waited for people, the others for the generator.
+    assert_eq!((worker.meter.waited, worker.meter.lag.len()), (1, 9));
 }

@@ -1,0 +1,292 @@
+//! How a ring thread acts where its clients do several things: by a phase's schedule or windows it
+//! picks an action by weight and somebody who can do it.
+
+use std::sync::Arc;
+
+use crate::body::{BROADCAST, Mark};
+use crate::client::Step;
+use crate::driver::{LOGIN_SIZE, Worker};
+use crate::mix::{Asked, Mix, Place};
+use crate::plan::{Pace, Plan, Scenario, Stage};
+use crate::scenario::Action;
+use crate::schedule::{Ramp, Schedule};
+use crate::send::DUE_PER_TURN_MAX;
+
+/// Clients that are asked whether they can do what is due before it waits for the next turn.
+const TRIES_MAX: u32 = 16;
+/// The first letter of the `id` of a measured request; those of a login have no number.
+pub(crate) const REQUEST: &str = "m";
+
+impl Worker {
+    pub(crate) fn mixed(&mut self) -> &mut Mix {
+        self.mix.as_mut().expect("asked in a mixed scenario only")
+    }
+
+    /// A phase begins to send.
+    pub(crate) fn begin_phase(&mut self) {
+        let plan: Arc<Plan> = self.job.plan.clone();
+        let index = self.job.control.phase();
+        let phase = &plan.phases[index];
+        let all = phase.clients.unwrap_or(plan.clients).min(plan.clients);
+        let active = all.saturating_sub(self.job.first).min(self.job.count);
+        self.meter.mixed(index);
+        self.schedule = None;
+        let mix = self.mixed();
+        (mix.phase, mix.active, mix.picked) = (index, active, None);
+        mix.free.clear();
+        match phase.pace {
+            Some(Pace::Open { rate, arrivals }) if active > 0 => {
+                let share = f64::from(active) / f64::from(all);
+                let seed = self.random.bits();
+                let mut schedule = Schedule::new(self.stage.1, rate * share, arrivals, seed);
+                if phase.ramp > 0.0 {
+                    schedule = schedule.with_ramp(Ramp {
+                        from: phase.rate_from * share,
+                        to: rate * share,
+                        seconds: phase.ramp,
+                    });
+                }
+                self.schedule = Some(schedule);
+            }
+            Some(Pace::Closed { window }) => {
+                for index in 0..active {
+                    let inflight = self.lines[index as usize].inflight;
+                    let places = usize::from(window.saturating_sub(inflight));
+                    let free = &mut self.mixed().free;
+                    free.extend(std::iter::repeat_n(index, places));
+                }
+            }
+            Some(Pace::Open { .. }) | None => {}
+        }
+    }
+
+    /// Does what is due by now, and sees off who is leaving.
+    pub(crate) fn act_what_is_due(&mut self) {
+        self.see_off();
+        if !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
+            return;
+        }
+        let plan = self.job.plan.clone();
+        let index = self.mixed().phase;
+        match self.schedule {
+            Some(_) => self.act_by_schedule(&plan, index),
+            None => self.act_freely(&plan, index),
+        }
+    }
+
+    fn act_by_schedule(&mut self, plan: &Plan, index: usize) {
+        for _ in 0..DUE_PER_TURN_MAX {
+            let Some(due) = self.schedule.as_ref().map(Schedule::due) else {
+                return;
+            };
+            if due > self.now {
+                return;
+            }
+            let waited = self.mixed().picked;
+            let picked = waited.or_else(|| plan.phases[index].pick(&mut self.random));
+            let Some(action) = picked else { return };
+            if !self.somebody(action, due) {
+                // It stays due, and its wait is in its latency.
+                self.mixed().picked = Some(action);
+                return;
+            }
+            self.mixed().picked = None;
+            if let Some(schedule) = &mut self.schedule {
+                schedule.advance();
+            }
+            if due < self.record_from {
+                continue;
+            }
+            let late = self.now - due;
+            if waited.is_some() {
+                self.meter.waited += 1;
+                self.meter.mixed(index).waited += 1;
+            } else {
+                self.meter.lag.saturating_record(late);
+                self.meter.mixed(index).lag.saturating_record(late);
+            }
+        }
+    }
+
+    /// Has one of the active clients do it; says whether any of those asked could.
+    fn somebody(&mut self, action: Action, due: u64) -> bool {
+        let active = self.mixed().active;
+        (0..TRIES_MAX).any(|_| {
+            let sender = self.random.below(active);
+            self.act(sender, action, due)
+        })
+    }
+
+    /// The closed loop: whoever has room in the window does something.
+    fn act_freely(&mut self, plan: &Plan, index: usize) {
+        for _ in 0..self.mixed().free.len() {
+            let Some(client) = self.mixed().free.pop_front() else {
+                return;
+            };
+            let Some(action) = plan.phases[index].pick(&mut self.random) else {
+                return;
+            };
+            let is_done = self.act(client, action, self.now);
+            let is_over = self.lines[client as usize].client.step == Step::Failed;
+            if !is_done && !is_over {
+                self.mixed().free.push_back(client);
+            }
+        }
+    }
+
+    /// Whether a client takes part and stays.
+    fn is_here(&self, index: u32) -> bool {
+        let place = self.mix.as_ref().map(|mix| mix.places[index as usize]);
+        place == Some(Place::Here) && self.lines[index as usize].client.step == Step::Ready
+    }
+
+    /// Has `client` do something that was due at `intended`; says whether it can.
+    pub(crate) fn act(&mut self, client: u32, action: Action, intended: u64) -> bool {
+        if !self.is_here(client) {
+            return false;
+        }
+        let is_done = match action {
+            Action::Chat | Action::Directed => self.say(client, action, intended),
+            Action::Presence => self.broadcast(client, intended),
+            Action::Roster => self.ask_roster(client, intended),
+            Action::Reconnect => self.leave(client, intended),
+        };
+        if is_done {
+            let line = &mut self.lines[client as usize];
+            line.inflight = line.inflight.saturating_add(1);
+        }
+        is_done
+    }
+
+    /// A stanza to the next partner who is there.
+    fn say(&mut self, sender: u32, action: Action, intended: u64) -> bool {
+        let turn = self.lines[sender as usize].turn;
+        let partners = self.mixed().ledger(action).partners();
+        let mut turns = (0..partners).map(|more| turn.wrapping_add(more));
+        let there = turns.find(|turn| {
+            let ledger = self.mix.as_ref().map(|mix| &mix.ledgers[action as usize]);
+            ledger.is_some_and(|ledger| self.is_here(ledger.partner(sender, *turn)))
+        });
+        let Some(turn) = there else { return false };
+        self.lines[sender as usize].turn = turn.wrapping_add(1);
+        let mix = self.mixed();
+        let (to, sequence) = mix.ledger(action).send(sender, turn);
+        mix.expect(to);
+        self.write_marked(sender, action, to, sequence, intended);
+        true
+    }
+
+    /// Presence to the clique; who is not there is told when he comes back, or not.
+    fn broadcast(&mut self, sender: u32, intended: u64) -> bool {
+        let clique = self.mixed().ledger(Action::Presence).clique(sender);
+        let (here, away): (Vec<u32>, Vec<u32>) = clique
+            .filter(|member| *member != sender)
+            .partition(|member| self.is_here(*member));
+        if here.is_empty() {
+            return false;
+        }
+        let mix = self.mixed();
+        let (to, sequence) = mix.ledger(Action::Presence).send(sender, 0);
+        for member in &here {
+            mix.expect(*member);
+        }
+        for member in away {
+            mix.ledger(Action::Presence)
+                .excuse(sender, member, sequence);
+        }
+        mix.rounds.insert((sender, sequence), here.len() as u32);
+        self.write_marked(sender, Action::Presence, to, sequence, intended);
+        true
+    }
+
+    fn write_marked(&mut self, from: u32, action: Action, to: u32, sequence: u32, intended: u64) {
+        let first = self.job.first;
+        let plan = self.job.plan.clone();
+        let size = plan.phases[self.mixed().phase].sizes.draw(&mut self.random);
+        self.prepare(from, size + 128);
+        let is_broadcast = to == BROADCAST;
+        let mark = Mark {
+            from: first + from,
+            to: if is_broadcast { to } else { first + to },
+            sequence,
+            intended,
+            sent: self.now,
+        };
+        let scenario = match action {
+            Action::Chat => Scenario::Chat,
+            _ => Scenario::Presence,
+        };
+        let to = self.jids.get(to as usize).map_or("", |jid| jid);
+        let out = &mut self.lines[from as usize].out;
+        self.shape.write_sized(scenario, size, &mark, to, out);
+        self.count_sent(from);
+    }
+
+    fn ask_roster(&mut self, client: u32, intended: u64) -> bool {
+        let sent = self.now;
+        let mix = self.mixed();
+        let number = mix.requests;
+        mix.requests = number.wrapping_add(1);
+        mix.open += 1;
+        mix.asked.entry(client).or_default().push_back(Asked {
+            number,
+            intended,
+            sent,
+        });
+        self.ledger.verdict.sent += 1;
+        self.prepare(client, LOGIN_SIZE);
+        let request =
+            format!("<iq type='get' id='{REQUEST}{number}'><query xmlns='jabber:iq:roster'/></iq>");
+        let out = &mut self.lines[client as usize].out;
+        out.extend_from_slice(request.as_bytes());
+        self.count_sent(client);
+        true
+    }
+
+    fn leave(&mut self, client: u32, intended: u64) -> bool {
+        self.ledger.verdict.sent += 1;
+        self.lines[client as usize].due = intended;
+        let mix = self.mixed();
+        mix.places[client as usize] = Place::Leaving;
+        mix.leaving.push(client);
+        mix.open += 1;
+        true
+    }
+
+    /// Closes the streams of those that are leaving and have got everything.
+    fn see_off(&mut self) {
+        let mut leaving = std::mem::take(&mut self.mixed().leaving);
+        leaving.retain(|client| !self.has_left(*client));
+        self.mixed().leaving = leaving;
+    }
+
+    /// Whether a client that was leaving no longer is.
+    fn has_left(&mut self, client: u32) -> bool {
+        if self.lines[client as usize].client.step != Step::Ready {
+            return true;
+        }
+        if !self.mixed().is_quiet(client) {
+            return false;
+        }
+        self.prepare(client, LOGIN_SIZE);
+        let now = self.now;
+        let line = &mut self.lines[client as usize];
+        if let Some(acks) = line.client.acks() {
+            if acks.unasked() > 0 {
+                acks.ask(now, &mut line.out);
+                self.acks_open += 1;
+                self.touch(client);
+                return false;
+            }
+            // What was sent must be answered for: another session has another count.
+            if acks.unacked() > 0 || acks.open() > 0 {
+                return false;
+            }
+        }
+        line.idle_since = now;
+        line.client.close(&mut line.out);
+        self.touch(client);
+        self.mixed().places[client as usize] = Place::Away;
+        true
+    }
+}

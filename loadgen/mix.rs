@@ -1,0 +1,127 @@
+//! What a ring thread keeps where its clients do several things: an account for each of them, and
+//! who is there.
+//!
+//! Invariant: what is sent to a client is expected of the server unless the client was leaving or
+//! away when it was sent, and a client leaves only when everything expected at it has come.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::ledger::{Ledger, Topology, Verdict};
+use crate::plan::Plan;
+use crate::scenario::Action;
+
+/// Whether a client can be sent to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It can.
+    #[default]
+    Here,
+    /// It will log in again, as soon as nothing is outstanding at it.
+    Leaving,
+    /// It closed its stream, and is on its way back.
+    Away,
+}
+
+/// A request whose answer has not come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// What is behind the letter in its `id`.
+    pub(crate) number: u32,
+    pub(crate) intended: u64,
+    pub(crate) sent: u64,
+}
+
+/// The state of a mixed scenario.
+pub(crate) struct Mix {
+    /// Which phase.
+    pub(crate) phase: usize,
+    /// Of [`Action::Chat`], [`Action::Presence`] and [`Action::Directed`].
+    pub(crate) ledgers: [Ledger; 3],
+    /// Copies, answers and returns that are expected and have not come.
+    pub(crate) open: u64,
+    /// Per client: the copies of those.
+    pub(crate) to_come: Vec<u32>,
+    pub(crate) places: Vec<Place>,
+    /// Those that are leaving.
+    pub(crate) leaving: Vec<u32>,
+    /// Per client, where there are any.
+    pub(crate) asked: HashMap<u32, VecDeque<Asked>>,
+    /// Requests so far.
+    pub(crate) requests: u32,
+    /// Per client: the contacts in its first roster.
+    pub(crate) contacts: HashMap<u32, usize>,
+    /// Per sender and sequence of a broadcast: the copies that have not come.
+    pub(crate) rounds: HashMap<(u32, u32), u32>,
+    /// In a closed loop: who has room in the window, once for each place in it.
+    pub(crate) free: VecDeque<u32>,
+    /// The first so many clients act.
+    pub(crate) active: u32,
+    /// In an open loop: what is due, where nobody could do it yet.
+    pub(crate) picked: Option<Action>,
+}
+
+impl Mix {
+    pub(crate) fn new(plan: &Plan, count: u32) -> Mix {
+        let ledger = |action: Action| {
+            // An action that does not occur takes no memory.
+            if !plan.has(action) || (action.is_pairwise() && count < 2) {
+                return Ledger::new(0, Topology::Cliques(1));
+            }
+            let topology = match action.is_pairwise() {
+                true => Topology::partners(count, plan.partners, plan.seed),
+                false => Topology::Cliques(plan.clique),
+            };
+            Ledger::new(count, topology)
+        };
+        Mix {
+            phase: usize::MAX,
+            ledgers: [Action::Chat, Action::Presence, Action::Directed].map(ledger),
+            open: 0,
+            to_come: vec![0; count as usize],
+            places: vec![Place::Here; count as usize],
+            leaving: Vec::new(),
+            asked: HashMap::new(),
+            requests: 0,
+            contacts: HashMap::new(),
+            rounds: HashMap::new(),
+            free: VecDeque::new(),
+            active: 0,
+            picked: None,
+        }
+    }
+
+    /// The account of an action that carries marks.
+    pub(crate) fn ledger(&mut self, action: Action) -> &mut Ledger {
+        assert!(action.is_marked(), "{action:?} has no lanes");
+        &mut self.ledgers[action as usize]
+    }
+
+    /// One copy is expected at `receiver`.
+    pub(crate) fn expect(&mut self, receiver: u32) {
+        self.to_come[receiver as usize] += 1;
+        self.open += 1;
+    }
+
+    /// It came.
+    pub(crate) fn came(&mut self, receiver: u32) {
+        let to_come = &mut self.to_come[receiver as usize];
+        *to_come = to_come.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
+    }
+
+    /// Whether nothing is outstanding at a client.
+    pub(crate) fn is_quiet(&self, index: u32) -> bool {
+        self.to_come[index as usize] == 0 && !self.asked.contains_key(&index)
+    }
+
+    /// The final account; `own` has the requests and returns, and what belongs to no lane.
+    pub(crate) fn settle(&self, own: Verdict) -> Verdict {
+        let mut verdict = own;
+        verdict.expected = own.sent;
+        verdict.lost = own.sent.saturating_sub(own.delivered);
+        for ledger in &self.ledgers {
+            verdict.add(&ledger.settle());
+        }
+        verdict
+    }
+}

@@ -1,0 +1,343 @@
+//! What scenario files say, what is refused in them, and what options make of them.
+
+use super::*;
+use crate::args::Cli;
+use clap::Parser;
+
+/// What is wrong with this text.
+fn complaint(text: &str) -> String {
+    let parsed = Written::parse(Path::new("mine.toml"), "mine", text);
+    parsed.expect_err("it makes no sense")
+}
+
+/// The load of a scenario with these options beside it.
+fn load(text: &str, options: &str) -> Result<LoadArgs, String> {
+    let written = Written::parse(Path::new("mine.toml"), "mine", text)?;
+    let words: Vec<&str> = options.split_whitespace().collect();
+    let line = ["loadgen"].iter().chain(&words);
+    let mut load = Cli::try_parse_from(line)
+        .map_err(|error| error.to_string())?
+        .run
+        .load;
+    let given = |option: &str| {
+        let long = format!("--{}", option.replace('_', "-"));
+        words.contains(&long.as_str())
+    };
+    apply(&written, &mut load, &given)?;
+    Ok(load)
+}
+
+#[test]
+fn the_old_names_have_files_that_say_what_they_always_did() {
+    for (name, scenario) in [
+        ("chat", Scenario::Chat),
+        ("presence", Scenario::Presence),
+        ("idle", Scenario::Idle),
+        ("login-storm", Scenario::Login),
+    ] {
+        let line = ["loadgen", "--scenario", name];
+        let before = Cli::parse_from(line).run.load;
+        let mut after = before.clone();
+        apply(&find(name).unwrap(), &mut after, &|_| false).unwrap();
+        assert_eq!((after.scenario, &after.phases[..]), (scenario, &[][..]));
+        let known = LoadArgs {
+            scenario,
+            scenario_name: name.to_owned(),
+            ..before
+        };
+        assert_eq!(format!("{after:?}"), format!("{known:?}"), "{name}");
+    }
+}
+
+/// Texts that make no sense, the line that is to blame (0: the whole), and what is said of it.
+const REFUSED: &[(&str, usize, &str, &str)] = &[
+    ("", 0, "it has 0 phases", "`[[phase]]`"),
+    ("client = 5", 1, "unknown key `client`", "`clients`?"),
+    (
+        "clients = 0\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "`clients` is 0",
+        "give 1 to",
+    ),
+    (
+        "clients = 'x'",
+        1,
+        "`clients` must be a whole number",
+        "correct it",
+    ),
+    ("clients = = 5", 1, "this is not TOML", "key = value"),
+    (
+        "slo = 'p42<1ms'\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "`slo`: ",
+        "correct it",
+    ),
+    (
+        "clique = 9\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "would be ignored",
+        "presence",
+    ),
+    (
+        "partners = 9\n[[phase]]\nmix = { presence = 1 }",
+        1,
+        "would be ignored",
+        "chat",
+    ),
+    (
+        "ack_every = 9\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "would be ignored",
+        "management",
+    ),
+    (
+        "ramp = 1\nconnect_rate = 2\n[[phase]]\nmix = { chat = 1 }",
+        1,
+        "exclude",
+        "remove",
+    ),
+    ("[[phase]]\nrate = 5", 1, "`mix` is missing", "{ chat = 1 }"),
+    ("[[phase]]\nmix = { }", 2, "`mix` is empty", "{ chat = 1 }"),
+    (
+        "[[phase]]\nmix = { chta = 1 }",
+        2,
+        "unknown key `chta`",
+        "`chat`?",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 0 }",
+        2,
+        "a weight in `mix`",
+        "give 1 to",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1, idle = 1 }",
+        2,
+        "login and idle",
+        "of its own",
+    ),
+    (
+        "[[phase]]\nmix = { idle = 1 }\nrate = 9",
+        3,
+        "`rate` would be ignored",
+        "idles",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nrate = 0",
+        3,
+        "`rate` is 0",
+        "positive",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nrate = inf",
+        3,
+        "`rate` is inf",
+        "positive",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nrate = 9\nwindow = 2",
+        4,
+        "exclude",
+        "remove one",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nramp = 2",
+        3,
+        "`ramp` would be ignored",
+        "`rate`",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nduration = nan",
+        3,
+        "`duration` is NaN",
+        "0.1 to",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\narrivals = 'posson'",
+        3,
+        "posson",
+        "`poisson`?",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nname = 'a/b'",
+        3,
+        "the name",
+        "dashes",
+    ),
+    (
+        "[[phase]]\nmix = { roster = 1 }\nstanza_size = 200",
+        3,
+        "would be ignored",
+        "chat",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nstanza_size = 3",
+        3,
+        "`stanza_size`",
+        "min = 150",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nstanza_size = { min = 300, max = 200 }",
+        3,
+        "`stanza_size` is none",
+        "min = 150",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nslo = 'loss=0'",
+        3,
+        "no figure `loss`",
+        "above",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nslo = 'bind.p99<1s'",
+        3,
+        "no figure",
+        "above",
+    ),
+    (
+        "[[phase]]\nname = 'a'\nmix = { chat = 1 }\n[[phase]]\nname = 'a'\nmix = { chat = 1 }",
+        4,
+        "a second phase is called `a`",
+        "of its own",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\n[[phase]]\nmix = { login = 1 }",
+        4,
+        "login among several",
+        "reconnect",
+    ),
+];
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_line_and_the_remedy() {
+    for (text, line, what, remedy) in REFUSED {
+        let complaint = complaint(text);
+        let place = match line {
+            0 => "mine.toml: ".to_owned(),
+            line => format!("mine.toml:{line}: "),
+        };
+        assert!(complaint.starts_with(&place), "{text:?}: {complaint}");
+        assert!(complaint.contains(what), "{text:?}: {complaint}");
+        let (_, said) = complaint.rsplit_once("; ").unwrap_or_default();
+        assert!(complaint.contains(remedy), "{text:?}: {said}");
+        assert!(!complaint.contains('\n'), "{text:?}: {complaint}");
+    }
+    let many = "[[phase]]\nmix = { chat = 1 }\n".repeat(PHASES_MAX);
+    assert!(Written::parse(Path::new("x"), "x", &many).is_ok());
+    assert!(complaint(&format!("{many}{many}")).contains("64 phases"));
+}
+
+#[test]
+fn a_name_without_a_scenario_lists_those_that_there_are() {
+    let complaint = find("chatt").unwrap_err();
+    assert!(complaint.contains("login, chat, presence"), "{complaint}");
+    let complaint = find("nowhere/x.toml").unwrap_err();
+    assert!(complaint.starts_with("nowhere/x.toml: it cannot be read"));
+}
+
+#[test]
+fn every_built_in_scenario_is_let_through_and_its_name_is_known() {
+    for (name, text) in BUILT_IN {
+        let written = find(name).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(written.name, name);
+        assert!(text.starts_with("# "), "{name} says what it is for");
+        let mut load = Cli::parse_from(["loadgen"]).run.load;
+        apply(&written, &mut load, &|_| false).unwrap();
+        assert_eq!(load.scenario_name, name);
+    }
+}
+
+/// Two phases that differ in everything.
+const TWO: &str = "clients = 9\n[[phase]]\nname = 'a'\nduration = 3\nrate = 20\n\
+                   arrivals = 'fixed'\nmix = { chat = 3, roster = 1 }\nclients = 4\n[[phase]]\n\
+                   name = 'b'\nwarmup = 1\nrate = 60\nramp = 2\nmix = { directed = 1 }\n\
+                   stanza_size = { min = 200, max = 300 }\n[[phase]]\nmix = { idle = 1 }\n\
+                   [[phase]]\nname = 'd'\nwindow = 2\nmix = { reconnect = 1 }";
+
+#[test]
+fn phases_are_what_the_file_says_and_options_prevail_in_each() {
+    let own = load(TWO, "").unwrap();
+    assert_eq!((own.scenario, own.clients), (Scenario::Mixed, 9));
+    let said: Vec<String> = own.phases.iter().map(Phase::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "a: 3 s behind 2 s unrecorded, open loop, 20/s fixed, chat 3, roster 1, 200 bytes, \
+             by 4 clients",
+            "b: 10 s behind 1 s unrecorded, open loop, 60/s poisson, ramp 2 s, directed 1, \
+             200 to 300 bytes",
+            "phase-3: 10 s, idle",
+            "d: 10 s, closed loop, window 2, reconnect 1, 200 bytes",
+        ]
+    );
+    // From 20 to 60 in two seconds, of which the second is recorded.
+    assert!((own.phases[1].due(2.0) - 110.0).abs() < 1e-9);
+    let options = "--rate 5 --arrivals poisson --duration 1 --warmup 0 --stanza-size 250";
+    for phase in &load(TWO, options).unwrap().phases {
+        assert_eq!((phase.duration, phase.warmup), (1.0, 0.0), "{phase}");
+        assert_eq!(phase.sizes, Sizes::Fixed(250));
+        let open = Pace::Open {
+            rate: 5.0,
+            arrivals: Arrivals::Poisson,
+        };
+        let expected = (!phase.mix.is_empty()).then_some(open);
+        assert_eq!(phase.pace, expected, "{phase}");
+    }
+    for (options, window) in [("--closed", 2), ("--closed --window 3", 3)] {
+        let closed = load(TWO, options).unwrap();
+        let last = closed.phases.last().unwrap();
+        assert_eq!(last.pace, Some(Pace::Closed { window }), "{options}");
+        assert_eq!(closed.phases[1].ramp, 0.0, "a closed loop has no rate");
+    }
+    let complaint = load(TWO, "--clients 3").unwrap_err();
+    assert!(
+        complaint.starts_with("mine.toml:8: phase a has 4 clients act, but there are 3; give"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn sizes_and_actions_are_drawn_as_they_are_distributed() {
+    let mut random = Random::new(7);
+    let count = 100_000;
+    for (sizes, mean) in [
+        (Sizes::Fixed(200), 200.0),
+        (Sizes::Uniform(100, 300), 200.0),
+        (Sizes::Exponential(100, 200, 10_000), 200.0),
+    ] {
+        let drawn: Vec<usize> = (0..count).map(|_| sizes.draw(&mut random)).collect();
+        let (min, max) = sizes.range();
+        assert!(drawn.iter().all(|size| (min..=max).contains(size)));
+        let found = drawn.iter().sum::<usize>() as f64 / f64::from(count);
+        assert!((found - mean).abs() < 2.0, "{sizes}: {found}");
+    }
+    let phase = load(TWO, "").unwrap().phases.swap_remove(0);
+    let chats = (0..count).filter(|_| phase.pick(&mut random) == Some(Action::Chat));
+    let share = chats.count() as f64 / f64::from(count);
+    assert!((share - 0.75).abs() < 0.01, "{share}");
+}
+
+#[test]
+fn a_single_thing_is_done_as_options_would_have_it_and_they_prevail() {
+    let text = "clients = 40\npartners = 3\nseed = 9\nwarmup = 0.5\nslo = 'loss=0'\n[[phase]]\n\
+                duration = 3\nrate = 70\narrivals = 'fixed'\nmix = { directed = 1 }\n\
+                stanza_size = 300";
+    let load_of = |options| load(text, options).unwrap();
+    let own = load_of("");
+    assert_eq!((own.scenario, own.directed), (Scenario::Presence, true));
+    assert_eq!((own.clients, own.partners, own.seed), (40, 3, 9));
+    assert_eq!((own.warmup, own.duration, own.rate), (0.5, 3.0, Some(70.0)));
+    assert_eq!((own.arrivals, own.stanza_size), (Arrivals::Fixed, 300));
+    assert!(own.slo.is_some() && !own.closed);
+    let other = load_of("--clients 6 --rate 5 --arrivals poisson --duration 1 --seed 2");
+    assert_eq!((other.clients, other.rate), (6, Some(5.0)));
+    assert_eq!((other.duration, other.seed), (1.0, 2));
+    assert_eq!(other.arrivals, Arrivals::Poisson);
+    let closed = load_of("--closed --window 4");
+    assert_eq!((closed.closed, closed.window, closed.rate), (true, 4, None));
+    let text = "[[phase]]\nwindow = 4\nmix = { chat = 1 }";
+    let own = load(text, "").unwrap();
+    assert_eq!((own.closed, own.window), (true, 4));
+    let open = load(text, "--rate 9").unwrap();
+    assert_eq!((open.closed, open.rate), (false, Some(9.0)));
+}

@@ -1,0 +1,155 @@
+//! The load generator's scenario files over the real server: every action of every phase is
+//! verified and timed apart.
+
+mod support;
+
+use loadgen::heed;
+use loadgen::result::RunResult;
+use loadgen::run;
+use std::fs;
+use support::{DOMAIN, Options, PASSWORD, Server};
+
+/// Every action, in an open and in a closed loop, with a rest between.
+const EVERYTHING: &str = "
+clients = 12
+clique = 4
+partners = 3
+warmup = 0
+
+[[phase]]
+name = 'open'
+duration = 1.5
+rate = 400
+ramp = 0.5
+mix = { chat = 10, presence = 4, directed = 2, roster = 2, reconnect = 2 }
+stanza_size = { min = 180, mean = 300, max = 5000 }
+
+[[phase]]
+name = 'rest'
+duration = 0.2
+mix = { idle = 1 }
+
+[[phase]]
+name = 'closed'
+duration = 1
+clients = 8
+window = 2
+mix = { chat = 10, presence = 4, directed = 2, roster = 2, reconnect = 2 }
+";
+
+fn server(shards: u16) -> Server {
+    Server::start(&Options {
+        shards,
+        users: 12,
+        clique: 4,
+        ..Options::default()
+    })
+}
+
+/// What a run of this scenario finds.
+fn run(server: &Server, scenario: &str, options: &[&str]) -> RunResult {
+    let file = server.directory().join("scenario.toml");
+    fs::write(&file, scenario).expect("the directory is writable");
+    let port = server.address().port().to_string();
+    let target = ["--domain", DOMAIN, "--password", PASSWORD, "--port", &port];
+    let line = ["loadgen", "--quiet", "--tls", "none", "--scenario"];
+    let file = file.to_str().expect("the path is UTF-8");
+    let words = [&line[..], &[file], &target, options].concat();
+    let cli = heed::read(words).expect("the scenario makes sense");
+    let features = ring::probe().expect("io_uring is needed here");
+    run::server(&cli.run, features)
+        .expect("the clients log in")
+        .result
+}
+
+/// A busy machine may make a run invalid; what was sent arrives all the same.
+fn assert_verified(result: &RunResult) {
+    let verdict = &result.verdict;
+    assert!(verdict.is_clean(), "{verdict:?} {:?}", result.failures);
+    assert_eq!(verdict.delivered, verdict.expected);
+    assert!(result.failures.is_empty(), "{:?}", result.failures);
+}
+
+#[test]
+fn every_action_of_every_phase_is_verified_and_timed_apart() {
+    for shards in [1, 2] {
+        let server = server(shards);
+        for options in [&[][..], &["--stream-management"], &["--threads", "3"]] {
+            let result = run(&server, EVERYTHING, options);
+            assert_verified(&result);
+            let names: Vec<&str> = result
+                .scenario_phases
+                .iter()
+                .map(|phase| phase.name.as_str())
+                .collect();
+            assert_eq!(names, ["open", "rest", "closed"]);
+            for phase in &result.scenario_phases {
+                let actions: Vec<&str> = phase
+                    .actions
+                    .iter()
+                    .map(|action| action.latency.name.as_str())
+                    .collect();
+                let all: &[&str] = match phase.name.as_str() {
+                    "rest" => &[],
+                    _ => &["chat", "presence", "directed", "roster", "reconnect"],
+                };
+                assert_eq!(actions, all, "{}, {options:?}", phase.name);
+                assert_eq!(phase.delivered > 0, !all.is_empty());
+                for action in &phase.actions {
+                    let (latency, service) = (&action.latency, &action.service);
+                    assert_eq!(latency.count, service.count);
+                    // Who waits is served no later than it was due.
+                    assert!(latency.max_us >= service.max_us, "{action:?}");
+                }
+            }
+            assert_eq!(result.load.phases.len(), 3);
+        }
+    }
+}
+
+#[test]
+fn a_threshold_of_one_phase_decides() {
+    let server = server(1);
+    let phase = |name: &str, slo: &str| {
+        format!(
+            "[[phase]]\nname = '{name}'\nduration = 0.5\nrate = 100\nslo = '{slo}'\n\
+                 mix = {{ chat = 1 }}\n"
+        )
+    };
+    let text = phase("good", "p99<100s,rate>1") + &phase("bad", "p50<1us");
+    let result = run(&server, &text, &["--clients", "12", "--warmup", "0"]);
+    assert_verified(&result);
+    let met: Vec<(&str, bool)> = result
+        .thresholds
+        .iter()
+        .map(|one| (one.term.as_str(), one.is_met))
+        .collect();
+    assert_eq!(
+        met,
+        [
+            ("good: p99<100s", true),
+            ("good: rate>1", true),
+            ("bad: p50<1us", false)
+        ]
+    );
+    assert!(
+        result
+            .reasons
+            .iter()
+            .any(|why| why.starts_with("bad: p50<1us was missed: "))
+    );
+    assert_ne!(result.exit, loadgen::result::exit::OK);
+}
+
+#[test]
+fn what_a_server_does_not_take_is_lost_and_the_run_has_failed() {
+    let server = Server::start(&Options {
+        limits: "stanza_size_max = 10000",
+        ..Options::default()
+    });
+    let text = "[[phase]]\nduration = 0.5\nrate = 50\nmix = { chat = 9, roster = 1 }\n\
+                stanza_size = 50000";
+    let result = run(&server, text, &["--clients", "4", "--warmup", "0"]);
+    assert_eq!(result.exit, loadgen::result::exit::UNVERIFIED);
+    assert!(result.verdict.disconnected > 0 && result.verdict.lost > 0);
+}
