@@ -111,7 +111,7 @@ impl Turn {
         self.held_mark = self.held_max.max(self.world.held + self.held_max / 8);
     }
 
-    /// Feeds connections whose input was left over, each once, until what they are answered is much.
+    /// Feeds connections whose input was left over, each once, until their answers are large.
     pub(crate) fn feed_ready(&mut self) {
         let mut answered = 0;
         for _ in 0..self.world.ready.len() {

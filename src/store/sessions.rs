@@ -23,8 +23,8 @@ use crate::records::exists;
 use crate::saved::{read_saved, saved_record};
 use crate::{kept, schema};
 
-/// Stanzas of a queue that are collected in one piece: of a queue that grew in one, each step of the
-/// growth would take memory that the kernel has to clear.
+/// Stanzas of a queue that are collected in one piece: if a whole queue grew in one, each step of
+/// its growth would take memory that the kernel has to clear.
 const PIECE_LENGTH: usize = 64;
 
 const SAVED: u8 = 1;
