@@ -38,6 +38,10 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+if [ -n "$peers" ] && [ -n "$only$clients$tls$criterion" ]; then
+    echo "bench: --peers goes with --port, --bin and --results only" >&2
+    exit 1
+fi
 for number in "$clients" "$port"; do
     case $number in
         *[!0-9]*) echo "bench: $number is no whole number (--clients and --port take one)" >&2; exit 1 ;;
@@ -48,6 +52,10 @@ done
 need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev \
     ${criterion:+python3:python3} ${peers:+python3:python3} || exit 1
 
+if [ -n "$peers" ]; then
+    . scripts/peers/turns.sh
+    need_peers
+fi
 if [ -z "$bin" ] || [ -n "$criterion" ]; then
     need_cargo bench || exit 1
 fi
@@ -236,7 +244,6 @@ if [ -n "$criterion" ]; then
     exit
 fi
 if [ -n "$peers" ]; then
-    . scripts/peers/turns.sh
     peers
     exit
 fi

@@ -7,7 +7,7 @@
 # --port: in clear; the next one with TLS. --accounts NAME:COUNT:CLIQUE: so many accounts with names from 0, each a
 # contact of the others of its clique. --ready-file: written once it serves, with its process and its configuration.
 #
-# Tuned: the generational collector, without which chat takes it about twice the time; epoll; no limits, no archive, no
+# Tuned: the generational collector, with which chat takes it less time; epoll; no limits, no archive, no
 # offline messages, nothing logged but warnings, and no module that clients of the comparison do not ask for.
 set -uo pipefail
 . "$(dirname "$0")/serve.sh"

@@ -30,7 +30,7 @@ need_peer() {
 }
 
 is_number() {
-    [[ $1 =~ ^[0-9]{1,7}$ ]]
+    [[ $1 =~ ^(0|[1-9][0-9]{0,6})$ ]]
 }
 
 # read_arguments ARGUMENTS..

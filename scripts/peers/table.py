@@ -36,12 +36,12 @@ SERVERS = {"vorpal": "Vorpal", "prosody": "Prosody", "ejabberd": "ejabberd", "fl
 WITHOUT_FLOOR = {"chat-2000-tls", "chat-100-tls", "memory-plain", "memory-tls"}
 # They are not bound to Vorpal's promises.
 PEERS = {"prosody", "ejabberd"}
-# A closed loop keeps the core of whoever limits it busy. Where the server's was not, and the generator's neither, others
-# had the rest of them.
+# A closed loop keeps the core of whoever limits it busy. Where the server's was not, and the generator's neither, one
+# waited for the other, or others had the rest of them.
 SHARE_MIN = 0.9
 DAGGER = "\N{DAGGER}"
 TIMES = ("p50_us", "p99_us", "max_us")
-NOT_FAULTS = {"sent", "expected", "delivered", "own_copies"}
+NOT_FAULTS = {"sent", "expected", "delivered", "own_copies", "retold"}
 
 
 def refuse(reason):
@@ -184,8 +184,9 @@ def notes(found):
         lines.append("* The generator's core was the limit in a round at least: the rate is the "
                      "generator's, and the server's is higher; the CPU per million holds.")
     if DAGGER in marks:
-        lines.append(f"{DAGGER} Neither the server's core nor the generator's was used up, since others used the "
-                     "machine as well: the rate is below the server's; the CPU per million is what to compare.")
+        lines.append(f"{DAGGER} Neither the server's core nor the generator's was used up: each waited for the other, or "
+                     "others used the machine; the rate is below the server's, and the CPU per million is what to "
+                     "compare.")
     for load, servers in found.items():
         for server, findings in servers.items():
             for run in findings["runs"]:
@@ -206,7 +207,7 @@ def status(found):
             runs = found[load].get(server, {"runs": []})["runs"]
             if server not in PEERS and any(run.get("exit") == 2 for run in runs):
                 return 2
-            if all("failed" in run for run in runs):
+            if all("failed" in run or run.get("exit") == 3 for run in runs):
                 code = 1
     return code
 

@@ -1,6 +1,6 @@
 # For bench.sh, by `.`: Vorpal, Debian's Prosody and ejabberd, and the floor under the same loads, in turns. Each is
-# started anew for each run, alone on core 0, with the generator on core 1: Prosody takes twice the time for a message
-# of 100 users once 2,000 have been there and gone.
+# started anew for each run, alone on core 0, with the generator on core 1: Prosody is slower once many have been there
+# and gone.
 
 rounds=3
 seconds=4
@@ -8,7 +8,6 @@ seconds=4
 load_seconds_max=60
 contenders=(vorpal prosody ejabberd floor)
 loads=(memory-plain memory-tls chat-2000 chat-100 presence-20 chat-2000-tls chat-100-tls)
-raw=$work/peers
 # The process that is measured, and what it runs with.
 contender=""
 contender_config=""
@@ -68,7 +67,7 @@ take() {
             target+=(--domain bench.localhost --password bench --server-pid "$contender"
                 --server-config "$contender_config")
         fi
-        timeout "$load_seconds_max" "$loadgen" "${target[@]}" "${arguments[@]}" --quiet --name "$3 $1" \
+        timeout --foreground -k 5 "$load_seconds_max" "$loadgen" "${target[@]}" "${arguments[@]}" --quiet --name "$3 $1" \
             --json "$file.json" >/dev/null 2>"$work/said"
         code=$?
         [ "$code" -ne 124 ] || echo "was not done after $load_seconds_max s" >"$work/said"
@@ -83,14 +82,14 @@ take() {
 need_peers() {
     local name missing=()
     for name in prosody ejabberd; do
-        dpkg-query -W "$name" >/dev/null 2>&1 || missing+=("$name")
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
     done
     [ "${#missing[@]}" -eq 0 ] || { echo "bench: needs packages; run: apt-get install ${missing[*]}" >&2; exit 1; }
 }
 
 peers() {
     local round name load
-    need_peers
+    raw=$work/peers
     mkdir "$raw"
     configure 1
     make_accounts 'u%d' 2000 20
@@ -111,6 +110,6 @@ peers() {
         done
     done
     # The folder of this run is gone afterwards and says nothing to anybody.
-    sed -i "s|$work|DATA|g" "$raw"/*.json "$raw"/*.failed 2>/dev/null
+    sed -i "s|$work|DATA|g; s|$bin/||g" "$raw"/*.json "$raw"/*.failed 2>/dev/null
     python3 scripts/peers/table.py "$raw" "$out"
 }
