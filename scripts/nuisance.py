@@ -33,7 +33,7 @@ and the same on a server of two shards, which tell each other of presence:
   barred         says it to 200 contacts, and blocks a thousand resources of the domain
 
 Prints p99 of the others' messages and acknowledgements in the slowest round of each, how late the
-generator itself was, which is part of both, and what the nuisance got done.
+generator itself was, which is part of the messages', and what the nuisance got done.
 The status is 0 only if nothing was lost and the p99 of everything stayed below 50 ms.
 """
 

@@ -587,9 +587,18 @@ fn what_a_client_sends_behind_its_stream_takes_nothing_of_what_it_has_not_read()
     let mut receiver = Client::log_in(&server, "u1", "there");
     receiver.send("<presence/></stream:stream>");
     // It has not closed its side, and reads nothing yet.
-    for _ in 0..300 {
+    let ping = |to: &str, id: &str| {
+        format!("<iq type='get' id='{id}' to='{to}'><ping xmlns='urn:xmpp:ping'/></iq>")
+    };
+    let is_gone = |sender: &mut Client| {
+        sender.send(&(ping(&format!("u1@{DOMAIN}/there"), "there") + &ping(DOMAIN, "here")));
+        let answer = sender.until(|it| it.name == "iq");
+        answer.attr("id") == Some("there")
+    };
+    while !is_gone(&mut sender) {}
+    for _ in 0..2 {
         receiver.send("\n");
-        std::thread::sleep(std::time::Duration::from_millis(1));
+        sender.ask("", "get", "<ping xmlns='urn:xmpp:ping'/>");
     }
     let events = receiver.rest();
     let is_message = |event: &&Event| matches!(event, Event::Element(it) if it.name == "message");

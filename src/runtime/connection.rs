@@ -7,7 +7,7 @@ use crate::handoff::Leaving;
 use crate::transport::tls::Tls;
 use ring::Token;
 use std::net::IpAddr;
-use xmpp::{Close, ConnId, StreamKind};
+use xmpp::{ConnId, StreamKind};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -22,7 +22,7 @@ pub(crate) enum Life {
     /// Its socket is on the way to another ring.
     Departed,
     /// What is in the output is still written; the protocol has forgotten it.
-    Closing(Close),
+    Closing,
     /// Our end is sent; what the peer still says is thrown away until its end or the deadline.
     Lingering,
     /// Nothing more is written; it goes once the send in flight has ended.

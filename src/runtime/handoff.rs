@@ -19,7 +19,7 @@ use xmpp::{ConnId, ShardId, Timestamp};
 
 /// Moves in flight per ring: the close of our slot lags behind, so the other tables need head-room.
 pub(crate) const IN_FLIGHT_MAX: u32 = 64;
-/// How long to wait after the other table was full, or the kernel had no memory for the move.
+/// How long to wait after a move failed: mostly the other table is full.
 const RETRY_MS: u64 = 5;
 /// The error of a close whose move failed.
 const ECANCELED: i32 = -125;
@@ -165,8 +165,7 @@ impl Turn {
             conn.life = Life::Open;
             self.shard.on_adopt(&mut self.world, id, leaving.state);
             self.world.touch(id);
-            // It may have been its turn.
-            self.depart_next();
+            self.depart_instead();
         }
     }
 
@@ -239,6 +238,13 @@ impl Turn {
             if conn.is_some_and(|conn| conn.life == Life::Leaving) {
                 return self.world.touch(next);
             }
+        }
+    }
+
+    /// One that was to leave does not. It may have been its turn.
+    pub(crate) fn depart_instead(&mut self) {
+        if self.handoff.flying.len() < IN_FLIGHT_MAX as usize {
+            self.depart_next();
         }
     }
 

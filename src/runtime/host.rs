@@ -241,10 +241,10 @@ impl Host for World {
         found.is_some_and(|found| found.choke(size))
     }
 
-    fn close(&mut self, conn: ConnId, why: Close) {
+    fn close(&mut self, conn: ConnId, _why: Close) {
         self.touch(conn);
         if let Some(found) = self.conns.open_mut(conn) {
-            found.life = Life::Closing(why);
+            found.life = Life::Closing;
         }
     }
 

@@ -9,12 +9,12 @@ use crate::host::World;
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
-use xmpp::{Close, ConnId, Shard};
+use xmpp::{ConnId, Shard};
 
 /// Single receives until a connection that did not move receives by itself: a login takes fewer.
 const RECEIVES_SINGLE_MAX: u8 = 16;
 
-/// Bytes that connections whose input was left over are answered in one turn; the answer that
+/// Bytes that connections whose input was left over are answered in one turn; the connection that
 /// reaches it is the last. A few bytes may ask for megabytes, and others wait for the turn's end.
 const ANSWERS_PER_TURN_MAX: usize = 256 << 10;
 /// Bytes of one single receive.
@@ -253,7 +253,7 @@ fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u
         if open {
             shard.on_close(world, id);
             if let Some(conn) = world.conns.get_mut(id) {
-                conn.life = Life::Closing(Close::StreamError);
+                conn.life = Life::Closing;
             }
             world.touch(id);
         }

@@ -8,11 +8,11 @@ use crate::connection::{Life, Reading, id_of};
 use crate::turn::{CONNS_AHEAD, KEYS_AHEAD, TLS_AHEAD, Turn};
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
-use xmpp::{Close, ConnId};
+use xmpp::ConnId;
 
 /// How long what is in the output may take to be written after a close.
 const CLOSING_MS_MAX: u64 = 5_000;
-/// How long the peer of a broken stream may go on talking, so that our last words arrive.
+/// How long the peer of a stream that has ended may go on talking, so that our last words arrive.
 const LINGER_MS_MAX: u64 = 2_000;
 
 impl Turn {
@@ -79,11 +79,11 @@ impl Turn {
         let is_written = conn.tells_written && conn.life == Life::Open && conn.unsent() == 0;
         conn.tells_written &= !is_written;
         match conn.life {
-            Life::Closing(_) if conn.sending > 0 => {
+            Life::Closing if conn.sending > 0 => {
                 let at = self.world.now.plus_ms(CLOSING_MS_MAX);
                 self.endings.push(Reverse((at, id)));
             }
-            Life::Closing(why) => self.finish(id, why),
+            Life::Closing => self.finish(id),
             Life::Leaving => self.try_depart(id),
             Life::Open if relieved => self.world.enqueue(id),
             _ => {}
@@ -153,7 +153,7 @@ impl Turn {
     }
 
     /// Everything is written: says goodbye, and lingers where the peer may still be talking.
-    fn finish(&mut self, id: ConnId, why: Close) {
+    fn finish(&mut self, id: ConnId) {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
@@ -169,7 +169,7 @@ impl Turn {
                     .push(Reverse((self.world.now.plus_ms(CLOSING_MS_MAX), id)));
             }
         }
-        if why != Close::Timeout && !conn.eof {
+        if !conn.eof {
             // What comes unread or late resets a closed connection, and what the peer has not taken
             // from the kernel by then is lost: a late newline, or the `close_notify` of TLS.
             conn.life = Life::Lingering;
@@ -194,12 +194,16 @@ impl Turn {
             Life::Free | Life::Departed | Life::Released | Life::Cut => return,
             _ => {}
         }
+        let was_leaving = conn.life == Life::Leaving;
         conn.life = Life::Cut;
         if conn.sending > 0 {
             self.ring
                 .cancel(Token::new(Op::Send, id.index, id.generation));
         } else if !conn.shutting {
             self.release(id);
+        }
+        if was_leaving {
+            self.depart_instead();
         }
     }
 
@@ -240,7 +244,7 @@ impl Turn {
             self.endings.pop();
             let life = self.world.conns.get_mut(id).map(|conn| conn.life);
             match life {
-                Some(Life::Closing(_) | Life::Lingering) => self.lose(id),
+                Some(Life::Closing | Life::Lingering) => self.lose(id),
                 Some(Life::Leaving) => self.stay(id),
                 _ => {}
             }

@@ -51,8 +51,6 @@ pub enum Close {
     Finished,
     /// A stream error was written.
     StreamError,
-    /// The peer did not say or take anything for too long.
-    Timeout,
     /// The server goes down.
     Shutdown,
 }

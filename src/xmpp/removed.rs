@@ -41,11 +41,14 @@ impl Shard {
                 .sum();
             let count = removed.clone().count();
             let is_long = count > count_max || count > REMOVED_MAX && size > size_max;
+            if !is_long {
+                return;
+            }
             // One that is being told may still have to be as it was.
             let is_told = |contact| owner.told_contacts().any(|told| told == contact);
             let settled = removed.filter(|item| !is_told(&item.contact));
             let oldest = settled.min_by_key(|item| item.changed);
-            let Some(oldest) = oldest.filter(|_| is_long) else {
+            let Some(oldest) = oldest else {
                 return;
             };
             let (contact, number) = (oldest.contact.clone(), oldest.changed);

@@ -115,7 +115,7 @@ impl Shard {
         if flow == Flow::Stop {
             host.pause(conn);
         }
-        self.end_turn(host, conn);
+        self.pass_turn(host, conn);
         flow
     }
 
@@ -130,21 +130,36 @@ impl Shard {
             return Flow::Stop;
         };
         let (id, h, account) = (expect.id, expect.h, expect.account.clone());
-        if let Some(&key) = self.managed.get(&id) {
+        // One that another stream was given meanwhile is read, too: what others ask for comes
+        // between two that want the same.
+        let found = self.managed.get(&id).copied();
+        if let Some(key) = found.filter(|key| !self.is_open(*key)) {
             stream.phase = Phase::ExpectBind(account);
             return self.resume_managed(host, conn, stream, key, h);
         }
         if self.waits_in_storage(&account, id) {
             // It comes with its account, and all the others that this has.
             let key = self.loaded_or_loading(host, account.as_str());
-            if let Residence::Loading(queue) = &mut self.accounts.at_mut(key).residence {
-                queue.push(Waiter::Resume(conn));
-                self.resuming.note_asked(conn, true);
-                return Flow::Stop;
+            let owner = self.accounts.at_mut(key);
+            let streams = owner.waiting_streams();
+            match &mut owner.residence {
+                Residence::Loading(queue) if streams < LOAD_STREAMS_MAX => {
+                    queue.push(Waiter::Resume(conn));
+                    self.resuming.note_asked(conn, true);
+                    return Flow::Stop;
+                }
+                Residence::Loading(_) => return self.put_off_resume(host, conn, stream),
+                Residence::Resident => {}
             }
         }
         self.read_resumed(host, account, conn, id);
         Flow::Stop
+    }
+
+    /// Whether a session's client has it, or had.
+    pub(crate) fn is_open(&self, key: SessionKey) -> bool {
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        acks.is_some_and(|acks| acks.opened)
     }
 
     fn waits_in_storage(&self, account: &BareJid, id: SessionId) -> bool {
@@ -153,7 +168,9 @@ impl Shard {
     }
 
     /// Whether a connection's turn is over: those that come next have theirs.
-    fn end_turn(&mut self, host: &mut impl Host, mut conn: ConnId) {
+    fn pass_turn(&mut self, host: &mut impl Host, mut conn: ConnId) {
+        // What this leads to is not for whoever was handled before.
+        let before = (self.cause.take(), self.asker.take());
         while let Some(next) = self.resuming.next(conn) {
             conn = next;
             if let Some(mut stream) = self.conns.take(conn) {
@@ -161,6 +178,7 @@ impl Shard {
                 self.settle_stream(host, conn, stream, flow);
             }
         }
+        (self.cause, self.asker) = before;
     }
 
     fn read_resumed(
@@ -186,7 +204,7 @@ impl Shard {
         if let Some(stream) = self.conns.take(conn) {
             self.resume_read(host, conn, stream, reply);
         }
-        self.end_turn(host, conn);
+        self.pass_turn(host, conn);
     }
 
     fn resume_read(
@@ -206,7 +224,8 @@ impl Shard {
             }
             reply => {
                 tracing::error!(?reply, "a session was not read");
-                return self.put_off_resume(host, conn, &stream);
+                self.put_off_resume(host, conn, &stream);
+                return;
             }
         }
         let account = self.loaded_or_loading(host, expect.account.clone().as_str());
@@ -218,7 +237,9 @@ impl Shard {
                 self.resuming.note_asked(conn, true);
                 self.conns.put(conn, stream);
             }
-            Residence::Loading(_) => self.put_off_resume(host, conn, &stream),
+            Residence::Loading(_) => {
+                self.put_off_resume(host, conn, &stream);
+            }
             Residence::Resident => {
                 let flow = self.resume_resident(host, conn, &mut stream);
                 self.settle_stream(host, conn, stream, flow);
@@ -226,11 +247,11 @@ impl Shard {
         }
     }
 
-    /// Storage fails: the client tries again on another connection, for a `<failed/>` would end its
-    /// session.
-    fn put_off_resume(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
+    /// Storage fails, or too many wait: the client tries again on another connection, for a
+    /// `<failed/>` would end its session.
+    fn put_off_resume(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) -> Flow {
         let text = Some("the session cannot be read now");
-        self.stream_error(host, conn, stream, StreamError::InternalServerError, text);
+        self.stream_error(host, conn, stream, StreamError::InternalServerError, text)
     }
 
     /// There is no such session, or no longer.
@@ -279,7 +300,7 @@ impl Shard {
                 Some(_) => self.fail_resume(host, conn, stream, "item-not-found"),
             }
         }
-        self.end_turn(host, conn);
+        self.pass_turn(host, conn);
     }
 
     /// The session and its account are there: storage learns how it goes on.
@@ -350,7 +371,7 @@ impl Shard {
     ) {
         self.resuming.note_asked(conn, false);
         self.give_resumed(host, conn, key, serial, reply);
-        self.end_turn(host, conn);
+        self.pass_turn(host, conn);
     }
 
     fn give_resumed(

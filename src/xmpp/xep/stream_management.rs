@@ -432,11 +432,8 @@ impl Shard {
             write_failed(host.output(conn), "item-not-found");
             return Flow::Next;
         };
-        let is_open = |key: &SessionKey| {
-            let acks = self.sessions.at(*key).outlet.acks.as_ref();
-            acks.is_some_and(|acks| acks.opened)
-        };
-        match self.managed.get(&id).copied().filter(is_open) {
+        let found = self.managed.get(&id).copied();
+        match found.filter(|key| self.is_open(*key)) {
             Some(key) => self.resume_managed(host, conn, stream, key, h),
             None => self.resume_stored(host, conn, stream, id, h),
         }
@@ -731,15 +728,16 @@ impl Shard {
     }
 }
 
-/// Whether a stanza that was written here is an answer: nobody misses it who is gone. It may be a
-/// roster of megabytes, and only its head is looked at.
+/// Whether a stanza is an answer of the server's own, which quotes with apostrophes: nobody misses it
+/// who is gone. It may be a roster of megabytes, and only its head is looked at.
 fn is_result(stanza: &[u8]) -> bool {
     let head = stanza
         .split(|byte| *byte == b'>')
         .next()
         .unwrap_or_default();
     let type_ = b" type='result'";
-    head.starts_with(b"<iq ") && head.windows(type_.len()).any(|window| window == type_)
+    let is_own = head.starts_with(b"<iq ") && !head.contains(&b'"');
+    is_own && head.windows(type_.len()).any(|window| window == type_)
 }
 
 /// Writes `<a/>`.
