@@ -5,12 +5,13 @@ use std::cell::{Ref, RefMut};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
+use fjall::{Database, Keyspace, OwnedWriteBatch};
 
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, LACKING_KEY, Staged, Trouble, Writes, engine};
 use crate::hot::Overlay;
 use crate::log::{self, Frame, Log};
+use crate::opening::damage;
 use crate::records::check_key;
 
 /// Where the log lies beside the engine's own files.
@@ -43,6 +44,11 @@ pub(crate) struct Logged {
 }
 
 impl Logged {
+    /// The generation of the file that is written, and where its frames end.
+    pub(crate) fn end(&self) -> (u64, u64) {
+        (self.log.generation(), self.log.size())
+    }
+
     fn of(&mut self, table: Table) -> Option<&mut Overlay> {
         match table {
             Table::Sessions => Some(&mut self.sessions),
@@ -91,12 +97,14 @@ pub(crate) fn insert(
     }
 }
 
-/// Opens the log of a store, has the engine write what it lacks of the older tables, and begins a
-/// new file; the rest is to leave before anything is written there.
+/// Opens the log of a store, which went to a file up to a place at least, has the engine write
+/// what it lacks of the older tables, and begins a new file; the rest is to leave before anything
+/// is written there.
 pub(crate) fn open(
     database: &Database,
     keyspaces: &Keyspaces,
     store: &Path,
+    sealed: Option<(u64, u64)>,
 ) -> Result<Logged, Trouble> {
     let directory = store.join(DIRECTORY);
     let made = match std::fs::create_dir(&directory) {
@@ -105,14 +113,20 @@ pub(crate) fn open(
     };
     made.map_err(|error| cannot(&error))?;
     let from = keyspaces.about.get(GENERATION_KEY).map_err(engine)?;
-    let from = from.map_or(Ok(0), |number| {
-        <[u8; 8]>::try_from(&number[..]).map(u64::from_be_bytes)
-    });
-    let from = from.map_err(|_| "its log's number is damaged")?;
+    let from = match from.map(|number| <[u8; 8]>::try_from(&number[..])) {
+        None => 0,
+        Some(Ok(number)) => u64::from_be_bytes(number),
+        Some(Err(_)) => return Err(damage("its log's number is damaged")),
+    };
     let overlay = |table| Overlay::of(keyspaces.of(table)).map_err(engine);
     let mut overlays = [overlay(Table::Sessions)?, overlay(Table::Queue)?];
     let mut batch = database.batch().durability(None);
-    let last = log::replay(&directory, from, &mut |(generation, number, key, value)| {
+    let last = log::replay(&directory, from, sealed, &mut |(
+        generation,
+        number,
+        key,
+        value,
+    )| {
         if let Err(error) = check_key(key) {
             tracing::error!(%error, "a record of the store's log is left out");
             return Ok(());
@@ -126,7 +140,7 @@ pub(crate) fn open(
             }
             Some(table) => keyspaces.of(table),
             None if number == ABOUT => &keyspaces.about,
-            None => return Err("its log writes to an unknown table".into()),
+            None => return Err(damage("its log writes to an unknown table")),
         };
         insert(&mut batch, keyspace, key, value);
         if batch.len() < REPLAY_BATCH {
@@ -219,7 +233,7 @@ impl Engine {
         Ok(())
     }
 
-    fn apply_batch(&self, batch: OwnedWriteBatch) -> Result<(), Trouble> {
+    pub(crate) fn apply_batch(&self, batch: OwnedWriteBatch) -> Result<(), Trouble> {
         let done = batch.commit().map_err(engine);
         self.broken.set(self.broken.get() || done.is_err());
         done
@@ -251,7 +265,7 @@ impl Engine {
             let about = &self.keyspaces.about;
             batch.insert(about, GENERATION_KEY, (leaving + 1).to_be_bytes());
             self.apply_batch(batch)?;
-            self.sync()?;
+            self.sync_with(logged.end())?;
             logged.leaving = None;
             return logged.log.remove_older().map_err(|error| cannot(&error));
         };
@@ -281,15 +295,6 @@ impl Engine {
         self.leave(logged)?;
         begin_next(logged)?;
         self.leave(logged)
-    }
-
-    /// Makes all that was written durable.
-    pub(crate) fn sync(&self) -> Result<(), Trouble> {
-        let done = self.database.persist(PersistMode::SyncData);
-        #[cfg(test)]
-        self.syncs.set(self.syncs.get() + 1);
-        self.broken.set(self.broken.get() || done.is_err());
-        done.map_err(engine)
     }
 }
 

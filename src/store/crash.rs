@@ -461,7 +461,7 @@ fn a_store_of_schema_3_keeps_what_waits_in_both_places() {
         engine.put_raw_item(&account, &jid("juliet@b.example"), &octets(ITEM_1));
         engine.put_raw_schema(&3_u32.to_be_bytes());
     }
-    std::fs::remove_dir_all(scratch.0.join("store").join("log")).unwrap();
+    crate::damage::without_log(&scratch);
     let mut store = open(&scratch);
     let expected = [(1, 7, "<message/>".to_owned())];
     assert_eq!(queue(&mut store, "a@b.example", 1), expected);

@@ -8,10 +8,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+#[cfg(test)]
+use fjall::PersistMode;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
 use xmpp::port::{
@@ -22,9 +24,11 @@ use crate::backup::{self, Table};
 use crate::commit::{self, Keyspaces, Logged};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
+use crate::opening::{self, OpenError, cannot_open, check_schema, in_words};
 use crate::records::{each_record, exists, read};
 use crate::remains::Remains;
 use crate::schema::{self, SCHEMA};
+use crate::seal::Seal;
 use crate::sharing::Sharing;
 use crate::{kept, sessions};
 
@@ -50,13 +54,16 @@ const LISTING_PAGE: usize = 1 << 20;
 /// Records between two reports of a backup.
 const PROGRESS_EVERY: u64 = 200_000;
 
-const SCHEMA_KEY: &[u8] = b"schema";
-
 /// Where [`Lacking`] stands; absent as long as every account has had every key.
 pub(crate) const LACKING_KEY: &[u8] = b"lacking";
 
 /// An open database. It is locked against every other process until it is dropped.
 pub(crate) struct Engine {
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    pub(crate) seal: Cell<Seal>,
+    /// The last number that a seal had, or was to have.
+    pub(crate) numbered: Cell<u64>,
     pub(crate) database: Database,
     pub(crate) keyspaces: Keyspaces,
     pub(crate) logged: RefCell<Logged>,
@@ -74,29 +81,6 @@ pub(crate) struct Engine {
     #[cfg(test)]
     pub(crate) looked_at: Cell<u64>,
 }
-
-/// Why a store cannot be opened, in one sentence that says what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpenError {
-    /// Another process has it open.
-    Locked(Box<str>),
-    /// A newer Vorpal wrote it.
-    Newer(Box<str>),
-    /// It is damaged, foreign, or the disk refused.
-    Engine(Box<str>),
-}
-
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            OpenError::Locked(text) | OpenError::Newer(text) | OpenError::Engine(text) => {
-                f.write_str(text)
-            }
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
 
 /// Staged writes of one keyspace: a value, or `None` for a removal.
 pub(crate) type Writes = BTreeMap<Key, Option<Vec<u8>>>;
@@ -173,17 +157,25 @@ impl Staged {
 /// Trouble in the words of the log.
 pub(crate) type Trouble = Box<str>;
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` calls")]
 pub(crate) fn engine(error: fjall::Error) -> Trouble {
-    match error {
-        fjall::Error::Poisoned => {
-            "an earlier write failed, and the store takes no more until the disk does".into()
-        }
-        other => format!("the storage engine failed: {other:?}").into(),
-    }
+    in_words(&error)
 }
 
 pub(crate) fn damaged(error: schema::Unreadable) -> Trouble {
     error.0
+}
+
+fn open_database(path: &Path) -> Result<Database, OpenError> {
+    let opened = Database::builder(path)
+        .cache_size(CACHE_SIZE_MAX)
+        .max_journaling_size(JOURNAL_SIZE_MAX)
+        .worker_threads(WORKERS)
+        .open();
+    opened.map_err(|error| match error {
+        fjall::Error::Locked => OpenError::locked(path),
+        error => cannot_open(path, &in_words(&error)),
+    })
 }
 
 impl Engine {
@@ -199,31 +191,15 @@ impl Engine {
             .mode(0o700)
             .create(&path)
             .map_err(|error| refused(error.to_string()))?;
-        let opened = Database::builder(&path)
-            .cache_size(CACHE_SIZE_MAX)
-            .max_journaling_size(JOURNAL_SIZE_MAX)
-            .worker_threads(WORKERS)
-            .open();
-        let database = match opened {
-            Ok(database) => database,
-            Err(fjall::Error::Locked) => {
-                return Err(OpenError::Locked(
-                    format!(
-                        "The store in {} is in use by another process; stop that process first.",
-                        path.display()
-                    )
-                    .into(),
-                ));
-            }
-            Err(error) => return Err(refused(format!("{error:?}"))),
-        };
+        let sealed = opening::examine(&path)?;
+        let database = open_database(&path)?;
         let about = check_schema(&database, &path)?;
         let keyspace = |name: &str| {
             database
                 .keyspace(name, || {
                     KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_SIZE_MAX)
                 })
-                .map_err(|error| refused(format!("{error:?}")))
+                .map_err(|error| refused(in_words(&error).into()))
         };
         let tables = [
             (Table::Accounts, keyspace("accounts")?),
@@ -233,10 +209,15 @@ impl Engine {
             (Table::Queue, keyspace("queue")?),
         ];
         let keyspaces = Keyspaces { about, tables };
-        let logged = commit::open(&database, &keyspaces, &path)
-            .map_err(|trouble| refused(trouble.into()))?;
+        let told = |trouble: Trouble| refused(trouble.into());
+        let seal = sealed.unwrap_or_default();
+        let numbered = seal.confirm(&keyspaces).map_err(told)?;
+        let logged = commit::open(&database, &keyspaces, &path, seal.log).map_err(told)?;
         tracing::debug!(path = %path.display(), schema = SCHEMA, "store open");
         let opened = Engine {
+            path: path.clone(),
+            seal: Cell::new(seal),
+            numbered: Cell::new(numbered),
             database,
             keyspaces,
             logged: RefCell::new(logged),
@@ -252,7 +233,12 @@ impl Engine {
         opened
             .learn_lacking()
             .and_then(|()| opened.leave(&mut opened.logged.borrow_mut()))
-            .map_err(|trouble| refused(trouble.into()))?;
+            .and_then(|()| match opened.seal.get() == seal {
+                // Nothing was to leave.
+                true => opened.sync(),
+                false => Ok(()),
+            })
+            .map_err(told)?;
         Ok(opened)
     }
 
@@ -614,73 +600,6 @@ impl Snapshot for View {
     }
 }
 
-/// Why a store is not opened. One that was not closed is written to before it is read: what its
-/// log has goes into the engine.
-fn cannot_open(path: &Path, what: &str) -> OpenError {
-    let path = path.display();
-    let is_full = ["No space left", "quota exceeded"];
-    let text = match is_full.iter().any(|full| what.contains(full)) {
-        true => format!(
-            "The disk is too full to open the store in {path}; nothing is lost: make room there, \
-             100 MB or more, and start again."
-        ),
-        false => format!("Cannot open the store in {path}: {what}."),
-    };
-    OpenError::Engine(text.into())
-}
-
-fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError> {
-    let refused = |error: fjall::Error| cannot_open(path, &format!("{error:?}"));
-    let is_fresh = !database.keyspace_exists("accounts");
-    let about = database
-        .keyspace("about", KeyspaceCreateOptions::default)
-        .map_err(refused)?;
-    match about.get(SCHEMA_KEY).map_err(refused)? {
-        Some(found) => {
-            let found = <[u8; 4]>::try_from(&found[..]).map_or(0, u32::from_be_bytes);
-            match found {
-                SCHEMA => Ok(about),
-                // Schema 2 added what accounts keep, 3 the sessions, 4 the log, 5 when a queued
-                // stanza came, 6 the versions of rosters, 10 when the newest that waits offline
-                // came; the records of all are read as they are.
-                1..SCHEMA => {
-                    tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
-                    about
-                        .insert(SCHEMA_KEY, SCHEMA.to_be_bytes())
-                        .map_err(refused)?;
-                    database.persist(PersistMode::SyncAll).map_err(refused)?;
-                    Ok(about)
-                }
-                newer if newer > SCHEMA => Err(OpenError::Newer(
-                    format!(
-                        "The store in {} has schema {newer} and this Vorpal knows {SCHEMA}; run \
-                         the version that wrote it, or a later one.",
-                        path.display()
-                    )
-                    .into(),
-                )),
-                _ => Err(OpenError::Engine(
-                    format!(
-                        "The store in {} has a damaged schema number.",
-                        path.display()
-                    )
-                    .into(),
-                )),
-            }
-        }
-        None if is_fresh => {
-            about
-                .insert(SCHEMA_KEY, SCHEMA.to_be_bytes())
-                .map_err(refused)?;
-            database.persist(PersistMode::SyncAll).map_err(refused)?;
-            Ok(about)
-        }
-        None => Err(OpenError::Engine(
-            format!("The database in {} is not Vorpal's.", path.display()).into(),
-        )),
-    }
-}
-
 #[cfg(test)]
 impl Engine {
     /// Replaces an account's record by `record`.
@@ -747,7 +666,7 @@ impl Engine {
             .database
             .keyspace("about", KeyspaceCreateOptions::default)
             .unwrap();
-        about.get(SCHEMA_KEY).unwrap().unwrap().to_vec()
+        about.get(opening::SCHEMA_KEY).unwrap().unwrap().to_vec()
     }
 
     /// Writes another schema number.
@@ -756,26 +675,7 @@ impl Engine {
             .database
             .keyspace("about", KeyspaceCreateOptions::default)
             .unwrap();
-        about.insert(SCHEMA_KEY, number).unwrap();
+        about.insert(opening::SCHEMA_KEY, number).unwrap();
         self.database.persist(PersistMode::SyncAll).unwrap();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// 28 is ENOSPC, 122 EDQUOT, 5 EIO.
-    #[test]
-    fn a_full_disk_is_told_with_the_remedy() {
-        for (number, remedy) in [(28, "make room"), (122, "make room"), (5, "Cannot open")] {
-            let error = std::io::Error::from_raw_os_error(number);
-            let plain = error.to_string();
-            let wrapped = format!("{:?}", fjall::Error::Io(error));
-            for what in [plain, wrapped] {
-                let told = cannot_open(Path::new("store"), &what).to_string();
-                assert!(told.contains(remedy), "{told}");
-            }
-        }
     }
 }

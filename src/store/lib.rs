@@ -8,16 +8,20 @@ mod commit;
 pub mod conformance;
 #[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod damage;
 pub mod embedded;
 mod ended;
 pub mod faults;
 mod gaps;
 mod hot;
+mod journal;
 mod kept;
 mod lacking;
 mod load;
 mod log;
 pub mod memory;
+mod opening;
 #[cfg(test)]
 mod power;
 mod records;
@@ -25,13 +29,15 @@ mod recover;
 mod remains;
 mod saved;
 pub mod schema;
+mod seal;
 mod sessions;
 mod sharing;
 
-pub use embedded::{DIRECTORY, OpenError};
+pub use embedded::DIRECTORY;
 pub use lacking::Lacking;
 pub use load::BulkLoaded;
 pub use memory::Memory;
+pub use opening::OpenError;
 pub use recover::Embedded;
 
 use stanza::jid::BareJid;

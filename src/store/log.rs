@@ -11,8 +11,9 @@
 //!
 //! Numbers are big-endian; the greatest size of a value says that the key is removed. The checksum
 //! is seeded with the generation and the place in the file, so that nothing older is taken for a
-//! frame. Invariant: a frame is whole on the disk before [`Log::append`] gives `Ok`; where it gives
-//! an error the next frame takes the same place, so a disk that recovers needs nothing done.
+//! frame, and a whole frame behind a broken one tells damage from a torn end. Invariant: a frame is
+//! whole on the disk before [`Log::append`] gives `Ok`; where it gives an error the next frame
+//! takes the same place, so a disk that recovers needs nothing done.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -23,6 +24,8 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::opening::damage;
+
 /// Bytes before the writes of a frame.
 const HEAD_SIZE: usize = 12;
 
@@ -30,7 +33,7 @@ const HEAD_SIZE: usize = 12;
 const FRAME_KEPT_MAX: usize = 1 << 20;
 
 /// Space taken ahead of what is written, so that a sync has no new size to write.
-const RESERVE_SIZE: u64 = 4 << 20;
+const RESERVE_SIZE: u64 = if cfg!(test) { 64 << 10 } else { 4 << 20 };
 
 /// Zeros of one write where space cannot be taken otherwise.
 const FILL_SIZE: usize = 64 << 10;
@@ -40,6 +43,16 @@ const REMOVED: u32 = u32::MAX;
 
 /// The table of the last frame of a file that has a successor.
 const SEAL: u8 = u8::MAX;
+
+/// Every size that a file of the log has, cut off by a crash or not, is a multiple of it.
+const SECTOR_SIZE: usize = 512;
+
+/// How often its size is hashed of a file at most while a frame is looked for behind a damaged one:
+/// what looks like a frame mostly is one of an earlier generation, and these do not overlap.
+const SEARCH_FACTOR: usize = 4;
+
+/// Zeros that are passed over at once.
+const ZEROS_SIZE: usize = 64;
 
 /// The name of a file that may be overwritten.
 const SPARE: &str = "spare";
@@ -107,15 +120,18 @@ impl Log {
             .truncate(false)
             .mode(0o600)
             .open(&path)?;
-        let reserved = file.metadata()?.len();
-        File::open(directory)?.sync_all()?;
-        Ok(Log {
+        let mut log = Log {
             directory: directory.to_owned(),
             generation,
+            reserved: file.metadata()?.len(),
             file,
             size: 0,
-            reserved,
-        })
+        };
+        // One that is empty at an opening has lost what it had.
+        log.reserve(1)?;
+        log.file.sync_all()?;
+        File::open(directory)?.sync_all()?;
+        Ok(log)
     }
 
     /// The number of this file.
@@ -132,14 +148,7 @@ impl Log {
     pub(crate) fn append(&mut self, frame: &mut Frame) -> io::Result<()> {
         frame.finish(self.generation, self.size)?;
         let end = self.size + frame.0.len() as u64;
-        if end > self.reserved {
-            let reserved = end.next_multiple_of(RESERVE_SIZE);
-            let length = reserved - self.reserved;
-            let flags = FallocateFlags::empty();
-            let taken = rustix::fs::fallocate(&self.file, flags, self.reserved, length);
-            fill_unless_taken(&self.file, self.reserved, length, taken)?;
-            self.reserved = reserved;
-        }
+        self.reserve(end)?;
         let written = self.file.write_all_at(&frame.0, self.size);
         if let Err(error) = written.and_then(|()| self.file.sync_data()) {
             // It may be on the disk for all that, and must not come back with the log.
@@ -149,6 +158,19 @@ impl Log {
             return Err(error);
         }
         self.size = end;
+        Ok(())
+    }
+
+    /// Takes space for what ends there.
+    fn reserve(&mut self, end: u64) -> io::Result<()> {
+        if end > self.reserved {
+            let reserved = end.next_multiple_of(RESERVE_SIZE);
+            let length = reserved - self.reserved;
+            let flags = FallocateFlags::empty();
+            let taken = rustix::fs::fallocate(&self.file, flags, self.reserved, length);
+            fill_unless_taken(&self.file, self.reserved, length, taken)?;
+            self.reserved = reserved;
+        }
         Ok(())
     }
 
@@ -223,23 +245,37 @@ pub(crate) fn generations(directory: &Path) -> io::Result<Vec<u64>> {
 pub(crate) type Logged<'a> = (u64, u8, &'a [u8], Option<&'a [u8]>);
 
 /// Calls `each` with every write from a generation on, and gives the last generation that has a
-/// file. The last frame may be torn; whatever is behind it was never answered for.
+/// file. The last frame may be torn; whatever is behind it was never answered for. `sealed` is a
+/// file that had its frames up to a place at least.
 pub(crate) fn replay(
     directory: &Path,
     from: u64,
+    sealed: Option<(u64, u64)>,
     each: &mut dyn FnMut(Logged<'_>) -> Result<(), Box<str>>,
 ) -> Result<Option<u64>, Box<str>> {
     let cannot = |error: io::Error| format!("its log cannot be read: {error}");
+    let mut files = generations(directory).map_err(cannot)?;
+    let is_first_missing = !files.contains(&from) && (from > 0 || !files.is_empty());
+    files.retain(|generation| *generation >= from);
+    if is_first_missing {
+        return Err(missing(directory, from));
+    }
+    if let Some((sealed, _)) = sealed.filter(|(sealed, _)| *sealed >= from)
+        && !files.contains(&sealed)
+    {
+        return Err(missing(directory, sealed));
+    }
     let (mut last, mut is_whole) = (None, true);
-    for generation in generations(directory).map_err(cannot)? {
-        if generation < from {
-            continue;
-        }
-        let bytes = std::fs::read(path_of(directory, generation)).map_err(cannot)?;
+    for generation in files {
+        let path = path_of(directory, generation);
+        let bytes = std::fs::read(&path).map_err(cannot)?;
         // A file may stop short of its seal only where the next one was not begun in earnest.
         let follows = last.is_none_or(|last| last + 1 == generation);
         if !(follows && is_whole) && frame_at(&bytes, generation, 0).is_some() {
-            return Err(format!("its log is damaged before generation {generation:x}").into());
+            return Err(damage(&format!(
+                "its log lacks commits before those in {}",
+                path.display()
+            )));
         }
         (last, is_whole) = (Some(generation), false);
         let mut place = 0;
@@ -254,8 +290,65 @@ pub(crate) fn replay(
                 rest = more;
             }
         }
+        let is_short = sealed.is_some_and(|(sealed, size)| {
+            let is_taken = bytes.len() as u64 >= RESERVE_SIZE;
+            sealed == generation && !(is_taken && place as u64 >= size)
+        });
+        let is_cut = is_short || !bytes.len().is_multiple_of(SECTOR_SIZE);
+        if is_cut || is_followed(&bytes, generation, place) {
+            return Err(damage(&format!(
+                "its log {} is damaged at byte {place}, and commits are lost",
+                path.display()
+            )));
+        }
     }
-    Ok(last)
+    match last {
+        Some(last) if is_whole => Err(missing(directory, last + 1)),
+        last => Ok(last),
+    }
+}
+
+fn missing(directory: &Path, generation: u64) -> Box<str> {
+    let path = path_of(directory, generation);
+    damage(&format!("its log {} is missing", path.display()))
+}
+
+/// Whether there is a whole frame behind a place that has none. A frame is written when the one
+/// before it is on the disk, so that one was damaged there, and is not torn. What the file's space
+/// held before has other generations.
+fn is_followed(bytes: &[u8], generation: u64, place: usize) -> bool {
+    let mut hashed_max = bytes.len().saturating_mul(SEARCH_FACTOR);
+    let mut place = place + 1;
+    while let Some(rest) = bytes.get(place..).filter(|rest| rest.len() > HEAD_SIZE) {
+        // Most of it is space taken ahead; a frame may begin in the zeros' last few.
+        if rest.starts_with(&[0; ZEROS_SIZE]) {
+            place += ZEROS_SIZE - size_of::<u32>() + 1;
+            continue;
+        }
+        if let Some(size) = frame_like_at(rest) {
+            if size > hashed_max || frame_at(bytes, generation, place).is_some() {
+                return true;
+            }
+            hashed_max -= size;
+        }
+        place += 1;
+    }
+    false
+}
+
+/// The size of the writes where bytes look like a frame, whatever the checksum says.
+fn frame_like_at(bytes: &[u8]) -> Option<usize> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD_SIZE>()?;
+    let (size, _) = head.split_first_chunk::<4>()?;
+    let mut rest = rest.get(..u32::from_be_bytes(*size) as usize)?;
+    let size = rest.len();
+    while let Some((table, key, _, more)) = next_write(rest) {
+        if key.is_empty() && table != SEAL {
+            return None;
+        }
+        rest = more;
+    }
+    (size > 0 && rest.is_empty()).then_some(size)
 }
 
 /// The writes of the frame at a place, if there is a whole one.
@@ -292,7 +385,12 @@ mod tests {
 
     fn read(directory: &Path, from: u64) -> Result<Found, Box<str>> {
         let mut found = Vec::new();
-        replay(directory, from, &mut |(generation, table, key, value)| {
+        replay(directory, from, None, &mut |(
+            generation,
+            table,
+            key,
+            value,
+        )| {
             assert_eq!(table, 3);
             found.push((generation, key.to_vec(), value.map(<[u8]>::to_vec)));
             Ok(())
@@ -307,10 +405,13 @@ mod tests {
         log.append(&mut frame).unwrap();
     }
 
+    /// Leaves zeros from a place on.
     fn cut(directory: &Path, generation: u64, size: u64) {
         let path = path_of(directory, generation);
         let file = OpenOptions::new().write(true).open(path).unwrap();
+        let taken = file.metadata().unwrap().len();
         file.set_len(size).unwrap();
+        file.set_len(taken).unwrap();
     }
 
     #[test]
@@ -326,10 +427,10 @@ mod tests {
             (7, b"b".to_vec(), None),
             (7, b"c".to_vec(), Some(Vec::new())),
         ];
-        assert_eq!(read(&scratch.0, 0).unwrap(), expected);
+        assert_eq!(read(&scratch.0, 7).unwrap(), expected);
         for size in (whole..log.size()).rev() {
             cut(&scratch.0, 7, size);
-            assert_eq!(read(&scratch.0, 0).unwrap(), expected[..2], "{size}");
+            assert_eq!(read(&scratch.0, 7).unwrap(), expected[..2], "{size}");
         }
     }
 
@@ -350,7 +451,7 @@ mod tests {
         assert_eq!(read(&scratch.0, 3).unwrap(), []);
         append(&mut log, &[0], Some(&[9; 50]));
         let expected = [(2, b"x".to_vec(), None), (3, vec![0], Some(vec![9; 50]))];
-        assert_eq!(read(&scratch.0, 1).unwrap(), expected);
+        assert_eq!(read(&scratch.0, 2).unwrap(), expected);
     }
 
     #[test]
@@ -361,9 +462,9 @@ mod tests {
         let before = log.size();
         append(&mut log, b"b", Some(&[7; 100]));
         log.take_back(before).unwrap();
-        assert_eq!(read(&scratch.0, 0).unwrap(), [(1, b"a".to_vec(), None)]);
+        assert_eq!(read(&scratch.0, 1).unwrap(), [(1, b"a".to_vec(), None)]);
         append(&mut log, b"c", None);
-        let keys = read(&scratch.0, 0)
+        let keys = read(&scratch.0, 1)
             .unwrap()
             .into_iter()
             .map(|(_, key, _)| key);
@@ -378,15 +479,107 @@ mod tests {
         let unsealed = log.size();
         log.rotate().unwrap();
         cut(&scratch.0, 1, unsealed);
-        assert_eq!(read(&scratch.0, 0).unwrap().len(), 1);
+        assert_eq!(read(&scratch.0, 1).unwrap().len(), 1);
         append(&mut log, b"b", Some(b"2"));
-        assert!(read(&scratch.0, 0).unwrap_err().contains("damaged"));
+        let told = read(&scratch.0, 1).unwrap_err();
+        assert!(told.contains("lacks commits"), "{told}");
         std::fs::remove_file(path_of(&scratch.0, 1)).unwrap();
-        assert_eq!(
-            read(&scratch.0, 0).unwrap().len(),
-            1,
-            "what is older is not missed"
-        );
+        let found = read(&scratch.0, 2).unwrap();
+        assert_eq!(found.len(), 1, "what is older is not missed");
+        for from in [0, 1] {
+            let told = read(&scratch.0, from).unwrap_err();
+            assert!(told.contains("missing"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_says_to_come_is_missed() {
+        let scratch = Scratch::new();
+        let mut log = Log::create(&scratch.0, 1).unwrap();
+        append(&mut log, b"a", None);
+        log.rotate().unwrap();
+        std::fs::remove_file(path_of(&scratch.0, 2)).unwrap();
+        let told = read(&scratch.0, 1).unwrap_err();
+        assert!(told.contains("0002 is missing"), "{told}");
+    }
+
+    #[test]
+    fn a_flipped_bit_before_whole_frames_is_damage_wherever_it_is() {
+        let scratch = Scratch::new();
+        // What the file held before is none of its frames.
+        let mut log = Log::create(&scratch.0, 1).unwrap();
+        for number in 0..20_u8 {
+            append(&mut log, &[number; 3], Some(&[number; 90]));
+        }
+        log.rotate().unwrap();
+        log.remove_older().unwrap();
+        log.rotate().unwrap();
+        log.remove_older().unwrap();
+        for number in 0..5_u8 {
+            append(&mut log, &[number; 3], Some(&[0; 40]));
+        }
+        let last = log.size();
+        append(&mut log, b"last", Some(b"1"));
+        let path = path_of(&scratch.0, 3);
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(read(&scratch.0, 3).unwrap().len(), 6);
+        for place in 0..log.size() as usize {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 8);
+            std::fs::write(&path, bytes).unwrap();
+            let found = read(&scratch.0, 3);
+            match found {
+                Ok(found) => {
+                    assert!(place >= last as usize, "{place}");
+                    assert_eq!(found.len(), 5, "{place}: the last may be torn");
+                }
+                Err(told) => assert!(told.contains("damaged at byte"), "{told}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_ends_too_early_is_damage() {
+        let scratch = Scratch::new();
+        let mut log = Log::create(&scratch.0, 1).unwrap();
+        append(&mut log, b"a", None);
+        let first = log.size();
+        append(&mut log, b"b", None);
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path_of(&scratch.0, 1))
+            .unwrap();
+        file.set_len(log.size() - 1).unwrap();
+        assert!(read(&scratch.0, 1).unwrap_err().contains("damaged"));
+        // Where it is cut between two frames, or before all, the seal knows better.
+        cut(&scratch.0, 1, first);
+        file.set_len(RESERVE_SIZE).unwrap();
+        let replayed = |place| replay(&scratch.0, 1, Some((1, place)), &mut |_| Ok(()));
+        assert_eq!(replayed(first), Ok(Some(1)));
+        let told = replayed(log.size()).unwrap_err();
+        assert!(told.contains(&format!("damaged at byte {first}")), "{told}");
+        file.set_len(0).unwrap();
+        assert_eq!(read(&scratch.0, 1).unwrap(), []);
+        assert!(replayed(0).unwrap_err().contains("damaged at byte 0"));
+    }
+
+    #[test]
+    fn looking_for_a_frame_behind_a_torn_one_has_an_end() {
+        // Each looks like a frame with one write, whose value is all that follow.
+        let (count, unit) = (20_000, HEAD_SIZE + 10);
+        let mut bytes = vec![0; HEAD_SIZE];
+        for left in (0..count).rev() {
+            let value_size = (left * unit) as u32;
+            bytes.extend((value_size + 10).to_be_bytes());
+            bytes.extend([7; 8]);
+            bytes.extend([1, 0, 0, 0, 1]);
+            bytes.extend(value_size.to_be_bytes());
+            bytes.push(b'k');
+        }
+        assert!(frame_like_at(&bytes[HEAD_SIZE..]).is_some());
+        assert!(is_followed(&bytes, 1, 0), "nobody can tell");
+        let tail = bytes.len() - 2 * unit;
+        assert!(!is_followed(&bytes, 1, tail), "none of these is one");
     }
 
     #[test]

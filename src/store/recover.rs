@@ -13,10 +13,11 @@ use stanza::jid::BareJid;
 use xmpp::port::{Snapshot, Store, StoreOp, StoreReply, WholeAccount};
 
 use crate::commit::log_files;
-use crate::embedded::{DIRECTORY, Engine, OpenError, Performed};
+use crate::embedded::{DIRECTORY, Engine, Performed};
 use crate::gaps::Gaps;
 use crate::lacking::Lacking;
 use crate::load::BulkLoaded;
+use crate::opening::OpenError;
 use crate::remains::Remains;
 
 /// How long a failing disk is left alone before it is tried again.
