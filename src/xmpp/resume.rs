@@ -83,7 +83,7 @@ impl Resuming {
 }
 
 impl Shard {
-    /// `<resume/>` of a session that its client does not have, for that is back from storage, or may
+    /// `<resume/>` of a session that its client does not have: it is back from storage, or may
     /// be there.
     pub(crate) fn resume_stored(
         &mut self,
@@ -147,7 +147,7 @@ impl Shard {
         Flow::Stop
     }
 
-    fn waits_in_storage(&self, account: &BareJid, id: SessionId) -> bool {
+    pub(crate) fn waits_in_storage(&self, account: &BareJid, id: SessionId) -> bool {
         let ids = self.dormant.get(account);
         ids.is_some_and(|ids| ids.contains(&id))
     }
@@ -205,8 +205,14 @@ impl Shard {
                 return self.fail_resume(host, conn, stream, "item-not-found");
             }
             reply => {
-                tracing::error!(?reply, "a session was not read");
-                return self.put_off_resume(host, conn, &stream);
+                self.note_unread(&expect.account, expect.id, &reply);
+                return match reply {
+                    // Another try would meet the same: its client begins anew.
+                    StoreReply::Damaged(_) => {
+                        self.fail_resume(host, conn, stream, "item-not-found");
+                    }
+                    _ => self.put_off_resume(host, conn, &stream),
+                };
             }
         }
         let account = self.loaded_or_loading(host, expect.account.clone().as_str());
