@@ -15,6 +15,8 @@ pub struct Asked {
     reads: HashMap<(usize, u64), BareJid>,
     /// Whose sessions' queues get their numbers.
     renumbers: HashMap<(usize, u64), BareJid>,
+    /// Messages on their way into queues.
+    enqueues: HashSet<(usize, u64)>,
     /// Ends of one shard at once.
     pub ends_peak: usize,
     /// Reads of one account's sessions at once.
@@ -25,6 +27,8 @@ pub struct Asked {
     pub renumbers_peak: usize,
     /// Ends altogether.
     pub ended: usize,
+    /// Messages on their way into queues at once.
+    pub enqueues_peak: usize,
     /// Places in queues that messages were put into.
     pub copies: usize,
 }
@@ -48,7 +52,11 @@ impl Asked {
                 let count = enter(&mut self.renumbers, key, account);
                 self.renumbers_peak = self.renumbers_peak.max(count);
             }
-            StoreOp::Enqueue(enqueue) => self.copies += enqueue.copies.len(),
+            StoreOp::Enqueue(enqueue) => {
+                self.copies += enqueue.copies.len();
+                self.enqueues.insert(key);
+                self.enqueues_peak = self.enqueues_peak.max(self.enqueues.len());
+            }
             _ => {}
         }
     }
@@ -58,6 +66,7 @@ impl Asked {
         self.ends.remove(&(shard, ticket.0));
         self.reads.remove(&(shard, ticket.0));
         self.renumbers.remove(&(shard, ticket.0));
+        self.enqueues.remove(&(shard, ticket.0));
     }
 
     /// The process ends, and nobody hears of what it asked for.
@@ -65,6 +74,7 @@ impl Asked {
         self.ends.clear();
         self.reads.clear();
         self.renumbers.clear();
+        self.enqueues.clear();
     }
 }
 

@@ -20,8 +20,12 @@ pub struct Faults {
     pub disk_failures: u64,
     /// Whether the disk is full: then every write is refused, and every read is answered.
     pub disk_full: bool,
-    /// Accounts whose sessions cannot be read: their records are damaged.
+    /// Accounts whose sessions' records are damaged.
     pub damaged: Vec<BareJid>,
+    /// Accounts whose sessions storage fails to read.
+    pub unreadable: Vec<BareJid>,
+    /// Accounts that storage fails to load.
+    pub unloadable: Vec<BareJid>,
     /// How often in a thousand the sync of a write fails. It is refused, and the next process may
     /// find it all the same, unless another write succeeds before: that is written over it.
     pub disk_doubts: u64,
@@ -51,6 +55,8 @@ impl Faults {
             disk_failures: 0,
             disk_full: false,
             damaged: Vec::new(),
+            unreadable: Vec::new(),
+            unloadable: Vec::new(),
             disk_doubts: 0,
             derive_us: (100, 500),
             move_us: (5, 20),
@@ -76,6 +82,8 @@ impl Faults {
             disk_failures: 0,
             disk_full: false,
             damaged: Vec::new(),
+            unreadable: Vec::new(),
+            unloadable: Vec::new(),
             disk_doubts: 0,
             derive_us: delay(random),
             move_us: delay(random),

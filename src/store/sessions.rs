@@ -621,6 +621,22 @@ impl Engine {
         account: &BareJid,
         session: SessionId,
     ) -> Result<StoreReply, Trouble> {
+        let mut is_read = true;
+        match self.read_session(staged, account, session, &mut is_read) {
+            // The engine has given the record, and no later try makes sense of it.
+            Err(why) if !is_read => Ok(StoreReply::Damaged(why)),
+            read => read,
+        }
+    }
+
+    /// Where a record is there and cannot be read, `is_read` says so.
+    fn read_session(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        session: SessionId,
+        is_read: &mut bool,
+    ) -> Result<StoreReply, Trouble> {
         let record = |kind| {
             let key = key(account, kind, session.secret);
             self.read_hot(Table::Sessions, staged, &key)
@@ -629,23 +645,28 @@ impl Engine {
             return Ok(StoreReply::Session(None));
         };
         let handled = record(HANDLED)?;
+        *is_read = false;
         let mut stored = StoredSession {
             saved: read_saved(&saved)?,
             handled: handled.as_deref().map_or(Ok(0), read_number)?,
             queue: Vec::new(),
             marks: Vec::new(),
         };
+        *is_read = true;
         let prefix = queue_prefix(account, session);
         let mut pieces: Vec<Vec<QueuedStanza>> = Vec::new();
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
+            *is_read = false;
             let queued = read_queued(record)?;
+            let place = place_of(key, &prefix)?;
+            *is_read = true;
             let has_room = |piece: &&mut Vec<_>| piece.len() < PIECE_LENGTH;
             let piece = match pieces.last_mut().filter(has_room) {
                 Some(piece) => piece,
                 None => pieces.push_mut(Vec::with_capacity(PIECE_LENGTH)),
             };
             piece.push(QueuedStanza {
-                place: place_of(key, &prefix)?,
+                place,
                 number: queued.number,
                 arrived: queued.arrived,
                 has_waited: queued.has_waited,
@@ -663,8 +684,10 @@ impl Engine {
         stored.queue.sort_unstable_by_key(|queued| queued.place);
         let prefix = marks_prefix(session);
         self.each_hot(Table::Queue, staged, &prefix, |key, record| {
+            *is_read = false;
             let receiver = schema::jid_of(&key[prefix.len()..]).map_err(|error| error.0)?;
             stored.marks.push(read_mark(receiver, record)?);
+            *is_read = true;
             Ok(())
         })?;
         staged.gaps.recall(session, &stored.marks);
@@ -750,3 +773,6 @@ pub(crate) fn unacked<'a>(name: &[u8], record: &'a [u8]) -> Result<Unacked<'a>, 
         _ => Err("a record is of an unknown kind".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

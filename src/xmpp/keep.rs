@@ -151,6 +151,9 @@ impl Shard {
                 }
             } else if enqueued.is_error || enqueued.is_delivered {
                 acks.unstored_at(host, conn, place);
+                if enqueued.is_error {
+                    self.store_errors_later(host, key);
+                }
             } else {
                 refused = acks.refused_at(place).or(refused);
                 acks.flush(host, conn);

@@ -4,6 +4,7 @@
 //! [`Host`]; there is no clock, randomness, socket, thread or lock in this crate.
 
 pub mod account;
+pub mod again;
 mod ahead;
 mod ask;
 mod conns;

@@ -19,6 +19,9 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 mod flush;
+mod later;
+
+pub(crate) use later::Later;
 
 /// Unacknowledged stanzas of one session, presence apart; one more ends it.
 pub(crate) const UNACKED_MAX: usize = 4_000;
@@ -114,6 +117,8 @@ pub(crate) struct Acks {
     pub misnumbered: bool,
     /// Errors in the queue that neither storage nor the client has.
     pub vital: u32,
+    /// Whether the session is among those of [`crate::again::Again`].
+    pub is_again: bool,
     /// The number of the last acknowledged stanza.
     acked: u32,
     written: usize,
@@ -188,7 +193,7 @@ impl Sent {
         match self.keep {
             Keep::Queue(_) => self.has_waited,
             Keep::Offline(_) => true,
-            Keep::Memory => false,
+            Keep::Memory | Keep::Later(_) => false,
         }
     }
 
@@ -242,6 +247,8 @@ pub(crate) enum Keep {
     Queue(u64),
     /// Among what waits for the account, by its number there.
     Offline(u64),
+    /// Nowhere yet: storage is to have it at this place of the queue, see [`crate::again`].
+    Later(u64),
 }
 
 /// What an acknowledgement makes superfluous in storage.
@@ -281,6 +288,7 @@ impl Acks {
             uncounted: None,
             misnumbered: false,
             vital: 0,
+            is_again: false,
             acked: 0,
             written: 0,
             queue: VecDeque::new(),
@@ -579,6 +587,7 @@ impl Acks {
             self.queue.insert(index, sent);
             index += 1;
         }
+        self.place_behind(index);
     }
 
     /// Storage has the number of all that it has up to a place.
@@ -609,15 +618,6 @@ impl Acks {
         }
     }
 
-    /// Storage will not have what is at a place; the client gets it all the same.
-    pub(crate) fn unstored_at(&mut self, host: &mut impl Host, conn: Option<ConnId>, place: u64) {
-        if let Some(index) = self.place_of(place) {
-            self.queue[index].keep = Keep::Memory;
-            self.queue[index].write = None;
-            self.flush(host, conn);
-        }
-    }
-
     /// Storage will not have what is at a place: it leaves the queue.
     pub(crate) fn refused_at(&mut self, place: u64) -> Option<Arrived> {
         let index = self.place_of(place)?;
@@ -642,7 +642,7 @@ impl Acks {
         let numbered = self.queue.iter().zip(1_u32..);
         let kept = numbered.filter_map(|(sent, index)| match sent.keep {
             Keep::Queue(place) => Some((place, self.acked.wrapping_add(index))),
-            Keep::Memory | Keep::Offline(_) => None,
+            Keep::Memory | Keep::Offline(_) | Keep::Later(_) => None,
         });
         kept.collect()
     }
@@ -685,7 +685,7 @@ impl Acks {
             }
             sent.note_taken();
             match sent.keep {
-                Keep::Memory => {}
+                Keep::Memory | Keep::Later(_) => {}
                 Keep::Queue(place) => {
                     let from = cleared.places.map_or(place, |(from, _)| from);
                     cleared.places = Some((from, place));
@@ -701,7 +701,7 @@ impl Acks {
     pub(crate) fn offline(&self) -> impl Iterator<Item = u64> {
         self.queue.iter().filter_map(|sent| match sent.keep {
             Keep::Offline(number) => Some(number),
-            Keep::Memory | Keep::Queue(_) => None,
+            Keep::Memory | Keep::Queue(_) | Keep::Later(_) => None,
         })
     }
 

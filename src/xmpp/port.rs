@@ -162,7 +162,8 @@ pub enum StoreOp {
         /// The last place that the session knows of: what lies behind it stays as it is.
         up_to: u64,
     },
-    /// Read a session with all that belongs to it. Answered by [`StoreReply::Session`].
+    /// Read a session with all that belongs to it. Answered by [`StoreReply::Session`], or
+    /// [`StoreReply::Damaged`].
     Session {
         /// Whose.
         account: BareJid,
@@ -459,6 +460,9 @@ pub enum StoreReply {
     Room(u32),
     /// There is no such account; nothing was changed.
     Missing,
+    /// The session is there and its records are damaged: every later try meets the same. The text
+    /// is for the log.
+    Damaged(Box<str>),
     /// Storage failed; nothing is known to have been written. The text is for the log.
     Failed(Box<str>),
 }

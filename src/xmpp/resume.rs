@@ -162,7 +162,7 @@ impl Shard {
         acks.is_some_and(|acks| acks.opened)
     }
 
-    fn waits_in_storage(&self, account: &BareJid, id: SessionId) -> bool {
+    pub(crate) fn waits_in_storage(&self, account: &BareJid, id: SessionId) -> bool {
         let ids = self.dormant.get(account);
         ids.is_some_and(|ids| ids.contains(&id))
     }
@@ -223,8 +223,16 @@ impl Shard {
                 return self.fail_resume(host, conn, stream, "item-not-found");
             }
             reply => {
-                tracing::error!(?reply, "a session was not read");
-                self.put_off_resume(host, conn, &stream);
+                self.note_unread(&expect.account, expect.id, &reply);
+                match reply {
+                    // Another try would meet the same: its client begins anew.
+                    StoreReply::Damaged(_) => {
+                        self.fail_resume(host, conn, stream, "item-not-found");
+                    }
+                    _ => {
+                        self.put_off_resume(host, conn, &stream);
+                    }
+                }
                 return;
             }
         }

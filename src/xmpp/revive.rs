@@ -1,7 +1,8 @@
 //! Managed sessions in storage: how they get there, and how they come back after a restart.
 //!
 //! Invariant: a session is either in [`Shard::managed`], or dormant in storage until its client
-//! resumes it, its account is loaded, or its time runs out.
+//! resumes it, its account is loaded, or its time runs out. One whose record is damaged is neither:
+//! it stays in storage, and nobody comes back to it.
 
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::host::{Host, Ticket};
@@ -14,8 +15,7 @@ use crate::stanza::simple_presence;
 use crate::strangers::Strangers;
 use crate::xep::stream_management::RESUME_MS_MAX;
 use stanza::jid::{BareJid, Jid, home_hash};
-use std::collections::HashMap;
-use std::ops::Bound;
+use std::collections::{HashMap, HashSet};
 
 /// A session of the last process that is to end.
 #[derive(Debug)]
@@ -24,6 +24,31 @@ pub(crate) struct Ending {
     session: SessionId,
     /// Only if it is this resource's.
     resource: Option<Box<str>>,
+}
+
+/// How the sessions of the last process end that nobody has come back to: one is read after
+/// another, and what cannot be read or loaded waits for the next round. One timer begins the next,
+/// [`STORAGE_RETRY_MS`] after this one, and goes on with it, as long after a failure.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    /// The last one that was asked for in this round.
+    behind: Option<(BareJid, SessionId)>,
+    /// Whether one is being read.
+    is_reading: bool,
+    is_armed: bool,
+    /// Those of which the log says that they cannot be read now.
+    told: HashSet<SessionId>,
+}
+
+impl Sweep {
+    /// Whether all that wait for an account are sessions that it was asked for before, in vain.
+    pub(crate) fn has_told(&self, waiters: &[Waiter]) -> bool {
+        let is_told = |waiter: &Waiter| match waiter {
+            Waiter::End(session, _) => self.told.contains(session),
+            _ => false,
+        };
+        waiters.iter().all(is_told)
+    }
 }
 
 /// What sessions of the last process share, by its group, for those that are not in memory yet, and
@@ -186,8 +211,7 @@ impl Shard {
             let count = self.dormant.len();
             tracing::info!(count, shard = self.id.0, "accounts have sessions that wait");
             if self.settings.durability.saves_sessions() {
-                let at = host.now().plus_ms(RESUME_MS_MAX.into());
-                self.arm(host, at, Timer::Dormancy);
+                self.arm_dormancy(host, RESUME_MS_MAX.into());
             } else {
                 // They are of a process with another mode: what they hold must not wait in vain.
                 self.on_dormancy(host);
@@ -200,8 +224,14 @@ impl Shard {
     }
 
     fn retry_dormancy(&mut self, host: &mut impl Host) {
-        let at = host.now().plus_ms(STORAGE_RETRY_MS);
-        self.arm(host, at, Timer::Dormancy);
+        self.arm_dormancy(host, STORAGE_RETRY_MS);
+    }
+
+    fn arm_dormancy(&mut self, host: &mut impl Host, ms: u64) {
+        if !std::mem::replace(&mut self.sweep.is_armed, true) {
+            let at = host.now().plus_ms(ms);
+            self.arm(host, at, Timer::Dormancy);
+        }
     }
 
     fn is_home_of(&self, bare: &str) -> bool {
@@ -210,9 +240,12 @@ impl Shard {
 
     /// The timer of the sessions of the last process.
     pub(crate) fn on_dormancy(&mut self, host: &mut impl Host) {
+        self.sweep.is_armed = false;
         if self.sessions_known {
             self.dormancy_over = true;
-            self.end_dormancy(host);
+            if !self.sweep.is_reading {
+                self.end_dormancy(host);
+            }
         } else {
             let ticket = self.ticket_for_itself(Waiting::Sessions);
             host.store(ticket, StoreOp::Sessions);
@@ -223,27 +256,36 @@ impl Shard {
     fn end_dormancy(&mut self, host: &mut impl Host) {
         while let Some((account, session)) = self.next_dormant() {
             if !self.managed.contains_key(&session) {
+                self.sweep.is_reading = true;
                 return self.ask_dormant(host, account, session, None);
             }
             self.forget_dormant(&account, session);
         }
-        if self.dormant.is_empty() {
-            self.shared_dormant.clear();
+        self.sweep.behind = None;
+        match self.dormant.is_empty() {
+            true => self.shared_dormant.clear(),
+            false => self.retry_dormancy(host),
         }
     }
 
-    /// The next of the sessions of the last process, behind the one that could not be read.
+    /// The next of the sessions of the last process in this round, by their accounts.
     fn next_dormant(&mut self) -> Option<(BareJid, SessionId)> {
-        let next = match self.unreadable.take() {
-            None => self.dormant.iter().next(),
-            Some(account) => {
-                let behind = (Bound::Excluded(account), Bound::Unbounded);
-                let next = self.dormant.range::<BareJid, _>(behind).next();
-                next.or_else(|| self.dormant.iter().next())
+        let next = match &self.sweep.behind {
+            None => {
+                let (account, ids) = self.dormant.iter().next()?;
+                (account.clone(), *ids.iter().min()?)
+            }
+            Some((last, session)) => {
+                let mut rest = self.dormant.range(last.clone()..);
+                rest.find_map(|(account, ids)| {
+                    let is_next = |id: &&SessionId| account != last || *id > session;
+                    let next = ids.iter().filter(is_next).min()?;
+                    Some((account.clone(), *next))
+                })?
             }
         };
-        let (account, ids) = next?;
-        Some((account.clone(), *ids.last()?))
+        self.sweep.behind = Some(next.clone());
+        Some(next)
     }
 
     /// A session of the last process is one no more. Whether it was.
@@ -260,14 +302,32 @@ impl Shard {
         was_one
     }
 
-    /// A session cannot be read now. The others end before it is tried again.
-    fn put_off_dormant(&mut self, host: &mut impl Host, account: BareJid, session: SessionId) {
-        if self.forget_dormant(&account, session) {
-            let ids = self.dormant.entry(account.clone()).or_default();
-            ids.insert(0, session);
+    /// A session was not read: it stays where it is. Where its record is damaged it does so for
+    /// good, and counts as none from now on. The log has either once, not as often as it is tried.
+    pub(crate) fn note_unread(
+        &mut self,
+        account: &BareJid,
+        session: SessionId,
+        reply: &StoreReply,
+    ) {
+        let jid = account.as_str();
+        if let StoreReply::Damaged(why) = reply {
+            self.sweep.told.remove(&session);
+            match self.forget_dormant(account, session) {
+                true => tracing::error!(
+                    account = jid,
+                    %why,
+                    "a session in storage is damaged and left as it is: its client logs in anew"
+                ),
+                false => tracing::debug!(account = jid, %why, "a session in storage is damaged"),
+            }
+            return;
         }
-        self.unreadable = Some(account);
-        self.retry_dormancy(host);
+        let is_dormant = self.waits_in_storage(account, session);
+        match is_dormant && !self.sweep.told.insert(session) {
+            true => tracing::debug!(account = jid, ?reply, "a session was not read again"),
+            false => tracing::error!(account = jid, ?reply, "a session was not read"),
+        }
     }
 
     /// A client has bound a resource: the session of the last process that had it ends now.
@@ -315,12 +375,16 @@ impl Shard {
             return;
         };
         let is_swept = ending.resource.is_none();
+        self.sweep.is_reading &= !is_swept;
         let stored = match reply {
             StoreReply::Session(stored) => stored,
             reply => {
-                tracing::error!(?reply, "a session was not read");
+                self.note_unread(&ending.account, ending.session, &reply);
                 if is_swept {
-                    self.put_off_dormant(host, ending.account, ending.session);
+                    match reply {
+                        StoreReply::Damaged(_) => self.end_dormancy(host),
+                        _ => self.retry_dormancy(host),
+                    }
                 }
                 return;
             }
@@ -359,8 +423,10 @@ impl Shard {
 
     /// A session that is to end has to wait: its account cannot be loaded.
     pub(crate) fn end_later(&mut self, host: &mut impl Host, account: BareJid, session: SessionId) {
+        self.sweep.told.insert(session);
         self.dormant.entry(account).or_default().push(session);
-        if self.dormancy_over {
+        // One that is being read comes first: behind the round the timer is set.
+        if self.dormancy_over && !self.sweep.is_reading {
             self.retry_dormancy(host);
         }
     }
@@ -388,6 +454,7 @@ impl Shard {
         id: SessionId,
         stored: StoredSession,
     ) -> SessionKey {
+        self.sweep.told.remove(&id);
         let jid = self.accounts.at(account).jid.clone();
         let mut session = Session::detached(account, jid.as_str(), &stored.saved.resource);
         let saved = &stored.saved;

@@ -3,6 +3,7 @@
 //! Invariant: all state of one bare JID lives on one shard. Entry points are the `on_*` methods.
 
 use crate::account::{AccountKey, Accounts, Residence};
+use crate::again::Again;
 use crate::conns::Conns;
 use crate::ends::SessionEnd;
 use crate::error::StreamError;
@@ -16,7 +17,7 @@ use crate::port::{Origin, SessionId, StoreReply};
 use crate::probes::LateProbes;
 use crate::request::{Asker, SiblingRequests};
 use crate::resume::Resuming;
-use crate::revive::{Ending, SharedDormant};
+use crate::revive::{Ending, SharedDormant, Sweep};
 use crate::roster::{RosterRequest, RosterStep, RosterWrite};
 use crate::router::Router;
 use crate::session::{SessionKey, Sessions};
@@ -103,6 +104,8 @@ pub(crate) enum Waiting {
     },
     /// A session that its client wants back.
     Resume(ConnId),
+    /// An error that storage refused, on its way into a session's queue once more.
+    Error,
     /// The sessions that the last process left.
     Sessions,
     /// One of them, which ends.
@@ -132,6 +135,8 @@ pub(crate) enum Timer {
     Roster,
     /// Storage failed to learn how far sessions are settled.
     Owing,
+    /// Storage failed to keep errors.
+    Errors,
     /// Managed sessions whose input waits are told how far they are settled.
     HeldBack,
     /// A session that has changed may be written again.
@@ -205,6 +210,7 @@ pub struct Shard {
     pub(crate) has_begun: bool,
     /// Messages on their way into the queues of sessions, by ticket.
     pub(crate) enqueued: HashMap<u64, Enqueued>,
+    pub(crate) again: Again,
     waiting: HashMap<u64, Request>,
     /// Whose stanza is being handled: requests made meanwhile are its own.
     pub(crate) asker: Option<Asker>,
@@ -218,8 +224,7 @@ pub struct Shard {
     pub(crate) managed: HashMap<SessionId, SessionKey>,
     /// Sessions of the last process that nobody has come back to yet.
     pub(crate) dormant: BTreeMap<BareJid, Vec<SessionId>>,
-    /// The account of the one of them that could not be read: the next one comes behind it.
-    pub(crate) unreadable: Option<BareJid>,
+    pub(crate) sweep: Sweep,
     /// Whether storage has named them.
     pub(crate) sessions_known: bool,
     /// Who wants to know of which contact, asked before that.
@@ -286,6 +291,7 @@ impl Shard {
             started,
             has_begun: false,
             enqueued: HashMap::new(),
+            again: Again::default(),
             waiting: HashMap::new(),
             asker: None,
             sibling_requests: SiblingRequests::default(),
@@ -293,7 +299,7 @@ impl Shard {
             origin: None,
             managed: HashMap::new(),
             dormant: BTreeMap::new(),
-            unreadable: None,
+            sweep: Sweep::default(),
             sessions_known: false,
             early_refreshes: Vec::new(),
             late_probes: LateProbes::default(),
@@ -578,6 +584,7 @@ impl Shard {
                 handled,
             } => self.on_handled(host, key, serial, handled, reply),
             Waiting::Enqueue => self.on_enqueued(host, ticket, reply),
+            Waiting::Error => self.on_error_stored(host, ticket, &reply),
             Waiting::Claim => self.on_claimed(host, ticket, reply),
             Waiting::Renumbered { key, serial, up_to } => {
                 self.on_renumbered(host, key, serial, up_to, &reply);
@@ -638,6 +645,7 @@ impl Shard {
                 Timer::Ends => self.end_again(host),
                 Timer::Roster => self.store_steps_again(host),
                 Timer::Owing => self.acknowledge_again(host),
+                Timer::Errors => self.on_errors(host),
                 Timer::HeldBack => self.on_held_back(host),
                 Timer::Save(key, serial) => self.save_again(host, key, serial),
                 Timer::Strangers(key, serial) => self.on_strangers(host, key, serial),

@@ -55,7 +55,8 @@ impl Shard {
         host.store(ticket, StoreOp::Session { account, session });
     }
 
-    /// Storage has a session, or it has ended meanwhile. One that cannot be read stays dormant.
+    /// Storage has a session, or it has ended meanwhile. One that cannot be read now
+    /// stays dormant.
     pub(crate) fn on_woken(&mut self, host: &mut impl Host, ticket: Ticket, reply: StoreReply) {
         let Some(waking) = self.wakings.remove(&ticket.0) else {
             return;
@@ -66,7 +67,13 @@ impl Shard {
         match reply {
             StoreReply::Session(Some(stored)) => self.wake(host, account, session, stored),
             StoreReply::Session(None) => {}
-            reply => tracing::error!(?reply, "a session was not read"),
+            reply => {
+                let jid = self.accounts.at(account).jid.clone();
+                self.note_unread(&jid, session, &reply);
+                if matches!(reply, StoreReply::Damaged(_)) && !self.is_dormant(jid.as_str()) {
+                    self.withdraw_again(host, account);
+                }
+            }
         }
         self.wake_next(host, account, waking.rest);
     }

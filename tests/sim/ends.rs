@@ -303,16 +303,83 @@ fn a_session_that_cannot_be_read_does_not_keep_the_others_from_their_end() {
     for name in &names {
         ids.push(say(&mut world, alice, &[format!("{name}/x")], 3));
     }
-    world.faults.damaged = vec![BareJid::from_prepared(&names[0])];
+    world.faults.unreadable = vec![BareJid::from_prepared(&names[0])];
     world.crash();
     world.log_in("alice@example.org/x");
     world.run_for(310_000);
     assert_eq!(world.asked.ended, names.len() - 1);
-    world.faults.damaged.clear();
+    world.faults.unreadable.clear();
     world.run_for(10_000);
     assert_eq!(world.asked.ended, names.len());
     for (name, ids) in names.iter().zip(ids) {
         let client = world.arrive(&format!("{name}/new"));
         assert_eq!(messages(&world.received(client)), ids);
     }
+}
+
+/// Storage is asked for each of them about once a second, however many they are.
+#[test]
+fn sessions_whose_accounts_cannot_be_loaded_are_read_again_one_round_after_another() {
+    const COUNT: usize = 20;
+    let mut world = world(14);
+    let names: Vec<String> = (0..COUNT).map(|it| format!("n{it}@example.org")).collect();
+    for name in &names {
+        world.add_account(name, "secret");
+        world.log_in_managed(&format!("{name}/x"));
+    }
+    let jids = names.iter().map(|name| BareJid::from_prepared(name));
+    world.faults.unloadable = jids.collect();
+    world.crash();
+    world.log_in("alice@example.org/x");
+    world.run_for(310_000);
+    world.asked.read = 0;
+    world.run_for(10_000);
+    let read = world.asked.read;
+    assert!((COUNT..=11 * COUNT).contains(&read), "{read} of {COUNT}");
+    assert_eq!(world.asked.ended, 0);
+    world.faults.unloadable.clear();
+    world.run_for(5_000);
+    assert_eq!(world.asked.ended, COUNT);
+}
+
+/// No later try would read it: it counts as none, and what else the account has goes on.
+#[test]
+fn a_client_whose_session_is_damaged_begins_anew() {
+    for (seed, is_late) in [(15, false), (16, true)] {
+        let mut world = world(seed);
+        let (_, session) = world.log_in_managed(&format!("{BOB}/x"));
+        world.crash();
+        world.faults.damaged = vec![BareJid::from_prepared(BOB)];
+        let alice = world.log_in("alice@example.org/x");
+        if is_late {
+            world.run_for(310_000);
+            world.asked.read = 0;
+            world.run_for(10_000);
+            assert_eq!(world.asked.read, 0, "its time is over");
+        }
+        let bob = world.resume(&format!("{BOB}/x"), &session, 0);
+        let client = world.client(bob);
+        assert_eq!((client.resumed, &client.stream_error), (None, &None));
+        assert!(client.is_online(), "{:?}", client.phase);
+        world.tell(bob, "<presence/>");
+        world.tell(alice, &message("chat", BOB, "m"));
+        assert_eq!(messages(&world.received(bob)), ["m"]);
+        // It stays in storage as it is.
+        world.run_for(310_000);
+        assert_eq!(world.asked.ended, 0);
+    }
+}
+
+#[test]
+fn a_client_whose_session_cannot_be_read_now_comes_back_to_it_later() {
+    let mut world = world(17);
+    let (_, session) = world.log_in_managed(&format!("{BOB}/x"));
+    world.crash();
+    world.faults.unreadable = vec![BareJid::from_prepared(BOB)];
+    let bob = world.resume(&format!("{BOB}/x"), &session, 0);
+    let error = world.client(bob).stream_error.as_deref();
+    assert_eq!(error, Some("internal-server-error"));
+    world.faults.unreadable.clear();
+    let bob = world.resume(&format!("{BOB}/x"), &session, 0);
+    assert!(world.client(bob).resumed.is_some());
 }

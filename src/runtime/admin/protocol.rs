@@ -197,7 +197,7 @@ impl From<StoreReply> for Outcome {
             StoreReply::Done => Outcome::Done,
             StoreReply::Exists => Outcome::Exists,
             StoreReply::Missing => Outcome::Missing,
-            StoreReply::Failed(text) => Outcome::Failed(text.into()),
+            StoreReply::Failed(text) | StoreReply::Damaged(text) => Outcome::Failed(text.into()),
             StoreReply::Full => Outcome::Full,
             StoreReply::Credentials(_)
             | StoreReply::Account(_)

@@ -142,10 +142,8 @@ impl World {
             self.disk.refuse(&op, "the seed says so")
         } else if self.faults.disk_full && !op.is_read() {
             self.disk.refuse(&op, "no space left on the device")
-        } else if matches!(&op, StoreOp::Session { account, .. }
-            if self.faults.damaged.contains(account))
-        {
-            self.disk.refuse(&op, "the record is damaged")
+        } else if let Some(reply) = self.read_with_faults(&op) {
+            reply
         } else if self.faults.disk_doubts > 0
             && !op.is_read()
             // Decision 0007 leaves open what becomes of these: they have numbers of the wire.
@@ -161,6 +159,19 @@ impl World {
             }
             self.perform(op)
         }
+    }
+
+    /// What storage answers instead of what it would have read.
+    fn read_with_faults(&self, op: &StoreOp) -> Option<StoreReply> {
+        let fault = match op {
+            StoreOp::Session { account, .. } if self.faults.damaged.contains(account) => {
+                return Some(StoreReply::Damaged("a queued stanza is damaged".into()));
+            }
+            StoreOp::Session { account, .. } => self.faults.unreadable.contains(account),
+            StoreOp::Account { account } => self.faults.unloadable.contains(account),
+            _ => false,
+        };
+        fault.then(|| StoreReply::Failed("input/output error".into()))
     }
 
     /// Every client loses its connection at once, and acts on it. Some are reset; of the others the

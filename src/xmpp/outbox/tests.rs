@@ -48,3 +48,35 @@ fn so_many_bytes_of_a_roster_do_not_count() {
         assert_eq!(acks.has_overflowed(), overflows, "{more}");
     }
 }
+
+/// The error that reaches the limit is the last, and the rest comes the next time.
+#[test]
+fn errors_are_stored_again_so_many_and_so_many_bytes_at_a_time() {
+    let id = SessionId { home: 0, secret: 1 };
+    let mut acks = Acks::new(id, true, true);
+    for place in 1..=5 {
+        let error = b"<message type='error'/>";
+        acks.push(Sent {
+            is_vital: true,
+            ..Sent::new(error[..].into(), Keep::Later(place), Timestamp::default())
+        });
+    }
+    for (mut count, mut size, places, has_more) in [
+        (2, usize::MAX, vec![1, 2], true),
+        (usize::MAX, 24, vec![3, 4], true),
+        (usize::MAX, usize::MAX, vec![5], false),
+    ] {
+        let (taken, more) = acks.take_later(&mut count, &mut size);
+        let taken = taken.iter().map(|later| (later.place.place, later.number));
+        let numbered: Vec<(u64, u32)> = taken.collect();
+        let expected = places.into_iter().map(|place| (place, place as u32));
+        assert_eq!((numbered, more), (expected.collect(), has_more));
+    }
+    // One is refused once more, and taken alone.
+    acks.answered_at(3, 3, false);
+    acks.answered_at(4, 4, true);
+    let (mut count, mut size) = (usize::MAX, usize::MAX);
+    let (taken, more) = acks.take_later(&mut count, &mut size);
+    assert_eq!((taken.len(), taken[0].place.place, more), (1, 3, false));
+    assert_eq!(acks.vital, 4);
+}

@@ -107,7 +107,11 @@ impl Shard {
             }
             StoreReply::Account(None) => Err(StanzaError::ServiceUnavailable),
             reply => {
-                tracing::error!(account = account.jid.as_str(), ?reply, "account not loaded");
+                let jid = account.jid.as_str();
+                match self.sweep.has_told(&queue) {
+                    true => tracing::debug!(account = jid, ?reply, "account not loaded again"),
+                    false => tracing::error!(account = jid, ?reply, "account not loaded"),
+                }
                 Err(StanzaError::InternalServerError)
             }
         };

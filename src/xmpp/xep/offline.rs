@@ -286,6 +286,7 @@ impl Shard {
                     true => self.renumber_all(host, read.session),
                     false => acks.numbered_to(host, conn, acks.last_place()),
                 }
+                self.store_errors_later(host, read.session);
                 self.sessions.ask_later(host, read.session);
             }
         } else if let Some(queue) = read.queue {
