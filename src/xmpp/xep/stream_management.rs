@@ -728,8 +728,8 @@ impl Shard {
     }
 }
 
-/// Whether a stanza is an answer of the server's own, which quotes with apostrophes: nobody misses it
-/// who is gone. It may be a roster of megabytes, and only its head is looked at.
+/// Whether a stanza is an answer of the server's own, which quotes with apostrophes: who is gone
+/// does not miss it. It may be a roster of megabytes, and only its head is looked at.
 fn is_result(stanza: &[u8]) -> bool {
     let head = stanza
         .split(|byte| *byte == b'>')
