@@ -157,7 +157,7 @@ fn remedy(option: &str) -> &'static str {
         "find_max" => "it goes with a scenario of one phase that sends",
         "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
         "window" => {
-            "it goes with --closed, in --scenario chat, presence or a mix; or with a phase's `window`"
+            "it goes with --closed, in --scenario chat, presence or a mix, or a phase with `window`"
         }
         "ack_every" => "it goes with --stream-management, in --scenario chat, presence or a mix",
         "stanza_size" => {

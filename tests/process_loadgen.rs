@@ -77,6 +77,8 @@ fn every_action_of_every_phase_is_verified_and_timed_apart() {
         for options in [&[][..], &["--stream-management"], &["--threads", "3"]] {
             let result = run(&server, EVERYTHING, options);
             assert_verified(&result);
+            // Who comes back is told the contacts' newest presence before it is ready.
+            assert!(result.verdict.retold > 0, "{:?}", result.verdict);
             let names: Vec<&str> = result
                 .scenario_phases
                 .iter()
