@@ -33,6 +33,7 @@ impl Worker {
         self.schedule = None;
         let mix = self.mixed();
         (mix.phase, mix.active, mix.picked) = (index, active, None);
+        mix.held_until = 0;
         mix.free.clear();
         match phase.pace {
             Some(Pace::Open { rate, arrivals }) if active > 0 => {
@@ -90,15 +91,21 @@ impl Worker {
                 self.mixed().picked = Some(action);
                 return;
             }
-            self.mixed().picked = None;
+            let now = self.now;
+            let mix = self.mixed();
+            mix.picked = None;
+            if waited.is_some() {
+                mix.held_until = now;
+            }
+            let is_held = due < mix.held_until;
             if let Some(schedule) = &mut self.schedule {
                 schedule.advance();
             }
             if due < self.record_from {
                 continue;
             }
-            let late = self.now - due;
-            if waited.is_some() {
+            let late = now - due;
+            if is_held {
                 self.meter.waited += 1;
                 self.meter.mixed(index).waited += 1;
             } else {

@@ -560,6 +560,11 @@ impl Client {
         }
     }
 
+    /// The JID that a login under way has been bound to.
+    pub fn bound(&self) -> Option<&str> {
+        self.login.as_ref()?.jid.as_deref()
+    }
+
     /// The counters of a managed stream.
     pub fn acks(&mut self) -> Option<&mut Acks> {
         self.acks.as_deref_mut()

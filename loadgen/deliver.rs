@@ -62,6 +62,16 @@ impl Worker {
         }
         let turn = self.with_client(index, |client, cx| client.on_piece(cx, piece, bytes));
         let goes_on = matches!(turn, Turn::Nothing | Turn::Ready(_) | Turn::Derive(_));
+        let is_stanza = matches!(piece, Piece::Element(_))
+            && matches!(scan::local_name(bytes), b"message" | b"presence");
+        if matches!(turn, Turn::Nothing) && is_stanza && self.is_away(index) {
+            // Who is on the way back is told things as soon as it is bound, under its new address.
+            if let Some(jid) = self.lines[index as usize].client.bound() {
+                self.jids[index as usize] = jid.into();
+            }
+            self.on_measured(index, bytes);
+            return true;
+        }
         self.on_turn(index, turn);
         goes_on
     }
@@ -78,6 +88,12 @@ impl Worker {
         if self.mix.is_some() && self.on_answer(index, element) {
             return;
         }
+        self.on_measured(index, element);
+    }
+
+    /// Checks a stanza that carries a mark, and answers a request.
+    fn on_measured(&mut self, index: u32, element: &[u8]) {
+        let is_open = self.lines[index as usize].client.step == Step::Ready;
         match self.shape.read(element) {
             Reading::Other => {}
             Reading::Measured(mark, from, to) => {

@@ -420,12 +420,12 @@ impl Worker {
             source,
             target: self.job.plan.target,
         };
-        self.ring
-            .connect(index, line.generation, &plan)
-            .map_err(|error| format!("cannot connect: {error}"))?;
+        // Who fails at once was logging in, too.
         self.logging_in += 1;
         self.begun += 1;
-        Ok(())
+        self.ring
+            .connect(index, line.generation, &plan)
+            .map_err(|error| format!("cannot connect: {error}"))
     }
 
     fn on_completion(&mut self, completion: Completion, buffers: &mut Buffers) {

@@ -65,8 +65,12 @@ pub fn unit_of(name: &str) -> Option<Unit> {
         Some((prefix, column)) if is_prefix(prefix) => column,
         _ => name,
     };
-    let is_column = column == MEAN || Times::HEADINGS.contains(&column);
-    is_column.then_some(Unit::Time)
+    is_column(column).then_some(Unit::Time)
+}
+
+/// Whether times of any kind have a column with this name.
+pub fn is_column(name: &str) -> bool {
+    name == MEAN || Times::HEADINGS.contains(&name)
 }
 
 /// What stands before the columns of a phase.

@@ -156,9 +156,14 @@ fn remedy(option: &str) -> &'static str {
         "rate" | "closed" => "who idles sends nothing; leave it out",
         "find_max" => "it goes with a scenario of one phase that sends",
         "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
-        "window" => "it goes with --closed, in --scenario chat or presence",
-        "ack_every" => "it goes with --stream-management, in --scenario chat or presence",
-        "stanza_size" | "with_floor" => "it goes with --scenario chat or presence",
+        "window" => {
+            "it goes with --closed, in --scenario chat, presence or a mix, or a phase with `window`"
+        }
+        "ack_every" => "it goes with --stream-management, in --scenario chat, presence or a mix",
+        "stanza_size" => {
+            "it goes with --scenario chat or presence, or a mix with chat, presence or directed"
+        }
+        "with_floor" => "it goes with --scenario chat or presence",
         "no_spin" => "only a schedule is awaited; give --rate, --connect-rate or --ramp",
         "stream_management" => "the floor has no streams; leave it out",
         "connect_rate" | "ramp" => "the floor's clients come all at once; leave it out",
@@ -243,6 +248,9 @@ mod tests {
             let expected = format!("--{option} would be ignored: ");
             assert!(reason.starts_with(&expected), "{line}: {reason}");
             assert!(!reason.contains('\n') && reason.len() > expected.len());
+            if matches!(option, "window" | "ack-every" | "stanza-size") {
+                assert!(reason.contains("a mix"), "mixes heed it, too: {reason}");
+            }
         }
     }
 

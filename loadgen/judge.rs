@@ -27,6 +27,12 @@ const SENT_SHARE_MIN: f64 = 0.99;
 /// A generator busier than this limits a closed loop.
 const BUSY_MAX: f64 = 0.95;
 
+/// Why logins wait.
+const ALL_LOG_IN: &str = "every client was still in a login; give more --clients or a lower --rate";
+/// Why actions of a mix do.
+const NOBODY_CAN: &str = "nobody asked could do it, being away or without somebody there to send \
+                          to; let more clients act, fewer reconnect, or fewer be alone in a clique";
+
 /// What a judgement is made from.
 pub(crate) struct Parts<'a> {
     pub(crate) plan: Plan,
@@ -115,7 +121,7 @@ impl Parts<'_> {
         let busy = busiest / seconds.max(0.001);
         Generator {
             busy,
-            is_limit: matches!(self.plan.pace, Pace::Closed { .. }) && busy > BUSY_MAX,
+            is_limit: is_limit(&self.plan, &self.slices),
             lag: Times::of("schedule lag", &meter.lag),
             waited: meter.waited,
             resident: machine::resident(std::process::id()).unwrap_or(0),
@@ -167,6 +173,21 @@ impl Parts<'_> {
     }
 }
 
+/// Whether a closed loop, that of one phase at least, went only as fast as the generator.
+fn is_limit(plan: &Plan, slices: &[Slice]) -> bool {
+    let is_closed = |pace| matches!(pace, Some(Pace::Closed { .. }));
+    let is_busy = |slices: &[Slice]| {
+        let seconds: f64 = slices.iter().map(|slice| slice.seconds).sum();
+        let busiest: f64 = slices.iter().map(|slice| slice.generator_busiest).sum();
+        busiest > BUSY_MAX * seconds
+    };
+    if plan.phases.is_empty() {
+        return is_closed(Some(plan.pace)) && is_busy(slices);
+    }
+    let mut phases = plan.phases.iter().zip(slices);
+    phases.any(|(phase, slice)| is_closed(phase.pace) && is_busy(std::slice::from_ref(slice)))
+}
+
 /// One of those that were measured in the run.
 struct Measured<'a> {
     whose: &'static str,
@@ -208,7 +229,14 @@ fn measured(result: &RunResult) -> Vec<Measured<'_>> {
 
 impl Measured<'_> {
     /// In what the schedule of an open loop was not kept.
-    fn schedule_faults(&self, wanted: f64, arrivals: Arrivals, threads: usize) -> Vec<String> {
+    /// What waited did so for a reason.
+    fn schedule_faults(
+        &self,
+        wanted: f64,
+        arrivals: Arrivals,
+        threads: usize,
+        why_waited: &str,
+    ) -> Vec<String> {
         let mut faults = Vec::new();
         let sent: u64 = self.slices.iter().map(|slice| slice.sent).sum();
         let wanted = wanted.max(1.0);
@@ -221,8 +249,8 @@ impl Measured<'_> {
         if (sent as f64 + slack) < SENT_SHARE_MIN * wanted {
             let share = sent as f64 / wanted * 100.0;
             let why = match self.waited {
-                0 => "",
-                _ => ": every client was still in a login; give more --clients or a lower --rate",
+                0 => String::new(),
+                _ => format!(": {why_waited}"),
             };
             faults.push(format!("only {share:.1} % of the schedule was sent{why}"));
         }
@@ -256,7 +284,7 @@ fn verdict(
             _ if !plan.phases.is_empty() => Vec::new(),
             Pace::Open { rate, arrivals } => {
                 let seconds: f64 = measured.slices.iter().map(|slice| slice.seconds).sum();
-                measured.schedule_faults(rate * seconds, arrivals, threads)
+                measured.schedule_faults(rate * seconds, arrivals, threads, ALL_LOG_IN)
             }
             Pace::Closed { .. } => Vec::new(),
         };
@@ -307,7 +335,7 @@ fn phase_faults(plan: &Plan, threads: usize, result: &RunResult) -> Vec<String> 
         };
         let mut faults = match phase.pace {
             Some(Pace::Open { arrivals, .. }) => {
-                measured.schedule_faults(phase.due(slice.seconds), arrivals, threads)
+                measured.schedule_faults(phase.due(slice.seconds), arrivals, threads, NOBODY_CAN)
             }
             Some(Pace::Closed { .. }) | None => Vec::new(),
         };
@@ -409,7 +437,7 @@ mod tests {
         let address = "127.0.0.1:1".parse().unwrap();
         let plan = cli.run.load.plan(address, Dialect::Xmpp, Clock::start());
         let plan = plan.unwrap();
-        let judge = |sent: [u64; 3], delivered: [u64; 3]| {
+        let judge_waiting = |sent: [u64; 3], delivered: [u64; 3], waited| {
             let all = sent.into_iter().zip(delivered);
             let slices: Vec<Slice> = all
                 .map(|(sent, delivered)| Slice {
@@ -419,14 +447,18 @@ mod tests {
                     ..Slice::default()
                 })
                 .collect();
-            let result = RunResult {
+            let mut result = RunResult {
                 scenario_phases: phases::results(&plan, &slices, &Meter::default()),
                 slices,
                 ..RunResult::default()
             };
+            for phase in &mut result.scenario_phases {
+                phase.waited = waited;
+            }
             let (code, reasons) = verdict(&plan, 1, &result, None);
             (code, reasons.join("; "))
         };
+        let judge = |sent, delivered| judge_waiting(sent, delivered, 0);
         // The morning's rate grows from nothing behind two seconds of warm-up; the night rests.
         assert_eq!(judge([430, 500, 0], [9, 9, 0]), (exit::OK, String::new()));
         let (code, reasons) = judge([250, 500, 0], [9, 9, 0]);
@@ -436,6 +468,38 @@ mod tests {
         assert_eq!(code, exit::INVALID);
         let expected = "phase day: nothing was delivered while it was measured";
         assert_eq!(reasons, expected);
+        // It is not said of a mix that all its clients were in a login: one may be alone.
+        let (_, reasons) = judge_waiting([430, 250, 0], [9, 9, 0], 7);
+        let expected = "phase day: only 50.0 % of the schedule was sent: nobody asked could do it";
+        assert!(reasons.starts_with(expected), "{reasons}");
+    }
+
+    #[test]
+    fn a_busy_generator_limits_a_closed_loop_of_any_phase() {
+        let is_limit = |line: &str, busiest: &[f64]| {
+            let cli = crate::heed::read(line.split(' ')).expect("a line");
+            let address = "127.0.0.1:1".parse().unwrap();
+            let plan = cli.run.load.plan(address, Dialect::Xmpp, Clock::start());
+            let slices: Vec<Slice> = busiest
+                .iter()
+                .map(|busiest| Slice {
+                    seconds: 2.0,
+                    generator_busiest: *busiest,
+                    ..Slice::default()
+                })
+                .collect();
+            super::is_limit(&plan.unwrap(), &slices)
+        };
+        // One phase, in turns with another: all its stretches together.
+        assert!(is_limit("loadgen --closed", &[1.8, 2.0, 2.0]));
+        assert!(!is_limit("loadgen --closed", &[1.7, 2.0, 1.9]));
+        assert!(!is_limit("loadgen --rate 5", &[2.0]));
+        // Several phases: the last one rests.
+        let mixed = "loadgen --scenario mixed --closed --window 2";
+        assert!(is_limit(mixed, &[0.1, 1.95, 0.0]));
+        assert!(!is_limit(mixed, &[1.9, 1.9, 0.0]));
+        assert!(!is_limit(mixed, &[0.1, 0.1, 2.0]), "a rest");
+        assert!(!is_limit("loadgen --scenario mixed", &[2.0, 2.0, 0.0]));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Invariant: `sent = arrived in order + arrived late + still missing` on every lane, so loss,
 //! duplicates and reordering are told apart exactly, not sampled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::body::{BROADCAST, Mark};
@@ -15,6 +15,10 @@ pub const PARTNERS_MAX: u32 = 16;
 
 /// The most members of a clique; each costs four bytes per client.
 pub const CLIQUE_MAX: u32 = 1000;
+
+/// Presences that are sent to who came back before he is told the newest: a server may look it up
+/// when the next is on its way already, and then tells that one twice.
+const OVERTAKING_MAX: u32 = 1;
 
 /// Who talks to whom among the clients of one ring, counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,8 +154,9 @@ pub struct Ledger {
     missing: HashMap<usize, Vec<Range<u32>>>,
     /// Per incoming lane: what its receiver was not there for, in order. It may come or not.
     excused: HashMap<usize, Vec<Range<u32>>>,
-    /// Incoming lanes whose newest presence may be told once more.
-    retells: HashSet<usize>,
+    /// Incoming lanes whose newest presence may be told once more, with how many later ones may
+    /// come before.
+    retells: HashMap<usize, u32>,
     /// The counts so far; `expected` and `lost` are filled in by [`Ledger::settle`].
     pub verdict: Verdict,
 }
@@ -170,7 +175,7 @@ impl Ledger {
             topology,
             missing: HashMap::new(),
             excused: HashMap::new(),
-            retells: HashSet::new(),
+            retells: HashMap::new(),
             verdict: Verdict::default(),
         }
     }
@@ -226,7 +231,25 @@ impl Ledger {
     pub fn renew(&mut self, receiver: u32) {
         let size = self.topology.lanes_in() as usize;
         let first = receiver as usize * size;
-        self.retells.extend(first..first + size);
+        let lanes = first..first + size;
+        self.retells
+            .extend(lanes.map(|lane| (lane, OVERTAKING_MAX)));
+    }
+
+    /// Whether this presence of a lane is the newest, told once more as it may be; once.
+    fn is_retold(&mut self, lane: usize, sequence: u32) -> bool {
+        sequence + 1 == self.next[lane] && self.retells.remove(&lane).is_some()
+    }
+
+    /// A presence that was expected came to who may be told an older one yet.
+    fn overtake(&mut self, lane: usize) {
+        match self.retells.get_mut(&lane) {
+            Some(0) => {
+                self.retells.remove(&lane);
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
     }
 
     fn is_excused(&self, lane: usize, sequence: u32) -> bool {
@@ -306,7 +329,7 @@ impl Ledger {
         if mark.sequence < next {
             let late = self.missing.get_mut(&lane).filter(|_| !own);
             if !late.is_some_and(|late| take(late, mark.sequence)) {
-                if self.retells.remove(&lane) {
+                if self.is_retold(lane, mark.sequence) {
                     self.verdict.retold += 1;
                     return Arrival::Retold;
                 }
@@ -331,6 +354,7 @@ impl Ledger {
             self.verdict.retold += 1;
             return Arrival::Retold;
         }
+        self.overtake(lane);
         self.verdict.delivered += 1;
         Arrival::Fresh
     }
@@ -541,6 +565,8 @@ mod tests {
         assert_eq!(ledger.arrive(2, &away[1]), Arrival::Retold);
         assert_eq!(ledger.arrive(2, &away[1]), Arrival::Retold, "once more");
         assert_eq!(ledger.arrive(2, &away[1]), Arrival::Fault, "and no more");
+        ledger.renew(2);
+        assert_eq!(ledger.arrive(2, &seen), Arrival::Fault, "not the newest");
         let last = send(&mut ledger);
         assert_eq!(ledger.settle().lost, 2);
         assert_eq!(ledger.arrive(2, &last), Arrival::Fresh);
@@ -554,8 +580,29 @@ mod tests {
             (verdict.expected, verdict.delivered, verdict.lost),
             (6, 5, 1)
         );
-        assert_eq!((verdict.retold, verdict.duplicated), (2, 2));
+        assert_eq!((verdict.retold, verdict.duplicated), (2, 3));
         assert_eq!(verdict.reordered, 0);
+    }
+
+    #[test]
+    fn who_came_back_is_told_the_newest_soon_or_not_at_all() {
+        for (later, told) in [
+            (0, Arrival::Retold),
+            (OVERTAKING_MAX, Arrival::Retold),
+            (OVERTAKING_MAX + 1, Arrival::Fault),
+        ] {
+            let mut ledger = Ledger::new(2, Topology::Cliques(2));
+            let mut newest = mark(0, BROADCAST, 0);
+            for round in 0..=later {
+                (newest.to, newest.sequence) = ledger.send(0, 0);
+                assert_eq!(ledger.arrive(1, &newest), Arrival::Fresh);
+                if round == 0 {
+                    ledger.renew(1);
+                }
+            }
+            assert_eq!(ledger.arrive(1, &newest), told, "{later} later");
+            assert_eq!(ledger.arrive(1, &newest), Arrival::Fault);
+        }
     }
 
     #[test]

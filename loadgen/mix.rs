@@ -58,6 +58,8 @@ pub(crate) struct Mix {
     pub(crate) active: u32,
     /// In an open loop: what is due, where nobody could do it yet.
     pub(crate) picked: Option<Action>,
+    /// When the last such was done: what had become due by then waited behind it.
+    pub(crate) held_until: u64,
 }
 
 impl Mix {
@@ -87,6 +89,7 @@ impl Mix {
             free: VecDeque::new(),
             active: 0,
             picked: None,
+            held_until: 0,
         }
     }
 

@@ -87,11 +87,21 @@ impl Worker {
         true
     }
 
+    /// Whether a client closed its stream and is not ready again.
+    pub(crate) fn is_away(&self, index: u32) -> bool {
+        let place = self.mix.as_ref().map(|mix| mix.places[index as usize]);
+        place == Some(Place::Away)
+    }
+
     /// The connection of who is away is closed: the next one begins.
     pub(crate) fn come_back(&mut self, index: u32) {
-        let is_away = self.mixed().places[index as usize] == Place::Away;
-        if !is_away || self.stage.0 == Stage::Finish {
+        if !self.is_away(index) || self.stage.0 == Stage::Finish {
             return;
+        }
+        // Told what is new it is before it is ready: as soon as its presence is out.
+        let ledger = self.mixed().ledger(Action::Presence);
+        if !ledger.clique(index).is_empty() {
+            ledger.renew(index);
         }
         let due = self.lines[index as usize].due;
         if let Err(reason) = self.connect(index, due) {
@@ -108,9 +118,6 @@ impl Worker {
         }
         *place = Place::Here;
         mix.open = mix.open.saturating_sub(1);
-        if !mix.ledger(Action::Presence).clique(index).is_empty() {
-            mix.ledger(Action::Presence).renew(index);
-        }
         self.ledger.verdict.delivered += 1;
         let line = &self.lines[index as usize];
         let (due, began) = (line.due, line.idle_since);

@@ -91,7 +91,7 @@ pub enum Sizes {
     Fixed(usize),
     /// Each size from the first to the second alike.
     Uniform(usize, usize),
-    /// Exponential above the first, with this mean in all, cut off at the last.
+    /// Exponential above the first, with this mean in all, then cut off at the last.
     Exponential(usize, usize, usize),
 }
 
@@ -123,7 +123,7 @@ impl fmt::Display for Sizes {
             Sizes::Fixed(size) => write!(f, "{size} bytes"),
             Sizes::Uniform(min, max) => write!(f, "{min} to {max} bytes"),
             Sizes::Exponential(min, mean, max) => {
-                write!(f, "{min} to {max} bytes, {mean} in the mean")
+                write!(f, "{min} to {max} bytes, {mean} in the mean before the cut")
             }
         }
     }
@@ -338,10 +338,11 @@ fn phases(written: &Written, load: &LoadArgs, given: &dyn Fn(&str) -> bool) -> V
             (Some(rate), None) => Some(open(rate)),
             (None, None) => Some(open(load.rate_default())),
         };
-        let warmup = match phase.warmup {
-            Some(warmup) if !given("warmup") => warmup,
-            _ if index == 0 => load.warmup,
-            _ => 0.0,
+        // The option is that of the run: of its beginning.
+        let warmup = match (index, phase.warmup) {
+            (0, Some(warmup)) if !given("warmup") => warmup,
+            (0, _) => load.warmup,
+            (_, own) => own.unwrap_or(0.0),
         };
         let sizes = match phase.sizes {
             Some(sizes) if !given("stanza_size") => sizes,

@@ -93,10 +93,10 @@ fn tail(text: &mut String, result: &RunResult) {
     for trial in &result.trials {
         line(text, &format!("  tried         {}", trial.line()));
     }
-    let note = if result.generator.is_limit {
-        ": it limits the rate; the CPU per delivery holds all the same"
-    } else {
-        ""
+    let note = match (result.generator.is_limit, &result.scenario_phases[..]) {
+        (false, _) => "",
+        (true, []) => ": it limits the rate; the CPU per delivery holds all the same",
+        (true, _) => ": it limits the rate of a closed phase, in which it was busier than that",
     };
     line(
         text,

@@ -273,8 +273,8 @@ fn who_leaves_awaits_what_is_for_him_and_is_sent_nothing_more() {
     let verdict = worker.settle();
     assert_eq!((verdict.sent, verdict.expected, verdict.lost), (3, 6, 1));
     // He is back, and is told once what he missed.
+    worker.come_back(1);
     worker.lines[1].client.step = Step::Ready;
-    worker.logging_in = 1;
     worker.on_ready(1, "u1@bench/lg".into());
     for _ in 0..2 {
         relay(&mut worker, &second, 2, 1);
@@ -284,6 +284,80 @@ fn who_leaves_awaits_what_is_for_him_and_is_sent_nothing_more() {
     assert!(verdict.is_clean());
     relay(&mut worker, &second, 2, 1);
     assert_eq!(worker.settle().duplicated, 1);
+}
+
+#[test]
+fn what_comes_on_the_way_back_is_in_the_account() {
+    let mut worker = mixed("window = 1\nmix = { presence = 1, reconnect = 1 }");
+    worker.job.script = Arc::new(Script {
+        roster: true,
+        presence: true,
+        ..Script::anonymous("bench")
+    });
+    worker.mixed().free.clear();
+    assert!(worker.act(0, crate::scenario::Action::Presence, 5));
+    let newest = written(&mut worker, 0);
+    for to in [1, 2, 3] {
+        relay(&mut worker, &newest, 0, to);
+    }
+    assert!(worker.act(1, crate::scenario::Action::Reconnect, 6));
+    worker.mixed().free.clear();
+    worker.act_what_is_due();
+    relay(&mut worker, &newest, 0, 1);
+    let verdict = worker.settle();
+    assert_eq!(
+        (verdict.duplicated, verdict.retold),
+        (1, 0),
+        "he still goes"
+    );
+    worker.come_back(1);
+    // The server may give him another resource than before.
+    worker.lines[1].client.step = Step::Bind;
+    let bound = "<iq type='result' id='b'><bind><jid>u1@bench/new</jid></bind></iq>";
+    worker.digest(1, bound.as_bytes());
+    assert_eq!(worker.lines[1].client.step, Step::Roster);
+    let told = newest.replacen(
+        "<presence",
+        "<presence from='u0@bench/lg' to='u1@bench/new'",
+        1,
+    );
+    for (step, retold, duplicated) in [(Step::Roster, 1, 1), (Step::Presence, 1, 2)] {
+        worker.lines[1].client.step = step;
+        worker.digest(1, told.as_bytes());
+        let verdict = worker.settle();
+        let found = (verdict.retold, verdict.duplicated, verdict.misrouted);
+        assert_eq!(found, (retold, duplicated, 0), "{step:?}");
+    }
+    let end = told.find("</status>").unwrap();
+    let broken = format!("{}?{}", &told[..end - 1], &told[end..]);
+    worker.digest(1, broken.as_bytes());
+    worker.digest(1, b"<message type='error' from='u0@bench/lg'/>");
+    // What carries no mark is the others' coming and going.
+    worker.digest(1, b"<presence from='u2@bench/lg'/>");
+    let verdict = worker.settle();
+    assert_eq!((verdict.corrupted, verdict.bounced), (1, 1));
+    assert!(worker.failures.is_empty(), "{:?}", worker.failures);
+    assert_eq!(worker.lines[1].client.step, Step::Presence);
+}
+
+#[test]
+fn a_return_that_fails_at_once_is_a_failure_and_no_more() {
+    let mut worker = mixed("window = 1\nmix = { reconnect = 1 }");
+    let features = Features {
+        bind: false,
+        ..worker.job.features
+    };
+    // A ring without the client's slot.
+    let config = RingConfig {
+        entries: 8,
+        completions: 16,
+        slots: 1,
+    };
+    worker.ring = Ring::new(&config, &features).expect("a small ring is to be had");
+    worker.mixed().places[2] = crate::mix::Place::Away;
+    worker.come_back(2);
+    assert_eq!(worker.failures.values().sum::<u64>(), 1);
+    assert_eq!(worker.logging_in, 0);
 }
 
 #[test]
@@ -332,6 +406,10 @@ fn what_nobody_can_do_stays_due_and_waits() {
     }
     worker.act_what_is_due();
     assert_eq!(worker.settle().sent, 10);
-    // One waited for people, the others for the generator.
-    assert_eq!((worker.meter.waited, worker.meter.lag.len()), (1, 9));
+    // One waited for people, the others behind it: none for the generator.
+    assert_eq!((worker.meter.waited, worker.meter.lag.len()), (10, 0));
+    // What becomes due later does.
+    worker.now = 2 * SECOND;
+    worker.act_what_is_due();
+    assert_eq!((worker.meter.waited, worker.meter.lag.len()), (10, 10));
 }

@@ -10,7 +10,7 @@ use toml::Spanned;
 use super::complaint::{Source, nearest};
 use super::{Action, PHASES_MAX, Sizes, arrivals};
 use crate::args::{LoadArgs, RATE_MAX, SECONDS_MAX, stanza_sizes};
-use crate::figure::{Unit, unit_of};
+use crate::figure::is_column;
 use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
 use crate::plan::Scenario;
 use crate::schedule::Arrivals;
@@ -420,10 +420,8 @@ impl PhaseText {
     fn check_slo(&self, source: &Source<'_>) -> Result<Option<Slo>, String> {
         let parsed = slo(source, &self.slo)?;
         let is_of_phase = |name: &str| {
-            let columns = name.strip_prefix("service.").unwrap_or(name);
-            let is_column = !columns.contains('.') && unit_of(columns) == Some(Unit::Time);
-            let is_time = is_column && !matches!(columns, "login-cpu" | "tls-cpu");
-            is_time || matches!(name, "rate" | "cpu")
+            let column = name.strip_prefix("service.").unwrap_or(name);
+            is_column(column) || matches!(name, "rate" | "cpu")
         };
         let mut figures = parsed.iter().flat_map(Slo::figures);
         let foreign = figures.find(|name| !is_of_phase(name)).map(str::to_owned);

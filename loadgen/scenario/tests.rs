@@ -228,6 +228,25 @@ fn what_makes_no_sense_is_refused_with_its_line_and_the_remedy() {
 }
 
 #[test]
+fn a_phase_may_have_thresholds_of_each_of_its_figures() {
+    let text = |term: &str| format!("[[phase]]\nmix = {{ chat = 1 }}\nslo = '{term}'");
+    for prefix in ["", "service."] {
+        for column in ["mean"].into_iter().chain(crate::result::Times::HEADINGS) {
+            let term = format!("{prefix}{column}<1s");
+            let load = load(&text(&term), "").unwrap_or_else(|why| panic!("{why}"));
+            let slo = load.phases[0].slo.as_ref().expect("it is the phase's");
+            assert_eq!(slo.figures().next(), Some(&term[..term.len() - 3]));
+        }
+    }
+    for term in ["rate>1", "cpu<5"] {
+        assert!(load(&text(term), "").is_ok(), "{term}");
+    }
+    for term in ["ack.p99.9<1s", "login-cpu<1s", "service.rate>1", "memory<1"] {
+        assert!(load(&text(term), "").is_err(), "{term}");
+    }
+}
+
+#[test]
 fn a_name_without_a_scenario_lists_those_that_there_are() {
     let complaint = find("chatt").unwrap_err();
     assert!(complaint.contains("login, chat, presence"), "{complaint}");
@@ -272,9 +291,9 @@ fn phases_are_what_the_file_says_and_options_prevail_in_each() {
     );
     // From 20 to 60 in two seconds, of which the second is recorded.
     assert!((own.phases[1].due(2.0) - 110.0).abs() < 1e-9);
-    let options = "--rate 5 --arrivals poisson --duration 1 --warmup 0 --stanza-size 250";
+    let options = "--rate 5 --arrivals poisson --duration 1 --stanza-size 250";
     for phase in &load(TWO, options).unwrap().phases {
-        assert_eq!((phase.duration, phase.warmup), (1.0, 0.0), "{phase}");
+        assert_eq!(phase.duration, 1.0, "{phase}");
         assert_eq!(phase.sizes, Sizes::Fixed(250));
         let open = Pace::Open {
             rate: 5.0,
@@ -297,6 +316,22 @@ fn phases_are_what_the_file_says_and_options_prevail_in_each() {
 }
 
 #[test]
+fn a_warm_up_that_is_given_is_that_of_the_first_phase() {
+    let warmups = |text: &str, options: &str| -> Vec<f64> {
+        let phases = load(text, options).unwrap().phases;
+        phases.iter().map(|phase| phase.warmup).collect()
+    };
+    assert_eq!(warmups(TWO, ""), [2.0, 1.0, 0.0, 0.0]);
+    assert_eq!(warmups(TWO, "--warmup 5"), [5.0, 1.0, 0.0, 0.0]);
+    assert_eq!(warmups(TWO, "--warmup 0"), [0.0, 1.0, 0.0, 0.0]);
+    let own = TWO.replacen("duration = 3", "warmup = 4", 1);
+    assert_eq!(warmups(&own, ""), [4.0, 1.0, 0.0, 0.0]);
+    assert_eq!(warmups(&own, "--warmup 5"), [5.0, 1.0, 0.0, 0.0]);
+    let all = format!("warmup = 3\n{own}");
+    assert_eq!(warmups(&all, ""), [4.0, 1.0, 0.0, 0.0]);
+}
+
+#[test]
 fn sizes_and_actions_are_drawn_as_they_are_distributed() {
     let mut random = Random::new(7);
     let count = 100_000;
@@ -311,6 +346,12 @@ fn sizes_and_actions_are_drawn_as_they_are_distributed() {
         let found = drawn.iter().sum::<usize>() as f64 / f64::from(count);
         assert!((found - mean).abs() < 2.0, "{sizes}: {found}");
     }
+    let near = Sizes::Exponential(100, 200, 200);
+    let drawn = (0..count).map(|_| near.draw(&mut random)).sum::<usize>();
+    let found = drawn as f64 / f64::from(count);
+    assert!(found < 170.0, "the cut takes from the mean: {found}");
+    let expected = "100 to 200 bytes, 200 in the mean before the cut";
+    assert_eq!(near.to_string(), expected);
     let phase = load(TWO, "").unwrap().phases.swap_remove(0);
     let chats = (0..count).filter(|_| phase.pick(&mut random) == Some(Action::Chat));
     let share = chats.count() as f64 / f64::from(count);
