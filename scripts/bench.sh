@@ -49,6 +49,7 @@ for number in "$clients" "$port"; do
 done
 
 . scripts/need.sh
+. scripts/stop.sh
 need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev \
     ${criterion:+python3:python3} ${peers:+python3:python3} || exit 1
 
@@ -86,15 +87,7 @@ mkdir -p "$out" || { echo "bench: $out cannot be made; give another with --resul
 
 stop_server() {
     [ -n "$server" ] || return 0
-    kill -TERM "$server" 2>/dev/null
-    for _ in $(seq 300); do
-        kill -0 "$server" 2>/dev/null || break
-        sleep 0.1
-    done
-    if kill -KILL "$server" 2>/dev/null; then
-        echo "bench: the server did not stop within 30 s" >&2
-    fi
-    wait "$server" 2>/dev/null
+    stop_child bench "$server" 30
     server=""
 }
 trap 'stop_server; rm -rf "$work"' EXIT

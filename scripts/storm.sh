@@ -35,19 +35,14 @@ for binary in "$vorpal" "$loadgen"; do
     [ -x "$binary" ] || { echo "storm: no $binary; run: cargo build --release" >&2; exit 1; }
 done
 
+. scripts/stop.sh
 ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
 work=$(mktemp -d)
 server=""
 storm=""
 stop() {
     for pid in $storm $server; do
-        kill -TERM "$pid" 2>/dev/null
-        for _ in $(seq 100); do
-            kill -0 "$pid" 2>/dev/null || break
-            sleep 0.1
-        done
-        kill -KILL "$pid" 2>/dev/null
-        wait "$pid" 2>/dev/null
+        stop_child storm "$pid" 10
     done
     rm -rf "$work"
 }

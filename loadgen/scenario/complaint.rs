@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use strsim::levenshtein;
 
 /// Letters that a wrong key may be away from the one that is suggested.
 const DISTANCE_MAX: usize = 3;
@@ -93,27 +94,11 @@ fn unknown_key(rest: &str) -> (String, String) {
 pub(super) fn nearest(unknown: &str, known: &[&str]) -> String {
     let nearest = known
         .iter()
-        .map(|name| (distance(unknown, name), *name))
+        .map(|name| (levenshtein(unknown, name), *name))
         .filter(|(away, name)| *away <= DISTANCE_MAX && *away * 2 <= name.len())
         .min();
     match nearest {
         Some((_, name)) => format!("did you mean `{name}`?"),
         None => format!("known here are {}", known.join(", ")),
     }
-}
-
-/// How many letters to insert, delete or change to come from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (column, other) in to.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
 }

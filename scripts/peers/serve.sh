@@ -1,6 +1,8 @@
 # For prosody.sh and ejabberd.sh, by `.`: their arguments, a directory of their own with a certificate, and the life of
 # the server, which ends with the script. Nothing outside of that directory is written.
 
+. "$(dirname "${BASH_SOURCE[0]}")/../stop.sh"
+
 domain=bench.localhost
 password=bench
 start_seconds_max=60
@@ -73,16 +75,7 @@ answers() {
 
 stop() {
     trap '' INT TERM
-    if [ -n "$server" ] && kill -TERM "$server" 2>/dev/null; then
-        for ((tries = 0; tries < stop_seconds_max * 10; tries++)); do
-            kill -0 "$server" 2>/dev/null || break
-            sleep 0.1
-        done
-        if kill -KILL "$server" 2>/dev/null; then
-            echo "$who: did not stop within $stop_seconds_max s, and was killed" >&2
-        fi
-        wait "$server" 2>/dev/null
-    fi
+    [ -z "$server" ] || stop_child "$who" "$server" "$stop_seconds_max"
     [ -z "$ready" ] || rm -f "$ready" "$ready.part"
     [ -z "$place" ] || rm -rf "$place"
 }

@@ -1,11 +1,11 @@
 //! What scripted tests do again and again, each until everything has happened.
 
 use crate::element::Element;
-use crate::{ClientId, Login, World};
+use crate::{ClientId, Faults, Login, World};
 use stanza::jid::BareJid;
-use xmpp::ShardId;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use xmpp::router::Router;
+use xmpp::{Settings, ShardId};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
 
@@ -44,6 +44,19 @@ impl World {
             received.filter(|it| it.name == "presence" && it.attr("from").starts_with(of));
         let told = presence.map(|it| (it.attr("from").to_owned(), it.attr("type").to_owned()));
         told.collect()
+    }
+
+    /// A calm world in which alice, bob and carl of `example.org` have accounts.
+    pub fn of_three(seed: u64, shards: u16) -> World {
+        let settings = Settings {
+            shards,
+            ..Settings::for_tests("example.org")
+        };
+        let mut world = World::new(seed, settings, Faults::calm());
+        for name in ["alice", "bob", "carl"] {
+            world.add_account(&format!("{name}@example.org"), "secret");
+        }
+        world
     }
 
     /// A client that asks for a session, of which it has had `h` stanzas; nothing has happened yet.

@@ -212,6 +212,9 @@ impl Engine {
         let told = |trouble: Trouble| refused(trouble.into());
         let seal = sealed.unwrap_or_default();
         let numbered = seal.confirm(&keyspaces).map_err(told)?;
+        if sealed.is_none() && numbered > 0 {
+            tracing::warn!("the store's seal is missing: its journals were not checked");
+        }
         let logged = commit::open(&database, &keyspaces, &path, seal.log).map_err(told)?;
         tracing::debug!(path = %path.display(), schema = SCHEMA, "store open");
         let opened = Engine {
@@ -658,6 +661,9 @@ impl Engine {
                 .unwrap();
             self.database.delete_keyspace(keyspace).unwrap();
         }
+        // Whoever had fewer sealed nothing.
+        self.seal.set(Seal::default());
+        std::fs::remove_file(self.path.join("seal")).unwrap();
     }
 
     /// The schema number as it lies there.

@@ -34,7 +34,8 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 const TRAILER: &[u8] = b"FJL\x03";
 
-fn journals(store: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+/// The engine's journals by their numbers, in their order.
+pub(crate) fn journals(store: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(store)? {
         let path = entry?.path();
@@ -87,7 +88,12 @@ pub(crate) fn check(store: &Path, seal: &Seal) -> Result<(), Box<str>> {
             return Err(damage(&what));
         }
         if number >= seal.journal && !rest.is_empty() {
-            cut(&path, found.end).map_err(|error| cannot(&path, error))?;
+            cut(&path, found.end).map_err(|error| {
+                format!(
+                    "the torn end of {} cannot be cut off: {error}",
+                    path.display()
+                )
+            })?;
         }
     }
     Ok(())
@@ -187,6 +193,7 @@ mod tests {
         number: 9,
         journal: 5,
         sequence: 100,
+        trees: 0,
         log: None,
     };
 

@@ -33,7 +33,7 @@ const HEAD_SIZE: usize = 12;
 const FRAME_KEPT_MAX: usize = 1 << 20;
 
 /// Space taken ahead of what is written, so that a sync has no new size to write.
-const RESERVE_SIZE: u64 = if cfg!(test) { 64 << 10 } else { 4 << 20 };
+pub(crate) const RESERVE_SIZE: u64 = if cfg!(test) { 64 << 10 } else { 4 << 20 };
 
 /// Zeros of one write where space cannot be taken otherwise.
 const FILL_SIZE: usize = 64 << 10;
@@ -42,7 +42,7 @@ const FILL_SIZE: usize = 64 << 10;
 const REMOVED: u32 = u32::MAX;
 
 /// The table of the last frame of a file that has a successor.
-const SEAL: u8 = u8::MAX;
+const ENDED: u8 = u8::MAX;
 
 /// Every size that a file of the log has, cut off by a crash or not, is a multiple of it.
 const SECTOR_SIZE: usize = 512;
@@ -127,8 +127,8 @@ impl Log {
             file,
             size: 0,
         };
-        // One that is empty at an opening has lost what it had.
-        log.reserve(1)?;
+        // One that is shorter at an opening has lost what it had. A full disk may have left a part.
+        log.reserve(RESERVE_SIZE)?;
         log.file.sync_all()?;
         File::open(directory)?.sync_all()?;
         Ok(log)
@@ -186,7 +186,7 @@ impl Log {
         let next = Log::create(&self.directory, self.generation + 1)?;
         let mut last = Frame::default();
         last.begin();
-        last.put(SEAL, &[], None);
+        last.put(ENDED, &[], None);
         self.append(&mut last)?;
         *self = next;
         Ok(())
@@ -244,8 +244,8 @@ pub(crate) fn generations(directory: &Path) -> io::Result<Vec<u64>> {
 /// A write in a log: its generation and table, the key, the value if it is not a removal.
 pub(crate) type Logged<'a> = (u64, u8, &'a [u8], Option<&'a [u8]>);
 
-/// Calls `each` with every write from a generation on, and gives the last generation that has a
-/// file. The last frame may be torn; whatever is behind it was never answered for. `sealed` is a
+/// Calls `each` with every write from a generation on, and gives the generation that a new file
+/// follows: empty ones behind it are of openings that came no further, and are begun again. The last frame may be torn; whatever is behind it was never answered for. `sealed` is a
 /// file that had its frames up to a place at least.
 pub(crate) fn replay(
     directory: &Path,
@@ -265,7 +265,7 @@ pub(crate) fn replay(
     {
         return Err(missing(directory, sealed));
     }
-    let (mut last, mut is_whole) = (None, true);
+    let (mut last, mut used, mut is_whole) = (None, None, true);
     for generation in files {
         let path = path_of(directory, generation);
         let bytes = std::fs::read(&path).map_err(cannot)?;
@@ -283,12 +283,15 @@ pub(crate) fn replay(
             place += HEAD_SIZE + writes.len();
             let mut rest = writes;
             while let Some((table, key, value, more)) = next_write(rest) {
-                is_whole = table == SEAL;
+                is_whole = table == ENDED;
                 if !is_whole {
                     each((generation, table, key, value))?;
                 }
                 rest = more;
             }
+        }
+        if place > 0 || used.is_none() {
+            used = Some(generation);
         }
         let is_short = sealed.is_some_and(|(sealed, size)| {
             let is_taken = bytes.len() as u64 >= RESERVE_SIZE;
@@ -304,7 +307,7 @@ pub(crate) fn replay(
     }
     match last {
         Some(last) if is_whole => Err(missing(directory, last + 1)),
-        last => Ok(last),
+        _ => Ok(used),
     }
 }
 
@@ -343,7 +346,7 @@ fn frame_like_at(bytes: &[u8]) -> Option<usize> {
     let mut rest = rest.get(..u32::from_be_bytes(*size) as usize)?;
     let size = rest.len();
     while let Some((table, key, _, more)) = next_write(rest) {
-        if key.is_empty() && table != SEAL {
+        if key.is_empty() && table != ENDED {
             return None;
         }
         rest = more;

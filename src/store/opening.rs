@@ -23,6 +23,10 @@ const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// The engine's trees, and the file of each that names its version and the checksum of that.
 const TREES: &str = "keyspaces";
 const CURRENT: &str = "current";
+
+/// The file by which the engine knows a database.
+const VERSION: &str = "version";
+
 const CURRENT_SIZE: usize = 25;
 
 /// Why a store cannot be opened, in one sentence that says what to do.
@@ -133,30 +137,40 @@ pub(crate) fn examine(path: &Path) -> Result<Option<Seal>, OpenError> {
         }
     }
     let seal = Seal::read(path).map_err(refused)?;
-    check_trees(&path.join(TREES)).map_err(refused)?;
+    let trees = check_trees(path).map_err(refused)?;
     if let Some(seal) = &seal {
+        // The engine would make anew what is not there.
+        if trees < seal.trees {
+            return Err(refused(damage("a table of the engine is missing")));
+        }
+        if !path.join(VERSION).exists() {
+            return Err(refused(damage("the engine's file `version` is missing")));
+        }
         journal::check(path, seal).map_err(refused)?;
     }
     Ok(seal)
 }
 
-/// Whether the list of each tree's tables is as it was written: the engine does not look.
-fn check_trees(trees: &Path) -> Result<(), Box<str>> {
+/// Whether the list of each tree's tables is as it was written, for the engine does not look; gives
+/// how many trees there are.
+pub(crate) fn check_trees(store: &Path) -> Result<u64, Box<str>> {
+    let trees = store.join(TREES);
+    let mut count = 0;
     let cannot = |path: &Path, error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => damage(&format!("{} is missing", path.display())),
         _ => format!("{} cannot be read: {error}", path.display()).into(),
     };
-    let entries = match std::fs::read_dir(trees) {
+    let entries = match std::fs::read_dir(&trees) {
         // The engine was not there for long enough to make it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(|error| cannot(trees, error))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries.map_err(|error| cannot(&trees, error))?,
     };
     for entry in entries {
-        let tree = entry.map_err(|error| cannot(trees, error))?.path();
+        let tree = entry.map_err(|error| cannot(&trees, error))?.path();
         let current = tree.join(CURRENT);
         let bytes = match std::fs::read(&current) {
-            // Its making was cut off.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            // Its making was cut off, or it is none.
+            Err(error) if is_no_tree(error.kind()) => continue,
             bytes => bytes.map_err(|error| cannot(&current, error))?,
         };
         let fields = <[u8; CURRENT_SIZE]>::try_from(bytes).ok();
@@ -177,8 +191,13 @@ fn check_trees(trees: &Path) -> Result<(), Box<str>> {
         if xxh3_128(&bytes) != hash {
             return Err(damage(&format!("{} is damaged", version.display())));
         }
+        count += 1;
     }
-    Ok(())
+    Ok(count)
+}
+
+fn is_no_tree(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 pub(crate) fn check_schema(database: &Database, path: &Path) -> Result<Keyspace, OpenError> {

@@ -15,16 +15,18 @@ use xmpp::port::{Snapshot, Store, StoreOp, StoreReply, WholeAccount};
 use crate::commit::log_files;
 use crate::embedded::{DIRECTORY, Engine, Performed};
 use crate::gaps::Gaps;
+use crate::journal;
 use crate::lacking::Lacking;
 use crate::load::BulkLoaded;
+use crate::log::RESERVE_SIZE;
 use crate::opening::OpenError;
 use crate::remains::Remains;
 
 /// How long a failing disk is left alone before it is tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 
-/// What must fit before the database is opened again.
-const PROBE_SIZE: usize = 1 << 20;
+/// What must fit before the database is opened again: a file of the log, and what the engine writes.
+const PROBE_SIZE: usize = RESERVE_SIZE as usize + (1 << 20);
 
 /// Why nothing is done while the database is not open.
 const CLOSED: &str = "the store could not be opened again";
@@ -199,12 +201,8 @@ fn probe(directory: &Path) -> io::Result<()> {
 /// it was written again.
 fn rewrite_journals(directory: &Path) -> io::Result<()> {
     let mut paths = log_files(directory)?;
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "jnl") {
-            paths.push(path);
-        }
-    }
+    let journals = journal::journals(directory)?;
+    paths.extend(journals.into_iter().map(|(_, path)| path));
     for path in paths {
         let mut file = OpenOptions::new().read(true).write(true).open(path)?;
         let mut bytes = Vec::new();

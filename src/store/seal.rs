@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::commit::Keyspaces;
 use crate::embedded::{Engine, Trouble, engine};
 use crate::journal;
-use crate::opening::damage;
+use crate::opening::{self, damage};
 
 /// The key of the seal's number in the table that says what the store is. No key of another table
 /// begins as it does: these have the number of a virtual shard first.
@@ -25,7 +25,7 @@ pub(crate) const KEY: &[u8] = b"seal";
 
 const NAME: &str = "seal";
 const NEW_NAME: &str = "seal.new";
-const FIELDS: usize = 5;
+const FIELDS: usize = 6;
 const SIZE: usize = (FIELDS + 1) * size_of::<u64>();
 
 /// How often the engine may go on to another journal while it is sealed.
@@ -40,6 +40,8 @@ pub(crate) struct Seal {
     pub(crate) journal: u64,
     /// Every sequence number up to that of its batch is less.
     pub(crate) sequence: u64,
+    /// How many trees the engine had.
+    pub(crate) trees: u64,
     /// Which file the log went to, and where its frames ended.
     pub(crate) log: Option<(u64, u64)>,
 }
@@ -66,13 +68,14 @@ impl Seal {
         let bytes: &[u8; SIZE] = bytes.try_into().ok()?;
         let (fields, hash) = bytes.split_last_chunk::<8>()?;
         let (words, _) = fields.as_chunks::<8>();
-        let [number, journal, sequence, file, place] = words else {
+        let [number, journal, sequence, trees, file, place] = words else {
             return None;
         };
         (u64::from_be_bytes(*hash) == xxh3_64(fields)).then_some(Seal {
             number: u64::from_be_bytes(*number),
             journal: u64::from_be_bytes(*journal),
             sequence: u64::from_be_bytes(*sequence),
+            trees: u64::from_be_bytes(*trees),
             log: Some((u64::from_be_bytes(*file), u64::from_be_bytes(*place))),
         })
     }
@@ -80,7 +83,14 @@ impl Seal {
     /// Puts it in the place of the one before.
     fn write(&self, store: &Path) -> io::Result<()> {
         let (file, place) = self.log.unwrap_or_default();
-        let fields = [self.number, self.journal, self.sequence, file, place];
+        let fields = [
+            self.number,
+            self.journal,
+            self.sequence,
+            self.trees,
+            file,
+            place,
+        ];
         let mut bytes = fields.map(u64::to_be_bytes).concat();
         bytes.extend(xxh3_64(&bytes).to_be_bytes());
         let new = store.join(NEW_NAME);
@@ -117,6 +127,7 @@ impl Engine {
         let cannot = |error: io::Error| Trouble::from(format!("it cannot be sealed: {error}"));
         let mut seal = self.seal.get();
         seal.log = Some(log_end);
+        seal.trees = opening::check_trees(&self.path)?;
         for tried in 1.. {
             // Each try has its own: the journals may keep what failed.
             seal.number = self.numbered.get() + 1;
@@ -141,8 +152,11 @@ impl Engine {
         self.syncs.set(self.syncs.get() + 1);
         self.broken.set(self.broken.get() || done.is_err());
         done.map_err(engine)?;
-        seal.write(&self.path).map_err(cannot)?;
-        self.seal.set(seal);
+        match seal.write(&self.path) {
+            Ok(()) => self.seal.set(seal),
+            // The one before still says what is true.
+            Err(error) => tracing::warn!(%error, "the store is not sealed anew"),
+        }
         Ok(())
     }
 }

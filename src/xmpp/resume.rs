@@ -139,18 +139,7 @@ impl Shard {
         }
         if self.waits_in_storage(&account, id) {
             // It comes with its account, and all the others that this has.
-            let key = self.loaded_or_loading(host, account.as_str());
-            let owner = self.accounts.at_mut(key);
-            let streams = owner.waiting_streams();
-            match &mut owner.residence {
-                Residence::Loading(queue) if streams < LOAD_STREAMS_MAX => {
-                    queue.push(Waiter::Resume(conn));
-                    self.resuming.note_asked(conn, true);
-                    return Flow::Stop;
-                }
-                Residence::Loading(_) => return self.put_off_resume(host, conn, stream),
-                Residence::Resident => {}
-            }
+            return self.resume_with(host, conn, stream, &account);
         }
         self.read_resumed(host, account, conn, id);
         Flow::Stop
@@ -201,8 +190,9 @@ impl Shard {
         reply: StoreReply,
     ) {
         self.resuming.note_asked(conn, false);
-        if let Some(stream) = self.conns.take(conn) {
-            self.resume_read(host, conn, stream, reply);
+        if let Some(mut stream) = self.conns.take(conn) {
+            let flow = self.resume_read(host, conn, &mut stream, reply);
+            self.settle_stream(host, conn, stream, flow);
         }
         self.pass_turn(host, conn);
     }
@@ -211,47 +201,51 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         conn: ConnId,
-        mut stream: Box<StreamState>,
+        stream: &mut StreamState,
         reply: StoreReply,
-    ) {
+    ) -> Flow {
         let Phase::ExpectResume(expect) = &mut stream.phase else {
-            return self.conns.put(conn, stream);
+            return Flow::Stop;
         };
         match reply {
-            StoreReply::Session(Some(stored)) => expect.stored = Some(stored),
-            StoreReply::Session(None) => {
-                return self.fail_resume(host, conn, stream, "item-not-found");
+            StoreReply::Session(Some(stored)) => {
+                expect.stored = Some(stored);
+                let account = expect.account.clone();
+                self.resume_with(host, conn, stream, &account)
             }
+            StoreReply::Session(None) => self.refuse_resume(host, conn, stream, "item-not-found"),
             reply => {
                 self.note_unread(&expect.account, expect.id, &reply);
                 match reply {
                     // Another try would meet the same: its client begins anew.
                     StoreReply::Damaged(_) => {
-                        self.fail_resume(host, conn, stream, "item-not-found");
+                        self.refuse_resume(host, conn, stream, "item-not-found")
                     }
-                    _ => {
-                        self.put_off_resume(host, conn, &stream);
-                    }
+                    _ => self.put_off_resume(host, conn, stream),
                 }
-                return;
             }
         }
-        let account = self.loaded_or_loading(host, expect.account.clone().as_str());
-        let owner = self.accounts.at_mut(account);
+    }
+
+    /// Goes on as soon as the account is there.
+    fn resume_with(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        account: &BareJid,
+    ) -> Flow {
+        let key = self.loaded_or_loading(host, account.as_str());
+        let owner = self.accounts.at_mut(key);
         let streams = owner.waiting_streams();
         match &mut owner.residence {
             Residence::Loading(queue) if streams < LOAD_STREAMS_MAX => {
                 queue.push(Waiter::Resume(conn));
                 self.resuming.note_asked(conn, true);
-                self.conns.put(conn, stream);
+                Flow::Stop
             }
-            Residence::Loading(_) => {
-                self.put_off_resume(host, conn, &stream);
-            }
-            Residence::Resident => {
-                let flow = self.resume_resident(host, conn, &mut stream);
-                self.settle_stream(host, conn, stream, flow);
-            }
+            Residence::Loading(_) => self.put_off_resume(host, conn, stream),
+            Residence::Resident => self.resume_resident(host, conn, stream),
         }
     }
 
@@ -297,16 +291,12 @@ impl Shard {
     ) {
         self.resuming.note_asked(conn, false);
         if let Some(mut stream) = self.conns.take(conn) {
-            match error {
-                None => {
-                    let flow = self.resume_resident(host, conn, &mut stream);
-                    self.settle_stream(host, conn, stream, flow);
-                }
-                Some(StanzaError::InternalServerError) => {
-                    self.put_off_resume(host, conn, &stream);
-                }
-                Some(_) => self.fail_resume(host, conn, stream, "item-not-found"),
-            }
+            let flow = match error {
+                None => self.resume_resident(host, conn, &mut stream),
+                Some(StanzaError::InternalServerError) => self.put_off_resume(host, conn, &stream),
+                Some(_) => self.refuse_resume(host, conn, &mut stream, "item-not-found"),
+            };
+            self.settle_stream(host, conn, stream, flow);
         }
         self.pass_turn(host, conn);
     }

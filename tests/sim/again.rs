@@ -2,24 +2,11 @@
 //! acknowledged behind that is.
 
 use sim::steps::{counted, errors, message, messages};
-use sim::{ClientId, Element, Faults, World};
-use xmpp::Settings;
+use sim::{ClientId, Element, World};
 use xmpp::again::ERRORS_MAX;
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 const ALICE: &str = "alice@example.org/x";
-
-fn world(seed: u64, shards: u16) -> World {
-    let settings = Settings {
-        shards,
-        ..Settings::for_tests("example.org")
-    };
-    let mut world = World::new(seed, settings, Faults::calm());
-    for name in ["alice", "bob", "carl"] {
-        world.add_account(&format!("{name}@example.org"), "secret");
-    }
-    world
-}
 
 /// A message to one of those who are away.
 fn said(number: usize) -> String {
@@ -60,7 +47,7 @@ fn refused(received: &[Element]) -> Vec<&str> {
 fn what_was_refused_on_a_full_disk_is_settled_as_soon_as_it_takes_the_errors() {
     for (seed, shards) in (0..20).map(|seed| (seed, 1 + seed as u16 % 2)) {
         for had in 0..=3 {
-            let mut world = world(seed, shards);
+            let mut world = World::of_three(seed, shards);
             let (alice, session, _) = alice_refused(&mut world, 3);
             world.run_for(10_000);
             assert_eq!(told(&world.received(alice)), None, "the disk is full");
@@ -96,7 +83,7 @@ fn a_crash_while_errors_are_stored_again_takes_none_that_is_acknowledged() {
     for (seed, moment_us) in
         (0..4).flat_map(|seed| (0..1_200).step_by(30).map(move |us| (seed, us)))
     {
-        let mut world = world(seed, 1 + seed as u16 % 2);
+        let mut world = World::of_three(seed, 1 + seed as u16 % 2);
         let (_, session, _) = alice_refused(&mut world, COUNT);
         let next = world.now() + 900_000;
         world.run_until(next);
@@ -133,7 +120,7 @@ fn a_crash_while_errors_are_stored_again_takes_none_that_is_acknowledged() {
 #[test]
 fn errors_that_are_stored_again_are_in_their_places() {
     for (seed, had) in (0..10).flat_map(|seed| (0..=4).map(move |had| (seed, had))) {
-        let mut world = world(seed, 1 + seed as u16 % 2);
+        let mut world = World::of_three(seed, 1 + seed as u16 % 2);
         let (alice, session, _) = alice_refused(&mut world, 2);
         world.faults.disk_full = false;
         let bob = world.log_in("bob@example.org/x");
@@ -155,7 +142,7 @@ fn errors_that_are_stored_again_are_in_their_places() {
 #[test]
 fn an_error_that_is_acknowledged_before_it_is_stored_is_gone() {
     for moment_us in (0..600).step_by(20) {
-        let mut world = world(moment_us, 1);
+        let mut world = World::of_three(moment_us, 1);
         let (alice, session, _) = alice_refused(&mut world, 2);
         world.run_for(900);
         world.faults.disk_full = false;
@@ -171,7 +158,7 @@ fn an_error_that_is_acknowledged_before_it_is_stored_is_gone() {
 #[test]
 fn only_so_many_errors_are_on_their_way_to_storage_at_once() {
     const COUNT: usize = 3 * ERRORS_MAX;
-    let mut world = world(1, 1);
+    let mut world = World::of_three(1, 1);
     let (alice, ..) = alice_refused(&mut world, COUNT);
     (world.asked.enqueues_peak, world.asked.copies) = (0, 0);
     world.run_for(10_000);
@@ -188,7 +175,7 @@ fn only_so_many_errors_are_on_their_way_to_storage_at_once() {
 #[test]
 fn an_error_that_comes_before_what_waited_is_stored_behind_it() {
     for seed in 0..10 {
-        let mut world = world(seed, 1);
+        let mut world = World::of_three(seed, 1);
         let bob = world.log_in("bob@example.org/x");
         world.tell(bob, &message("chat", "alice@example.org", "m"));
         let (alice, session) = world.log_in_managed(ALICE);

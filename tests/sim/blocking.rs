@@ -10,18 +10,6 @@ use xmpp::xep::blocking::{BLOCKED_MAX, BLOCKED_SIZE_MAX};
 
 const LIST: &str = "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
 
-fn world() -> World {
-    world_of(3)
-}
-
-fn world_of(seed: u64) -> World {
-    let mut world = World::new(seed, Settings::for_tests("example.org"), Faults::calm());
-    for name in ["alice", "bob", "carl"] {
-        world.add_account(&format!("{name}@example.org"), "secret");
-    }
-    world
-}
-
 /// A request to block or to unblock addresses.
 fn command(name: &str, jids: &[String]) -> String {
     let items = jids.iter().map(|jid| format!("<item jid='{jid}'/>"));
@@ -70,7 +58,7 @@ fn answers(world: &mut World, client: ClientId) -> Vec<String> {
 
 #[test]
 fn who_asked_for_the_block_list_before_a_crash_is_told_of_changes_after_it() {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let (bob, session) = world.log_in_managed("bob@example.org/1");
     world.tell(bob, "<presence/>");
     world.tell(bob, LIST);
@@ -102,7 +90,7 @@ fn who_asked_for_the_block_list_before_a_crash_is_told_what_it_is_after_it() {
             ],
         ),
     ] {
-        let mut world = world();
+        let mut world = World::of_three(3, 1);
         let (bob, session) = world.log_in_managed("bob@example.org/1");
         if before > 0 {
             world.tell(bob, &blocks("block", before));
@@ -144,7 +132,7 @@ fn names(range: std::ops::Range<usize>) -> Vec<String> {
 /// What an import brought is no reason to refuse what makes it shorter.
 #[test]
 fn a_list_that_is_too_long_becomes_shorter_and_not_longer() {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let has = names(0..BLOCKED_MAX + 2);
     let op = StoreOp::SetBlocked {
         account: BareJid::from_prepared("bob@example.org"),
@@ -167,7 +155,7 @@ fn a_list_that_is_too_long_becomes_shorter_and_not_longer() {
 /// It is stored whole at each change.
 #[test]
 fn the_addresses_of_a_list_have_so_many_bytes_and_no_more() {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let bob = world.log_in("bob@example.org/1");
     let long = |index: usize| format!("{index:04}@remote.example/{}", "r".repeat(1_004));
     let size = long(0).len();
@@ -185,7 +173,7 @@ fn the_addresses_of_a_list_have_so_many_bytes_and_no_more() {
 #[test]
 fn who_asks_for_a_long_list_many_times_gets_it_each_time() {
     const TIMES: usize = 30;
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     world.faults.unsent_max = 64 << 20;
     let (bob, _) = world.log_in_managed("bob@example.org/x");
     let long = "r".repeat(200);
@@ -213,7 +201,7 @@ fn fill(world: &mut World, client: ClientId) {
 fn a_change_that_is_refused_did_not_happen_whatever_comes_behind_it() {
     let mut refused_once = [false; 2];
     for seed in 1..=200 {
-        let mut world = world_of(seed);
+        let mut world = World::of_three(seed, 1);
         let bob = world.log_in("bob@example.org/1");
         world.tell(bob, &command_with_id("a", "block", "alice@example.org"));
         world.received(bob);
@@ -238,7 +226,7 @@ fn a_change_that_is_refused_did_not_happen_whatever_comes_behind_it() {
 /// What comes while a change is on its way to storage goes there together.
 #[test]
 fn a_list_has_one_write_under_way_however_many_requests_change_it() {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let bob = world.log_in("bob@example.org/1");
     let other = world.log_in("bob@example.org/2");
     world.tell(other, LIST);
@@ -268,7 +256,7 @@ fn the_input_waits_behind_as_many_changes_as_a_session_may_have_under_way() {
     const PING: &str = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
     let limit = usize::from(REQUESTS_PER_SESSION_MAX);
     for count in [limit - 1, limit] {
-        let mut world = world();
+        let mut world = World::of_three(3, 1);
         let bob = world.log_in("bob@example.org/1");
         world.faults.disk_us = (20_000, 20_000);
         for index in 0..count {
@@ -289,7 +277,7 @@ fn the_input_waits_behind_as_many_changes_as_a_session_may_have_under_way() {
 /// Else whoever changes a long list by one address again and again has it written as often.
 #[test]
 fn a_long_list_is_written_again_after_a_while_and_read_at_once() {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let bob = world.log_in("bob@example.org/1");
     fill(&mut world, bob);
     world.run_for(REST_MS);
@@ -307,7 +295,7 @@ fn a_long_list_is_written_again_after_a_while_and_read_at_once() {
 
 #[test]
 fn a_change_that_waits_is_not_made_to_the_list_of_who_has_the_name_next() {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let bob = world.log_in("bob@example.org/1");
     fill(&mut world, bob);
     world.tell(bob, &command_with_id("1", "block", "alice@example.org"));
@@ -324,7 +312,7 @@ fn a_change_that_waits_is_not_made_to_the_list_of_who_has_the_name_next() {
 /// A block looks for what waits of those whom it blocks, here only when the account is gone.
 #[test]
 fn what_waits_for_who_has_the_name_next_is_not_bounced_by_a_block_of_the_one_before() {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let alice = world.log_in("alice@example.org/x");
     world.tell(alice, &message("chat", "bob@example.org", "1"));
     let bob = world.log_in("bob@example.org/1");
@@ -362,7 +350,7 @@ fn what_waits_for_who_has_the_name_next_is_not_bounced_by_a_block_of_the_one_bef
 fn who_is_blocked_does_not_get_through_by_an_error_past_what_waits() {
     const ERROR: &str =
         "<message type='error' to='bob@example.org/x' id='e'><body>e</body></message>";
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     let alice = world.log_in("alice@example.org/x");
     let carl = world.log_in("carl@example.org/x");
     let (bob, _) = world.log_in_managed("bob@example.org/x");
@@ -394,7 +382,7 @@ fn who_was_blocked_while_away_hears_after_a_crash_that_the_other_is_gone() {
 }
 
 fn blocked_while_away(blocked: &str, resources: usize) {
-    let mut world = world();
+    let mut world = World::of_three(3, 1);
     world.befriend("alice@example.org", "bob@example.org");
     let arrive = |world: &mut World, full: &str| {
         let (client, session) = world.log_in_managed(full);
@@ -468,7 +456,7 @@ fn what_waits_of_who_is_blocked_bounces_at_the_block_and_not_when_its_receiver_i
 }
 
 fn world_where_something_waits(seed: u64) -> (World, ClientId) {
-    let mut world = world_of(seed);
+    let mut world = World::of_three(seed, 1);
     let alice = world.log_in("alice@example.org/x");
     let carl = world.log_in("carl@example.org/x");
     world.tell(carl, &message("chat", "bob@example.org", "c"));
@@ -645,7 +633,7 @@ fn what_a_session_leaves_of_who_is_blocked_meanwhile_bounces_whenever_the_proces
 #[test]
 fn what_stands_in_an_end_that_waits_for_another_bounces_when_its_sender_is_blocked() {
     for seed in 1..=200 {
-        let mut world = world_of(seed);
+        let mut world = World::of_three(seed, 1);
         let [alice, carl] =
             ["alice@example.org/x", "carl@example.org/x"].map(|full| world.log_in(full));
         for id in ["1", "2"] {

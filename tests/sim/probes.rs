@@ -7,24 +7,12 @@ use xmpp::probes::PROBE_WAKE_MS;
 /// Contacts who sleep.
 const FRIENDS: usize = 10;
 
-fn world(seed: u64, shards: u16) -> World {
-    let settings = Settings {
-        shards,
-        ..Settings::for_tests("example.org")
-    };
-    let mut world = World::new(seed, settings, Faults::calm());
-    for name in ["alice", "bob", "carl"] {
-        world.add_account(&format!("{name}@example.org"), "secret");
-    }
-    world
-}
-
 /// Whoever logs in anew knew nothing before: it sees a contact who sleeps in storage as it sees one
 /// who waits in memory, whether or not his shard has heard of the sessions that there are.
 #[test]
 fn who_logs_in_after_a_crash_sees_contacts_who_sleep_in_storage() {
     for seed in 0..12 {
-        let mut world = world(seed, 1 + seed as u16 % 3);
+        let mut world = World::of_three(seed, 1 + seed as u16 % 3);
         for contact in ["bob@example.org", "carl@example.org"] {
             world.befriend("alice@example.org", contact);
         }

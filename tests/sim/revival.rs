@@ -11,24 +11,12 @@ use xmpp::settings::Durability;
 
 const REQUEST: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
-fn world(seed: u64, shards: u16) -> World {
-    let settings = Settings {
-        shards,
-        ..Settings::for_tests("example.org")
-    };
-    let mut world = World::new(seed, settings, Faults::calm());
-    for name in ["alice", "bob", "carl"] {
-        world.add_account(&format!("{name}@example.org"), "secret");
-    }
-    world
-}
-
 /// All are sent again as they were, and some say the same as others, down to the id.
 #[test]
 fn what_repeats_an_id_and_is_sent_again_comes_no_more_often_than_before() {
     for ids in ["aba", "aab", "aaa", "abab", "abba", "abcabca"] {
         for shards in [1, 2] {
-            let mut world = world(1, shards);
+            let mut world = World::of_three(1, shards);
             let (alice, alices) = world.log_in_managed("alice@example.org/x");
             let (bob, bobs) = world.log_in_managed("bob@example.org/x");
             world.tell(bob, "<presence/>");
@@ -55,7 +43,7 @@ fn what_repeats_an_id_and_is_sent_again_comes_no_more_often_than_before() {
 #[test]
 fn what_storage_refused_is_not_taken_for_done_however_much_it_was() {
     for refused in [1, 100, 300] {
-        let mut world = world(refused, 1);
+        let mut world = World::of_three(refused, 1);
         let (alice, session) = world.log_in_managed("alice@example.org/x");
         let say = |world: &mut World, alice: ClientId, number: u64| {
             let id = format!("m{number}");
@@ -99,7 +87,7 @@ fn an_error_is_not_covered_by_what_is_stored_behind_it() {
     ];
     for (seed, unwanted) in (1..=20).flat_map(|seed| unwanted.iter().map(move |it| (seed, it))) {
         for moment_us in (0..1_200).step_by(20) {
-            let mut world = world(seed, 2);
+            let mut world = World::of_three(seed, 2);
             let (alice, session) = world.log_in_managed("alice@example.org/x");
             let to = if seed % 2 == 0 { "bob" } else { "carl" };
             let stanzas = [
@@ -134,7 +122,7 @@ fn an_error_is_not_covered_by_what_is_stored_behind_it() {
 #[test]
 fn sessions_of_the_last_process_get_what_is_said_before_their_clients_are_back() {
     for seed in 0..40 {
-        let mut world = world(seed, 1 + seed as u16 % 3);
+        let mut world = World::of_three(seed, 1 + seed as u16 % 3);
         let name = if seed % 2 == 0 { "bob" } else { "carl" };
         let bare = format!("{name}@example.org");
         let [first, second] = ["1", "2"].map(|it| format!("{bare}/{it}"));
@@ -191,7 +179,7 @@ fn sessions_of_the_last_process_get_what_is_said_before_their_clients_are_back()
 /// Nobody comes back to a session that took messages before its client was: they wait for the next.
 #[test]
 fn what_a_session_of_the_last_process_took_is_passed_on_when_its_time_is_over() {
-    let mut world = world(7, 1);
+    let mut world = World::of_three(7, 1);
     let (alice, _) = world.log_in_managed("alice@example.org/x");
     let (bob, _) = world.log_in_managed("bob@example.org/1");
     world.send(bob, "<presence/>");
@@ -213,7 +201,7 @@ fn what_a_session_of_the_last_process_took_is_passed_on_when_its_time_is_over() 
 #[test]
 fn what_comes_while_sessions_end_does_not_overtake_what_they_had() {
     for (seed, delay_ms) in (1..).zip((1_500..4_000).step_by(50)) {
-        let mut world = world(seed, 1);
+        let mut world = World::of_three(seed, 1);
         for number in 0..5 {
             let name = format!("a{number}@example.org");
             world.add_account(&name, "secret");
@@ -250,7 +238,7 @@ fn sessions_end_at_once_in_a_mode_that_keeps_none_and_what_they_hold_waits() {
         .enumerate()
     {
         for resource in ["1", "2"] {
-            let mut world = world(seed as u64, 1 + seed as u16);
+            let mut world = World::of_three(seed as u64, 1 + seed as u16);
             let alice = world.arrive("alice@example.org/x");
             let (bob, session) = world.log_in_managed("bob@example.org/1");
             world.tell(bob, "<presence/>");
@@ -315,7 +303,7 @@ fn what_several_sessions_were_given_is_passed_on_over_a_crash_where_nobody_had_i
 }
 
 fn share(seed: u64, shards: u16, fates: [Fate; 2], has_unmanaged: bool) {
-    let mut world = world(seed, shards);
+    let mut world = World::of_three(seed, shards);
     let alice = world.arrive("alice@example.org/x");
     let names = ["bob@example.org/1", "bob@example.org/2"];
     let bobs = names.map(|name| world.log_in_managed(name));
@@ -361,7 +349,7 @@ fn share(seed: u64, shards: u16, fates: [Fate; 2], has_unmanaged: bool) {
 #[test]
 fn what_is_taken_late_does_not_bring_again_what_was_taken_before_it() {
     for (seed, shards) in [(1, 1), (2, 2), (3, 3)] {
-        let mut world = world(seed, shards);
+        let mut world = World::of_three(seed, shards);
         let (mut alice, alices) = world.log_in_managed("alice@example.org/x");
         let (mut bob, bobs) = world.log_in_managed("bob@example.org/1");
         world.tell(bob, "<presence/>");
@@ -391,7 +379,7 @@ fn what_is_taken_late_does_not_bring_again_what_was_taken_before_it() {
 /// Sessions are read after their account; what comes then counts with what came before.
 #[test]
 fn what_waits_for_sessions_to_be_read_has_the_limit_of_an_account_that_loads() {
-    let mut world = world(3, 1);
+    let mut world = World::of_three(3, 1);
     let (bob, _) = world.log_in_managed("bob@example.org/1");
     world.tell(bob, "<presence/>");
     world.crash();
@@ -417,7 +405,7 @@ fn what_waits_for_sessions_to_be_read_has_the_limit_of_an_account_that_loads() {
 #[test]
 fn a_contact_who_sleeps_in_storage_is_not_gone_before_his_session_is() {
     for seed in 0..36 {
-        let mut world = world(seed, 1 + seed as u16 % 3);
+        let mut world = World::of_three(seed, 1 + seed as u16 % 3);
         let (is_available, fate) = (seed / 3 % 2 == 0, seed / 6 % 3);
         let bob = if seed / 18 == 0 { "bob" } else { "carl" };
         let bob = format!("{bob}@example.org");
@@ -454,7 +442,7 @@ fn a_contact_who_sleeps_in_storage_is_not_gone_before_his_session_is() {
 #[test]
 fn a_contact_whose_session_went_with_the_process_is_gone_when_it_is_asked_for() {
     for seed in 0..12 {
-        let mut world = world(seed, 1 + seed as u16 % 3);
+        let mut world = World::of_three(seed, 1 + seed as u16 % 3);
         let contacts = ["bob@example.org", "carl@example.org"];
         for contact in contacts {
             world.befriend("alice@example.org", contact);
@@ -521,7 +509,7 @@ fn refreshes_that_come_before_a_shard_knows_its_sessions_are_bounded() {
 fn what_is_claimed_while_a_session_comes_back_survives_another_crash() {
     for (crashes, shards) in [(1, 1), (1, 2), (2, 1), (2, 2)] {
         for presence in ["", "<presence type='unavailable'/>"] {
-            let mut world = world(5, shards);
+            let mut world = World::of_three(5, shards);
             let alice = world.arrive("alice@example.org/x");
             let (bob, session) = world.log_in_managed("bob@example.org/1");
             if !presence.is_empty() {
@@ -559,7 +547,7 @@ fn what_is_claimed_while_a_session_comes_back_survives_another_crash() {
 /// has counted: how often he has the message.
 fn copies_of_what_waited(seed: u64, moment_us: u64, is_behind_blocked: bool) -> usize {
     const BOB: &str = "bob@example.org/1";
-    let mut world = world(seed, 1);
+    let mut world = World::of_three(seed, 1);
     let alice = world.log_in("alice@example.org/x");
     let carl = world.log_in("carl@example.org/x");
     if is_behind_blocked {
@@ -619,7 +607,7 @@ fn an_error_that_is_held_up_is_not_lost_behind_the_number_of_its_message() {
     let mut held_up = 0;
     for seed in 1..=4 {
         for moment_us in (0..60_000).step_by(500) {
-            let mut world = world(seed, 2);
+            let mut world = World::of_three(seed, 2);
             let carl = world.log_in("carl@example.org/x");
             let (alice, session) = world.log_in_managed("alice@example.org/x");
             world.faults.disk_us = (10_000, 10_000);
@@ -661,7 +649,7 @@ fn the_error_for_a_message_that_goes_nowhere_is_not_lost_behind_its_number() {
     ] {
         for (claims, presence) in ["", "<presence/>"].into_iter().enumerate() {
             for moment_us in (0..100_000).step_by(5_000) {
-                let mut world = world(1, 1);
+                let mut world = World::of_three(1, 1);
                 let carl = world.log_in("carl@example.org/x");
                 let (alice, session) = world.log_in_managed("alice@example.org/x");
                 world.tell(carl, &message("chat", "alice@example.org", "waits"));
@@ -693,7 +681,7 @@ fn the_error_for_a_message_that_goes_nowhere_is_not_lost_behind_its_number() {
 /// Where storage has no place for it meanwhile, its message is settled when the client has it.
 #[test]
 fn an_error_that_only_the_client_has_is_settled_when_it_acknowledges_it() {
-    let mut world = world(1, 1);
+    let mut world = World::of_three(1, 1);
     let carl = world.log_in("carl@example.org/x");
     let (alice, _) = world.log_in_managed("alice@example.org/x");
     world.tell(carl, &message("chat", "alice@example.org", "waits"));
@@ -719,7 +707,7 @@ fn an_error_that_only_the_client_has_is_settled_when_it_acknowledges_it() {
 #[test]
 fn nobody_hears_of_a_session_out_of_storage_that_never_was_available() {
     for shards in 1..=3 {
-        let mut world = world(5, shards);
+        let mut world = World::of_three(5, shards);
         world.befriend("alice@example.org", "bob@example.org");
         let alice = world.arrive("alice@example.org/x");
         let (_, session) = world.log_in_managed("bob@example.org/1");

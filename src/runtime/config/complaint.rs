@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use strsim::levenshtein;
 
 /// Letters that a wrong key may be away from the one that is suggested, which has twice as many.
 const DISTANCE_MAX: usize = 3;
@@ -194,7 +195,7 @@ fn unknown_key(rest: &str) -> (String, String) {
     let known: Vec<&str> = names.collect();
     let nearest = known
         .iter()
-        .map(|name| (distance(unknown, name), *name))
+        .map(|name| (levenshtein(unknown, name), *name))
         .filter(|(away, name)| *away <= DISTANCE_MAX && *away * 2 <= name.len())
         .min();
     let remedy = match nearest {
@@ -203,34 +204,4 @@ fn unknown_key(rest: &str) -> (String, String) {
         None => format!("known here are {}", known.join(", ")),
     };
     (format!("unknown key `{unknown}`"), remedy)
-}
-
-/// How many letters to insert, delete or change to come from one word to the other.
-fn distance(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (index, letter) in from.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for (column, other) in to.iter().enumerate() {
-            let changed = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distances_count_single_letters() {
-        assert_eq!(distance("domain", "domain"), 0);
-        assert_eq!(distance("domian", "domain"), 2);
-        assert_eq!(distance("shard", "shards"), 1);
-        assert_eq!(distance("", "log"), 3);
-        assert_eq!(distance("dta", "data"), 1);
-    }
 }
