@@ -193,29 +193,48 @@ fn any_other_damaged_file_is_refused_in_words_or_does_no_harm() {
 }
 
 #[test]
-fn a_file_that_is_gone_is_missed() {
+fn a_file_that_is_gone_is_missed_or_was_not_needed() {
     for is_killed in [false, true] {
         let whole = whole(is_killed);
         let store = whole.scratch.0.join(DIRECTORY);
-        let from = whole.last.0;
+        let mut refused = 0;
         for path in files(&store) {
             let relative = path.strip_prefix(&store).unwrap();
-            let name = relative.to_str().unwrap();
-            let is_journal = name.ends_with(".jnl");
-            if !is_journal && name != format!("log/{from:016x}") && !name.ends_with("/v0") {
-                continue;
-            }
             let copy = Scratch::new();
             copy_tree(&whole.scratch.0, &copy.0);
             let target = copy.0.join(DIRECTORY).join(relative);
             std::fs::remove_file(&target).unwrap();
             match found(&copy, &target) {
-                None => {}
-                // A version of a tree that another has followed.
-                Some(replies) => assert!(name.ends_with("/v0") && replies == whole.replies),
+                None => refused += 1,
+                Some(replies) => assert!(replies == whole.replies, "{}", relative.display()),
             }
         }
+        // Its list and its tables, for each of the engine's trees, and more.
+        assert!(refused > TREES, "{refused}");
     }
+}
+
+/// The accounts, rosters, what waits, sessions, queues, what the store is, and the engine's own.
+const TREES: usize = 7;
+
+#[test]
+fn a_tree_that_is_gone_is_missed_before_the_engine_makes_another() {
+    let whole = whole(false);
+    let trees = Path::new(DIRECTORY).join("keyspaces");
+    let mut count = 0;
+    for entry in std::fs::read_dir(whole.scratch.0.join(&trees)).unwrap() {
+        let name = entry.unwrap().file_name();
+        let copy = Scratch::new();
+        copy_tree(&whole.scratch.0, &copy.0);
+        let before = files(&copy.0.join(&trees)).len();
+        let tree = copy.0.join(&trees).join(name);
+        let gone = files(&tree).len();
+        std::fs::remove_dir_all(&tree).unwrap();
+        assert!(found(&copy, &tree).is_none());
+        assert_eq!(files(&copy.0.join(&trees)).len(), before - gone);
+        count += 1;
+    }
+    assert_eq!(count, TREES);
 }
 
 #[test]

@@ -245,8 +245,9 @@ pub(crate) fn generations(directory: &Path) -> io::Result<Vec<u64>> {
 pub(crate) type Logged<'a> = (u64, u8, &'a [u8], Option<&'a [u8]>);
 
 /// Calls `each` with every write from a generation on, and gives the generation that a new file
-/// follows: empty ones behind it are of openings that came no further, and are begun again. The last frame may be torn; whatever is behind it was never answered for. `sealed` is a
-/// file that had its frames up to a place at least.
+/// follows: empty ones behind it are of openings that came no further, and are begun again. The
+/// last frame may be torn; whatever is behind it was never answered for. `sealed` is a file that had
+/// its frames up to a place at least.
 pub(crate) fn replay(
     directory: &Path,
     from: u64,
@@ -435,6 +436,32 @@ mod tests {
             cut(&scratch.0, 7, size);
             assert_eq!(read(&scratch.0, 7).unwrap(), expected[..2], "{size}");
         }
+    }
+
+    /// A disk that is full leaves files that are shorter than they were to be.
+    #[test]
+    fn a_new_file_has_all_its_space_whatever_lay_there_before() {
+        let scratch = Scratch::new();
+        let spare = File::create(scratch.0.join(SPARE)).unwrap();
+        spare.set_len(RESERVE_SIZE / 4).unwrap();
+        let log = Log::create(&scratch.0, 1).unwrap();
+        assert_eq!(log.file.metadata().unwrap().len(), RESERVE_SIZE);
+        let sealed = Some((1, 0));
+        assert_eq!(
+            replay(&scratch.0, 1, sealed, &mut |_| Ok(())),
+            Ok(Some(1)),
+            "nothing was lost of it"
+        );
+    }
+
+    #[test]
+    fn what_openings_began_that_came_no_further_is_begun_again() {
+        let scratch = Scratch::new();
+        let mut log = Log::create(&scratch.0, 1).unwrap();
+        append(&mut log, b"a", None);
+        Log::create(&scratch.0, 2).unwrap();
+        Log::create(&scratch.0, 3).unwrap();
+        assert_eq!(replay(&scratch.0, 1, None, &mut |_| Ok(())), Ok(Some(1)));
     }
 
     #[test]
