@@ -559,3 +559,24 @@ fn who_begins_to_log_in_again_and_again_has_so_many_tries_and_the_log_tells() {
     assert_eq!(failures.count(), 10, "{log}");
     chat.finish();
 }
+
+/// Its place under the limits is free again, though it never closes its side.
+#[test]
+fn a_client_that_keeps_the_connection_of_an_ended_stream_is_cut() {
+    let server = Server::start(&Options {
+        limits: "connections_per_address_max = 1",
+        ..Options::default()
+    });
+    let mut ended = Client::log_in(&server, "u0", "here");
+    ended.send("</stream:stream>");
+    assert_eq!(ended.rest(), [Event::Close]);
+    let is_taken = || {
+        let mut next = Client::connect(&server);
+        next.try_send(header().as_bytes());
+        !matches!(next.next(), Event::Header(_))
+    };
+    while is_taken() {
+        thread::sleep(PAUSE);
+    }
+    drop(ended);
+}

@@ -170,6 +170,10 @@ impl Turn {
             }
         }
         if !conn.eof {
+            self.world.drop_held(id);
+            let Some(conn) = self.world.conns.get_mut(id) else {
+                return;
+            };
             // What comes unread or late resets a closed connection, and what the peer has not taken
             // from the kernel by then is lost: a late newline, or the `close_notify` of TLS.
             conn.life = Life::Lingering;
