@@ -20,10 +20,10 @@ pub struct Faults {
     pub disk_failures: u64,
     /// Whether the disk is full: then every write is refused, and every read is answered.
     pub disk_full: bool,
-    /// Accounts whose sessions' records are damaged.
-    pub damaged: Vec<BareJid>,
-    /// Accounts whose sessions storage fails to read.
-    pub unreadable: Vec<BareJid>,
+    /// Sessions whose records are damaged, by the ids that their clients know.
+    pub damaged: Vec<String>,
+    /// Sessions that storage fails to read, by these ids.
+    pub unreadable: Vec<String>,
     /// Accounts that storage fails to load.
     pub unloadable: Vec<BareJid>,
     /// How often in a thousand the sync of a write fails. It is refused, and the next process may

@@ -118,7 +118,7 @@ pub(crate) struct Acks {
     /// Errors in the queue that neither storage nor the client has.
     pub vital: u32,
     /// Whether the session is among those of [`crate::again::Again`].
-    pub is_again: bool,
+    pub awaits_errors: bool,
     /// The number of the last acknowledged stanza.
     acked: u32,
     written: usize,
@@ -288,7 +288,7 @@ impl Acks {
             uncounted: None,
             misnumbered: false,
             vital: 0,
-            is_again: false,
+            awaits_errors: false,
             acked: 0,
             written: 0,
             queue: VecDeque::new(),
@@ -708,7 +708,7 @@ impl Acks {
     /// What its client has not acknowledged and storage does not have.
     pub(crate) fn unstored(&mut self) -> impl Iterator<Item = &mut Sent> {
         let sent = self.queue.iter_mut();
-        sent.filter(|sent| sent.keep == Keep::Memory)
+        sent.filter(|sent| matches!(sent.keep, Keep::Memory | Keep::Later(_)))
     }
 
     /// What the session leaves behind, oldest first.

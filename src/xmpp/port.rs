@@ -5,6 +5,7 @@
 
 use crate::host::Timestamp;
 use stanza::jid::BareJid;
+use std::fmt;
 
 /// One request to storage. Operations of one shard are performed in the order they were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -217,6 +218,13 @@ pub struct SessionId {
     pub home: u16,
     /// What nobody can guess.
     pub secret: u128,
+}
+
+/// As its client knows it: where it is at home, and the secret.
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:03x}{:032x}", self.home, self.secret)
+    }
 }
 
 /// A stanza of a managed session's client: by it a stanza that is sent again is known.

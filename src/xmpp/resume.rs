@@ -1,8 +1,7 @@
 //! Clients that come back for sessions that storage has.
 //!
-//! Invariant: one of an account comes back after another, as long as [`LOAD_STREAMS_MAX`] are
-//! enough. Each costs as much as its session has in its queue, and what others ask for comes
-//! between them.
+//! Invariant: one of an account comes back after another, and [`LOAD_STREAMS_MAX`] wait for that.
+//! Each costs as much as its session has in its queue, and what others ask for comes between them.
 
 use crate::account::{Residence, Waiter};
 use crate::error::{StanzaError, StreamError};
@@ -34,22 +33,30 @@ struct Turn {
     is_asked: bool,
 }
 
+/// When it is a stream's turn.
+#[derive(Debug, PartialEq, Eq)]
+enum Admission {
+    Now,
+    /// It is called.
+    Later,
+    /// Too many wait.
+    Never,
+}
+
 impl Resuming {
-    /// Whether a stream may go on at once; if not it is called when its turn comes.
-    fn enter(&mut self, account: &BareJid, conn: ConnId) -> bool {
+    fn enter(&mut self, account: &BareJid, conn: ConnId) -> Admission {
         match self.waiting.entry(account.clone()) {
             Entry::Occupied(mut waiting) if waiting.get().len() < LOAD_STREAMS_MAX => {
                 waiting.get_mut().push_back(conn);
-                return false;
+                Admission::Later
             }
-            // It goes past them.
-            Entry::Occupied(_) => {}
+            Entry::Occupied(_) => Admission::Never,
             Entry::Vacant(place) => {
                 place.insert(VecDeque::new());
                 self.begin(account.clone(), conn);
+                Admission::Now
             }
         }
-        true
     }
 
     fn begin(&mut self, account: BareJid, conn: ConnId) {
@@ -101,16 +108,19 @@ impl Shard {
             return Flow::Next;
         }
         let account = account.clone();
-        let may_begin = self.resuming.enter(&account, conn);
+        let admission = self.resuming.enter(&account, conn);
+        if admission == Admission::Never {
+            return self.put_off_resume(host, conn, stream);
+        }
         stream.phase = Phase::ExpectResume(Box::new(ExpectResume {
             account,
             id,
             h,
             stored: None,
         }));
-        let flow = match may_begin {
-            true => self.begin_resume(host, conn, stream),
-            false => Flow::Stop,
+        let flow = match admission {
+            Admission::Now => self.begin_resume(host, conn, stream),
+            Admission::Later | Admission::Never => Flow::Stop,
         };
         if flow == Flow::Stop {
             host.pause(conn);
@@ -130,8 +140,8 @@ impl Shard {
             return Flow::Stop;
         };
         let (id, h, account) = (expect.id, expect.h, expect.account.clone());
-        // One that another stream was given meanwhile is read, too: what others ask for comes
-        // between two that want the same.
+        // One that another stream was given meanwhile is asked for, too, whatever storage answers:
+        // what others ask for comes between two that want the same.
         let found = self.managed.get(&id).copied();
         if let Some(key) = found.filter(|key| !self.is_open(*key)) {
             stream.phase = Phase::ExpectBind(account);
@@ -207,15 +217,17 @@ impl Shard {
         let Phase::ExpectResume(expect) = &mut stream.phase else {
             return Flow::Stop;
         };
+        let (id, account) = (expect.id, expect.account.clone());
         match reply {
+            // It is in memory, and storage has nothing to say to that.
+            _ if self.managed.contains_key(&id) => self.resume_resident(host, conn, stream),
             StoreReply::Session(Some(stored)) => {
                 expect.stored = Some(stored);
-                let account = expect.account.clone();
                 self.resume_with(host, conn, stream, &account)
             }
             StoreReply::Session(None) => self.refuse_resume(host, conn, stream, "item-not-found"),
             reply => {
-                self.note_unread(&expect.account, expect.id, &reply);
+                self.note_unread(host, &account, id, &reply);
                 match reply {
                     // Another try would meet the same: its client begins anew.
                     StoreReply::Damaged(_) => {

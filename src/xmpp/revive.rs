@@ -37,26 +37,39 @@ pub(crate) struct Sweep {
     is_reading: bool,
     is_armed: bool,
     /// Those of which the log says that they cannot be read now.
-    told: HashSet<SessionId>,
+    unread: HashSet<SessionId>,
+    /// Those of which it says that their accounts cannot be loaded now.
+    unloaded: HashSet<SessionId>,
+    /// The accounts with sessions that are damaged: what their sessions share nobody can tell any
+    /// more.
+    damaged: HashSet<BareJid>,
+    /// Those of them whose last session it was, and of whose blocked contacts none has heard that.
+    unwithdrawn: HashSet<BareJid>,
 }
 
 impl Sweep {
     /// Whether all that wait for an account are sessions that it was asked for before, in vain.
     pub(crate) fn has_told(&self, waiters: &[Waiter]) -> bool {
         let is_told = |waiter: &Waiter| match waiter {
-            Waiter::End(session, _) => self.told.contains(session),
+            Waiter::End(session, _) => self.unloaded.contains(session),
             _ => false,
         };
         waiters.iter().all(is_told)
     }
+
+    /// A session is no more what the log says of it.
+    fn forget_troubles(&mut self, session: SessionId) {
+        self.unread.remove(&session);
+        self.unloaded.remove(&session);
+    }
 }
 
-/// What sessions of the last process share, by its group, for those that are not in memory yet, and
-/// how many these are.
-pub(crate) type SharedDormant = HashMap<u64, (Shared, u32)>;
+/// What sessions of the last process share, by its group, for those of an account that are not in
+/// memory yet, and how many these are.
+pub(crate) type SharedDormant = HashMap<BareJid, HashMap<u64, (Shared, u32)>>;
 
-/// What a session from storage shares with the others that have the same.
-fn share_again(dormant: &mut SharedDormant, stanza: SharedStanza) -> Shared {
+/// What a session from storage shares with the others of its account that have the same.
+fn share_again(dormant: &mut HashMap<u64, (Shared, u32)>, stanza: SharedStanza) -> Shared {
     let (shared, others) = dormant.remove(&stanza.group).unwrap_or_else(|| {
         let shared = Shared::default();
         if stanza.is_taken() {
@@ -306,27 +319,58 @@ impl Shard {
     /// good, and counts as none from now on. The log has either once, not as often as it is tried.
     pub(crate) fn note_unread(
         &mut self,
+        host: &mut impl Host,
         account: &BareJid,
         session: SessionId,
         reply: &StoreReply,
     ) {
         let jid = account.as_str();
         if let StoreReply::Damaged(why) = reply {
-            self.sweep.told.remove(&session);
-            match self.forget_dormant(account, session) {
-                true => tracing::error!(
-                    account = jid,
-                    %why,
-                    "a session in storage is damaged and left as it is: its client logs in anew"
-                ),
-                false => tracing::debug!(account = jid, %why, "a session in storage is damaged"),
-            }
-            return;
+            return self.note_damaged(host, account, session, why);
         }
         let is_dormant = self.waits_in_storage(account, session);
-        match is_dormant && !self.sweep.told.insert(session) {
+        match is_dormant && !self.sweep.unread.insert(session) {
             true => tracing::debug!(account = jid, ?reply, "a session was not read again"),
             false => tracing::error!(account = jid, ?reply, "a session was not read"),
+        }
+    }
+
+    /// A session is none, and what it shares with others is theirs alone.
+    fn note_damaged(
+        &mut self,
+        host: &mut impl Host,
+        account: &BareJid,
+        session: SessionId,
+        why: &str,
+    ) {
+        let jid = account.as_str();
+        self.sweep.forget_troubles(session);
+        if !self.forget_dormant(account, session) {
+            return tracing::debug!(account = jid, why, "a session in storage is damaged");
+        }
+        tracing::error!(
+            account = jid,
+            why,
+            "a session in storage is damaged and left as it is: its client logs in anew"
+        );
+        // Which of the shared stanzas it has cannot be read, so from now on the account's sessions
+        // share none: at worst one comes twice, and none waits for a client that has no session.
+        self.shared_dormant.remove(account);
+        self.sweep.damaged.insert(account.clone());
+        if !self.is_dormant(jid) {
+            self.sweep.unwithdrawn.insert(account.clone());
+            let key = self.loaded_or_loading(host, jid);
+            if let Residence::Resident = self.accounts.at(key).residence {
+                self.withdraw_damaged(host, key);
+            }
+        }
+    }
+
+    /// An account is there: it withdraws if its last session of the last process was damaged.
+    pub(crate) fn withdraw_damaged(&mut self, host: &mut impl Host, account: AccountKey) {
+        let unwithdrawn = &mut self.sweep.unwithdrawn;
+        if unwithdrawn.remove(&self.accounts.at(account).jid) {
+            self.withdraw_again(host, account);
         }
     }
 
@@ -379,7 +423,7 @@ impl Shard {
         let stored = match reply {
             StoreReply::Session(stored) => stored,
             reply => {
-                self.note_unread(&ending.account, ending.session, &reply);
+                self.note_unread(host, &ending.account, ending.session, &reply);
                 if is_swept {
                     match reply {
                         StoreReply::Damaged(_) => self.end_dormancy(host),
@@ -423,7 +467,7 @@ impl Shard {
 
     /// A session that is to end has to wait: its account cannot be loaded.
     pub(crate) fn end_later(&mut self, host: &mut impl Host, account: BareJid, session: SessionId) {
-        self.sweep.told.insert(session);
+        self.sweep.unloaded.insert(session);
         self.dormant.entry(account).or_default().push(session);
         // One that is being read comes first: behind the round the timer is set.
         if self.dormancy_over && !self.sweep.is_reading {
@@ -454,7 +498,7 @@ impl Shard {
         id: SessionId,
         stored: StoredSession,
     ) -> SessionKey {
-        self.sweep.told.remove(&id);
+        self.sweep.forget_troubles(id);
         let jid = self.accounts.at(account).jid.clone();
         let mut session = Session::detached(account, jid.as_str(), &stored.saved.resource);
         let saved = &stored.saved;
@@ -469,8 +513,12 @@ impl Shard {
         let directed = &saved.directed;
         session.directed = (!directed.is_empty()).then(|| Box::new(directed.clone()));
         self.raise_arrival(stored.queue.iter().map(|queued| queued.arrived).max());
-        let share = |stanza| share_again(&mut self.shared_dormant, stanza);
+        let mut dormant = self.shared_dormant.remove(&jid).unwrap_or_default();
+        let share = |stanza| share_again(&mut dormant, stanza);
         session.outlet.acks = Some(Box::new(Acks::stored(id, stored, share)));
+        if !dormant.is_empty() && !self.sweep.damaged.contains(&jid) {
+            self.shared_dormant.insert(jid.clone(), dormant);
+        }
         let has_heir = self.has_heir(&session);
         if has_heir {
             session.available = false;
@@ -577,5 +625,32 @@ impl Shard {
             let bytes = simple_presence("unavailable", asked, prober);
             self.route_bytes(host, &Jid::from_prepared(prober), bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::port::SavedSession;
+
+    /// The one was said of a record, the other is of the account.
+    #[test]
+    fn that_a_session_is_not_read_is_told_apart_from_that_its_account_is_not_loaded() {
+        let id = SessionId { home: 0, secret: 1 };
+        let stored = StoredSession {
+            saved: SavedSession::default(),
+            handled: 0,
+            queue: Vec::new(),
+            marks: Vec::new(),
+        };
+        let waiters = [Waiter::End(id, Box::new(stored))];
+        let mut sweep = Sweep::default();
+        sweep.unread.insert(id);
+        assert!(!sweep.has_told(&waiters), "the account is another matter");
+        sweep.unloaded.insert(id);
+        assert!(sweep.has_told(&waiters));
+        sweep.forget_troubles(id);
+        assert!(!sweep.has_told(&waiters));
+        assert!(sweep.unread.is_empty());
     }
 }

@@ -69,10 +69,7 @@ impl Shard {
             StoreReply::Session(None) => {}
             reply => {
                 let jid = self.accounts.at(account).jid.clone();
-                self.note_unread(&jid, session, &reply);
-                if matches!(reply, StoreReply::Damaged(_)) && !self.is_dormant(jid.as_str()) {
-                    self.withdraw_again(host, account);
-                }
+                self.note_unread(host, &jid, session, &reply);
             }
         }
         self.wake_next(host, account, waking.rest);
@@ -120,6 +117,7 @@ impl Shard {
             return;
         };
         account.pins += 1;
+        self.withdraw_damaged(host, key);
         for waiter in queue {
             match is_gone {
                 true => {

@@ -417,6 +417,43 @@ fn blocked_while_away(blocked: &str, resources: usize) {
     }
 }
 
+/// It counts as none from then on, wherever that is found: where its time is over, and where its
+/// client asks for it once more.
+#[test]
+fn who_was_blocked_hears_that_the_other_is_gone_whose_session_is_damaged() {
+    for is_asked_for in [false, true] {
+        let mut world = World::of_three(4, 1);
+        world.befriend("alice@example.org", "bob@example.org");
+        let (alice, alices) = world.log_in_managed("alice@example.org/1");
+        world.tell(alice, "<presence/>");
+        let (bob, session) = world.log_in_managed("bob@example.org/1");
+        world.tell(bob, "<presence/>");
+        let had = counted(&world.received(alice));
+        world.vanish(alice);
+        world.run();
+        let block = command("block", &["alice@example.org".to_owned()]);
+        assert_eq!(refusal(&mut world, bob, &block), None);
+        world.crash();
+        world.run();
+        let alice = world.resume("alice@example.org/1", &alices, had);
+        if is_asked_for {
+            world.faults.unreadable = vec![session.clone()];
+            world.arrive("bob@example.org/2");
+        }
+        assert_eq!(presence_of_bob(&mut world, alice), [] as [[String; 2]; 0]);
+        world.faults.unreadable.clear();
+        world.faults.damaged = vec![session.clone()];
+        match is_asked_for {
+            true => {
+                world.resume("bob@example.org/1", &session, 0);
+            }
+            false => world.run_for(310_000),
+        }
+        let gone = ["bob@example.org", "unavailable"].map(str::to_owned);
+        assert_eq!(presence_of_bob(&mut world, alice), [gone], "{is_asked_for}");
+    }
+}
+
 /// What presence a client had from whom, where it was one of bob's.
 fn presence_of_bob(world: &mut World, client: ClientId) -> Vec<[String; 2]> {
     let received = world.received(client);

@@ -1,9 +1,11 @@
 //! Many sessions that end, or are read, at once: what each has is seen to, and a little at a time.
 
+use sim::client::Phase;
 use sim::steps::{counted, errors, message, messages};
 use sim::{ClientId, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
+use xmpp::limit::LOAD_STREAMS_MAX;
 
 const BOB: &str = "bob@example.org";
 const RESOURCES: usize = 6;
@@ -293,17 +295,18 @@ fn a_client_that_goes_while_it_resumes_leaves_the_others_their_turns() {
 fn a_session_that_cannot_be_read_does_not_keep_the_others_from_their_end() {
     let mut world = world(13);
     let names = ["anna", "carl", "dora"].map(|name| format!("{name}@example.org"));
-    for name in &names {
+    let sessions = names.each_ref().map(|name| {
         world.add_account(name, "secret");
-        let (client, _) = world.log_in_managed(&format!("{name}/x"));
+        let (client, session) = world.log_in_managed(&format!("{name}/x"));
         world.tell(client, "<presence/>");
-    }
+        session
+    });
     let alice = world.log_in("alice@example.org/x");
     let mut ids = Vec::new();
     for name in &names {
         ids.push(say(&mut world, alice, &[format!("{name}/x")], 3));
     }
-    world.faults.unreadable = vec![BareJid::from_prepared(&names[0])];
+    world.faults.unreadable = vec![sessions[0].clone()];
     world.crash();
     world.log_in("alice@example.org/x");
     world.run_for(310_000);
@@ -342,14 +345,14 @@ fn sessions_whose_accounts_cannot_be_loaded_are_read_again_one_round_after_anoth
     assert_eq!(world.asked.ended, COUNT);
 }
 
-/// No later try would read it: it counts as none, and what else the account has goes on.
+/// No later try would read it: it counts as none.
 #[test]
 fn a_client_whose_session_is_damaged_begins_anew() {
     for (seed, is_late) in [(15, false), (16, true)] {
         let mut world = world(seed);
         let (_, session) = world.log_in_managed(&format!("{BOB}/x"));
         world.crash();
-        world.faults.damaged = vec![BareJid::from_prepared(BOB)];
+        world.faults.damaged = vec![session.clone()];
         let alice = world.log_in("alice@example.org/x");
         if is_late {
             world.run_for(310_000);
@@ -375,11 +378,137 @@ fn a_client_whose_session_cannot_be_read_now_comes_back_to_it_later() {
     let mut world = world(17);
     let (_, session) = world.log_in_managed(&format!("{BOB}/x"));
     world.crash();
-    world.faults.unreadable = vec![BareJid::from_prepared(BOB)];
+    world.faults.unreadable = vec![session.clone()];
     let bob = world.resume(&format!("{BOB}/x"), &session, 0);
     let error = world.client(bob).stream_error.as_deref();
     assert_eq!(error, Some("internal-server-error"));
     world.faults.unreadable.clear();
     let bob = world.resume(&format!("{BOB}/x"), &session, 0);
     assert!(world.client(bob).resumed.is_some());
+}
+
+/// Two clients of one account that have the same message in their queues, and whose sessions a
+/// crash left in storage.
+fn sharing(world: &mut World) -> [Crashed; 2] {
+    let alice = world.log_in("alice@example.org/x");
+    let crashed = ["a", "b"].map(|resource| {
+        let full = format!("{BOB}/{resource}");
+        let (client, session) = world.log_in_managed(&full);
+        world.tell(client, "<presence/>");
+        let had = counted(&world.received(client));
+        let own = vec!["shared".to_owned()];
+        Crashed {
+            full,
+            session,
+            had,
+            own,
+        }
+    });
+    world.send(alice, &message("chat", BOB, "shared"));
+    world.run();
+    world.crash();
+    crashed
+}
+
+/// How a session ends that shares a message with one that is damaged.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    /// Its client binds its resource anew.
+    Superseded,
+    /// Nobody comes back to it, and something woke it before.
+    Late,
+    /// Nobody comes back to it, and nothing did.
+    Swept,
+    /// Its client was given it and is gone for good.
+    Lost,
+}
+
+/// Whichever of the two is read first.
+#[test]
+fn what_a_session_shares_with_a_damaged_one_outlives_it() {
+    let ends = [End::Superseded, End::Late, End::Swept, End::Lost];
+    for (seed, damaged) in [(18, 0), (19, 1), (20, 0), (21, 1)] {
+        for end in ends {
+            let mut world = world(seed);
+            let crashed = sharing(&mut world);
+            let other = &crashed[1 - damaged];
+            world.faults.damaged = vec![crashed[damaged].session.clone()];
+            let alice = world.log_in("alice@example.org/x");
+            if !matches!(end, End::Swept) {
+                world.tell(alice, &message("headline", BOB, "wakes"));
+            }
+            let heir = match end {
+                End::Superseded => world.arrive(&other.full),
+                End::Late | End::Swept => {
+                    world.run_for(310_000);
+                    world.arrive(&format!("{BOB}/new"))
+                }
+                End::Lost => {
+                    let back = other.ask(&mut world);
+                    world.run_until(world.now() + 1_000);
+                    world.vanish(back);
+                    world.run_for(310_000);
+                    world.arrive(&format!("{BOB}/new"))
+                }
+            };
+            world.run_for(2_000);
+            assert_eq!(messages(&world.received(heir)), other.own, "{seed} {end:?}");
+            assert_eq!(errors(&world.received(alice)), []);
+        }
+    }
+}
+
+/// It is there, whatever storage would say of it.
+#[test]
+fn a_session_that_is_here_is_not_refused_for_its_record() {
+    let mut world = world(22);
+    let (_, session) = world.log_in_managed(&format!("{BOB}/x"));
+    world.crash();
+    world.faults.disk_us = (1_000, 1_000);
+    let clients = [(); 2].map(|()| world.ask_for(&format!("{BOB}/x"), &session, 0));
+    let count = |world: &World| {
+        let has_it = |client: &&ClientId| world.client(**client).resumed.is_some();
+        clients.iter().filter(has_it).count()
+    };
+    while count(&world) == 0 {
+        world.run_until(world.now() + 1);
+    }
+    world.faults.damaged = vec![session.clone()];
+    world.run_for(1_000);
+    assert_eq!(count(&world), clients.len());
+}
+
+/// More would each have it read at once, and what others ask for would come behind all that.
+#[test]
+fn so_many_streams_wait_for_one_account_to_resume_and_no_more() {
+    let mut world = world(23);
+    let (_, session) = world.log_in_managed(&format!("{BOB}/x"));
+    world.crash();
+    // One has its turn.
+    let count = LOAD_STREAMS_MAX + 3;
+    let clients: Vec<ClientId> = (0..count)
+        .map(|_| {
+            let client = world.ask_for(&format!("{BOB}/x"), &session, 0);
+            while !matches!(world.client(client).phase, Phase::Proving) {
+                world.run_until(world.now() + 1);
+            }
+            world.set_reading(client, false);
+            client
+        })
+        .collect();
+    world.run();
+    world.faults.disk_us = (5_000_000, 5_000_000);
+    for client in &clients {
+        world.set_reading(*client, true);
+    }
+    world.run_for(1_000);
+    let is_refused = |client: &&ClientId| {
+        let error = world.client(**client).stream_error.as_deref();
+        error == Some("internal-server-error")
+    };
+    assert_eq!(clients.iter().filter(is_refused).count(), 2);
+    world.faults.disk_us = (10, 10);
+    world.run_for(10_000);
+    let has_it = |client: &&ClientId| world.client(**client).resumed.is_some();
+    assert_eq!(clients.iter().filter(has_it).count(), LOAD_STREAMS_MAX + 1);
 }

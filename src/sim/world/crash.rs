@@ -10,7 +10,7 @@ use super::{ClientId, Entry, Event, Reverse, World, nodes};
 use crate::client::Phase;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use xmpp::port::{StoreOp, StoreReply};
+use xmpp::port::{SessionId, StoreOp, StoreReply};
 use xmpp::settings::Durability;
 
 /// In a thousand: how often a piece that is on the wire when its machine resets it is lost, with
@@ -163,11 +163,13 @@ impl World {
 
     /// What storage answers instead of what it would have read.
     fn read_with_faults(&self, op: &StoreOp) -> Option<StoreReply> {
+        let names =
+            |faults: &[String], id: &SessionId| faults.iter().any(|it| *it == id.to_string());
         let fault = match op {
-            StoreOp::Session { account, .. } if self.faults.damaged.contains(account) => {
-                return Some(StoreReply::Damaged("a queued stanza is damaged".into()));
+            StoreOp::Session { session, .. } if names(&self.faults.damaged, session) => {
+                return Some(StoreReply::Damaged("what a session was is damaged".into()));
             }
-            StoreOp::Session { account, .. } => self.faults.unreadable.contains(account),
+            StoreOp::Session { session, .. } => names(&self.faults.unreadable, session),
             StoreOp::Account { account } => self.faults.unloadable.contains(account),
             _ => false,
         };

@@ -42,11 +42,7 @@ impl Extension for StreamManagement {
     };
 }
 
-/// The text of a resumption id: where its session is at home, and a secret that nobody can guess.
-fn write_id(id: SessionId) -> String {
-    format!("{:03x}{:032x}", id.home, id.secret)
-}
-
+/// The session that a client means by the text of its id.
 fn parse_id(text: &str) -> Option<SessionId> {
     let is_id = text.len() == ID_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
     let (home, secret) = is_id.then(|| text.split_at(ID_HOME_DIGITS))?;
@@ -197,7 +193,7 @@ impl Shard {
                 out,
                 format_args!(
                     "<enabled xmlns='urn:xmpp:sm:3' id='{}' resume='true' max='{}'/>",
-                    write_id(acks.id),
+                    acks.id,
                     acks.resume_ms / 1000
                 ),
             ),
@@ -577,7 +573,7 @@ impl Shard {
             host.output(conn),
             format_args!(
                 "<resumed xmlns='urn:xmpp:sm:3' previd='{}' h='{}'/>",
-                write_id(acks.id),
+                acks.id,
                 acks.h()
             ),
         );
