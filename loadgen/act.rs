@@ -272,7 +272,9 @@ impl Worker {
         if self.lines[client as usize].client.step != Step::Ready {
             return true;
         }
-        if !self.mixed().is_quiet(client) {
+        // Leaving is under way, too.
+        let has_sent = self.lines[client as usize].inflight > 1;
+        if has_sent || !self.mixed().is_quiet(client) {
             return false;
         }
         self.prepare(client, LOGIN_SIZE);

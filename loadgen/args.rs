@@ -439,16 +439,10 @@ impl LoadArgs {
     /// Asks for another rate, in every phase that has one.
     pub fn set_rate(&mut self, rate: f64) {
         self.rate = Some(rate);
-        for pace in self
-            .phases
-            .iter_mut()
-            .filter_map(|phase| phase.pace.as_mut())
-        {
-            let arrivals = match *pace {
-                Pace::Open { arrivals, .. } => arrivals,
-                Pace::Closed { .. } => self.arrivals,
-            };
-            *pace = Pace::Open { rate, arrivals };
+        for phase in &mut self.phases {
+            if let Some(Pace::Open { rate: asked, .. }) = &mut phase.pace {
+                *asked = rate;
+            }
         }
     }
 

@@ -142,7 +142,7 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
         "json" | "report" | "hgrm" | "history" | "csv" | "name" | "quiet" => true,
         "slo" => true,
-        "find_max" => acts && load.phases.len() <= 1,
+        "find_max" => acts && load.phases.len() <= 1 && !closed,
         _ => unreachable!("--{option}: say here which runs heed it"),
     }
 }
@@ -154,7 +154,9 @@ fn remedy(option: &str) -> &'static str {
         "partners" => "it goes with --scenario chat, presence --directed, or a mix with either",
         "clique" => "it goes with --scenario presence, without --directed, or a mix with presence",
         "rate" | "closed" => "who idles sends nothing; leave it out",
-        "find_max" => "it goes with a scenario of one phase that sends",
+        "find_max" => {
+            "it goes with one phase that sends by a rate; leave `window` out of it, or give --rate"
+        }
         "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
         "window" => {
             "it goes with --closed, in --scenario chat, presence or a mix, or a phase with `window`"
@@ -251,6 +253,27 @@ mod tests {
             if matches!(option, "window" | "ack-every" | "stanza-size") {
                 assert!(reason.contains("a mix"), "mixes heed it, too: {reason}");
             }
+        }
+    }
+
+    #[test]
+    fn the_window_of_a_file_is_not_searched_over() {
+        let path = std::env::temp_dir().join(format!("loadgen-{}-window.toml", std::process::id()));
+        let search = format!("--scenario {} --find-max --slo p99<1s", path.display());
+        let paced = format!("{search} --rate 9");
+        // The first is run as options would be, the second as a phase.
+        for mix in ["chat = 1", "chat = 1, roster = 1"] {
+            let phase = format!("[[phase]]\nmix = {{ {mix} }}\n");
+            std::fs::write(&path, format!("{phase}window = 4\n")).unwrap();
+            let found = (reason(&search), reason(&paced));
+            std::fs::write(&path, &phase).unwrap();
+            let open = reason(&search);
+            std::fs::remove_file(&path).unwrap();
+            assert_eq!((found.1, open), (None, None), "{mix}");
+            let refused = found.0.unwrap_or_else(|| panic!("not refused: {mix}"));
+            let expected =
+                "--find-max would be ignored: it goes with one phase that sends by a rate";
+            assert!(refused.starts_with(expected), "{mix}: {refused}");
         }
     }
 

@@ -10,7 +10,7 @@ use crate::clock::SECOND;
 use crate::fleet::{Findings, Slice};
 use crate::ledger::Verdict;
 use crate::live::Live;
-use crate::machine::{self, Machine};
+use crate::machine::{self, Machine, PROCESSES_MAX};
 use crate::phases;
 use crate::plan::{Control, Pace, Plan, Scenario};
 use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
@@ -275,6 +275,13 @@ fn verdict(
     for threshold in missed {
         reasons.push(threshold.reason());
         code = exit::MISSED;
+    }
+    if result.server.as_ref().is_some_and(|one| one.is_partial) {
+        reasons.push(format!(
+            "the server came to have more than {PROCESSES_MAX} processes, which are not all \
+             counted: its CPU and memory are too low"
+        ));
+        code = exit::INVALID;
     }
     let all = measured(result);
     for measured in &all {
@@ -598,6 +605,20 @@ mod tests {
             result.floor.as_mut().unwrap().verdict.lost = 1;
         });
         assert_eq!(code, exit::UNVERIFIED);
+    }
+
+    #[test]
+    fn a_server_of_which_a_part_is_counted_makes_the_run_invalid() {
+        for (is_partial, expected) in [(false, exit::OK), (true, exit::INVALID)] {
+            let (code, reason) = judged(POISSON, [1000; 3], |result| {
+                result.server = Some(Server {
+                    is_partial,
+                    ..Server::default()
+                });
+            });
+            assert_eq!(code, expected);
+            assert_eq!(reason.contains("more than 64 processes"), is_partial);
+        }
     }
 
     #[test]

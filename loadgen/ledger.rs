@@ -151,8 +151,11 @@ pub struct Ledger {
     sent: Vec<u32>,
     /// Per receiver and incoming lane: the next sequence.
     next: Vec<u32>,
+    /// Per incoming lane: the holes in what came. Each is a fault, or will be filled and was one of
+    /// order: a run that is right has none, and any other at most one for each stanza that came.
     missing: HashMap<usize, Vec<Range<u32>>>,
-    /// Per incoming lane: what its receiver was not there for, in order. It may come or not.
+    /// Per incoming lane: what its receiver was not there for, in order. It may come or not. All
+    /// that was sent during one absence is one range, so there are at most as many as returns.
     excused: HashMap<usize, Vec<Range<u32>>>,
     /// Incoming lanes whose newest presence may be told once more, with how many later ones may
     /// come before.
@@ -582,6 +585,26 @@ mod tests {
         );
         assert_eq!((verdict.retold, verdict.duplicated), (2, 3));
         assert_eq!(verdict.reordered, 0);
+    }
+
+    #[test]
+    fn an_absence_is_one_range_and_a_loss_one_hole_however_much_was_sent() {
+        let mut ledger = Ledger::new(2, Topology::Cliques(2));
+        let (_, lane) = ledger.lanes(0, 1).unwrap();
+        for absence in 1..=3 {
+            for _ in 0..1000 {
+                let (_, sequence) = ledger.send(0, 0);
+                ledger.excuse(0, 1, sequence);
+            }
+            assert_eq!(ledger.excused[&lane].len(), absence);
+            let mut last = mark(0, BROADCAST, 0);
+            for _ in 0..1000 {
+                (last.to, last.sequence) = ledger.send(0, 0);
+            }
+            assert_eq!(ledger.arrive(1, &last), Arrival::Fresh);
+            assert_eq!(ledger.missing[&lane].len(), absence);
+        }
+        assert_eq!(ledger.settle().lost, 3 * 999);
     }
 
     #[test]

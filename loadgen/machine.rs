@@ -86,11 +86,23 @@ pub fn open_files() -> (u64, u64) {
     (soft, read(words.next()))
 }
 
-/// Processes of a server that are counted, at most.
-const PROCESSES_MAX: usize = 64;
+/// Processes of a server that are counted, at most: see [`has_more_processes`].
+pub const PROCESSES_MAX: usize = 64;
+
+/// Whether a server has more processes than [`PROCESSES_MAX`]: what is read of it is of a part then.
+pub fn has_more_processes(pid: u32) -> bool {
+    relatives(pid).len() > PROCESSES_MAX
+}
 
 /// A process and those that descend from it: a server's helpers are a part of what it costs.
 fn family(pid: u32) -> Vec<u32> {
+    let mut pids = relatives(pid);
+    pids.truncate(PROCESSES_MAX);
+    pids
+}
+
+/// Its family with one too many where it is too large.
+fn relatives(pid: u32) -> Vec<u32> {
     let mut pids = vec![pid];
     let mut known = 0;
     while known < pids.len() {
@@ -100,7 +112,7 @@ fn family(pid: u32) -> Vec<u32> {
             let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
             pids.extend(children.split_whitespace().flat_map(str::parse::<u32>));
         }
-        pids.truncate(PROCESSES_MAX);
+        pids.truncate(PROCESSES_MAX + 1);
     }
     pids
 }
@@ -230,6 +242,27 @@ mod tests {
         assert_eq!(pids.len(), 2, "{pids:?}");
         assert!(all.unwrap() > each[0].0 * 3 / 2, "{all:?} of {each:?}");
         assert!(busy.into_values().sum::<u64>() >= each[1].1 / 2, "{each:?}");
+    }
+
+    #[test]
+    fn a_server_with_more_processes_than_are_counted_is_known_as_one() {
+        for (children, is_more) in [(PROCESSES_MAX - 1, false), (PROCESSES_MAX, true)] {
+            // They end with their input, which we hold.
+            let work = "exec 3<&0; i=0; while [ $i -lt $0 ]; do cat <&3 & i=$((i+1)); done; \
+                        echo; wait";
+            let mut shell = std::process::Command::new("sh")
+                .args(["-c", work, &children.to_string()])
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut said = [0];
+            std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut said).unwrap();
+            let found = (has_more_processes(shell.id()), family(shell.id()).len());
+            drop(shell.stdin.take());
+            shell.wait().unwrap();
+            assert_eq!(found, (is_more, PROCESSES_MAX));
+        }
     }
 
     #[test]

@@ -2,12 +2,15 @@
 //! who is there.
 //!
 //! Invariant: what is sent to a client is expected of the server unless the client was leaving or
-//! away when it was sent, and a client leaves only when everything expected at it has come.
+//! away when it was sent, and a client leaves only when everything expected at it and everything
+//! that it sent itself has come: under its next address it would be another's.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use crate::ledger::{Ledger, Topology, Verdict};
 use crate::plan::Plan;
+use crate::scan;
 use crate::scenario::Action;
 
 /// Whether a client can be sent to.
@@ -31,6 +34,28 @@ pub(crate) struct Asked {
     pub(crate) sent: u64,
 }
 
+/// Who is in a roster, in whatever order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contacts {
+    count: usize,
+    /// Of the JIDs: the sum of their hashes.
+    sum: u64,
+}
+
+impl Contacts {
+    /// Those of a roster's answer.
+    pub(crate) fn of(answer: &[u8]) -> Contacts {
+        let hashes = BuildHasherDefault::<DefaultHasher>::default();
+        let mut contacts = Contacts::default();
+        for at in memchr::memmem::find_iter(answer, b"<item") {
+            let jid = scan::attribute(&answer[at..], b"jid");
+            contacts.count += 1;
+            contacts.sum = contacts.sum.wrapping_add(hashes.hash_one(jid));
+        }
+        contacts
+    }
+}
+
 /// The state of a mixed scenario.
 pub(crate) struct Mix {
     /// Which phase.
@@ -48,8 +73,8 @@ pub(crate) struct Mix {
     pub(crate) asked: HashMap<u32, VecDeque<Asked>>,
     /// Requests so far.
     pub(crate) requests: u32,
-    /// Per client: the contacts in its first roster.
-    pub(crate) contacts: HashMap<u32, usize>,
+    /// Per client: who is in its first roster.
+    pub(crate) contacts: HashMap<u32, Contacts>,
     /// Per sender and sequence of a broadcast: the copies that have not come.
     pub(crate) rounds: HashMap<(u32, u32), u32>,
     /// In a closed loop: who has room in the window, once for each place in it.
@@ -112,16 +137,18 @@ impl Mix {
         self.open = self.open.saturating_sub(1);
     }
 
-    /// Whether nothing is outstanding at a client.
+    /// Whether nothing that was sent to a client, or asked by it, is outstanding.
     pub(crate) fn is_quiet(&self, index: u32) -> bool {
         self.to_come[index as usize] == 0 && !self.asked.contains_key(&index)
     }
 
     /// The final account; `own` has the requests and returns, and what belongs to no lane.
     pub(crate) fn settle(&self, own: Verdict) -> Verdict {
+        // Who still waits to leave never began to: what it waits for is lost, and not its return.
+        let begun = own.sent - self.leaving.len() as u64;
         let mut verdict = own;
-        verdict.expected = own.sent;
-        verdict.lost = own.sent.saturating_sub(own.delivered);
+        (verdict.sent, verdict.expected) = (begun, begun);
+        verdict.lost = begun.saturating_sub(own.delivered);
         for ledger in &self.ledgers {
             verdict.add(&ledger.settle());
         }

@@ -8,7 +8,7 @@ use crate::body::Mark;
 use crate::client::Step;
 use crate::driver::Worker;
 use crate::ledger::Arrival;
-use crate::mix::Place;
+use crate::mix::{Contacts, Place};
 use crate::plan::{Pace, Stage};
 use crate::scan;
 use crate::scenario::Action;
@@ -74,8 +74,8 @@ impl Worker {
         if is_error {
             self.ledger.verdict.bounced += 1;
         } else {
-            // Nobody changes rosters here: each is always as long as it was.
-            let contacts = memchr::memmem::find_iter(element, b"<item").count();
+            // Nobody changes rosters here: each always has who was in it first.
+            let contacts = Contacts::of(element);
             let known = *mix.contacts.entry(index).or_insert(contacts);
             let is_whole = scan::holds(element, b"jabber:iq:roster") && known == contacts;
             self.ledger.verdict.corrupted += u64::from(!is_whole);
@@ -152,12 +152,13 @@ impl Worker {
     fn finish_action(&mut self, client: u32) {
         let line = &mut self.lines[client as usize];
         line.inflight = line.inflight.saturating_sub(1);
-        let is_over = line.client.step == Step::Failed;
+        let (inflight, is_over) = (line.inflight, line.client.step == Step::Failed);
         let plan = self.job.plan.clone();
         let mix = self.mixed();
         let pace = plan.phases.get(mix.phase).and_then(|phase| phase.pace);
-        let is_closed = matches!(pace, Some(Pace::Closed { .. }));
-        if is_closed && client < mix.active && !is_over {
+        // The phase before may have left more outstanding than this one's window.
+        let has_room = matches!(pace, Some(Pace::Closed { window }) if inflight < window);
+        if has_room && client < mix.active && !is_over {
             mix.free.push_back(client);
         }
     }

@@ -161,6 +161,9 @@ pub struct Server {
     pub pid: u32,
     /// Its command line.
     pub command: String,
+    /// Whether it has more processes than are counted: all that follows is of a part of them.
+    #[serde(default)]
+    pub is_partial: bool,
     /// CPU seconds per million deliveries.
     pub cpu_per_million: Option<f64>,
     /// The same for each kind of its threads: their names without numbers.
@@ -272,7 +275,7 @@ pub struct Generator {
     pub busy: f64,
     /// How late it wrote what the schedule asked for, or began a login that a client was there for.
     pub lag: Times,
-    /// Logins that were due while every client was still in one.
+    /// Logins that were due while every client was still in one, and what waited in a mix's phases.
     #[serde(default)]
     pub waited: u64,
     /// Whether it was the generator that limited a closed loop's throughput.

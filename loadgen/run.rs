@@ -15,7 +15,7 @@ use crate::files;
 use crate::fleet::{Findings, Fleet, Slice, TlsSetup, spent};
 use crate::judge::Parts;
 use crate::live::{Live, Whose};
-use crate::machine::{self, Busy, Machine};
+use crate::machine::{self, Busy, Machine, PROCESSES_MAX};
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Plan, Scenario};
 use crate::relay::{self, Relay};
 use crate::result::{Floor, Load, Plain, RunResult, Server, Times};
@@ -71,6 +71,7 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let own = slices.next().unwrap_or_default();
     if let Some(server) = &mut server {
         server.resident_after = machine::resident(server.pid).unwrap_or(0);
+        server.is_partial |= machine::has_more_processes(server.pid);
         charge(server, load.scenario, &own);
     }
     let control = fleet.control.clone();
@@ -136,6 +137,7 @@ fn log_in(
             .map(|(after, before)| spent(after, &before).into_values().sum::<f64>());
         server.cpu_us_per_login = spent.map(|spent| spent * 1e6 / clients);
         server.resident_ready = machine::resident(server.pid).unwrap_or(0);
+        server.is_partial = machine::has_more_processes(server.pid);
         let more = server.resident_ready.saturating_sub(server.resident_before);
         server.bytes_per_connection = more as f64 / clients;
     }
@@ -446,6 +448,12 @@ fn explain(reason: &str, findings: &Findings) -> String {
 
 fn watch(pid: u32) -> Result<Server, String> {
     let resident = machine::resident(pid).ok_or_else(|| format!("there is no process {pid}"))?;
+    if machine::has_more_processes(pid) {
+        return Err(format!(
+            "--server-pid {pid}: it has more than {PROCESSES_MAX} processes, which would not all \
+             be counted; give the one of them that serves"
+        ));
+    }
     let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     Ok(Server {
         pid,

@@ -253,8 +253,13 @@ pub fn find(name: &str) -> Result<Written, String> {
     let refused = |what: String| format!("{name}: {what}; name an existing file of TOML");
     let unreadable = |error: std::io::Error| refused(format!("it cannot be read ({error})"));
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
-    if !metadata.is_file() || metadata.len() > FILE_SIZE_MAX {
-        return Err(refused("it is no scenario".to_owned()));
+    if !metadata.is_file() {
+        return Err(refused("it is no file".to_owned()));
+    }
+    let size = metadata.len();
+    if size > FILE_SIZE_MAX {
+        let what = format!("it has {size} bytes, and a scenario at most {FILE_SIZE_MAX}");
+        return Err(refused(what));
     }
     let bytes = std::fs::read(path).map_err(unreadable)?;
     let text = String::from_utf8(bytes).map_err(|error| {

@@ -76,7 +76,7 @@ pub struct PhaseMeter {
     actions: [Option<Box<[Histogram<u64>; 2]>>; Action::ALL.len()],
     /// How late the generator itself was in acting.
     pub lag: Histogram<u64>,
-    /// Actions that were due while everybody who might have done them was logging in again.
+    /// Actions that were due while nobody asked could do them, and those that waited behind one.
     pub waited: u64,
 }
 
@@ -134,7 +134,7 @@ pub struct Meter {
     pub false_acks: u64,
     /// How late the generator itself was in writing.
     pub lag: Histogram<u64>,
-    /// Logins that were due while every client was still in one.
+    /// Logins that were due while every client was still in one, and what waited in a mix's phases.
     pub waited: u64,
     /// The SASL mechanisms that clients chose.
     pub mechanisms: BTreeSet<&'static str>,

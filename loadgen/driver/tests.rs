@@ -287,6 +287,70 @@ fn who_leaves_awaits_what_is_for_him_and_is_sent_nothing_more() {
 }
 
 #[test]
+fn who_leaves_awaits_what_he_sent_himself() {
+    use crate::scenario::Action::{Chat, Presence, Reconnect};
+    let mut worker = mixed("window = 9\nmix = { chat = 1, presence = 1, reconnect = 1 }");
+    worker.mixed().free.clear();
+    assert!(worker.act(0, Chat, 5));
+    let chat = written(&mut worker, 0);
+    assert!(worker.act(0, Presence, 6));
+    let presence = written(&mut worker, 0);
+    assert!(worker.act(0, Reconnect, 7));
+    let partner = worker.mixed().ledger(Chat).partner(0, 0);
+    let mut leaves = |from, to, stanza: &str| {
+        relay(&mut worker, stanza, from, to);
+        worker.mixed().free.clear();
+        worker.act_what_is_due();
+        written(&mut worker, 0) == "</stream:stream>"
+    };
+    assert!(!leaves(0, partner, &chat));
+    assert!(!leaves(0, 1, &presence) && !leaves(0, 2, &presence));
+    assert!(leaves(0, 3, &presence), "all has come");
+}
+
+#[test]
+fn who_waits_to_leave_for_a_copy_that_is_lost_has_not_lost_his_return() {
+    use crate::scenario::Action::{Chat, Reconnect};
+    let mut worker = mixed("window = 9\nmix = { chat = 1, reconnect = 1 }");
+    worker.mixed().free.clear();
+    assert!(worker.act(0, Chat, 5));
+    let receiver = worker.mixed().ledger(Chat).partner(0, 0);
+    assert!(worker.act(receiver, Reconnect, 6));
+    worker.act_what_is_due();
+    let verdict = worker.settle();
+    assert_eq!((verdict.sent, verdict.expected, verdict.lost), (1, 1, 1));
+    let chat = written(&mut worker, 0);
+    relay(&mut worker, &chat, 0, receiver);
+    worker.mixed().free.clear();
+    worker.act_what_is_due();
+    let verdict = worker.settle();
+    assert_eq!((verdict.sent, verdict.expected, verdict.lost), (2, 2, 1));
+}
+
+#[test]
+fn a_window_is_not_exceeded_by_what_the_phase_before_left() {
+    let mut worker = mixed("window = 2\nmix = { roster = 1 }");
+    worker.mixed().free.clear();
+    let roster = crate::scenario::Action::Roster;
+    let asked: Vec<String> = (0..4)
+        .map(|_| {
+            assert!(worker.act(0, roster, 5));
+            let asked = written(&mut worker, 0);
+            let id = scan::attribute(asked.as_bytes(), b"id").unwrap();
+            String::from_utf8_lossy(id).into_owned()
+        })
+        .collect();
+    worker.begin_phase();
+    worker.mixed().free.retain(|client| *client == 0);
+    let free = asked.iter().map(|id| {
+        let answer = format!("<iq type='result' id='{id}'><query xmlns='jabber:iq:roster'/></iq>");
+        worker.digest(0, answer.as_bytes());
+        worker.mixed().free.len()
+    });
+    assert_eq!(free.collect::<Vec<_>>(), [0, 0, 1, 2]);
+}
+
+#[test]
 fn what_comes_on_the_way_back_is_in_the_account() {
     let mut worker = mixed("window = 1\nmix = { presence = 1, reconnect = 1 }");
     worker.job.script = Arc::new(Script {
@@ -364,8 +428,11 @@ fn a_return_that_fails_at_once_is_a_failure_and_no_more() {
 fn an_answer_counts_once_and_must_be_the_whole_roster() {
     let mut worker = mixed("window = 1\nmix = { roster = 1 }");
     worker.mixed().free.clear();
-    let roster = |id: &str, contacts: usize| {
-        let items = "<item jid='a@bench'/>".repeat(contacts);
+    let roster = |id: &str, contacts: &[&str]| {
+        let items = contacts
+            .iter()
+            .map(|name| format!("<item name='x' jid='{name}@bench'/>"));
+        let items = items.collect::<String>();
         format!("<iq type='result' id='{id}'><query xmlns='jabber:iq:roster'>{items}</query></iq>")
     };
     let ask = |worker: &mut Worker| {
@@ -374,22 +441,32 @@ fn an_answer_counts_once_and_must_be_the_whole_roster() {
         scan::attribute(asked.as_bytes(), b"id").map(|id| String::from_utf8_lossy(id).into_owned())
     };
     let first = ask(&mut worker).unwrap();
-    worker.digest(0, roster(&first, 3).as_bytes());
+    worker.digest(0, roster(&first, &["a", "b", "c"]).as_bytes());
     assert!(worker.settle().is_clean());
-    worker.digest(0, roster(&first, 3).as_bytes());
+    worker.digest(0, roster(&first, &["a", "b", "c"]).as_bytes());
     assert_eq!(worker.settle().duplicated, 1);
     let second = ask(&mut worker).unwrap();
     assert_eq!(worker.settle().lost, 1);
-    worker.digest(0, roster(&second, 2).as_bytes());
+    worker.digest(0, roster(&second, &["a", "b"]).as_bytes());
+    // In another order it is the same; somebody else's of the same length is not.
+    for (contacts, corrupted) in [
+        (["c", "a", "b"], 1),
+        (["a", "b", "d"], 2),
+        (["a", "b", "b"], 3),
+    ] {
+        let next = ask(&mut worker).unwrap();
+        worker.digest(0, roster(&next, &contacts).as_bytes());
+        assert_eq!(worker.settle().corrupted, corrupted, "{contacts:?}");
+    }
     let third = ask(&mut worker).unwrap();
     worker.digest(0, format!("<iq type='error' id='{third}'/>").as_bytes());
     let verdict = worker.settle();
     assert_eq!(
         (verdict.corrupted, verdict.bounced, verdict.lost),
-        (1, 1, 0)
+        (3, 1, 0)
     );
     let times = worker.meter.mixed(0).of(crate::scenario::Action::Roster);
-    assert_eq!(times.map(|times| times[0].len()), Some(3));
+    assert_eq!(times.map(|times| times[0].len()), Some(6));
 }
 
 #[test]

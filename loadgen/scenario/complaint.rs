@@ -71,7 +71,9 @@ fn reword(message: &str, key: Option<&str>) -> (String, String) {
             "a boolean" => "true or false",
             "a string" => "text in quotes",
             "f64" => "a number",
-            "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+            "u16" => "a whole number, 0 to 65535",
+            "u32" => "a whole number, 0 to 4294967295",
+            "u64" => "a whole number, 0 or more",
             other => other,
         };
         let what = format!("{subject} must be {expected}, not {found}");

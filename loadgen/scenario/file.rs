@@ -23,22 +23,22 @@ const NAME_SIZE_MAX: usize = 24;
 /// The shortest phase.
 const DURATION_MIN: f64 = 0.1;
 
-/// A number that knows where it is written.
-type Place<T> = Option<Spanned<T>>;
+/// A value that knows where it is written, where it is.
+type Located<T> = Option<Spanned<T>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the keys of docs/LOADGEN.md")]
 struct FileText {
-    clients: Place<u32>,
-    clique: Place<u32>,
-    partners: Place<u32>,
+    clients: Located<u32>,
+    clique: Located<u32>,
+    partners: Located<u32>,
     seed: Option<u64>,
-    warmup: Place<f64>,
-    ramp: Place<f64>,
-    connect_rate: Place<f64>,
+    warmup: Located<f64>,
+    ramp: Located<f64>,
+    connect_rate: Located<f64>,
     stream_management: Option<bool>,
-    ack_every: Place<u32>,
-    slo: Place<String>,
+    ack_every: Located<u32>,
+    slo: Located<String>,
     #[serde(default)]
     phase: Vec<Spanned<PhaseText>>,
 }
@@ -46,17 +46,17 @@ struct FileText {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section [[phase]]")]
 struct PhaseText {
-    name: Place<String>,
-    duration: Place<f64>,
-    warmup: Place<f64>,
-    clients: Place<u32>,
-    rate: Place<f64>,
-    arrivals: Place<String>,
-    window: Place<u16>,
-    ramp: Place<f64>,
+    name: Located<String>,
+    duration: Located<f64>,
+    warmup: Located<f64>,
+    clients: Located<u32>,
+    rate: Located<f64>,
+    arrivals: Located<String>,
+    window: Located<u16>,
+    ramp: Located<f64>,
     mix: Spanned<MixText>,
-    stanza_size: Place<toml::Value>,
-    slo: Place<String>,
+    stanza_size: Located<toml::Value>,
+    slo: Located<String>,
 }
 
 #[derive(Clone, Deserialize)]
@@ -304,7 +304,7 @@ impl PhaseText {
         mix: &[(Action, u32)],
         is_login: bool,
     ) -> Result<(), String> {
-        fn span<T>(place: &Place<T>) -> Option<Range<usize>> {
+        fn span<T>(place: &Located<T>) -> Option<Range<usize>> {
             place.as_ref().map(Spanned::span)
         }
         let ignored = |name: &str, at: Option<Range<usize>>, remedy: &str| match at {
@@ -322,6 +322,11 @@ impl PhaseText {
             ignored("window", span(&self.window), remedy)?;
             ignored("ramp", span(&self.ramp), remedy)?;
             ignored("clients", span(&self.clients), remedy)?;
+            if let Some(slo) = &self.slo {
+                let what = "`slo` has nothing to judge in a phase of login or idle";
+                let remedy = "set it for the whole run, above the phases";
+                return Err(source.refuse(&slo.span(), what, remedy));
+            }
         }
         if !mix.iter().any(|(action, _)| action.is_marked()) {
             let remedy = "it goes with chat, presence or directed in the mix";
@@ -486,7 +491,7 @@ fn broadcasts(action: Action) -> bool {
 fn within<T: PartialOrd + Copy + std::fmt::Display>(
     source: &Source<'_>,
     key: &str,
-    place: &Place<T>,
+    place: &Located<T>,
     range: RangeInclusive<T>,
 ) -> Result<Option<T>, String> {
     let Some(value) = place else {
@@ -501,7 +506,7 @@ fn within<T: PartialOrd + Copy + std::fmt::Display>(
     Err(source.refuse(&at, &what, &remedy))
 }
 
-fn rate(source: &Source<'_>, key: &str, place: &Place<f64>) -> Result<Option<f64>, String> {
+fn rate(source: &Source<'_>, key: &str, place: &Located<f64>) -> Result<Option<f64>, String> {
     within(source, key, place, f64::MIN_POSITIVE..=RATE_MAX).map_err(|_| {
         let at = place.as_ref().map_or(0..0, Spanned::span);
         let number = place.as_ref().map_or(0.0, |value| *value.as_ref());
@@ -510,7 +515,7 @@ fn rate(source: &Source<'_>, key: &str, place: &Place<f64>) -> Result<Option<f64
     })
 }
 
-fn slo(source: &Source<'_>, place: &Place<String>) -> Result<Option<Slo>, String> {
+fn slo(source: &Source<'_>, place: &Located<String>) -> Result<Option<Slo>, String> {
     let Some(text) = place else {
         return Ok(None);
     };

@@ -65,6 +65,30 @@ const REFUSED: &[(&str, usize, &str, &str)] = &[
         "`clients` must be a whole number",
         "correct it",
     ),
+    (
+        "clients = 4294967296",
+        1,
+        "must be a whole number, 0 to 4294967295, not integer `4294967296`",
+        "correct it",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\nwindow = 70000",
+        3,
+        "`window` must be a whole number, 0 to 65535, not integer `70000`",
+        "correct it",
+    ),
+    (
+        "[[phase]]\nmix = { login = 1 }\nslo = 'p99<1s'",
+        3,
+        "`slo` has nothing to judge",
+        "above the phases",
+    ),
+    (
+        "[[phase]]\nmix = { chat = 1 }\n[[phase]]\nmix = { idle = 1 }\nslo = 'cpu<9'",
+        5,
+        "`slo` has nothing to judge",
+        "above the phases",
+    ),
     ("clients = = 5", 1, "this is not TOML", "key = value"),
     (
         "slo = 'p42<1ms'\n[[phase]]\nmix = { chat = 1 }",
@@ -252,6 +276,30 @@ fn a_name_without_a_scenario_lists_those_that_there_are() {
     assert!(complaint.contains("login, chat, presence"), "{complaint}");
     let complaint = find("nowhere/x.toml").unwrap_err();
     assert!(complaint.starts_with("nowhere/x.toml: it cannot be read"));
+}
+
+#[test]
+fn a_file_that_is_too_large_is_refused_with_its_size_and_the_most() {
+    let path = std::env::temp_dir().join(format!("loadgen-{}.toml", std::process::id()));
+    let name = path.to_string_lossy();
+    let text = "[[phase]]\nmix = { chat = 1 }\n#";
+    for (more, is_refused) in [(0, false), (1, true)] {
+        let size = FILE_SIZE_MAX as usize + more;
+        let comment = "#".repeat(size - text.len());
+        std::fs::write(&path, format!("{text}{comment}")).unwrap();
+        let found = find(&name);
+        std::fs::remove_file(&path).unwrap();
+        let complaint = found.err();
+        let said = format!(
+            "{name}: it has {size} bytes, and a scenario at most 1048576; \
+             name an existing file of TOML"
+        );
+        assert_eq!(complaint, is_refused.then_some(said));
+    }
+    std::fs::create_dir(&path).unwrap();
+    let complaint = find(&name).unwrap_err();
+    std::fs::remove_dir(&path).unwrap();
+    assert!(complaint.contains(": it is no file; name"), "{complaint}");
 }
 
 #[test]
