@@ -21,6 +21,8 @@ port=25222
 bin=""
 keep=results
 criterion=""
+start_seconds_max=30
+stop_seconds_max=30
 tls=""
 peers=""
 while [ $# -gt 0 ]; do
@@ -55,7 +57,8 @@ need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev \
 
 if [ -n "$peers" ]; then
     . scripts/peers/turns.sh
-    need_peers
+    # What they would start by themselves is the operator's decision.
+    need --say bench prosody:prosody erl:erlang-base ejabberdctl:ejabberd || exit 1
 fi
 if [ -z "$bin" ] || [ -n "$criterion" ]; then
     need_cargo bench || exit 1
@@ -87,7 +90,7 @@ mkdir -p "$out" || { echo "bench: $out cannot be made; give another with --resul
 
 stop_server() {
     [ -n "$server" ] || return 0
-    stop_child bench "$server" 30
+    stop_child bench "$server" "$stop_seconds_max"
     server=""
 }
 trap 'stop_server; rm -rf "$work"' EXIT
@@ -112,20 +115,21 @@ configure() {
     } >"$work/vorpal.toml"
 }
 
-# start_server CORES
+# start_server CORES: fails where it does not start, and says why.
 start_server() {
+    local tries
     rm -f "$work/ready"
     taskset -c "$1" "$vorpal" serve --config "$work/vorpal.toml" --ready-file "$work/ready" \
         >"$work/log" 2>&1 &
     server=$!
-    for _ in $(seq 300); do
+    for ((tries = 0; tries < start_seconds_max * 10; tries++)); do
         [ -e "$work/ready" ] && return 0
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
     echo "bench: the server did not start:" >&2
     tail -5 "$work/log" >&2
-    exit 1
+    return 1
 }
 
 make_accounts() {
@@ -144,7 +148,7 @@ measure() {
     for attempt in 1 2; do
         # What an earlier run of the day left is not this one's, should this one leave nothing.
         rm -f "$out/$name.json"
-        start_server "$cores"
+        start_server "$cores" || exit 1
         "$loadgen" --name "$name" --domain bench.localhost --password bench \
             --server-pid "$server" --server-config "$work/vorpal.toml" --json "$out/$name.json" --history "$keep/history.jsonl" "$@"
         code=$?

@@ -1,17 +1,20 @@
-# For other scripts, by `.`: need WHO COMMAND:PACKAGE.. installs the Debian packages of commands that are not there, as
-# root; anybody else is told in one sentence what to install. A name that begins with / is a file instead of a command; none is never there.
+# For other scripts, by `.`: need [--say] WHO COMMAND:PACKAGE.. installs the Debian packages of commands that are not there,
+# as root; anybody else is told in one sentence what to install, and with --say root, too. A name that begins with / is a
+# file instead of a command; none is never there.
 need() {
-    local who=$1 pair what missing=()
+    local says="" who pair what missing=()
+    [ "$1" != --say ] || { says=yes; shift; }
+    who=$1
     shift
     for pair in "$@"; do
         what=${pair%%:*}
         case "$what" in
             /*) [ -e "$what" ] ;;
             *) command -v "$what" >/dev/null ;;
-        esac || missing+=("${pair##*:}")
+        esac || [[ " ${missing[*]} " == *" ${pair##*:} "* ]] || missing+=("${pair##*:}")
     done
     [ "${#missing[@]}" -gt 0 ] || return 0
-    if [ "$(id -u)" -ne 0 ]; then
+    if [ -n "$says" ] || [ "$(id -u)" -ne 0 ]; then
         echo "$who: needs packages; run: apt-get install ${missing[*]}" >&2
         return 1
     fi

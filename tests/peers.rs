@@ -145,6 +145,103 @@ fn what_a_peer_loses_or_refuses_is_told_and_so_is_whose_limit_a_rate_is() {
 }
 
 #[test]
+fn whose_limit_a_rate_is_the_round_that_is_shown_decides() {
+    let runs = everything("peers-limits");
+    let round = |load: &str, number, rate, is_limit: bool| {
+        let mut result = run(rate, 2.0);
+        result["generator"]["is_limit"] = is_limit.into();
+        leave(&runs, load, "vorpal", number, &result);
+    };
+    for (load, limited) in [("chat-100", 490_000.0), ("chat-100-tls", 480_000.0)] {
+        for (number, rate) in [(1, 490_000.0), (2, 470_000.0), (3, 480_000.0)] {
+            round(load, number, rate, rate == limited);
+        }
+    }
+    // The second of two, and the mean is shown.
+    round("chat-2000", 1, 460_000.0, false);
+    round("chat-2000", 2, 440_000.0, true);
+    let (_, printed, _) = table(&runs);
+    let rates = printed
+        .lines()
+        .filter(|line| line.starts_with("| deliveries a second |"));
+    let rates: Vec<&str> = rates.filter_map(|line| line.split(" | ").nth(1)).collect();
+    assert_eq!(
+        rates,
+        ["450,000*", "480,000", "500,000", "500,000", "480,000*"]
+    );
+}
+
+/// Puts executable programs into a place, each with the text of a shell's script.
+fn programs(place: &Path, texts: &[(&str, &str)]) {
+    for (program, text) in texts {
+        let path = place.join(program);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn a_comparison_goes_on_where_a_server_does_not_start_or_a_load_is_killed() {
+    let home = place("peers-goes-on");
+    let result = home.join("result");
+    std::fs::write(&result, run(1e6, 1.0).to_string()).unwrap();
+    let loadgen = format!(
+        "case \"$*\" in *'--clients 2000'*) kill -KILL $$ ;; esac\n\
+        while [ \"$1\" != --json ]; do shift; done; cp '{}' \"$2\"",
+        result.display()
+    );
+    let vorpal = "case $1 in serve) echo 'no such disk'; exit 1 ;; esac";
+    programs(
+        &home,
+        &[
+            ("vorpal", vorpal),
+            ("loadgen", &loadgen),
+            ("prosody", "exit 1"),
+            ("prosodyctl", "exit 1"),
+            ("erl", "exit 1"),
+            ("ejabberdctl", "exit 1"),
+        ],
+    );
+    let path = std::env::var("PATH").unwrap();
+    let port = ports().to_string();
+    let done = Command::new(format!("{ROOT}/scripts/bench.sh"))
+        .args(["--peers", "--port", &port, "--bin"])
+        .arg(&home)
+        .arg("--results")
+        .arg(home.join("results"))
+        .env("PATH", format!("{}:{path}", home.display()))
+        .output()
+        .unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    for note in [
+        "Vorpal, chat-2000, round 1: no result: did not start: no such disk",
+        "Vorpal, chat-100-tls, round 3: no result: did not start: no such disk",
+        "floor, chat-2000, round 2: no result: was killed after ",
+        "Prosody, memory-tls, round 1: no result: did not start: prosody: cannot make accounts",
+    ] {
+        assert!(said.contains(note), "{note}: {said}");
+    }
+    let row = "| deliveries a second | none | none | none | 1,000,000 |";
+    assert_eq!(said.matches(row).count(), 2, "{said}");
+}
+
+#[test]
+fn who_is_only_told_of_packages_is_told_of_each_once() {
+    let ask = |arguments: &str| {
+        let line = format!(". '{ROOT}/scripts/need.sh'; need --say me {arguments}");
+        let done = Command::new("bash").args(["-uc", &line]).output().unwrap();
+        let said = [done.stdout, done.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        (done.status.code(), said)
+    };
+    let says = "me: needs packages; run: apt-get install one two\n".to_owned();
+    assert_eq!(ask("sh:dash /no/1:one no-2:two no-3:one"), (Some(1), says));
+    assert_eq!(ask("sh:dash /:base"), (Some(0), String::new()));
+}
+
+#[test]
 fn a_comparison_in_which_vorpal_loses_or_nothing_was_measured_is_red() {
     let runs = everything("peers-vorpal");
     let mut lossy = run(1.0, 30.0);

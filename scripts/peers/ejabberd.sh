@@ -80,10 +80,9 @@ has_accounts() {
 }
 
 read_arguments "$@"
-need_peer erl:erlang-base ejabberdctl:ejabberd
 # Where Erlang finds applications: the packages' directory, which has the architecture in its name.
 libraries=(/usr/lib/*/ejabberd-*/ebin/ejabberd.app)
-[ -e "${libraries[0]}" ] || refuse "needs packages; run: apt-get install ejabberd"
+need_peer erl:erlang-base ejabberdctl:ejabberd "${libraries[0]}:ejabberd"
 prepare
 configure
 # Not by ejabberdctl: Debian's reads /etc/ejabberd/ejabberdctl.cfg behind its arguments, whose EJABBERD_CONFIG_PATH takes

@@ -1,6 +1,7 @@
 # For prosody.sh and ejabberd.sh, by `.`: their arguments, a directory of their own with a certificate, and the life of
 # the server, which ends with the script. Nothing outside of that directory is written.
 
+. "$(dirname "${BASH_SOURCE[0]}")/../need.sh"
 . "$(dirname "${BASH_SOURCE[0]}")/../stop.sh"
 
 domain=bench.localhost
@@ -23,12 +24,7 @@ refuse() {
 
 # What the packages would start by themselves after an installation is the operator's decision: only named here.
 need_peer() {
-    local pair missing=" "
-    for pair in "$@" taskset:util-linux openssl:openssl; do
-        command -v "${pair%%:*}" >/dev/null && continue
-        [[ $missing == *" ${pair##*:} "* ]] || missing+="${pair##*:} "
-    done
-    [ "$missing" = " " ] || refuse "needs packages; run: apt-get install${missing% }"
+    need --say "$who" "$@" taskset:util-linux openssl:openssl || exit 1
 }
 
 is_number() {

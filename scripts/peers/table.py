@@ -132,12 +132,15 @@ def three(value):
 
 
 def mark(findings):
-    """`*` where the generator was a rate's limit, a dagger where neither it nor the server was."""
+    """`*` where the generator was the limit of the rate that is shown, a dagger where neither it nor the server was."""
     runs = [run for run in findings["runs"] if run.get("rate") and run.get("cpu_per_million")]
-    if any(run["generator_is_limit"] for run in runs):
+    runs.sort(key=lambda run: run["rate"])
+    # Of an even number the two whose mean the median is.
+    shown = runs[(len(runs) - 1) // 2:len(runs) // 2 + 1]
+    if any(run["generator_is_limit"] for run in shown):
         return "*"
-    shares = [run["rate"] * run["cpu_per_million"] / 1e6 for run in runs]
-    return DAGGER if shares and statistics.median(shares) < SHARE_MIN else ""
+    shares = [run["rate"] * run["cpu_per_million"] / 1e6 for run in shown]
+    return DAGGER if shares and statistics.mean(shares) < SHARE_MIN else ""
 
 
 def cell(findings, figure, scale=1):
@@ -181,8 +184,8 @@ def notes(found):
     lines = []
     marks = {mark(findings) for load in found.values() for findings in load.values()}
     if "*" in marks:
-        lines.append("* The generator's core was the limit in a round at least: the rate is the "
-                     "generator's, and the server's is higher; the CPU per million holds.")
+        lines.append("* The generator's core was the limit: the rate is the generator's, and the server's is "
+                     "higher; the CPU per million holds.")
     if DAGGER in marks:
         lines.append(f"{DAGGER} Neither the server's core nor the generator's was used up: each waited for the other, or "
                      "others used the machine; the rate is below the server's, and the CPU per million is what to "
@@ -196,6 +199,12 @@ def notes(found):
                 elif run["exit"]:
                     lines.append(f"{where}: {'; '.join(run['reasons'])}")
     return lines
+
+
+def page(found, known):
+    """The table and the notes, as Markdown: a note's star is no list's."""
+    lines = [f"\\{line}" if line.startswith("*") else line for line in notes(found)]
+    return "\n\n".join([table(found, known), *lines]) + "\n"
 
 
 def status(found):
@@ -218,7 +227,7 @@ def main():
     home, out = map(pathlib.Path, sys.argv[1:])
     found, whole = gather(home)
     known = versions(home)
-    text = "\n".join([table(found, known), "", *notes(found)]).rstrip() + "\n"
+    text = page(found, known)
     result = {
         "name": "peers",
         "written": int(time.time()),

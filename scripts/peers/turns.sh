@@ -6,6 +6,8 @@ rounds=3
 seconds=4
 # A load that has not ended by then has failed; all of them take less than 20 s where nothing is wrong.
 load_seconds_max=60
+# A peer's script has a shorter limit of its own, and says what is wrong.
+peer_seconds_max=90
 contenders=(vorpal prosody ejabberd floor)
 loads=(memory-plain memory-tls chat-2000 chat-100 presence-20 chat-2000-tls chat-100-tls)
 # The process that is measured, and what it runs with.
@@ -23,14 +25,20 @@ load_arguments() {
     esac
 }
 
-# start_contender NAME LOAD: the same accounts for all. Fails where a peer does not start, with why in $work/said.
+did_not_start() {
+    { echo "did not start: $(tail -1 "$work/log")"; tail -5 "$work/log"; } >"$work/said"
+}
+
+# start_contender NAME LOAD: a peer with the load's accounts; Vorpal has those of all loads. Fails where it does not
+# start, with why in $work/said.
 start_contender() {
     local accounts=u%d:2000:20 tries
     contender=""
     case "$1" in
         floor) return 0 ;;
         vorpal)
-            start_server 0
+            # Its output is in $work/log, as a peer's.
+            start_server 0 2>/dev/null || { did_not_start; return 1; }
             contender=$server contender_config=$work/vorpal.toml
             return 0 ;;
     esac
@@ -39,8 +47,7 @@ start_contender() {
     TMPDIR=$work "scripts/peers/$1.sh" --port "$port" --core 0 --accounts "$accounts" \
         --ready-file "$work/peer" >"$work/log" 2>&1 &
     server=$!
-    # The script has a limit of its own, and says what is wrong.
-    for ((tries = 0; tries < 900; tries++)); do
+    for ((tries = 0; tries < peer_seconds_max * 10; tries++)); do
         if [ -e "$work/peer" ]; then
             read -r contender contender_config <"$work/peer"
             return 0
@@ -48,13 +55,13 @@ start_contender() {
         kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
-    { echo "did not start: $(tail -1 "$work/log")"; tail -5 "$work/log"; } >"$work/said"
+    did_not_start
     return 1
 }
 
 # take NAME ROUND LOAD: one run, to $raw/LOAD.NAME.ROUND.json, or to .failed why there is none.
 take() {
-    local file=$raw/$3.$1.$2 arguments=() target=() code
+    local file=$raw/$3.$1.$2 arguments=() target=() code began
     echo "bench: round $2, $1, $3"
     if start_contender "$1" "$3"; then
         load_arguments "$3"
@@ -67,24 +74,21 @@ take() {
             target+=(--domain bench.localhost --password bench --server-pid "$contender"
                 --server-config "$contender_config")
         fi
+        began=$SECONDS
         timeout --foreground -k 5 "$load_seconds_max" "$loadgen" "${target[@]}" "${arguments[@]}" --quiet --name "$3 $1" \
             --json "$file.json" >/dev/null 2>"$work/said"
         code=$?
-        [ "$code" -ne 124 ] || echo "was not done after $load_seconds_max s" >"$work/said"
+        case "$code" in
+            124) echo "was not done after $load_seconds_max s" >"$work/said" ;;
+            # By `timeout`, where SIGTERM did not end it, or by the kernel.
+            137) echo "was killed after $((SECONDS - began)) s, and may take $load_seconds_max" >"$work/said" ;;
+        esac
     fi
     stop_server
     if [ ! -e "$file.json" ]; then
         cp "$work/said" "$file.failed"
         sed "s/^/bench: $3, $1: /" "$file.failed" >&2
     fi
-}
-
-need_peers() {
-    local name missing=()
-    for name in prosody ejabberd; do
-        [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] || missing+=("$name")
-    done
-    [ "${#missing[@]}" -eq 0 ] || { echo "bench: needs packages; run: apt-get install ${missing[*]}" >&2; exit 1; }
 }
 
 peers() {
