@@ -89,7 +89,8 @@ pub fn open_files() -> (u64, u64) {
 /// Processes of a server that are counted, at most: see [`has_more_processes`].
 pub const PROCESSES_MAX: usize = 64;
 
-/// Whether a server has more processes than [`PROCESSES_MAX`]: what is read of it is of a part then.
+/// Whether a server has more processes than [`PROCESSES_MAX`]: what is read of it is of a part
+/// then.
 pub fn has_more_processes(pid: u32) -> bool {
     relatives(pid).len() > PROCESSES_MAX
 }

@@ -246,8 +246,8 @@ pub(crate) type Logged<'a> = (u64, u8, &'a [u8], Option<&'a [u8]>);
 
 /// Calls `each` with every write from a generation on, and gives the generation that a new file
 /// follows: empty ones behind it are of openings that came no further, and are begun again. The
-/// last frame may be torn; whatever is behind it was never answered for. `sealed` is a file that had
-/// its frames up to a place at least.
+/// last frame may be torn; whatever is behind it was never answered for. `sealed` is a file that
+/// had its frames up to a place at least.
 pub(crate) fn replay(
     directory: &Path,
     from: u64,

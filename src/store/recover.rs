@@ -25,7 +25,8 @@ use crate::remains::Remains;
 /// How long a failing disk is left alone before it is tried again.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 
-/// What must fit before the database is opened again: a file of the log, and what the engine writes.
+/// What must fit before the database is opened again: a file of the log, and what the engine
+/// writes.
 const PROBE_SIZE: usize = RESERVE_SIZE as usize + (1 << 20);
 
 /// Why nothing is done while the database is not open.

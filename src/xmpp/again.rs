@@ -22,7 +22,7 @@ const ERRORS_SIZE_MAX: usize = 256 << 10;
 /// The sessions that have such errors, and what is on its way.
 #[derive(Debug, Default)]
 pub(crate) struct Again {
-    /// With their serials; each once, see [`crate::outbox::Acks::awaits_errors`]. One that ends
+    /// With their serials; each once: [`crate::outbox::Acks::has_deferred_errors`]. One that ends
     /// stays until it is its turn: storage that refuses errors takes no new session, either, so
     /// these are never more than there were when it began to.
     sessions: VecDeque<(SessionKey, u32)>,
@@ -49,7 +49,7 @@ impl Shard {
         let Some(acks) = acks.filter(|acks| acks.saved && acks.vital > 0) else {
             return;
         };
-        if !std::mem::replace(&mut acks.awaits_errors, true) {
+        if !std::mem::replace(&mut acks.has_deferred_errors, true) {
             self.again.sessions.push_back((key, session.serial));
         }
         if self.again.under_way.is_empty() {
@@ -87,7 +87,7 @@ impl Shard {
                 continue;
             };
             let (errors, has_more) = acks.take_later(&mut count, &mut size);
-            acks.awaits_errors = has_more;
+            acks.has_deferred_errors = has_more;
             if has_more {
                 self.again.sessions.push_back((key, serial));
             }

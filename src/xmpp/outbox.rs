@@ -118,7 +118,7 @@ pub(crate) struct Acks {
     /// Errors in the queue that neither storage nor the client has.
     pub vital: u32,
     /// Whether the session is among those of [`crate::again::Again`].
-    pub awaits_errors: bool,
+    pub has_deferred_errors: bool,
     /// The number of the last acknowledged stanza.
     acked: u32,
     written: usize,
@@ -288,7 +288,7 @@ impl Acks {
             uncounted: None,
             misnumbered: false,
             vital: 0,
-            awaits_errors: false,
+            has_deferred_errors: false,
             acked: 0,
             written: 0,
             queue: VecDeque::new(),
