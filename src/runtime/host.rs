@@ -18,7 +18,7 @@ use xmpp::parcel::{Buffer, Parcel};
 use xmpp::port::StoreOp;
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::DeriveJob;
-use xmpp::{Close, ConnId, Host, ShardId, Ticket, Timestamp};
+use xmpp::{ConnId, Host, ShardId, Ticket, Timestamp};
 
 /// What an output buffer holds at first.
 const OUTPUT_SIZE: usize = 512;
@@ -241,7 +241,7 @@ impl Host for World {
         found.is_some_and(|found| found.choke(size))
     }
 
-    fn close(&mut self, conn: ConnId, _why: Close) {
+    fn close(&mut self, conn: ConnId) {
         self.touch(conn);
         if let Some(found) = self.conns.open_mut(conn) {
             found.life = Life::Closing;

@@ -12,7 +12,7 @@ use xmpp::port::{RosterItem, Store as _, StoreOp, StoreReply, Subscription};
 use xmpp::router::Router;
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::{DeriveJob, SALT_SIZE, derive_credentials};
-use xmpp::{Close, ConnId, Host, Settings, Shard, ShardId, StreamKind, Ticket, Timestamp};
+use xmpp::{ConnId, Host, Settings, Shard, ShardId, StreamKind, Ticket, Timestamp};
 
 /// Bytes that outputs and pooled buffers have room for from the start.
 const BUFFER_SIZE: usize = 16 << 10;
@@ -71,8 +71,8 @@ impl Host for Bench {
         false
     }
 
-    fn close(&mut self, conn: ConnId, why: Close) {
-        panic!("{conn:?} was closed: {why:?}");
+    fn close(&mut self, conn: ConnId) {
+        panic!("{conn:?} was closed");
     }
 
     fn tell_written(&mut self, _conn: ConnId) {}

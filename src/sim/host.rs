@@ -7,7 +7,7 @@ use xmpp::parcel::{Buffer, Parcel};
 use xmpp::port::StoreOp;
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::DeriveJob;
-use xmpp::{Close, ConnId, Host, ShardId, Ticket, Timestamp};
+use xmpp::{ConnId, Host, ShardId, Ticket, Timestamp};
 
 /// Derivations of one shard that wait; the next one is refused.
 const DERIVATIONS_MAX: usize = 64;
@@ -39,7 +39,7 @@ pub(crate) struct Slot {
 /// What a shard asked for in a turn, in order.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    Close(ConnId, Close),
+    Close(ConnId),
     StartTls(ConnId),
     Move(ConnId, ShardId, Box<StreamState>),
     Store(Ticket, StoreOp),
@@ -237,8 +237,8 @@ impl Host for Side {
         slot.is_some_and(|slot| slot.output.len() > CHOKE_SIZE)
     }
 
-    fn close(&mut self, conn: ConnId, why: Close) {
-        self.effects.push(Effect::Close(conn, why));
+    fn close(&mut self, conn: ConnId) {
+        self.effects.push(Effect::Close(conn));
     }
 
     fn tell_written(&mut self, conn: ConnId) {

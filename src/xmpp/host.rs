@@ -43,18 +43,6 @@ pub enum StreamKind {
     C2sDirectTls,
 }
 
-/// Why a connection is closed. In every case what lies in the output is flushed first, in bounded
-/// time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Close {
-    /// The stream ended in good order.
-    Finished,
-    /// A stream error was written.
-    StreamError,
-    /// The server goes down.
-    Shutdown,
-}
-
 /// What TLS tells the stream once the handshake is done (RFC 9266, RFC 5929).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
@@ -86,8 +74,8 @@ pub trait Host {
     /// Asks for `Shard::on_written` as soon as the socket has taken all that was output to `conn`.
     fn tell_written(&mut self, conn: ConnId);
 
-    /// Writes what is in the output, then closes. No event follows, `Shard::on_close` neither.
-    fn close(&mut self, conn: ConnId, why: Close);
+    /// Writes what is in the output, in bounded time, then closes. No event follows, `Shard::on_close` neither.
+    fn close(&mut self, conn: ConnId);
 
     /// Stops feeding `conn` its bytes until [`Host::resume`]; `on_bytes` returns at once after it.
     fn pause(&mut self, conn: ConnId);

@@ -45,6 +45,6 @@ pub mod xep;
 mod xml;
 
 pub use ahead::Fetch;
-pub use host::{Close, ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
+pub use host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 pub use settings::Settings;
 pub use shard::{Progress, Shard};

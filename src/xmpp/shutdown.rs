@@ -3,7 +3,7 @@
 //! Invariant: what they hold is in storage then, or its sender has heard of it.
 
 use crate::error::{StanzaError, StreamError};
-use crate::host::{Close, Host};
+use crate::host::Host;
 use crate::session::{Session, SessionKey};
 use crate::shard::Shard;
 use crate::stanza::Type;
@@ -25,7 +25,7 @@ impl Shard {
                 continue;
             };
             match stream.phase {
-                Phase::ExpectTls => host.close(conn, Close::Shutdown),
+                Phase::ExpectTls => host.close(conn),
                 Phase::Bound(key) if self.can_leave(key) => {
                     self.conns.put(conn, stream);
                     leaving.push(key);
@@ -81,7 +81,7 @@ impl Shard {
         }
         outlet.conn = None;
         self.conns.take(conn);
-        host.close(conn, Close::Shutdown);
+        host.close(conn);
     }
 
     /// The server goes down: sessions that wait for their clients in memory only end, so that what

@@ -251,7 +251,7 @@ impl World {
             .side
             .effects
             .iter()
-            .any(|effect| matches!(effect, Effect::Close(closed, _) if *closed == conn));
+            .any(|effect| matches!(effect, Effect::Close(closed) if *closed == conn));
         let slot = node.side.slot(conn).expect("it was there");
         slot.ready |= again;
         let ended = slot.eof && !slot.paused && !slot.ready && !moves && !over;
@@ -282,17 +282,12 @@ impl World {
 
     fn carry_out(&mut self, shard: usize, effect: Effect) {
         match effect {
-            Effect::Close(conn, why) => {
+            Effect::Close(conn) => {
                 let slot = self.nodes[shard].side.slot(conn);
                 let Some(wire) = slot.and_then(|slot| slot.wire) else {
                     return;
                 };
-                self.trace.note(
-                    "close",
-                    self.now,
-                    wire as u64,
-                    format!("{why:?}").as_bytes(),
-                );
+                self.trace.note("close", self.now, wire as u64, b"");
                 let slot = self.nodes[shard].side.release(conn);
                 self.wires[wire].unsent.extend_from_slice(&slot.output);
                 self.wires[wire].place = Place::Gone;

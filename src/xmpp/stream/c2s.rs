@@ -3,7 +3,7 @@
 use super::sasl::SaslError;
 use super::{Flow, Phase, StreamState};
 use crate::error::StreamError;
-use crate::host::{Close, ConnId, Host};
+use crate::host::{ConnId, Host};
 use crate::port::Origin;
 use crate::request::Asker;
 use crate::session::{SessionHandle, SessionKey};
@@ -87,7 +87,7 @@ impl Shard {
         if !matches!(stream.phase, Phase::ExpectTls | Phase::ExpectHeader(_)) {
             host.output(conn).extend_from_slice(b"</stream:stream>");
         }
-        host.close(conn, Close::Finished);
+        host.close(conn);
     }
 
     fn on_header(
@@ -390,7 +390,7 @@ impl Shard {
             out.extend_from_slice(
                 b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",
             );
-            host.close(conn, Close::StreamError);
+            host.close(conn);
             return Flow::Over;
         }
         host.output(conn)

@@ -11,7 +11,7 @@ pub mod sasl;
 
 use crate::account::AccountKey;
 use crate::error::StreamError;
-use crate::host::{Close, ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
+use crate::host::{ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::limit::{Limits, counted_address};
 use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
@@ -299,7 +299,7 @@ impl Shard {
             self.end_session(host, key);
         }
         if let Phase::ExpectTls = stream.phase {
-            host.close(conn, Close::StreamError);
+            host.close(conn);
             return Flow::Over;
         }
         if !stream.header_sent() {
@@ -307,7 +307,7 @@ impl Shard {
             self.write_header(host, conn, None);
         }
         error.write(text, host.output(conn));
-        host.close(conn, Close::StreamError);
+        host.close(conn);
         Flow::Over
     }
 }

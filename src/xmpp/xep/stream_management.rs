@@ -6,7 +6,7 @@ use super::offline::delayed;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, StreamError, put};
-use crate::host::{Close, ConnId, Host, Ticket, Timestamp};
+use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
 use crate::outbox::{Acks, Cleared, Keep, Sent};
 use crate::port::{SessionId, StoreOp, StoreReply};
@@ -410,7 +410,7 @@ impl Shard {
                  </stream:error></stream:stream>"
             ),
         );
-        host.close(conn, Close::StreamError);
+        host.close(conn);
         Flow::Over
     }
 
@@ -547,7 +547,7 @@ impl Shard {
         {
             debug_assert!(matches!(old_stream.phase, Phase::Bound(bound) if bound == key));
             StreamError::Conflict.write(None, host.output(old));
-            host.close(old, Close::StreamError);
+            host.close(old);
         }
     }
 
