@@ -17,6 +17,8 @@ const RECEIVES_SINGLE_MAX: u8 = 16;
 /// Bytes that connections whose input was left over are answered in one turn; the connection that
 /// reaches it is the last. A few bytes may ask for megabytes, and others wait for the turn's end.
 const ANSWERS_PER_TURN_MAX: usize = 256 << 10;
+/// Room for what a handshake answers: it is what the server's certificate takes, and some 300 bytes.
+const HANDSHAKE_SIZE: usize = 1 << 10;
 /// Bytes of one single receive.
 const RECEIVE_SIZE: u32 = 16 << 10;
 /// A connection that holds no more than this is not cut when the shard's budget is used up.
@@ -219,6 +221,10 @@ fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u
         return bytes.len();
     };
     let mut wire = std::mem::take(&mut conn.wire);
+    // One that the allocator made for each handshake would stay in the pool for each.
+    if wire.capacity() == 0 && tls.is_handshaking() {
+        wire = world.pool.take(HANDSHAKE_SIZE);
+    }
     let mut used = 0;
     let mut failed = None;
     loop {
@@ -242,11 +248,14 @@ fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u
         return bytes.len();
     };
     conn.tls = Some(tls);
-    conn.wire = wire;
     conn.eof |= ended;
     let open = matches!(conn.life, Life::Open | Life::Leaving);
-    if !conn.wire.is_empty() {
-        world.touch(id);
+    match wire.is_empty() {
+        true => world.pool.give(wire),
+        false => {
+            conn.wire = wire;
+            world.touch(id);
+        }
     }
     if let Some(error) = failed {
         tracing::debug!(%error, "TLS failed");

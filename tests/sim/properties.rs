@@ -4,11 +4,14 @@
 use sim::actors::{Chatter, Leave, Town};
 use sim::ledger::Sent;
 use sim::{ClientId, Faults, Login, Random, World, for_every_seed, seeds};
+use std::cell::Cell;
 use std::rc::Rc;
 use xmpp::Settings;
 
 /// How many seeds each property is tried with, unless the environment says otherwise.
 const SEEDS: u64 = 200;
+/// From so much on, talk proves something.
+const TALK_MIN: usize = 1000;
 
 fn settings(shards: u16) -> Settings {
     Settings {
@@ -199,6 +202,7 @@ impl Play {
 
 #[test]
 fn nothing_between_connected_sessions_is_lost_doubled_or_reordered() {
+    let (proofs, talk) = (Cell::new(0), Cell::new(0));
     for_every_seed(SEEDS, |seed| {
         let mut play = Play::prepare(seed, false);
         play.run();
@@ -231,12 +235,15 @@ fn nothing_between_connected_sessions_is_lost_doubled_or_reordered() {
                 assert!(errors <= 1, "{sent:?}");
             }
         }
-        let talk = play.sent_by_residents().count();
-        assert!(
-            talk == 0 || exact > 0 || play.residents.len() < 2,
-            "{talk} things prove nothing"
-        );
+        proofs.set(proofs.get() + exact);
+        talk.set(talk.get() + play.sent_by_residents().count());
     });
+    // One seed alone may have talk only to those who come and go.
+    let (proofs, talk) = (proofs.get(), talk.get());
+    assert!(
+        talk < TALK_MIN || proofs > talk / 4,
+        "{talk} things prove {proofs}"
+    );
 }
 
 #[test]
