@@ -26,6 +26,7 @@ use crate::settle::{Cause, Settling};
 use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
+use crate::stream::scopes::Scopes;
 use crate::stream::{Flow, Phase, StreamState};
 use crate::wake::Waking;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
@@ -170,6 +171,7 @@ pub struct Shard {
     pub(crate) router: Router,
     /// The scope of complete stanzas: nothing declared but `jabber:client`.
     pub(crate) client_scope: Arc<StreamScope>,
+    pub(crate) scopes: Scopes,
     pub(crate) conns: Conns,
     pub(crate) sessions: Sessions,
     pub(crate) accounts: Accounts,
@@ -266,6 +268,7 @@ impl Shard {
             router: Router::new(&settings.domain, settings.shards, id),
             settings,
             client_scope: Arc::new(StreamScope::client()),
+            scopes: Scopes::default(),
             conns: Conns::default(),
             sessions: Sessions::default(),
             accounts: Accounts::default(),

@@ -16,6 +16,7 @@ use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::tree::Tree;
 use stanza::view::{Kind, StanzaView, StreamHeader};
+use std::sync::Arc;
 
 impl Shard {
     /// Handles one frame; `bytes` begins with it.
@@ -120,7 +121,7 @@ impl Shard {
         if let Some(account) = account {
             stream.phase = Phase::ExpectBind(account);
         }
-        stream.scope = Some(Box::new(header.scope));
+        stream.scope = Some(self.scopes.share(header.scope));
         self.write_features(host, conn, stream);
         Flow::Next
     }
@@ -199,7 +200,7 @@ impl Shard {
         conn: ConnId,
         stream: &mut Box<StreamState>,
         view: &StanzaView<'_>,
-        scope: &StreamScope,
+        scope: &Arc<StreamScope>,
     ) -> Flow {
         if view.ns() == Ns::Streams && view.name() == "error" {
             // RFC 6120 4.9.1.1: the client ends its stream; there is nothing to say against that.
@@ -228,7 +229,7 @@ impl Shard {
                     let error = StreamError::UnsupportedStanzaType;
                     return self.stream_error(host, conn, stream, error, None);
                 }
-                stream.scope = Some(Box::new(scope.clone()));
+                stream.scope = Some(scope.clone());
                 self.on_bind(host, conn, stream, view)
             }
             _ => self.on_negotiation(host, conn, stream, view, scope),
@@ -333,7 +334,7 @@ impl Shard {
         conn: ConnId,
         stream: &mut Box<StreamState>,
         view: &StanzaView<'_>,
-        scope: &StreamScope,
+        scope: &Arc<StreamScope>,
     ) -> Flow {
         match (view.ns(), view.name()) {
             (Ns::Tls, "starttls") => self.on_starttls(host, conn, stream),
@@ -361,7 +362,7 @@ impl Shard {
                 }
             }
             _ if self.is_registration(stream, view) => {
-                stream.scope = Some(Box::new(scope.clone()));
+                stream.scope = Some(scope.clone());
                 self.on_register(host, conn, stream, view)
             }
             _ if view.kind() == Kind::Other => {

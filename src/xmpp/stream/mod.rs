@@ -8,6 +8,7 @@ pub mod c2s;
 pub mod features;
 pub mod register;
 pub mod sasl;
+pub(crate) mod scopes;
 
 use crate::account::AccountKey;
 use crate::error::StreamError;
@@ -22,6 +23,7 @@ use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What travels with a connection from shard to shard.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub struct StreamState {
     /// Where framing stands.
     pub(crate) scanner: Scanner,
     /// What the last header declared.
-    pub(crate) scope: Option<Box<StreamScope>>,
+    pub(crate) scope: Option<Arc<StreamScope>>,
     /// What TLS said; `None` in clear. Kept until the stream is bound.
     pub(crate) tls: Option<Box<TlsFacts>>,
     /// Whether the bytes are protected by TLS.
