@@ -135,6 +135,7 @@ impl Turn {
         self.world.wall = self.world.clock.wall(self.world.now);
         self.ring
             .reap(Some(&mut self.buffers), &mut self.completions);
+        self.shard.put_off_bulk();
         self.admit_withheld();
         let mut completions = std::mem::take(&mut self.completions);
         self.counters.completions += completions.len() as u64;
@@ -147,6 +148,7 @@ impl Turn {
         drop(coming);
         self.completions = completions;
         self.drain_lanes();
+        self.shard.admit_bulk();
         self.feed_ready();
         self.run_deadlines();
         self.shard.on_turn_end(&mut self.world);

@@ -238,6 +238,7 @@ impl Direct {
         let (core, bench) = &mut self.nodes[seat.shard];
         let mut consumed = 0;
         while consumed < bytes.len() {
+            core.admit_bulk();
             let progress = core.on_bytes(bench, seat.conn, &bytes[consumed..]);
             consumed += progress.consumed;
             if !progress.again {

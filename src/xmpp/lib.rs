@@ -7,6 +7,7 @@ pub mod account;
 pub mod again;
 mod ahead;
 mod ask;
+mod bulk;
 mod conns;
 mod deliver;
 mod ends;

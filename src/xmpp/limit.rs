@@ -123,6 +123,15 @@ pub const LOAD_STREAMS_MAX: usize = 1_024;
 /// Bytes of one connection that are handled in one turn; the element that reaches it is the last.
 pub(crate) const BYTES_PER_TURN_MAX: usize = 64 << 10;
 
+/// Bytes of one connection that are handled as soon as they come. What is behind them takes its
+/// turn after what all others sent: see [`BULK_PER_TURN_MAX`].
+pub const PROMPT_SIZE_MAX: usize = 4 << 10;
+
+/// Bytes of all connections that are handled in one turn beside [`PROMPT_SIZE_MAX`] of each; the
+/// element that reaches it is the last. An element of the largest size may cost milliseconds, and
+/// hundreds of connections may each complete one at once.
+pub const BULK_PER_TURN_MAX: usize = 128 << 10;
+
 /// Contacts that the broadcasts of one connection in one turn are for, whether they are here or
 /// not; the broadcast that reaches it is the last.
 pub const TARGETS_PER_TURN_MAX: usize = 1_000;

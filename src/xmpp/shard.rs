@@ -4,6 +4,7 @@
 
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::again::Again;
+use crate::bulk::Bulk;
 use crate::conns::Conns;
 use crate::ends::SessionEnd;
 use crate::error::StreamError;
@@ -27,11 +28,12 @@ use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::scopes::Scopes;
-use crate::stream::{Flow, Phase, StreamState};
+use crate::stream::{Flow, Phase, StreamState, frame_size};
 use crate::wake::Waking;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
 use crate::xep::register::AccountChange;
 use crate::xep::reporting::REPORT_WINDOW_US;
+use stanza::frame::Frame;
 use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
@@ -257,6 +259,7 @@ pub struct Shard {
     /// Where the stream that answered `Flow::Moved` goes.
     pub(crate) moving_to: Option<ShardId>,
     pub(crate) stopping: bool,
+    pub(crate) bulk: Bulk,
 }
 
 impl Shard {
@@ -321,6 +324,7 @@ impl Shard {
             in_flight: vec![VecDeque::new(); shards],
             moving_to: None,
             stopping: false,
+            bulk: Bulk::default(),
         }
     }
 
@@ -367,8 +371,12 @@ impl Shard {
                 break;
             }
             let rest = &bytes[consumed..];
-            let (flow, size) = match stream.scanner.next(rest) {
-                Ok(stanza::frame::Frame::Incomplete) => {
+            let (flow, size) = match stream.next_frame(rest) {
+                Ok(Frame::Element(size)) if !self.bulk.admits(consumed, size) => {
+                    stream.complete = size as u32;
+                    break;
+                }
+                Ok(Frame::Incomplete) => {
                     self.conns.put(conn, stream);
                     return Progress {
                         consumed,
@@ -783,15 +791,4 @@ impl Limits {
 /// Whether an account can be used at once.
 pub(crate) fn is_resident(residence: &Residence) -> bool {
     matches!(residence, Residence::Resident)
-}
-
-fn frame_size(frame: &stanza::frame::Frame) -> usize {
-    use stanza::frame::Frame;
-    match *frame {
-        Frame::Incomplete => 0,
-        Frame::Whitespace(size)
-        | Frame::StreamOpen(size)
-        | Frame::Element(size)
-        | Frame::StreamClose(size) => size,
-    }
 }

@@ -1,9 +1,12 @@
-//! Presence for thousands of contacts, again and again: its sender waits for it, and nobody else.
+//! Presence for thousands of contacts, again and again, and stanzas of the largest size: their
+//! sender waits for it, and nobody else.
 
 use sim::steps::homes;
-use sim::{Element, Faults, World};
+use sim::{ClientId, Element, Faults, World};
 use xmpp::Settings;
-use xmpp::limit::{REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX, TARGETS_SIZE_PER_REQUEST};
+use xmpp::limit::{
+    BULK_PER_TURN_MAX, REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX, TARGETS_SIZE_PER_REQUEST,
+};
 use xmpp::port::Subscription;
 use xmpp::xep::blocking::BLOCKED_MAX;
 
@@ -163,5 +166,45 @@ fn resources_that_are_blocked_in_a_domain_see_it_at_once_however_many_are_named(
             let count = |all: &Vec<Element>| all.iter().filter(is_it).count();
             assert_eq!(received.each_ref().map(count), told, "{received:?}");
         }
+    }
+}
+
+/// However many send large stanzas, and whoever's bytes come first: one small stanza of somebody
+/// else is not behind them, and a turn handles a part of them.
+#[test]
+fn what_others_send_in_bulk_is_handled_behind_a_small_stanza() {
+    const SENDERS: usize = 12;
+    for seed in 1..=8 {
+        let settings = Settings::for_tests("example.org");
+        let faults = Faults {
+            wire_us: (10, 10),
+            piece_bytes: (1 << 20, 1 << 20),
+            ..Faults::calm()
+        };
+        let mut world = World::new(seed, settings, faults);
+        let names: Vec<String> = (0..SENDERS).map(|n| format!("user{n}")).collect();
+        for name in names.iter().map(String::as_str).chain(["bob", "carl"]) {
+            world.add_account(&format!("{name}@example.org"), "secret");
+        }
+        let bob = world.log_in("bob@example.org/x");
+        let senders: Vec<ClientId> = names
+            .iter()
+            .map(|name| world.log_in(&format!("{name}@example.org/x")))
+            .collect();
+        let carl = world.log_in("carl@example.org/x");
+        world.received(bob);
+        let large = "x".repeat(BULK_PER_TURN_MAX / 2);
+        for (number, sender) in senders.iter().chain([&carl]).enumerate() {
+            let body = if number < SENDERS { &large } else { "small" };
+            let text = format!(
+                "<message to='bob@example.org/x' id='m{number}'><body>{body}</body></message>"
+            );
+            world.send(*sender, &text);
+        }
+        world.run();
+        let received = world.received(bob);
+        let ids: Vec<&str> = received.iter().map(|it| it.attr("id")).collect();
+        assert_eq!(ids.len(), SENDERS + 1, "{ids:?}");
+        assert_eq!(ids[0], format!("m{SENDERS}"), "seed {seed}: {ids:?}");
     }
 }

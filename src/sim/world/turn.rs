@@ -197,12 +197,21 @@ impl World {
         }
     }
 
+    /// Offers everybody's first bytes, then what was left of all.
     fn offer_bytes(&mut self, shard: usize) {
         let count = self.nodes[shard].side.slots.len();
         if count == 0 {
             return;
         }
         let first = self.random.below(count as u64) as usize;
+        self.nodes[shard].shard.put_off_bulk();
+        self.offer_all(shard, first);
+        self.nodes[shard].shard.admit_bulk();
+        self.offer_all(shard, first);
+    }
+
+    fn offer_all(&mut self, shard: usize, first: usize) {
+        let count = self.nodes[shard].side.slots.len();
         for index in (0..count).map(|offset| (first + offset) % count) {
             if self.nodes[shard].side.is_backed_up() {
                 return;

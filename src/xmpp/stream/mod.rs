@@ -18,7 +18,7 @@ use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::shard::{Shard, Timer};
 use sasl::{Exchange, Mechanism};
-use stanza::frame::Scanner;
+use stanza::frame::{Frame, ScanError, Scanner};
 use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
@@ -32,6 +32,8 @@ pub struct StreamState {
     pub(crate) phase: Phase,
     /// Where framing stands.
     pub(crate) scanner: Scanner,
+    /// Bytes of an element that is complete and waits for its turn; 0 where none does.
+    pub(crate) complete: u32,
     /// What the last header declared.
     pub(crate) scope: Option<Arc<StreamScope>>,
     /// What TLS said; `None` in clear. Kept until the stream is bound.
@@ -183,6 +185,7 @@ impl StreamState {
         StreamState {
             phase,
             scanner: Scanner::new(limits.scanner(limits.stanza_size_before_auth_max)),
+            complete: 0,
             scope: None,
             tls: None,
             secure: false,
@@ -191,6 +194,14 @@ impl StreamState {
             whitespace: 0,
             deadline,
             peer,
+        }
+    }
+
+    /// What stands at the front of the bytes; one that was put off is not looked for again.
+    pub(crate) fn next_frame(&mut self, bytes: &[u8]) -> Result<Frame, ScanError> {
+        match std::mem::take(&mut self.complete) {
+            0 => self.scanner.next(bytes),
+            size => Ok(Frame::Element(size as usize)),
         }
     }
 
@@ -311,6 +322,16 @@ impl Shard {
         error.write(text, host.output(conn));
         host.close(conn);
         Flow::Over
+    }
+}
+
+pub(crate) fn frame_size(frame: &Frame) -> usize {
+    match *frame {
+        Frame::Incomplete => 0,
+        Frame::Whitespace(size)
+        | Frame::StreamOpen(size)
+        | Frame::Element(size)
+        | Frame::StreamClose(size) => size,
     }
 }
 
