@@ -244,6 +244,30 @@ fn a_backup_of_a_running_server_is_restored_elsewhere() {
 }
 
 #[test]
+fn a_backup_and_an_export_replace_files_and_nothing_else() {
+    let server = Server::start(&Options::default());
+    let at = |name: &str| server.directory().join(name);
+    let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+    std::fs::create_dir(at("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("nowhere/file", at("dangling")).unwrap();
+    for command in ["backup", "export"] {
+        for name in ["socket", "elsewhere", "dangling"] {
+            let refusal = refused(server.directory(), &[command, name]);
+            assert!(refusal.contains(name), "{command}: {refusal}");
+        }
+        std::fs::write(at("elsewhere/file"), "old").unwrap();
+        let link = format!("{command}-link");
+        std::os::unix::fs::symlink("elsewhere/file", at(&link)).unwrap();
+        done(server.directory(), &[command, &link]);
+        assert!(at(&link).is_symlink());
+        assert_ne!(std::fs::read(at("elsewhere/file")).unwrap(), b"old");
+    }
+    assert!(at("dangling").is_symlink() && !at("socket").is_file());
+    let left = std::fs::read_dir(at("elsewhere")).unwrap().count();
+    assert_eq!(left, 1, "what has a passing name is gone");
+}
+
+#[test]
 fn a_session_has_ended_in_a_restored_store_and_what_it_held_waits() {
     let mut server = Server::start(&Options::default());
     let enable = |client: &mut Client| {

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use stanza::ns::Ns;
 use stanza::writer;
-use store::backup::Backup;
+use store::backup::{self, Backup};
 use xmpp::port::{Credentials, RosterItem, Space, WholeAccount};
 
 use super::Failure;
@@ -41,6 +41,7 @@ impl Drop for Passing {
 
 /// Writes an export.
 pub(crate) fn export(config: &Path, file: &Path) -> Result<ExitCode, Failure> {
+    let file = &backup::place_of(file).map_err(Failure::new)?;
     let mut accounts = Accounts::open(config)?;
     let passing = accounts
         .data()

@@ -103,8 +103,31 @@ impl Drop for Fresh {
     }
 }
 
+/// Where a file is to be written that may replace one of this name: where a link leads, and nothing
+/// that is no file, for renaming would put a file in the place of a device.
+///
+/// # Errors
+/// One sentence that names what is there.
+pub fn place_of(file: &Path) -> Result<PathBuf, Box<str>> {
+    let place = match std::fs::canonicalize(file) {
+        Ok(place) => place,
+        // Nothing is there yet, or a link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !file.is_symlink() => {
+            return Ok(file.to_owned());
+        }
+        Err(error) => return Err(cannot("write", file, &error)),
+    };
+    if !place.is_file() {
+        let file = file.display();
+        let text = format!("Cannot write {file}: it is no file; give the name of a new one.");
+        return Err(text.into());
+    }
+    Ok(place)
+}
+
 impl Writer {
     pub(crate) fn create(target: &Path) -> Result<Writer, Box<str>> {
+        let target = place_of(target)?;
         let mut name = target.as_os_str().to_owned();
         name.push(format!(".{}.part", std::process::id()));
         let path = PathBuf::from(name);
@@ -120,7 +143,7 @@ impl Writer {
             out: BufWriter::with_capacity(BUFFER_SIZE, file),
             hash: Xxh3::new(),
             count: 0,
-            target: target.to_owned(),
+            target,
             fresh: Fresh(Some(path)),
         };
         let head = [&MAGIC[..], &VERSION.to_be_bytes(), &SCHEMA.to_be_bytes()].concat();
