@@ -17,7 +17,7 @@ const RECEIVES_SINGLE_MAX: u8 = 16;
 /// Bytes that connections whose input was left over are answered in one turn; the connection that
 /// reaches it is the last. A few bytes may ask for megabytes, and others wait for the turn's end.
 const ANSWERS_PER_TURN_MAX: usize = 256 << 10;
-/// Room for what a handshake answers: it is what the server's certificate takes, and some 300 bytes.
+/// Room for what a handshake answers: the server's certificate, and some 300 bytes.
 const HANDSHAKE_SIZE: usize = 1 << 10;
 /// Bytes of one single receive.
 const RECEIVE_SIZE: u32 = 16 << 10;

@@ -74,7 +74,8 @@ pub trait Host {
     /// Asks for `Shard::on_written` as soon as the socket has taken all that was output to `conn`.
     fn tell_written(&mut self, conn: ConnId);
 
-    /// Writes what is in the output, in bounded time, then closes. No event follows, `Shard::on_close` neither.
+    /// Writes what is in the output, in bounded time, then closes. No event follows,
+    /// `Shard::on_close` neither.
     fn close(&mut self, conn: ConnId);
 
     /// Stops feeding `conn` its bytes until [`Host::resume`]; `on_bytes` returns at once after it.

@@ -54,6 +54,16 @@ pub struct Progress {
     pub again: bool,
 }
 
+impl Progress {
+    /// So many, and nothing of the rest is complete or may be handled now.
+    fn of(consumed: usize) -> Progress {
+        Progress {
+            consumed,
+            again: false,
+        }
+    }
+}
+
 /// Who asked for a storage or derivation answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Waiting {
@@ -357,10 +367,7 @@ impl Shard {
 
     /// A connection's bytes: those not consumed last time, and more.
     pub fn on_bytes(&mut self, host: &mut impl Host, conn: ConnId, bytes: &[u8]) -> Progress {
-        let all = Progress {
-            consumed: bytes.len(),
-            again: false,
-        };
+        let all = Progress::of(bytes.len());
         let Some(mut stream) = self.conns.take(conn) else {
             return all;
         };
@@ -378,10 +385,7 @@ impl Shard {
                 }
                 Ok(Frame::Incomplete) => {
                     self.conns.put(conn, stream);
-                    return Progress {
-                        consumed,
-                        again: false,
-                    };
+                    return Progress::of(consumed);
                 }
                 Ok(frame) => match self.on_frame(host, conn, &mut stream, &frame, rest) {
                     Flow::Later => (Flow::Later, 0),
@@ -403,10 +407,7 @@ impl Shard {
                 }
                 Flow::Stop | Flow::Later => {
                     self.conns.put(conn, stream);
-                    return Progress {
-                        consumed: consumed + size,
-                        again: false,
-                    };
+                    return Progress::of(consumed + size);
                 }
                 Flow::Moved => {
                     let to = self
@@ -414,10 +415,7 @@ impl Shard {
                         .take()
                         .expect("a stream that moves says where to");
                     host.move_to(conn, to, stream);
-                    return Progress {
-                        consumed,
-                        again: false,
-                    };
+                    return Progress::of(consumed);
                 }
                 Flow::Over => return all,
             }
