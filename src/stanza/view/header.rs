@@ -18,7 +18,8 @@ pub struct StreamHeader {
     pub from: Option<String>,
     /// The stream's id, in headers of receiving entities.
     pub id: Option<String>,
-    /// `version` as (major, minor); `None` without the attribute or if it is no version.
+    /// `version` as (major, minor), each `u16::MAX` where it is more; `None` without the attribute
+    /// or if it is no version.
     pub version: Option<(u16, u16)>,
     /// `xml:lang`.
     pub lang: Option<String>,
@@ -121,15 +122,17 @@ impl StreamHeader {
     }
 }
 
-/// RFC 6120 4.7.5: two numbers, leading zeros ignored.
+/// RFC 6120 4.7.5: two numbers, leading zeros ignored. One that is larger than any version there is
+/// counts as the largest: what is asked of it is whether it is higher than ours.
 fn parse_version(text: &str) -> Option<(u16, u16)> {
     let (major, minor) = text.split_once('.')?;
     let number = |digits: &str| {
-        digits
-            .bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| digits.parse().ok())
-            .flatten()
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let append = |number: u16, digit: u8| {
+            let digit = u16::from(digit - b'0');
+            number.saturating_mul(10).saturating_add(digit)
+        };
+        is_number.then(|| digits.bytes().fold(0, append))
     };
     Some((number(major)?, number(minor)?))
 }

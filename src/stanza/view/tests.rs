@@ -302,14 +302,25 @@ fn headers_that_are_none_are_told() {
             .expect("well-formed")
             .stream_ns_ok
     );
-    for version in ["1", "1.x", ".", "1.0.0", "", "-1.0", "99999.0"] {
+    for version in ["1", "1.x", ".", "1.", ".0", "1.0.0", "", "-1.0", "1.99999x"] {
         let header = parse(&format!("<a version='{version}'>")).expect("well-formed");
         assert_eq!(header.version, None, "{version}");
     }
-    assert_eq!(
-        parse("<a version='01.10'>").expect("well-formed").version,
-        Some((1, 10))
-    );
+    // RFC 6120 4.7.5: a number has as many digits as it likes.
+    let long = "9".repeat(1000);
+    let zeros = "0".repeat(1000);
+    for (version, expected) in [
+        ("01.10", (1, 10)),
+        ("65535.65535", (u16::MAX, u16::MAX)),
+        ("65536.0", (u16::MAX, 0)),
+        ("99999.0", (u16::MAX, 0)),
+        ("1.99999", (1, u16::MAX)),
+        (&format!("{long}.{long}"), (u16::MAX, u16::MAX)),
+        (&format!("{zeros}1.{zeros}"), (1, 0)),
+    ] {
+        let header = parse(&format!("<a version='{version}'>")).expect("well-formed");
+        assert_eq!(header.version, Some(expected), "{version}");
+    }
     assert_eq!(
         parse("<stream:stream>").map(|_| ()),
         Err(XmlError::NotWellFormed)
