@@ -303,7 +303,8 @@ impl Server {
         Arc::strong_count(&self.alive) > self.shards.len()
     }
 
-    /// Ends every stream, writes what can be written in bounded time, and joins the threads.
+    /// Ends every stream, writes what can be written in bounded time, and joins the threads. One
+    /// that is in the middle of a long derivation is left to end by itself.
     ///
     /// # Errors
     /// A shard that had failed before.
@@ -328,11 +329,10 @@ impl Server {
         }
         // The links went with the shards, so these threads end by themselves.
         self.control.stop_storage();
-        for thread in self.derivers.into_iter().chain([self.storage]) {
-            if thread.join().is_err() {
-                tracing::error!("a thread panicked");
-            }
+        if self.storage.join().is_err() {
+            tracing::error!("a thread panicked");
         }
+        derive::end(self.derivers);
         failure.map_or(Ok(counters), Err)
     }
 }

@@ -166,6 +166,19 @@ pub(crate) const LOADS_MAX: u32 = 60;
 /// Bytes of a resource part (RFC 7622 3.4).
 pub const RESOURCE_SIZE_MAX: usize = 1023;
 
+/// Iterations of PBKDF2 that wait in a process or are under way: at 2,000,000 a second, which is
+/// little, a quarter of the time that a client has to authenticate. A derivation that alone is more
+/// has its turn when no other one waits; that holds for the shares below as well.
+pub const ITERATIONS_MAX: u64 = 1 << 24;
+
+/// Those of the logins from one address: who tries one password after another leaves room for
+/// others, and so many customers of a provider come back at once.
+pub(crate) const ITERATIONS_PER_ADDRESS_MAX: u64 = ITERATIONS_MAX / 2;
+
+/// Those of the logins to one account: nobody waits long for what others try at another's account,
+/// and three devices come back at once where another server's keys have 600,000 each.
+pub(crate) const ITERATIONS_PER_ACCOUNT_MAX: u64 = ITERATIONS_MAX / 8;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,7 +28,7 @@ use crate::stream::auth::{FAILURE_WINDOW_US, Throttle};
 use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::scopes::Scopes;
-use crate::stream::{Flow, Phase, StreamState, frame_size};
+use crate::stream::{Derivations, Flow, Phase, StreamState, frame_size};
 use crate::wake::Waking;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
 use crate::xep::register::AccountChange;
@@ -190,6 +190,7 @@ pub struct Shard {
     pub(crate) throttle: Throttle,
     /// Exchanges that ended with their streams, by address.
     pub(crate) unfinished: Throttle,
+    pub(crate) derivations: Derivations,
     pub(crate) registrations: Throttle,
     /// What accounts report of others, see [`crate::xep::reporting`].
     pub(crate) reports: Throttle,
@@ -287,6 +288,7 @@ impl Shard {
             accounts: Accounts::default(),
             throttle: Throttle::new(FAILURE_WINDOW_US),
             unfinished: Throttle::new(FAILURE_WINDOW_US),
+            derivations: Derivations::default(),
             registrations: Throttle::new(REGISTRATION_WINDOW_US),
             reports: Throttle::new(REPORT_WINDOW_US),
             sender: String::new(),
@@ -619,20 +621,6 @@ impl Shard {
             Waiting::AccountChange => shard.on_password_derived(host, ticket, derived),
             _ => {}
         });
-    }
-
-    fn on_stream_derived(
-        &mut self,
-        host: &mut impl Host,
-        conn: ConnId,
-        ticket: Ticket,
-        derived: Derived,
-    ) {
-        let Some(mut stream) = self.conns.take(conn) else {
-            return;
-        };
-        let flow = self.on_auth_derived(host, conn, &mut stream, ticket, derived);
-        self.settle_stream(host, conn, stream, flow);
     }
 
     /// The time asked for has come.

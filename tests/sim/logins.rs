@@ -6,8 +6,11 @@ use sim::client::{Phase, Proof};
 use sim::scram::Scram;
 use sim::steps::homes;
 use sim::{ClientId, Element, Faults, Login, Random, World};
+use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::limit::{Limits, REGISTRATION_REQUESTS_MAX};
+use xmpp::port::{StoreOp, StoreReply};
+use xmpp::stream::sasl::{SALT_SIZE, derive_credentials};
 
 fn world(limits: Limits) -> World {
     let settings = Settings {
@@ -253,6 +256,96 @@ fn who_is_about_to_log_in_does_so_whatever_others_of_the_address_leave() {
     assert_eq!(why.as_deref(), Some("temporary-auth-failure"));
     let said = response(&challenge, &mut scram);
     assert_eq!(ask(&mut world, client, &said)[0].name, "success");
+}
+
+/// Streams that send a password for each of `names` at once, whose derivations take 5 seconds.
+fn try_at_once<'a>(world: &mut World, names: impl Iterator<Item = &'a str>) -> Vec<ClientId> {
+    world.faults = Faults::calm();
+    world.faults.derive_us = (5_000_000, 5_000_000);
+    let streams = names.map(|name| {
+        let mut login = Login::new(&format!("{name}@example.org/x"), "guess");
+        login.proof = Proof::Plain;
+        world.connect(login)
+    });
+    let streams = streams.collect();
+    world.run_for(1_000);
+    streams
+}
+
+/// How many of them were refused so.
+fn refused(world: &World, streams: &[ClientId], condition: &str) -> usize {
+    let phases = streams.iter().map(|id| &world.client(*id).phase);
+    let is_it = |phase: &&Phase| matches!(phase, Phase::Refused(why) if why == condition);
+    phases.filter(is_it).count()
+}
+
+#[test]
+fn passwords_tried_at_once_are_no_more_than_may_fail_in_a_minute_and_keep_nobody_else_out() {
+    let mut world = world(Limits::default());
+    let [name, other] = names();
+    let guesses = try_at_once(&mut world, [&*name; 100].into_iter());
+    let refused = |world: &World, why: &str| refused(world, &guesses, why);
+    assert_eq!(refused(&world, "temporary-auth-failure"), 70);
+    let neighbour = homes(2, 0).nth(1).unwrap();
+    let (neighbour, _) = neighbour.split_once('@').unwrap();
+    let both = [neighbour, &other].map(|name| {
+        let mut login = Login::new(&format!("{name}@example.org/x"), "secret");
+        login.proof = Proof::Plain;
+        world.connect(login)
+    });
+    world.run_for(10_000);
+    assert_eq!(refused(&world, "not-authorized"), 30);
+    assert!(both.iter().all(|id| world.client(*id).is_online()));
+    let why = refusal(&mut world, &name, Proof::Scram);
+    assert_eq!(why.as_deref(), Some("temporary-auth-failure"));
+    world.run_for(61_000);
+    assert_eq!(refusal(&mut world, &name, Proof::Plain), None);
+}
+
+#[test]
+fn a_derivation_counts_until_it_ends_whatever_becomes_of_its_stream() {
+    let limits = Limits {
+        auth_failures_per_minute_max: 3,
+        ..Limits::default()
+    };
+    let mut world = world(limits);
+    let [name, _] = names();
+    for round in 0..3 {
+        let left = try_at_once(&mut world, [&*name; 3].into_iter());
+        left.iter().for_each(|id| world.vanish(*id));
+        let late = try_at_once(&mut world, [&*name].into_iter());
+        let why = "temporary-auth-failure";
+        assert_eq!(refused(&world, &late, why), 1, "{round}");
+        world.run_for(10_000);
+        assert_eq!(refusal(&mut world, &name, Proof::Plain), None, "{round}");
+    }
+}
+
+#[test]
+fn an_account_and_an_address_have_a_share_of_the_work_that_waits() {
+    let mut world = world(Limits::default());
+    let salts = [[7; SALT_SIZE]; 3];
+    let mut names = Vec::new();
+    for account in homes(2, 0).skip(20).take(10) {
+        // As another server's keys may be; nobody needs their password.
+        let mut credentials = derive_credentials("secret", &salts, 1).unwrap();
+        credentials.sha256.as_mut().unwrap().iterations = 600_000;
+        let made = world.perform(StoreOp::CreateAccount {
+            account: BareJid::parse(&account).unwrap(),
+            credentials: Box::new(credentials),
+        });
+        assert_eq!(made, StoreReply::Done);
+        names.push(account.split_once('@').unwrap().0.to_owned());
+    }
+    let why = "temporary-auth-failure";
+    world.peer = "192.0.2.1".parse().unwrap();
+    let one = try_at_once(&mut world, [&*names[0]; 10].into_iter());
+    assert_eq!(refused(&world, &one, why), 7);
+    let others = try_at_once(&mut world, names[1..].iter().map(|name| &**name));
+    assert_eq!(refused(&world, &others, why), 6);
+    world.peer = "192.0.2.2".parse().unwrap();
+    let elsewhere = try_at_once(&mut world, [&*names[9]].into_iter());
+    assert_eq!(refused(&world, &elsewhere, why), 0);
 }
 
 fn registration(name: &str) -> String {

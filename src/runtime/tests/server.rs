@@ -136,9 +136,15 @@ impl Wire {
 
 /// Makes the account `u<number>`.
 fn make_account(server: &Server, number: usize) {
+    make_account_of(server, number, 1);
+}
+
+/// The same with keys that say so many iterations, and are not made with these.
+fn make_account_of(server: &Server, number: usize, iterations: u32) {
     let account = BareJid::parse(&format!("u{number}@test.example")).unwrap();
     let salts: Salts = [[1; SALT_SIZE], [2; SALT_SIZE], [3; SALT_SIZE]];
-    let credentials = Box::new(derive_credentials("secret", &salts, 1).unwrap());
+    let mut credentials = Box::new(derive_credentials("secret", &salts, 1).unwrap());
+    credentials.sha256.as_mut().unwrap().iterations = iterations;
     let made = server.control().store(StoreOp::CreateAccount {
         account,
         credentials,
@@ -562,6 +568,25 @@ fn at_the_end_every_stream_is_told_and_closed() {
     }
     while silent.more() {}
     stopping.join().unwrap();
+}
+
+#[test]
+fn the_end_waits_for_no_derivation() {
+    let (server, address) = start(config(1), &tuning());
+    // Many minutes; the thread ends with the process.
+    make_account_of(&server, 0, u32::MAX);
+    let attempt = || {
+        let mut wire = Wire::open(address);
+        wire.send(&format!("{HEADER}{}", auth(0)));
+        wire.until("</stream:features>");
+        wire
+    };
+    let _first = attempt();
+    // It is under way, and is all that the account may have.
+    attempt().until("<temporary-auth-failure/>");
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(server.stop().is_ok()));
+    assert_eq!(end.recv_timeout(PATIENCE), Ok(true));
 }
 
 #[test]

@@ -274,8 +274,9 @@ impl Shard {
     }
 
     /// Whether so many have failed that the next is refused unexamined. Asked before each verdict,
-    /// as well as before the work for it: others may have failed since this one began. The answer
-    /// is RFC 6120 6.5.9's: it says nothing about the account, and that later may do.
+    /// as well as before anything is looked up: others may have failed since this one began. For a
+    /// derivation those under way count as well, see [`Shard::derive_login`]. The answer is
+    /// RFC 6120 6.5.9's: it says nothing about the account, and that later may do.
     fn is_throttled(&self, host: &impl Host, stream: &StreamState, account: &BareJid) -> bool {
         let max = self.settings.limits.auth_failures_per_minute_max;
         let of_address = self.of_address(ADDRESS_FACTOR);
@@ -344,12 +345,10 @@ impl Shard {
                 let password = password.expect("the password is there until the derivation");
                 let rounds = self.settings.scram_iterations;
                 let job = DeriveJob::verify_plain(password, keys.as_deref(), rounds);
-                let ticket = self.ticket(Waiting::Auth(conn));
-                if !host.derive(ticket, Box::new(job)) {
-                    self.forget(host, ticket);
+                let Some(ticket) = self.derive_login(host, conn, stream, &account, job) else {
                     let error = SaslError::TemporaryAuthFailure;
                     return self.auth_failed(host, conn, stream, error, None);
-                }
+                };
                 let request = Request::Plain {
                     account,
                     password: None,

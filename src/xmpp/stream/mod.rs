@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod bind;
 pub mod c2s;
+mod derivations;
 pub mod features;
 pub mod register;
 pub mod sasl;
@@ -17,6 +18,7 @@ use crate::limit::{Limits, counted_address};
 use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::shard::{Shard, Timer};
+pub(crate) use derivations::Derivations;
 use sasl::{Exchange, Mechanism};
 use stanza::frame::{Frame, ScanError, Scanner};
 use stanza::jid::BareJid;

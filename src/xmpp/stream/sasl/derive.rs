@@ -99,6 +99,14 @@ impl DeriveJob {
         })
     }
 
+    /// What it costs: iterations of PBKDF2, of all its hashes.
+    pub fn iterations(&self) -> u64 {
+        match &self.purpose {
+            Purpose::Verify { key, .. } => key.iterations.into(),
+            Purpose::Create { salts, iterations } => u64::from(*iterations) * salts.len() as u64,
+        }
+    }
+
     /// Does the work: about a millisecond per hash at 4,096 rounds.
     pub fn run(self) -> Derived {
         match self.purpose {
