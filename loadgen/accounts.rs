@@ -14,7 +14,12 @@ pub enum Accounts {
         password: Arc<str>,
     },
     /// Lines of `user:password`.
-    File(Vec<(String, Arc<str>)>),
+    File {
+        /// The client whose line is the first.
+        first: u32,
+        /// One for each client from that on.
+        lines: Vec<(String, Arc<str>)>,
+    },
     /// SASL ANONYMOUS: the server names them.
     Anonymous,
 }
@@ -27,21 +32,30 @@ impl Accounts {
     pub fn read(path: &Path) -> Result<Accounts, String> {
         let text = std::fs::read_to_string(path)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Accounts::parse(&path.display().to_string(), 0, &text)
+    }
+
+    /// The same of a text that came from `name`, whose first line is that of client `first`.
+    ///
+    /// # Errors
+    /// What is wrong, with the line.
+    pub fn parse(name: &str, first: u32, text: &str) -> Result<Accounts, String> {
         let mut accounts: Vec<(String, Arc<str>)> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (user, password) = line.split_once(':').ok_or_else(|| {
-                format!("{}:{}: expected `user:password`", path.display(), index + 1)
-            })?;
+            let (user, password) = line
+                .split_once(':')
+                .ok_or_else(|| format!("{name}:{}: expected `user:password`", index + 1))?;
             let password = match accounts.last() {
                 Some((_, last)) if &**last == password => last.clone(),
                 _ => password.into(),
             };
             accounts.push((user.to_owned(), password));
         }
-        Ok(Accounts::File(accounts))
+        let lines = accounts;
+        Ok(Accounts::File { first, lines })
     }
 
     /// The name and password of client `index`; none for anonymous ones.
@@ -55,7 +69,10 @@ impl Accounts {
                 };
                 Some((user.replace("%d", &number), password))
             }
-            Accounts::File(accounts) => accounts.get(index as usize).cloned(),
+            Accounts::File { first, lines } => {
+                let at = index.checked_sub(*first)? as usize;
+                lines.get(at).cloned()
+            }
             Accounts::Anonymous => None,
         }
     }
@@ -65,7 +82,7 @@ impl Accounts {
         match self {
             Accounts::Pattern { user, .. } if !user.contains("%d") => Some(1),
             Accounts::Pattern { .. } | Accounts::Anonymous => None,
-            Accounts::File(accounts) => Some(accounts.len() as u32),
+            Accounts::File { first, lines } => Some(first + lines.len() as u32),
         }
     }
 }

@@ -10,12 +10,11 @@ use crate::accounts::Accounts;
 use crate::client::{Mechanism, TlsMode};
 use crate::clock::Clock;
 use crate::compare;
-use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
-use crate::machine::Machine;
-use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Pace, Plan, SLOTS_SPARE, Scenario};
+use crate::plan::{Dialect, Pace, Part, Plan, Scenario};
 use crate::scenario::{Action, Phase};
 use crate::schedule::Arrivals;
 use crate::slo::Slo;
+use crate::workers;
 
 /// Stanzas a second where no rate is given, at most: what one core generates with room to spare.
 const RATE_DEFAULT_MAX: f64 = 10_000.0;
@@ -42,6 +41,9 @@ pub struct Cli {
 pub enum Command {
     /// The same traffic through a relay that parses nothing: what TCP alone costs on this machine.
     Floor(Box<LoadArgs>),
+    /// Drives clients for a run that another machine coordinates (--workers), one after another,
+    /// until it is ended. It does so for whoever connects: let it listen in a trusted network only.
+    Worker(WorkerArgs),
     /// One page of several runs' JSON files.
     Report {
         /// What `--json` wrote.
@@ -65,6 +67,24 @@ pub enum Command {
         #[arg(long, value_name = "FIGURES", value_delimiter = ',', value_parser = compare::gate)]
         only: Vec<String>,
     },
+}
+
+/// A worker: everything else the coordinator says.
+#[derive(Args, Debug, Clone)]
+pub struct WorkerArgs {
+    /// Where coordinators connect to; port 0 is any that is free.
+    #[arg(long, value_name = "ADDRESS", default_value = workers::LISTEN)]
+    pub listen: String,
+    /// Ring threads (default: as few as the limit of descriptors allows).
+    #[arg(long)]
+    pub threads: Option<u32>,
+    /// First core of the generator's threads (default: 1, where the target is this machine and has
+    /// two).
+    #[arg(long)]
+    pub core: Option<usize>,
+    /// Say nothing of the jobs.
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// Against a server.
@@ -139,6 +159,16 @@ pub struct RunArgs {
         help_heading = "Load"
     )]
     pub with_plain: Option<u16>,
+    /// Let these workers drive the clients (`loadgen worker`), each a share of them, and generate no
+    /// load here.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        value_parser = workers::address,
+        help_heading = "Load"
+    )]
+    pub workers: Vec<String>,
     /// Search the highest rate that meets the thresholds: each is a whole run, from --rate on.
     #[arg(
         long,
@@ -298,9 +328,6 @@ pub struct LoadArgs {
 /// The highest rate that is taken for one: one in ten nanoseconds.
 pub(crate) const RATE_MAX: f64 = 100_000_000.0;
 
-/// Bytes that a client takes here at least, see `docs/LOADGEN.md`.
-const CLIENT_SIZE_MIN: u64 = 256;
-
 /// The longest time that is taken for one: a week.
 pub(crate) const SECONDS_MAX: f64 = 604_800.0;
 
@@ -337,42 +364,27 @@ impl LoadArgs {
     /// # Errors
     /// What does not fit together, with the remedy.
     pub fn plan(&self, target: SocketAddr, dialect: Dialect, clock: Clock) -> Result<Plan, String> {
+        let plan = self.plan_anywhere(target, dialect, clock);
+        plan.check()?;
+        plan.fit(self.threads)
+    }
+
+    /// The same for whatever machines will carry it out.
+    pub fn plan_anywhere(&self, target: SocketAddr, dialect: Dialect, clock: Clock) -> Plan {
         let pair = match self.scenario {
             Scenario::Chat | Scenario::Presence => true,
             Scenario::Login | Scenario::Idle => false,
             Scenario::Mixed => self.has(Action::is_marked),
         };
-        if self.clients < if pair { 2 } else { 1 } {
-            return Err("--clients: at least two are needed to talk to each other".into());
-        }
-        if self.window == 0 {
-            return Err("--window takes 1 or more".into());
-        }
-        if !(2..=CLIQUE_MAX).contains(&self.clique) {
-            return Err(format!("--clique takes 2 to {CLIQUE_MAX}"));
-        }
-        if !(1..=PARTNERS_MAX).contains(&self.partners) {
-            return Err(format!("--partners takes 1 to {PARTNERS_MAX}"));
-        }
-        // What the addresses add to that is known once clients have theirs.
-        let sizes = stanza_sizes();
-        if !sizes.contains(&self.stanza_size) {
-            return Err(format!("--stanza-size takes {sizes:?} bytes"));
-        }
         let pace = self.pace(pair);
-        let rings_min = self.rings_min()?;
-        let Machine {
-            memory_kb, cores, ..
-        } = Machine::read();
-        self.check_machine(memory_kb << 10, cores)?;
-        let near = target.ip().is_loopback() && cores > 1;
         let connect_rate = self.connect_rate.or(self
             .ramp
             .map(|ramp| f64::from(self.clients) / ramp.max(0.001)));
-        let plan = Plan {
+        Plan {
             target,
             dialect,
             clients: self.clients,
+            part: Part::whole(self.clients),
             scenario: self.scenario,
             phases: self.phases.clone(),
             directed: self.directed,
@@ -382,22 +394,12 @@ impl LoadArgs {
             ack_every: self.stream_management.then_some(self.ack_every),
             stanza_size: self.stanza_size_max(),
             connect_rate,
-            core: self.core.or(near.then_some(1)),
+            core: self.core,
             seed: self.seed,
             spins: !self.no_spin,
-            threads: self.threads.unwrap_or(rings_min),
+            threads: self.threads.unwrap_or(1),
             clock,
-        };
-        let shares = plan.shares().len();
-        if self
-            .threads
-            .is_some_and(|threads| threads as usize > shares)
-        {
-            return Err(format!(
-                "--threads: who talks to each other shares one, so {shares} is the most here"
-            ));
         }
-        Ok(plan)
     }
 
     /// When stanzas are sent; of several phases in the first that sends any.
@@ -428,10 +430,7 @@ impl LoadArgs {
 
     /// The largest stanza of any phase.
     fn stanza_size_max(&self) -> usize {
-        let marked = self.phases.iter().filter(|phase| {
-            let mut actions = phase.mix.iter();
-            actions.any(|(action, _)| action.is_marked())
-        });
+        let marked = self.phases.iter().filter(|phase| phase.is_marked());
         let sizes = marked.map(|phase| phase.sizes.range().1);
         sizes.max().unwrap_or(self.stanza_size)
     }
@@ -461,42 +460,6 @@ impl LoadArgs {
     pub fn rate_default(&self) -> f64 {
         let usual = f64::from(self.clients).min(RATE_DEFAULT_MAX);
         self.rate.unwrap_or(usual)
-    }
-
-    /// The rings that so many clients need.
-    fn rings_min(&self) -> Result<u32, String> {
-        let files = ring::descriptors_max().unwrap_or(1024);
-        let fits = files.saturating_sub(u64::from(SLOTS_SPARE) * 4);
-        let per_ring = CLIENTS_PER_RING_MAX.min(u32::try_from(fits).unwrap_or(u32::MAX));
-        if per_ring < 64 {
-            return Err(format!(
-                "the limit of open files is {files}; at least 512 are needed (`ulimit -n`)"
-            ));
-        }
-        let rings_min = self.clients.div_ceil(per_ring);
-        if self.threads.is_some_and(|threads| threads < rings_min) {
-            return Err(format!(
-                "--threads: {} clients need {rings_min} at least; give as many, or leave it out",
-                self.clients
-            ));
-        }
-        Ok(rings_min)
-    }
-
-    /// Whether a machine with so much memory, where that is known, and so many cores can do it.
-    fn check_machine(&self, bytes: u64, cores: usize) -> Result<(), String> {
-        if let Some(core) = self.core.filter(|core| *core >= cores) {
-            return Err(format!("--core {core}: there are {cores}, counted from 0"));
-        }
-        let needed = u64::from(self.clients) * CLIENT_SIZE_MIN;
-        if bytes > 0 && needed > bytes {
-            let (needed, there) = (needed >> 20, bytes >> 20);
-            return Err(format!(
-                "--clients {}: they take {needed} MB of memory at least, and there are {there}",
-                self.clients
-            ));
-        }
-        Ok(())
     }
 
     /// The warm-up.
@@ -561,6 +524,7 @@ impl RunArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::CLIENTS_PER_RING_MAX;
 
     fn load(line: &[&str]) -> Result<Plan, String> {
         let words = ["loadgen"].iter().chain(line);
@@ -636,18 +600,9 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_machine_has_is_refused_with_what_it_has() {
+    fn a_core_that_is_not_there_is_refused() {
         let error = load(&["--closed", "--core", "999"]).unwrap_err();
         assert!(error.starts_with("--core 999: there are "), "{error}");
-        let cli = Cli::parse_from(["loadgen", "--clients", "1000000"]);
-        let check = |bytes| cli.run.load.check_machine(bytes, 1);
-        assert_eq!(check(0), Ok(()), "nobody knows");
-        assert_eq!(check(1 << 30), Ok(()));
-        let error = check(100 << 20).unwrap_err();
-        assert!(
-            error.contains("244 MB") && error.ends_with("there are 100"),
-            "{error}"
-        );
     }
 
     #[test]

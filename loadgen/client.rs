@@ -15,7 +15,9 @@ use crate::scram::{Exchange, Hash, KeyCache, Keys, Recipe};
 use crate::stats::{Meter, Phase};
 
 /// How a connection is secured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TlsMode {
     /// Not at all.
@@ -27,7 +29,9 @@ pub enum TlsMode {
 }
 
 /// How a client proves who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 pub enum Mechanism {
     /// RFC 7677.
     #[value(name = "SCRAM-SHA-256", alias = "scram-sha-256")]

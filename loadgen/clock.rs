@@ -19,6 +19,17 @@ impl Clock {
         }
     }
 
+    /// The same clock, as one that began so many nanoseconds earlier, or later where that is
+    /// negative; nothing where the machine's own clock does not reach so far.
+    pub fn shifted(self, earlier: i64) -> Option<Clock> {
+        let by = std::time::Duration::from_nanos(earlier.unsigned_abs());
+        let zero = match earlier >= 0 {
+            true => self.zero.checked_sub(by),
+            false => self.zero.checked_add(by),
+        };
+        zero.map(|zero| Clock { zero })
+    }
+
     /// Nanoseconds since the start; fits the 48 bits of a mark for 78 hours.
     pub fn now(&self) -> u64 {
         self.zero.elapsed().as_nanos() as u64

@@ -16,7 +16,8 @@ use rustls_pki_types::ServerName;
 use crate::client::{Client, Script, Step};
 use crate::clock::SECOND;
 use crate::derive::{Inbox, Request};
-use crate::ledger::{Ledger, Verdict};
+use crate::fleet::Findings;
+use crate::ledger::Ledger;
 use crate::mix::Mix;
 use crate::plan::{Control, Pace, Plan, SLOTS_SPARE, Scenario, Stage};
 use crate::random::Random;
@@ -69,16 +70,6 @@ pub struct Job {
     pub features: Features,
     /// The derivation thread.
     pub derive: Sender<Request>,
-}
-
-/// What a ring thread found.
-pub struct Outcome {
-    /// The account of its deliveries.
-    pub verdict: Verdict,
-    /// Its histograms.
-    pub meter: Meter,
-    /// Why clients failed, and how many.
-    pub failures: BTreeMap<String, u64>,
 }
 
 /// One connection with its client.
@@ -159,7 +150,7 @@ pub(crate) struct Worker {
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn run(job: Job) -> Result<Outcome, String> {
+pub fn run(job: Job) -> Result<Findings, String> {
     if let Some(core) = job.core {
         ring::pin_thread(core)
             .map_err(|error| format!("cannot pin a thread to core {core}: {error}"))?;
@@ -183,7 +174,7 @@ pub fn run(job: Job) -> Result<Outcome, String> {
 impl Worker {
     fn new(job: Job, ring: Ring) -> Worker {
         let plan = job.plan.clone();
-        let seed = plan.seed ^ (job.thread as u64) << 32;
+        let seed = plan.seed_of(job.thread);
         let now = plan.clock.now();
         let share = f64::from(job.count) / f64::from(plan.clients);
         let window = match plan.pace {
@@ -236,7 +227,7 @@ impl Worker {
         &self.job.control.gauges[self.job.thread]
     }
 
-    fn run(mut self, mut buffers: Buffers) -> Result<Outcome, String> {
+    fn run(mut self, mut buffers: Buffers) -> Result<Findings, String> {
         let mut completions = Vec::with_capacity(4096);
         let clock = self.job.plan.clock;
         let mut finish_by = u64::MAX;
@@ -267,7 +258,7 @@ impl Worker {
         }
         self.close_second();
         let verdict = self.settle();
-        Ok(Outcome {
+        Ok(Findings {
             verdict,
             meter: self.meter,
             failures: self.failures,

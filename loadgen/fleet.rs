@@ -11,9 +11,9 @@ use rustls_pki_types::ServerName;
 
 use crate::client::Script;
 use crate::derive;
-use crate::driver::{self, Job, Outcome};
+use crate::driver::{self, Job};
 use crate::ledger::Verdict;
-use crate::live::Live;
+use crate::live::Watch;
 use crate::machine::Busy;
 use crate::plan::{Control, Dialect, Plan, Scenario, Stage};
 use crate::scenario::Action;
@@ -26,6 +26,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_millis(200);
 /// How long a fleet may make no progress while it logs in.
 const STUCK_MAX: Duration = Duration::from_secs(60);
+/// What keeps clients from becoming ready whom nobody waits for.
+const OVER: &str = "nobody waits for the clients any more";
 const STEP: Duration = Duration::from_millis(20);
 
 /// TLS as a fleet uses it.
@@ -39,11 +41,11 @@ pub struct Fleet {
     pub control: Arc<Control>,
     /// The machine's.
     cores: usize,
-    threads: Vec<JoinHandle<Result<Outcome, String>>>,
+    threads: Vec<JoinHandle<Result<Findings, String>>>,
 }
 
 /// What a fleet found in all.
-#[derive(Default)]
+#[derive(Default, serde::Serialize, serde::Deserialize)]
 pub struct Findings {
     /// The account of all deliveries.
     pub verdict: Verdict,
@@ -51,6 +53,17 @@ pub struct Findings {
     pub meter: Meter,
     /// Why clients failed.
     pub failures: BTreeMap<String, u64>,
+}
+
+impl Findings {
+    /// Adds what others found.
+    pub fn add(&mut self, other: &Findings) {
+        self.verdict.add(&other.verdict);
+        self.meter.add(&other.meter);
+        for (reason, count) in &other.failures {
+            *self.failures.entry(reason.clone()).or_default() += count;
+        }
+    }
 }
 
 /// One measured stretch of a run.
@@ -159,8 +172,8 @@ impl Fleet {
     ///
     /// # Errors
     /// `Err` where some failed; [`Fleet::finish`] tells why.
-    pub fn wait_ready(&self, live: &mut Live) -> Result<(), String> {
-        let total = u64::from(self.plan.clients);
+    pub fn wait_ready(&self, live: &mut dyn Watch) -> Result<(), String> {
+        let total = u64::from(self.plan.part.count);
         let mut best = (0, self.plan.clock.now());
         loop {
             let ready = sum(&self.control.gauges, |gauge| &gauge.ready);
@@ -171,6 +184,9 @@ impl Fleet {
             }
             if ready + failed >= total || self.threads.iter().any(JoinHandle::is_finished) {
                 return Err(format!("{failed} of {total} clients failed to log in"));
+            }
+            if live.is_over() {
+                return Err(OVER.to_owned());
             }
             let now = self.plan.clock.now();
             if ready + failed > best.0 {
@@ -236,17 +252,17 @@ impl Fleet {
         &self,
         warmup: Duration,
         length: Duration,
-        live: &mut Live,
+        live: &mut dyn Watch,
         cost: &dyn Fn() -> Option<Busy>,
     ) -> Slice {
         let clock = self.plan.clock;
         if !warmup.is_zero() {
             self.control.enter(Stage::Warm, clock.now());
-            self.pass(warmup, live);
+            self.pass(clock.now() + warmup.as_nanos() as u64, live);
         }
         let before = self.sample(cost);
         self.control.enter(Stage::Measure, before.at);
-        self.pass(length, live);
+        self.pass(before.at + length.as_nanos() as u64, live);
         let after = self.sample(cost);
         self.control.enter(Stage::Hold, after.at);
         let threads = after
@@ -276,11 +292,11 @@ impl Fleet {
         slice
     }
 
-    fn pass(&self, length: Duration, live: &mut Live) {
-        let end = self.plan.clock.now() + length.as_nanos() as u64;
+    /// Lets the time go by until `end`.
+    pub(crate) fn pass(&self, end: u64, live: &mut dyn Watch) {
         loop {
             let now = self.plan.clock.now();
-            if now >= end {
+            if now >= end || live.is_over() {
                 return;
             }
             live.run(&self.control, now);
@@ -288,13 +304,13 @@ impl Fleet {
         }
     }
 
-    fn drain(&self, live: &mut Live) {
+    fn drain(&self, live: &mut dyn Watch) {
         let end = self.plan.clock.now() + DRAIN_MAX.as_nanos() as u64;
         // The threads need a tick to see the stage and to publish what is outstanding.
         std::thread::sleep(STEP);
         while sum(&self.control.gauges, |gauge| &gauge.outstanding) > 0 {
             let now = self.plan.clock.now();
-            if now >= end {
+            if now >= end || live.is_over() {
                 return;
             }
             live.run(&self.control, now);
@@ -335,13 +351,7 @@ impl Fleet {
         let mut error = None;
         for thread in self.threads {
             match thread.join() {
-                Ok(Ok(outcome)) => {
-                    findings.verdict.add(&outcome.verdict);
-                    findings.meter.add(&outcome.meter);
-                    for (reason, count) in outcome.failures {
-                        *findings.failures.entry(reason).or_default() += count;
-                    }
-                }
+                Ok(Ok(outcome)) => findings.add(&outcome),
                 Ok(Err(reason)) => error = Some(reason),
                 Err(_) => error = Some("a ring thread panicked".to_owned()),
             }

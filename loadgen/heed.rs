@@ -39,7 +39,7 @@ where
         Some(Command::Floor(load)) => matches
             .subcommand_matches("floor")
             .map_or(Ok(()), |matches| resolve(matches, load)),
-        Some(Command::Report { .. } | Command::Compare { .. }) => Ok(()),
+        Some(Command::Report { .. } | Command::Compare { .. } | Command::Worker(_)) => Ok(()),
     }
     .map_err(Refusal::Scenario)?;
     let ignored = match &cli.command {
@@ -50,7 +50,7 @@ where
                 .zip(matches.subcommand_matches("floor"));
             floor.and_then(|(command, matches)| ignored(command, matches, load, None))
         }
-        Some(Command::Report { .. } | Command::Compare { .. }) => None,
+        Some(Command::Report { .. } | Command::Compare { .. } | Command::Worker(_)) => None,
     };
     match ignored {
         Some(reason) => Err(Refusal::Ignored(reason)),
@@ -85,13 +85,28 @@ fn ignored(
     run: Option<&RunArgs>,
 ) -> Option<String> {
     let given = |option: &&str| is_given(matches, option);
-    let option = command
+    let mut options = command
         .get_arguments()
         .map(|option| option.get_id().as_str())
-        .filter(given)
-        .find(|option| !heeds(option, load, run))?;
+        .filter(given);
+    let has_workers = run.is_some_and(|run| !run.workers.is_empty());
+    let (option, remedy) = options.find_map(|option| match local_remedy(option) {
+        Some(remedy) if has_workers => Some((option, remedy)),
+        _ => (!heeds(option, load, run)).then(|| (option, remedy(option))),
+    })?;
     let name = option.replace('_', "-");
-    Some(format!("--{name} would be ignored: {}", remedy(option)))
+    Some(format!("--{name} would be ignored: {remedy}"))
+}
+
+/// What to do instead of giving an option that workers do not heed.
+fn local_remedy(option: &str) -> Option<&'static str> {
+    Some(match option {
+        "threads" | "core" => "with --workers each `loadgen worker` has its own; give it there",
+        "with_floor" | "with_plain" => {
+            "with --workers nothing runs in turns; leave it out, or --workers"
+        }
+        _ => return None,
+    })
 }
 
 /// Whether a run, or the floor alone where there is no `run`, does anything with an option.
@@ -141,7 +156,7 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "password" | "accounts" | "anonymous" | "register" => true,
         "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
         "json" | "report" | "hgrm" | "history" | "csv" | "name" | "quiet" => true,
-        "slo" => true,
+        "slo" | "workers" => true,
         "find_max" => acts && load.phases.len() <= 1 && !closed,
         _ => unreachable!("--{option}: say here which runs heed it"),
     }

@@ -1,6 +1,5 @@
 //! The judgement of a run: whether it counts, what its exit code is, and why.
 
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::Features;
@@ -11,9 +10,10 @@ use crate::fleet::{Findings, Slice};
 use crate::ledger::Verdict;
 use crate::live::Live;
 use crate::machine::{self, Machine, PROCESSES_MAX};
-use crate::phases;
-use crate::plan::{Control, Pace, Plan, Scenario};
-use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, exit};
+use crate::phases::{self, PhaseResult};
+use crate::plan::{Pace, Plan, Scenario};
+use crate::result::{Floor, Generator, Load, Plain, RunResult, Server, Times, WorkerResult, exit};
+use crate::scenario;
 use crate::schedule::Arrivals;
 use crate::slo::Slo;
 use crate::stats::{Meter, Phase};
@@ -42,7 +42,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) plain: Option<Plain>,
     pub(crate) slices: Vec<Slice>,
     pub(crate) machine: Machine,
-    pub(crate) control: Arc<Control>,
+    /// The threads of all generators.
+    pub(crate) threads: usize,
+    pub(crate) workers: Vec<WorkerResult>,
 }
 
 impl Parts<'_> {
@@ -94,6 +96,7 @@ impl Parts<'_> {
             failures: findings.failures.clone(),
             timeline: live.points.clone(),
             generator: self.generator(meter),
+            workers: self.workers,
             slices: self.slices,
             server: self.server,
             floor: self.floor,
@@ -106,25 +109,19 @@ impl Parts<'_> {
         result.thresholds = slo.map_or_else(Vec::new, |slo| slo.judge(&result));
         let of_phases = phases::thresholds(&self.plan, &result.scenario_phases);
         result.thresholds.extend(of_phases);
-        let threads = self.control.gauges.len();
-        (result.exit, result.reasons) = verdict(&self.plan, threads, &result, slo);
+        (result.exit, result.reasons) = verdict(&self.plan, self.threads, &result, slo);
         result
     }
 
     fn generator(&self, meter: &Meter) -> Generator {
-        let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
-        let busiest: f64 = self
-            .slices
-            .iter()
-            .map(|slice| slice.generator_busiest)
-            .sum();
-        let busy = busiest / seconds.max(0.001);
+        let workers = self.workers.iter();
+        let resident = match self.workers.is_empty() {
+            true => machine::resident(std::process::id()).unwrap_or(0),
+            false => workers.map(|worker| worker.generator.resident).sum(),
+        };
         Generator {
-            busy,
-            is_limit: is_limit(&self.plan, &self.slices),
-            lag: Times::of("schedule lag", &meter.lag),
-            waited: meter.waited,
-            resident: machine::resident(std::process::id()).unwrap_or(0),
+            resident,
+            ..generator(&self.plan, &self.slices, meter)
         }
     }
 
@@ -165,11 +162,24 @@ impl Parts<'_> {
             connect_rate: self.plan.connect_rate,
             warmup: self.load.warmup,
             duration: self.load.duration,
-            threads: self.control.gauges.len(),
+            threads: self.threads,
             core: self.plan.core,
             seed: self.plan.seed,
             ..Load::default()
         }
+    }
+}
+
+/// How a generator fared, but for its memory.
+pub(crate) fn generator(plan: &Plan, slices: &[Slice], meter: &Meter) -> Generator {
+    let seconds: f64 = slices.iter().map(|slice| slice.seconds).sum();
+    let busiest: f64 = slices.iter().map(|slice| slice.generator_busiest).sum();
+    Generator {
+        busy: busiest / seconds.max(0.001),
+        is_limit: is_limit(plan, slices),
+        lag: Times::of("schedule lag", &meter.lag),
+        waited: meter.waited,
+        resident: 0,
     }
 }
 
@@ -188,9 +198,13 @@ fn is_limit(plan: &Plan, slices: &[Slice]) -> bool {
     phases.any(|(phase, slice)| is_closed(phase.pace) && is_busy(std::slice::from_ref(slice)))
 }
 
-/// One of those that were measured in the run.
+/// One of those that were measured in the run, or one worker's part of it.
 struct Measured<'a> {
-    whose: &'static str,
+    whose: String,
+    /// What of the schedule was its to keep.
+    share: f64,
+    /// By how many threads.
+    threads: usize,
     slices: &'a [Slice],
     latency: &'a Times,
     lag: &'a Times,
@@ -199,9 +213,12 @@ struct Measured<'a> {
 }
 
 /// All of them, the subject first.
-fn measured(result: &RunResult) -> Vec<Measured<'_>> {
+fn measured(threads: usize, result: &RunResult) -> Vec<Measured<'_>> {
+    let share = 1.0;
     let mut all = vec![Measured {
-        whose: "",
+        whose: String::new(),
+        share,
+        threads,
         slices: &result.slices,
         latency: &result.latency,
         lag: &result.generator.lag,
@@ -209,7 +226,9 @@ fn measured(result: &RunResult) -> Vec<Measured<'_>> {
         verdict: &result.verdict,
     }];
     all.extend(result.floor.iter().map(|floor| Measured {
-        whose: "floor: ",
+        whose: "floor: ".into(),
+        share,
+        threads,
         slices: &floor.slices,
         latency: &floor.latency,
         lag: &floor.lag,
@@ -217,7 +236,9 @@ fn measured(result: &RunResult) -> Vec<Measured<'_>> {
         verdict: &floor.verdict,
     }));
     all.extend(result.plain.iter().map(|plain| Measured {
-        whose: "plain: ",
+        whose: "plain: ".into(),
+        share,
+        threads,
         slices: &plain.slices,
         latency: &plain.latency,
         lag: &plain.lag,
@@ -227,22 +248,32 @@ fn measured(result: &RunResult) -> Vec<Measured<'_>> {
     all
 }
 
+/// What each worker had of it: one that is late is not to hide among others that are not.
+fn by_worker<'a>(plan: &Plan, result: &'a RunResult) -> Vec<Measured<'a>> {
+    let senders = f64::from(plan.senders(plan.clients).max(1));
+    let part = |worker: &'a WorkerResult| Measured {
+        whose: format!("worker {}: ", worker.address),
+        share: f64::from(plan.senders(worker.clients)) / senders,
+        threads: worker.threads,
+        slices: &worker.slices,
+        latency: &worker.latency,
+        lag: &worker.generator.lag,
+        waited: worker.generator.waited,
+        verdict: &worker.verdict,
+    };
+    result.workers.iter().map(part).collect()
+}
+
 impl Measured<'_> {
     /// In what the schedule of an open loop was not kept.
     /// What waited did so for a reason.
-    fn schedule_faults(
-        &self,
-        wanted: f64,
-        arrivals: Arrivals,
-        threads: usize,
-        why_waited: &str,
-    ) -> Vec<String> {
+    fn schedule_faults(&self, wanted: f64, arrivals: Arrivals, why_waited: &str) -> Vec<String> {
         let mut faults = Vec::new();
         let sent: u64 = self.slices.iter().map(|slice| slice.sent).sum();
-        let wanted = wanted.max(1.0);
+        let wanted = (wanted * self.share).max(1.0);
         let slack = match arrivals {
             // Equal gaps: a stretch holds one more or one less, by where it begins.
-            Arrivals::Fixed => (threads * self.slices.len()) as f64,
+            Arrivals::Fixed => (self.threads * self.slices.len()) as f64,
             // The number varies by its square root.
             Arrivals::Poisson => 4.0 * wanted.sqrt(),
         };
@@ -259,6 +290,29 @@ impl Measured<'_> {
             faults.push(format!("the generator was {late} late (p99)"));
         }
         faults
+    }
+
+    /// In what a phase says nothing about the server; who has no part in it is asked nothing.
+    fn phase_faults(&self, phase: &scenario::Phase) -> Vec<String> {
+        if self.share == 0.0 {
+            return Vec::new();
+        }
+        let mut faults = match phase.pace {
+            Some(Pace::Open { arrivals, .. }) => {
+                let seconds: f64 = self.slices.iter().map(|slice| slice.seconds).sum();
+                self.schedule_faults(phase.due(seconds), arrivals, NOBODY_CAN)
+            }
+            Some(Pace::Closed { .. }) | None => Vec::new(),
+        };
+        let delivered: u64 = self.slices.iter().map(|slice| slice.delivered).sum();
+        if phase.pace.is_some() && delivered == 0 {
+            faults.push("nothing was delivered while it was measured".to_owned());
+        }
+        let whose = &self.whose;
+        faults
+            .iter()
+            .map(|fault| format!("{whose}{fault}"))
+            .collect()
     }
 }
 
@@ -283,15 +337,15 @@ fn verdict(
         ));
         code = exit::INVALID;
     }
-    let all = measured(result);
-    for measured in &all {
-        let whose = measured.whose;
+    let all = measured(threads, result);
+    for measured in all.iter().chain(&by_worker(plan, result)) {
+        let whose = &measured.whose;
         let mut faults = match plan.pace {
             // Each phase has its own.
             _ if !plan.phases.is_empty() => Vec::new(),
             Pace::Open { rate, arrivals } => {
                 let seconds: f64 = measured.slices.iter().map(|slice| slice.seconds).sum();
-                measured.schedule_faults(rate * seconds, arrivals, threads, ALL_LOG_IN)
+                measured.schedule_faults(rate * seconds, arrivals, ALL_LOG_IN)
             }
             Pace::Closed { .. } => Vec::new(),
         };
@@ -327,27 +381,37 @@ fn verdict(
     (code, reasons)
 }
 
-/// In what the phases of a mixed scenario say nothing about the server.
+/// In what the phases of a mixed scenario say nothing about the server, of all together and of
+/// each worker.
 fn phase_faults(plan: &Plan, threads: usize, result: &RunResult) -> Vec<String> {
     let mut all = Vec::new();
-    let found = result.scenario_phases.iter().zip(&result.slices);
-    for (phase, (found, slice)) in plan.phases.iter().zip(found) {
-        let measured = Measured {
-            whose: "",
-            slices: std::slice::from_ref(slice),
-            latency: &found.latency,
-            lag: &found.lag,
-            waited: found.waited,
-            verdict: &result.verdict,
+    for (index, phase) in plan.phases.iter().enumerate() {
+        let acting = |first: u32, count: u32| {
+            let all = phase.clients.unwrap_or(plan.clients).min(plan.clients);
+            f64::from(all.saturating_sub(first).min(count)) / f64::from(all.max(1))
         };
-        let mut faults = match phase.pace {
-            Some(Pace::Open { arrivals, .. }) => {
-                measured.schedule_faults(phase.due(slice.seconds), arrivals, threads, NOBODY_CAN)
-            }
-            Some(Pace::Closed { .. }) | None => Vec::new(),
+        let measured = |whose, share, threads, found: &[PhaseResult], slices: &[Slice]| {
+            let (found, slice) = (found.get(index)?, slices.get(index..=index)?);
+            let measured = Measured {
+                whose,
+                share,
+                threads,
+                slices: slice,
+                latency: &found.latency,
+                lag: &found.lag,
+                waited: found.waited,
+                verdict: &result.verdict,
+            };
+            Some(measured.phase_faults(phase))
         };
-        if phase.pace.is_some() && slice.delivered == 0 {
-            faults.push("nothing was delivered while it was measured".to_owned());
+        let (own, slices) = (&result.scenario_phases, &result.slices);
+        let mut faults = measured(String::new(), 1.0, threads, own, slices).unwrap_or_default();
+        for worker in &result.workers {
+            let whose = format!("worker {}: ", worker.address);
+            let share = acting(worker.first, worker.clients);
+            let (own, slices) = (&worker.scenario_phases, &worker.slices);
+            let of_worker = measured(whose, share, worker.threads, own, slices);
+            faults.extend(of_worker.unwrap_or_default());
         }
         let name = &phase.name;
         all.extend(faults.iter().map(|fault| format!("phase {name}: {fault}")));

@@ -37,6 +37,20 @@ pub enum Whose {
     Plain,
 }
 
+/// Who looks on while clients are led through the stages of a run.
+pub trait Watch {
+    /// So many of all clients are ready, and so many have failed.
+    fn login(&mut self, ready: u64, failed: u64, total: u64);
+
+    /// A fleet sends, or waits for what it has sent.
+    fn run(&mut self, control: &Control, now: u64);
+
+    /// Whether nobody waits for the result any more.
+    fn is_over(&self) -> bool {
+        false
+    }
+}
+
 /// The live view, and the collector of the timeline behind it.
 pub struct Live {
     quiet: bool,
@@ -58,6 +72,53 @@ pub struct Live {
     keep: bool,
     /// Deliveries at the last line, and when that was.
     counted: (u64, u64),
+}
+
+impl Watch for Live {
+    /// Shows how many clients are ready.
+    fn login(&mut self, ready: u64, failed: u64, total: u64) {
+        if !self.is_time() && ready < total {
+            return;
+        }
+        let share = ready as f64 / total.max(1) as f64;
+        let failed = if failed > 0 {
+            format!(", {failed} failed")
+        } else {
+            String::new()
+        };
+        self.show(share, &format!("{ready} of {total} clients ready{failed}"));
+    }
+
+    /// Shows the last second of a fleet that sends, and takes its timeline.
+    fn run(&mut self, control: &Control, now: u64) {
+        if !self.is_time() {
+            return;
+        }
+        self.take(control, published(now));
+        let share = self.began.elapsed().as_secs_f64() / self.expected.as_secs_f64().max(0.1);
+        let outstanding = sum(&control.gauges, |gauge| &gauge.outstanding);
+        let delivered = sum(&control.gauges, |gauge| &gauge.delivered);
+        let (before, at) = std::mem::replace(&mut self.counted, (delivered, now));
+        let seconds = now.saturating_sub(at).max(1) as f64 / SECOND as f64;
+        // Another fleet's count may be the smaller one.
+        let rate = grouped((delivered.saturating_sub(before) as f64 / seconds) as u64);
+        let text = match self.own_points().last() {
+            Some(point) if point.second + 2 >= now / SECOND => format!(
+                "{rate:>9}/s  p50 {:>8}  p99 {:>8}  max {:>8}  outstanding {outstanding}",
+                micros(point.p50_us),
+                micros(point.p99_us),
+                micros(point.max_us),
+            ),
+            _ => format!("{rate:>9}/s  outstanding {outstanding}"),
+        };
+        self.show(share.min(1.0), &text);
+    }
+}
+
+/// The second before which all that threads have seen is in the timeline: they publish each a
+/// little after its end.
+pub(crate) fn published(now: u64) -> u64 {
+    now.saturating_sub(SECOND / 5) / SECOND
 }
 
 impl Live {
@@ -87,46 +148,6 @@ impl Live {
         label.clone_into(&mut self.label);
         self.shown = None;
         self.counted = (u64::MAX, 0);
-    }
-
-    /// Shows how many clients are ready.
-    pub fn login(&mut self, ready: u64, failed: u64, total: u64) {
-        if !self.is_time() && ready < total {
-            return;
-        }
-        let share = ready as f64 / total.max(1) as f64;
-        let failed = if failed > 0 {
-            format!(", {failed} failed")
-        } else {
-            String::new()
-        };
-        self.show(share, &format!("{ready} of {total} clients ready{failed}"));
-    }
-
-    /// Shows the last second of a fleet that sends, and takes its timeline.
-    pub fn run(&mut self, control: &Control, now: u64) {
-        if !self.is_time() {
-            return;
-        }
-        // Threads publish a second a little after its end.
-        self.take(control, (now.saturating_sub(SECOND / 5)) / SECOND);
-        let share = self.began.elapsed().as_secs_f64() / self.expected.as_secs_f64().max(0.1);
-        let outstanding = sum(&control.gauges, |gauge| &gauge.outstanding);
-        let delivered = sum(&control.gauges, |gauge| &gauge.delivered);
-        let (before, at) = std::mem::replace(&mut self.counted, (delivered, now));
-        let seconds = now.saturating_sub(at).max(1) as f64 / SECOND as f64;
-        // Another fleet's count may be the smaller one.
-        let rate = grouped((delivered.saturating_sub(before) as f64 / seconds) as u64);
-        let text = match self.own_points().last() {
-            Some(point) if point.second + 2 >= now / SECOND => format!(
-                "{rate:>9}/s  p50 {:>8}  p99 {:>8}  max {:>8}  outstanding {outstanding}",
-                micros(point.p50_us),
-                micros(point.p99_us),
-                micros(point.max_us),
-            ),
-            _ => format!("{rate:>9}/s  outstanding {outstanding}"),
-        };
-        self.show(share.min(1.0), &text);
     }
 
     /// Takes what the timeline holds before `second`.

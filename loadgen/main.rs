@@ -8,6 +8,7 @@ use loadgen::args::{Cli, Command, LoadArgs};
 use loadgen::heed::{self, Refusal};
 use loadgen::result::exit;
 use loadgen::run::Ran;
+use loadgen::workers::worker;
 use loadgen::{compare, files, html, run, search, table};
 
 #[global_allocator]
@@ -60,6 +61,10 @@ fn run(cli: &Cli) -> Result<u8, String> {
             let comparison = compare::compare(&before, &after, *noise, only)?;
             print!("{}", comparison.render());
             return Ok(comparison.exit());
+        }
+        Some(Command::Worker(args)) => {
+            worker::run(args, features()?)?;
+            return Ok(exit::OK);
         }
         Some(Command::Floor(load)) => (run::floor(load, features()?)?, &**load),
         None if cli.run.find_max => (search::find_max(&cli.run, features()?)?, &cli.run.load),

@@ -3,8 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
+use crate::args::{RATE_MAX, stanza_sizes};
 use crate::clock::Clock;
-use crate::ledger::Topology;
+use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX, Topology};
 use crate::scenario::{Action, Phase};
 use crate::schedule::Arrivals;
 use crate::stats::{Gauge, Timeline};
@@ -15,7 +18,7 @@ pub const CLIENTS_PER_RING_MAX: u32 = 18_000;
 pub const SLOTS_SPARE: u32 = 64;
 
 /// What ready clients do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scenario {
     /// Log in, close, again.
     Login,
@@ -45,7 +48,7 @@ impl std::str::FromStr for Scenario {
 }
 
 /// What is spoken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dialect {
     /// XMPP, to a server.
     Xmpp,
@@ -54,7 +57,7 @@ pub enum Dialect {
 }
 
 /// When stanzas are sent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Pace {
     /// Each client keeps so many outstanding.
     Closed {
@@ -82,15 +85,39 @@ impl std::fmt::Display for Pace {
     }
 }
 
+/// The clients of a plan that one process drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which of the processes, from 0.
+    pub number: u32,
+    /// The first client.
+    pub first: u32,
+    /// How many clients.
+    pub count: u32,
+}
+
+impl Part {
+    /// All that there are.
+    pub fn whole(clients: u32) -> Part {
+        Part {
+            number: 0,
+            first: 0,
+            count: clients,
+        }
+    }
+}
+
 /// The decisions that all ring threads of one fleet share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Plan {
     /// Where to connect.
     pub target: SocketAddr,
     /// What is spoken there.
     pub dialect: Dialect,
-    /// How many clients.
+    /// How many clients, of all processes together.
     pub clients: u32,
+    /// Those of this process.
+    pub part: Part,
     /// What they do.
     pub scenario: Scenario,
     /// The phases of a mixed scenario; others have none.
@@ -117,7 +144,8 @@ pub struct Plan {
     pub seed: u64,
     /// Ring threads.
     pub threads: u32,
-    /// The run's clock.
+    /// The run's clock; each process has its own.
+    #[serde(skip, default = "Clock::start")]
     pub clock: Clock,
 }
 
@@ -158,23 +186,88 @@ impl Plan {
     /// The share of clients of each thread: (first, count). Cliques are never cut, and everyone has
     /// a partner in the same ring, so that a delivery is checked by the thread that sent it.
     pub fn shares(&self) -> Vec<(u32, u32)> {
-        let unit = if self.broadcasts() { self.clique } else { 2 };
-        let units = self.clients.div_ceil(unit);
-        let threads = self.threads.min(units).max(1);
+        self.cut(self.part, self.threads)
+    }
+
+    /// The parts of so many processes, or of as many as there can be: cut as the shares of threads
+    /// are, so that both ends of a stanza are in one process.
+    pub fn parts(&self, processes: u32) -> Vec<Part> {
+        let shares = self.cut(Part::whole(self.clients), processes);
+        let parts = (0..).zip(shares);
+        parts
+            .map(|(number, (first, count))| Part {
+                number,
+                first,
+                count,
+            })
+            .collect()
+    }
+
+    /// The clients who must stay together: a clique, or two partners.
+    pub fn unit(&self) -> u32 {
+        if self.broadcasts() { self.clique } else { 2 }
+    }
+
+    fn cut(&self, part: Part, pieces: u32) -> Vec<(u32, u32)> {
+        let unit = self.unit();
+        let units = part.count.div_ceil(unit);
+        let pieces = pieces.min(units).max(1);
         let mut shares = Vec::new();
         let mut first = 0;
-        for thread in 0..threads {
-            let end_unit = (u64::from(units) * u64::from(thread + 1) / u64::from(threads)) as u32;
-            let mut end = (end_unit * unit).min(self.clients);
-            if self.clients - end == 1 && self.is_pairwise() {
-                end = self.clients;
+        for piece in 0..pieces {
+            let end_unit = u64::from(units) * u64::from(piece + 1) / u64::from(pieces);
+            let mut end = (end_unit as u32).saturating_mul(unit).min(part.count);
+            if part.count - end == 1 && self.is_pairwise() {
+                end = part.count;
             }
             if end > first {
-                shares.push((first, end - first));
+                shares.push((part.first + first, end - first));
             }
             first = end;
         }
         shares
+    }
+
+    /// What decides everything random of a thread: the same in every run, and another in each.
+    pub fn seed_of(&self, thread: usize) -> u64 {
+        self.seed ^ u64::from(self.part.number) << 48 ^ (thread as u64) << 32
+    }
+
+    /// Whether it can be carried out by anybody.
+    ///
+    /// # Errors
+    /// What does not fit together, with the remedy.
+    pub fn check(&self) -> Result<(), String> {
+        let pair = match self.scenario {
+            Scenario::Chat | Scenario::Presence => true,
+            Scenario::Login | Scenario::Idle => false,
+            Scenario::Mixed => self.phases.iter().any(Phase::is_marked),
+        };
+        if self.clients < if pair { 2 } else { 1 } {
+            return Err("--clients: at least two are needed to talk to each other".into());
+        }
+        if !(2..=CLIQUE_MAX).contains(&self.clique) {
+            return Err(format!("--clique takes 2 to {CLIQUE_MAX}"));
+        }
+        if !(1..=PARTNERS_MAX).contains(&self.partners) {
+            return Err(format!("--partners takes 1 to {PARTNERS_MAX}"));
+        }
+        // What the addresses add to that is known once clients have theirs.
+        let sizes = stanza_sizes();
+        if !sizes.contains(&self.stanza_size) {
+            return Err(format!("--stanza-size takes {sizes:?} bytes"));
+        }
+        let phases = self.phases.iter().filter_map(|phase| phase.pace);
+        for pace in phases.chain([self.pace]) {
+            match pace {
+                Pace::Closed { window: 0 } => return Err("--window takes 1 or more".into()),
+                Pace::Open { rate, .. } if !(rate > 0.0 && rate <= RATE_MAX) => {
+                    return Err(format!("--rate takes a positive number up to {RATE_MAX}"));
+                }
+                Pace::Closed { .. } | Pace::Open { .. } => {}
+            }
+        }
+        Ok(())
     }
 
     /// The core that a thread is pinned to, on a machine with so many.
@@ -277,6 +370,7 @@ mod tests {
             target: "127.0.0.1:5222".parse().unwrap(),
             dialect: Dialect::Xmpp,
             clients,
+            part: Part::whole(clients),
             phases: Vec::new(),
             scenario,
             directed: false,
@@ -328,6 +422,32 @@ mod tests {
             assert_eq!(cut, None, "{clients}: {shares:?}");
             assert!(shares.iter().all(|(_, count)| *count > 1), "{shares:?}");
             assert_eq!(shares.iter().map(|(_, count)| count).sum::<u32>(), clients);
+        }
+    }
+
+    #[test]
+    fn the_threads_of_all_processes_share_the_clients_as_one_would() {
+        for clients in [21, 99, 100, 41_000] {
+            for processes in [1, 2, 3, 7] {
+                for scenario in [Scenario::Chat, Scenario::Presence] {
+                    let mut plan = plan(clients, 3, scenario);
+                    let (mut next, mut seeds) = (0, std::collections::BTreeSet::new());
+                    let parts = plan.parts(processes);
+                    assert!(parts.len() as u32 <= processes);
+                    for part in parts {
+                        plan.part = part;
+                        assert_eq!(part.first, next);
+                        for (thread, (first, count)) in plan.shares().into_iter().enumerate() {
+                            assert_eq!(first, next);
+                            assert!(scenario == Scenario::Presence || count >= 2);
+                            assert!(scenario == Scenario::Chat || first % 20 == 0);
+                            assert!(seeds.insert(plan.seed_of(thread)), "two do the same");
+                            next = first + count;
+                        }
+                    }
+                    assert_eq!(next, clients);
+                }
+            }
         }
     }
 

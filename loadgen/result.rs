@@ -284,6 +284,42 @@ pub struct Generator {
     pub resident: u64,
 }
 
+/// A worker that drove some of the clients.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WorkerResult {
+    /// Where it was found.
+    pub address: String,
+    /// Its version.
+    pub version: String,
+    /// Its commit, where known.
+    pub commit: Option<String>,
+    /// Its machine.
+    pub machine: Machine,
+    /// What io_uring offered there.
+    pub ring: String,
+    /// How long a word took there and back at least: twice what its clock may be off.
+    pub round_trip_us: f64,
+    /// The number of its first client.
+    pub first: u32,
+    /// How many it had.
+    pub clients: u32,
+    /// Its ring threads.
+    pub threads: usize,
+    /// Core of the first, where pinned.
+    pub core: Option<usize>,
+    /// How it fared.
+    pub generator: Generator,
+    /// Latency of its clients from the intended time.
+    pub latency: Times,
+    /// The account of its deliveries.
+    pub verdict: Verdict,
+    /// Its stretches.
+    pub slices: Vec<Slice>,
+    /// Its part in the phases of a mixed scenario: what they are judged by.
+    #[serde(skip)]
+    pub scenario_phases: Vec<PhaseResult>,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunResult {
@@ -342,8 +378,11 @@ pub struct RunResult {
     /// The same without TLS.
     #[serde(default)]
     pub plain: Option<Plain>,
-    /// The generator's own state.
+    /// The generator's own state; of several workers the busiest's share, and the sum of memory.
     pub generator: Generator,
+    /// The workers that drove the clients, where it was not this process.
+    #[serde(default)]
+    pub workers: Vec<WorkerResult>,
     /// What the thresholds came to.
     #[serde(default)]
     pub thresholds: Vec<Threshold>,

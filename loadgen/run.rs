@@ -20,6 +20,8 @@ use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Plan, Scenario};
 use crate::relay::{self, Relay};
 use crate::result::{Floor, Load, Plain, RunResult, Server, Times};
 use crate::scram::KeyCache;
+use crate::tls::Ca;
+use crate::workers::coordinator;
 
 /// Turns that those who are compared take in one run at least.
 const TURNS_MIN: u32 = 3;
@@ -43,6 +45,9 @@ pub struct Ran {
 /// # Errors
 /// Why nothing could be measured.
 pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
+    if !args.workers.is_empty() {
+        return coordinator::server(args, features);
+    }
     let clock = Clock::start();
     let load = &args.load;
     let target = args.target()?;
@@ -53,7 +58,7 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         .as_deref()
         .map(files::config)
         .transpose()?;
-    let tls = tls(args)?;
+    let tls = tls(args.tls, args.domain(), ca(args)?.as_ref())?;
     let script = Arc::new(script(args, accounts));
     let mut live = Live::new(load.quiet, expected(args), load.hgrm.is_some());
     let machine = Machine::read();
@@ -70,8 +75,6 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let mut slices = take_turns(args, &fleet, rival.as_ref(), beside.as_ref(), &mut live);
     let own = slices.next().unwrap_or_default();
     if let Some(server) = &mut server {
-        server.resident_after = machine::resident(server.pid).unwrap_or(0);
-        server.is_partial |= machine::has_more_processes(server.pid);
         charge(server, load.scenario, &own);
     }
     let control = fleet.control.clone();
@@ -98,7 +101,8 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         plain,
         slices: own,
         machine,
-        control,
+        threads: control.gauges.len(),
+        workers: Vec::new(),
     };
     let mut result = parts.judge(&findings, &live, features);
     describe(&mut result.load, args);
@@ -131,17 +135,22 @@ fn log_in(
         return Err(explain(&reason, &findings));
     }
     if let Some(server) = server {
-        let clients = f64::from(plan.clients);
-        let spent = machine::process_busy(server.pid)
-            .zip(before)
-            .map(|(after, before)| spent(after, &before).into_values().sum::<f64>());
-        server.cpu_us_per_login = spent.map(|spent| spent * 1e6 / clients);
-        server.resident_ready = machine::resident(server.pid).unwrap_or(0);
-        server.is_partial = machine::has_more_processes(server.pid);
-        let more = server.resident_ready.saturating_sub(server.resident_before);
-        server.bytes_per_connection = more as f64 / clients;
+        charge_logins(server, plan.clients, before);
     }
     Ok(fleet)
+}
+
+/// What so many logins cost the server, which had spent that much `before` them.
+pub(crate) fn charge_logins(server: &mut Server, clients: u32, before: Option<Busy>) {
+    let clients = f64::from(clients);
+    let spent = machine::process_busy(server.pid)
+        .zip(before)
+        .map(|(after, before)| spent(after, &before).into_values().sum::<f64>());
+    server.cpu_us_per_login = spent.map(|spent| spent * 1e6 / clients);
+    server.resident_ready = machine::resident(server.pid).unwrap_or(0);
+    server.is_partial = machine::has_more_processes(server.pid);
+    let more = server.resident_ready.saturating_sub(server.resident_before);
+    server.bytes_per_connection = more as f64 / clients;
 }
 
 /// Measures the server, and in turns with it the floor and the neighbours without TLS where there
@@ -197,7 +206,7 @@ fn take_phases(args: &RunArgs, fleet: &Fleet, live: &mut Live) -> Vec<Slice> {
 }
 
 /// What was asked for, as the result says it.
-fn describe(load: &mut Load, args: &RunArgs) {
+pub(crate) fn describe(load: &mut Load, args: &RunArgs) {
     load.target = format!("{}:{}", args.host, args.port);
     args.domain().clone_into(&mut load.domain);
     load.tls = format!("{:?}", args.tls).to_lowercase();
@@ -250,7 +259,8 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
         plain: None,
         slices,
         machine,
-        control,
+        threads: control.gauges.len(),
+        workers: Vec::new(),
     };
     let mut result = parts.judge(&findings, &live, features);
     result.load.target = "floor".into();
@@ -422,8 +432,10 @@ fn standard_error(more: &[Slice], less: &[Slice]) -> Option<f64> {
     Some((squares / (count - 1.0) / count).sqrt())
 }
 
-/// What the measured part cost the server.
-fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) {
+/// What the measured part cost the server, which has just ended.
+pub(crate) fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) {
+    server.resident_after = machine::resident(server.pid).unwrap_or(0);
+    server.is_partial |= machine::has_more_processes(server.pid);
     match scenario {
         Scenario::Idle => {
             let cpu: Option<f64> = slices.iter().map(|slice| slice.server_cpu).sum();
@@ -438,7 +450,7 @@ fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) {
     }
 }
 
-fn explain(reason: &str, findings: &Findings) -> String {
+pub(crate) fn explain(reason: &str, findings: &Findings) -> String {
     let mut text = reason.to_owned();
     for (why, count) in &findings.failures {
         text.push_str(&format!("\n  {count} x {why}"));
@@ -446,7 +458,7 @@ fn explain(reason: &str, findings: &Findings) -> String {
     text
 }
 
-fn watch(pid: u32) -> Result<Server, String> {
+pub(crate) fn watch(pid: u32) -> Result<Server, String> {
     let resident = machine::resident(pid).ok_or_else(|| format!("there is no process {pid}"))?;
     if machine::has_more_processes(pid) {
         return Err(format!(
@@ -463,22 +475,28 @@ fn watch(pid: u32) -> Result<Server, String> {
     })
 }
 
-fn tls(args: &RunArgs) -> Result<TlsSetup, String> {
-    if args.tls == TlsMode::None {
-        return Ok(None);
-    }
-    if args.ca.is_none() && !args.insecure {
+/// The certificates that a server is checked by; none where any will do.
+pub(crate) fn ca(args: &RunArgs) -> Result<Option<Ca>, String> {
+    if args.tls != TlsMode::None && args.ca.is_none() && !args.insecure {
         return Err(
             "say --ca FILE to check the server's certificate, or --insecure, or --tls none".into(),
         );
     }
-    let config = crate::tls::configure(args.ca.as_deref(), args.tls == TlsMode::Direct)?;
-    let name = ServerName::try_from(args.domain().to_owned())
-        .map_err(|_| format!("{} is no name for a certificate", args.domain()))?;
+    args.ca.as_deref().map(Ca::read).transpose()
+}
+
+/// How connections to `domain` are secured.
+pub(crate) fn tls(mode: TlsMode, domain: &str, ca: Option<&Ca>) -> Result<TlsSetup, String> {
+    if mode == TlsMode::None {
+        return Ok(None);
+    }
+    let config = crate::tls::configure(ca, mode == TlsMode::Direct)?;
+    let name = ServerName::try_from(domain.to_owned())
+        .map_err(|_| format!("{domain} is no name for a certificate"))?;
     Ok(Some((config, name)))
 }
 
-fn script(args: &RunArgs, accounts: Accounts) -> Script {
+pub(crate) fn script(args: &RunArgs, accounts: Accounts) -> Script {
     // The login scenario ends with the bind result.
     let stays = args.load.scenario != Scenario::Login;
     Script {
@@ -495,7 +513,7 @@ fn script(args: &RunArgs, accounts: Accounts) -> Script {
     }
 }
 
-fn expected(args: &RunArgs) -> Duration {
+pub(crate) fn expected(args: &RunArgs) -> Duration {
     let turns = 1 + u32::from(args.with_floor) + u32::from(args.with_plain.is_some());
     let login = Duration::from_secs_f64(args.load.ramp.unwrap_or(0.0));
     login + args.load.length() * turns

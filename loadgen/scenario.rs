@@ -9,12 +9,15 @@ mod file;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::args::LoadArgs;
 use crate::plan::{Pace, Scenario};
 use crate::random::Random;
 use crate::schedule::{Arrivals, Ramp};
 use crate::slo::Slo;
 
+pub(crate) use file::WEIGHT_MAX;
 pub use file::Written;
 
 /// Phases of one scenario: each has histograms of its own.
@@ -38,7 +41,7 @@ pub const BUILT_IN: [(&str, &str); 8] = [
 ];
 
 /// What a client may do in a phase that has several such things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// A message to a partner.
     Chat,
@@ -85,7 +88,7 @@ impl Action {
 }
 
 /// How large stanzas are, in bytes as the client writes them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Sizes {
     /// All of one size.
     Fixed(usize),
@@ -130,7 +133,7 @@ impl fmt::Display for Sizes {
 }
 
 /// One phase of a run that has several, or whose clients do several things.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
     /// Its name in reports.
     pub name: String,
@@ -150,7 +153,8 @@ pub struct Phase {
     pub mix: Vec<(Action, u32)>,
     /// How large their stanzas are.
     pub sizes: Sizes,
-    /// What the phase must show.
+    /// What the phase must show; who judges the run knows it.
+    #[serde(skip)]
     pub slo: Option<Slo>,
 }
 
@@ -158,6 +162,11 @@ impl Phase {
     /// Whether `action` is among what clients do.
     pub fn has(&self, action: Action) -> bool {
         self.mix.iter().any(|(one, _)| *one == action)
+    }
+
+    /// Whether any of them carries a mark to other clients.
+    pub fn is_marked(&self) -> bool {
+        self.mix.iter().any(|(action, _)| action.is_marked())
     }
 
     /// One of the actions, as often as its weight says.

@@ -7,7 +7,9 @@ use crate::clock::SECOND;
 use crate::random::Random;
 
 /// How the gaps between due times are distributed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 pub enum Arrivals {
     /// Equal gaps.
     Fixed,

@@ -5,8 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use clap::ValueEnum;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::client::Mechanism;
+use crate::hdr::{self, Packed};
 use crate::scenario::Action;
 
 /// The longest time that is told apart, in nanoseconds; longer ones count as this.
@@ -71,6 +75,8 @@ impl Phase {
 }
 
 /// What one phase of a mixed scenario measured.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "PhaseText", into = "PhaseText")]
 pub struct PhaseMeter {
     /// By action: from the time it was due, and from the time it was begun.
     actions: [Option<Box<[Histogram<u64>; 2]>>; Action::ALL.len()],
@@ -78,6 +84,41 @@ pub struct PhaseMeter {
     pub lag: Histogram<u64>,
     /// Actions that were due while nobody asked could do them, and those that waited behind one.
     pub waited: u64,
+}
+
+/// The same as messages have it.
+#[derive(Serialize, Deserialize)]
+struct PhaseText {
+    actions: Vec<(Action, [Packed; 2])>,
+    lag: Packed,
+    waited: u64,
+}
+
+impl From<PhaseMeter> for PhaseText {
+    fn from(meter: PhaseMeter) -> PhaseText {
+        let all = Action::ALL.into_iter().zip(meter.actions);
+        let actions = all.filter_map(|(action, times)| Some((action, times?.map(Packed))));
+        PhaseText {
+            actions: actions.collect(),
+            lag: Packed(meter.lag),
+            waited: meter.waited,
+        }
+    }
+}
+
+impl From<PhaseText> for PhaseMeter {
+    fn from(text: PhaseText) -> PhaseMeter {
+        let mut meter = PhaseMeter {
+            lag: text.lag.0,
+            waited: text.waited,
+            ..PhaseMeter::default()
+        };
+        for (action, times) in text.actions {
+            let times = times.map(|Packed(seen)| seen);
+            meter.actions[action as usize] = Some(Box::new(times));
+        }
+        meter
+    }
 }
 
 impl Default for PhaseMeter {
@@ -120,24 +161,39 @@ impl PhaseMeter {
 }
 
 /// One thread's histograms.
+#[derive(Serialize, Deserialize)]
 pub struct Meter {
+    #[serde(with = "hdr::list")]
     phases: Vec<Histogram<u64>>,
     /// The phases of a mixed scenario.
     pub mixed: Vec<PhaseMeter>,
     /// Deliveries, from the intended time.
+    #[serde(with = "hdr")]
     pub latency: Histogram<u64>,
     /// Deliveries, from the actual time.
+    #[serde(with = "hdr")]
     pub service: Histogram<u64>,
     /// Acknowledgements, from asking to the answer that covers everything sent before.
+    #[serde(with = "hdr")]
     pub acks: Histogram<u64>,
     /// Acknowledgements of what was never sent, or unreadable ones.
     pub false_acks: u64,
     /// How late the generator itself was in writing.
+    #[serde(with = "hdr")]
     pub lag: Histogram<u64>,
     /// Logins that were due while every client was still in one, and what waited in a mix's phases.
     pub waited: u64,
     /// The SASL mechanisms that clients chose.
+    #[serde(deserialize_with = "mechanisms")]
     pub mechanisms: BTreeSet<&'static str>,
+}
+
+/// Reads the names of SASL mechanisms; there are no others than those that clients know.
+fn mechanisms<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeSet<&'static str>, D::Error> {
+    let names = BTreeSet::<String>::deserialize(from)?;
+    let known = Mechanism::value_variants().iter();
+    let known = known.map(|mechanism| mechanism.name());
+    Ok(known.filter(|name| names.contains(*name)).collect())
 }
 
 impl Default for Meter {
@@ -300,5 +356,33 @@ mod tests {
         assert_eq!(all.of(Phase::Bind).len(), 1);
         assert!(all.of(Phase::Bind).max() >= TIME_MAX);
         assert!(all.of(Phase::Auth).is_empty());
+    }
+
+    #[test]
+    fn what_a_worker_measured_arrives_whole() {
+        let mut meter = Meter::default();
+        for (at, phase) in Phase::ALL.into_iter().enumerate() {
+            meter.phase(phase, 1000 * at as u64);
+        }
+        for seen in [&mut meter.latency, &mut meter.service, &mut meter.acks] {
+            seen.record(5_000_000).unwrap();
+        }
+        meter.lag.record(7000).unwrap();
+        (meter.false_acks, meter.waited) = (3, 4);
+        meter.mechanisms.insert(Mechanism::ScramSha256.name());
+        let phase = meter.mixed(1);
+        phase.record(Action::Roster, 9_000_000, 8_000_000);
+        phase.waited = 2;
+        let text = serde_json::to_string(&meter).unwrap();
+        let read: Meter = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), text);
+        assert_eq!(read.of(Phase::Login).len(), 1);
+        assert_eq!((read.latency.len(), read.lag.len()), (1, 1));
+        assert_eq!((read.false_acks, read.waited), (3, 4));
+        assert_eq!(read.mechanism(), "SCRAM-SHA-256");
+        assert_eq!(read.mixed.len(), 2);
+        let roster = read.mixed[1].of(Action::Roster).unwrap();
+        assert_eq!(roster.each_ref().map(Histogram::len), [1, 1]);
+        assert!(read.mixed[1].of(Action::Chat).is_none());
     }
 }

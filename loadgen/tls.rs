@@ -21,22 +21,42 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 /// The bytes that TLS adds to a record, with room to spare.
 const RECORD_OVERHEAD_MAX: usize = 64;
 
+/// Certificates to trust.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Ca {
+    /// The file that they are from.
+    pub name: String,
+    /// What is in it.
+    pub pem: String,
+}
+
+impl Ca {
+    /// Reads a file of them.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read(path: &Path) -> Result<Ca, String> {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path)
+            .map_err(|error| format!("cannot read certificates from {name}: {error}"))?;
+        let pem = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Ca { name, pem })
+    }
+}
+
 /// The configuration all clients of a run share. Sessions are never resumed: every handshake is a
 /// full one, so that handshakes compare.
 ///
 /// # Errors
-/// What is wrong with the certificate file.
-pub fn configure(ca: Option<&Path>, direct: bool) -> Result<Arc<ClientConfig>, String> {
+/// What is wrong with the certificates.
+pub fn configure(ca: Option<&Ca>, direct: bool) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let mut config = match ca {
-        Some(path) => {
+        Some(Ca { name, pem }) => {
             let mut roots = RootCertStore::empty();
-            let name = path.display();
-            let certificates = CertificateDer::pem_file_iter(path)
-                .map_err(|error| format!("cannot read certificates from {name}: {error}"))?;
-            for certificate in certificates {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
                 certificate
                     .map_err(|error| error.to_string())
                     .and_then(|der| roots.add(der).map_err(|error| error.to_string()))

@@ -148,13 +148,14 @@ fn envelope(scenario: Scenario) -> (&'static [u8], &'static [u8], &'static [u8])
 mod tests {
     use super::*;
     use crate::clock::Clock;
-    use crate::plan::Pace;
+    use crate::plan::{Pace, Part};
 
     fn shape(dialect: Dialect, scenario: Scenario) -> Shape {
         Shape::new(&Plan {
             target: "127.0.0.1:5222".parse().unwrap(),
             dialect,
             clients: 10,
+            part: Part::whole(10),
             phases: Vec::new(),
             scenario,
             directed: false,

@@ -17,7 +17,7 @@ use crate::schedule::Arrivals;
 use crate::slo::Slo;
 
 /// The largest weight in a mix.
-const WEIGHT_MAX: u32 = 1_000_000;
+pub(crate) const WEIGHT_MAX: u32 = 1_000_000;
 /// Letters of a phase's name, which names files, too.
 const NAME_SIZE_MAX: usize = 24;
 /// The shortest phase.

@@ -1,0 +1,505 @@
+//! `--workers`: shares the clients of a run out, leads the workers through its stages together, and
+//! adds up what they found.
+//!
+//! Invariant: every stage begins for all workers at one time of the coordinator's clock, to which
+//! theirs are set; and where one worker is lost, the run is.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use ring::Features;
+
+use super::WORKERS_MAX;
+use super::protocol::{
+    ANSWER_MAX, Build, Fault, Found, Job, Link, Login, Order, Progress, Report, Rings, SILENCE_MAX,
+    Stretch,
+};
+use crate::args::RunArgs;
+use crate::clock::{Clock, SECOND};
+use crate::files;
+use crate::fleet::{Findings, Slice, spent};
+use crate::hdr::Packed;
+use crate::judge::{self, Parts};
+use crate::live::{Live, Watch, Whose};
+use crate::machine::{self, Busy, Machine};
+use crate::phases;
+use crate::plan::{Control, Dialect, Plan};
+use crate::result::{Generator, Times, WorkerResult};
+use crate::run::{self, Ran};
+use crate::stats::sum;
+
+/// How long a worker's machine may take to accept a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Times that a worker's clock is asked for: the quickest answer tells most.
+const CLOCK_READINGS: u32 = 16;
+/// How long before a stretch begins workers are told of it.
+const LEAD: u64 = SECOND / 5;
+/// How old the newest second is that is shown: later ones are not reported by all workers.
+const SHOWN_AGE: u64 = SECOND / 2;
+const STEP: Duration = Duration::from_millis(20);
+
+/// Measures a server with workers.
+///
+/// # Errors
+/// Why nothing could be measured.
+pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
+    let load = &args.load;
+    let mut live = Live::new(load.quiet, run::expected(args), load.hgrm.is_some());
+    let ran = measure(args, features, &mut live);
+    live.end();
+    let (parts, findings) = ran?;
+    let mut result = parts.judge(&findings, &live, features);
+    run::describe(&mut result.load, args);
+    let config = args.server_config.as_deref().map(files::config);
+    result.server_config = config.transpose()?;
+    result.durability = result.server_config.as_deref().and_then(files::durability);
+    Ok(Ran {
+        result,
+        findings,
+        live,
+    })
+}
+
+fn measure<'a>(
+    args: &'a RunArgs,
+    features: Features,
+    live: &mut Live,
+) -> Result<(Parts<'a>, Findings), String> {
+    let load = &args.load;
+    let plan = load.plan_anywhere(args.target()?, Dialect::Xmpp, Clock::start());
+    plan.check()?;
+    let mut server = args.server_pid.map(run::watch).transpose()?;
+    live.label("workers", Whose::Subject);
+    let mut crew = Crew::gather(args, plan, &Build::own(features.to_string()))?;
+    live.label("log in", Whose::Subject);
+    let pid = args.server_pid;
+    let cost = move || pid.and_then(machine::process_busy);
+    let before = cost();
+    crew.log_in(args)?;
+    crew.wait_ready(live)?;
+    if let Some(server) = &mut server {
+        run::charge_logins(server, crew.plan.clients, before);
+    }
+    let slices = crew.stretches(args, live, &cost)?;
+    if let Some(server) = &mut server {
+        run::charge(server, load.scenario, &slices);
+    }
+    live.label("close", Whose::Subject);
+    let (findings, workers) = crew.finish(live)?;
+    let parts = Parts {
+        plan: crew.plan.clone(),
+        load,
+        server,
+        floor: None,
+        plain: None,
+        slices,
+        machine: Machine::read(),
+        threads: workers.iter().map(|worker| worker.threads).sum(),
+        workers,
+    };
+    Ok((parts, findings))
+}
+
+/// One worker, as the coordinator knows it.
+struct Hand {
+    address: String,
+    link: Link,
+    /// The whole plan, but for the part.
+    plan: Plan,
+    build: Build,
+    /// Nanoseconds that the coordinator's clock is ahead of the worker's.
+    ahead: i64,
+    round_trip: Duration,
+    rings: Rings,
+    slices: Vec<Slice>,
+    /// What it answered to the last order.
+    answer: Option<Report>,
+}
+
+impl Drop for Hand {
+    /// Whatever ended the run: who is still at it stops.
+    fn drop(&mut self) {
+        self.link.close();
+    }
+}
+
+/// All workers of a run.
+struct Crew {
+    plan: Plan,
+    /// One gauge for each worker, and the seconds of all.
+    control: Control,
+    hands: Vec<Hand>,
+    inbox: Receiver<(usize, Result<Report, Fault>)>,
+    sender: Sender<(usize, Result<Report, Fault>)>,
+}
+
+impl Crew {
+    /// Greets all workers, and compares clocks.
+    fn gather(args: &RunArgs, plan: Plan, own: &Build) -> Result<Crew, String> {
+        let addresses = &args.workers;
+        if addresses.len() > WORKERS_MAX {
+            return Err(format!("--workers: {WORKERS_MAX} are the most"));
+        }
+        for (at, address) in addresses.iter().enumerate() {
+            if addresses[..at].contains(address) {
+                return Err(format!("--workers: {address} is there twice; name it once"));
+            }
+        }
+        let parts = plan.parts(addresses.len() as u32);
+        if parts.len() < addresses.len() {
+            return Err(format!(
+                "--workers: who talks to each other shares one, so {} is the most here; name \
+                 fewer, or give more --clients",
+                parts.len()
+            ));
+        }
+        let mut hands = Vec::new();
+        for (address, part) in addresses.iter().zip(parts) {
+            let mut plan = plan.clone();
+            plan.part = part;
+            let hand = Hand::greet(address, plan, own);
+            hands.push(hand.map_err(|why| format!("worker {address} {why}"))?);
+        }
+        let (sender, inbox) = channel();
+        Ok(Crew {
+            control: Control::new(hands.len()),
+            plan,
+            hands,
+            inbox,
+            sender,
+        })
+    }
+
+    /// Brings every worker its job.
+    fn log_in(&mut self, args: &RunArgs) -> Result<(), String> {
+        let ca = run::ca(args)?;
+        // What is wrong with them is told before anybody connects.
+        run::tls(args.tls, args.domain(), ca.as_ref())?;
+        let script = run::script(args, args.accounts()?);
+        for (index, hand) in self.hands.iter_mut().enumerate() {
+            let job = Job {
+                plan: hand.plan.clone(),
+                login: Login::of(&script, ca.clone(), hand.plan.part),
+                ahead: hand.ahead,
+            };
+            hand.order(&Order::Job(Box::new(job)))?;
+            let mut ear = hand.link.split().map_err(|error| error.to_string())?;
+            let sender = self.sender.clone();
+            std::thread::spawn(move || {
+                loop {
+                    let report = ear.receive(SILENCE_MAX);
+                    let is_last = report.is_err();
+                    if sender.send((index, report)).is_err() || is_last {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn wait_ready(&mut self, live: &mut Live) -> Result<(), String> {
+        let total = u64::from(self.plan.clients);
+        let rings = self.answers(
+            live,
+            |live, control, _| {
+                let ready = sum(&control.gauges, |gauge| &gauge.ready);
+                live.login(ready, sum(&control.gauges, |gauge| &gauge.failed), total);
+            },
+            |report| match report {
+                Report::Ready(rings) => Some(rings),
+                _ => None,
+            },
+        )?;
+        for (hand, rings) in self.hands.iter_mut().zip(rings) {
+            hand.rings = rings;
+        }
+        Ok(())
+    }
+
+    /// The measured part, in one piece or phase by phase.
+    fn stretches(
+        &mut self,
+        args: &RunArgs,
+        live: &mut Live,
+        cost: &dyn Fn() -> Option<Busy>,
+    ) -> Result<Vec<Slice>, String> {
+        if self.plan.phases.is_empty() {
+            live.label(
+                &format!("{:?}", args.load.scenario).to_lowercase(),
+                Whose::Subject,
+            );
+            let stretch = (None, args.load.warmup(), args.load.duration());
+            return Ok(vec![self.stretch(stretch, live, cost)?]);
+        }
+        let mut slices = Vec::new();
+        for (index, phase) in self.plan.phases.clone().into_iter().enumerate() {
+            live.label(&phase.name, Whose::Subject);
+            let warmup = Duration::from_secs_f64(phase.warmup);
+            let length = Duration::from_secs_f64(phase.duration);
+            slices.push(self.stretch((Some(index), warmup, length), live, cost)?);
+        }
+        Ok(slices)
+    }
+
+    /// Lets all begin at once; reads the server's cost when they do.
+    fn stretch(
+        &mut self,
+        (phase, warmup, length): (Option<usize>, Duration, Duration),
+        live: &mut Live,
+        cost: &dyn Fn() -> Option<Busy>,
+    ) -> Result<Slice, String> {
+        let at = self.plan.clock.now() + LEAD;
+        for hand in &mut self.hands {
+            hand.order(&Order::Stretch(Stretch {
+                phase,
+                at,
+                warmup,
+                length,
+            }))?;
+        }
+        let begin = at + warmup.as_nanos() as u64;
+        self.pass(begin, live)?;
+        let before = cost();
+        self.pass(begin + length.as_nanos() as u64, live)?;
+        let after = cost();
+        let slices = self.answers(live, show, |report| match report {
+            Report::Slice(slice) => Some(slice),
+            _ => None,
+        })?;
+        let threads = after
+            .zip(before)
+            .map(|(after, before)| spent(after, &before));
+        let mut all = added(&slices);
+        all.server_cpu = threads.as_ref().map(|threads| threads.values().sum());
+        all.server_threads = threads.unwrap_or_default();
+        for (hand, slice) in self.hands.iter_mut().zip(slices) {
+            hand.slices.push(slice);
+        }
+        Ok(all)
+    }
+
+    /// Lets everybody close, and adds up what they found.
+    fn finish(&mut self, live: &mut Live) -> Result<(Findings, Vec<WorkerResult>), String> {
+        for hand in &mut self.hands {
+            hand.order(&Order::Finish)?;
+        }
+        let found = self.answers(live, show, |report| match report {
+            Report::Findings(found) => Some(*found),
+            _ => None,
+        })?;
+        live.take(&self.control, u64::MAX);
+        let mut findings = Findings::default();
+        let mut workers = Vec::new();
+        for (hand, found) in self.hands.iter().zip(found) {
+            findings.add(&found.findings);
+            workers.push(hand.result(&found));
+        }
+        Ok((findings, workers))
+    }
+
+    /// Waits until `end`, by the run's clock.
+    fn pass(&mut self, end: u64, live: &mut Live) -> Result<(), String> {
+        loop {
+            let now = self.plan.clock.now();
+            if now >= end {
+                return Ok(());
+            }
+            show(live, &self.control, now);
+            self.listen(STEP.min(Duration::from_nanos(end - now)))?;
+        }
+    }
+
+    /// Waits for the answer of every worker: what `read` makes of it.
+    fn answers<T>(
+        &mut self,
+        live: &mut Live,
+        show: impl Fn(&mut Live, &Control, u64),
+        read: impl Fn(Report) -> Option<T>,
+    ) -> Result<Vec<T>, String> {
+        while self.hands.iter().any(|hand| hand.answer.is_none()) {
+            self.listen(STEP)?;
+            show(live, &self.control, self.plan.clock.now());
+        }
+        let answers = self.hands.iter_mut().map(|hand| {
+            let answer = hand.answer.take().and_then(&read);
+            let other = "it answered another question";
+            answer.ok_or_else(|| hand.sentence(&Fault::Garbled(other.into())))
+        });
+        answers.collect()
+    }
+
+    /// Takes what workers say within the next `time`.
+    fn listen(&mut self, time: Duration) -> Result<(), String> {
+        let (index, report) = match self.inbox.recv_timeout(time) {
+            Ok(said) => said,
+            Err(RecvTimeoutError::Timeout) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the crew has a sender, too"),
+        };
+        let hand = &mut self.hands[index];
+        match report {
+            Ok(Report::Progress(progress)) => note(&self.control, index, progress),
+            Ok(Report::Failed(reason)) => {
+                return Err(format!("worker {}: {reason}", hand.address));
+            }
+            Ok(report) => hand.answer = Some(report),
+            // It has nothing more to say.
+            Err(_) if matches!(hand.answer, Some(Report::Findings(_))) => {}
+            Err(fault) => return Err(hand.sentence(&fault)),
+        }
+        Ok(())
+    }
+}
+
+/// Shows what all workers do.
+fn show(live: &mut Live, control: &Control, now: u64) {
+    live.run(control, now.saturating_sub(SHOWN_AGE));
+}
+
+/// Keeps how far a worker's clients are.
+fn note(control: &Control, index: usize, progress: Progress) {
+    let gauge = &control.gauges[index];
+    gauge.ready.store(progress.ready, Relaxed);
+    gauge.failed.store(progress.failed, Relaxed);
+    gauge.sent.store(progress.sent, Relaxed);
+    gauge.delivered.store(progress.delivered, Relaxed);
+    gauge.outstanding.store(progress.outstanding, Relaxed);
+    for (second, Packed(seen)) in progress.seconds {
+        control.timeline.add(second, &seen);
+    }
+}
+
+/// What the workers of a stretch did together; its busiest core is that of any of them.
+fn added(slices: &[Slice]) -> Slice {
+    let mut all = Slice::default();
+    for slice in slices {
+        all.sent += slice.sent;
+        all.delivered += slice.delivered;
+        all.generator_cpu += slice.generator_cpu;
+        all.generator_busiest = all.generator_busiest.max(slice.generator_busiest);
+    }
+    let count = slices.len().max(1) as f64;
+    all.at = slices.iter().map(|slice| slice.at).sum::<f64>() / count;
+    all.seconds = slices.iter().map(|slice| slice.seconds).sum::<f64>() / count;
+    all
+}
+
+impl Hand {
+    /// Connects, finds out which build it is, and how its clock stands to ours.
+    fn greet(address: &str, plan: Plan, own: &Build) -> Result<Hand, String> {
+        let stream = connect(address).map_err(|error| {
+            format!("does not answer ({error}); start `loadgen worker --listen ADDRESS` there")
+        })?;
+        let peer = stream.peer_addr().map_err(|error| error.to_string())?;
+        check_target(&plan, peer)?;
+        let link = Link::new(stream).map_err(|error| error.to_string())?;
+        let mut hand = Hand {
+            address: address.to_owned(),
+            link,
+            plan,
+            build: Build::default(),
+            ahead: 0,
+            round_trip: Duration::MAX,
+            rings: Rings::default(),
+            slices: Vec::new(),
+            answer: None,
+        };
+        let failed = |fault: Fault| format!("{fault}; is it a `loadgen worker`?");
+        hand.link
+            .send(&Order::Hello(Box::new(own.clone())))
+            .map_err(failed)?;
+        match hand.link.receive(ANSWER_MAX).map_err(failed)? {
+            Report::Welcome(build) => hand.build = *build,
+            Report::Busy => {
+                return Err("is busy with another coordinator; wait, or leave it out".into());
+            }
+            _ => return Err("did not greet; is it a `loadgen worker`?".into()),
+        }
+        if let Some(difference) = own.difference(&hand.build) {
+            return Err(format!("{difference}; start both from the same build"));
+        }
+        hand.compare_clocks().map_err(|fault| fault.to_string())?;
+        Ok(hand)
+    }
+
+    /// Asks for the time; what an answer was under way is half before and half behind the reading.
+    fn compare_clocks(&mut self) -> Result<(), Fault> {
+        for _ in 0..CLOCK_READINGS {
+            let asked = self.plan.clock.now();
+            self.link.send(&Order::Time)?;
+            let Report::Time(theirs) = self.link.receive(ANSWER_MAX)? else {
+                return Err(Fault::Garbled("it does not tell the time".into()));
+            };
+            let trip = self.plan.clock.now() - asked;
+            if Duration::from_nanos(trip) < self.round_trip {
+                self.round_trip = Duration::from_nanos(trip);
+                self.ahead = (asked + trip / 2) as i64 - theirs as i64;
+            }
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, order: &Order) -> Result<(), String> {
+        self.link.send(order).map_err(|fault| self.sentence(&fault))
+    }
+
+    /// Why the run ended.
+    fn sentence(&self, fault: &Fault) -> String {
+        format!(
+            "worker {} {fault}; the run is over, and the others stop their clients",
+            self.address
+        )
+    }
+
+    fn result(&self, found: &Found) -> WorkerResult {
+        let meter = &found.findings.meter;
+        let plan = &self.plan;
+        WorkerResult {
+            address: self.address.clone(),
+            version: self.build.version.clone(),
+            commit: self.build.commit.clone(),
+            machine: self.build.machine.clone(),
+            ring: self.build.ring.clone(),
+            round_trip_us: self.round_trip.as_nanos() as f64 / 1e3,
+            first: plan.part.first,
+            clients: plan.part.count,
+            threads: self.rings.threads,
+            core: self.rings.core,
+            generator: Generator {
+                resident: found.resident,
+                ..judge::generator(plan, &self.slices, meter)
+            },
+            latency: Times::of("latency", &meter.latency),
+            verdict: found.findings.verdict,
+            slices: self.slices.clone(),
+            scenario_phases: phases::results(plan, &self.slices, meter),
+        }
+    }
+}
+
+/// Connects to the first address of a name that accepts.
+fn connect(address: &str) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_MAX) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// To another machine `127.0.0.1` is another.
+fn check_target(plan: &Plan, worker: SocketAddr) -> Result<(), String> {
+    let target = plan.target.ip();
+    match target.is_loopback() && !worker.ip().is_loopback() {
+        true => Err(format!(
+            "would look for the server on its own machine ({target}); give a --host that it can \
+             reach"
+        )),
+        false => Ok(()),
+    }
+}

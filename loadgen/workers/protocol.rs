@@ -1,0 +1,411 @@
+//! What a coordinator and a worker say to each other: JSON behind its length, over TCP.
+//!
+//! A coordinator says hello, compares clocks, and brings a job; the worker reports all the while,
+//! and answers each order. Whoever goes away ends the run.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::WORKERS_MAX;
+use crate::accounts::Accounts;
+use crate::args::{RATE_MAX, SECONDS_MAX, stanza_sizes};
+use crate::client::{Mechanism, Script, TlsMode};
+use crate::fleet::{Findings, Slice};
+use crate::hdr::Packed;
+use crate::machine::{self, Machine};
+use crate::plan::{Dialect, Part, Plan, Scenario};
+use crate::scenario::{Action, PHASES_MAX, Phase, Sizes, WEIGHT_MAX};
+use crate::scram::KeyCache;
+use crate::tls::Ca;
+
+/// Bytes of a message: the accounts of a million clients, or the histograms of all phases, are
+/// less.
+pub const MESSAGE_SIZE_MAX: usize = 64 << 20;
+/// How long the answer to a greeting may take.
+pub const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// How long nothing may be heard of a worker that has a job: the last it does is to close all
+/// streams, which may take ten seconds.
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Which build speaks, and where it runs.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Build {
+    /// Its version.
+    pub version: String,
+    /// Its commit, where known.
+    pub commit: Option<String>,
+    /// The machine.
+    pub machine: Machine,
+    /// What io_uring offers there.
+    pub ring: String,
+}
+
+impl Build {
+    /// This one.
+    pub fn own(ring: String) -> Build {
+        Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: machine::commit(),
+            machine: Machine::read(),
+            ring,
+        }
+    }
+
+    /// In what `other` differs, so that its figures are not those of this build.
+    pub fn difference(&self, other: &Build) -> Option<String> {
+        if self.version != other.version {
+            let (own, other) = (&self.version, &other.version);
+            return Some(format!("has version {other}, and the coordinator {own}"));
+        }
+        let (own, other) = self.commit.as_ref().zip(other.commit.as_ref())?;
+        let differ = own != other;
+        differ.then(|| format!("has commit {other}, and the coordinator {own}"))
+    }
+}
+
+/// What a coordinator says.
+#[derive(Serialize, Deserialize)]
+pub enum Order {
+    /// At first: who it is.
+    Hello(Box<Build>),
+    /// What does your clock say?
+    Time,
+    /// Let these clients log in.
+    Job(Box<Job>),
+    /// Let them send for a stretch.
+    Stretch(Stretch),
+    /// Close everything, and say what was found.
+    Finish,
+}
+
+/// What a worker says.
+#[derive(Serialize, Deserialize)]
+pub enum Report {
+    /// It has no job, and takes one.
+    Welcome(Box<Build>),
+    /// It has a job of somebody else.
+    Busy,
+    /// Nanoseconds since the connection.
+    Time(u64),
+    /// How far the clients are.
+    Progress(Progress),
+    /// All are logged in.
+    Ready(Rings),
+    /// What a stretch came to.
+    Slice(Slice),
+    /// All that was found.
+    Findings(Box<Found>),
+    /// It could not do its job, or clients could not log in.
+    Failed(String),
+}
+
+/// A share of a run.
+#[derive(Serialize, Deserialize)]
+pub struct Job {
+    /// What is done, and by which clients.
+    pub plan: Plan,
+    /// How they log in.
+    pub login: Login,
+    /// Nanoseconds that the coordinator's clock is ahead of the worker's.
+    pub ahead: i64,
+}
+
+/// How clients log in: a [`Script`] as messages have it.
+#[derive(Serialize, Deserialize)]
+pub struct Login {
+    /// The server's domain.
+    pub domain: String,
+    /// How connections are secured.
+    pub tls: TlsMode,
+    /// Certificates to trust; any, where there are none.
+    pub ca: Option<Ca>,
+    /// The mechanism asked for.
+    pub mechanism: Option<Mechanism>,
+    /// Names and passwords.
+    pub names: Names,
+    /// Whether accounts are registered first.
+    pub register: bool,
+    /// Whether the roster is fetched.
+    pub roster: bool,
+    /// Whether initial presence is sent.
+    pub presence: bool,
+}
+
+/// Names and passwords: [`Accounts`] as messages have them.
+#[derive(Serialize, Deserialize)]
+pub enum Names {
+    /// A pattern, and a password.
+    Pattern {
+        /// Such as `u%d`.
+        user: String,
+        /// May contain `%d` too.
+        password: String,
+    },
+    /// Lines of `user:password`.
+    Lines(String),
+    /// None.
+    Anonymous,
+}
+
+/// A stretch in which clients send, first unrecorded and then recorded.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Which phase of a mixed scenario.
+    pub phase: Option<usize>,
+    /// When it begins, by the coordinator's clock.
+    pub at: u64,
+    /// What is not recorded.
+    pub warmup: Duration,
+    /// What is.
+    pub length: Duration,
+}
+
+/// How far a worker's clients are.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Ready.
+    pub ready: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Stanzas sent.
+    pub sent: u64,
+    /// Verified deliveries.
+    pub delivered: u64,
+    /// Deliveries still expected.
+    pub outstanding: u64,
+    /// Seconds of the run that are over, as far as they were not told before.
+    pub seconds: Vec<(u64, Packed)>,
+}
+
+/// How a worker drives its clients.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Rings {
+    /// Ring threads.
+    pub threads: usize,
+    /// The core of the first, where they are pinned.
+    pub core: Option<usize>,
+}
+
+/// All that a worker found.
+#[derive(Serialize, Deserialize)]
+pub struct Found {
+    /// By its clients.
+    pub findings: Findings,
+    /// Its resident bytes.
+    pub resident: u64,
+}
+
+impl Job {
+    /// Whether it can be carried out: a worker looks at what it is told as at what a user says.
+    ///
+    /// # Errors
+    /// What does not fit together.
+    pub fn check(&self) -> Result<(), String> {
+        let plan = &self.plan;
+        plan.check()?;
+        let is_known = plan.parts(WORKERS_MAX as u32).len() as u32 > plan.part.number
+            && plan.part.count > 0
+            && u64::from(plan.part.first) + u64::from(plan.part.count) <= plan.clients.into();
+        let is_mixed = plan.scenario == Scenario::Mixed;
+        let is_whole = plan.part.first.is_multiple_of(plan.unit())
+            && (plan.part.count > 1 || !plan.is_pairwise() || plan.clients == 1);
+        let rates = plan.connect_rate.is_none_or(|rate| rate > 0.0);
+        let phases = plan.phases.len() <= PHASES_MAX && plan.phases.iter().all(is_sound);
+        let is_sound = is_known
+            && is_whole
+            && rates
+            && phases
+            && is_mixed != plan.phases.is_empty()
+            && plan.dialect == Dialect::Xmpp
+            && plan.ack_every != Some(0);
+        match is_sound {
+            true => Ok(()),
+            false => Err("the job makes no sense; it is no coordinator's of this version".into()),
+        }
+    }
+}
+
+/// Whether a phase is one that a file can describe.
+fn is_sound(phase: &Phase) -> bool {
+    let times = [phase.warmup, phase.duration, phase.ramp];
+    let (min, max) = phase.sizes.range();
+    let mean = match phase.sizes {
+        Sizes::Exponential(_, mean, _) => mean,
+        Sizes::Fixed(_) | Sizes::Uniform(..) => min,
+    };
+    let weights = phase.mix.iter().map(|(_, weight)| weight);
+    times.iter().all(|time| (0.0..=SECONDS_MAX).contains(time))
+        && (0.0..=RATE_MAX).contains(&phase.rate_from)
+        && min <= mean
+        && mean <= max
+        && stanza_sizes().contains(&min)
+        && stanza_sizes().contains(&max)
+        && phase.mix.len() <= Action::ALL.len()
+        && weights.into_iter().all(|weight| *weight <= WEIGHT_MAX)
+}
+
+impl Login {
+    /// That of the clients of `part`: of a file of accounts, only theirs.
+    pub fn of(script: &Script, ca: Option<Ca>, part: Part) -> Login {
+        let lines = || {
+            let all = part.first..part.first + part.count;
+            let all = all.filter_map(|index| script.accounts.of(index));
+            all.map(|(user, password)| format!("{user}:{password}\n"))
+                .collect()
+        };
+        Login {
+            domain: script.domain.clone(),
+            tls: script.tls,
+            ca,
+            mechanism: script.mechanism,
+            names: match &script.accounts {
+                Accounts::Pattern { user, password } => Names::Pattern {
+                    user: user.clone(),
+                    password: password.to_string(),
+                },
+                Accounts::File { .. } => Names::Lines(lines()),
+                Accounts::Anonymous => Names::Anonymous,
+            },
+            register: script.register,
+            roster: script.roster,
+            presence: script.presence,
+        }
+    }
+
+    /// What the clients of `plan` say.
+    ///
+    /// # Errors
+    /// The accounts make no sense.
+    pub fn script(self, plan: &Plan) -> Result<Script, String> {
+        let accounts = match self.names {
+            Names::Pattern { user, password } => Accounts::Pattern {
+                user,
+                password: password.into(),
+            },
+            Names::Lines(text) => Accounts::parse("accounts", plan.part.first, &text)?,
+            Names::Anonymous => Accounts::Anonymous,
+        };
+        Ok(Script {
+            domain: self.domain,
+            tls: self.tls,
+            mechanism: self.mechanism,
+            accounts,
+            first_account: 0,
+            register: self.register,
+            roster: self.roster,
+            presence: self.presence,
+            ack_every: plan.ack_every,
+            keys: KeyCache::default(),
+        })
+    }
+}
+
+/// Why nothing more is heard of the other side; a sentence whose subject is its name.
+#[derive(Debug)]
+pub enum Fault {
+    /// The connection ended.
+    Gone,
+    /// Nothing came for so long.
+    Silent(Duration),
+    /// What came is no message.
+    Garbled(String),
+    /// A message of so many bytes.
+    TooLarge(usize),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Gone => write!(f, "went away"),
+            Fault::Silent(time) => write!(f, "said nothing for {} s", time.as_secs()),
+            Fault::Garbled(why) => write!(f, "sent what is no message of this version ({why})"),
+            Fault::TooLarge(size) => write!(
+                f,
+                "has a message of {size} bytes, and {MESSAGE_SIZE_MAX} are the most; let more \
+                 workers share the clients"
+            ),
+        }
+    }
+}
+
+/// One side of a connection.
+pub struct Link(TcpStream);
+
+impl Link {
+    /// What is said at once is sent at once.
+    ///
+    /// # Errors
+    /// The socket is no more.
+    pub fn new(stream: TcpStream) -> io::Result<Link> {
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(ANSWER_MAX))?;
+        Ok(Link(stream))
+    }
+
+    /// The other end of the same connection, for a thread of its own.
+    ///
+    /// # Errors
+    /// There are no more descriptors.
+    pub fn split(&self) -> io::Result<Link> {
+        self.0.try_clone().map(Link)
+    }
+
+    /// Ends the connection, for all threads.
+    pub fn close(&self) {
+        // It may have ended already.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The other side is gone or takes nothing, or the message is too large.
+    pub fn send(&mut self, message: &impl Serialize) -> Result<(), Fault> {
+        let mut bytes = vec![0; 4];
+        serde_json::to_writer(&mut bytes, message)
+            .map_err(|error| Fault::Garbled(error.to_string()))?;
+        let size = bytes.len() - 4;
+        if size > MESSAGE_SIZE_MAX {
+            return Err(Fault::TooLarge(size));
+        }
+        bytes[..4].copy_from_slice(&(size as u32).to_be_bytes());
+        self.0
+            .write_all(&bytes)
+            .map_err(|error| fault(&error, ANSWER_MAX))
+    }
+
+    /// Receives one message, waiting for `patience` at most where nothing comes.
+    ///
+    /// # Errors
+    /// The other side is gone or says nothing, or not what was expected.
+    pub fn receive<T: DeserializeOwned>(&mut self, patience: Duration) -> Result<T, Fault> {
+        let failed = |error: io::Error| fault(&error, patience);
+        self.0.set_read_timeout(Some(patience)).map_err(failed)?;
+        let mut size = [0; 4];
+        self.0.read_exact(&mut size).map_err(failed)?;
+        let size = u32::from_be_bytes(size) as usize;
+        if size > MESSAGE_SIZE_MAX {
+            return Err(Fault::TooLarge(size));
+        }
+        // It grows by what comes, not by what is announced.
+        let mut bytes = Vec::new();
+        let mut rest = (&mut self.0).take(size as u64);
+        rest.read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() < size {
+            return Err(Fault::Gone);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| Fault::Garbled(error.to_string()))
+    }
+}
+
+fn fault(error: &io::Error, patience: Duration) -> Fault {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => Fault::Silent(patience),
+        _ => Fault::Gone,
+    }
+}
