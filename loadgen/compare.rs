@@ -180,6 +180,20 @@ fn notes(before: &RunResult, after: &RunResult) -> Vec<String> {
     if one.to_string() != other.to_string() || one.host != other.host {
         notes.push(format!("the machines differ: {one}; {other}"));
     }
+    let workers = |result: &RunResult| {
+        let all = result.workers.iter();
+        let all: Vec<_> = all
+            .map(|worker| format!("{} ({})", worker.machine, worker.machine.host))
+            .collect();
+        match all.is_empty() {
+            true => "none".to_owned(),
+            false => all.join(", "),
+        }
+    };
+    let (one, other) = (workers(before), workers(after));
+    if one != other {
+        notes.push(format!("the workers differ: {one}; {other}"));
+    }
     if before.load.mechanism != after.load.mechanism {
         notes.push(format!(
             "the mechanisms differ: {}; {}",

@@ -499,6 +499,10 @@ fn facts(result: &RunResult) -> String {
             ),
         ),
     ];
+    for worker in &result.workers {
+        let commit = worker.commit.as_deref().unwrap_or_default();
+        rows.push(("worker", format!("{} {commit}", worker.line())));
+    }
     if let Some(server) = &result.server {
         rows.push(("server", server.command.clone()));
         rows.push((

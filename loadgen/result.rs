@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fleet::Slice;
 use crate::ledger::Verdict;
-use crate::live::Point;
+use crate::live::{Point, grouped, micros};
 use crate::machine::Machine;
 use crate::phases::PhaseResult;
 use crate::search::Trial;
@@ -318,6 +318,26 @@ pub struct WorkerResult {
     /// Its part in the phases of a mixed scenario: what they are judged by.
     #[serde(skip)]
     pub scenario_phases: Vec<PhaseResult>,
+}
+
+impl WorkerResult {
+    /// What it did, and how it fared, in a line.
+    pub fn line(&self) -> String {
+        let rings = match (self.threads, self.core) {
+            (1, None) => "1 thread".to_owned(),
+            (count, None) => format!("{count} threads"),
+            (1, Some(core)) => format!("1 thread on core {core}"),
+            (count, Some(core)) => format!("{count} threads from core {core} on"),
+        };
+        format!(
+            "{}: {} clients, {:.0} % busy, lag p99 {}, {rings}, {}",
+            self.address,
+            grouped(self.clients.into()),
+            self.generator.busy * 100.0,
+            micros(self.generator.lag.p99_us),
+            self.machine,
+        )
+    }
 }
 
 /// All of it.

@@ -93,6 +93,9 @@ fn tail(text: &mut String, result: &RunResult) {
     for trial in &result.trials {
         line(text, &format!("  tried         {}", trial.line()));
     }
+    for worker in &result.workers {
+        line(text, &format!("  worker        {}", worker.line()));
+    }
     let note = match (result.generator.is_limit, &result.scenario_phases[..]) {
         (false, _) => "",
         (true, []) => ": it limits the rate; the CPU per delivery holds all the same",
