@@ -35,3 +35,22 @@ impl Clock {
         self.zero.elapsed().as_nanos() as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shifted_clock_is_ahead_or_behind_by_as_much() {
+        let clock = Clock::start();
+        let ahead = clock.shifted(5 * SECOND as i64).unwrap();
+        assert!(ahead.now() >= 5 * SECOND);
+        // What is behind is 0 until it begins.
+        assert_eq!(clock.shifted(-3600 * SECOND as i64).unwrap().now(), 0);
+        assert!(
+            clock
+                .shifted(i64::MAX)
+                .is_none_or(|clock| clock.now() > SECOND)
+        );
+    }
+}

@@ -6,11 +6,11 @@ use loadgen::args::Command;
 use loadgen::heed;
 use loadgen::result::RunResult;
 use loadgen::run;
-use loadgen::workers::protocol::{ANSWER_MAX, Build, Link, Order, Report};
+use loadgen::workers::protocol::{ANSWER_MAX, Build, Link, Order, Report, SILENCE_MAX};
 use loadgen::workers::worker;
+use loadgen::workers::worker::CONNECTIONS_MAX;
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, channel};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use support::{DOMAIN, Options, PASSWORD, Server};
 
 fn server() -> Server {
@@ -162,9 +162,8 @@ fn one_worker_does_one_job_after_another_of_every_kind() {
         "{:?}",
         result.reasons
     );
-    let search = format!(
-        "--password {PASSWORD} --clients 8 --rate 1 --find-max --slo p50<1us {short} --warmup 0"
-    );
+    let search =
+        format!("--password {PASSWORD} --clients 8 --rate 1 --find-max --slo p50<1us {short}");
     let error = run(server.address(), &workers, &search).expect_err("no rate is so quick");
     assert!(error.starts_with("--find-max: no rate meets"), "{error}");
 }
@@ -194,76 +193,45 @@ fn when_free(run: impl Fn() -> Result<RunResult, String>) -> RunResult {
     }
 }
 
-/// Stands before a worker, and can cut its connections; says when it has passed so many bytes on.
-struct Wire {
-    address: String,
-    streams: Receiver<TcpStream>,
-}
-
-impl Wire {
-    fn before(worker: &str) -> Wire {
-        let (listener, address) = listen();
-        let (sender, streams) = channel();
-        let worker = worker.to_owned();
+/// Stands before a worker, and cuts the connection as soon as its clients have delivered something.
+fn fragile_wire(worker: &str) -> String {
+    let (listener, address) = listen();
+    let worker = worker.to_owned();
+    std::thread::spawn(move || {
+        let (near, _) = listener.accept().expect("the coordinator connects");
+        let far = TcpStream::connect(&worker).expect("the worker listens");
+        let link = |stream| Link::new(stream).expect("it is connected");
+        let (mut near, mut far) = (link(near), link(far));
+        let split = |link: &Link| link.split().expect("a descriptor is free");
+        let (mut orders, mut to_worker) = (split(&near), split(&far));
         std::thread::spawn(move || {
-            while let Ok((near, _)) = listener.accept() {
-                let far = TcpStream::connect(&worker).expect("the worker listens");
-                pump(&near, &far);
-                pump(&far, &near);
-                for stream in [near, far] {
-                    if sender.send(stream).is_err() {
-                        return;
-                    }
-                }
+            while let Ok(order) = orders.receive::<Order>(SILENCE_MAX) {
+                to_worker.send(&order).expect("nothing is cut yet");
             }
         });
-        Wire { address, streams }
-    }
-
-    fn cut(&self) {
-        for _ in 0..2 {
-            let stream = self.streams.recv().expect("somebody connected");
-            stream.shutdown(Shutdown::Both).expect("it is open");
-        }
-    }
-}
-
-fn pump(from: &TcpStream, to: &TcpStream) {
-    let mut from = from.try_clone().expect("a descriptor is free");
-    let mut to = to.try_clone().expect("a descriptor is free");
-    std::thread::spawn(move || {
-        let mut bytes = [0; 4096];
-        while let Ok(count @ 1..) = from.read(&mut bytes) {
-            if to.write_all(&bytes[..count]).is_err() {
-                return;
+        while let Ok(report) = far.receive::<Report>(SILENCE_MAX) {
+            let cuts = matches!(&report, Report::Progress(progress) if progress.delivered > 0);
+            near.send(&report).expect("nothing is cut yet");
+            if cuts {
+                break;
             }
         }
-        // Either end may be gone already.
-        let _ = to.shutdown(Shutdown::Both);
+        near.close();
+        far.close();
     });
+    address
 }
 
 #[test]
 fn a_worker_that_goes_away_ends_the_run_and_all_stop() {
     let server = server();
     let workers = [worker(&[]), worker(&[])];
-    let wire = Wire::before(&workers[1]);
-    let cut = [workers[0].as_str(), &wire.address];
+    let wire = fragile_wire(&workers[1]);
     // Nothing but the cut ends it: it would take a day.
-    let options = format!("--password {PASSWORD} --clients 24 --rate 10 --duration 86400");
-    let error = std::thread::scope(|scope| {
-        let ended = scope.spawn(|| run(server.address(), &cut, &options));
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        wire.cut();
-        ended
-            .join()
-            .expect("it does not panic")
-            .expect_err("a worker is lost")
-    });
-    let sentence = format!(
-        "worker {} went away; the run is over, and the others stop their clients",
-        wire.address
-    );
+    let options = format!("--password {PASSWORD} --clients 24 --rate 100 --duration 86400");
+    let error = run(server.address(), &[&workers[0], &wire], &options).expect_err("one is lost");
+    let sentence =
+        format!("worker {wire} went away; the run is over, and the others stop their clients");
     assert_eq!(error, sentence);
     // Both are free again: of whom the coordinator forgot, and who lost it.
     let workers = workers.each_ref().map(String::as_str);
@@ -368,4 +336,23 @@ fn what_workers_do_not_heed_is_refused() {
         };
         assert!(reason.contains(remedy), "{reason}");
     }
+}
+
+#[test]
+fn a_worker_keeps_no_more_connections_than_it_has_room_for() {
+    let worker = worker(&[]);
+    let connect = || TcpStream::connect(&worker).expect("it listens");
+    let silent: Vec<_> = (0..CONNECTIONS_MAX).map(|_| connect()).collect();
+    let mut bytes = [0];
+    let ended = connect().read(&mut bytes);
+    assert_eq!(ended.expect("it is closed in order"), 0);
+    drop(silent);
+    let greets = || {
+        let mut link = Link::new(connect()).expect("it is connected");
+        let own = Build::own(String::new());
+        // It may be closed before it is read from.
+        let _ = link.send(&Order::Hello(Box::new(own)));
+        link.receive::<Report>(ANSWER_MAX).is_ok()
+    };
+    while !greets() {}
 }

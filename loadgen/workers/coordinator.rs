@@ -18,6 +18,7 @@ use super::protocol::{
     Stretch,
 };
 use crate::args::RunArgs;
+use crate::client::Script;
 use crate::clock::{Clock, SECOND};
 use crate::files;
 use crate::fleet::{Findings, Slice, spent};
@@ -30,6 +31,7 @@ use crate::plan::{Control, Dialect, Plan};
 use crate::result::{Generator, Times, WorkerResult};
 use crate::run::{self, Ran};
 use crate::stats::sum;
+use crate::tls::Ca;
 
 /// How long a worker's machine may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -47,15 +49,16 @@ const STEP: Duration = Duration::from_millis(20);
 /// Why nothing could be measured.
 pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let load = &args.load;
+    let config = args.server_config.as_deref().map(files::config);
+    let config = config.transpose()?;
     let mut live = Live::new(load.quiet, run::expected(args), load.hgrm.is_some());
     let ran = measure(args, features, &mut live);
     live.end();
     let (parts, findings) = ran?;
     let mut result = parts.judge(&findings, &live, features);
     run::describe(&mut result.load, args);
-    let config = args.server_config.as_deref().map(files::config);
-    result.server_config = config.transpose()?;
-    result.durability = result.server_config.as_deref().and_then(files::durability);
+    result.durability = config.as_deref().and_then(files::durability);
+    result.server_config = config;
     Ok(Ran {
         result,
         findings,
@@ -71,6 +74,10 @@ fn measure<'a>(
     let load = &args.load;
     let plan = load.plan_anywhere(args.target()?, Dialect::Xmpp, Clock::start());
     plan.check()?;
+    let ca = run::ca(args)?;
+    // What is wrong with the certificates is told before anybody connects.
+    run::tls(args.tls, args.domain(), ca.as_ref())?;
+    let script = run::script(args, args.accounts()?);
     let mut server = args.server_pid.map(run::watch).transpose()?;
     live.label("workers", Whose::Subject);
     let mut crew = Crew::gather(args, plan, &Build::own(features.to_string()))?;
@@ -78,7 +85,7 @@ fn measure<'a>(
     let pid = args.server_pid;
     let cost = move || pid.and_then(machine::process_busy);
     let before = cost();
-    crew.log_in(args)?;
+    crew.log_in(&script, ca.as_ref())?;
     crew.wait_ready(live)?;
     if let Some(server) = &mut server {
         run::charge_logins(server, crew.plan.clients, before);
@@ -174,15 +181,11 @@ impl Crew {
     }
 
     /// Brings every worker its job.
-    fn log_in(&mut self, args: &RunArgs) -> Result<(), String> {
-        let ca = run::ca(args)?;
-        // What is wrong with them is told before anybody connects.
-        run::tls(args.tls, args.domain(), ca.as_ref())?;
-        let script = run::script(args, args.accounts()?);
+    fn log_in(&mut self, script: &Script, ca: Option<&Ca>) -> Result<(), String> {
         for (index, hand) in self.hands.iter_mut().enumerate() {
             let job = Job {
                 plan: hand.plan.clone(),
-                login: Login::of(&script, ca.clone(), hand.plan.part),
+                login: Login::of(script, ca.cloned(), hand.plan.part),
                 ahead: hand.ahead,
             };
             hand.order(&Order::Job(Box::new(job)))?;
@@ -501,5 +504,74 @@ fn check_target(plan: &Plan, worker: SocketAddr) -> Result<(), String> {
              reach"
         )),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Cli;
+    use clap::Parser;
+
+    fn plan(clients: &str) -> (RunArgs, Plan) {
+        let cli = Cli::parse_from(["loadgen", "--clients", clients]);
+        let target = "127.0.0.1:5222".parse().expect("an address");
+        let plan = cli
+            .run
+            .load
+            .plan_anywhere(target, Dialect::Xmpp, Clock::start());
+        (cli.run, plan)
+    }
+
+    #[test]
+    fn a_server_at_localhost_is_not_that_of_another_machine() {
+        let (_, mut plan) = plan("4");
+        let (near, far) = ("127.0.0.1:1", "192.0.2.7:1");
+        let check = |plan: &Plan, worker: &str| check_target(plan, worker.parse().unwrap());
+        assert_eq!(check(&plan, near), Ok(()));
+        let error = check(&plan, far).unwrap_err();
+        assert!(error.contains("on its own machine (127.0.0.1)"), "{error}");
+        plan.target = "192.0.2.1:5222".parse().unwrap();
+        assert_eq!((check(&plan, near), check(&plan, far)), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn workers_that_could_have_no_clients_or_are_too_many_are_refused() {
+        let refused = |clients, addresses: Vec<String>| {
+            let (mut args, plan) = plan(clients);
+            args.workers = addresses;
+            match Crew::gather(&args, plan, &Build::default()) {
+                Ok(_) => panic!("nobody listens there"),
+                Err(reason) => reason,
+            }
+        };
+        let some = |count: usize| (0..count).map(|at| format!("host{at}:1")).collect();
+        let reason = refused("1000", some(WORKERS_MAX + 1));
+        assert_eq!(reason, "--workers: 256 are the most");
+        let reason = refused("4", some(3));
+        assert!(reason.contains("so 2 is the most here"), "{reason}");
+        let reason = refused("4", vec!["one:1".into(), "one:1".into()]);
+        assert_eq!(reason, "--workers: one:1 is there twice; name it once");
+    }
+
+    #[test]
+    fn slices_add_up_and_the_busiest_core_is_one_workers() {
+        let slice = |sent, busiest, seconds| Slice {
+            sent,
+            delivered: sent - 1,
+            generator_cpu: 1.0,
+            generator_busiest: busiest,
+            seconds,
+            ..Slice::default()
+        };
+        let all = added(&[slice(10, 0.2, 1.0), slice(20, 0.9, 3.0)]);
+        assert_eq!((all.sent, all.delivered), (30, 28));
+        let times = [all.generator_cpu, all.generator_busiest, all.seconds];
+        assert!(
+            [2.0, 0.9, 2.0]
+                .iter()
+                .zip(times)
+                .all(|(one, other)| (one - other).abs() < 1e-9)
+        );
     }
 }

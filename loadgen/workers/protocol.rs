@@ -409,3 +409,143 @@ fn fault(error: &io::Error, patience: Duration) -> Fault {
         _ => Fault::Gone,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    fn job(line: &str) -> Job {
+        let words = ["loadgen"].into_iter().chain(line.split_whitespace());
+        let load = crate::heed::read(words).expect("a line").run.load;
+        let target = "127.0.0.1:1".parse().unwrap();
+        let script = Script::anonymous("localhost");
+        let plan = load.plan_anywhere(target, Dialect::Xmpp, Clock::start());
+        Job {
+            login: Login::of(&script, None, plan.part),
+            plan,
+            ahead: 0,
+        }
+    }
+
+    fn links() -> (TcpStream, Link) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, Link::new(listener.accept().unwrap().0).unwrap())
+    }
+
+    #[test]
+    fn a_job_arrives_as_it_was_sent() {
+        for line in [
+            "--rate 7 --clients 40",
+            "--scenario mixed",
+            "--closed --window 3",
+        ] {
+            let job = job(line);
+            let text = serde_json::to_string(&job).unwrap();
+            let read: Job = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), text);
+            assert_eq!(read.check(), Ok(()), "{line}");
+            for part in read.plan.parts(4) {
+                let mut job = self::job(line);
+                job.plan.part = part;
+                assert_eq!(job.check(), Ok(()), "{line}: {part:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_that_nobody_could_do_is_refused() {
+        let wrong: [fn(&mut Plan); 16] = [
+            |plan| plan.clique = 0,
+            |plan| plan.partners = 0,
+            |plan| plan.clients = 0,
+            |plan| plan.stanza_size = usize::MAX,
+            |plan| plan.part.count = 0,
+            |plan| plan.part.count = 1,
+            |plan| plan.part.count = plan.clients + 1,
+            |plan| plan.part.first = u32::MAX,
+            |plan| plan.part.first = 1,
+            |plan| plan.part.number = u32::MAX,
+            |plan| plan.dialect = Dialect::Floor,
+            |plan| plan.connect_rate = Some(0.0),
+            |plan| plan.ack_every = Some(0),
+            |plan| plan.phases.clear(),
+            |plan| plan.phases[0].mix[0].1 = u32::MAX,
+            |plan| plan.phases[0].sizes = Sizes::Uniform(300, 200),
+        ];
+        for (index, change) in wrong.into_iter().enumerate() {
+            let mut job = job("--scenario mixed --clients 40");
+            change(&mut job.plan);
+            assert!(job.check().is_err(), "{index}");
+        }
+    }
+
+    #[test]
+    fn a_worker_has_the_accounts_of_its_clients_and_no_others() {
+        let lines = (0..6).map(|at| (format!("user{at}"), Arc::from("p:1")));
+        let script = Script {
+            accounts: Accounts::File {
+                first: 0,
+                lines: lines.collect(),
+            },
+            ..Script::anonymous("localhost")
+        };
+        let mut plan = job("--clients 6").plan;
+        plan.part = plan.parts(2)[1];
+        let login = Login::of(&script, None, plan.part);
+        let text = serde_json::to_string(&login).unwrap();
+        let login: Login = serde_json::from_str(&text).unwrap();
+        let accounts = login.script(&plan).unwrap().accounts;
+        for index in 0..6 {
+            let own = index >= plan.part.first;
+            let expected = script.accounts.of(index).filter(|_| own);
+            assert_eq!(accounts.of(index), expected, "{index}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused_before_memory_is_taken_for_it() {
+        for (bytes, refusal) in [
+            (
+                &(MESSAGE_SIZE_MAX as u32 + 1).to_be_bytes()[..],
+                "67108864 are the most",
+            ),
+            (b"\0\0\0\x02{}", "no message of this version"),
+            (b"\0\0\0\x09{}", "went away"),
+            (b"\0\0", "went away"),
+            (b"", "went away"),
+        ] {
+            let (mut near, mut link) = links();
+            near.write_all(bytes).unwrap();
+            drop(near);
+            let Err(fault) = link.receive::<Order>(ANSWER_MAX) else {
+                panic!("{bytes:?} is no order")
+            };
+            assert!(fault.to_string().contains(refusal), "{bytes:?} {fault}");
+        }
+        let (_near, mut link) = links();
+        let patience = Duration::from_millis(1);
+        let silent = link.receive::<Order>(patience);
+        assert!(matches!(silent, Err(Fault::Silent(time)) if time == patience));
+        let large = "x".repeat(MESSAGE_SIZE_MAX);
+        assert!(matches!(link.send(&large), Err(Fault::TooLarge(_))));
+    }
+
+    #[test]
+    fn builds_differ_by_version_and_by_commits_that_are_known() {
+        let build = |version: &str, commit: Option<&str>| Build {
+            version: version.into(),
+            commit: commit.map(str::to_owned),
+            ..Build::default()
+        };
+        let own = build("1", Some("a"));
+        assert_eq!(own.difference(&build("1", Some("a"))), None);
+        assert_eq!(own.difference(&build("1", None)), None);
+        for other in [build("2", Some("a")), build("1", Some("b"))] {
+            assert!(own.difference(&other).is_some(), "{other:?}");
+        }
+    }
+}

@@ -28,7 +28,7 @@ use crate::stats::sum;
 /// How often a worker says how far its clients are.
 const REPORT_EVERY: Duration = Duration::from_millis(200);
 /// Connections at once: that of the coordinator, and of those who are told that it is there.
-const CONNECTIONS_MAX: usize = 16;
+pub const CONNECTIONS_MAX: usize = 16;
 /// How long a coordinator may be silent before it has brought its job: it greets all workers first.
 const JOB_MAX: Duration = Duration::from_secs(60);
 /// How long a coordinator may say nothing while clients log in and send; where it is gone, the
