@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_file_gives_its_lines_and_names_the_bad_one() {
-        let path = std::env::temp_dir().join(format!("loadgen-accounts-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!("loadgen-lines-{}", std::process::id()));
         std::fs::write(&path, "# ours\na:x\nb:y:z\n").unwrap();
         let accounts = Accounts::read(&path).unwrap();
         assert_eq!(accounts.count(), Some(2));

@@ -159,8 +159,8 @@ pub struct RunArgs {
         help_heading = "Load"
     )]
     pub with_plain: Option<u16>,
-    /// Let these workers drive the clients (`loadgen worker`), each a share of them, and generate no
-    /// load here.
+    /// Let these workers (`loadgen worker`) drive the clients, a share each, and generate no load
+    /// here.
     #[arg(
         long,
         value_name = "HOST:PORT",

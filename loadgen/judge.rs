@@ -292,6 +292,17 @@ impl Measured<'_> {
         faults
     }
 
+    /// Whether nothing was delivered; to a part of a schedule that happens by chance.
+    fn silence(&self, pace: Pace) -> Option<String> {
+        let delivered: u64 = self.slices.iter().map(|slice| slice.delivered).sum();
+        let is_chance = match pace {
+            Pace::Open { .. } => self.share < 1.0,
+            Pace::Closed { .. } => self.share == 0.0,
+        };
+        let text = "nothing was delivered while it was measured";
+        (delivered == 0 && !is_chance).then(|| text.to_owned())
+    }
+
     /// In what a phase says nothing about the server; who has no part in it is asked nothing.
     fn phase_faults(&self, phase: &scenario::Phase) -> Vec<String> {
         if self.share == 0.0 {
@@ -304,10 +315,7 @@ impl Measured<'_> {
             }
             Some(Pace::Closed { .. }) | None => Vec::new(),
         };
-        let delivered: u64 = self.slices.iter().map(|slice| slice.delivered).sum();
-        if phase.pace.is_some() && delivered == 0 {
-            faults.push("nothing was delivered while it was measured".to_owned());
-        }
+        faults.extend(phase.pace.and_then(|pace| self.silence(pace)));
         let whose = &self.whose;
         faults
             .iter()
@@ -349,10 +357,9 @@ fn verdict(
             }
             Pace::Closed { .. } => Vec::new(),
         };
-        let delivered: u64 = measured.slices.iter().map(|slice| slice.delivered).sum();
         let rests = plan.scenario == Scenario::Idle || !plan.phases.is_empty();
-        if !rests && delivered == 0 {
-            faults.push("nothing was delivered while it was measured".to_owned());
+        if !rests {
+            faults.extend(measured.silence(plan.pace));
         }
         if !faults.is_empty() {
             code = exit::INVALID;
@@ -543,6 +550,102 @@ mod tests {
         let (_, reasons) = judge_waiting([430, 250, 0], [9, 9, 0], 7);
         let expected = "phase day: only 50.0 % of the schedule was sent: nobody asked could do it";
         assert!(reasons.starts_with(expected), "{reasons}");
+    }
+
+    #[test]
+    fn a_worker_that_is_late_does_not_hide_among_others() {
+        let worker = |address: &str, sent| WorkerResult {
+            address: address.into(),
+            clients: 1,
+            threads: 1,
+            slices: vec![Slice {
+                seconds: 10.0,
+                sent,
+                delivered: 1,
+                ..Slice::default()
+            }],
+            ..WorkerResult::default()
+        };
+        // Half of 100 a second for ten seconds is each one's.
+        let both = |sent: [u64; 2]| [worker("a:1", sent[0]), worker("b:1", sent[1])].to_vec();
+        let judge = |workers| judged(FIXED, [1000; 3], |result| result.workers = workers);
+        assert_eq!(judge(both([500, 500])), (exit::OK, String::new()));
+        let (code, reasons) = judge(both([500, 490]));
+        assert_eq!(code, exit::INVALID);
+        assert_eq!(reasons, "worker b:1: only 98.0 % of the schedule was sent");
+        let mut late = both([500, 500]);
+        late[1].generator.lag.p99_us = 2.0 * LAG_P99_MAX_US;
+        let (code, reasons) = judge(late);
+        assert_eq!(code, exit::INVALID);
+        assert_eq!(reasons, "worker b:1: the generator was 2.00 ms late (p99)");
+        // One that was due nowhere but there may be missing by chance; a closed loop's may not.
+        let mut idle = both([500, 500]);
+        idle[0].slices[0].delivered = 0;
+        assert_eq!(judge(idle.clone()).0, exit::OK);
+        let closed = Pace::Closed { window: 1 };
+        let (code, reasons) = judged(closed, [1000; 3], |result| result.workers = idle);
+        assert_eq!(code, exit::INVALID);
+        assert_eq!(
+            reasons,
+            "worker a:1: nothing was delivered while it was measured"
+        );
+        // What it found is in the sum already.
+        let mut lossy = both([500, 500]);
+        lossy[0].verdict.lost = 1;
+        assert_eq!(judge(lossy).0, exit::OK);
+    }
+
+    #[test]
+    fn each_worker_is_held_to_its_part_of_a_phase() {
+        let line = "loadgen --scenario mixed --duration 5 --rate 100 --clients 60";
+        let cli = crate::heed::read(line.split(' ')).expect("a line");
+        let address = "127.0.0.1:1".parse().unwrap();
+        let mut plan = cli
+            .run
+            .load
+            .plan_anywhere(address, Dialect::Xmpp, Clock::start());
+        plan.phases[1].clients = Some(20);
+        let slices = |sent: [u64; 3]| {
+            sent.map(|sent| Slice {
+                seconds: 5.0,
+                sent,
+                delivered: sent,
+                ..Slice::default()
+            })
+        };
+        let workers = |sent: [[u64; 3]; 3]| {
+            (0..).zip(sent).map(|(at, sent)| WorkerResult {
+                address: format!("{at}:1"),
+                first: 20 * at,
+                clients: 20,
+                scenario_phases: phases::results(&plan, &slices(sent), &Meter::default()),
+                slices: slices(sent).to_vec(),
+                ..WorkerResult::default()
+            })
+        };
+        let judge = |sent| {
+            let all = slices([430, 500, 0]).to_vec();
+            let result = RunResult {
+                scenario_phases: phases::results(&plan, &all, &Meter::default()),
+                slices: all,
+                workers: workers(sent).collect(),
+                ..RunResult::default()
+            };
+            verdict(&plan, 3, &result, None)
+        };
+        // By day only the first twenty act: those of the first worker.
+        let good = [[143, 500, 0], [143, 0, 0], [143, 0, 0]];
+        assert_eq!(judge(good), (exit::OK, Vec::new()));
+        let (code, reasons) = judge([[143, 200, 0], [143, 0, 0], [40, 0, 0]]);
+        assert_eq!((code, reasons.len()), (exit::INVALID, 2), "{reasons:?}");
+        assert!(
+            reasons[0].starts_with("phase morning: worker 2:1: only "),
+            "{reasons:?}"
+        );
+        assert!(
+            reasons[1].starts_with("phase day: worker 0:1: only 40.0 %"),
+            "{reasons:?}"
+        );
     }
 
     #[test]

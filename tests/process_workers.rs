@@ -6,6 +6,7 @@ use loadgen::args::Command;
 use loadgen::heed;
 use loadgen::result::RunResult;
 use loadgen::run;
+use loadgen::search;
 use loadgen::workers::protocol::{ANSWER_MAX, Build, Link, Order, Report, SILENCE_MAX};
 use loadgen::workers::worker;
 use loadgen::workers::worker::CONNECTIONS_MAX;
@@ -42,12 +43,21 @@ fn listen() -> (TcpListener, String) {
 /// What a run with these workers comes to.
 fn run(server: SocketAddr, workers: &[&str], options: &str) -> Result<RunResult, String> {
     let (port, workers) = (server.port().to_string(), workers.join(","));
-    let target = ["--domain", DOMAIN, "--port", &port, "--tls", "none"];
+    let plain: &[&str] = if options.contains("--tls") {
+        &[]
+    } else {
+        &["--tls", "none"]
+    };
+    let target = [&["--domain", DOMAIN, "--port", &port], plain].concat();
     let line = ["loadgen", "--quiet", "--workers", &workers];
     let options = options.split_whitespace();
     let cli = heed::read(line.into_iter().chain(target).chain(options)).expect("a line");
     let features = ring::probe().expect("io_uring is needed here");
-    Ok(run::server(&cli.run, features)?.result)
+    let ran = match cli.run.find_max {
+        true => search::find_max(&cli.run, features)?,
+        false => run::server(&cli.run, features)?,
+    };
+    Ok(ran.result)
 }
 
 /// A busy machine may make a run invalid; what was sent arrives all the same.
@@ -126,6 +136,8 @@ fn one_worker_does_one_job_after_another_of_every_kind() {
     let scenario = server.directory().join("phases.toml");
     let accounts = server.directory().join("accounts");
     std::fs::write(&scenario, phases).expect("the directory is writable");
+    // A file that only the coordinator reads.
+    let ca = server.directory().join(format!("data/tls/{DOMAIN}.crt"));
     let names: String = (0..24)
         .map(|number| format!("u{number}:{PASSWORD}\n"))
         .collect();
@@ -135,6 +147,13 @@ fn one_worker_does_one_job_after_another_of_every_kind() {
         (format!("--scenario login --closed --clients 6 {short}"), 0),
         (
             format!("--scenario presence --clique 4 --clients 24 --rate 40 {short}"),
+            0,
+        ),
+        (
+            format!(
+                "--tls starttls --ca {} --clients 6 --closed {short}",
+                ca.display()
+            ),
             0,
         ),
         (
@@ -179,7 +198,7 @@ fn whose_clients_fail_is_named_and_the_others_stop() {
     let sentence = format!("worker {}: 24 of 24 clients failed to log in", workers[1]);
     assert!(error.starts_with(&sentence), "{error}");
     assert!(error.contains("\n  24 x "), "{error}");
-    let again = format!("--password {PASSWORD} --clients 8 --rate 10 --warmup 0 --duration 0.5");
+    let again = format!("--password {PASSWORD} --clients 8 --closed --warmup 0 --duration 0.5");
     assert_verified(&when_free(|| run(server.address(), &workers, &again)));
 }
 
@@ -235,7 +254,7 @@ fn a_worker_that_goes_away_ends_the_run_and_all_stop() {
     assert_eq!(error, sentence);
     // Both are free again: of whom the coordinator forgot, and who lost it.
     let workers = workers.each_ref().map(String::as_str);
-    let again = format!("--password {PASSWORD} --clients 8 --rate 10 --warmup 0 --duration 0.5");
+    let again = format!("--password {PASSWORD} --clients 8 --closed --warmup 0 --duration 0.5");
     assert_verified(&when_free(|| run(server.address(), &workers, &again)));
 }
 
