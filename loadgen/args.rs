@@ -73,7 +73,7 @@ pub enum Command {
 #[derive(Args, Debug, Clone)]
 pub struct WorkerArgs {
     /// Where coordinators connect to; port 0 is any that is free.
-    #[arg(long, value_name = "ADDRESS", default_value = workers::LISTEN)]
+    #[arg(long, value_name = "HOST:PORT", default_value = workers::LISTEN)]
     pub listen: String,
     /// Ring threads (default: as few as the limit of descriptors allows).
     #[arg(long)]

@@ -383,6 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn other_workers_are_no_other_load_but_a_reader_is_told() {
+        let alone = run(4.0, 1.0, 1.0);
+        let mut shared = alone.clone();
+        shared.workers.push(crate::result::WorkerResult::default());
+        shared.workers[0].machine.host = "load-1".into();
+        let told = |before: &RunResult, after: &RunResult| {
+            let comparison = compare(before, after, 0.05, &[]).expect("it is the same load");
+            comparison.render()
+        };
+        assert!(!told(&shared, &shared).contains("workers"));
+        let text = told(&alone, &shared);
+        assert!(text.contains("the workers differ: none; "), "{text}");
+        assert!(text.contains("(load-1)"), "{text}");
+    }
+
+    #[test]
     fn a_share_has_its_sign() {
         assert_eq!(share("5%"), Ok(0.05));
         for wrong in ["5", "%", "-1%", "x%", "NaN%"] {

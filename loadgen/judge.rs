@@ -24,6 +24,8 @@ const LAG_P99_MAX_US: f64 = 1000.0;
 const LAG_SHARE_MAX: f64 = 0.1;
 /// An open loop must have sent this share of what the schedule asked for.
 const SENT_SHARE_MIN: f64 = 0.99;
+/// A worker must begin within this share of a stretch of the time that was agreed on.
+const START_SHARE_MAX: f64 = 0.02;
 /// A generator busier than this limits a closed loop.
 const BUSY_MAX: f64 = 0.95;
 
@@ -366,11 +368,12 @@ fn verdict(
         }
         reasons.extend(faults.iter().map(|fault| format!("{whose}{fault}")));
     }
-    let of_phases = phase_faults(plan, threads, result);
-    if !of_phases.is_empty() {
+    let mut others = phase_faults(plan, threads, result);
+    others.extend(late_starts(result));
+    if !others.is_empty() {
         code = exit::INVALID;
     }
-    reasons.extend(of_phases);
+    reasons.extend(others);
     for measured in &all {
         let mut faults = measured.verdict.faults().to_vec();
         // Its own threshold judges a fault where there is one.
@@ -386,6 +389,24 @@ fn verdict(
         code = exit::UNVERIFIED;
     }
     (code, reasons)
+}
+
+/// Which workers did not begin with the others: the server's cost is of the common time.
+fn late_starts(result: &RunResult) -> Vec<String> {
+    let mut faults = Vec::new();
+    for worker in &result.workers {
+        let pairs = worker.slices.iter().zip(&result.slices);
+        let late =
+            pairs.filter(|(own, all)| (own.at - all.at).abs() > START_SHARE_MAX * all.seconds);
+        if let Some((own, all)) = late.last() {
+            let (address, off) = (&worker.address, (own.at - all.at).abs());
+            let off = crate::live::micros(off * 1e6);
+            faults.push(format!(
+                "worker {address}: it began {off} off the common start"
+            ));
+        }
+    }
+    faults
 }
 
 /// In what the phases of a mixed scenario say nothing about the server, of all together and of

@@ -4,9 +4,11 @@ mod support;
 
 use loadgen::args::Command;
 use loadgen::heed;
+use loadgen::html;
 use loadgen::result::RunResult;
 use loadgen::run;
 use loadgen::search;
+use loadgen::table;
 use loadgen::workers::protocol::{ANSWER_MAX, Build, Link, Order, Report, SILENCE_MAX};
 use loadgen::workers::worker;
 use loadgen::workers::worker::CONNECTIONS_MAX;
@@ -117,6 +119,17 @@ fn two_workers_share_the_clients_and_their_findings_are_added_up() {
     assert_eq!(login.expect("they logged in").count, 22);
     let seconds: u64 = result.timeline.iter().map(|point| point.delivered).sum();
     assert_eq!(seconds, result.latency.count, "each second of each worker");
+    // All began together, to what a busy machine makes of it.
+    for worker in &result.workers {
+        assert!(worker.slices[0].at >= result.slices[0].at, "{worker:?}");
+    }
+    let shown = [table::render(&result), html::render(&result)];
+    for (text, worker) in shown
+        .iter()
+        .flat_map(|text| workers.map(|worker| (text, worker)))
+    {
+        assert!(text.contains(worker), "{text}");
+    }
     let server = result.server.expect("it was watched");
     assert!(server.cpu_per_million.is_some_and(|cpu| cpu > 0.0));
     let json = serde_json::to_value(&result.workers).expect("it is plain data");
@@ -175,12 +188,8 @@ fn one_worker_does_one_job_after_another_of_every_kind() {
     }
     let idle = format!("--scenario idle --password {PASSWORD} --clients 24 {short}");
     let result = run(server.address(), &workers, &idle).expect("it runs");
-    assert_eq!(
-        (result.exit, result.workers.len()),
-        (0, 2),
-        "{:?}",
-        result.reasons
-    );
+    assert_eq!((result.workers.len(), result.verdict.sent), (2, 0));
+    assert!(result.verdict.is_clean(), "{:?}", result.verdict);
     let search =
         format!("--password {PASSWORD} --clients 8 --rate 1 --find-max --slo p50<1us {short}");
     let error = run(server.address(), &workers, &search).expect_err("no rate is so quick");
@@ -328,7 +337,7 @@ fn a_busy_worker_and_one_that_is_none_are_named() {
     drop(listener);
     let absent = refusal(&address);
     assert!(
-        absent.contains("start `loadgen worker --listen ADDRESS`"),
+        absent.contains("start `loadgen worker --listen HOST:PORT`"),
         "{absent}"
     );
     let (listener, address) = listen();

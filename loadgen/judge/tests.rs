@@ -139,6 +139,16 @@ fn a_worker_that_is_late_does_not_hide_among_others() {
         reasons,
         "worker a:1: nothing was delivered while it was measured"
     );
+    let mut apart = both([500, 500]);
+    apart[1].slices[0].at = 0.19;
+    assert_eq!(judge(apart.clone()).0, exit::OK);
+    apart[1].slices[0].at = 0.25;
+    let (code, reasons) = judge(apart);
+    assert_eq!(code, exit::INVALID);
+    assert_eq!(
+        reasons,
+        "worker b:1: it began 250.00 ms off the common start"
+    );
     // What it found is in the sum already.
     let mut lossy = both([500, 500]);
     lossy[0].verdict.lost = 1;

@@ -75,6 +75,6 @@ fn an_address_that_is_not_this_machines_is_refused_with_the_remedy() {
         .expect("the binary was built");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("--listen 192.0.2.1:1: "), "{said}");
-    assert!(said.contains("give an address of this machine"), "{said}");
+    assert!(said.contains("give HOST:PORT of this machine"), "{said}");
     assert_eq!(output.status.code(), Some(1));
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use ring::Features;
@@ -37,6 +37,8 @@ use crate::tls::Ca;
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Times that a worker's clock is asked for: the quickest answer tells most.
 const CLOCK_READINGS: u32 = 16;
+/// Reports that wait to be read: more wait in the workers' connections.
+const REPORTS_MAX: usize = 1024;
 /// How long before a stretch begins workers are told of it.
 const LEAD: u64 = SECOND / 5;
 /// How old the newest second is that is shown: later ones are not reported by all workers.
@@ -140,7 +142,7 @@ struct Crew {
     control: Control,
     hands: Vec<Hand>,
     inbox: Receiver<(usize, Result<Report, Fault>)>,
-    sender: Sender<(usize, Result<Report, Fault>)>,
+    sender: SyncSender<(usize, Result<Report, Fault>)>,
 }
 
 impl Crew {
@@ -170,7 +172,7 @@ impl Crew {
             let hand = Hand::greet(address, plan, own);
             hands.push(hand.map_err(|why| format!("worker {address} {why}"))?);
         }
-        let (sender, inbox) = channel();
+        let (sender, inbox) = sync_channel(REPORTS_MAX);
         Ok(Crew {
             control: Control::new(hands.len()),
             plan,
@@ -277,6 +279,7 @@ impl Crew {
             .zip(before)
             .map(|(after, before)| spent(after, &before));
         let mut all = added(&slices);
+        all.at = begin as f64 / SECOND as f64;
         all.server_cpu = threads.as_ref().map(|threads| threads.values().sum());
         all.server_threads = threads.unwrap_or_default();
         for (hand, slice) in self.hands.iter_mut().zip(slices) {
@@ -385,7 +388,6 @@ fn added(slices: &[Slice]) -> Slice {
         all.generator_busiest = all.generator_busiest.max(slice.generator_busiest);
     }
     let count = slices.len().max(1) as f64;
-    all.at = slices.iter().map(|slice| slice.at).sum::<f64>() / count;
     all.seconds = slices.iter().map(|slice| slice.seconds).sum::<f64>() / count;
     all
 }
@@ -394,7 +396,7 @@ impl Hand {
     /// Connects, finds out which build it is, and how its clock stands to ours.
     fn greet(address: &str, plan: Plan, own: &Build) -> Result<Hand, String> {
         let stream = connect(address).map_err(|error| {
-            format!("does not answer ({error}); start `loadgen worker --listen ADDRESS` there")
+            format!("does not answer ({error}); start `loadgen worker --listen HOST:PORT` there")
         })?;
         let peer = stream.peer_addr().map_err(|error| error.to_string())?;
         check_target(&plan, peer)?;

@@ -54,7 +54,7 @@ struct Shared {
 pub fn run(args: &WorkerArgs, features: Features) -> Result<(), String> {
     let address = &args.listen;
     let listener = TcpListener::bind(address.as_str())
-        .map_err(|error| format!("--listen {address}: {error}; give an address of this machine"))?;
+        .map_err(|error| format!("--listen {address}: {error}; give HOST:PORT of this machine"))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     println!("loadgen worker: listening on {address}");
     serve(&listener, args, features);
@@ -175,7 +175,7 @@ impl Shared {
         let mut plan = job.plan;
         plan.clock = clock
             .shifted(job.ahead)
-            .ok_or("its clock is ahead of what this machine's can say")?;
+            .ok_or("the coordinator's clock is further ahead than this machine's can be")?;
         plan.core = self.args.core;
         let plan = plan.fit(self.args.threads)?;
         let tls = run::tls(job.login.tls, &job.login.domain, job.login.ca.as_ref())?;
