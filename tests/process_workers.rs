@@ -326,6 +326,8 @@ fn a_busy_worker_and_one_that_is_none_are_named() {
     let own = Build::own(String::new());
     link.send(&Order::Hello(Box::new(own))).expect("it listens");
     assert!(matches!(link.receive(ANSWER_MAX), Ok(Report::Welcome(_))));
+    // Who is refused takes nobody's place.
+    assert_eq!(refusal(&worker), refusal(&worker));
     let busy = refusal(&worker);
     let sentence =
         format!("worker {worker} is busy with another coordinator; wait, or leave it out");

@@ -105,7 +105,8 @@ impl Shared {
 
     fn take_seat(&self) -> Option<Seat<'_>> {
         let was_taken = self.taken.swap(true, Ordering::AcqRel);
-        (!was_taken).then_some(Seat(&self.taken))
+        // Made only where it was free: to drop one frees the place.
+        (!was_taken).then(|| Seat(&self.taken))
     }
 
     fn attend(&self, stream: TcpStream) {
