@@ -396,9 +396,9 @@ fn late_starts(result: &RunResult) -> Vec<String> {
     let mut faults = Vec::new();
     for worker in &result.workers {
         let pairs = worker.slices.iter().zip(&result.slices);
-        let late =
+        let mut late =
             pairs.filter(|(own, all)| (own.at - all.at).abs() > START_SHARE_MAX * all.seconds);
-        if let Some((own, all)) = late.last() {
+        if let Some((own, all)) = late.next() {
             let (address, off) = (&worker.address, (own.at - all.at).abs());
             let off = crate::live::micros(off * 1e6);
             faults.push(format!(
