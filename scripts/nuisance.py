@@ -18,6 +18,8 @@ then beside one account that does one of these without a pause:
   reports        reports a thousand others with one request
   documents      stores private data and a vCard of 200 kB each
   statuses       comes with a status of 15 kB in four managed sessions that the server stores
+  prefixes       sends messages of 260 kB whose 37,000 elements have prefixes, from sixteen clients
+  strangers      has 64 clients that never log in send as much of that as a stranger may
 
 and once each, after a kill of the server that accounts with sixteen such clients survive:
 
@@ -62,23 +64,33 @@ FOLLOWERS = {"followers": 4_000, "barred": 200}
 BLOCKED = 1_000
 CLIENTS = 200
 RESOURCES = 16
+STRANGERS = 64
+# As often a stranger may fail before its stream is ended.
+TRIES = 5
+# Behind these a stanza is too large, after and before its sender has logged in.
+STANZA_SIZE = 262_000
+STRANGERS_STANZA_SIZE = 65_000
 BODY = "x" * 200
 HEADER = (
     "<?xml version='1.0'?><stream:stream xmlns='jabber:client' "
     f"xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' version='1.0'>"
 )
 
+PREFIXES = HEADER.replace(
+    " to=", "".join(f" xmlns:h{n}='h{n}'" for n in range(62)) + " xmlns:_='_' to="
+)
+
 
 class Wire:
     """A client that sends without looking, and reads only as much as it must."""
 
-    def __init__(self, port, user, resource=None):
+    def __init__(self, port, user, resource=None, header=HEADER):
         self.socket = socket.create_connection(("127.0.0.1", port), 30)
         proof = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
         sasl = "urn:ietf:params:xml:ns:xmpp-sasl"
-        self.ask(HEADER, "</stream:features>")
+        self.ask(header, "</stream:features>")
         self.ask(f"<auth xmlns='{sasl}' mechanism='PLAIN'>{proof}</auth>", "<success")
-        self.ask(HEADER, "</stream:features>")
+        self.ask(header, "</stream:features>")
         if resource:
             bind = "urn:ietf:params:xml:ns:xmpp-bind"
             self.ask(f"<iq type='set' id='b'><bind xmlns='{bind}'><resource>{resource}</resource>"
@@ -335,6 +347,66 @@ def statuses(port, over):
     return again(port, over, f"<presence><status>{'x' * 15_000}</status></presence>", 4)
 
 
+def prefixed(start, end, size):
+    """An element of so many bytes, as dear to read as can be: each name is sought in all prefixes."""
+    start = start.replace(" ", "".join(f" xmlns:q{n}='q{n}'" for n in range(126)) + " ", 1)
+    element = "<_:a/>"
+    return start + element * ((size - len(start + end)) // len(element)) + end
+
+
+def prefixes(port, over):
+    text = prefixed(f"<message to='nobody@{DOMAIN}' type='headline'>", "</message>", STANZA_SIZE)
+    done = []
+
+    def annoy(resource):
+        sent = 0
+        while not over.is_set():
+            try:
+                wire = Wire(port, "n3", resource, PREFIXES)
+                while not over.is_set():
+                    wire.send(text)
+                    sent += 1
+            except OSError:
+                pass
+        done.append(sent)
+
+    beside_each_other(annoy, [f"r{number}" for number in range(RESOURCES)])
+    return sum(done)
+
+
+def strangers(port, over):
+    auth = "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>"
+    text = prefixed(auth, "</auth>", STRANGERS_STANZA_SIZE)
+    done = []
+
+    def annoy(_):
+        sent = 0
+        while not over.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", port), 30) as stranger:
+                    stranger.sendall(PREFIXES.encode())
+                    for _ in range(TRIES):
+                        stranger.sendall(text.encode())
+                        sent += 1
+                    stranger.shutdown(socket.SHUT_WR)
+                    while stranger.recv(1 << 16):
+                        pass
+            except OSError:
+                pass
+        done.append(sent)
+
+    beside_each_other(annoy, range(STRANGERS))
+    return sum(done)
+
+
+def beside_each_other(act, arguments):
+    threads = [threading.Thread(target=act, args=(argument,)) for argument in arguments]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def bar(server):
     """Has an account block a thousand resources, whoever has them."""
     wire = Wire(server.port, "barred", "first")
@@ -476,7 +548,7 @@ def main():
     print(f"{'':24}{'message p99 ms':>16}{'ack p99 ms':>12}{'lag p99 ms':>12}{'done a second':>15}")
     for shards, prepare, kinds in (
         (1, fill, (None, subscriptions, unacked, sixteen, apart, offline, names, rosters, presence,
-                   reports, documents, statuses)),
+                   reports, documents, statuses, prefixes, strangers)),
         (1, survive, (None, *ONCE)),
         (2, bar, (None, followers, barred)),
     ):

@@ -7,6 +7,7 @@ use crate::handoff::Leaving;
 use crate::transport::tls::Tls;
 use ring::Token;
 use std::net::IpAddr;
+use xmpp::limit::PROMPT_SIZE_MAX;
 use xmpp::{ConnId, StreamKind};
 
 /// Where a connection is in its life.
@@ -103,6 +104,11 @@ pub(crate) const CHOKE_SIZE_MAX: usize = 128 << 10;
 const _: () = assert!(size_of::<Conn>() <= 200);
 
 impl Conn {
+    /// Whether what it has sent is part of something large.
+    pub(crate) fn holds_much(&self) -> bool {
+        self.undigested.len() + self.records.len() > PROMPT_SIZE_MAX
+    }
+
     /// Whether its bytes are not to be fed now.
     pub(crate) fn is_blocked(&self) -> bool {
         self.paused || self.queued || self.choked || self.life != Life::Open

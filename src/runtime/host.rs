@@ -94,6 +94,16 @@ impl World {
         }
     }
 
+    /// Feeds a connection again that has sent more than is handled at once. From now on it receives
+    /// a piece at a time: by itself it would take all that the kernel has into memory, and the
+    /// buffers from everybody else.
+    pub(crate) fn enqueue_rest(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.open_mut(id) {
+            conn.receives = 0;
+        }
+        self.enqueue(id);
+    }
+
     /// Appends to the bytes that wait to be digested.
     pub(crate) fn hold(&mut self, id: ConnId, bytes: &[u8], encrypted: bool) {
         if bytes.is_empty() {

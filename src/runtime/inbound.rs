@@ -12,6 +12,7 @@ use std::cmp::Reverse;
 use xmpp::{ConnId, Shard};
 
 /// Single receives until a connection that did not move receives by itself: a login takes fewer.
+/// Who sends more than is handled at once begins anew.
 const RECEIVES_SINGLE_MAX: u8 = 16;
 
 /// Bytes that connections whose input was left over are answered in one turn; the connection that
@@ -168,8 +169,8 @@ impl Turn {
             _ => false,
         };
         match (wanted, conn.reading) {
-            (true, Reading::Idle) if conn.receives < RECEIVES_SINGLE_MAX => {
-                conn.receives += 1;
+            (true, Reading::Idle) if conn.receives < RECEIVES_SINGLE_MAX || conn.holds_much() => {
+                conn.receives = conn.receives.saturating_add(1);
                 conn.reading = Reading::Once;
                 self.ring
                     .recv_once(id.index, id.generation, group, RECEIVE_SIZE);
@@ -292,7 +293,7 @@ fn feed(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
         world.hold(id, &bytes[progress.consumed..], false);
     }
     if progress.again {
-        world.enqueue(id);
+        world.enqueue_rest(id);
     }
 }
 
@@ -305,7 +306,7 @@ fn feed_held(shard: &mut Shard, world: &mut World, id: ConnId, held: Vec<u8>) {
     };
     world.rehold(id, held, used, false);
     if progress.again {
-        world.enqueue(id);
+        world.enqueue_rest(id);
     }
 }
 

@@ -130,7 +130,7 @@ pub const PROMPT_SIZE_MAX: usize = 4 << 10;
 /// Bytes of all connections that are handled in one turn beside [`PROMPT_SIZE_MAX`] of each; the
 /// element that reaches it is the last. An element of the largest size may cost milliseconds, and
 /// hundreds of connections may each complete one at once.
-pub const BULK_PER_TURN_MAX: usize = 128 << 10;
+pub const BULK_PER_TURN_MAX: usize = 64 << 10;
 
 /// Contacts that the broadcasts of one connection in one turn are for, whether they are here or
 /// not; the broadcast that reaches it is the last.
