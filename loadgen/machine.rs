@@ -219,18 +219,24 @@ mod tests {
         assert!(resident(u32::MAX).is_none());
     }
 
-    #[test]
-    fn a_server_is_counted_with_the_processes_that_it_started() {
-        // The shell's child works and then waits for the end of its input, which we hold.
-        let work = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo; read line";
+    /// A shell whose `$0` is this number, once it has said something.
+    fn shell(work: &str, number: usize) -> std::process::Child {
         let mut shell = std::process::Command::new("sh")
-            .args(["-c", &format!("({work}); exit 0")])
+            .args(["-c", work, &number.to_string()])
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
         let mut said = [0];
         std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut said).unwrap();
+        shell
+    }
+
+    #[test]
+    fn a_server_is_counted_with_the_processes_that_it_started() {
+        // The shell's child works and then waits for the end of its input, which we hold.
+        let work = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo; read line";
+        let mut shell = shell(&format!("({work}); exit 0"), 0);
         let pids = family(shell.id());
         let alone = |pid: u32| {
             let spent = schedstat(&format!("/proc/{pid}/task/{pid}/schedstat")).unwrap();
@@ -251,14 +257,7 @@ mod tests {
             // They end with their input, which we hold.
             let work = "exec 3<&0; i=0; while [ $i -lt $0 ]; do cat <&3 & i=$((i+1)); done; \
                         echo; wait";
-            let mut shell = std::process::Command::new("sh")
-                .args(["-c", work, &children.to_string()])
-                .stdin(std::process::Stdio::piped())
-                .stdout(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
-            let mut said = [0];
-            std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut said).unwrap();
+            let mut shell = shell(work, children);
             let found = (has_more_processes(shell.id()), family(shell.id()).len());
             drop(shell.stdin.take());
             shell.wait().unwrap();

@@ -104,15 +104,27 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         threads: control.gauges.len(),
         workers: Vec::new(),
     };
+    Ok(conclude(args, &parts, findings, live, config, features))
+}
+
+/// The result of a server's run, with what was asked for and the server's configuration.
+pub(crate) fn conclude(
+    args: &RunArgs,
+    parts: &Parts<'_>,
+    findings: Findings,
+    live: Live,
+    config: Option<String>,
+    features: Features,
+) -> Ran {
     let mut result = parts.judge(&findings, &live, features);
     describe(&mut result.load, args);
     result.durability = config.as_deref().and_then(files::durability);
     result.server_config = config;
-    Ok(Ran {
+    Ran {
         result,
         findings,
         live,
-    })
+    }
 }
 
 /// Starts the clients and awaits the last of them; says what a log-in cost the server.

@@ -57,15 +57,9 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let ran = measure(args, features, &mut live);
     live.end();
     let (parts, findings) = ran?;
-    let mut result = parts.judge(&findings, &live, features);
-    run::describe(&mut result.load, args);
-    result.durability = config.as_deref().and_then(files::durability);
-    result.server_config = config;
-    Ok(Ran {
-        result,
-        findings,
-        live,
-    })
+    Ok(run::conclude(
+        args, &parts, findings, live, config, features,
+    ))
 }
 
 fn measure<'a>(

@@ -106,7 +106,7 @@ const _: () = assert!(size_of::<Conn>() <= 200);
 impl Conn {
     /// Whether what it has sent is part of something large.
     pub(crate) fn holds_much(&self) -> bool {
-        self.undigested.len() + self.records.len() > PROMPT_SIZE_MAX
+        self.held() > PROMPT_SIZE_MAX
     }
 
     /// Whether its bytes are not to be fed now.

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use xmpp::port::{Store, StoreOp, StoreReply};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Embedded;
 use crate::backup::Backup;
@@ -247,6 +248,49 @@ fn a_store_without_a_seal_opens_and_has_one_from_then_on() {
     let mut store = Embedded::open(&whole.scratch.0).unwrap();
     assert!(everything(&mut store) == whole.replies);
     assert!(path.exists());
+}
+
+/// The first seals did not have the number of trees, which stands behind three others.
+#[test]
+fn a_seal_of_the_first_kind_opens_and_has_the_trees_from_then_on() {
+    for is_killed in [false, true] {
+        let whole = whole(is_killed);
+        let path = whole.scratch.0.join(DIRECTORY).join("seal");
+        let now = std::fs::read(&path).unwrap();
+        let mut first = [&now[..24], &now[32..48]].concat();
+        first.extend(xxh3_64(&first).to_be_bytes());
+        std::fs::write(&path, &first).unwrap();
+        let mut store = Embedded::open(&whole.scratch.0).unwrap();
+        assert!(everything(&mut store) == whole.replies);
+        drop(store);
+        assert_eq!(std::fs::read(&path).unwrap().len(), now.len());
+        first[8] ^= 1;
+        std::fs::write(&path, &first).unwrap();
+        assert!(found(&whole.scratch, &path).is_none());
+    }
+}
+
+#[test]
+fn a_seal_that_cannot_be_written_leaves_the_store_whole() {
+    let whole = whole(false);
+    let mut store = Embedded::open(&whole.scratch.0).unwrap();
+    // Nothing can be written to that name, and nothing put in its place.
+    let new = whole.scratch.0.join(DIRECTORY).join("seal.new");
+    std::fs::create_dir(&new).unwrap();
+    let before = std::fs::read(new.with_extension("")).unwrap();
+    for number in 0..4 {
+        let item = full_item(&format!("nurse{number}@b.example"));
+        assert_eq!(one(&mut store, put(&name(0), item)), StoreReply::Done);
+        // The log goes on to another file, and gives the one before up.
+        store.engine().unwrap().checkpoint().unwrap();
+    }
+    let replies = everything(&mut store);
+    assert_eq!(std::fs::read(new.with_extension("")).unwrap(), before);
+    let killed = whole.scratch.killed();
+    for _ in 0..2 {
+        let mut again = Embedded::open(&killed.0).unwrap();
+        assert!(everything(&mut again) == replies);
+    }
 }
 
 #[test]

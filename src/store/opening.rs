@@ -3,7 +3,7 @@
 
 use std::fs::{OpenOptions, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
@@ -151,28 +151,46 @@ pub(crate) fn examine(path: &Path) -> Result<Option<Seal>, OpenError> {
     Ok(seal)
 }
 
-/// Whether the list of each tree's tables is as it was written, for the engine does not look; gives
-/// how many trees there are.
-pub(crate) fn check_trees(store: &Path) -> Result<u64, Box<str>> {
-    let trees = store.join(TREES);
-    let mut count = 0;
-    let cannot = |path: &Path, error: io::Error| match error.kind() {
+fn cannot_read(path: &Path, error: io::Error) -> Box<str> {
+    match error.kind() {
         io::ErrorKind::NotFound => damage(&format!("{} is missing", path.display())),
         _ => format!("{} cannot be read: {error}", path.display()).into(),
-    };
+    }
+}
+
+/// How many trees the engine has. It may be at work on them.
+pub(crate) fn count_trees(store: &Path) -> Result<u64, Box<str>> {
+    Ok(trees(store)?.len() as u64)
+}
+
+/// The directories of the engine's trees. One without a list was cut off in the making, or is none.
+fn trees(store: &Path) -> Result<Vec<PathBuf>, Box<str>> {
+    let trees = store.join(TREES);
     let entries = match std::fs::read_dir(&trees) {
         // The engine was not there for long enough to make it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        entries => entries.map_err(|error| cannot(&trees, error))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|error| cannot_read(&trees, error))?,
     };
+    let mut found = Vec::new();
     for entry in entries {
-        let tree = entry.map_err(|error| cannot(&trees, error))?.path();
+        let tree = entry.map_err(|error| cannot_read(&trees, error))?.path();
         let current = tree.join(CURRENT);
-        let bytes = match std::fs::read(&current) {
-            // Its making was cut off, or it is none.
-            Err(error) if is_no_tree(error.kind()) => continue,
-            bytes => bytes.map_err(|error| cannot(&current, error))?,
-        };
+        match std::fs::metadata(&current) {
+            Err(error) if is_no_tree(error.kind()) => {}
+            Err(error) => return Err(cannot_read(&current, error)),
+            Ok(_) => found.push(tree),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the list of each tree's tables is as it was written, for the engine does not look; gives
+/// how many trees there are. Nobody may have the store open: the engine replaces these files.
+pub(crate) fn check_trees(store: &Path) -> Result<u64, Box<str>> {
+    let trees = trees(store)?;
+    for tree in &trees {
+        let current = tree.join(CURRENT);
+        let bytes = std::fs::read(&current).map_err(|error| cannot_read(&current, error))?;
         let fields = <[u8; CURRENT_SIZE]>::try_from(bytes).ok();
         let fields = fields.as_ref().and_then(|bytes| {
             let (number, rest) = bytes.split_first_chunk()?;
@@ -187,13 +205,12 @@ pub(crate) fn check_trees(store: &Path) -> Result<u64, Box<str>> {
             return Err(damage(&format!("{} is damaged", current.display())));
         };
         let version = tree.join(format!("v{number}"));
-        let bytes = std::fs::read(&version).map_err(|error| cannot(&version, error))?;
+        let bytes = std::fs::read(&version).map_err(|error| cannot_read(&version, error))?;
         if xxh3_128(&bytes) != hash {
             return Err(damage(&format!("{} is damaged", version.display())));
         }
-        count += 1;
     }
-    Ok(count)
+    Ok(trees.len() as u64)
 }
 
 fn is_no_tree(kind: io::ErrorKind) -> bool {

@@ -25,8 +25,6 @@ pub(crate) const KEY: &[u8] = b"seal";
 
 const NAME: &str = "seal";
 const NEW_NAME: &str = "seal.new";
-const FIELDS: usize = 6;
-const SIZE: usize = (FIELDS + 1) * size_of::<u64>();
 
 /// How often the engine may go on to another journal while it is sealed.
 const TRIES: usize = 8;
@@ -40,7 +38,7 @@ pub(crate) struct Seal {
     pub(crate) journal: u64,
     /// Every sequence number up to that of its batch is less.
     pub(crate) sequence: u64,
-    /// How many trees the engine had.
+    /// How many trees the engine had; 0 where they were not counted.
     pub(crate) trees: u64,
     /// Which file the log went to, and where its frames ended.
     pub(crate) log: Option<(u64, u64)>,
@@ -65,18 +63,25 @@ impl Seal {
     }
 
     fn of_bytes(bytes: &[u8]) -> Option<Seal> {
-        let bytes: &[u8; SIZE] = bytes.try_into().ok()?;
         let (fields, hash) = bytes.split_last_chunk::<8>()?;
-        let (words, _) = fields.as_chunks::<8>();
-        let [number, journal, sequence, trees, file, place] = words else {
+        let (words, []) = fields.as_chunks::<8>() else {
             return None;
         };
+        let words: Vec<u64> = words.iter().map(|word| u64::from_be_bytes(*word)).collect();
+        let (number, journal, sequence, trees, file, place) = match words[..] {
+            [number, journal, sequence, trees, file, place] => {
+                (number, journal, sequence, trees, file, place)
+            }
+            // The first seals did not count the trees.
+            [number, journal, sequence, file, place] => (number, journal, sequence, 0, file, place),
+            _ => return None,
+        };
         (u64::from_be_bytes(*hash) == xxh3_64(fields)).then_some(Seal {
-            number: u64::from_be_bytes(*number),
-            journal: u64::from_be_bytes(*journal),
-            sequence: u64::from_be_bytes(*sequence),
-            trees: u64::from_be_bytes(*trees),
-            log: Some((u64::from_be_bytes(*file), u64::from_be_bytes(*place))),
+            number,
+            journal,
+            sequence,
+            trees,
+            log: Some((file, place)),
         })
     }
 
@@ -127,7 +132,7 @@ impl Engine {
         let cannot = |error: io::Error| Trouble::from(format!("it cannot be sealed: {error}"));
         let mut seal = self.seal.get();
         seal.log = Some(log_end);
-        seal.trees = opening::check_trees(&self.path)?;
+        seal.trees = opening::count_trees(&self.path)?;
         for tried in 1.. {
             // Each try has its own: the journals may keep what failed.
             seal.number = self.numbered.get() + 1;
