@@ -17,8 +17,8 @@ pub const PARTNERS_MAX: u32 = 16;
 pub const CLIQUE_MAX: u32 = 1000;
 
 /// Presences that are sent to who came back before he is told the newest: a server may look it up
-/// later ones are on their way already, and then tells the last of them twice. So many are what a
-/// busy sender sends in a few turns of the server.
+/// when later ones are on their way already, and then tells the last of them twice. So many are
+/// what a busy sender sends in a few turns of the server.
 const OVERTAKING_MAX: u32 = 64;
 
 /// Who talks to whom among the clients of one ring, counted from 0.

@@ -89,12 +89,11 @@ fn of(phase: &Phase, slice: &Slice, seen: &PhaseMeter) -> PhaseResult {
             service: Times::of("service", &times[1]),
         });
     }
-    let marked = phase.mix.iter().any(|(action, _)| action.is_marked());
     PhaseResult {
         name: phase.name.clone(),
         pace: phase.pace_text(),
         mix: phase.mix_text(),
-        sizes: match marked {
+        sizes: match phase.is_marked() {
             true => phase.sizes.to_string(),
             false => String::new(),
         },

@@ -18,7 +18,7 @@ then beside one account that does one of these without a pause:
   reports        reports a thousand others with one request
   documents      stores private data and a vCard of 200 kB each
   statuses       comes with a status of 15 kB in four managed sessions that the server stores
-  prefixes       sends messages of 260 kB whose 37,000 elements have prefixes, from sixteen clients
+  prefixes       sends messages of 260 kB whose 43,000 elements have prefixes, from sixteen clients
   strangers      has 64 clients that never log in send as much of that as a stranger may
 
 and once each, after a kill of the server that accounts with sixteen such clients survive:
