@@ -15,6 +15,7 @@ use crate::driver::{self, Job};
 use crate::ledger::Verdict;
 use crate::live::Watch;
 use crate::machine::Busy;
+use crate::plain;
 use crate::plan::{Control, Dialect, Plan, Scenario, Stage};
 use crate::scenario::Action;
 use crate::stats::{Meter, sum};
@@ -52,6 +53,7 @@ pub struct Findings {
     /// All histograms.
     pub meter: Meter,
     /// Why clients failed.
+    #[serde(deserialize_with = "plain::names")]
     pub failures: BTreeMap<String, u64>,
 }
 
@@ -139,7 +141,13 @@ impl Fleet {
         let plan = Arc::new(plan);
         let control = Arc::new(Control::new(shares.len()));
         let derive = derive::start(script.clone()).map_err(|error| error.to_string())?;
-        let mut threads = Vec::new();
+        let mut fleet = Fleet {
+            plan: plan.clone(),
+            control: control.clone(),
+            cores,
+            // Where one cannot be started, those before it end with the fleet.
+            threads: Vec::new(),
+        };
         for (thread, (first, count)) in shares.into_iter().enumerate() {
             let job = Job {
                 thread,
@@ -158,14 +166,9 @@ impl Fleet {
                 .name(format!("ring {thread}"))
                 .spawn(move || driver::run(job))
                 .map_err(|error| format!("cannot start a thread: {error}"))?;
-            threads.push(handle);
+            fleet.threads.push(handle);
         }
-        Ok(Fleet {
-            plan,
-            control,
-            cores,
-            threads,
-        })
+        Ok(fleet)
     }
 
     /// Waits until all clients are ready.
@@ -344,12 +347,16 @@ impl Fleet {
     ///
     /// # Errors
     /// What a thread died of.
-    pub fn finish(self) -> Result<Findings, String> {
+    pub fn finish(mut self) -> Result<Findings, String> {
         self.settle();
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<Findings, String> {
         self.control.enter(Stage::Finish, self.plan.clock.now());
         let mut findings = Findings::default();
         let mut error = None;
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             match thread.join() {
                 Ok(Ok(outcome)) => findings.add(&outcome),
                 Ok(Err(reason)) => error = Some(reason),
@@ -357,6 +364,16 @@ impl Fleet {
             }
         }
         error.map_or(Ok(findings), Err)
+    }
+}
+
+impl Drop for Fleet {
+    /// Whoever lets go of it before it is finished: the streams are closed, and the threads end.
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            // Nobody asks any more what they found.
+            let _ = self.end();
+        }
     }
 }
 
@@ -401,6 +418,9 @@ fn busiest(spent: &[f64], places: &[Option<usize>], cores: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+    use clap::Parser;
+    use std::sync::atomic::AtomicBool;
 
     #[test]
     fn the_busiest_core_is_found_whether_threads_are_pinned_or_not() {
@@ -414,5 +434,34 @@ mod tests {
         let pinned = [Some(1), Some(2), Some(1)];
         assert!((busiest(&[0.4, 0.5, 0.4], &pinned, 3) - 0.8).abs() < 1e-9);
         assert!(busiest(&[], &[], 2).abs() < 1e-9);
+    }
+
+    /// A fleet one of whose threads could not be started, or for which nobody waits.
+    #[test]
+    fn a_fleet_that_is_let_go_of_ends_its_threads() {
+        let cli = crate::args::Cli::parse_from(["loadgen", "--clients", "4"]);
+        let target = "127.0.0.1:1".parse().unwrap();
+        let plan = cli
+            .run
+            .load
+            .plan_anywhere(target, Dialect::Xmpp, Clock::start());
+        let control = Arc::new(Control::new(1));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (seen, end) = (control.clone(), ended.clone());
+        let thread = std::thread::spawn(move || {
+            while seen.stage().0 != Stage::Finish {
+                std::thread::sleep(STEP);
+            }
+            end.store(true, Relaxed);
+            Ok(Findings::default())
+        });
+        let fleet = Fleet {
+            plan: Arc::new(plan),
+            control,
+            cores: 1,
+            threads: vec![thread],
+        };
+        drop(fleet);
+        assert!(ended.load(Relaxed), "it was waited for");
     }
 }

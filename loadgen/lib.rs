@@ -29,6 +29,7 @@ pub mod live;
 pub mod machine;
 mod mix;
 pub mod phases;
+mod plain;
 pub mod plan;
 pub mod plot;
 pub mod random;

@@ -1,16 +1,28 @@
 //! What the machine and a process say about themselves under `/proc`.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::OnceLock;
 use std::{fmt, fs};
+
+use aws_lc_rs::digest;
+
+use crate::plain;
+
+/// Bytes of a file that are hashed at once.
+const HASHED_AT_ONCE: usize = 64 << 10;
 
 /// The facts of the machine that decide a result.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Machine {
     /// Its name.
+    #[serde(deserialize_with = "plain::text")]
     pub host: String,
     /// The kernel's release.
+    #[serde(deserialize_with = "plain::text")]
     pub kernel: String,
     /// The processor's model.
+    #[serde(deserialize_with = "plain::text")]
     pub cpu: String,
     /// Cores in use by the system.
     pub cores: usize,
@@ -19,6 +31,7 @@ pub struct Machine {
     /// Soft and hard limit of open files.
     pub open_files: (u64, u64),
     /// The clock that times are read from.
+    #[serde(deserialize_with = "plain::text")]
     pub clock_source: String,
 }
 
@@ -187,8 +200,39 @@ fn schedstat(path: &str) -> Option<u64> {
         .ok()
 }
 
-/// The commit under test: `LOADGEN_COMMIT`, or what git says here, or nothing.
+/// The SHA-256 of the file that this process runs, in hexadecimal; read once. Nothing where it
+/// cannot be read.
+pub fn executable() -> Option<&'static str> {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    // The link leads to what runs, whatever has its name by now.
+    HASH.get_or_init(|| hash("/proc/self/exe").ok()).as_deref()
+}
+
+fn hash(path: &str) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut piece = vec![0; HASHED_AT_ONCE];
+    loop {
+        match file.read(&mut piece)? {
+            0 => break,
+            size => context.update(&piece[..size]),
+        }
+    }
+    let hash = context.finish();
+    Ok(hash
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+/// The commit under test, asked for once: `LOADGEN_COMMIT`, or what git says here, or nothing.
 pub fn commit() -> Option<String> {
+    static COMMIT: OnceLock<Option<String>> = OnceLock::new();
+    COMMIT.get_or_init(read_commit).clone()
+}
+
+fn read_commit() -> Option<String> {
     if let Ok(commit) = std::env::var("LOADGEN_COMMIT") {
         return Some(commit);
     }
@@ -263,6 +307,19 @@ mod tests {
             shell.wait().unwrap();
             assert_eq!(found, (is_more, PROCESSES_MAX));
         }
+    }
+
+    #[test]
+    fn the_executable_is_known_by_what_is_in_it() {
+        let own = executable().expect("it is readable");
+        assert_eq!(own.len(), 64, "{own}");
+        let itself = std::env::current_exe().expect("it has a path");
+        let again = hash(&itself.to_string_lossy());
+        assert_eq!(again.expect("it is readable"), own);
+        // FIPS 180-4: the hash of nothing.
+        let empty = hash("/dev/null").expect("it is readable");
+        assert!(empty.starts_with("e3b0c44298fc1c14"), "{empty}");
+        assert!(hash("/nowhere").is_err());
     }
 
     #[test]

@@ -14,7 +14,25 @@ use loadgen::workers::worker;
 use loadgen::workers::worker::CONNECTIONS_MAX;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 use support::{DOMAIN, Options, PASSWORD, Server};
+
+/// How long a worker may take to be free again: its clients close their streams before.
+const FREE_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at whether it is.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Looks again and again until there is something.
+fn until_free<T>(look: impl Fn() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < FREE_MAX, "no place in {FREE_MAX:?}");
+        std::thread::sleep(PAUSE);
+    }
+}
 
 fn server() -> Server {
     Server::start(&Options {
@@ -213,12 +231,13 @@ fn whose_clients_fail_is_named_and_the_others_stop() {
 
 /// What a run comes to when the workers have seen off the clients of the one before.
 fn when_free(run: impl Fn() -> Result<RunResult, String>) -> RunResult {
-    loop {
-        match run() {
-            Ok(result) => return result,
-            Err(reason) => assert!(reason.contains("is busy"), "{reason}"),
+    until_free(|| match run() {
+        Ok(result) => Some(result),
+        Err(reason) => {
+            assert!(reason.contains("is busy"), "{reason}");
+            None
         }
-    }
+    })
 }
 
 /// Stands before a worker, and cuts the connection as soon as its clients have delivered something.
@@ -298,19 +317,12 @@ fn a_worker_of_another_build_is_refused() {
          build"
     );
     assert_eq!(refusal(&other), sentence);
-    let other = impostor(|build| {
-        // Where no commit is known here, none can differ.
-        if build
-            .commit
-            .as_mut()
-            .map(|commit| *commit = "abc".into())
-            .is_none()
-        {
-            build.version = "has commit abc".into();
-        }
-    });
+    let other = impostor(|build| build.executable = Some("abc".into()));
     let reason = refusal(&other);
-    assert!(reason.contains("has commit abc"), "{reason}");
+    assert!(reason.contains("has executable abc, "), "{reason}");
+    let other = impostor(|build| build.executable = None);
+    let reason = refusal(&other);
+    assert!(reason.contains("its executable cannot be read"), "{reason}");
 }
 
 #[test]
@@ -334,7 +346,7 @@ fn a_busy_worker_and_one_that_is_none_are_named() {
     assert_eq!(busy, sentence);
     // The place is free when the other one has left.
     link.close();
-    while refusal(&worker).contains("is busy") {}
+    until_free(|| (!refusal(&worker).contains("is busy")).then_some(()));
     let (listener, address) = listen();
     drop(listener);
     let absent = refusal(&address);
@@ -384,5 +396,5 @@ fn a_worker_keeps_no_more_connections_than_it_has_room_for() {
         let _ = link.send(&Order::Hello(Box::new(own)));
         link.receive::<Report>(ANSWER_MAX).is_ok()
     };
-    while !greets() {}
+    until_free(|| greets().then_some(()));
 }

@@ -1,15 +1,20 @@
 //! The worker as a process: it says where it listens, and whatever ends it ends the run.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 
 use loadgen::{heed, run};
 
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_loadgen");
+
 /// Started, with the address that it says.
-fn start() -> (Child, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+fn start(executable: &Path) -> (Child, String) {
+    let directory = executable.parent().expect("it lies somewhere");
+    let mut child = Command::new(executable)
+        .current_dir(directory)
         .args(["worker", "--listen", "127.0.0.1:0", "--quiet"])
         .stdout(Stdio::piped())
         .spawn()
@@ -39,25 +44,41 @@ fn a_worker_that_is_killed_ends_the_run_with_its_name() {
             }
         }
     });
-    let (mut victim, address) = start();
-    let (mut other, others) = start();
+    let (mut victim, address) = start(Path::new(EXECUTABLE));
+    // A copy elsewhere, where git says something else or nothing, is of the same build.
+    let elsewhere = std::env::temp_dir().join(format!("loadgen-copy-{}", std::process::id()));
+    std::fs::create_dir_all(&elsewhere).expect("it is writable");
+    let copy = elsewhere.join("loadgen");
+    std::fs::copy(EXECUTABLE, &copy).expect("it is writable");
+    let (mut other, others) = start(&copy);
+    std::fs::remove_dir_all(&elsewhere).expect("it is ours");
     let workers = format!("{others},{address}");
-    let line = ["loadgen", "--quiet", "--tls", "none", "--password", "p"];
-    let more = ["--clients", "4", "--port", &port, "--workers", &workers];
-    let cli = heed::read(line.into_iter().chain(more)).expect("a line");
-    let features = ring::probe().expect("io_uring is needed here");
-    let reason = std::thread::scope(|scope| {
-        let ran = scope.spawn(|| run::server(&cli.run, features).map(|_| ()));
-        // All of them are logging in.
-        let _clients: Vec<_> = accepted.iter().take(4).collect();
-        victim.kill().expect("it is ours");
-        ran.join()
-            .expect("it does not panic")
-            .expect_err("a worker is lost")
-    });
+    let mut coordinator = Command::new(EXECUTABLE)
+        .args([
+            "--quiet",
+            "--tls",
+            "none",
+            "--password",
+            "p",
+            "--clients",
+            "4",
+        ])
+        .args(["--port", &port, "--workers", &workers])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary was built");
+    // All of them are logging in.
+    let clients = accepted.iter().take(4);
+    let _clients: Vec<_> = clients.collect();
+    victim.kill().expect("it is ours");
+    let mut said = String::new();
+    let mut errors = coordinator.stderr.take().expect("it is piped");
+    errors.read_to_string(&mut said).expect("it says a line");
+    let status = coordinator.wait().expect("it is ours");
     let sentence =
         format!("worker {address} went away; the run is over, and the others stop their clients");
-    assert_eq!(reason, sentence);
+    assert_eq!(said, format!("loadgen: {sentence}\n"));
+    assert_eq!(status.code(), Some(1));
     victim.wait().expect("it is ours");
     // The other one lives until it is told to end.
     assert!(other.try_wait().expect("it is ours").is_none());
@@ -65,6 +86,24 @@ fn a_worker_that_is_killed_ends_the_run_with_its_name() {
     let told = Command::new("sh").args(["-c", &ended]).status();
     assert!(told.expect("there is a shell").success());
     other.wait().expect("it is ours");
+}
+
+#[test]
+fn a_worker_of_another_executable_is_refused() {
+    // The coordinator is this test.
+    let (mut worker, address) = start(Path::new(EXECUTABLE));
+    let line = ["loadgen", "--quiet", "--tls", "none", "--password", "p"];
+    let more = ["--clients", "4", "--port", "9", "--workers", &address];
+    let cli = heed::read(line.into_iter().chain(more)).expect("a line");
+    let features = ring::probe().expect("io_uring is needed here");
+    let ran = run::server(&cli.run, features).map(|_| ());
+    worker.kill().expect("it is ours");
+    worker.wait().expect("it is ours");
+    let reason = ran.expect_err("it is another build");
+    let begin = format!("worker {address} has executable ");
+    assert!(reason.starts_with(&begin), "{reason}");
+    let end = "(SHA-256); start both from the same build";
+    assert!(reason.ends_with(end), "{reason}");
 }
 
 #[test]

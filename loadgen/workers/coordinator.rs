@@ -41,6 +41,8 @@ const CLOCK_READINGS: u32 = 16;
 const REPORTS_MAX: usize = 1024;
 /// How long before a stretch begins workers are told of it.
 const LEAD: u64 = SECOND / 5;
+/// Two clocks may part by one in so many: each may be slewed by 500 ppm (adjtimex).
+const DRIFT_SHARE: u64 = 1000;
 /// How old the newest second is that is shown: later ones are not reported by all workers.
 const SHOWN_AGE: u64 = SECOND / 2;
 const STEP: Duration = Duration::from_millis(20);
@@ -118,8 +120,9 @@ struct Hand {
     round_trip: Duration,
     rings: Rings,
     slices: Vec<Slice>,
-    /// What it answered to the last order.
+    /// What it answered to the last order, and when that came, by the run's clock.
     answer: Option<Report>,
+    answered: u64,
 }
 
 impl Drop for Hand {
@@ -187,7 +190,7 @@ impl Crew {
             hand.order(&Order::Job(Box::new(job)))?;
             let mut ear = hand.link.split().map_err(|error| error.to_string())?;
             let sender = self.sender.clone();
-            std::thread::spawn(move || {
+            let listen = move || {
                 loop {
                     let report = ear.receive(SILENCE_MAX);
                     let is_last = report.is_err();
@@ -195,7 +198,11 @@ impl Crew {
                         return;
                     }
                 }
-            });
+            };
+            std::thread::Builder::new()
+                .name(format!("hear {index}"))
+                .spawn(listen)
+                .map_err(|error| format!("cannot start a thread: {error}"))?;
         }
         Ok(())
     }
@@ -263,12 +270,16 @@ impl Crew {
         let begin = at + warmup.as_nanos() as u64;
         self.pass(begin, live)?;
         let before = cost();
-        self.pass(begin + length.as_nanos() as u64, live)?;
+        let end = begin + length.as_nanos() as u64;
+        self.pass(end, live)?;
         let after = cost();
         let slices = self.answers(live, show, |report| match report {
             Report::Slice(slice) => Some(slice),
             _ => None,
         })?;
+        for hand in &self.hands {
+            hand.check_clock(end)?;
+        }
         let threads = after
             .zip(before)
             .map(|(after, before)| spent(after, &before));
@@ -345,7 +356,10 @@ impl Crew {
             Ok(Report::Failed(reason)) => {
                 return Err(format!("worker {}: {reason}", hand.address));
             }
-            Ok(report) => hand.answer = Some(report),
+            Ok(report) => {
+                hand.answered = self.plan.clock.now();
+                hand.answer = Some(report);
+            }
             // It has nothing more to say.
             Err(_) if matches!(hand.answer, Some(Report::Findings(_))) => {}
             Err(fault) => return Err(hand.sentence(&fault)),
@@ -405,12 +419,13 @@ impl Hand {
             rings: Rings::default(),
             slices: Vec::new(),
             answer: None,
+            answered: 0,
         };
         let failed = |fault: Fault| format!("{fault}; is it a `loadgen worker`?");
         hand.link
             .send(&Order::Hello(Box::new(own.clone())))
             .map_err(failed)?;
-        match hand.link.receive(ANSWER_MAX).map_err(failed)? {
+        match hand.link.receive_greeting().map_err(failed)? {
             Report::Welcome(build) => hand.build = *build,
             Report::Busy => {
                 return Err("is busy with another coordinator; wait, or leave it out".into());
@@ -435,10 +450,28 @@ impl Hand {
             let trip = self.plan.clock.now() - asked;
             if Duration::from_nanos(trip) < self.round_trip {
                 self.round_trip = Duration::from_nanos(trip);
-                self.ahead = (asked + trip / 2) as i64 - theirs as i64;
+                // Both are what an `i64` can tell, and neither is negative.
+                let theirs = i64::try_from(theirs)
+                    .map_err(|_| Fault::Garbled("its clock is beyond all time".into()))?;
+                self.ahead = (asked + trip / 2) as i64 - theirs;
             }
         }
         Ok(())
+    }
+
+    /// Whether its last answer came when the stretch that it tells of was over.
+    fn check_clock(&self, end: u64) -> Result<(), String> {
+        let trip = self.round_trip.as_nanos() as u64;
+        let early = end.saturating_sub(self.answered);
+        match early > trip + end / DRIFT_SHARE {
+            true => Err(format!(
+                "worker {} ended a stretch {:.3} s before the coordinator's clock did, so its \
+                 clock is another than it was at first; see to the clock of its machine",
+                self.address,
+                early as f64 / SECOND as f64
+            )),
+            false => Ok(()),
+        }
     }
 
     fn order(&mut self, order: &Order) -> Result<(), String> {
@@ -508,6 +541,7 @@ mod tests {
     use super::*;
     use crate::args::Cli;
     use clap::Parser;
+    use std::net::TcpListener;
 
     fn plan(clients: &str) -> (RunArgs, Plan) {
         let cli = Cli::parse_from(["loadgen", "--clients", clients]);
@@ -569,5 +603,85 @@ mod tests {
                 .zip(times)
                 .all(|(one, other)| (one - other).abs() < 1e-9)
         );
+    }
+
+    /// A worker of this build whose answers are made up; it ends with the connection.
+    fn fake(answer: impl Fn(Order) -> Option<Report> + Send + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let mut link = Link::new(listener.accept().unwrap().0).unwrap();
+            while let Ok(order) = link.receive(ANSWER_MAX) {
+                if let Some(report) = answer(order) {
+                    link.send(&report).unwrap();
+                }
+            }
+        });
+        address
+    }
+
+    fn own() -> Build {
+        Build::own(String::new())
+    }
+
+    /// Greets as this build does, and tells this time.
+    fn greet(order: &Order, time: u64) -> Option<Report> {
+        match order {
+            Order::Hello(_) => Some(Report::Welcome(Box::new(own()))),
+            Order::Time => Some(Report::Time(time)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_seconds_off_is_known_to_half_the_round_trip() {
+        // Both began long ago, so that neither can be before its zero.
+        let zero = Clock::start();
+        for (own_age, their_age) in [(20, 20), (20, 13), (20, 27)] {
+            let clock = |age: i64| zero.shifted(age * SECOND as i64).unwrap();
+            let (own_clock, their_clock) = (clock(own_age), clock(their_age));
+            let worker = fake(move |order| greet(&order, their_clock.now()));
+            let (_, mut plan) = plan("4");
+            plan.clock = own_clock;
+            let hand = Hand::greet(&worker, plan, &own()).unwrap();
+            let off = hand.ahead - (own_age - their_age) * SECOND as i64;
+            // One more: half of an odd trip is rounded.
+            let half = hand.round_trip.as_nanos() as u64 / 2 + 1;
+            assert!(off.unsigned_abs() <= half, "{off} of {half} ns");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_no_machine_has_is_refused() {
+        let worker = fake(|order| greet(&order, u64::MAX));
+        let refused = Hand::greet(&worker, plan("4").1, &own());
+        let reason = refused.err().expect("it is refused");
+        assert!(reason.contains("beyond all time"), "{reason}");
+    }
+
+    #[test]
+    fn a_worker_that_ends_a_stretch_before_it_is_over_is_named() {
+        let worker = fake(|order| match order {
+            Order::Stretch(_) => Some(Report::Slice(Slice::default())),
+            order => greet(&order, 0),
+        });
+        let (mut args, plan) = plan("4");
+        args.workers = vec![worker.clone()];
+        let mut crew = Crew::gather(&args, plan, &own()).unwrap();
+        let script = Script::anonymous("localhost");
+        crew.log_in(&script, None).unwrap();
+        let mut live = Live::new(true, Duration::ZERO, false);
+        let stretch = (None, Duration::ZERO, Duration::from_secs(1));
+        let reason = crew.stretch(stretch, &mut live, &|| None).unwrap_err();
+        let begin = format!("worker {worker} ended a stretch ");
+        assert!(reason.starts_with(&begin), "{reason}");
+        let hand = &mut crew.hands[0];
+        // In 1,000 s the clocks may part by one.
+        hand.round_trip = Duration::from_millis(1);
+        let end = 1000 * SECOND;
+        for (early, is_well) in [(0, true), (SECOND, true), (SECOND + SECOND / 100, false)] {
+            hand.answered = end - early;
+            assert_eq!(hand.check_clock(end).is_ok(), is_well, "{early}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use crate::client::{Mechanism, Script, TlsMode};
 use crate::fleet::{Findings, Slice};
 use crate::hdr::Packed;
 use crate::machine::{self, Machine};
+use crate::plain::{self, plain};
 use crate::plan::{Dialect, Part, Plan, Scenario};
 use crate::scenario::{Action, PHASES_MAX, Phase, Sizes, WEIGHT_MAX};
 use crate::scram::KeyCache;
@@ -26,6 +27,8 @@ use crate::tls::Ca;
 /// Bytes of a message: the accounts of a million clients, or the histograms of all phases, are
 /// less.
 pub const MESSAGE_SIZE_MAX: usize = 64 << 20;
+/// Bytes of a greeting: who has not greeted takes no more memory.
+pub const GREETING_SIZE_MAX: usize = 64 << 10;
 /// How long the answer to a greeting may take.
 pub const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long nothing may be heard of a worker that has a job: the last it does is to close all
@@ -36,12 +39,18 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Build {
     /// Its version.
+    #[serde(deserialize_with = "plain::text")]
     pub version: String,
-    /// Its commit, where known.
+    /// Its commit, where known: for the result, since it is that of a directory.
+    #[serde(default, deserialize_with = "plain::maybe")]
     pub commit: Option<String>,
+    /// The SHA-256 of its executable, which tells builds apart; nothing where it cannot be read.
+    #[serde(default, deserialize_with = "plain::maybe")]
+    pub executable: Option<String>,
     /// The machine.
     pub machine: Machine,
     /// What io_uring offers there.
+    #[serde(deserialize_with = "plain::text")]
     pub ring: String,
 }
 
@@ -51,6 +60,7 @@ impl Build {
         Build {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: machine::commit(),
+            executable: machine::executable().map(str::to_owned),
             machine: Machine::read(),
             ring,
         }
@@ -62,9 +72,15 @@ impl Build {
             let (own, other) = (&self.version, &other.version);
             return Some(format!("has version {other}, and the coordinator {own}"));
         }
-        let (own, other) = self.commit.as_ref().zip(other.commit.as_ref())?;
+        let (Some(own), Some(other)) = (&self.executable, &other.executable) else {
+            let whose = match self.executable {
+                Some(_) => "its executable",
+                None => "the coordinator's executable",
+            };
+            return Some(format!("may be another build: {whose} cannot be read"));
+        };
         let differ = own != other;
-        differ.then(|| format!("has commit {other}, and the coordinator {own}"))
+        differ.then(|| format!("has executable {other}, and the coordinator {own} (SHA-256)"))
     }
 }
 
@@ -101,7 +117,7 @@ pub enum Report {
     /// All that was found.
     Findings(Box<Found>),
     /// It could not do its job, or clients could not log in.
-    Failed(String),
+    Failed(#[serde(deserialize_with = "plain::text")] String),
 }
 
 /// A share of a run.
@@ -384,12 +400,34 @@ impl Link {
     /// # Errors
     /// The other side is gone or says nothing, or not what was expected.
     pub fn receive<T: DeserializeOwned>(&mut self, patience: Duration) -> Result<T, Fault> {
+        self.receive_up_to(MESSAGE_SIZE_MAX, patience)
+    }
+
+    /// Receives the first message of the other side, of [`GREETING_SIZE_MAX`] bytes at most.
+    ///
+    /// # Errors
+    /// As [`Link::receive`].
+    pub fn receive_greeting<T: DeserializeOwned>(&mut self) -> Result<T, Fault> {
+        let greeting = self.receive_up_to(GREETING_SIZE_MAX, ANSWER_MAX);
+        greeting.map_err(|fault| match fault {
+            Fault::TooLarge(size) => Fault::Garbled(format!(
+                "a greeting of {size} bytes, and {GREETING_SIZE_MAX} are the most"
+            )),
+            other => other,
+        })
+    }
+
+    fn receive_up_to<T: DeserializeOwned>(
+        &mut self,
+        size_max: usize,
+        patience: Duration,
+    ) -> Result<T, Fault> {
         let failed = |error: io::Error| fault(&error, patience);
         self.0.set_read_timeout(Some(patience)).map_err(failed)?;
         let mut size = [0; 4];
         self.0.read_exact(&mut size).map_err(failed)?;
         let size = u32::from_be_bytes(size) as usize;
-        if size > MESSAGE_SIZE_MAX {
+        if size > size_max {
             return Err(Fault::TooLarge(size));
         }
         // It grows by what comes, not by what is announced.
@@ -399,7 +437,9 @@ impl Link {
         if bytes.len() < size {
             return Err(Fault::Gone);
         }
-        serde_json::from_slice(&bytes).map_err(|error| Fault::Garbled(error.to_string()))
+        // The error may quote what came.
+        let garbled = |error: serde_json::Error| Fault::Garbled(plain(&error.to_string()));
+        serde_json::from_slice(&bytes).map_err(garbled)
     }
 }
 
@@ -530,22 +570,93 @@ mod tests {
         let patience = Duration::from_millis(1);
         let silent = link.receive::<Order>(patience);
         assert!(matches!(silent, Err(Fault::Silent(time)) if time == patience));
+        let (mut near, mut link) = links();
+        near.write_all(&(GREETING_SIZE_MAX as u32 + 1).to_be_bytes())
+            .unwrap();
+        // Nothing follows: what is too large is refused by its size.
+        let large = link.receive_greeting::<Order>();
+        let Err(fault) = large else {
+            panic!("it is too large")
+        };
+        assert!(fault.to_string().contains("65536 are the most"), "{fault}");
         let large = "x".repeat(MESSAGE_SIZE_MAX);
         assert!(matches!(link.send(&large), Err(Fault::TooLarge(_))));
     }
 
     #[test]
-    fn builds_differ_by_version_and_by_commits_that_are_known() {
-        let build = |version: &str, commit: Option<&str>| Build {
+    fn what_would_steer_the_terminal_is_taken_out_where_it_is_received() {
+        let evil = "a\u{1b}[2J\u{9b}b\rc\nd";
+        let good = "a\u{fffd}[2J\u{fffd}b\u{fffd}c\nd";
+        let (near, mut link) = links();
+        let mut near = Link::new(near).unwrap();
+        near.send(&Report::Failed(evil.into())).unwrap();
+        let Ok(Report::Failed(reason)) = link.receive(ANSWER_MAX) else {
+            panic!("it is what was sent")
+        };
+        assert_eq!(reason, good);
+        let build = Build {
+            version: evil.into(),
+            commit: Some(evil.into()),
+            executable: Some(evil.into()),
+            machine: Machine {
+                host: evil.into(),
+                kernel: evil.into(),
+                cpu: evil.into(),
+                clock_source: evil.into(),
+                ..Machine::default()
+            },
+            ring: evil.into(),
+        };
+        near.send(&Report::Welcome(Box::new(build))).unwrap();
+        let Ok(Report::Welcome(build)) = link.receive_greeting() else {
+            panic!("it is what was sent")
+        };
+        let text = format!("{build:?}");
+        assert_eq!(
+            text.matches("a\u{fffd}[2J\u{fffd}b\u{fffd}c").count(),
+            8,
+            "{text}"
+        );
+        let mut findings = Findings::default();
+        findings.failures.insert(evil.into(), 3);
+        findings.failures.insert(good.into(), 4);
+        let found = Found {
+            findings,
+            resident: 0,
+        };
+        near.send(&Report::Findings(Box::new(found))).unwrap();
+        let Ok(Report::Findings(found)) = link.receive(ANSWER_MAX) else {
+            panic!("it is what was sent")
+        };
+        assert_eq!(found.findings.failures, [(good.to_owned(), 7)].into());
+        near.send(&evil).unwrap();
+        let Err(fault) = link.receive::<Order>(ANSWER_MAX) else {
+            panic!("it is no order")
+        };
+        let sentence = fault.to_string();
+        assert!(sentence.contains("a\u{fffd}[2J"), "{sentence}");
+        assert!(!sentence.contains('\u{1b}'), "{sentence:?}");
+    }
+
+    #[test]
+    fn builds_differ_by_version_and_by_executable_but_not_by_where_they_run() {
+        let build = |version: &str, executable: Option<&str>, commit: &str| Build {
             version: version.into(),
-            commit: commit.map(str::to_owned),
+            executable: executable.map(str::to_owned),
+            commit: Some(commit.to_owned()),
             ..Build::default()
         };
-        let own = build("1", Some("a"));
-        assert_eq!(own.difference(&build("1", Some("a"))), None);
-        assert_eq!(own.difference(&build("1", None)), None);
-        for other in [build("2", Some("a")), build("1", Some("b"))] {
-            assert!(own.difference(&other).is_some(), "{other:?}");
+        let own = build("1", Some("a"), "here");
+        assert_eq!(own.difference(&build("1", Some("a"), "there")), None);
+        let unknown = build("1", None, "here");
+        for (one, other, why) in [
+            (&own, build("2", Some("a"), "here"), "has version 2"),
+            (&own, build("1", Some("b"), "here"), "has executable b"),
+            (&own, build("1", None, "here"), "its executable cannot"),
+            (&unknown, own.clone(), "the coordinator's executable cannot"),
+        ] {
+            let difference = one.difference(&other).expect(why);
+            assert!(difference.contains(why), "{difference}");
         }
     }
 }

@@ -12,15 +12,14 @@ use std::time::{Duration, Instant};
 
 use ring::Features;
 
-use super::protocol::{
-    ANSWER_MAX, Build, Fault, Found, Job, Link, Order, Progress, Report, Rings, Stretch,
-};
+use super::protocol::{Build, Fault, Found, Job, Link, Order, Progress, Report, Rings, Stretch};
 use crate::args::{SECONDS_MAX, WorkerArgs};
 use crate::clock::Clock;
 use crate::fleet::Fleet;
 use crate::hdr::Packed;
 use crate::live::{Watch, published};
 use crate::machine;
+use crate::plain::plain;
 use crate::plan::{Control, Plan};
 use crate::run;
 use crate::stats::sum;
@@ -79,11 +78,18 @@ pub fn serve(listener: &TcpListener, args: &WorkerArgs, features: Features) {
             shared.connections.fetch_sub(1, Ordering::Relaxed);
             continue;
         }
-        let shared = shared.clone();
-        std::thread::spawn(move || {
-            shared.attend(stream);
+        let attending = shared.clone();
+        let started = std::thread::Builder::new()
+            .name("attend".into())
+            .spawn(move || {
+                attending.attend(stream);
+                attending.connections.fetch_sub(1, Ordering::Relaxed);
+            });
+        if let Err(error) = started {
+            // The connection was closed with what was to attend to it.
             shared.connections.fetch_sub(1, Ordering::Relaxed);
-        });
+            shared.say(&format!("a connection is refused: no thread ({error})"));
+        }
     }
 }
 
@@ -99,7 +105,8 @@ impl Drop for Seat<'_> {
 impl Shared {
     fn say(&self, text: &str) {
         if !self.args.quiet {
-            eprintln!("loadgen worker: {text}");
+            // It may have a name that the coordinator gave.
+            eprintln!("loadgen worker: {}", plain(text));
         }
     }
 
@@ -123,7 +130,7 @@ impl Shared {
     /// One coordinator, from its greeting to the end of its job.
     fn coordinate(&self, mut link: Link, name: &str) -> Result<(), Fault> {
         let clock = Clock::start();
-        let Order::Hello(theirs) = link.receive(ANSWER_MAX)? else {
+        let Order::Hello(theirs) = link.receive_greeting()? else {
             return Err(Fault::Garbled("it did not greet".into()));
         };
         let Some(seat) = self.take_seat() else {
@@ -165,6 +172,7 @@ impl Shared {
                     let found = lead(fleet, &mut reporter);
                     (found, reporter.link)
                 }
+                // The clients go with the fleet.
                 Err((reason, link)) => (Err(reason), link),
             },
             Err(reason) => (Err(reason), link),
@@ -269,14 +277,18 @@ impl Reporter {
         let (sender, orders) = sync_channel(ORDERS_MAX);
         let is_gone = Arc::new(AtomicBool::new(false));
         let gone = is_gone.clone();
-        std::thread::spawn(move || {
+        let listen = move || {
             while let Ok(order) = ear.receive(ORDER_MAX) {
                 if sender.send(order).is_err() {
                     return;
                 }
             }
             gone.store(true, Ordering::Release);
-        });
+        };
+        let listener = std::thread::Builder::new().name("listen".into());
+        if let Err(error) = listener.spawn(listen) {
+            return Err((format!("cannot start a thread: {error}"), link));
+        }
         Ok(Reporter {
             link,
             control: fleet.control.clone(),
