@@ -104,13 +104,13 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         threads: control.gauges.len(),
         workers: Vec::new(),
     };
-    Ok(conclude(args, &parts, findings, live, config, features))
+    Ok(conclude(args, parts, findings, live, config, features))
 }
 
 /// The result of a server's run, with what was asked for and the server's configuration.
 pub(crate) fn conclude(
     args: &RunArgs,
-    parts: &Parts<'_>,
+    parts: Parts<'_>,
     findings: Findings,
     live: Live,
     config: Option<String>,

@@ -59,9 +59,7 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let ran = measure(args, features, &mut live);
     live.end();
     let (parts, findings) = ran?;
-    Ok(run::conclude(
-        args, &parts, findings, live, config, features,
-    ))
+    Ok(run::conclude(args, parts, findings, live, config, features))
 }
 
 fn measure<'a>(
