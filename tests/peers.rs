@@ -9,6 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::{Value, json};
 
@@ -309,12 +310,16 @@ fn ended(child: Child) -> (Option<i32>, String) {
     (status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
-/// Two neighbouring ports that were free a moment ago.
+/// Two neighbouring ports that nobody listens on, below those that Linux gives to connections;
+/// others at each call.
 fn ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(16_384);
     loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+        let port = NEXT.fetch_add(2, Ordering::Relaxed);
+        if [port, port + 1]
+            .iter()
+            .all(|it| TcpListener::bind(("127.0.0.1", *it)).is_ok())
+        {
             return port;
         }
     }

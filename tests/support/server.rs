@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +18,12 @@ const START_MAX: Duration = Duration::from_secs(60);
 const STOP_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(10);
 
+/// Where servers listen.
+const PORTS: Range<u16> = 16_384..32_768;
+const PORTS_OF_A_PROCESS: u32 = 64;
+
 static STARTED: AtomicU32 = AtomicU32::new(0);
+static PORTS_TAKEN: AtomicU32 = AtomicU32::new(0);
 
 /// What a test wants of its server.
 pub(crate) struct Options<'a> {
@@ -206,13 +212,20 @@ pub(crate) fn home(user: &str, shards: u16) -> u16 {
     router.home(&format!("{user}@{DOMAIN}")).0
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody listens on, below those that Linux gives to connections, and another one at
+/// each call.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-    listener
-        .local_addr()
-        .expect("a bound socket has an address")
-        .port()
+    loop {
+        let number = PORTS_TAKEN.fetch_add(1, Ordering::Relaxed);
+        // Test binaries that run beside each other begin apart.
+        let place = std::process::id()
+            .wrapping_mul(PORTS_OF_A_PROCESS)
+            .wrapping_add(number);
+        let port = PORTS.start + (place % PORTS.len() as u32) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 fn vorpal(directory: &Path) -> Command {
