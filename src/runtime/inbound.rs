@@ -116,19 +116,24 @@ impl Turn {
 
     /// Feeds connections whose input was left over, each once, until their answers are large.
     pub(crate) fn feed_ready(&mut self) {
-        let mut answered = 0;
+        let (mut answered, mut served) = (0, Vec::new());
         for _ in 0..self.world.ready.len() {
             if self.world.is_backed_up() || answered >= ANSWERS_PER_TURN_MAX {
-                return;
+                break;
             }
             let Some(id) = self.world.ready.pop_front() else {
-                return;
+                break;
             };
-            let before = self.output_of(id);
+            let (before, left) = (self.output_of(id), self.shard.bulk_left());
             self.digest_more(id);
             answered += self.output_of(id).saturating_sub(before);
             self.worked = true;
+            // Who had of what the turn takes goes behind those who were put off for it.
+            if self.shard.bulk_left() < left && self.world.ready.back() == Some(&id) {
+                served.extend(self.world.ready.pop_back());
+            }
         }
+        self.world.ready.extend(served);
     }
 
     fn output_of(&mut self, id: ConnId) -> usize {

@@ -118,9 +118,9 @@ impl Shard {
             h,
             stored: None,
         }));
-        let flow = match admission {
-            Admission::Now => self.begin_resume(host, conn, stream),
-            Admission::Later | Admission::Never => Flow::Stop,
+        let flow = match admission == Admission::Now {
+            true => self.begin_resume(host, conn, stream),
+            false => Flow::Stop,
         };
         if flow == Flow::Stop {
             host.pause(conn);

@@ -381,7 +381,7 @@ impl Shard {
             }
             let rest = &bytes[consumed..];
             let (flow, size) = match stream.next_frame(rest) {
-                Ok(Frame::Element(size)) if !self.bulk.admits(consumed, size) => {
+                Ok(Frame::Element(size)) if !self.bulk.admits(&mut stream.handled, size) => {
                     stream.complete = size as u32;
                     break;
                 }

@@ -175,7 +175,10 @@ fn resources_that_are_blocked_in_a_domain_see_it_at_once_however_many_are_named(
 fn what_others_send_in_bulk_is_handled_behind_a_small_stanza() {
     const SENDERS: usize = 12;
     for seed in 1..=8 {
-        let settings = Settings::for_tests("example.org");
+        let settings = Settings {
+            shards: 1,
+            ..Settings::for_tests("example.org")
+        };
         let faults = Faults {
             wire_us: (10, 10),
             piece_bytes: (1 << 20, 1 << 20),
@@ -201,10 +204,16 @@ fn what_others_send_in_bulk_is_handled_behind_a_small_stanza() {
             );
             world.send(*sender, &text);
         }
-        world.run();
-        let received = world.received(bob);
-        let ids: Vec<&str> = received.iter().map(|it| it.attr("id")).collect();
-        assert_eq!(ids.len(), SENDERS + 1, "{ids:?}");
-        assert_eq!(ids[0], format!("m{SENDERS}"), "seed {seed}: {ids:?}");
+        let mut turns = Vec::new();
+        while turns.iter().map(Vec::len).sum::<usize>() < SENDERS + 1 {
+            world.run_until(world.now() + 1);
+            let received = world.received(bob);
+            let ids = received.iter().map(|it| it.attr("id").to_owned());
+            turns.push(ids.collect::<Vec<_>>());
+        }
+        turns.retain(|ids| !ids.is_empty());
+        assert_eq!(turns[0][0], format!("m{SENDERS}"), "seed {seed}: {turns:?}");
+        let most = turns.iter().map(Vec::len).max();
+        assert!(most <= Some(3), "seed {seed}: {turns:?}");
     }
 }

@@ -12,6 +12,7 @@ pub mod sasl;
 pub(crate) mod scopes;
 
 use crate::account::AccountKey;
+use crate::bulk::Handled;
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::limit::{Limits, counted_address};
@@ -36,6 +37,7 @@ pub struct StreamState {
     pub(crate) scanner: Scanner,
     /// Bytes of an element that is complete and waits for its turn; 0 where none does.
     pub(crate) complete: u32,
+    pub(crate) handled: Handled,
     /// What the last header declared.
     pub(crate) scope: Option<Arc<StreamScope>>,
     /// What TLS said; `None` in clear. Kept until the stream is bound.
@@ -188,6 +190,7 @@ impl StreamState {
             phase,
             scanner: Scanner::new(limits.scanner(limits.stanza_size_before_auth_max)),
             complete: 0,
+            handled: Handled::default(),
             scope: None,
             tls: None,
             secure: false,
