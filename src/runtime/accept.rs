@@ -16,7 +16,7 @@ use std::time::Duration;
 /// The error of an accept that was taken back.
 const ECANCELED: i32 = 125;
 /// Accepts in flight per listener.
-const LANES: u32 = 32;
+pub(crate) const LANES: u32 = 32;
 /// Moves of one sibling that may arrive before armed accepts can be taken back.
 const ARRIVALS_PER_SIBLING: u32 = 4 * IN_FLIGHT_MAX;
 /// How long accepting rests after an error.
@@ -58,6 +58,11 @@ impl Accept {
     }
 }
 
+/// How many slots of each of so many shards are kept for arrivals from siblings.
+pub(crate) fn head_room(shards: u32, slots: u32) -> u32 {
+    (shards.saturating_sub(1) * ARRIVALS_PER_SIBLING).min(slots / 8)
+}
+
 impl Turn {
     /// Begins to accept.
     pub(crate) fn open_listeners(&mut self) {
@@ -91,9 +96,8 @@ impl Turn {
     }
 
     fn has_room(&self, accepts: u32) -> bool {
-        let siblings = self.bells.len() as u32 - 1;
-        let reserve = (siblings * ARRIVALS_PER_SIBLING).min(self.ring.slots() / 8);
-        self.world.conns.used() + accepts + reserve <= self.ring.slots()
+        let slots = self.ring.slots();
+        self.world.conns.used() + accepts + head_room(self.bells.len() as u32, slots) <= slots
     }
 
     fn cancel_accepts(&mut self) {

@@ -3,17 +3,20 @@
 //! A ring's table of direct descriptors is capped by RLIMIT_NOFILE, but each ring has its own. So
 //! there are as many shards as cores, and more only where that limit forces it.
 
-use crate::config::RuntimeConfig;
+use crate::accept::{LANES, head_room};
+use crate::config::{RuntimeConfig, SHARDS_MAX};
 use std::fmt;
 
 /// Plain descriptors that stay for everything else.
 const DESCRIPTOR_MARGIN: u64 = 64;
 /// Direct descriptors of one ring at most.
 const SLOTS_MAX: u64 = 1 << 18;
-/// Of a ring's slots this part is counted on: connections spread over shards by hash, and moves and
-/// accepts under way need room.
-const FILL_PERCENT: u64 = 90;
-/// Slots of a ring whose share of the connections is small.
+/// Connections spread over shards by hash: by how many standard deviations more than the average
+/// one may have, of hundreds.
+const SPREAD: u64 = 5;
+/// Slots that armed accepts of two listeners take.
+const ACCEPTS: u64 = 2 * LANES as u64;
+/// Slots of a ring that are for other things than its share of the connections.
 const SLOTS_MIN: u64 = 1024;
 
 /// What the process will use.
@@ -44,24 +47,38 @@ impl Plan {
         let slots_max = descriptors
             .saturating_sub(DESCRIPTOR_MARGIN)
             .clamp(1, SLOTS_MAX);
-        let usable = (slots_max * FILL_PERCENT / 100).max(1);
-        let forced = u64::from(wished.unwrap_or(0)).div_ceil(usable);
-        let shards = fixed.map_or(cores.max(forced), u64::from).max(1);
+        let suffices =
+            |shards: &u64| shards * room(*shards, slots_max) >= wished.unwrap_or(0).into();
+        let shards = match fixed {
+            Some(fixed) => fixed.into(),
+            None => (cores..SHARDS_MAX.into())
+                .find(suffices)
+                .unwrap_or(SHARDS_MAX.into()),
+        };
+        let shards = shards.max(1);
         let slots = match wished {
-            Some(wished) => (u64::from(wished) * 3 / 2 / shards).clamp(SLOTS_MIN, slots_max),
+            Some(wished) => SLOTS_MIN + u64::from(wished) * 3 / 2 / shards,
             None => slots_max,
         };
         let slots = slots.min(slots_max);
-        let room = shards * slots * FILL_PERCENT / 100;
+        let room = shards * room(shards, slots);
         let connections_max = wished.map_or(room, |wished| room.min(wished.into()));
         Plan {
-            shards: shards.min(u64::from(crate::config::SHARDS_MAX)) as u16,
+            shards: shards as u16,
             slots: slots as u32,
             connections_max: connections_max.min(u64::from(u32::MAX)) as u32,
             descriptors,
             wished,
         }
     }
+}
+
+/// How many connections each of so many shards can have before one of them stops accepting, which
+/// those who come to it would wait for.
+fn room(shards: u64, slots: u64) -> u64 {
+    let head_room = u64::from(head_room(shards as u32, slots as u32));
+    let spread = SPREAD * slots.isqrt();
+    slots.saturating_sub(head_room + ACCEPTS + spread).max(1)
 }
 
 impl fmt::Display for Plan {
@@ -98,8 +115,23 @@ mod tests {
         assert_eq!(Plan::of(None, Some(10_000), 2, 20_000).shards, 2);
         let many = Plan::of(None, Some(100_000), 2, 20_000);
         assert_eq!((many.shards, many.connections_max), (6, 100_000));
-        assert_eq!(Plan::of(None, Some(1_000_000), 2, 20_000).shards, 56);
-        assert_eq!(Plan::of(None, Some(1_000_000), 2, 4 << 20).shards, 5);
+        assert_eq!(Plan::of(None, Some(1_000_000), 2, 20_000).shards, 60);
+        assert_eq!(Plan::of(None, Some(1_000_000), 2, 4 << 20).shards, 4);
+    }
+
+    /// Whoever came to a shard that has stopped accepting would wait for ever.
+    #[test]
+    fn what_a_plan_lets_in_is_accepted_by_every_shard() {
+        for wished in [1, 1_000, 9_000, 100_000, 1_000_000] {
+            for (fixed, cores) in [(None, 2), (None, 16), (Some(3), 2)] {
+                let plan = Plan::of(fixed, Some(wished), cores, 20_000);
+                let share = u64::from(plan.connections_max.div_ceil(plan.shards.into()));
+                let most = share + SPREAD * share.isqrt() + ACCEPTS;
+                let kept = head_room(plan.shards.into(), plan.slots);
+                assert!(most + u64::from(kept) <= plan.slots.into(), "{plan}");
+                assert!(plan.connections_max == wished || fixed.is_some(), "{plan}");
+            }
+        }
     }
 
     #[test]
