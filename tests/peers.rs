@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
@@ -313,9 +313,12 @@ fn ended(child: Child) -> (Option<i32>, String) {
 /// Two neighbouring ports that nobody listens on, below those that Linux gives to connections;
 /// others at each call.
 fn ports() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(16_384);
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
     loop {
-        let port = NEXT.fetch_add(2, Ordering::Relaxed);
+        // Test binaries that run beside each other begin apart.
+        let place = std::process::id().wrapping_mul(64);
+        let place = place.wrapping_add(TAKEN.fetch_add(2, Ordering::Relaxed));
+        let port = 16_384 + (place % 16_384) as u16;
         if [port, port + 1]
             .iter()
             .all(|it| TcpListener::bind(("127.0.0.1", *it)).is_ok())

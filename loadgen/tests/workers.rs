@@ -49,7 +49,9 @@ fn a_worker_that_is_killed_ends_the_run_with_its_name() {
     let elsewhere = std::env::temp_dir().join(format!("loadgen-copy-{}", std::process::id()));
     std::fs::create_dir_all(&elsewhere).expect("it is writable");
     let copy = elsewhere.join("loadgen");
-    std::fs::copy(EXECUTABLE, &copy).expect("it is writable");
+    // By another process: a child of another test must not have it open for writing.
+    let copied = Command::new("cp").arg(EXECUTABLE).arg(&copy).status();
+    assert!(copied.expect("it is installed").success());
     let (mut other, others) = start(&copy);
     std::fs::remove_dir_all(&elsewhere).expect("it is ours");
     let workers = format!("{others},{address}");

@@ -171,9 +171,9 @@ pub const RESOURCE_SIZE_MAX: usize = 1023;
 /// has its turn when no other one waits; that holds for the shares below as well.
 pub const ITERATIONS_MAX: u64 = 1 << 24;
 
-/// Those of the logins from one address, each shard with an equal part of them, or as many as an
-/// account has if that is more: who tries one password after another leaves room for others, and so
-/// many customers of a provider come back at once.
+/// Those of the logins from one address, each shard with an equal part of them: who tries one
+/// password after another leaves room for others, and so many customers of a provider come back at
+/// once.
 pub(crate) const ITERATIONS_PER_ADDRESS_MAX: u64 = ITERATIONS_MAX / 2;
 
 /// Those of the logins to one account: nobody waits long for what others try at another's account,

@@ -87,7 +87,6 @@ impl Shard {
         let tries = failures.saturating_add(self.derivations.count(account));
         let of_account = ITERATIONS_PER_ACCOUNT_MAX;
         let of_address = ITERATIONS_PER_ADDRESS_MAX / u64::from(self.settings.shards);
-        let of_address = of_address.max(of_account);
         let may_begin = tries < self.settings.limits.auth_failures_per_minute_max
             && self.derivations.has_room(account, iterations, of_account)
             && self.derivations.has_room(&address, iterations, of_address);
