@@ -21,6 +21,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use xmpp::Settings;
 use xmpp::limit::Limits;
 use xmpp::settings::Durability;
@@ -31,6 +32,10 @@ const FILE_SIZE_MAX: u64 = 1 << 20;
 
 /// Shards at most: each has a thread and a ring, and there are as many virtual ones.
 pub const SHARDS_MAX: u16 = 4096;
+
+/// How long a shard may look for something to do before it sleeps, in microseconds: longer is
+/// never the end of a wait, and a core that is burnt.
+pub const IDLE_SPIN_US_MAX: u64 = 1_000;
 
 /// Bytes that may wait for one connection before it is cut as a slow consumer, unless configured.
 pub const OUTPUT_MAX_DEFAULT: usize = 1 << 20;
@@ -59,6 +64,8 @@ pub struct Config {
     places: Places,
     /// How many shards; `None` is one for each core.
     pub shards: Option<u16>,
+    /// How long a shard stays awake for what may come.
+    pub idle_spin: Duration,
     /// What is logged.
     pub log: Log,
     /// Where clients connect in clear, to go on with STARTTLS.
@@ -98,6 +105,8 @@ pub struct RuntimeConfig {
     pub settings: Settings,
     /// Whether that number was configured, so that no other may be chosen.
     pub shards_fixed: bool,
+    /// How long a shard stays awake for what may come.
+    pub idle_spin: Duration,
     /// Where clients connect in clear.
     pub c2s: Vec<SocketAddr>,
     /// Where clients connect with TLS.
@@ -305,6 +314,7 @@ impl Config {
         Ok(RuntimeConfig {
             settings,
             shards_fixed: self.shards.is_some(),
+            idle_spin: self.idle_spin,
             c2s: self.c2s,
             c2s_tls: self.c2s_tls,
             tls,

@@ -124,15 +124,17 @@ impl Doorbell {
     /// The shard is about to sleep; `false` where something came, so that it must not.
     pub(crate) fn fall_asleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
-        if self
-            .posted
-            .iter()
-            .any(|word| word.load(Ordering::SeqCst) != 0)
-        {
+        if self.is_posted() {
             self.wake_up();
             return false;
         }
         true
+    }
+
+    /// Whether something came that was not taken.
+    pub(crate) fn is_posted(&self) -> bool {
+        let mut words = self.posted.iter();
+        words.any(|word| word.load(Ordering::SeqCst) != 0)
     }
 
     /// The shard is awake.

@@ -3,6 +3,8 @@
 //! Always sleeping through glommio costs 6.5 us per wake and burned 97 % of a core at 50 k msg/s.
 //! So the ring task blocks the thread in the ring, with one timeout of 1 ms armed in it; a tick
 //! that saw work arms it again; one that saw none hands the waiting over to glommio by an eventfd.
+//! Before each wait in the ring it stays awake as long as `idle_spin_us` says, which is not at all
+//! by default: that takes the core from whoever shares it.
 //! Invariant: no wait has a timeout argument of its own, and a wait in glommio always has an event
 //! to end it.
 //!
@@ -16,7 +18,7 @@ use glommio::io::BufferedFile;
 use ring::EventFd;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// When glommio takes a task's processor away: never.
 pub(crate) const PREEMPT: Duration = Duration::from_secs(3600);
@@ -47,12 +49,32 @@ pub(crate) async fn run(turn: &mut Turn) -> io::Result<()> {
 
 /// Blocks until the ring has something, unless more is there already.
 fn wait(turn: &mut Turn) -> io::Result<()> {
-    if turn.has_more() || !turn.bell().fall_asleep() {
+    if turn.has_more() || spin(turn)? || !turn.bell().fall_asleep() {
         return turn.ring.run_deferred();
     }
     turn.ring.submit_and_wait(1)?;
     turn.bell().wake_up();
     Ok(())
+}
+
+/// Looks for something to do, awake, as long as configured; whether there is.
+///
+/// Waking a virtual core that sleeps takes about 25 us, which whoever waits for an answer sees.
+fn spin(turn: &mut Turn) -> io::Result<bool> {
+    if turn.idle_spin.is_zero() {
+        return Ok(false);
+    }
+    let began = Instant::now();
+    loop {
+        turn.ring.run_deferred()?;
+        if !turn.ring.is_quiet() || turn.bell().is_posted() {
+            return Ok(true);
+        }
+        if began.elapsed() >= turn.idle_spin {
+            return Ok(false);
+        }
+        std::hint::spin_loop();
+    }
 }
 
 /// Sleeps in glommio until the ring completes something; costs nothing meanwhile.

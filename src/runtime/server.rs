@@ -144,6 +144,7 @@ struct Seed {
     plan: Plan,
     tuning: Tuning,
     output_max: usize,
+    idle_spin: Duration,
     ends: Ends,
     starttls: Option<Arc<crate::transport::tls::ServerConfig>>,
     bells: Vec<Arc<Doorbell>>,
@@ -262,6 +263,7 @@ impl Server {
             plan,
             tuning: tuning.clone(),
             output_max: config.output_max,
+            idle_spin: config.idle_spin,
             ends,
             starttls: starttls(&config.tls),
             bells: bells.clone(),
@@ -527,6 +529,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         lanes_wait: false,
         armed: None,
         alarms: 0,
+        idle_spin: seed.idle_spin,
     })
 }
 

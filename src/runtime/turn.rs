@@ -112,6 +112,8 @@ pub(crate) struct Turn {
     /// The deadline that is armed in the ring, and its number.
     pub(crate) armed: Option<Timestamp>,
     pub(crate) alarms: u32,
+    /// How long the thread stays awake for what may come.
+    pub(crate) idle_spin: Duration,
 }
 
 /// How the shard's own state is fetched ahead.

@@ -3,14 +3,15 @@
 use super::complaint::{ConfigError, Places, Source};
 use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
 use super::{
-    CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, OUTPUT_MAX_DEFAULT,
-    SHARDS_MAX,
+    CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, IDLE_SPIN_US_MAX,
+    OUTPUT_MAX_DEFAULT, SHARDS_MAX,
 };
 use crate::host::BURST_FACTOR;
 use crate::logging::Log;
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use xmpp::limit::Limits;
 use xmpp::settings::{Durability, Settings};
 use xmpp::stream::sasl::Mechanism;
@@ -30,6 +31,7 @@ pub(super) struct File {
     domain: Option<Text<Domain>>,
     data: Option<PathBuf>,
     shards: Option<Number<1, { SHARDS_MAX as u64 }>>,
+    idle_spin_us: Option<Number<0, IDLE_SPIN_US_MAX>>,
     log: Option<Text<Log>>,
     #[serde(default)]
     listen: ListenFile,
@@ -191,6 +193,7 @@ impl File {
             data: at(self.data.unwrap_or_else(|| DATA_DEFAULT.into())),
             places: Places::new(source),
             shards: self.shards.map(|Number(count)| count as u16),
+            idle_spin: Duration::from_micros(self.idle_spin_us.map_or(0, |Number(us)| us)),
             log: self.log.map_or_else(Log::default, |Text(log)| log),
             c2s,
             c2s_tls,

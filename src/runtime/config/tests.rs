@@ -60,6 +60,7 @@ fn every_key_is_understood() {
         domain = "example.org"
         data = "/var/lib/vorpal"
         shards = 3
+        idle_spin_us = 50
         log = "json:debug"
         [listen]
         c2s = ["127.0.0.1:15222", "[::1]:15222"]
@@ -103,6 +104,7 @@ fn every_key_is_understood() {
         (config.connections_per_address_max, config.connections_max),
         (5, 6)
     );
+    assert_eq!(config.idle_spin, Duration::from_micros(50));
     let settings = config.settings();
     assert_eq!(settings.shards, 3);
     assert_eq!(settings.limits.stanza_size_max, 100_000);
@@ -149,8 +151,8 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
     );
     assert_eq!(
         refusal("domain = \"a.b\"\nfoo = 1"),
-        "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, log, listen, tls, \
-         auth, limits, registration, durability, contact"
+        "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
+         log, listen, tls, auth, limits, registration, durability, contact"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
@@ -416,6 +418,7 @@ fn the_manual_names_every_key_and_its_range() {
         "domain",
         "data",
         "shards",
+        "idle_spin_us",
         "log",
         "c2s",
         "c2s_tls",

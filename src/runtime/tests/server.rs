@@ -38,6 +38,7 @@ fn config(shards: u16) -> RuntimeConfig {
         tls: runtime::certificate::self_signed(&data, "test.example").unwrap(),
         settings,
         shards_fixed: true,
+        idle_spin: Duration::ZERO,
         c2s: vec!["127.0.0.1:0".parse().unwrap()],
         c2s_tls: Vec::new(),
         data,
@@ -226,13 +227,26 @@ fn a_client_that_writes_all_the_time_moves_home_without_losing_or_reordering_a_b
 
 #[test]
 fn lanes_with_room_for_one_item_lose_nothing_and_keep_order() {
+    lanes_with_room_for_one_item(Duration::ZERO);
+}
+
+#[test]
+fn shards_that_stay_awake_hear_clients_and_siblings_as_those_that_sleep() {
+    lanes_with_room_for_one_item(Duration::from_micros(50));
+}
+
+fn lanes_with_room_for_one_item(idle_spin: Duration) {
     const PAIRS: usize = 12;
     const MESSAGES: usize = 400;
     let tuning = Tuning {
         lane_capacity: Some(1),
         ..tuning()
     };
-    let (server, address) = start(config(3), &tuning);
+    let config = RuntimeConfig {
+        idle_spin,
+        ..config(3)
+    };
+    let (server, address) = start(config, &tuning);
     let mut clients: Vec<(Wire, String)> = (0..PAIRS).map(|_| Wire::login(address)).collect();
     let jids: Vec<String> = clients.iter().map(|(_, jid)| jid.clone()).collect();
     std::thread::scope(|scope| {
