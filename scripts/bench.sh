@@ -6,6 +6,7 @@
 #   scripts/bench.sh --clients 100000   that many clients held by one server, with chat among them
 #   scripts/bench.sh --only chat-2000   the runs whose name begins so
 #   scripts/bench.sh --tls              what TLS adds to a stanza, in 40 turns with the same in clear: 7 minutes
+#   scripts/bench.sh --goals            latency at half of the maximum rate, cost against size, what sessions hold: 7 minutes
 #   scripts/bench.sh --peers            Vorpal, Debian's Prosody and ejabberd, and the floor in turns: 11 minutes
 #   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 2 minutes and the build
 #   scripts/bench.sh --bin DIRECTORY    with these binaries; LOADGEN_COMMIT says what they were built from
@@ -25,6 +26,7 @@ start_seconds_max=30
 stop_seconds_max=30
 tls=""
 peers=""
+goals=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --clients) clients=${2:?--clients takes a number}; shift 2 ;;
@@ -32,6 +34,7 @@ while [ $# -gt 0 ]; do
         --criterion) criterion=yes; shift ;;
         --tls) tls=yes; shift ;;
         --peers) peers=yes; shift ;;
+        --goals) goals=yes; shift ;;
         --port) port=${2:?--port takes a number}; shift 2 ;;
         --bin) bin=${2:?--bin takes a directory with both binaries}; shift 2 ;;
         --results) keep=${2:?--results takes a directory}; shift 2 ;;
@@ -40,7 +43,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-if [ -n "$peers" ] && [ -n "$only$clients$tls$criterion" ]; then
+if [ -n "$peers" ] && [ -n "$only$clients$tls$criterion$goals" ]; then
     echo "bench: --peers goes with --port, --bin and --results only" >&2
     exit 1
 fi
@@ -53,7 +56,7 @@ done
 . scripts/need.sh
 . scripts/stop.sh
 need bench cc:gcc make:make taskset:util-linux /usr/include/string.h:libc6-dev \
-    ${criterion:+python3:python3} ${peers:+python3:python3} || exit 1
+    ${criterion:+python3:python3} ${peers:+python3:python3} ${goals:+python3:python3} || exit 1
 
 if [ -n "$peers" ]; then
     . scripts/peers/turns.sh
@@ -96,13 +99,14 @@ stop_server() {
 trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# configure SHARDS [CONNECTIONS [DURABILITY]]: an empty SHARDS leaves the number to the server, which takes more
+# configure SHARDS [CONNECTIONS [DURABILITY [IDLE_SPIN_US]]]: an empty SHARDS leaves the number to the server, which takes more
 # than there are cores where so many CONNECTIONS do not fit the limit of descriptors otherwise.
 configure() {
     {
         echo 'domain = "bench.localhost"'
         echo "data = \"$work/data\""
         [ -z "$1" ] || echo "shards = $1"
+        [ -z "${4:-}" ] || echo "idle_spin_us = $4"
         echo '[listen]'
         echo "c2s = \"127.0.0.1:$port\""
         echo "c2s_tls = \"127.0.0.1:$((port + 1))\""
@@ -215,6 +219,37 @@ turns() {
     measure turns-tls-paced 0 "${load[@]}" --rate 60000
 }
 
+# What the loads of the suite do not show: latency beside the floor's where neither core is used up, with
+# the server asleep between stanzas and awake; the same load with more clients; what a session holds.
+goals() {
+    local plain=(--tls none --port "$port") secure=(--tls direct --insecure --port "$((port + 1))")
+    local steady=("${plain[@]}" --rate 50000 --duration 20 --with-floor)
+    configure 1
+    make_accounts 'u%d' 16000 20
+    make_accounts 'm%d' 100000 1
+    for spin in 0 50; do
+        configure 1 "" "" "$spin"
+        measure "half-rate-spin-$spin" 0 "${steady[@]}" --clients 2000
+        measure "half-rate-100-spin-$spin" 0 "${steady[@]}" --clients 100
+    done
+    local size
+    for size in 1000 4000 16000 50000 100000; do
+        # One shard where so many fit it.
+        [ "$size" -gt 16000 ] && configure "" 101000 || configure 1
+        measure "size-$size" 0 "${plain[@]}" --user 'm%d' --clients "$size" --rate 20000 --duration 10
+    done
+    local idle=(--scenario idle --clients 16000 --duration 2 --warmup 0.5)
+    configure 1
+    measure session-plain 0 "${plain[@]}" "${idle[@]}" --user 'm%d'
+    measure session-tls 0 "${secure[@]}" "${idle[@]}" --user 'm%d'
+    measure session-contacts 0 "${plain[@]}" "${idle[@]}"
+    local mode
+    for mode in memory archive full; do
+        configure 1 "" "$mode"
+        measure "session-managed-$mode" 0 "${plain[@]}" "${idle[@]}" --user 'm%d' --stream-management
+    done
+}
+
 held() {
     configure "" "$((clients + 1000))"
     make_accounts 'm%d' "$clients" 1
@@ -246,6 +281,8 @@ if [ -n "$peers" ]; then
 fi
 if [ -n "$tls" ]; then
     turns
+elif [ -n "$goals" ]; then
+    goals
 elif [ -n "$clients" ]; then
     held
 else
@@ -259,6 +296,7 @@ for file in "$out"/*.json; do
     case "${file##*/}" in criterion.json | peers.json) ;; *) shown+=("$file") ;; esac
 done
 "$loadgen" report "${shown[@]}" --out "$out/report.html" || exit 1
+[ -z "$goals" ] || python3 scripts/goals.py "$out" || exit 1
 echo
 echo "bench: $out/report.html has the plots; one line for each run is in $keep/history.jsonl"
 exit "$worst"
