@@ -24,6 +24,8 @@ const SLOTS_MIN: u64 = 1024;
 pub struct Plan {
     /// How many shards.
     pub shards: u16,
+    /// How many processors they share.
+    pub processors: u16,
     /// Slots of each ring.
     pub slots: u32,
     /// Connections that will be let in.
@@ -41,6 +43,11 @@ impl Plan {
         let wished = (config.connections_max != crate::config::CONNECTIONS_MAX_DEFAULT)
             .then_some(config.connections_max);
         Plan::of(fixed, wished, cores as u64, descriptors)
+    }
+
+    /// How many shards a processor runs, rounded up.
+    pub fn shards_per_processor(&self) -> u32 {
+        self.shards.div_ceil(self.processors).into()
     }
 
     fn of(fixed: Option<u16>, wished: Option<u32>, cores: u64, descriptors: u64) -> Plan {
@@ -65,6 +72,7 @@ impl Plan {
         let connections_max = wished.map_or(room, |wished| room.min(wished.into()));
         Plan {
             shards: shards as u16,
+            processors: cores.clamp(1, u16::MAX.into()) as u16,
             slots: slots as u32,
             connections_max: connections_max.min(u64::from(u32::MAX)) as u32,
             descriptors,
@@ -89,6 +97,7 @@ impl fmt::Display for Plan {
             connections_max,
             descriptors,
             wished,
+            ..
         } = self;
         write!(
             f,

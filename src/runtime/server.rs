@@ -15,7 +15,7 @@ use crate::park;
 use crate::plan::Plan;
 use crate::storage::{self, StorageLink};
 use crate::transport::tls::ServerConfigs;
-use crate::turn::{Counters, Turn};
+use crate::turn::{Counters, TICK, Turn};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use ring::{Buffers, EndSignals, Features, Pool, Ring, RingConfig};
 use rustix::process::{Resource, getrlimit};
@@ -52,7 +52,7 @@ const LOCKED_MIN: u64 = 512 << 10;
 const LOCKED_REMEDY: &str = "raise the limit of locked memory, which all processes of a user share \
                              (`ulimit -l`, or LimitMEMLOCK= of a unit)";
 /// How long a listener waits for its address, and between its tries.
-const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
+const LISTEN_PATIENCE: Duration = Duration::from_secs(10);
 const LISTEN_RETRY: Duration = Duration::from_millis(20);
 /// How often it is looked for.
 const STOP_POLL: Duration = Duration::from_millis(2);
@@ -521,6 +521,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         held_mark: seed.tuning.undigested_max,
         worked: false,
         ticked: false,
+        tick: TICK * seed.plan.shards_per_processor(),
         prepared: None,
         stopping: None,
         stop_ms_max: seed.tuning.stop_ms_max,

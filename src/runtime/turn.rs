@@ -31,7 +31,7 @@ pub(crate) const TLS_AHEAD: usize = 4;
 pub(crate) const KEYS_AHEAD: usize = 2;
 /// The same for its account, which its stream and its session lead to.
 const ACCOUNT_AHEAD: usize = 1;
-/// One tick of a busy shard: so long nothing must happen until it counts as idle.
+/// One tick of a busy shard that has a processor of its own.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// What a timeout in the ring is for.
@@ -99,6 +99,8 @@ pub(crate) struct Turn {
     /// Whether anything but a tick happened since the last tick.
     pub(crate) worked: bool,
     pub(crate) ticked: bool,
+    /// So long nothing must happen until a busy shard counts as idle.
+    pub(crate) tick: Duration,
     /// Whoever waits until siblings have what this turn sends them, before all shards end.
     pub(crate) prepared: Option<Sender<()>>,
     /// When the shard ends at the latest, once it was told to.
