@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::acks::Kept;
 use crate::body::{BROADCAST, Mark};
 use crate::client::Step;
 use crate::driver::{LOGIN_SIZE, Worker};
@@ -64,6 +65,7 @@ impl Worker {
     /// Does what is due by now, and sees off who is leaving.
     pub(crate) fn act_what_is_due(&mut self) {
         self.see_off();
+        self.bring_back();
         if !matches!(self.stage.0, Stage::Warm | Stage::Measure) {
             return;
         }
@@ -141,15 +143,29 @@ impl Worker {
         }
     }
 
-    /// Whether a client takes part and stays.
+    /// Whether a client takes part and stays, so that what is sent to it is expected.
     fn is_here(&self, index: u32) -> bool {
-        let place = self.mix.as_ref().map(|mix| mix.places[index as usize]);
-        place == Some(Place::Here) && self.lines[index as usize].client.step == Step::Ready
+        let step = self.lines[index as usize].client.step;
+        match self.mix.as_ref().map(|mix| mix.places[index as usize]) {
+            Some(Place::Here) => step == Step::Ready,
+            // The server keeps it for later.
+            Some(Place::Lost) => step != Step::Failed,
+            Some(Place::Leaving | Place::Away) | None => false,
+        }
+    }
+
+    /// Whether a client can begin `action`. Without a network people go on writing messages.
+    fn can(&mut self, index: u32, action: Action) -> bool {
+        let place = self.mixed().places[index as usize];
+        let acks = self.lines[index as usize].client.acks();
+        let has_room = acks.is_none_or(|acks| acks.has_room());
+        let is_able = place == Place::Here || action.is_pairwise();
+        self.is_here(index) && is_able && has_room
     }
 
     /// Has `client` do something that was due at `intended`; says whether it can.
     pub(crate) fn act(&mut self, client: u32, action: Action, intended: u64) -> bool {
-        if !self.is_here(client) {
+        if !self.can(client, action) {
             return false;
         }
         let is_done = match action {
@@ -157,6 +173,7 @@ impl Worker {
             Action::Presence => self.broadcast(client, intended),
             Action::Roster => self.ask_roster(client, intended),
             Action::Reconnect => self.leave(client, intended),
+            Action::Resume => self.cut(client, intended),
         };
         if is_done {
             let line = &mut self.lines[client as usize];
@@ -210,7 +227,6 @@ impl Worker {
         let first = self.job.first;
         let plan = self.job.plan.clone();
         let size = plan.phases[self.mixed().phase].sizes.draw(&mut self.random);
-        self.prepare(from, size + 128);
         let is_broadcast = to == BROADCAST;
         let mark = Mark {
             from: first + from,
@@ -219,33 +235,45 @@ impl Worker {
             intended,
             sent: self.now,
         };
+        self.keep(from, || Kept::Marked {
+            action,
+            size: size as u32,
+            mark,
+        });
+        // Without a network it waits for the next connection.
+        if self.lines[from as usize].client.step == Step::Ready {
+            self.write_mark(from, action, size, &mark);
+            self.count_sent(from);
+        } else if let Some(acks) = self.lines[from as usize].client.acks() {
+            acks.send(1);
+        }
+    }
+
+    /// Writes a measured stanza, for the first time or once more.
+    pub(crate) fn write_mark(&mut self, from: u32, action: Action, size: usize, mark: &Mark) {
+        self.prepare(from, size + 128);
         let scenario = match action {
             Action::Chat => Scenario::Chat,
             _ => Scenario::Presence,
         };
-        let to = self.jids.get(to as usize).map_or("", |jid| jid);
+        let to = mark.to.wrapping_sub(self.job.first) as usize;
+        let to = self.jids.get(to).map_or("", |jid| jid);
         let out = &mut self.lines[from as usize].out;
-        self.shape.write_sized(scenario, size, &mark, to, out);
-        self.count_sent(from);
+        self.shape.write_sized(scenario, size, mark, to, out);
     }
 
     fn ask_roster(&mut self, client: u32, intended: u64) -> bool {
         let sent = self.now;
         let mix = self.mixed();
-        let number = mix.requests;
-        mix.requests = number.wrapping_add(1);
         mix.open += 1;
-        mix.asked.entry(client).or_default().push_back(Asked {
-            number,
-            intended,
-            sent,
-        });
+        let number = mix.ask(client, Asked::new(Action::Roster, intended, sent));
         self.ledger.verdict.sent += 1;
         self.prepare(client, LOGIN_SIZE);
         let request =
             format!("<iq type='get' id='{REQUEST}{number}'><query xmlns='jabber:iq:roster'/></iq>");
         let out = &mut self.lines[client as usize].out;
         out.extend_from_slice(request.as_bytes());
+        self.keep(client, || Kept::Whole(request.into_bytes().into()));
         self.count_sent(client);
         true
     }

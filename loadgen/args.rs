@@ -231,8 +231,8 @@ pub struct LoadArgs {
     /// The closed loop's window.
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Load")]
     pub window: u16,
-    /// Manage the streams (XEP-0198), with resumption; the result tells how long acknowledgements
-    /// took.
+    /// Manage the streams (XEP-0198), with resumption, which clients do in a scenario with `resume`
+    /// in its mix; the result tells how long acknowledgements took.
     #[arg(long, help_heading = "Load")]
     pub stream_management: bool,
     /// Stanzas after which a client asks for acknowledgement; so it does when it stops sending.

@@ -1,6 +1,8 @@
 //! One XMPP client up to the point where it is ready: a state machine fed with whole pieces of the
 //! server's stream, writing into a buffer. It does no I/O and never blocks.
 
+mod resume;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::accounts::Accounts;
-use crate::acks::{self, Acks};
+use crate::acks::{self, Acks, Kept};
 use crate::random::Random;
 use crate::scan::{self, Piece};
 use crate::scram::{Exchange, Hash, KeyCache, Keys, Recipe};
@@ -79,6 +81,8 @@ pub struct Script {
     pub presence: bool,
     /// Stanzas after which a client asks for acknowledgement (XEP-0198); none: unmanaged streams.
     pub ack_every: Option<u32>,
+    /// Whether sessions are to be resumed (XEP-0198 5).
+    pub resumes: bool,
     /// Keys derived so far.
     pub keys: KeyCache,
 }
@@ -96,6 +100,7 @@ impl Script {
             roster: false,
             presence: false,
             ack_every: None,
+            resumes: false,
             keys: KeyCache::default(),
         }
     }
@@ -132,6 +137,8 @@ pub enum Step {
     Bind,
     /// The old session request is out (RFC 3921).
     Session,
+    /// The session of before was asked for.
+    Resume,
     /// Stream management was asked for.
     Manage,
     /// The roster was asked for.
@@ -140,6 +147,8 @@ pub enum Step {
     Presence,
     /// Taking part.
     Ready,
+    /// Its network is lost; its session is to be resumed.
+    Lost,
     /// Our side of the stream is closed.
     Closing,
     /// Ended by failure; not tried again.
@@ -157,6 +166,10 @@ pub enum Turn {
     Derive(Box<Recipe>),
     /// The client takes part from now on, under this JID.
     Ready(Box<str>),
+    /// The session of before goes on; the server says how many stanzas it has of it.
+    Resumed(u32),
+    /// The session of before is no more; the client logs in anew.
+    NotResumed,
     /// The server closed its side.
     End,
     /// This client cannot go on.
@@ -189,6 +202,7 @@ struct Login {
     authenticated: bool,
     old_session: bool,
     offers_management: bool,
+    resumes: bool,
     features: Vec<u8>,
     jid: Option<Box<str>>,
 }
@@ -206,11 +220,15 @@ pub struct Client {
 impl Client {
     /// The connection was asked for.
     pub fn on_connect(&mut self, now: u64) {
+        let resumes = self.step == Step::Lost;
+        if !resumes {
+            self.acks = None;
+        }
         self.step = Step::Connecting;
         self.since = now;
-        self.acks = None;
         self.login = Some(Box::new(Login {
             began: now,
+            resumes,
             ..Login::default()
         }));
     }
@@ -274,7 +292,9 @@ impl Client {
         if name == b"error" {
             return Turn::Fail(format!("stream error: {}", condition(element)));
         }
-        if self.acks.is_some() && self.manage(element, (0, cx.now), cx.meter, cx.out) {
+        // Before its session goes on, nothing is of it.
+        let resumes = self.login.as_ref().is_some_and(|login| login.resumes);
+        if !resumes && self.manage(element, (0, cx.now), cx.meter, cx.out) {
             return Turn::Nothing;
         }
         match (self.step, name) {
@@ -289,11 +309,9 @@ impl Client {
             (Step::Challenge | Step::Success, b"failure") => {
                 Turn::Fail(format!("login refused: {}", condition(element)))
             }
-            (Step::Manage, b"enabled") => {
-                self.phase(cx, Phase::Manage);
-                self.acks = Some(Box::default());
-                self.after_manage(cx)
-            }
+            (Step::Manage, b"enabled") => self.on_enabled(cx, element),
+            (Step::Resume, b"resumed") => self.on_resumed(cx, element),
+            (Step::Resume, b"failed") => self.on_not_resumed(cx),
             (Step::Manage, b"failed") => {
                 Turn::Fail(format!("stream management refused: {}", condition(element)))
             }
@@ -326,23 +344,30 @@ impl Client {
                 scan::holds(features, b"urn:ietf:params:xml:ns:xmpp-session")
                     && !scan::holds(features, b"<optional");
             self.login().offers_management = scan::holds(features, acks::XMLNS.as_bytes());
-            self.step = Step::Bind;
-            let resource = match script.accounts {
-                Accounts::Anonymous => "",
-                _ => "<resource>lg</resource>",
+            return match self.login().resumes {
+                true => self.ask_to_resume(cx),
+                false => self.bind(cx),
             };
-            let xmlns = "urn:ietf:params:xml:ns:xmpp-bind";
-            write_out(
-                cx.out,
-                format_args!("<iq type='set' id='b'><bind xmlns='{xmlns}'>{resource}</bind></iq>"),
-            );
-            return Turn::Nothing;
         }
         if script.register && !self.login().registered {
             self.login().features = features.to_vec();
             return self.register(cx);
         }
         self.authenticate(cx, features)
+    }
+
+    fn bind(&mut self, cx: &mut Cx<'_>) -> Turn {
+        self.step = Step::Bind;
+        let resource = match cx.script.accounts {
+            Accounts::Anonymous => "",
+            _ => "<resource>lg</resource>",
+        };
+        let xmlns = "urn:ietf:params:xml:ns:xmpp-bind";
+        write_out(
+            cx.out,
+            format_args!("<iq type='set' id='b'><bind xmlns='{xmlns}'>{resource}</bind></iq>"),
+        );
+        Turn::Nothing
     }
 
     fn register(&mut self, cx: &mut Cx<'_>) -> Turn {
@@ -452,8 +477,9 @@ impl Client {
         let kind = scan::attribute(element, b"type").unwrap_or(b"");
         let id = scan::attribute(element, b"id").unwrap_or(b"");
         if kind == b"get" || kind == b"set" {
+            let start = cx.out.len();
             answer_request(element, kind, cx.out);
-            self.sent(1);
+            self.sent(&cx.out[start..]);
             return Turn::Nothing;
         }
         let is_error = kind == b"error";
@@ -524,9 +550,9 @@ impl Client {
             return self.announce(cx);
         }
         self.step = Step::Roster;
-        cx.out
-            .extend_from_slice(b"<iq type='get' id='o'><query xmlns='jabber:iq:roster'/></iq>");
-        self.sent(1);
+        let request = b"<iq type='get' id='o'><query xmlns='jabber:iq:roster'/></iq>";
+        cx.out.extend_from_slice(request);
+        self.sent(request);
         Turn::Nothing
     }
 
@@ -535,15 +561,13 @@ impl Client {
             return self.ready(cx);
         }
         self.step = Step::Presence;
-        self.sent(2);
+        let presence = b"<presence/>";
+        cx.out.extend_from_slice(presence);
+        self.sent(presence);
         // Not every server returns our own presence; every server answers what comes behind it.
-        write_out(
-            cx.out,
-            format_args!(
-                "<presence/><iq type='get' id='p' to='{}'><ping xmlns='urn:xmpp:ping'/></iq>",
-                cx.script.domain
-            ),
-        );
+        let start = cx.out.len();
+        write_ping(cx.out, "p", &cx.script.domain);
+        self.sent(&cx.out[start..]);
         Turn::Nothing
     }
 
@@ -557,10 +581,11 @@ impl Client {
             .map_or_else(|| Turn::Fail("ready without a JID".into()), Turn::Ready)
     }
 
-    /// So many stanzas were written.
-    pub fn sent(&mut self, stanzas: u32) {
-        if let Some(acks) = &mut self.acks {
-            acks.send(stanzas);
+    /// This stanza was written; where it is empty, none was.
+    pub fn sent(&mut self, stanza: &[u8]) {
+        if let Some(acks) = self.acks.as_mut().filter(|_| !stanza.is_empty()) {
+            acks.send(1);
+            acks.keep(|| Kept::Whole(stanza.into()));
         }
     }
 
@@ -590,16 +615,8 @@ impl Client {
         match scan::local_name(element) {
             b"r" => acks.answer(out),
             b"a" => {
-                let text = scan::attribute(element, b"h").and_then(|h| std::str::from_utf8(h).ok());
-                let heard = text.and_then(|h| h.parse().ok()).ok_or_else(String::new);
-                let settled = |at: u64| {
-                    if at >= record_from {
-                        meter.acks.saturating_record(now.saturating_sub(at));
-                    }
-                };
-                if heard.and_then(|h| acks.on_answer(h, settled)).is_err() {
-                    meter.false_acks += 1;
-                }
+                let heard = count(element);
+                self.on_answer(heard, (record_from, now), meter);
             }
             name => {
                 if matches!(name, b"message" | b"presence" | b"iq") {
@@ -609,6 +626,21 @@ impl Client {
             }
         }
         true
+    }
+
+    /// The server answers for its first `h` stanzas, if that is readable; timed as in
+    /// [`Client::manage`].
+    pub fn on_answer(&mut self, h: Option<u32>, times: (u64, u64), meter: &mut Meter) {
+        let Some(acks) = &mut self.acks else { return };
+        let (record_from, now) = times;
+        let settled = |at: u64| {
+            if at >= record_from {
+                meter.acks.saturating_record(now.saturating_sub(at));
+            }
+        };
+        if h.is_none_or(|h| acks.on_answer(h, settled).is_err()) {
+            meter.false_acks += 1;
+        }
     }
 
     fn open_stream(&mut self, cx: &mut Cx<'_>) {
@@ -658,6 +690,21 @@ pub fn answer_request(element: &[u8], kind: &[u8], out: &mut Vec<u8>) {
               xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
         }
     });
+}
+
+/// Writes a ping to the server (XEP-0199).
+pub fn write_ping(out: &mut Vec<u8>, id: &str, domain: &str) {
+    let ping = "<ping xmlns='urn:xmpp:ping'/>";
+    write_out(
+        out,
+        format_args!("<iq type='get' id='{id}' to='{domain}'>{ping}</iq>"),
+    );
+}
+
+/// What an answer of stream management says that the server has.
+fn count(element: &[u8]) -> Option<u32> {
+    let text = scan::attribute(element, b"h").and_then(|h| std::str::from_utf8(h).ok());
+    text.and_then(|h| h.parse().ok())
 }
 
 /// The name of the first child that is not a text: an error's condition.

@@ -135,6 +135,8 @@ impl Worker {
                 }
             }
             Turn::Ready(jid) => self.on_ready(index, jid),
+            Turn::Resumed(h) => self.on_resumed(index, h),
+            Turn::NotResumed => self.on_not_resumed(index),
             Turn::End => self.on_end(index, "the server closed the stream"),
             Turn::Fail(reason) => self.fail(index, reason),
         }
@@ -256,7 +258,7 @@ impl Worker {
     /// The server's side is over, in good order or not.
     fn on_end(&mut self, index: u32, how: &str) {
         match self.lines[index as usize].client.step {
-            Step::Closing | Step::Failed => self.begin_close(index),
+            Step::Closing | Step::Lost | Step::Failed => self.begin_close(index),
             _ => self.fail(index, how.to_owned()),
         }
     }
@@ -266,7 +268,7 @@ impl Worker {
         match line.client.step {
             Step::Failed => {}
             // We are done with it anyway.
-            Step::Closing => {}
+            Step::Closing | Step::Lost => {}
             step => {
                 if step == Step::Ready {
                     self.ledger.verdict.disconnected += 1;
@@ -281,7 +283,7 @@ impl Worker {
         self.begin_close(index);
     }
 
-    fn begin_close(&mut self, index: u32) {
+    pub(crate) fn begin_close(&mut self, index: u32) {
         self.lines[index as usize].closing = true;
         self.try_close(index);
     }

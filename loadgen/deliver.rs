@@ -61,7 +61,10 @@ impl Worker {
             return false;
         }
         let turn = self.with_client(index, |client, cx| client.on_piece(cx, piece, bytes));
-        let goes_on = matches!(turn, Turn::Nothing | Turn::Ready(_) | Turn::Derive(_));
+        let goes_on = matches!(
+            turn,
+            Turn::Nothing | Turn::Ready(_) | Turn::Resumed(_) | Turn::NotResumed | Turn::Derive(_)
+        );
         let is_stanza = matches!(piece, Piece::Element(_))
             && matches!(scan::local_name(bytes), b"message" | b"presence");
         if matches!(turn, Turn::Nothing) && is_stanza && self.is_away(index) {
@@ -118,9 +121,10 @@ impl Worker {
             Reading::Request => {
                 self.prepare(index, 256);
                 let kind = scan::attribute(element, b"type").unwrap_or(b"get");
-                let out = &mut self.lines[index as usize].out;
-                client::answer_request(element, kind, out);
-                self.lines[index as usize].client.sent(1);
+                let line = &mut self.lines[index as usize];
+                let start = line.out.len();
+                client::answer_request(element, kind, &mut line.out);
+                line.client.sent(&line.out[start..]);
                 self.touch(index);
             }
         }

@@ -298,9 +298,11 @@ impl Worker {
             false => self.connects.as_ref().map(Schedule::due),
             true => None,
         };
-        sending
-            .unwrap_or(u64::MAX)
-            .min(connecting.unwrap_or(u64::MAX))
+        let returning = self.mix.as_ref().and_then(|mix| mix.lost.first());
+        // One that is due and not back waits for the end of its old connection.
+        let returning = returning.map(|(at, _)| *at).filter(|at| *at > self.now);
+        let all = [sending, connecting, returning];
+        all.into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     fn look_at_stage(&mut self) {

@@ -34,7 +34,7 @@ const MEAN: &str = "mean";
 const PREFIXES: [&str; 2] = ["service", "ack"];
 
 /// Figures that are no times, and what they count.
-const OTHERS: [(&str, Unit); 15] = [
+const OTHERS: [(&str, Unit); 16] = [
     ("loss", Unit::Faults),
     ("duplicated", Unit::Faults),
     ("reordered", Unit::Faults),
@@ -44,6 +44,7 @@ const OTHERS: [(&str, Unit); 15] = [
     ("disconnected", Unit::Faults),
     ("unacked", Unit::Faults),
     ("false-acks", Unit::Faults),
+    ("not-resumed", Unit::Faults),
     ("rate", Unit::Number),
     ("cpu", Unit::Number),
     ("login-cpu", Unit::Time),
@@ -210,6 +211,6 @@ mod tests {
             .into_iter()
             .map(|figure| figure.name)
             .collect();
-        assert_eq!(names.len(), 9, "faults alone: {names:?}");
+        assert_eq!(names.len(), 10, "faults alone: {names:?}");
     }
 }

@@ -54,7 +54,7 @@ impl Topology {
     }
 }
 
-/// What a run's checks came to; everything but the first four must be zero.
+/// What a run's checks came to; everything from `lost` on must be zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Verdict {
     /// Stanzas written by clients.
@@ -69,6 +69,10 @@ pub struct Verdict {
     /// came back; not expected.
     #[serde(default)]
     pub retold: u64,
+    /// Stanzas that clients sent when their sessions went on: those that the server had not, and
+    /// those that were written without a network.
+    #[serde(default)]
+    pub resent: u64,
     /// Expected and never seen.
     pub lost: u64,
     /// Seen more than once.
@@ -89,6 +93,10 @@ pub struct Verdict {
     /// Acknowledgements of what was not sent, or unreadable ones.
     #[serde(default)]
     pub false_acks: u64,
+    /// Sessions that the server did not let go on over another connection, so that their clients
+    /// logged in anew.
+    #[serde(default)]
+    pub not_resumed: u64,
 }
 
 impl Verdict {
@@ -98,7 +106,7 @@ impl Verdict {
     }
 
     /// The counts that must be zero, with their names.
-    pub fn faults(&self) -> [(&'static str, u64); 9] {
+    pub fn faults(&self) -> [(&'static str, u64); 10] {
         [
             ("lost", self.lost),
             ("duplicated", self.duplicated),
@@ -109,6 +117,7 @@ impl Verdict {
             ("disconnected", self.disconnected),
             ("unacked", self.unacked),
             ("false acks", self.false_acks),
+            ("not resumed", self.not_resumed),
         ]
     }
 
@@ -119,6 +128,7 @@ impl Verdict {
         self.delivered += other.delivered;
         self.own_copies += other.own_copies;
         self.retold += other.retold;
+        self.resent += other.resent;
         self.lost += other.lost;
         self.duplicated += other.duplicated;
         self.reordered += other.reordered;
@@ -128,6 +138,7 @@ impl Verdict {
         self.disconnected += other.disconnected;
         self.unacked += other.unacked;
         self.false_acks += other.false_acks;
+        self.not_resumed += other.not_resumed;
     }
 }
 

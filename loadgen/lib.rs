@@ -36,6 +36,7 @@ pub mod random;
 mod react;
 pub mod relay;
 pub mod result;
+mod resume;
 pub mod run;
 pub mod scan;
 pub mod scenario;

@@ -3,9 +3,10 @@
 //!
 //! Invariant: what is sent to a client is expected of the server unless the client was leaving or
 //! away when it was sent, and a client leaves only when everything expected at it and everything
-//! that it sent itself has come: under its next address it would be another's.
+//! that it sent itself has come: under its next address it would be another's. Who only lost the
+//! network keeps its address, and all that is sent to it meanwhile is expected.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use crate::ledger::{Ledger, Topology, Verdict};
@@ -23,15 +24,31 @@ pub(crate) enum Place {
     Leaving,
     /// It closed its stream, and is on its way back.
     Away,
+    /// It lost the network: its session is to go on, and has not caught up.
+    Lost,
 }
 
 /// A request whose answer has not come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
+    /// What is whole with the answer: a roster, or a way back.
+    pub(crate) action: Action,
     /// What is behind the letter in its `id`.
     pub(crate) number: u32,
     pub(crate) intended: u64,
     pub(crate) sent: u64,
+}
+
+impl Asked {
+    /// What is asked now for `action`, which was due before; it has no number yet.
+    pub(crate) fn new(action: Action, intended: u64, sent: u64) -> Asked {
+        Asked {
+            action,
+            number: 0,
+            intended,
+            sent,
+        }
+    }
 }
 
 /// Who is in a roster, in whatever order.
@@ -69,6 +86,8 @@ pub(crate) struct Mix {
     pub(crate) places: Vec<Place>,
     /// Those that are leaving.
     pub(crate) leaving: Vec<u32>,
+    /// Those without a network, with when they have it again.
+    pub(crate) lost: BTreeSet<(u64, u32)>,
     /// Per client, where there are any.
     pub(crate) asked: HashMap<u32, VecDeque<Asked>>,
     /// Requests so far.
@@ -107,6 +126,7 @@ impl Mix {
             to_come: vec![0; count as usize],
             places: vec![Place::Here; count as usize],
             leaving: Vec::new(),
+            lost: BTreeSet::new(),
             asked: HashMap::new(),
             requests: 0,
             contacts: HashMap::new(),
@@ -135,6 +155,15 @@ impl Mix {
         let to_come = &mut self.to_come[receiver as usize];
         *to_come = to_come.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
+    }
+
+    /// A client asks something that is answered apart; gives the number of it.
+    pub(crate) fn ask(&mut self, client: u32, asked: Asked) -> u32 {
+        let number = self.requests;
+        self.requests = number.wrapping_add(1);
+        let asked = Asked { number, ..asked };
+        self.asked.entry(client).or_default().push_back(asked);
+        number
     }
 
     /// Whether nothing that was sent to a client, or asked by it, is outstanding.

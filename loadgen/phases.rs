@@ -178,11 +178,13 @@ impl PhaseResult {
     /// Each kind of action with its latency and service time; the latter where it differs.
     fn rows(&self) -> Vec<(String, &Times)> {
         let is_open = self.pace.starts_with("open");
+        let returns = Action::ALL.iter().filter(|action| action.is_return());
+        let returns: Vec<_> = returns.map(|action| action.name()).collect();
         let mut rows = Vec::new();
         for action in &self.actions {
             let name = &action.latency.name;
             rows.push((name.clone(), &action.latency));
-            if is_open || name == Action::Reconnect.name() {
+            if is_open || returns.contains(&name.as_str()) {
                 rows.push((format!("{name} service"), &action.service));
             }
         }
@@ -258,6 +260,7 @@ mod tests {
             rate_from: 0.0,
             mix: vec![(Action::Chat, 2), (Action::Reconnect, 1)],
             sizes: Sizes::Fixed(200),
+            pause: 0.0,
             slo: None,
         }
     }

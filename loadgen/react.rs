@@ -71,7 +71,10 @@ impl Worker {
             mix.asked.remove(&index);
         }
         mix.open = mix.open.saturating_sub(1);
-        if is_error {
+        if asked.action == Action::Resume {
+            // A server that knows no ping answers just as late.
+            mix.places[index as usize] = Place::Here;
+        } else if is_error {
             self.ledger.verdict.bounced += 1;
         } else {
             // Nobody changes rosters here: each always has who was in it first.
@@ -82,7 +85,7 @@ impl Worker {
         }
         // One that is wrong came, too: it is not lost besides.
         self.ledger.verdict.delivered += 1;
-        self.record(Action::Roster, asked.intended, asked.sent);
+        self.record(asked.action, asked.intended, asked.sent);
         self.finish_action(index);
         true
     }
@@ -98,14 +101,19 @@ impl Worker {
         if !self.is_away(index) || self.stage.0 == Stage::Finish {
             return;
         }
-        // Told what is new it is before it is ready: as soon as its presence is out.
-        let ledger = self.mixed().ledger(Action::Presence);
-        if !ledger.clique(index).is_empty() {
-            ledger.renew(index);
-        }
+        self.expect_news(index);
         let due = self.lines[index as usize].due;
         if let Err(reason) = self.connect(index, due) {
             self.fail(index, reason);
+        }
+    }
+
+    /// A client that logs in again is told what is new before it is ready: as soon as its presence
+    /// is out.
+    pub(crate) fn expect_news(&mut self, index: u32) {
+        let ledger = self.mixed().ledger(Action::Presence);
+        if !ledger.clique(index).is_empty() {
+            ledger.renew(index);
         }
     }
 
@@ -139,7 +147,7 @@ impl Worker {
         let service = self.now.saturating_sub(began);
         let phase = self.mixed().phase;
         self.meter.mixed(phase).record(action, latency, service);
-        if action == Action::Reconnect {
+        if action.is_return() {
             return;
         }
         self.record_second(latency);

@@ -19,6 +19,7 @@ use crate::machine::{self, Busy, Machine, PROCESSES_MAX};
 use crate::plan::{CLIENTS_PER_RING_MAX, Dialect, Plan, Scenario};
 use crate::relay::{self, Relay};
 use crate::result::{Floor, Load, Plain, RunResult, Server, Times};
+use crate::scenario::Action;
 use crate::scram::KeyCache;
 use crate::tls::Ca;
 use crate::workers::coordinator;
@@ -511,6 +512,7 @@ pub(crate) fn tls(mode: TlsMode, domain: &str, ca: Option<&Ca>) -> Result<TlsSet
 pub(crate) fn script(args: &RunArgs, accounts: Accounts) -> Script {
     // The login scenario ends with the bind result.
     let stays = args.load.scenario != Scenario::Login;
+    let mut phases = args.load.phases.iter();
     Script {
         domain: args.domain().to_owned(),
         tls: args.tls,
@@ -521,6 +523,7 @@ pub(crate) fn script(args: &RunArgs, accounts: Accounts) -> Script {
         roster: stays && !args.no_roster,
         presence: stays && !args.no_presence,
         ack_every: args.load.stream_management.then_some(args.load.ack_every),
+        resumes: phases.any(|phase| phase.has(Action::Resume)),
         keys: KeyCache::default(),
     }
 }

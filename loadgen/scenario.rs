@@ -17,8 +17,8 @@ use crate::random::Random;
 use crate::schedule::{Arrivals, Ramp};
 use crate::slo::Slo;
 
-pub(crate) use file::WEIGHT_MAX;
 pub use file::Written;
+pub(crate) use file::{PAUSE_MAX, WEIGHT_MAX};
 
 /// Phases of one scenario: each has histograms of its own.
 pub const PHASES_MAX: usize = 32;
@@ -26,7 +26,7 @@ pub const PHASES_MAX: usize = 32;
 const FILE_SIZE_MAX: u64 = 1 << 20;
 
 /// The built-in scenarios: readable examples of the format.
-pub const BUILT_IN: [(&str, &str); 8] = [
+pub const BUILT_IN: [(&str, &str); 9] = [
     ("chat", include_str!("scenarios/chat.toml")),
     ("presence", include_str!("scenarios/presence.toml")),
     ("idle", include_str!("scenarios/idle.toml")),
@@ -38,6 +38,7 @@ pub const BUILT_IN: [(&str, &str); 8] = [
         include_str!("scenarios/presence-storm.toml"),
     ),
     ("reconnect", include_str!("scenarios/reconnect.toml")),
+    ("resume", include_str!("scenarios/resume.toml")),
 ];
 
 /// What a client may do in a phase that has several such things.
@@ -53,16 +54,19 @@ pub enum Action {
     Roster,
     /// Closing the stream and logging in again.
     Reconnect,
+    /// Losing the network, and having the session go on over another connection.
+    Resume,
 }
 
 impl Action {
     /// All of them, as tables have them.
-    pub const ALL: [Action; 5] = [
+    pub const ALL: [Action; 6] = [
         Action::Chat,
         Action::Presence,
         Action::Directed,
         Action::Roster,
         Action::Reconnect,
+        Action::Resume,
     ];
 
     /// Its name in files and reports.
@@ -73,12 +77,18 @@ impl Action {
             Action::Directed => "directed",
             Action::Roster => "roster",
             Action::Reconnect => "reconnect",
+            Action::Resume => "resume",
         }
     }
 
     /// Whether it carries a mark to other clients.
     pub fn is_marked(self) -> bool {
         matches!(self, Action::Chat | Action::Presence | Action::Directed)
+    }
+
+    /// Whether it is a way back to the server, which is no delivery.
+    pub fn is_return(self) -> bool {
+        matches!(self, Action::Reconnect | Action::Resume)
     }
 
     /// Whether it goes to one partner.
@@ -153,6 +163,8 @@ pub struct Phase {
     pub mix: Vec<(Action, u32)>,
     /// How large their stanzas are.
     pub sizes: Sizes,
+    /// Seconds that a client whose network is lost stays away.
+    pub pause: f64,
     /// What the phase must show; who judges the run knows it.
     #[serde(skip)]
     pub slo: Option<Slo>,
@@ -230,6 +242,9 @@ impl fmt::Display for Phase {
         write!(f, ", {}", self.pace_text())?;
         if !self.mix.is_empty() {
             write!(f, ", {}, {}", self.mix_text(), self.sizes)?;
+        }
+        if self.pause > 0.0 {
+            write!(f, ", {} s away", self.pause)?;
         }
         match self.clients {
             Some(clients) => write!(f, ", by {clients} clients"),
@@ -323,6 +338,7 @@ pub fn apply(
             // What a search begins with.
             load.rate = load.rate.or(rates.into_iter().next());
             written.check_clients(load)?;
+            written.check_resumable(load)?;
         }
     }
     Ok(())
@@ -375,6 +391,7 @@ fn phases(written: &Written, load: &LoadArgs, given: &dyn Fn(&str) -> bool) -> V
             rate_from: rate_before,
             mix: phase.mix.clone(),
             sizes,
+            pause: phase.pause.unwrap_or(0.0),
             slo: phase.slo.clone(),
         });
         rate_before = match pace {

@@ -34,6 +34,8 @@ pub enum Phase {
     Auth,
     /// From SASL success to the bind result.
     Bind,
+    /// Having the session of before go on (XEP-0198 5), from SASL success.
+    Resume,
     /// Enabling stream management.
     Manage,
     /// Fetching the roster.
@@ -46,12 +48,13 @@ pub enum Phase {
 
 impl Phase {
     /// All of them in order.
-    pub const ALL: [Phase; 9] = [
+    pub const ALL: [Phase; 10] = [
         Phase::Connect,
         Phase::Tls,
         Phase::Register,
         Phase::Auth,
         Phase::Bind,
+        Phase::Resume,
         Phase::Manage,
         Phase::Roster,
         Phase::Presence,
@@ -66,6 +69,7 @@ impl Phase {
             Phase::Register => "register",
             Phase::Auth => "auth",
             Phase::Bind => "bind",
+            Phase::Resume => "resume",
             Phase::Manage => "manage",
             Phase::Roster => "roster",
             Phase::Presence => "presence",

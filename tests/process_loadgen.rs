@@ -109,6 +109,60 @@ fn every_action_of_every_phase_is_verified_and_timed_apart() {
     }
 }
 
+/// Everything that goes with lost networks, and at the end only those.
+const LOSSES: &str = "
+clients = 12
+clique = 4
+partners = 3
+warmup = 0
+stream_management = true
+ack_every = 3
+
+[[phase]]
+name = 'open'
+duration = 2
+rate = 400
+pause = 0.1
+mix = { chat = 10, presence = 2, directed = 2, roster = 1, reconnect = 1, resume = 2 }
+stanza_size = { min = 180, mean = 300, max = 5000 }
+
+[[phase]]
+name = 'closed'
+duration = 1
+window = 2
+mix = { chat = 10, presence = 2, roster = 1, resume = 2 }
+
+[[phase]]
+name = 'alone'
+duration = 0.5
+rate = 40
+mix = { resume = 1 }
+";
+
+#[test]
+fn who_loses_the_network_misses_nothing_and_says_nothing_twice() {
+    for shards in [1, 2] {
+        let server = server(shards);
+        for options in [&[][..], &["--threads", "3"]] {
+            let result = run(&server, LOSSES, options);
+            assert_verified(&result);
+            assert!(result.verdict.resent > 0, "{:?}", result.verdict);
+            for phase in &result.scenario_phases {
+                let times = |name: &str| {
+                    let mut actions = phase.actions.iter();
+                    actions.find(|action| action.latency.name == name)
+                };
+                let resume = times("resume").expect("it was done");
+                let away = if phase.name == "open" { 0.1 } else { 0.0 };
+                // Nobody is back before his time, and what was sent to him meanwhile waited.
+                assert!(resume.service.p50_us > away * 1e6, "{resume:?}");
+                let chat = times("chat").map_or(f64::MAX, |chat| chat.latency.max_us);
+                assert!(chat > away * 0.5e6, "{chat} us in {}", phase.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_threshold_of_one_phase_decides() {
     let server = server(1);

@@ -192,6 +192,10 @@ fn one_worker_does_one_job_after_another_of_every_kind() {
             0,
         ),
         (format!("--scenario {} --warmup 0", scenario.display()), 3),
+        (
+            "--scenario resume --clients 24 --rate 100 --duration 0.5 --warmup 0".to_owned(),
+            3,
+        ),
     ] {
         let options = format!("--accounts {} {options}", accounts.display());
         let result = run(server.address(), &workers, &options).expect("it runs");

@@ -25,6 +25,7 @@ impl World {
             roster: true,
             presence: true,
             ack_every: None,
+            resumes: false,
             keys: KeyCache::default(),
         };
         let mut world = World {
@@ -314,4 +315,84 @@ fn a_managed_stream_is_counted_both_ways() {
     (world.script.ack_every, world.client.step) = (Some(2), Step::Bind);
     let (turn, _) = world.hear(bound);
     assert!(matches!(turn, Turn::Fail(reason) if reason.contains("stream management")));
+}
+
+#[test]
+fn a_session_goes_on_over_another_connection_or_the_client_binds() {
+    let resume = "<resume xmlns='urn:xmpp:sm:3' previd='s&apos;7' h='1'/>";
+    for (answer, is_resumed) in [
+        (
+            "<resumed xmlns='urn:xmpp:sm:3' previd=\"s'7\" h='3'/>",
+            true,
+        ),
+        (
+            "<failed xmlns='urn:xmpp:sm:3'><item-not-found/></failed>",
+            false,
+        ),
+    ] {
+        let mut world = lost();
+        world.step(|client, cx| client.on_connected(cx));
+        world.hear(&mechanisms(&["PLAIN"]));
+        world.hear("<success xmlns='s'/>");
+        let (_, asked) = world.hear(&features("<bind xmlns='b'/><sm xmlns='urn:xmpp:sm:3'/>"));
+        assert_eq!(asked, resume);
+        assert_eq!(world.client.step, Step::Resume);
+        let (turn, said) = world.hear(answer);
+        if is_resumed {
+            assert!(matches!(turn, Turn::Resumed(3)) && said.is_empty());
+            assert_eq!(world.client.step, Step::Ready);
+            assert_eq!(world.meter.of(Phase::Resume).len(), 1);
+            // Counting goes on.
+            let acks = world.client.acks().unwrap();
+            assert_eq!((acks.unacked(), acks.kept().count()), (3, 3));
+        } else {
+            assert!(matches!(turn, Turn::NotResumed), "{turn:?}");
+            assert!(said.contains("<bind ") && world.client.step == Step::Bind);
+        }
+    }
+}
+
+#[test]
+fn what_comes_instead_of_a_session_is_a_failure() {
+    for (answer, reason) in [
+        (
+            "<resumed xmlns='urn:xmpp:sm:3' previd='s8' h='3'/>",
+            "another session",
+        ),
+        ("<resumed xmlns='urn:xmpp:sm:3' h='3'/>", "another session"),
+        (
+            "<resumed xmlns='urn:xmpp:sm:3' previd='s&apos;7'/>",
+            "what it has",
+        ),
+        (
+            "<message from='x'><body/></message>",
+            "unexpected <message>",
+        ),
+    ] {
+        let mut world = lost();
+        world.client.step = Step::Resume;
+        let (turn, _) = world.hear(answer);
+        assert!(
+            matches!(&turn, Turn::Fail(why) if why.contains(reason)),
+            "{turn:?}"
+        );
+    }
+    // Where it is needed, a session that cannot be resumed is refused at once.
+    let mut world = World::new(TlsMode::None, numbered());
+    (world.script.resumes, world.client.step) = (true, Step::Manage);
+    let (turn, _) = world.hear("<enabled xmlns='urn:xmpp:sm:3' id='1'/>");
+    assert!(matches!(turn, Turn::Fail(why) if why.contains("`resume` out of the mix")));
+}
+
+/// A client that was ready and got one stanza when it lost its network, on its next connection.
+fn lost() -> World {
+    let mut world = World::new(TlsMode::None, numbered());
+    (world.script.ack_every, world.script.resumes) = (Some(2), true);
+    world.client.step = Step::Manage;
+    world.hear("<enabled xmlns='urn:xmpp:sm:3' id=\"s'7\" resume='1'/>");
+    world.hear("<iq type='result' id='o'><query xmlns='jabber:iq:roster'/></iq>");
+    assert_eq!(world.client.acks().unwrap().kept().count(), 3);
+    world.client.lose();
+    world.client.on_connect(200);
+    world
 }

@@ -7,6 +7,8 @@ use crate::plan::Dialect;
 use crate::scan;
 use clap::Parser;
 
+mod resume;
+
 /// A thread with all clients of the command line.
 fn worker(line: &[&str]) -> Worker {
     let words = ["loadgen"].iter().chain(line);
@@ -207,8 +209,13 @@ fn a_schedule_is_shared_by_those_who_have_somebody_to_send_to() {
 
 /// Clients that are ready and do what a phase says; the controller has let it begin.
 fn mixed(phase: &str) -> Worker {
+    mixed_with("", phase)
+}
+
+/// The same with more keys above the phase.
+fn mixed_with(keys: &str, phase: &str) -> Worker {
     let path = std::path::Path::new("x.toml");
-    let text = format!("clients = 4\n[[phase]]\n{phase}");
+    let text = format!("clients = 4\n{keys}\n[[phase]]\n{phase}");
     let written = crate::scenario::Written::parse(path, "x", &text).unwrap();
     let mut load = Cli::parse_from(["loadgen"]).run.load;
     crate::scenario::apply(&written, &mut load, &|_| false).unwrap();

@@ -22,6 +22,8 @@ pub(crate) const WEIGHT_MAX: u32 = 1_000_000;
 const NAME_SIZE_MAX: usize = 24;
 /// The shortest phase.
 const DURATION_MIN: f64 = 0.1;
+/// The longest that a client is away: between phases what is outstanding has twice as long to come.
+pub(crate) const PAUSE_MAX: f64 = 5.0;
 
 /// A value that knows where it is written, where it is.
 type Located<T> = Option<Spanned<T>>;
@@ -56,6 +58,7 @@ struct PhaseText {
     ramp: Located<f64>,
     mix: Spanned<MixText>,
     stanza_size: Located<toml::Value>,
+    pause: Located<f64>,
     slo: Located<String>,
 }
 
@@ -70,6 +73,7 @@ struct MixText {
     directed: Option<u32>,
     roster: Option<u32>,
     reconnect: Option<u32>,
+    resume: Option<u32>,
     login: Option<u32>,
     idle: Option<u32>,
 }
@@ -118,8 +122,11 @@ pub struct PhaseWritten {
     pub(super) ramp: Option<f64>,
     /// Empty where clients rest, or log in and out.
     pub(super) mix: Vec<(Action, u32)>,
+    /// `file:line` of that.
+    mix_at: String,
     is_login: bool,
     pub(super) sizes: Option<Sizes>,
+    pub(super) pause: Option<f64>,
     pub(super) slo: Option<Slo>,
 }
 
@@ -229,6 +236,22 @@ impl Written {
         }
         Ok(())
     }
+
+    /// Refuses a phase whose clients would resume what nobody manages.
+    pub(super) fn check_resumable(&self, load: &LoadArgs) -> Result<(), String> {
+        let resumes = |phase: &&PhaseWritten| {
+            let mut actions = phase.mix.iter();
+            actions.any(|(action, _)| *action == Action::Resume)
+        };
+        match self.phases.iter().find(resumes) {
+            Some(phase) if !load.stream_management => Err(format!(
+                "{}: `resume` goes with managed streams only; write `stream_management = true` \
+                 above the phases, or give --stream-management",
+                phase.mix_at
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl FileText {
@@ -275,6 +298,7 @@ impl PhaseText {
             .clients
             .as_ref()
             .map_or(place.start, |c| c.span().start);
+        let place_of = |at| format!("{}:{}", source.path.display(), source.line_at(at));
         Ok(PhaseWritten {
             name: self.check_name(source, index)?,
             duration: within(
@@ -285,14 +309,16 @@ impl PhaseText {
             )?,
             warmup: within(source, "warmup", &self.warmup, 0.0..=SECONDS_MAX)?,
             clients,
-            clients_at: format!("{}:{}", source.path.display(), source.line_at(clients_at)),
+            clients_at: place_of(clients_at),
             rate: rate(source, "rate", &self.rate)?,
             arrivals: self.check_arrivals(source)?,
             window: within(source, "window", &self.window, 1..=u16::MAX)?,
             ramp: within(source, "ramp", &self.ramp, 0.0..=SECONDS_MAX)?,
             mix,
+            mix_at: place_of(self.mix.span().start),
             is_login,
             sizes: self.check_sizes(source)?,
+            pause: within(source, "pause", &self.pause, 0.0..=PAUSE_MAX)?,
             slo: self.check_slo(source)?,
         })
     }
@@ -318,7 +344,8 @@ impl PhaseText {
             ignored("arrivals", span(&self.arrivals), remedy)?;
         }
         if mix.is_empty() {
-            let remedy = "it goes with a mix of chat, presence, directed, roster or reconnect";
+            let remedy =
+                "it goes with a mix of chat, presence, directed, roster, reconnect or resume";
             ignored("window", span(&self.window), remedy)?;
             ignored("ramp", span(&self.ramp), remedy)?;
             ignored("clients", span(&self.clients), remedy)?;
@@ -331,6 +358,10 @@ impl PhaseText {
         if !mix.iter().any(|(action, _)| action.is_marked()) {
             let remedy = "it goes with chat, presence or directed in the mix";
             ignored("stanza_size", span(&self.stanza_size), remedy)?;
+        }
+        if !mix.iter().any(|(action, _)| *action == Action::Resume) {
+            let remedy = "it is how long who is to `resume` is away; add that to the mix";
+            ignored("pause", span(&self.pause), remedy)?;
         }
         if let Some(window) = self.window.as_ref().filter(|_| self.rate.is_some()) {
             let what = "`rate` (open loop) and `window` (closed loop) exclude each other";
@@ -456,6 +487,7 @@ impl MixText {
             (Action::Directed, self.directed),
             (Action::Roster, self.roster),
             (Action::Reconnect, self.reconnect),
+            (Action::Resume, self.resume),
         ];
         let mix: Vec<_> = weights
             .into_iter()

@@ -230,7 +230,38 @@ const REFUSED: &[(&str, usize, &str, &str)] = &[
         "login among several",
         "reconnect",
     ),
+    (
+        "[[phase]]\nmix = { chat = 1, reconnect = 1 }\npause = 1",
+        3,
+        "`pause` would be ignored",
+        "`resume`",
+    ),
+    (
+        "[[phase]]\nmix = { resume = 1 }\npause = 5.5",
+        3,
+        "`pause` is 5.5",
+        "give 0 to 5",
+    ),
 ];
+
+#[test]
+fn sessions_are_resumed_where_streams_are_managed_and_nowhere_else() {
+    let text = "clients = 9\n[[phase]]\nmix = { chat = 1 }\n[[phase]]\npause = 0.5\n\
+                mix = { chat = 1, resume = 1 }";
+    let refused = "mine.toml:6: `resume` goes with managed streams only; write \
+                   `stream_management = true` above the phases, or give --stream-management";
+    assert_eq!(load(text, "").expect_err("nobody manages them"), refused);
+    let explicit = format!("stream_management = false\n{text}");
+    assert!(load(&explicit, "").is_err());
+    for (text, options) in [
+        (text.to_owned(), "--stream-management"),
+        (format!("stream_management = true\n{text}"), ""),
+    ] {
+        let load = load(&text, options).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!((load.phases[0].pause, load.phases[1].pause), (0.0, 0.5));
+        assert!(load.phases[1].to_string().ends_with(", 0.5 s away"));
+    }
+}
 
 #[test]
 fn what_makes_no_sense_is_refused_with_its_line_and_the_remedy() {

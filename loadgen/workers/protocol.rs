@@ -20,7 +20,7 @@ use crate::hdr::Packed;
 use crate::machine::{self, Machine};
 use crate::plain::{self, plain};
 use crate::plan::{Dialect, Part, Plan, Scenario};
-use crate::scenario::{Action, PHASES_MAX, Phase, Sizes, WEIGHT_MAX};
+use crate::scenario::{Action, PAUSE_MAX, PHASES_MAX, Phase, Sizes, WEIGHT_MAX};
 use crate::scram::KeyCache;
 use crate::tls::Ca;
 
@@ -238,6 +238,7 @@ impl Job {
             && phases
             && is_mixed != plan.phases.is_empty()
             && plan.dialect == Dialect::Xmpp
+            && (plan.ack_every.is_some() || !plan.has(Action::Resume))
             && plan.ack_every != Some(0);
         match is_sound {
             true => Ok(()),
@@ -257,6 +258,7 @@ fn is_sound(phase: &Phase) -> bool {
     let weights = phase.mix.iter().map(|(_, weight)| weight);
     times.iter().all(|time| (0.0..=SECONDS_MAX).contains(time))
         && (0.0..=RATE_MAX).contains(&phase.rate_from)
+        && (0.0..=PAUSE_MAX).contains(&phase.pause)
         && min <= mean
         && mean <= max
         && stanza_sizes().contains(&min)
@@ -316,6 +318,7 @@ impl Login {
             roster: self.roster,
             presence: self.presence,
             ack_every: plan.ack_every,
+            resumes: plan.has(Action::Resume),
             keys: KeyCache::default(),
         })
     }
@@ -498,7 +501,7 @@ mod tests {
 
     #[test]
     fn a_job_that_nobody_could_do_is_refused() {
-        let wrong: [fn(&mut Plan); 16] = [
+        let wrong: [fn(&mut Plan); 18] = [
             |plan| plan.clique = 0,
             |plan| plan.partners = 0,
             |plan| plan.clients = 0,
@@ -515,6 +518,8 @@ mod tests {
             |plan| plan.phases.clear(),
             |plan| plan.phases[0].mix[0].1 = u32::MAX,
             |plan| plan.phases[0].sizes = Sizes::Uniform(300, 200),
+            |plan| plan.phases[0].mix[0].0 = Action::Resume,
+            |plan| plan.phases[0].pause = PAUSE_MAX + 1.0,
         ];
         for (index, change) in wrong.into_iter().enumerate() {
             let mut job = job("--scenario mixed --clients 40");
