@@ -8,7 +8,7 @@ use crate::body::{BROADCAST, Mark};
 use crate::client::Step;
 use crate::driver::{LOGIN_SIZE, Worker};
 use crate::mix::{Asked, Mix, Place};
-use crate::plan::{Pace, Plan, Scenario, Stage};
+use crate::plan::{Pace, Plan, Stage};
 use crate::scenario::Action;
 use crate::schedule::{Ramp, Schedule};
 use crate::send::DUE_PER_TURN_MAX;
@@ -170,7 +170,7 @@ impl Worker {
         }
         let is_done = match action {
             Action::Chat | Action::Directed => self.say(client, action, intended),
-            Action::Presence => self.broadcast(client, intended),
+            Action::Presence | Action::Muc => self.broadcast(client, action, intended),
             Action::Roster => self.ask_roster(client, intended),
             Action::Reconnect => self.leave(client, intended),
             Action::Resume => self.cut(client, intended),
@@ -200,26 +200,28 @@ impl Worker {
         true
     }
 
-    /// Presence to the clique; who is not there is told when he comes back, or not.
-    fn broadcast(&mut self, sender: u32, intended: u64) -> bool {
-        let clique = self.mixed().ledger(Action::Presence).clique(sender);
+    /// Presence to the clique, or a message to its room, which returns to the sender, too. Who is
+    /// not there is told when he comes back, or not.
+    fn broadcast(&mut self, sender: u32, action: Action, intended: u64) -> bool {
+        let clique = self.mixed().ledger(action).clique(sender);
+        let returns = action == Action::Muc;
         let (here, away): (Vec<u32>, Vec<u32>) = clique
-            .filter(|member| *member != sender)
+            .filter(|member| returns || *member != sender)
             .partition(|member| self.is_here(*member));
         if here.is_empty() {
             return false;
         }
         let mix = self.mixed();
-        let (to, sequence) = mix.ledger(Action::Presence).send(sender, 0);
+        let (to, sequence) = mix.ledger(action).send(sender, 0);
         for member in &here {
             mix.expect(*member);
         }
         for member in away {
-            mix.ledger(Action::Presence)
-                .excuse(sender, member, sequence);
+            mix.ledger(action).excuse(sender, member, sequence);
         }
-        mix.rounds.insert((sender, sequence), here.len() as u32);
-        self.write_marked(sender, Action::Presence, to, sequence, intended);
+        let round = (action, sender, sequence);
+        mix.rounds.insert(round, here.len() as u32);
+        self.write_marked(sender, action, to, sequence, intended);
         true
     }
 
@@ -252,14 +254,14 @@ impl Worker {
     /// Writes a measured stanza, for the first time or once more.
     pub(crate) fn write_mark(&mut self, from: u32, action: Action, size: usize, mark: &Mark) {
         self.prepare(from, size + 128);
-        let scenario = match action {
-            Action::Chat => Scenario::Chat,
-            _ => Scenario::Presence,
-        };
         let to = mark.to.wrapping_sub(self.job.first) as usize;
-        let to = self.jids.get(to).map_or("", |jid| jid);
+        let to = match &self.doors {
+            Some(doors) if action == Action::Muc => doors.room(from),
+            _ => self.jids.get(to).map_or("", |jid| jid),
+        };
         let out = &mut self.lines[from as usize].out;
-        self.shape.write_sized(scenario, size, mark, to, out);
+        self.shape
+            .write_sized(action.scenario(), size, mark, to, out);
     }
 
     fn ask_roster(&mut self, client: u32, intended: u64) -> bool {
@@ -302,7 +304,7 @@ impl Worker {
         }
         // Leaving is under way, too.
         let has_sent = self.lines[client as usize].inflight > 1;
-        if has_sent || !self.mixed().is_quiet(client) {
+        if has_sent || !self.mixed().is_quiet(client) || self.is_last_in_room(client) {
             return false;
         }
         self.prepare(client, LOGIN_SIZE);
@@ -323,6 +325,7 @@ impl Worker {
         line.idle_since = now;
         line.client.close(&mut line.out);
         self.touch(client);
+        self.leave_room(client);
         self.mixed().places[client as usize] = Place::Away;
         true
     }

@@ -10,6 +10,7 @@ use crate::accounts::Accounts;
 use crate::client::{Mechanism, TlsMode};
 use crate::clock::Clock;
 use crate::compare;
+use crate::muc::{self, Rooms};
 use crate::plan::{Dialect, Pace, Part, Plan, Scenario};
 use crate::scenario::{Action, Phase};
 use crate::schedule::Arrivals;
@@ -188,8 +189,8 @@ pub struct LoadArgs {
     /// How many clients.
     #[arg(long, default_value_t = 100, help_heading = "Load")]
     pub clients: u32,
-    /// What they do: chat, presence, idle, login, another built-in scenario of docs/LOADGEN.md, or
-    /// one from a FILE.toml; other options stand in place of what it says.
+    /// What they do: chat, presence, muc, idle, login, another built-in scenario of
+    /// docs/LOADGEN.md, or one from a FILE.toml; other options stand in place of what it says.
     #[arg(
         long,
         value_name = "NAME|FILE",
@@ -209,9 +210,13 @@ pub struct LoadArgs {
     /// Partners of each chatting client, addressed in turn.
     #[arg(long, value_name = "P", default_value_t = 1, help_heading = "Load")]
     pub partners: u32,
-    /// Members of a clique of mutual contacts (u0..u19, u20..u39, ...), 1000 at most.
+    /// Members of a clique of mutual contacts (u0..u19, u20..u39, ...), or occupants of a room;
+    /// 1000 at most.
     #[arg(long, value_name = "K", default_value_t = 20, help_heading = "Load")]
     pub clique: u32,
+    /// Domain of the rooms that clients enter (default: conference.DOMAIN).
+    #[arg(long, value_name = "DOMAIN", value_parser = muc::domain, help_heading = "Load")]
+    pub rooms: Option<String>,
     /// Open loop: stanzas (or logins) a second, all clients together, whatever the server does.
     /// Default: one a second for each client, 10,000 at most
     #[arg(
@@ -372,7 +377,7 @@ impl LoadArgs {
     /// The same for whatever machines will carry it out.
     pub fn plan_anywhere(&self, target: SocketAddr, dialect: Dialect, clock: Clock) -> Plan {
         let pair = match self.scenario {
-            Scenario::Chat | Scenario::Presence => true,
+            Scenario::Chat | Scenario::Presence | Scenario::Muc => true,
             Scenario::Login | Scenario::Idle => false,
             Scenario::Mixed => self.has(Action::is_marked),
         };
@@ -426,6 +431,11 @@ impl LoadArgs {
     pub fn has(&self, fits: fn(Action) -> bool) -> bool {
         let mut actions = self.phases.iter().flat_map(|phase| &phase.mix);
         actions.any(|(action, _)| fits(*action))
+    }
+
+    /// Whether clients enter rooms.
+    pub fn has_rooms(&self) -> bool {
+        self.scenario == Scenario::Muc || self.has(|action| action == Action::Muc)
     }
 
     /// The largest stanza of any phase.
@@ -489,6 +499,14 @@ impl RunArgs {
     /// The server's domain.
     pub fn domain(&self) -> &str {
         self.domain.as_deref().unwrap_or(&self.host)
+    }
+
+    /// The rooms that clients enter, where they do.
+    pub fn rooms(&self) -> Option<Rooms> {
+        let named = self.load.rooms.clone();
+        let domain = named.unwrap_or_else(|| muc::domain_default(self.domain()));
+        let has_rooms = self.load.has_rooms();
+        has_rooms.then(|| Rooms::new(&domain, self.load.clique))
     }
 
     /// Whose accounts are used.

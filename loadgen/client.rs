@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::accounts::Accounts;
 use crate::acks::{self, Acks, Kept};
+use crate::muc::{self, Rooms};
 use crate::random::Random;
 use crate::scan::{self, Piece};
 use crate::scram::{Exchange, Hash, KeyCache, Keys, Recipe};
@@ -79,6 +80,8 @@ pub struct Script {
     pub roster: bool,
     /// Whether initial presence is sent.
     pub presence: bool,
+    /// The rooms that clients enter, where they do.
+    pub rooms: Option<Rooms>,
     /// Stanzas after which a client asks for acknowledgement (XEP-0198); none: unmanaged streams.
     pub ack_every: Option<u32>,
     /// Whether sessions are to be resumed (XEP-0198 5).
@@ -99,6 +102,7 @@ impl Script {
             register: false,
             roster: false,
             presence: false,
+            rooms: None,
             ack_every: None,
             resumes: false,
             keys: KeyCache::default(),
@@ -108,6 +112,12 @@ impl Script {
     /// The name and password of client `index`; none for anonymous ones.
     fn account(&self, index: u32) -> Option<(String, Arc<str>)> {
         self.accounts.of(self.first_account + index)
+    }
+
+    /// The address of client `index` in its room, where it enters one.
+    fn occupant(&self, index: u32) -> Option<String> {
+        let rooms = self.rooms.as_ref()?;
+        Some(rooms.occupant(self.first_account, index))
     }
 }
 
@@ -145,6 +155,8 @@ pub enum Step {
     Roster,
     /// Initial presence and a ping are out.
     Presence,
+    /// A room is to be entered, or was asked to let it in.
+    Join,
     /// Taking part.
     Ready,
     /// Its network is lost; its session is to be resumed.
@@ -164,6 +176,8 @@ pub enum Turn {
     StartTls,
     /// Derive these keys, then call [`Client::on_keys`].
     Derive(Box<Recipe>),
+    /// Call [`Client::join`] as soon as its room may be entered.
+    Join,
     /// The client takes part from now on, under this JID.
     Ready(Box<str>),
     /// The session of before goes on; the server says how many stanzas it has of it.
@@ -205,6 +219,7 @@ struct Login {
     resumes: bool,
     features: Vec<u8>,
     jid: Option<Box<str>>,
+    room: join::Progress,
 }
 
 /// One client: three words while it is ready, and its counters where its stream is managed.
@@ -316,6 +331,7 @@ impl Client {
                 Turn::Fail(format!("stream management refused: {}", condition(element)))
             }
             (_, b"iq") => self.on_iq(cx, element),
+            (Step::Join, _) => self.on_room(cx, element),
             (Step::Presence | Step::Roster | Step::Ready | Step::Closing, _) => Turn::Nothing,
             // RFC 6121 8.5.3.1: who is bound gets what is for the full address, as when somebody
             // who sent directed presence to the session before goes.
@@ -523,8 +539,10 @@ impl Client {
             }
             (Step::Presence, b"p") => {
                 self.phase(cx, Phase::Presence);
-                self.ready(cx)
+                self.after_presence(cx)
             }
+            (Step::Join, muc::ASKING) => self.on_asked(cx, element),
+            (Step::Join, muc::OPENING) => self.on_opened(cx, element),
             _ => Turn::Nothing,
         }
     }
@@ -558,7 +576,7 @@ impl Client {
 
     fn announce(&mut self, cx: &mut Cx<'_>) -> Turn {
         if !cx.script.presence {
-            return self.ready(cx);
+            return self.after_presence(cx);
         }
         self.step = Step::Presence;
         let presence = b"<presence/>";
@@ -718,8 +736,8 @@ fn condition(element: &[u8]) -> String {
             whole.extend_from_slice(tag);
             String::from_utf8_lossy(scan::local_name(&whole)).into_owned()
         });
-    const NOT_CONDITIONS: [&str; 7] = [
-        "error", "text", "query", "username", "password", "bind", "resource",
+    const NOT_CONDITIONS: [&str; 9] = [
+        "error", "text", "query", "username", "password", "bind", "resource", "x", "history",
     ];
     names
         .into_iter()
@@ -745,5 +763,6 @@ fn write_out(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
         .expect("writing to a Vec cannot fail");
 }
 
+mod join;
 #[cfg(test)]
 mod tests;

@@ -134,6 +134,7 @@ impl Worker {
                     self.fail(index, "the derivation thread is gone".to_owned());
                 }
             }
+            Turn::Join => self.come_to_room(index),
             Turn::Ready(jid) => self.on_ready(index, jid),
             Turn::Resumed(h) => self.on_resumed(index, h),
             Turn::NotResumed => self.on_not_resumed(index),
@@ -150,6 +151,7 @@ impl Worker {
             .jid_size
             .fetch_max(escaped.len() as u64, Relaxed);
         self.jids[index as usize] = jid;
+        self.is_in_room(index);
         self.reached += 1;
         self.gauge().logins.fetch_add(1, Relaxed);
         if self.mix.is_some() && self.is_back(index) {
@@ -278,6 +280,7 @@ impl Worker {
                 line.client.step = Step::Failed;
                 *self.failures.entry(reason).or_default() += 1;
                 self.gauge().failed.fetch_add(1, Relaxed);
+                self.leave_room(index);
             }
         }
         self.begin_close(index);

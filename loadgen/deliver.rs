@@ -63,7 +63,12 @@ impl Worker {
         let turn = self.with_client(index, |client, cx| client.on_piece(cx, piece, bytes));
         let goes_on = matches!(
             turn,
-            Turn::Nothing | Turn::Ready(_) | Turn::Resumed(_) | Turn::NotResumed | Turn::Derive(_)
+            Turn::Nothing
+                | Turn::Join
+                | Turn::Ready(_)
+                | Turn::Resumed(_)
+                | Turn::NotResumed
+                | Turn::Derive(_)
         );
         let is_stanza = matches!(piece, Piece::Element(_))
             && matches!(scan::local_name(bytes), b"message" | b"presence");
@@ -96,6 +101,9 @@ impl Worker {
 
     /// Checks a stanza that carries a mark, and answers a request.
     fn on_measured(&mut self, index: u32, element: &[u8]) {
+        if self.on_room(index, element) {
+            return;
+        }
         let is_open = self.lines[index as usize].client.step == Step::Ready;
         match self.shape.read(element) {
             Reading::Other => {}
@@ -131,7 +139,7 @@ impl Worker {
     }
 
     /// Whether these bytes of an attribute are the full JID of a client.
-    fn is_address(&self, index: u32, bytes: &[u8]) -> bool {
+    pub(crate) fn is_address(&self, index: u32, bytes: &[u8]) -> bool {
         self.jids
             .get(index as usize)
             .is_some_and(|jid| jid.as_bytes() == bytes || jid.as_bytes() == scan::unescape(bytes))
@@ -184,7 +192,7 @@ impl Worker {
     }
 
     /// Enters a readable arrival into the account.
-    fn arrive(&mut self, index: u32, mark: &Mark) {
+    pub(crate) fn arrive(&mut self, index: u32, mark: &Mark) {
         let local = self.local(mark);
         if self.ledger.arrive(index, &local) != Arrival::Fresh {
             return;
@@ -285,9 +293,9 @@ impl Worker {
             return mix.open + self.acks_open;
         }
         let verdict = &self.ledger.verdict;
-        let expected = match self.job.plan.scenario {
-            Scenario::Presence if !self.job.plan.directed => self.copies_sent,
-            _ => verdict.sent,
+        let expected = match self.job.plan.is_pairwise() {
+            true => verdict.sent,
+            false => self.copies_sent,
         };
         expected.saturating_sub(verdict.delivered) + self.acks_open
     }

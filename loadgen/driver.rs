@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::mix::Mix;
 use crate::plan::{Control, Pace, Plan, SLOTS_SPARE, Scenario, Stage};
 use crate::random::Random;
+use crate::rooms::Doors;
 use crate::schedule::Schedule;
 use crate::stats::{Gauge, Meter, histogram};
 use crate::tls::Tls;
@@ -142,6 +143,8 @@ pub(crate) struct Worker {
     pub(crate) acks_open: u64,
     /// What clients do where that is several things.
     pub(crate) mix: Option<Box<Mix>>,
+    /// The rooms that clients enter, where they do.
+    pub(crate) doors: Option<Box<Doors>>,
     /// Whether the first round of logins, which is not measured, is over.
     learned: bool,
 }
@@ -218,6 +221,7 @@ impl Worker {
             busy_read: 0,
             acks_open: 0,
             learned: false,
+            doors: Doors::of(&job).map(Box::new),
             mix: (plan.scenario == Scenario::Mixed).then(|| Box::new(Mix::new(&plan, job.count))),
             job,
         }

@@ -42,6 +42,8 @@ pub struct Fleet {
     pub control: Arc<Control>,
     /// The machine's.
     cores: usize,
+    /// Bytes of the longest room's address; none where there are no rooms.
+    room_size: usize,
     threads: Vec<JoinHandle<Result<Findings, String>>>,
 }
 
@@ -138,6 +140,9 @@ impl Fleet {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let own_cores = cores.saturating_sub(plan.core.unwrap_or(0)).max(1);
         let shares_core = shares.len() > own_cores;
+        let last = plan.clients.saturating_sub(1);
+        let rooms = script.rooms.as_ref();
+        let room_size = rooms.map_or(0, |rooms| rooms.room(script.first_account, last).len());
         let plan = Arc::new(plan);
         let control = Arc::new(Control::new(shares.len()));
         let derive = derive::start(script.clone()).map_err(|error| error.to_string())?;
@@ -145,6 +150,7 @@ impl Fleet {
             plan: plan.clone(),
             control: control.clone(),
             cores,
+            room_size,
             // Where one cannot be started, those before it end with the fleet.
             threads: Vec::new(),
         };
@@ -215,7 +221,11 @@ impl Fleet {
         if !plan.phases.is_empty() {
             return Ok(());
         }
-        let least = Shape::size_min(plan.scenario, plan.directed, jid_size as usize);
+        let size = match plan.scenario {
+            Scenario::Muc => self.room_size,
+            _ => jid_size as usize,
+        };
+        let least = Shape::size_min(plan.scenario, plan.directed, size);
         if plan.stanza_size < least {
             return Err(format!(
                 "--stanza-size {}: with these addresses a stanza takes {least} bytes at least; \
@@ -230,11 +240,11 @@ impl Fleet {
     fn check_phases(&self, jid_size: usize) -> Result<(), String> {
         for phase in &self.plan.phases {
             let least = |action: &Action| {
-                let scenario = match action {
-                    Action::Chat => Scenario::Chat,
-                    _ => Scenario::Presence,
+                let size = match action {
+                    Action::Muc => self.room_size,
+                    _ => jid_size,
                 };
-                Shape::size_min(scenario, action.is_pairwise(), jid_size)
+                Shape::size_min(action.scenario(), action.is_pairwise(), size)
             };
             let actions = phase.mix.iter().map(|(action, _)| action);
             let least = actions.filter(|action| action.is_marked()).map(least).max();
@@ -459,6 +469,7 @@ mod tests {
             plan: Arc::new(plan),
             control,
             cores: 1,
+            room_size: 0,
             threads: vec![thread],
         };
         drop(fleet);

@@ -112,10 +112,11 @@ fn local_remedy(option: &str) -> Option<&'static str> {
 /// Whether a run, or the floor alone where there is no `run`, does anything with an option.
 fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
     let is_mixed = load.scenario == Scenario::Mixed;
-    let talks_alone = matches!(load.scenario, Scenario::Chat | Scenario::Presence);
+    let talks_alone = [Scenario::Chat, Scenario::Presence, Scenario::Muc].contains(&load.scenario);
     let talks = talks_alone || load.has(Action::is_marked);
     let presence = load.scenario == Scenario::Presence;
-    let broadcasts = presence && !load.directed || load.has(|action| action == Action::Presence);
+    let announces = presence && !load.directed || load.has(|action| action == Action::Presence);
+    let broadcasts = announces || load.has_rooms();
     let pairs = talks_alone && !broadcasts || load.has(Action::is_pairwise);
     let acts = !matches!(load.scenario, Scenario::Idle | Scenario::Mixed)
         || load.phases.iter().any(|phase| phase.pace.is_some());
@@ -134,6 +135,7 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         "directed" => presence,
         "partners" => pairs,
         "clique" => broadcasts,
+        "rooms" => load.has_rooms() && run.is_some(),
         "rate" | "closed" => acts,
         "arrivals" => open,
         "window" => closed,
@@ -149,7 +151,7 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         }
         "no_roster" => load.scenario != Scenario::Login,
         // The broadcasts are what it would leave out.
-        "no_presence" => load.scenario != Scenario::Login && !broadcasts,
+        "no_presence" => load.scenario != Scenario::Login && !announces,
         "with_floor" => talks_alone,
         "with_plain" => secure && !matches!(load.scenario, Scenario::Idle | Scenario::Mixed),
         "host" | "port" | "domain" | "tls" | "server_pid" | "server_config" => true,
@@ -167,20 +169,28 @@ fn remedy(option: &str) -> &'static str {
     match option {
         "directed" => "it goes with --scenario presence",
         "partners" => "it goes with --scenario chat, presence --directed, or a mix with either",
-        "clique" => "it goes with --scenario presence, without --directed, or a mix with presence",
+        "clique" => {
+            "it goes with --scenario presence, without --directed, with --scenario muc, or a mix \
+             with either"
+        }
+        "rooms" => "it goes with --scenario muc, or a mix with muc, against a server",
         "rate" | "closed" => "who idles sends nothing; leave it out",
         "find_max" => {
             "it goes with one phase that sends by a rate; leave `window` out of it, or give --rate"
         }
         "arrivals" => "only an open loop has a schedule; give --rate, without --closed",
         "window" => {
-            "it goes with --closed, in --scenario chat, presence or a mix, or a phase with `window`"
+            "it goes with --closed, in --scenario chat, presence, muc or a mix, or a phase with \
+             `window`"
         }
-        "ack_every" => "it goes with --stream-management, in --scenario chat, presence or a mix",
+        "ack_every" => {
+            "it goes with --stream-management, in --scenario chat, presence, muc or a mix"
+        }
         "stanza_size" => {
-            "it goes with --scenario chat or presence, or a mix with chat, presence or directed"
+            "it goes with --scenario chat, presence or muc, or a mix with chat, presence, directed \
+             or muc"
         }
-        "with_floor" => "it goes with --scenario chat or presence",
+        "with_floor" => "it goes with --scenario chat, presence or muc",
         "no_spin" => "only a schedule is awaited; give --rate, --connect-rate or --ramp",
         "stream_management" => "the floor has no streams; leave it out",
         "connect_rate" | "ramp" => "the floor's clients come all at once; leave it out",
@@ -193,7 +203,8 @@ fn remedy(option: &str) -> &'static str {
             "--scenario login ends before it, and broadcasts are presence; leave it out"
         }
         "with_plain" => {
-            "it goes with --tls starttls or direct, and with --scenario chat, presence or login"
+            "it goes with --tls starttls or direct, and with --scenario chat, presence, muc or \
+             login"
         }
         _ => "leave it out",
     }
@@ -220,6 +231,11 @@ mod tests {
             ("--scenario presence --partners 2", "partners"),
             ("--scenario idle --partners 2", "partners"),
             ("--clique 5", "clique"),
+            ("--rooms conference.x", "rooms"),
+            ("--scenario mixed --rooms conference.x", "rooms"),
+            ("floor --scenario muc --rooms conference.x", "rooms"),
+            ("--scenario muc --directed", "directed"),
+            ("--scenario muc --partners 2", "partners"),
             ("--scenario presence --directed --clique 5", "clique"),
             ("--scenario idle --rate 5", "rate"),
             ("--scenario idle --closed", "closed"),
@@ -298,6 +314,11 @@ mod tests {
             "",
             "--closed --window 4 --partners 3 --stanza-size 300",
             "--scenario presence --clique 5 --closed --window 2",
+            "--scenario muc --clique 5 --closed --window 2 --rooms x --no-presence --with-floor",
+            "--scenario muc --rate 9 --arrivals fixed --stanza-size 300 --stream-management",
+            "--scenario muc --insecure --with-plain 5222 --server-pid 1",
+            "--scenario muc --find-max --slo p99<5ms,join.p99<1s",
+            "floor --scenario muc --clique 5 --closed",
             "--scenario presence --directed --partners 2 --rate 9 --arrivals fixed --no-spin",
             "--scenario login --rate 9 --arrivals fixed --no-spin",
             "--scenario login --closed --stream-management",

@@ -66,7 +66,7 @@ impl Parts<'_> {
             Scenario::Login => "login",
             Scenario::Presence => "presence",
             Scenario::Mixed => "delivery",
-            Scenario::Idle | Scenario::Chat => "message",
+            Scenario::Idle | Scenario::Chat | Scenario::Muc => "message",
         };
         let name = self.load.name.clone();
         let mut result = RunResult {

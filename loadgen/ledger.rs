@@ -28,6 +28,8 @@ pub enum Topology {
     Partners(Vec<u32>),
     /// Each broadcast goes to the sender's group of so many.
     Cliques(u32),
+    /// The same, and back to the sender: rooms of so many (XEP-0045 7.4).
+    Rooms(u32),
 }
 
 impl Topology {
@@ -49,7 +51,7 @@ impl Topology {
     fn lanes_in(&self) -> u32 {
         match self {
             Topology::Partners(offsets) => offsets.len() as u32,
-            Topology::Cliques(size) => *size,
+            Topology::Cliques(size) | Topology::Rooms(size) => *size,
         }
     }
 }
@@ -181,7 +183,7 @@ impl Ledger {
     pub fn new(clients: u32, topology: Topology) -> Ledger {
         let lanes_out = match &topology {
             Topology::Partners(offsets) => offsets.len() as u32,
-            Topology::Cliques(_) => 1,
+            Topology::Cliques(_) | Topology::Rooms(_) => 1,
         };
         Ledger {
             clients,
@@ -200,6 +202,7 @@ impl Ledger {
         match self.topology {
             Topology::Partners(_) => 1,
             Topology::Cliques(size) => self.clique_of(sender, size).len() as u32 - 1,
+            Topology::Rooms(size) => self.clique_of(sender, size).len() as u32,
         }
     }
 
@@ -207,7 +210,7 @@ impl Ledger {
     pub fn clique(&self, sender: u32) -> Range<u32> {
         match self.topology {
             Topology::Partners(_) => sender..sender + 1,
-            Topology::Cliques(size) => self.clique_of(sender, size),
+            Topology::Cliques(size) | Topology::Rooms(size) => self.clique_of(sender, size),
         }
     }
 
@@ -215,7 +218,7 @@ impl Ledger {
     pub fn partners(&self) -> u32 {
         match &self.topology {
             Topology::Partners(offsets) => offsets.len() as u32,
-            Topology::Cliques(_) => 0,
+            Topology::Cliques(_) | Topology::Rooms(_) => 0,
         }
     }
 
@@ -225,7 +228,7 @@ impl Ledger {
             Topology::Partners(offsets) => {
                 (sender + offsets[turn as usize % offsets.len()]) % self.clients
             }
-            Topology::Cliques(_) => sender,
+            Topology::Cliques(_) | Topology::Rooms(_) => sender,
         }
     }
 
@@ -291,7 +294,7 @@ impl Ledger {
                 let to = (sender + offsets[lane]) % self.clients;
                 (to, sender as usize * offsets.len() + lane)
             }
-            Topology::Cliques(_) => (BROADCAST, sender as usize),
+            Topology::Cliques(_) | Topology::Rooms(_) => (BROADCAST, sender as usize),
         };
         let sequence = self.sent[lane];
         self.sent[lane] += 1;
@@ -310,7 +313,7 @@ impl Ledger {
                     receiver as usize * count + lane,
                 ))
             }
-            Topology::Cliques(size) => {
+            Topology::Cliques(size) | Topology::Rooms(size) => {
                 if sender / size != receiver / size {
                     return None;
                 }
@@ -324,7 +327,7 @@ impl Ledger {
     pub fn arrive(&mut self, receiver: u32, mark: &Mark) -> Arrival {
         let addressed = match self.topology {
             Topology::Partners(_) => mark.to == receiver,
-            Topology::Cliques(_) => mark.to == BROADCAST,
+            Topology::Cliques(_) | Topology::Rooms(_) => mark.to == BROADCAST,
         };
         let lanes = match mark.from < self.clients && addressed {
             true => self.lanes(mark.from, receiver),
@@ -338,7 +341,8 @@ impl Ledger {
             self.verdict.corrupted += 1;
             return Arrival::Fault;
         }
-        let own = mark.from == receiver;
+        let is_room = matches!(self.topology, Topology::Rooms(_));
+        let own = mark.from == receiver && !is_room;
         let next = self.next[lane];
         let is_excused = self.is_excused(lane, mark.sequence);
         if mark.sequence < next {
@@ -387,6 +391,7 @@ impl Ledger {
                     .clique_of(receiver, *size)
                     .filter(|sender| *sender != receiver)
                     .collect(),
+                Topology::Rooms(size) => self.clique_of(receiver, *size).collect(),
             };
             for sender in senders {
                 let (out, lane) = self.lanes(sender, receiver).expect("a partner has a lane");
@@ -471,6 +476,28 @@ mod tests {
             (verdict.sent, verdict.expected, verdict.delivered),
             (40, 40, 40)
         );
+    }
+
+    #[test]
+    fn a_room_returns_what_is_said_to_who_said_it() {
+        // Two rooms of three and one of one.
+        let mut ledger = Ledger::new(7, Topology::Rooms(3));
+        assert_eq!((ledger.copies(1), ledger.copies(6)), (3, 1));
+        let (to, sequence) = ledger.send(1, 0);
+        let said = mark(1, to, sequence);
+        for receiver in [0, 1] {
+            assert_eq!(ledger.arrive(receiver, &said), Arrival::Fresh);
+        }
+        assert_eq!(ledger.arrive(1, &said), Arrival::Fault, "once");
+        assert_eq!(ledger.arrive(3, &said), Arrival::Fault, "another room");
+        ledger.send(6, 0);
+        let verdict = ledger.settle();
+        assert_eq!(
+            (verdict.expected, verdict.delivered, verdict.lost),
+            (4, 2, 2)
+        );
+        assert_eq!((verdict.duplicated, verdict.misrouted), (1, 1));
+        assert_eq!(verdict.own_copies, 0);
     }
 
     #[test]

@@ -14,6 +14,14 @@ use crate::plan::Plan;
 use crate::scan;
 use crate::scenario::Action;
 
+/// The actions that have lanes: the first of all, in their order.
+const MARKED: [Action; 4] = [
+    Action::Chat,
+    Action::Presence,
+    Action::Directed,
+    Action::Muc,
+];
+
 /// Whether a client can be sent to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -77,8 +85,8 @@ impl Contacts {
 pub(crate) struct Mix {
     /// Which phase.
     pub(crate) phase: usize,
-    /// Of [`Action::Chat`], [`Action::Presence`] and [`Action::Directed`].
-    pub(crate) ledgers: [Ledger; 3],
+    /// Of [`MARKED`], each.
+    pub(crate) ledgers: [Ledger; 4],
     /// Copies, answers and returns that are expected and have not come.
     pub(crate) open: u64,
     /// Per client: the copies of those.
@@ -94,8 +102,8 @@ pub(crate) struct Mix {
     pub(crate) requests: u32,
     /// Per client: who is in its first roster.
     pub(crate) contacts: HashMap<u32, Contacts>,
-    /// Per sender and sequence of a broadcast: the copies that have not come.
-    pub(crate) rounds: HashMap<(u32, u32), u32>,
+    /// Per action, sender and sequence of a broadcast: the copies that have not come.
+    pub(crate) rounds: HashMap<(Action, u32, u32), u32>,
     /// In a closed loop: who has room in the window, once for each place in it.
     pub(crate) free: VecDeque<u32>,
     /// The first so many clients act.
@@ -113,15 +121,16 @@ impl Mix {
             if !plan.has(action) || (action.is_pairwise() && count < 2) {
                 return Ledger::new(0, Topology::Cliques(1));
             }
-            let topology = match action.is_pairwise() {
-                true => Topology::partners(count, plan.partners, plan.seed),
-                false => Topology::Cliques(plan.clique),
+            let topology = match action {
+                Action::Muc => Topology::Rooms(plan.clique),
+                Action::Presence => Topology::Cliques(plan.clique),
+                _ => Topology::partners(count, plan.partners, plan.seed),
             };
             Ledger::new(count, topology)
         };
         Mix {
             phase: usize::MAX,
-            ledgers: [Action::Chat, Action::Presence, Action::Directed].map(ledger),
+            ledgers: MARKED.map(ledger),
             open: 0,
             to_come: vec![0; count as usize],
             places: vec![Place::Here; count as usize],

@@ -28,6 +28,8 @@ pub enum Scenario {
     Chat,
     /// Presence to the online contacts of one's clique, or directed.
     Presence,
+    /// Messages to the room of one's clique.
+    Muc,
     /// Several things, or in several phases: what [`Plan::phases`] say.
     Mixed,
 }
@@ -42,6 +44,7 @@ impl std::str::FromStr for Scenario {
             "idle" => Scenario::Idle,
             "chat" => Scenario::Chat,
             "presence" => Scenario::Presence,
+            "muc" => Scenario::Muc,
             _ => Scenario::Mixed,
         })
     }
@@ -154,14 +157,19 @@ impl Plan {
     pub fn talks(&self) -> bool {
         matches!(
             self.scenario,
-            Scenario::Chat | Scenario::Presence | Scenario::Mixed
+            Scenario::Chat | Scenario::Presence | Scenario::Muc | Scenario::Mixed
         )
     }
 
     /// Whether any stanza goes to a whole clique.
     pub fn broadcasts(&self) -> bool {
-        let in_a_phase = self.has(Action::Presence);
+        let in_a_phase = self.has(Action::Presence) || self.has(Action::Muc);
         !self.is_pairwise() || in_a_phase
+    }
+
+    /// Whether clients enter rooms.
+    pub fn has_rooms(&self) -> bool {
+        self.scenario == Scenario::Muc || self.has(Action::Muc)
     }
 
     /// Whether `action` is among what clients do in any phase.
@@ -170,17 +178,21 @@ impl Plan {
     }
 
     /// How many of `count` clients, counted from the first of a clique, have somebody to send to: a
-    /// last one may be a clique by itself.
+    /// last one may be a clique by itself, and in a room it has itself.
     pub fn senders(&self, count: u32) -> u32 {
         match self.is_pairwise() {
-            false if count % self.clique == 1 => count - 1,
+            false if count % self.clique == 1 && !self.has_rooms() => count - 1,
             _ => count,
         }
     }
 
     /// Whether a stanza is one copy to one partner.
     pub fn is_pairwise(&self) -> bool {
-        self.scenario != Scenario::Presence || self.directed
+        match self.scenario {
+            Scenario::Presence => self.directed,
+            Scenario::Muc => false,
+            Scenario::Login | Scenario::Idle | Scenario::Chat | Scenario::Mixed => true,
+        }
     }
 
     /// The share of clients of each thread: (first, count). Cliques are never cut, and everyone has
@@ -239,7 +251,7 @@ impl Plan {
     /// What does not fit together, with the remedy.
     pub fn check(&self) -> Result<(), String> {
         let pair = match self.scenario {
-            Scenario::Chat | Scenario::Presence => true,
+            Scenario::Chat | Scenario::Presence | Scenario::Muc => true,
             Scenario::Login | Scenario::Idle => false,
             Scenario::Mixed => self.phases.iter().any(Phase::is_marked),
         };
@@ -278,6 +290,9 @@ impl Plan {
 
     /// Who talks to whom among `count` clients.
     pub fn topology(&self, count: u32) -> Topology {
+        if self.scenario == Scenario::Muc {
+            return Topology::Rooms(self.clique);
+        }
         if !self.is_pairwise() {
             return Topology::Cliques(self.clique);
         }
@@ -429,7 +444,7 @@ mod tests {
     fn the_threads_of_all_processes_share_the_clients_as_one_would() {
         for clients in [21, 99, 100, 41_000] {
             for processes in [1, 2, 3, 7] {
-                for scenario in [Scenario::Chat, Scenario::Presence] {
+                for scenario in [Scenario::Chat, Scenario::Presence, Scenario::Muc] {
                     let mut plan = plan(clients, 3, scenario);
                     let (mut next, mut seeds) = (0, std::collections::BTreeSet::new());
                     let parts = plan.parts(processes);
@@ -439,7 +454,7 @@ mod tests {
                         assert_eq!(part.first, next);
                         for (thread, (first, count)) in plan.shares().into_iter().enumerate() {
                             assert_eq!(first, next);
-                            assert!(scenario == Scenario::Presence || count >= 2);
+                            assert!(scenario != Scenario::Chat || count >= 2);
                             assert!(scenario == Scenario::Chat || first % 20 == 0);
                             assert!(seeds.insert(plan.seed_of(thread)), "two do the same");
                             next = first + count;
@@ -457,6 +472,8 @@ mod tests {
         let senders = [1, 2, 20, 21, 40, 41].map(|count| broadcasts.senders(count));
         assert_eq!(senders, [0, 2, 20, 20, 40, 40]);
         assert_eq!(plan(41, 1, Scenario::Chat).senders(21), 21);
+        // He hears himself.
+        assert_eq!(plan(41, 1, Scenario::Muc).senders(41), 41);
     }
 
     #[test]

@@ -16,25 +16,30 @@ use crate::scenario::Action;
 impl Worker {
     /// Enters a readable arrival into the account of its action.
     pub(crate) fn arrive_mixed(&mut self, index: u32, element: &[u8], mark: &Mark) {
-        let mark = self.local(mark);
         let action = match scan::local_name(element) {
             b"message" => Action::Chat,
             _ if mark.to == crate::body::BROADCAST => Action::Presence,
             _ => Action::Directed,
         };
+        self.arrive_as(action, index, mark);
+    }
+
+    /// The same where the action is known.
+    pub(crate) fn arrive_as(&mut self, action: Action, index: u32, mark: &Mark) {
+        let mark = self.local(mark);
         let mix = self.mixed();
         if mix.ledger(action).arrive(index, &mark) != Arrival::Fresh {
             return;
         }
         mix.came(index);
-        let place = (mark.from, mark.sequence);
-        let is_whole = action != Action::Presence
-            || mix.rounds.get_mut(&place).is_none_or(|copies| {
+        let round = (action, mark.from, mark.sequence);
+        let is_whole = action.is_pairwise()
+            || mix.rounds.get_mut(&round).is_none_or(|copies| {
                 *copies = copies.saturating_sub(1);
                 *copies == 0
             });
-        if is_whole && action == Action::Presence {
-            mix.rounds.remove(&place);
+        if is_whole && action.is_broadcast() {
+            mix.rounds.remove(&round);
         }
         self.record(action, mark.intended, mark.sent);
         if is_whole {

@@ -120,6 +120,9 @@ pub struct Load {
     pub partners: u32,
     /// Members of a clique.
     pub clique: u32,
+    /// The domain of the rooms, where clients entered any.
+    #[serde(default)]
+    pub rooms: Option<String>,
     /// `closed loop, window 4` or `open loop, 5000/s poisson`.
     pub pace: String,
     /// What each phase of a mixed scenario asked for.

@@ -222,6 +222,7 @@ fn take_phases(args: &RunArgs, fleet: &Fleet, live: &mut Live) -> Vec<Slice> {
 pub(crate) fn describe(load: &mut Load, args: &RunArgs) {
     load.target = format!("{}:{}", args.host, args.port);
     args.domain().clone_into(&mut load.domain);
+    load.rooms = args.rooms().map(|rooms| rooms.domain().to_owned());
     load.tls = format!("{:?}", args.tls).to_lowercase();
 }
 
@@ -236,8 +237,9 @@ pub fn floor(load: &LoadArgs, features: Features) -> Result<Ran, String> {
             "the floor is one ring: --clients up to {CLIENTS_PER_RING_MAX}"
         ));
     }
-    if !matches!(load.scenario, Scenario::Chat | Scenario::Presence) {
-        return Err("the floor relays --scenario chat or presence".into());
+    let relayed = [Scenario::Chat, Scenario::Presence, Scenario::Muc];
+    if !relayed.contains(&load.scenario) {
+        return Err("the floor relays --scenario chat, presence or muc".into());
     }
     let mut live = Live::new(
         load.quiet,
@@ -456,7 +458,7 @@ pub(crate) fn charge(server: &mut Server, scenario: Scenario, slices: &[Slice]) 
             server.idle_share = cpu.map(|cpu| cpu / seconds.max(0.001));
         }
         Scenario::Login => server.cpu_us_per_login = Slice::cpu_per_million(slices),
-        Scenario::Chat | Scenario::Presence | Scenario::Mixed => {
+        Scenario::Chat | Scenario::Presence | Scenario::Muc | Scenario::Mixed => {
             server.cpu_per_million = Slice::cpu_per_million(slices);
             server.cpu_per_million_by_thread = Slice::threads_per_million(slices);
         }
@@ -522,6 +524,7 @@ pub(crate) fn script(args: &RunArgs, accounts: Accounts) -> Script {
         register: args.register,
         roster: stays && !args.no_roster,
         presence: stays && !args.no_presence,
+        rooms: args.rooms(),
         ack_every: args.load.stream_management.then_some(args.load.ack_every),
         resumes: phases.any(|phase| phase.has(Action::Resume)),
         keys: KeyCache::default(),

@@ -26,9 +26,10 @@ pub const PHASES_MAX: usize = 32;
 const FILE_SIZE_MAX: u64 = 1 << 20;
 
 /// The built-in scenarios: readable examples of the format.
-pub const BUILT_IN: [(&str, &str); 9] = [
+pub const BUILT_IN: [(&str, &str); 10] = [
     ("chat", include_str!("scenarios/chat.toml")),
     ("presence", include_str!("scenarios/presence.toml")),
+    ("muc", include_str!("scenarios/muc.toml")),
     ("idle", include_str!("scenarios/idle.toml")),
     ("login-storm", include_str!("scenarios/login-storm.toml")),
     ("roster", include_str!("scenarios/roster.toml")),
@@ -42,7 +43,7 @@ pub const BUILT_IN: [(&str, &str); 9] = [
 ];
 
 /// What a client may do in a phase that has several such things.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Action {
     /// A message to a partner.
     Chat,
@@ -50,6 +51,8 @@ pub enum Action {
     Presence,
     /// Presence to a partner.
     Directed,
+    /// A message to the room of the clique.
+    Muc,
     /// Asking for the roster.
     Roster,
     /// Closing the stream and logging in again.
@@ -60,10 +63,11 @@ pub enum Action {
 
 impl Action {
     /// All of them, as tables have them.
-    pub const ALL: [Action; 6] = [
+    pub const ALL: [Action; 7] = [
         Action::Chat,
         Action::Presence,
         Action::Directed,
+        Action::Muc,
         Action::Roster,
         Action::Reconnect,
         Action::Resume,
@@ -75,6 +79,7 @@ impl Action {
             Action::Chat => "chat",
             Action::Presence => "presence",
             Action::Directed => "directed",
+            Action::Muc => "muc",
             Action::Roster => "roster",
             Action::Reconnect => "reconnect",
             Action::Resume => "resume",
@@ -83,7 +88,22 @@ impl Action {
 
     /// Whether it carries a mark to other clients.
     pub fn is_marked(self) -> bool {
-        matches!(self, Action::Chat | Action::Presence | Action::Directed)
+        !matches!(self, Action::Roster | Action::Reconnect | Action::Resume)
+    }
+
+    /// Whether it goes to everybody in the clique.
+    pub fn is_broadcast(self) -> bool {
+        matches!(self, Action::Presence | Action::Muc)
+    }
+
+    /// The scenario that has stanzas like it, where it is marked.
+    pub fn scenario(self) -> Scenario {
+        match self {
+            Action::Chat => Scenario::Chat,
+            Action::Presence | Action::Directed => Scenario::Presence,
+            Action::Muc => Scenario::Muc,
+            Action::Roster | Action::Reconnect | Action::Resume => Scenario::Mixed,
+        }
     }
 
     /// Whether it is a way back to the server, which is no delivery.
@@ -313,7 +333,7 @@ pub fn apply(
             })*
         };
     }
-    take!(clients, clique, partners, seed, warmup, slo);
+    take!(clients, clique, partners, rooms, seed, warmup, slo);
     let paced = given("ramp") || given("connect_rate");
     if !paced {
         (load.ramp, load.connect_rate) = (written.ramp, written.connect_rate);

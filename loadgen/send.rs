@@ -116,7 +116,10 @@ impl Worker {
             intended,
             sent: self.now,
         };
-        let to = self.jids.get(to as usize).map_or("", |jid| jid);
+        let to = match &self.doors {
+            Some(doors) if to == BROADCAST => doors.room(sender),
+            _ => self.jids.get(to as usize).map_or("", |jid| jid),
+        };
         let line = &mut self.lines[sender as usize];
         self.shape.write(&mark, to, &mut line.out);
         self.count_sent(sender);

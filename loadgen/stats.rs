@@ -42,13 +42,15 @@ pub enum Phase {
     Roster,
     /// Initial presence, up to the answer to a ping behind it.
     Presence,
+    /// Entering a room, up to its subject.
+    Join,
     /// All of it, connect to ready.
     Login,
 }
 
 impl Phase {
     /// All of them in order.
-    pub const ALL: [Phase; 10] = [
+    pub const ALL: [Phase; 11] = [
         Phase::Connect,
         Phase::Tls,
         Phase::Register,
@@ -58,6 +60,7 @@ impl Phase {
         Phase::Manage,
         Phase::Roster,
         Phase::Presence,
+        Phase::Join,
         Phase::Login,
     ];
 
@@ -73,6 +76,7 @@ impl Phase {
             Phase::Manage => "manage",
             Phase::Roster => "roster",
             Phase::Presence => "presence",
+            Phase::Join => "join",
             Phase::Login => "login in all",
         }
     }

@@ -78,7 +78,7 @@ impl Shape {
         let start = out.len();
         let (head, text, tail) = envelope(scenario);
         out.extend_from_slice(head);
-        if mark.to != BROADCAST {
+        if mark.to != BROADCAST || scenario == Scenario::Muc {
             out.extend_from_slice(b" to='");
             scan::escape(to, out);
             out.push(b'\'');
@@ -107,17 +107,32 @@ impl Shape {
         if type_ == Some(b"error") {
             return Reading::Bounced;
         }
+        self.read_text(element, name, type_ == own_type)
+    }
+
+    /// Reads the mark in the child called `name`, in a stanza that is of its type or not.
+    fn read_text<'a>(&self, element: &'a [u8], name: &[u8], is_of_type: bool) -> Reading<'a> {
         match scan::text_and_rest(element, name) {
             None => Reading::Other,
             // A second body would be what a person reads as well.
             Some((_, rest)) if scan::text_of(rest, name).is_some() => Reading::Corrupted,
             Some((text, _)) => match self.filler.read(text, false) {
-                Some(mark) if type_ == own_type => {
+                Some(mark) if is_of_type => {
                     let address = |name| scan::attribute(element, name).unwrap_or(b"");
                     Reading::Measured(mark, address(b"from"), address(b"to"))
                 }
                 _ => Reading::Corrupted,
             },
+        }
+    }
+
+    /// Reads a message or presence from a room; what carries no mark there tells of occupants.
+    pub fn read_groupchat<'a>(&self, element: &'a [u8]) -> Reading<'a> {
+        let type_ = scan::attribute(element, b"type");
+        match scan::local_name(element) {
+            _ if type_ == Some(b"error") => Reading::Bounced,
+            b"message" => self.read_text(element, b"body", type_ == Some(b"groupchat")),
+            _ => Reading::Other,
         }
     }
 
@@ -140,6 +155,11 @@ impl Shape {
 fn envelope(scenario: Scenario) -> (&'static [u8], &'static [u8], &'static [u8]) {
     match scenario {
         Scenario::Presence => (b"<presence", b"><status>", b"</status></presence>"),
+        Scenario::Muc => (
+            b"<message type='groupchat'",
+            b"><body>",
+            b"</body></message>",
+        ),
         _ => (b"<message type='chat'", b"><body>", b"</body></message>"),
     }
 }
@@ -185,17 +205,24 @@ mod tests {
 
     #[test]
     fn stanzas_have_the_size_asked_for_and_read_back() {
-        for scenario in [Scenario::Chat, Scenario::Presence] {
+        let bare = [(Scenario::Presence, BROADCAST), (Scenario::Chat, BROADCAST)];
+        for scenario in [Scenario::Chat, Scenario::Presence, Scenario::Muc] {
             for to in [2, BROADCAST] {
                 let shape = shape(Dialect::Xmpp, scenario);
                 let mark = Mark { to, ..MARK };
                 let mut out = b"before".to_vec();
                 shape.write(&mark, "u2@bench.localhost/lg", &mut out);
                 assert_eq!(out.len(), 206);
-                assert_eq!(
-                    shape.read(&out[6..]),
-                    Reading::Measured(mark, b"", if to == BROADCAST { b"" } else { TO })
-                );
+                let read = match scenario {
+                    Scenario::Muc => shape.read_groupchat(&out[6..]),
+                    _ => shape.read(&out[6..]),
+                };
+                let to = if bare.contains(&(scenario, to)) {
+                    b""
+                } else {
+                    TO
+                };
+                assert_eq!(read, Reading::Measured(mark, b"", to));
             }
         }
     }
@@ -204,7 +231,7 @@ mod tests {
     fn the_smallest_size_is_kept_to_the_byte() {
         let jid = "u'2@bench.localhost/lg";
         let escaped = jid.len() + "&apos;".len() - 1;
-        for scenario in [Scenario::Chat, Scenario::Presence] {
+        for scenario in [Scenario::Chat, Scenario::Presence, Scenario::Muc] {
             for (to, directed) in [(2, true), (BROADCAST, false)] {
                 if scenario == Scenario::Chat && !directed {
                     continue;

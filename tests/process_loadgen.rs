@@ -224,3 +224,19 @@ fn what_a_server_does_not_take_is_lost_and_the_run_has_failed() {
     assert_eq!(result.exit, loadgen::result::exit::UNVERIFIED);
     assert!(result.verdict.disconnected > 0 && result.verdict.lost > 0);
 }
+
+#[test]
+fn a_server_without_rooms_is_told_from_one_that_refuses() {
+    let server = server(1);
+    let port = server.address().port().to_string();
+    let target = ["--domain", DOMAIN, "--password", PASSWORD, "--port", &port];
+    let line = ["loadgen", "--quiet", "--tls", "none", "--scenario", "muc"];
+    let words = [&line[..], &["--clients", "4"], &target].concat();
+    let cli = heed::read(words).expect("a line");
+    let features = ring::probe().expect("io_uring is needed here");
+    let ran = run::server(&cli.run, features).map(|_| ());
+    let reason = ran.expect_err("there are no rooms yet");
+    let sentence = format!("4 x there are no rooms at conference.{DOMAIN} (");
+    assert!(reason.contains(&sentence), "{reason}");
+    assert!(reason.contains("let --rooms name"), "{reason}");
+}

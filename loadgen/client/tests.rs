@@ -24,6 +24,7 @@ impl World {
             register: false,
             roster: true,
             presence: true,
+            rooms: None,
             ack_every: None,
             resumes: false,
             keys: KeyCache::default(),
@@ -395,4 +396,105 @@ fn lost() -> World {
     world.client.lose();
     world.client.on_connect(200);
     world
+}
+
+/// A client that has logged in where clients enter rooms of four, and may enter its own.
+fn at_the_door() -> World {
+    let mut world = World::new(TlsMode::None, numbered());
+    world.script.rooms = Some(Rooms::new("conference.bench", 4));
+    world.step(|client, cx| client.on_connected(cx));
+    world.hear(&mechanisms(&["PLAIN"]));
+    world.hear("<success xmlns='s'/>");
+    assert!(matches!(finish(&mut world), Turn::Join));
+    world
+}
+
+const ROOM: &str = "room1@conference.bench";
+const MUC_FEATURE: &str = "<feature var='http://jabber.org/protocol/muc'/>";
+
+fn occupant(nick: &str, codes: &[u16]) -> String {
+    let codes: String = codes
+        .iter()
+        .map(|code| format!("<status code='{code}'/>"))
+        .collect();
+    let xmlns = "http://jabber.org/protocol/muc#user";
+    format!("<presence from='{ROOM}/{nick}'><x xmlns='{xmlns}'>{codes}</x></presence>")
+}
+
+fn subject() -> String {
+    format!("<message from='{ROOM}' type='groupchat'><subject/></message>")
+}
+
+#[test]
+fn who_is_first_finds_out_whether_there_are_rooms_and_opens_one() {
+    let mut world = at_the_door();
+    let (_, asked) = world.step(|client, cx| client.join(cx, true));
+    assert!(asked.contains(" to='conference.bench'") && asked.contains("disco#info"));
+    let answer = format!("<iq type='result' id='q'><query>{MUC_FEATURE}</query></iq>");
+    let (_, join) = world.hear(&answer);
+    assert_eq!(
+        join,
+        format!(
+            "<presence to='{ROOM}/u7'><x xmlns='http://jabber.org/protocol/muc'>\
+             <history maxchars='0'/></x></presence>"
+        )
+    );
+    let (turn, opens) = world.hear(&(occupant("u7", &[110, 201]) + &subject()));
+    assert!(matches!(turn, Turn::Nothing), "it is locked yet: {turn:?}");
+    assert!(opens.contains(&format!("id='j' to='{ROOM}'")) && opens.contains("type='submit'"));
+    let (turn, _) = world.hear(&format!("<iq type='result' id='j' from='{ROOM}'/>"));
+    assert!(matches!(turn, Turn::Ready(_)), "{turn:?}");
+    assert_eq!(world.client.step, Step::Ready);
+    assert_eq!(world.meter.of(Phase::Join).len(), 1);
+}
+
+#[test]
+fn who_follows_is_in_with_its_own_presence_and_the_subject() {
+    let mut world = at_the_door();
+    let (_, join) = world.step(|client, cx| client.join(cx, false));
+    assert!(join.starts_with("<presence to="), "{join}");
+    // The others, something said, and presence of contacts.
+    let said = format!("<message from='{ROOM}/u5' type='groupchat'><body>x</body></message>");
+    let others = occupant("u5", &[]) + &said + "<presence from='u5@bench/lg'/>";
+    for (heard, is_in) in [
+        (others, false),
+        (occupant("u7", &[110]), false),
+        (subject(), true),
+    ] {
+        let (turn, written) = world.hear(&heard);
+        assert_eq!(matches!(turn, Turn::Ready(_)), is_in, "{heard}: {turn:?}");
+        assert!(written.is_empty(), "{written}");
+    }
+}
+
+#[test]
+fn who_is_not_let_in_says_why() {
+    let error = |condition: &str| format!("<error type='cancel'><{condition} xmlns='x'/></error>");
+    let no_rooms = format!("<iq type='error' id='q'>{}</iq>", error("not-allowed"));
+    let no_feature = "<iq type='result' id='q'><query/></iq>".to_owned();
+    let full = format!(
+        "<presence from='{ROOM}/u7' type='error'><x xmlns='http://jabber.org/protocol/muc'>\
+         <history maxchars='0'/></x>{}</presence>",
+        error("resource-constraint")
+    );
+    let locked = occupant("u7", &[110, 201])
+        + &format!(
+            "<iq type='error' id='j' from='{ROOM}'>{}</iq>",
+            error("forbidden")
+        );
+    for (heard, is_first, why) in [
+        (no_rooms, true, "no rooms at conference.bench (not-allowed)"),
+        (no_feature, true, "no rooms at conference.bench (it is"),
+        (full, false, "refuse who enters (resource-constraint)"),
+        (locked, false, "refuse who enters (forbidden)"),
+        (occupant("u8", &[110]), false, "give other nicks"),
+    ] {
+        let mut world = at_the_door();
+        world.step(|client, cx| client.join(cx, is_first));
+        let (turn, _) = world.hear(&heard);
+        let Turn::Fail(reason) = turn else {
+            panic!("{heard}: {turn:?}")
+        };
+        assert!(reason.contains(why), "{reason}");
+    }
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::args::Cli;
 use crate::body::Mark;
+use crate::ledger::Verdict;
+use crate::muc::Rooms;
 use crate::plan::Dialect;
 use crate::scan;
 use clap::Parser;
@@ -35,7 +37,12 @@ fn worker_of(load: &crate::args::LoadArgs) -> Worker {
         shares_core: false,
         control: Arc::new(Control::new(1)),
         plan: Arc::new(plan),
-        script: Arc::new(Script::anonymous("bench")),
+        script: Arc::new(Script {
+            rooms: load
+                .has_rooms()
+                .then(|| Rooms::new("conference.bench", load.clique)),
+            ..Script::anonymous("bench")
+        }),
         tls: None,
         features,
         derive: std::sync::mpsc::channel().0,
@@ -496,4 +503,190 @@ fn what_nobody_can_do_stays_due_and_waits() {
     worker.now = 2 * SECOND;
     worker.act_what_is_due();
     assert_eq!((worker.meter.waited, worker.meter.lag.len()), (10, 10));
+}
+
+/// Clients that are ready, each in its room.
+fn in_rooms(mut worker: Worker) -> Worker {
+    for index in 0..worker.job.count {
+        let line = &mut worker.lines[index as usize];
+        line.client.step = Step::Ready;
+        line.open = true;
+        worker.jids[index as usize] = format!("u{index}@bench/lg").into();
+        worker.is_in_room(index);
+    }
+    worker
+}
+
+/// Hands `to` what an `occupant` wrote, as its room would.
+fn reflect(worker: &mut Worker, stanza: &str, occupant: &str, to: u32) {
+    let rest = &stanza[stanza.find(" type=").unwrap()..];
+    let rest = rest.replacen(" to='room0@conference.bench'", "", 1);
+    let head = format!("<message from='{occupant}' to='u{to}@bench/lg'");
+    worker.digest(to, (head + &rest).as_bytes());
+}
+
+const ROOM: &str = "room0@conference.bench";
+
+#[test]
+fn what_is_said_in_a_room_comes_to_every_occupant_from_its_sender() {
+    let line = ["--scenario", "muc", "--clients", "3", "--clique", "2"];
+    let said = || {
+        let mut worker = in_rooms(worker(&line));
+        worker.send_one(0, 5);
+        let stanza = written(&mut worker, 0);
+        assert!(stanza.starts_with("<message type='groupchat' to='room0@conference.bench'>"));
+        assert_eq!(stanza.len(), 200);
+        (worker, stanza)
+    };
+    let own = format!("{ROOM}/u0");
+    let (mut worker, stanza) = said();
+    for to in [0, 1] {
+        reflect(&mut worker, &stanza, &own, to);
+    }
+    let verdict = worker.settle();
+    assert!(verdict.is_clean(), "{verdict:?}");
+    assert_eq!(
+        (verdict.expected, verdict.delivered, verdict.own_copies),
+        (2, 2, 0)
+    );
+    reflect(&mut worker, &stanza, &own, 0);
+    assert_eq!(
+        worker.settle().duplicated,
+        1,
+        "one comes back to who said it"
+    );
+    let (worker, _) = said();
+    assert_eq!(worker.ledger.settle().lost, 2);
+    // Another room, another occupant, the room itself, and his real address.
+    for (from, to) in [
+        ("room1@conference.bench/u0", 1),
+        ("room0@conference.bench/u1", 1),
+        (ROOM, 1),
+        ("u0@bench/lg", 1),
+        (own.as_str(), 2),
+    ] {
+        let (mut worker, stanza) = said();
+        reflect(&mut worker, &stanza, from, to);
+        let verdict = worker.settle();
+        let is_fault = verdict.misrouted + verdict.corrupted == 1;
+        assert!(is_fault && verdict.delivered == 0, "{from}: {verdict:?}");
+    }
+    let (mut worker, stanza) = said();
+    reflect(&mut worker, &stanza.replace("groupchat", "chat"), &own, 1);
+    assert_eq!(worker.settle().corrupted, 1);
+}
+
+#[test]
+fn what_rooms_tell_of_themselves_is_no_delivery_and_no_fault() {
+    let line = ["--scenario", "muc", "--clients", "2"];
+    let mut worker = in_rooms(worker(&line));
+    let to = "to='u1@bench/lg'";
+    for told in [
+        format!("<presence from='{ROOM}/u0' {to}><x><status code='110'/></x></presence>"),
+        format!("<presence from='{ROOM}/u0' type='unavailable' {to}/>"),
+        format!("<message from='{ROOM}' type='groupchat' {to}><subject/></message>"),
+        format!(
+            "<message from='{ROOM}' type='groupchat' {to}><x><status code='104'/></x></message>"
+        ),
+        format!("<message from='{ROOM}' type='groupchat' {to}><body>Be kind.</body></message>"),
+    ] {
+        worker.digest(1, told.as_bytes());
+        let verdict = worker.settle();
+        assert_eq!(verdict, Verdict::default(), "{told}");
+    }
+    for (told, bounced, corrupted) in [
+        (format!("<message from='{ROOM}' type='error' {to}/>"), 1, 0),
+        (
+            format!("<presence from='{ROOM}/u1' type='error' {to}/>"),
+            2,
+            0,
+        ),
+        (
+            format!("<message from='{ROOM}/u0' type='groupchat' {to}><body>x</body></message>"),
+            2,
+            1,
+        ),
+    ] {
+        worker.digest(1, told.as_bytes());
+        let verdict = worker.settle();
+        assert_eq!(
+            (verdict.bounced, verdict.corrupted),
+            (bounced, corrupted),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn who_is_alone_in_a_room_hears_himself() {
+    let line = ["--scenario", "muc", "--clients", "3", "--clique", "2"];
+    let mut worker = in_rooms(worker(&line));
+    worker.send_one(2, 5);
+    assert_eq!(worker.job.plan.senders(3), 3);
+    assert_eq!(worker.settle().expected, 1);
+}
+
+#[test]
+fn a_window_of_a_room_has_room_once_the_last_copy_has_come() {
+    let line = ["--scenario", "muc", "--clients", "2", "--closed"];
+    let mut worker = in_rooms(worker(&line));
+    worker.job.control.enter(Stage::Measure, 1);
+    worker.now = 1;
+    worker.look_at_stage();
+    let stanza = written(&mut worker, 0);
+    reflect(&mut worker, &stanza, &format!("{ROOM}/u0"), 0);
+    assert!(written(&mut worker, 0).is_empty(), "one copy is on its way");
+    reflect(&mut worker, &stanza, &format!("{ROOM}/u0"), 1);
+    assert!(written(&mut worker, 0).starts_with("<message type='groupchat'"));
+}
+
+#[test]
+fn who_is_the_last_in_a_room_keeps_it_open_and_who_is_away_need_not_hear_what_is_said() {
+    use crate::scenario::Action::{Muc, Reconnect};
+    let mut worker = in_rooms(mixed("window = 9\nmix = { muc = 1, reconnect = 1 }"));
+    worker.mixed().free.clear();
+    for away in [0, 2, 3] {
+        worker.leave_room(away);
+        worker.mixed().places[away as usize] = crate::mix::Place::Away;
+        worker.lines[away as usize].client.step = Step::Join;
+    }
+    worker.come_to_room(3);
+    let enters = written(&mut worker, 3);
+    assert!(
+        enters.starts_with("<presence to='room0@conference.bench/u3'>"),
+        "{enters}"
+    );
+    assert!(worker.act(1, Reconnect, 5));
+    worker.act_what_is_due();
+    assert!(
+        written(&mut worker, 1).is_empty(),
+        "it would close behind him"
+    );
+    for back in [0, 2] {
+        worker.logging_in = 1;
+        worker.come_to_room(back);
+        worker.on_ready(back, format!("u{back}@bench/lg").into());
+        worker.lines[back as usize].client.step = Step::Ready;
+    }
+    worker.mixed().free.clear();
+    written(&mut worker, 0);
+    assert!(worker.act(0, Muc, 6));
+    let said = written(&mut worker, 0);
+    worker.act_what_is_due();
+    assert_eq!(written(&mut worker, 1), "</stream:stream>");
+    worker.lines[3].client.step = Step::Ready;
+    worker.logging_in = 1;
+    worker.on_ready(3, "u3@bench/lg".into());
+    // 0 and 2 were there; 1 was leaving and 3 coming: they may hear it or not.
+    for to in [0, 2, 3] {
+        reflect(&mut worker, &said, &format!("{ROOM}/u0"), to);
+    }
+    let verdict = worker.ledger.verdict;
+    assert!(verdict.is_clean(), "{verdict:?}");
+    let verdict = worker.mixed().ledger(Muc).settle();
+    assert!(verdict.is_clean(), "{verdict:?}");
+    assert_eq!(
+        (verdict.expected, verdict.delivered, verdict.retold),
+        (2, 2, 1)
+    );
 }

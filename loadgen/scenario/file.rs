@@ -12,6 +12,7 @@ use super::{Action, PHASES_MAX, Sizes, arrivals};
 use crate::args::{LoadArgs, RATE_MAX, SECONDS_MAX, stanza_sizes};
 use crate::figure::is_column;
 use crate::ledger::{CLIQUE_MAX, PARTNERS_MAX};
+use crate::muc;
 use crate::plan::Scenario;
 use crate::schedule::Arrivals;
 use crate::slo::Slo;
@@ -34,6 +35,7 @@ struct FileText {
     clients: Located<u32>,
     clique: Located<u32>,
     partners: Located<u32>,
+    rooms: Located<String>,
     seed: Option<u64>,
     warmup: Located<f64>,
     ramp: Located<f64>,
@@ -71,6 +73,7 @@ struct MixText {
     chat: Option<u32>,
     presence: Option<u32>,
     directed: Option<u32>,
+    muc: Option<u32>,
     roster: Option<u32>,
     reconnect: Option<u32>,
     resume: Option<u32>,
@@ -89,6 +92,8 @@ pub struct Written {
     pub clique: Option<u32>,
     /// Partners of each client.
     pub partners: Option<u32>,
+    /// The domain of the rooms.
+    pub rooms: Option<String>,
     /// Decides everything random.
     pub seed: Option<u64>,
     /// Seconds that are not recorded before the first phase.
@@ -165,6 +170,7 @@ impl Written {
             clients: within(&source, "clients", &file.clients, 1..=u32::MAX)?,
             clique: within(&source, "clique", &file.clique, 2..=CLIQUE_MAX)?,
             partners: within(&source, "partners", &file.partners, 1..=PARTNERS_MAX)?,
+            rooms: rooms(&source, &file.rooms)?,
             seed: file.seed,
             warmup: within(&source, "warmup", &file.warmup, 0.0..=SECONDS_MAX)?,
             ramp: within(&source, "ramp", &file.ramp, 0.0..=SECONDS_MAX)?,
@@ -188,8 +194,7 @@ impl Written {
         match phase.mix[..] {
             [] if phase.is_login => Some(Scenario::Login),
             [] => Some(Scenario::Idle),
-            [(Action::Chat, _)] => Some(Scenario::Chat),
-            [(Action::Presence | Action::Directed, _)] => Some(Scenario::Presence),
+            [(action, _)] if action.is_marked() => Some(action.scenario()),
             _ => None,
         }
     }
@@ -261,13 +266,18 @@ impl FileText {
             let mut actions = all.iter().flat_map(|phase| &phase.mix);
             actions.any(|(action, _)| fits(*action))
         };
-        let alone = "it goes with presence in a mix; add that, or remove this";
-        if let Some(clique) = self.clique.as_ref().filter(|_| !has(broadcasts)) {
+        let alone = "it goes with presence or muc in a mix; add one, or remove this";
+        if let Some(clique) = self.clique.as_ref().filter(|_| !has(Action::is_broadcast)) {
             return Err(source.refuse(&clique.span(), "`clique` would be ignored", alone));
         }
         let alone = "it goes with chat or directed in a mix; add one, or remove this";
         if let Some(partners) = self.partners.as_ref().filter(|_| !has(Action::is_pairwise)) {
             return Err(source.refuse(&partners.span(), "`partners` would be ignored", alone));
+        }
+        let alone = "it goes with muc in a mix; add that, or remove this";
+        let has_rooms = has(|action| action == Action::Muc);
+        if let Some(rooms) = self.rooms.as_ref().filter(|_| !has_rooms) {
+            return Err(source.refuse(&rooms.span(), "`rooms` would be ignored", alone));
         }
         let is_managed = self.stream_management == Some(true);
         if let Some(every) = self.ack_every.as_ref().filter(|_| !is_managed) {
@@ -344,8 +354,8 @@ impl PhaseText {
             ignored("arrivals", span(&self.arrivals), remedy)?;
         }
         if mix.is_empty() {
-            let remedy =
-                "it goes with a mix of chat, presence, directed, roster, reconnect or resume";
+            let remedy = "it goes with a mix of chat, presence, directed, muc, roster, reconnect \
+                          or resume";
             ignored("window", span(&self.window), remedy)?;
             ignored("ramp", span(&self.ramp), remedy)?;
             ignored("clients", span(&self.clients), remedy)?;
@@ -356,7 +366,7 @@ impl PhaseText {
             }
         }
         if !mix.iter().any(|(action, _)| action.is_marked()) {
-            let remedy = "it goes with chat, presence or directed in the mix";
+            let remedy = "it goes with chat, presence, directed or muc in the mix";
             ignored("stanza_size", span(&self.stanza_size), remedy)?;
         }
         if !mix.iter().any(|(action, _)| *action == Action::Resume) {
@@ -485,6 +495,7 @@ impl MixText {
             (Action::Chat, self.chat),
             (Action::Presence, self.presence),
             (Action::Directed, self.directed),
+            (Action::Muc, self.muc),
             (Action::Roster, self.roster),
             (Action::Reconnect, self.reconnect),
             (Action::Resume, self.resume),
@@ -515,10 +526,6 @@ impl MixText {
     }
 }
 
-fn broadcasts(action: Action) -> bool {
-    action == Action::Presence
-}
-
 /// A value of a range.
 fn within<T: PartialOrd + Copy + std::fmt::Display>(
     source: &Source<'_>,
@@ -544,6 +551,17 @@ fn rate(source: &Source<'_>, key: &str, place: &Located<f64>) -> Result<Option<f
         let number = place.as_ref().map_or(0.0, |value| *value.as_ref());
         let remedy = format!("give a positive number up to {RATE_MAX}");
         source.refuse(&at, &format!("`{key}` is {number}"), &remedy)
+    })
+}
+
+fn rooms(source: &Source<'_>, place: &Located<String>) -> Result<Option<String>, String> {
+    let Some(text) = place else {
+        return Ok(None);
+    };
+    muc::domain(text.as_ref()).map(Some).map_err(|_| {
+        let what = format!("`rooms` is {:?}", text.as_ref());
+        let remedy = "give the domain of the rooms, as in \"conference.example.org\"";
+        source.refuse(&text.span(), &what, remedy)
     })
 }
 

@@ -32,6 +32,7 @@ fn the_old_names_have_files_that_say_what_they_always_did() {
     for (name, scenario) in [
         ("chat", Scenario::Chat),
         ("presence", Scenario::Presence),
+        ("muc", Scenario::Muc),
         ("idle", Scenario::Idle),
         ("login-storm", Scenario::Login),
     ] {
@@ -101,6 +102,24 @@ const REFUSED: &[(&str, usize, &str, &str)] = &[
         1,
         "would be ignored",
         "presence",
+    ),
+    (
+        "clique = 9\nrooms = 'x'\n[[phase]]\nmix = { presence = 1 }",
+        2,
+        "`rooms` would be ignored",
+        "it goes with muc",
+    ),
+    (
+        "rooms = 'room@x'\n[[phase]]\nmix = { muc = 1 }",
+        1,
+        "`rooms` is \"room@x\"",
+        "conference.example.org",
+    ),
+    (
+        "partners = 9\n[[phase]]\nmix = { muc = 1 }",
+        1,
+        "`partners` would be ignored",
+        "chat or directed",
     ),
     (
         "partners = 9\n[[phase]]\nmix = { presence = 1 }",
@@ -460,4 +479,23 @@ fn a_single_thing_is_done_as_options_would_have_it_and_they_prevail() {
     assert_eq!((own.closed, own.window), (true, 4));
     let open = load(text, "--rate 9").unwrap();
     assert_eq!((open.closed, open.rate), (false, Some(9.0)));
+}
+
+#[test]
+fn rooms_are_where_the_option_says_or_the_file_or_custom() {
+    let text = "clique = 5\nrooms = 'Rooms.Example'\n[[phase]]\nmix = { muc = 1, roster = 1 }";
+    let of_file = load(text, "").unwrap();
+    assert_eq!(of_file.rooms.as_deref(), Some("rooms.example"));
+    assert!(of_file.has_rooms() && of_file.phases[0].is_marked());
+    let of_option = load(text, "--rooms other.example").unwrap();
+    assert_eq!(of_option.rooms.as_deref(), Some("other.example"));
+    let run = |line: &str| {
+        let words = ["loadgen"].into_iter().chain(line.split_whitespace());
+        crate::heed::read(words).expect("a line").run
+    };
+    let rooms = |line: &str| run(line).rooms().map(|rooms| rooms.domain().to_owned());
+    let muc = "--scenario muc --domain Bench.Example";
+    assert_eq!(rooms(muc).as_deref(), Some("conference.bench.example"));
+    assert_eq!(rooms(&format!("{muc} --rooms r.x")).as_deref(), Some("r.x"));
+    assert_eq!(rooms("--scenario chat"), None);
 }

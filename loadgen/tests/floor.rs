@@ -47,6 +47,17 @@ fn a_closed_loop_of_chat_through_the_relay_is_verified() {
 }
 
 #[test]
+fn what_is_said_in_a_room_reaches_all_who_are_in_it() {
+    let words = ["--scenario", "muc", "--clients", "24", "--clique", "10"];
+    let result = floor(&[&words[..], &["--closed", "--window", "2"]].concat());
+    assert_eq!((result.exit, &result.reasons[..]), (exit::OK, &[][..]));
+    let verdict = result.verdict;
+    assert_eq!(verdict.delivered, verdict.expected);
+    assert_eq!(verdict.own_copies, 0, "they are deliveries, too");
+    assert!(verdict.delivered > 4 * verdict.sent, "{verdict:?}");
+}
+
+#[test]
 fn every_broadcast_reaches_the_whole_clique() {
     let words = [
         "--scenario",

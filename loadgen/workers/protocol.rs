@@ -18,6 +18,7 @@ use crate::client::{Mechanism, Script, TlsMode};
 use crate::fleet::{Findings, Slice};
 use crate::hdr::Packed;
 use crate::machine::{self, Machine};
+use crate::muc::{self, Rooms};
 use crate::plain::{self, plain};
 use crate::plan::{Dialect, Part, Plan, Scenario};
 use crate::scenario::{Action, PAUSE_MAX, PHASES_MAX, Phase, Sizes, WEIGHT_MAX};
@@ -150,6 +151,8 @@ pub struct Login {
     pub roster: bool,
     /// Whether initial presence is sent.
     pub presence: bool,
+    /// The domain of the rooms that clients enter, where they do.
+    pub rooms: Option<String>,
 }
 
 /// Names and passwords: [`Accounts`] as messages have them.
@@ -237,6 +240,7 @@ impl Job {
             && rates
             && phases
             && is_mixed != plan.phases.is_empty()
+            && plan.has_rooms() == self.login.rooms.is_some()
             && plan.dialect == Dialect::Xmpp
             && (plan.ack_every.is_some() || !plan.has(Action::Resume))
             && plan.ack_every != Some(0);
@@ -292,6 +296,7 @@ impl Login {
             register: script.register,
             roster: script.roster,
             presence: script.presence,
+            rooms: script.rooms.as_ref().map(|rooms| rooms.domain().to_owned()),
         }
     }
 
@@ -308,6 +313,8 @@ impl Login {
             Names::Lines(text) => Accounts::parse("accounts", plan.part.first, &text)?,
             Names::Anonymous => Accounts::Anonymous,
         };
+        let rooms = self.rooms.as_deref().map(muc::domain).transpose();
+        let rooms = rooms.map_err(|why| format!("the job's domain of rooms {why}"))?;
         Ok(Script {
             domain: self.domain,
             tls: self.tls,
@@ -317,6 +324,7 @@ impl Login {
             register: self.register,
             roster: self.roster,
             presence: self.presence,
+            rooms: rooms.map(|domain| Rooms::new(&domain, plan.clique)),
             ack_every: plan.ack_every,
             resumes: plan.has(Action::Resume),
             keys: KeyCache::default(),
@@ -464,7 +472,11 @@ mod tests {
         let words = ["loadgen"].into_iter().chain(line.split_whitespace());
         let load = crate::heed::read(words).expect("a line").run.load;
         let target = "127.0.0.1:1".parse().unwrap();
-        let script = Script::anonymous("localhost");
+        let rooms = load.has_rooms();
+        let script = Script {
+            rooms: rooms.then(|| Rooms::new("conference.localhost", load.clique)),
+            ..Script::anonymous("localhost")
+        };
         let plan = load.plan_anywhere(target, Dialect::Xmpp, Clock::start());
         Job {
             login: Login::of(&script, None, plan.part),
@@ -484,6 +496,7 @@ mod tests {
         for line in [
             "--rate 7 --clients 40",
             "--scenario mixed",
+            "--scenario muc --clients 41",
             "--closed --window 3",
         ] {
             let job = job(line);
@@ -526,6 +539,20 @@ mod tests {
             change(&mut job.plan);
             assert!(job.check().is_err(), "{index}");
         }
+    }
+
+    #[test]
+    fn a_worker_enters_the_same_rooms_and_is_told_where_they_are() {
+        let mut job = job("--scenario muc --clients 41 --clique 5");
+        let rooms = job.login.rooms.take();
+        assert!(job.check().is_err(), "nobody knows where they are");
+        job.login.rooms = rooms;
+        let script = job.login.script(&job.plan).unwrap();
+        let expected = Rooms::new("conference.localhost", 5);
+        assert_eq!(script.rooms, Some(expected));
+        let mut evil = self::job("--scenario muc");
+        evil.login.rooms = Some("x'><y".into());
+        assert!(evil.login.script(&evil.plan).is_err());
     }
 
     #[test]

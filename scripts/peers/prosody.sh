@@ -8,7 +8,8 @@
 # contact of the others of its clique. --ready-file: written once it serves, with its process and its configuration.
 #
 # Tuned: the generational collector, with which chat takes it less time; epoll; no limits, no archive, no
-# offline messages, nothing logged but warnings, and no module that clients of the comparison do not ask for.
+# offline messages, nothing logged but warnings, and no module that clients of the comparison do not ask for. Rooms are at
+# conference.bench.localhost: anybody's, without history, and gone with who was in them.
 set -uo pipefail
 . "$(dirname "$0")/serve.sh"
 
@@ -34,6 +35,9 @@ authentication = "internal_hashed"
 storage = "internal"
 ssl = { certificate = "$place/cert.pem", key = "$place/key.pem" }
 VirtualHost "$domain"
+Component "conference.$domain" "muc"
+    restrict_room_creation = false
+    max_history_messages = 0
 END
 }
 
