@@ -5,7 +5,7 @@
 #   scripts/bench.sh                    the whole suite, under ten minutes with the build
 #   scripts/bench.sh --clients 100000   that many clients held by one server, with chat among them
 #   scripts/bench.sh --only chat-2000   the runs whose name begins so
-#   scripts/bench.sh --tls              what TLS adds to a stanza, in 40 turns with the same in clear: 7 minutes
+#   scripts/bench.sh --tls              what TLS adds to a stanza, in 40 turns with the same in clear: 10 minutes
 #   scripts/bench.sh --goals            latency at half of the maximum rate, cost against size, what sessions hold: 7 minutes
 #   scripts/bench.sh --peers            Vorpal, Debian's Prosody and ejabberd, and the floor in turns: 11 minutes
 #   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 2 minutes and the build
@@ -217,6 +217,8 @@ turns() {
     make_accounts 'u%d' 4000 20
     measure turns-tls 0 "${load[@]}" --closed
     measure turns-tls-paced 0 "${load[@]}" --rate 60000
+    # And where a write carries sixteen stanzas and more.
+    measure turns-tls-batched 0 "${load[@]}" --clients 50 --closed --window 32
 }
 
 # What the loads of the suite do not show: latency beside the floor's where neither core is used up, with

@@ -30,6 +30,26 @@ impl BufferShape {
         count: 256,
         size: 16 << 10,
     };
+    /// A ring that shares a processor has one of so many parts of the memory, or more.
+    const PARTS_MAX: u32 = 8;
+
+    /// The shape that suits the kernel.
+    pub fn suiting(ring: &Ring) -> BufferShape {
+        match ring.features().incremental_buffers {
+            true => Self::INCREMENTAL,
+            false => Self::CLASSIC,
+        }
+    }
+
+    /// Of a ring that shares a processor with others, so many with it: together they have the memory
+    /// that one alone has, down to an eighth each, since that is what stays in the processor's cache.
+    pub fn shared(self, rings: u32) -> BufferShape {
+        let share = rings.clamp(1, Self::PARTS_MAX).next_power_of_two();
+        BufferShape {
+            count: self.count,
+            size: self.size / share,
+        }
+    }
 }
 
 /// A piece of a provided buffer that holds received bytes. Give it back to its [`Buffers`].
@@ -78,14 +98,12 @@ pub struct Buffers {
 }
 
 impl Buffers {
-    /// Maps buffers and registers them with `ring` as `group`.
+    /// Maps buffers and registers them with `ring` as `group`; without a shape they are of the one
+    /// that suits the kernel.
     pub fn new(ring: &Ring, group: u16, shape: Option<BufferShape>) -> io::Result<Buffers> {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let incremental = ring.features().incremental_buffers;
-        let shape = shape.unwrap_or(match incremental {
-            true => BufferShape::INCREMENTAL,
-            false => BufferShape::CLASSIC,
-        });
+        let shape = shape.unwrap_or(BufferShape::suiting(ring));
         assert!(
             shape.count.is_power_of_two() && shape.size > 0,
             "the kernel asks for it"
@@ -204,4 +222,16 @@ pub(crate) fn map(size: usize) -> io::Result<*mut u8> {
         return Err(io::Error::last_os_error());
     }
     Ok(address.cast())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BufferShape;
+
+    #[test]
+    fn rings_of_one_processor_share_the_memory_of_one() {
+        let of = |rings| BufferShape::INCREMENTAL.shared(rings).size;
+        assert_eq!((of(0), of(1), of(2)), (256 << 10, 256 << 10, 128 << 10));
+        assert_eq!((of(3), of(6), of(60)), (64 << 10, 32 << 10, 32 << 10));
+    }
 }

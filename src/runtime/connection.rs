@@ -160,6 +160,15 @@ pub(crate) struct Conns {
 }
 
 impl Conns {
+    /// Room for so many, of which none is touched before it is used: what grows by doubling leaves
+    /// as much behind, and is half empty.
+    pub(crate) fn with_capacity(slots: u32) -> Conns {
+        Conns {
+            slots: Vec::with_capacity(slots as usize),
+            used: 0,
+        }
+    }
+
     /// Slots that are not free.
     pub(crate) fn used(&self) -> u32 {
         self.used

@@ -4,7 +4,7 @@ use crate::accept::{Accept, Listener};
 use crate::admission::Admission;
 use crate::clock::Clock;
 use crate::config::RuntimeConfig;
-use crate::connection::CHOKE_SIZE_MAX;
+use crate::connection::{CHOKE_SIZE_MAX, Conns};
 use crate::control::{Command, Control};
 use crate::derive::{self, DeriveLink};
 use crate::doorbell::Doorbell;
@@ -17,7 +17,7 @@ use crate::storage::{self, StorageLink};
 use crate::transport::tls::ServerConfigs;
 use crate::turn::{Counters, TICK, Turn};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
-use ring::{Buffers, EndSignals, Features, Pool, Ring, RingConfig};
+use ring::{BufferShape, Buffers, EndSignals, Features, Pool, Ring, RingConfig};
 use rustix::process::{Resource, getrlimit};
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
@@ -481,12 +481,13 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         slots: seed.plan.slots,
     };
     let ring = Ring::new(&config, &seed.features)?;
-    let buffers = Buffers::new(&ring, 0, None)?;
+    let shape = BufferShape::suiting(&ring).shared(seed.plan.shards_per_processor());
+    let buffers = Buffers::new(&ring, 0, Some(shape))?;
     let ends = seed.ends;
     let id = ends.mesh.id();
     seed.bells[usize::from(id.0)].hang(ring.try_clone_descriptor()?);
     let world = World {
-        conns: Default::default(),
+        conns: Conns::with_capacity(seed.plan.slots),
         pool: Pool::new(POOL_HELD_MAX),
         mesh: ends.mesh,
         storage: ends.storage,
@@ -505,10 +506,12 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         random: Random::new(),
         scratch: Vec::new(),
     };
+    let mut shard = Shard::new(id, seed.settings, world.now);
+    shard.reserve(seed.plan.slots as usize);
     Ok(Turn {
         ring,
         buffers,
-        shard: Shard::new(id, seed.settings, world.now),
+        shard,
         world,
         accept: Accept::new(ends.listeners),
         handoff: Handoff::default(),

@@ -208,6 +208,15 @@ pub struct Accounts {
 }
 
 impl Accounts {
+    /// None yet, and room for so many.
+    pub(crate) fn with_capacity(count: usize) -> Accounts {
+        Accounts {
+            table: HashTable::with_capacity(count),
+            slots: Vec::with_capacity(count),
+            free: Vec::new(),
+        }
+    }
+
     /// The account with this bare JID, which hashes to `hash`.
     pub fn find(&self, hash: u64, bare: &str) -> Option<AccountKey> {
         let is_it = |key: &AccountKey| self.at(*key).jid.as_str() == bare;

@@ -13,6 +13,11 @@ pub(crate) struct Conns {
 }
 
 impl Conns {
+    /// Has room for so many.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.slots.reserve_exact(count);
+    }
+
     /// Takes a stream out to work on it; [`Conns::put`] brings it back.
     pub(crate) fn take(&mut self, conn: ConnId) -> Option<Box<StreamState>> {
         let (generation, stream) = self.slots.get_mut(conn.index as usize)?;

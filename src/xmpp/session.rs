@@ -274,6 +274,11 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// Has room for so many.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.slots.reserve_exact(count);
+    }
+
     /// Adds a session.
     pub fn insert(&mut self, mut session: Session) -> SessionKey {
         self.last_serial = self.last_serial.wrapping_add(1);

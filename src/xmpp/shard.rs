@@ -340,6 +340,17 @@ impl Shard {
         }
     }
 
+    /// Has room for so many connections, before the first is there. None of it is touched before it
+    /// is used, so it is no memory until then; what grows by doubling would leave as much behind, and
+    /// be half empty at the worst.
+    pub fn reserve(&mut self, connections: usize) {
+        debug_assert!(self.conns.count() == 0, "nothing is there yet");
+        self.accounts = Accounts::with_capacity(connections);
+        self.conns.reserve(connections);
+        self.sessions.reserve(connections);
+        self.timers.reserve_exact(connections);
+    }
+
     /// A connection came in.
     pub fn on_open(&mut self, host: &mut impl Host, conn: ConnId, kind: StreamKind, peer: IpAddr) {
         self.start(host);
