@@ -6,7 +6,7 @@
 #   scripts/bench.sh --clients 100000   that many clients held by one server, with chat among them
 #   scripts/bench.sh --only chat-2000   the runs whose name begins so
 #   scripts/bench.sh --tls              what TLS adds to a stanza, in 40 turns with the same in clear: 10 minutes
-#   scripts/bench.sh --goals            latency at half of the maximum rate, cost against size, what sessions hold: 7 minutes
+#   scripts/bench.sh --goals            latency at half of the maximum rate, cost against size, what sessions hold: 9 minutes
 #   scripts/bench.sh --peers            Vorpal, Debian's Prosody and ejabberd, and the floor in turns: 11 minutes
 #   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 2 minutes and the build
 #   scripts/bench.sh --bin DIRECTORY    with these binaries; LOADGEN_COMMIT says what they were built from
