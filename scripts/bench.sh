@@ -211,12 +211,11 @@ suite() {
 # What TLS adds to a stanza that has a record of its own is less than what the machine's moments do
 # to a run of twelve seconds.
 turns() {
-    local load=(--tls direct --insecure --port "$((port + 1))" --clients 2000 --duration 80
-        --with-plain "$port")
+    local load=(--tls direct --insecure --port "$((port + 1))" --duration 80 --with-plain "$port")
     configure 1
     make_accounts 'u%d' 4000 20
-    measure turns-tls 0 "${load[@]}" --closed
-    measure turns-tls-paced 0 "${load[@]}" --rate 60000
+    measure turns-tls 0 "${load[@]}" --clients 2000 --closed
+    measure turns-tls-paced 0 "${load[@]}" --clients 2000 --rate 60000
     # And where a write carries sixteen stanzas and more.
     measure turns-tls-batched 0 "${load[@]}" --clients 50 --closed --window 32
 }
