@@ -7,6 +7,11 @@
 # is above RATIO_MAX times that alone.
 #
 #   scripts/storm.sh [--port N] [--bin DIRECTORY] [--seconds S] [--rounds N] [--cores LIST]
+#   scripts/storm.sh --clients 100000
+#
+# The second shows the other storm, in which so many clients come at once, by SCRAM-SHA-256: how fast they are let in, that
+# nobody is refused, and what those who are in have of it. It ends non-zero where somebody did not get in, a
+# delivery was lost, or p99 of those who are in was above P99_MS_MAX.
 #
 # The server has core 0, its derivations too, and the generators have core 1, the logins at the
 # lowest priority; --cores gives the server others.
@@ -18,12 +23,14 @@ bin=${CARGO_TARGET_DIR:-target}/release
 seconds=4
 rounds=3
 cores=0
+clients=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --port) port=${2:?--port takes a number}; shift 2 ;;
         --bin) bin=${2:?--bin takes a directory with both binaries}; shift 2 ;;
         --seconds) seconds=${2:?--seconds takes a number}; shift 2 ;;
         --rounds) rounds=${2:?--rounds takes a number}; shift 2 ;;
+        --clients) clients=${2:?--clients takes a number}; shift 2 ;;
         --cores) cores=${2:?--cores takes a list}; shift 2 ;;
         -h | --help) sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; exit 0 ;;
         *) echo "storm: unknown argument $1 (try --help)" >&2; exit 1 ;;
@@ -52,8 +59,8 @@ trap 'exit 130' INT TERM
 cat >"$work/vorpal.toml" <<END
 domain = "bench.localhost"
 data = "$work/data"
-shards = 1
 log = "warn"
+${clients:+#}shards = 1
 [listen]
 c2s = "127.0.0.1:$port"
 c2s_tls = []
@@ -61,8 +68,10 @@ c2s_tls = []
 required = false
 [auth]
 plain_without_tls = true
+${clients:+[limits]
+connections_max = $((${clients:-0} + 1000))}
 END
-for accounts in 'u%d 200' 'p%d 1000'; do
+for accounts in 'u%d 200' "p%d ${clients:-1000}"; do
     # Pattern and number are two words.
     set -- $accounts
     "$vorpal" user make "$1" --count "$2" --password bench --config "$work/vorpal.toml" \
@@ -93,6 +102,45 @@ chat() {
         --duration "$seconds" --server-pid "$server" --json "$work/$1.json" >"$work/$1.out" 2>&1
     judge "$1" $?
 }
+
+if [ -n "$clients" ]; then
+    # As long as the slowest machine that was seen takes to let them all in.
+    seconds=$((clients / 2000 + 10))
+    chat beside &
+    chatting=$!
+    sleep 3
+    nice -n 19 "$loadgen" "${load[@]}" --name logins --user 'p%d' --clients "$clients" --scenario idle \
+        --duration 1 --warmup 1 --json "$work/logins.json" >"$work/logins.out" 2>&1 &
+    storm=$!
+    wait "$storm"
+    judge logins $?
+    storm=""
+    kill -0 "$chatting" 2>/dev/null || { echo "storm: the logins took longer than the chat beside them" >&2; worst=1; }
+    wait "$chatting"
+    [ -e "$work/beside.json" ] && [ -e "$work/logins.json" ] || { cat "$work"/*.out >&2; exit 1; }
+    python3 - "$work" <<'END'
+import json
+import pathlib
+import sys
+
+P99_MS_MAX = 10
+beside, logins = (json.loads((pathlib.Path(sys.argv[1]) / f"{name}.json").read_text())
+                  for name in ("beside", "logins"))
+whole = next(times for times in logins["phases"] if times["name"] == "login in all")
+seconds = logins["slices"][0]["at"]
+latency = beside["latency"]
+print(f"{whole['count']:,} clients came at once and are in after {seconds:.0f} s, "
+      f"each in {whole['p50_us'] / 1e3:.0f} ms (p50) and {whole['p99_us'] / 1e3:.0f} ms (p99)")
+print(f"200 who were in and chat, 2,000 stanzas a second: {latency['p50_us'] / 1e3:.2f} ms (p50), "
+      f"{latency['p99_us'] / 1e3:.2f} ms (p99), {beside['verdict']['lost']} lost; "
+      f"their generator was {beside['generator']['lag']['p99_us'] / 1e3:.2f} ms late (p99)")
+if latency["p99_us"] / 1e3 > P99_MS_MAX:
+    sys.exit(f"storm: p99 is above {P99_MS_MAX} ms")
+END
+    code=$?
+    [ "$worst" -ne 0 ] || worst=$code
+    exit "$worst"
+fi
 
 for round in $(seq "$rounds"); do
     chat "alone-$round"
