@@ -10,6 +10,7 @@ mod ask;
 mod bulk;
 mod conns;
 mod deliver;
+mod dispose;
 mod ends;
 pub mod error;
 mod farewell;
