@@ -114,7 +114,8 @@ pub struct Client {
     pub resumed: Option<u32>,
     /// Whether its bytes are protected.
     pub secure: bool,
-    pub(crate) exporter: [u8; 32],
+    /// What its TLS exports for channel binding.
+    pub exporter: [u8; 32],
     scram: Option<Scram>,
     scanner: Scanner,
     scope: Option<StreamScope>,
@@ -146,7 +147,6 @@ pub(crate) struct Reaction {
 
 impl Client {
     pub(crate) fn new(login: Option<Login>, exporter: [u8; 32]) -> Client {
-        let secure = login.as_ref().is_some_and(|login| login.tls == Tls::Direct);
         Client {
             phase: if login.is_some() {
                 Phase::Negotiating
@@ -160,7 +160,7 @@ impl Client {
             ended: false,
             stream_error: None,
             resumed: None,
-            secure,
+            secure: false,
             exporter,
             scram: None,
             scanner: Scanner::new(Limits {
@@ -283,7 +283,7 @@ impl Client {
             panic!("{}: the server sent {error} in {text}", self.full)
         });
         let restarts = matches!(element.name.as_str(), "success" | "proceed");
-        if restarts && element.ns != "jabber:client" {
+        if restarts && !matches!(&*element.ns, "jabber:client" | "urn:xmpp:sasl:2") {
             self.scanner.restart();
         }
         element

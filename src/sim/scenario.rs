@@ -26,6 +26,8 @@ mod play;
 
 pub use play::{Stage, play};
 
+use crate::client::Tls;
+
 /// One scenario.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -50,8 +52,9 @@ pub enum Step {
     Connects(String),
     /// `NAME fails to connect`, with the condition that says why.
     Fails(String, String),
-    /// `NAME opens`: a connection on which the scenario itself says everything.
-    Opens(String),
+    /// `NAME opens` or `NAME opens by tls`: a connection on which the scenario itself says
+    /// everything.
+    Opens(String, Tls),
     /// `NAME sends`, with a block.
     Sends(String, String),
     /// `NAME receives` or `NAME receives in any order`, with a block; `NAME receives nothing`.
@@ -134,7 +137,8 @@ fn parse_step(line: &str, block: String) -> Option<Step> {
         ["shutdown"] => Step::Shutdown,
         [name, "connects"] => Step::Connects(own(name)),
         [name, "fails", "to", "connect", why] => Step::Fails(own(name), own(why)),
-        [name, "opens"] => Step::Opens(own(name)),
+        [name, "opens"] => Step::Opens(own(name), Tls::Never),
+        [name, "opens", "by", "tls"] => Step::Opens(own(name), Tls::Direct),
         [name, "sends"] => Step::Sends(own(name), block.clone()),
         [name, "receives", "nothing"] => Step::Receives(own(name), String::new(), Order::Strict),
         [name, "receives"] => Step::Receives(own(name), block.clone(), Order::Strict),

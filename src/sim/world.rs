@@ -346,6 +346,11 @@ impl World {
         self.connect_with(None, StreamKind::C2s, None)
     }
 
+    /// As [`World::connect_raw`], with TLS from the first byte.
+    pub fn connect_raw_by_tls(&mut self) -> ClientId {
+        self.connect_with(None, StreamKind::C2sDirectTls, None)
+    }
+
     /// A client that logs in.
     pub fn connect(&mut self, login: Login) -> ClientId {
         self.connect_actor(login, None)
@@ -369,9 +374,10 @@ impl World {
         let wire = self.wires.len();
         let mut exporter = [0; 32];
         exporter[..8].copy_from_slice(&self.random.bits().to_le_bytes());
-        let client = Client::new(login, exporter);
+        let direct = matches!(kind, StreamKind::C2sDirectTls);
+        let mut client = Client::new(login, exporter);
+        client.secure = direct;
         let opening = client.opening();
-        let direct = client.secure;
         self.wires.push(Wire::new());
         self.clients.push(client);
         self.actors.push(actor);

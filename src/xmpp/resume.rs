@@ -12,6 +12,7 @@ use crate::port::{SessionId, StoreOp, StoreReply};
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stream::{ExpectResume, Flow, Phase, StreamState};
+use crate::xep::sasl2::Resume;
 use crate::xep::stream_management::write_failed;
 use stanza::jid::{BareJid, home_hash};
 use std::collections::hash_map::Entry;
@@ -104,8 +105,7 @@ impl Shard {
             return Flow::Next;
         };
         if !self.settings.durability.saves_sessions() {
-            write_failed(host.output(conn), "item-not-found");
-            return Flow::Next;
+            return self.refuse_resume(host, conn, stream);
         }
         let account = account.clone();
         let admission = self.resuming.enter(&account, conn);
@@ -225,14 +225,12 @@ impl Shard {
                 expect.stored = Some(stored);
                 self.resume_with(host, conn, stream, &account)
             }
-            StoreReply::Session(None) => self.refuse_resume(host, conn, stream, "item-not-found"),
+            StoreReply::Session(None) => self.refuse_resume(host, conn, stream),
             reply => {
                 self.note_unread(host, &account, id, &reply);
                 match reply {
                     // Another try would meet the same: its client begins anew.
-                    StoreReply::Damaged(_) => {
-                        self.refuse_resume(host, conn, stream, "item-not-found")
-                    }
+                    StoreReply::Damaged(_) => self.refuse_resume(host, conn, stream),
                     _ => self.put_off_resume(host, conn, stream),
                 }
             }
@@ -263,7 +261,12 @@ impl Shard {
 
     /// Storage fails, or too many wait: the client tries again on another connection, for a
     /// `<failed/>` would end its session.
-    fn put_off_resume(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) -> Flow {
+    pub(crate) fn put_off_resume(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &StreamState,
+    ) -> Flow {
         let text = Some("the session cannot be read now");
         self.stream_error(host, conn, stream, StreamError::InternalServerError, text)
     }
@@ -274,23 +277,40 @@ impl Shard {
         host: &mut impl Host,
         conn: ConnId,
         mut stream: Box<StreamState>,
-        condition: &str,
     ) {
-        let flow = self.refuse_resume(host, conn, &mut stream, condition);
+        let flow = self.refuse_resume(host, conn, &mut stream);
         self.settle_stream(host, conn, stream, flow);
     }
 
-    fn refuse_resume(
+    /// Another connection has the session. A client that asked by SASL2 would bind the same
+    /// resource next; it must not take that from its newer self.
+    pub(crate) fn lose_resume(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: Box<StreamState>,
+    ) {
+        match stream.inline {
+            Some(_) => drop(self.stream_error(host, conn, &stream, StreamError::Conflict, None)),
+            None => self.fail_resume(host, conn, stream),
+        }
+    }
+
+    /// A client hears that there is no such session; it may bind, or asked for that already.
+    pub(crate) fn refuse_resume(
         &mut self,
         host: &mut impl Host,
         conn: ConnId,
         stream: &mut StreamState,
-        condition: &str,
     ) -> Flow {
         if let Phase::ExpectResume(expect) = &stream.phase {
             stream.phase = Phase::ExpectBind(expect.account.clone());
         }
-        write_failed(host.output(conn), condition);
+        if let Some(inline) = &mut stream.inline {
+            inline.resume = Resume::Refused;
+            return self.bind_inline(host, conn, stream);
+        }
+        write_failed(host.output(conn), "item-not-found");
         Flow::Next
     }
 
@@ -306,7 +326,7 @@ impl Shard {
             let flow = match error {
                 None => self.resume_resident(host, conn, &mut stream),
                 Some(StanzaError::InternalServerError) => self.put_off_resume(host, conn, &stream),
-                Some(_) => self.refuse_resume(host, conn, &mut stream, "item-not-found"),
+                Some(_) => self.refuse_resume(host, conn, &mut stream),
             };
             self.settle_stream(host, conn, stream, flow);
         }
@@ -338,7 +358,7 @@ impl Shard {
                 self.read_resumed(host, bare, conn, id);
                 return Flow::Stop;
             }
-            _ => return self.refuse_resume(host, conn, stream, "item-not-found"),
+            _ => return self.refuse_resume(host, conn, stream),
         };
         let holder = self.holder(account, &stored.saved.resource);
         if let Some(older) = holder.filter(|key| self.is_uncounted(*key)) {
@@ -353,7 +373,7 @@ impl Shard {
         let ends = self.session_ends.values().any(|end| end.is_of(id));
         if taken || ends {
             self.evict_if_idle(account);
-            return self.refuse_resume(host, conn, stream, "item-not-found");
+            return self.refuse_resume(host, conn, stream);
         }
         self.forget_dormant(&bare, id);
         let key = self.revive(host, account, id, *stored);

@@ -20,7 +20,7 @@ pub trait Stage {
     /// Why the login failed.
     fn connect(&mut self, login: Login) -> Result<ClientId, String>;
     /// Connects and says nothing.
-    fn open(&mut self) -> ClientId;
+    fn open(&mut self, tls: Tls) -> ClientId;
     /// The full JID of a client that logged in.
     fn full(&self, id: ClientId) -> String;
     /// Sends text as it is.
@@ -100,8 +100,8 @@ impl Cast {
                     Err(reason) => return Err(format!("{name} failed by {reason}")),
                 }
             }
-            Step::Opens(name) => {
-                let id = stage.open();
+            Step::Opens(name, tls) => {
+                let id = stage.open(*tls);
                 self.ids.insert(name.clone(), id);
                 self.inboxes.insert(name.clone(), Vec::new());
             }
@@ -270,8 +270,11 @@ impl Stage for World {
         }
     }
 
-    fn open(&mut self) -> ClientId {
-        self.connect_raw()
+    fn open(&mut self, tls: Tls) -> ClientId {
+        match tls {
+            Tls::Direct => self.connect_raw_by_tls(),
+            _ => self.connect_raw(),
+        }
     }
 
     fn full(&self, id: ClientId) -> String {

@@ -1,4 +1,5 @@
-//! SASL on a client stream (RFC 6120 6): negotiation, the move to the account's home, throttles.
+//! SASL on a client stream (RFC 6120 6, XEP-0388): negotiation, the move to the account's home,
+//! throttles. The profiles share all of that; what differs on the wire is in [`Profile`].
 //!
 //! Invariant: credentials are looked up on the account's home shard only; a connection moves there
 //! when its stream first names the account, before anything is verified.
@@ -6,7 +7,7 @@
 use super::sasl::{
     self, DeriveJob, Derived, Exchange, First, Mechanism, Offer, Password, SaslError,
 };
-use super::{ExpectHeader, ExpectResponse, ExpectVerdict, Flow, Phase, StreamState};
+use super::{ExpectHeader, ExpectResponse, ExpectVerdict, Flow, Phase, Profile, StreamState};
 use crate::error::{StreamError, put};
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::port::{Credentials, StoreOp, StoreReply};
@@ -121,14 +122,14 @@ impl Throttle {
 }
 
 impl Shard {
-    /// `<auth/>`: the element's mechanism attribute and text.
+    /// `<auth/>` or `<authenticate/>`: the mechanism and the initial response.
     pub(crate) fn on_auth(
         &mut self,
         host: &mut impl Host,
         conn: ConnId,
         stream: &mut Box<StreamState>,
         mechanism: &str,
-        text: &str,
+        initial: Result<Option<Vec<u8>>, SaslError>,
     ) -> Flow {
         if let Some(over) = self.supersede(host, conn, stream) {
             return over;
@@ -136,7 +137,7 @@ impl Shard {
         let Some(mechanism) = Mechanism::parse(mechanism) else {
             return self.auth_failed(host, conn, stream, SaslError::InvalidMechanism, None);
         };
-        match sasl::decode_initial(text.as_bytes()) {
+        match initial {
             Ok(initial) => self.begin(host, conn, stream, mechanism, initial.as_deref()),
             Err(error) => self.auth_failed(host, conn, stream, error, None),
         }
@@ -148,9 +149,9 @@ impl Shard {
         host: &mut impl Host,
         conn: ConnId,
         stream: &mut Box<StreamState>,
-        text: &str,
+        message: Result<Vec<u8>, SaslError>,
     ) -> Flow {
-        let message = match sasl::decode(text.as_bytes()) {
+        let message = match message {
             Ok(message) => message,
             Err(error) => return self.auth_failed(host, conn, stream, error, None),
         };
@@ -189,8 +190,7 @@ impl Shard {
         conn: ConnId,
         stream: &mut StreamState,
     ) -> Option<Flow> {
-        let phase = &stream.phase;
-        if !matches!(phase, Phase::ExpectInitial(_) | Phase::ExpectResponse(_)) {
+        if !stream.is_proving() {
             return None;
         }
         self.count_failure(host, stream, SaslError::Aborted, None);
@@ -222,8 +222,7 @@ impl Shard {
         };
         match first {
             First::Challenge => {
-                let out = host.output(conn);
-                out.extend_from_slice(b"<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
+                stream.profile().write_challenge(b"", host.output(conn));
                 stream.phase = Phase::ExpectInitial(mechanism);
                 Flow::Next
             }
@@ -258,6 +257,9 @@ impl Shard {
         account: BareJid,
         request: Request,
     ) -> Flow {
+        if stream.is_of_another(&account) {
+            return self.auth_failed(host, conn, stream, SaslError::InvalidAuthzid, None);
+        }
         let home = self.router.home(account.as_str());
         if home != self.id {
             self.moving_to = Some(home);
@@ -408,13 +410,9 @@ impl Shard {
         let secret = &self.settings.fake_salt_secret;
         let rounds = self.settings.scram_iterations;
         let message = exchange.challenge(keys, nonce, secret, rounds);
-        put(
-            host.output(conn),
-            format_args!(
-                "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</challenge>",
-                sasl::encode(&message)
-            ),
-        );
+        stream
+            .profile()
+            .write_challenge(&message, host.output(conn));
         stream.phase = Phase::ExpectResponse(Box::new(ExpectResponse {
             account,
             exchange,
@@ -434,6 +432,14 @@ impl Shard {
         tracing::debug!(account = account.as_str(), peer = %stream.peer, "authenticated");
         let peer = stream.counted_peer();
         self.unfinished.take_back(&peer, host.now(), 1);
+        stream.tls = None;
+        let limits = &self.settings.limits;
+        let limits = limits.scanner(limits.stanza_size_max);
+        stream.scanner.set_limits(limits);
+        if stream.profile() == Profile::Sasl2 {
+            return self.on_sasl2_proved(host, conn, stream, account, last);
+        }
+        stream.inline = None;
         let out = host.output(conn);
         match last {
             Some(message) => put(
@@ -448,12 +454,7 @@ impl Shard {
         stream.phase = Phase::ExpectHeader(ExpectHeader {
             account: Some(account),
         });
-        stream.tls = None;
-        let limits = &self.settings.limits;
         stream.scanner.restart();
-        stream
-            .scanner
-            .set_limits(limits.scanner(limits.stanza_size_max));
         Flow::Next
     }
 
@@ -467,13 +468,7 @@ impl Shard {
         account: Option<&BareJid>,
     ) -> Flow {
         self.count_failure(host, stream, error, account);
-        put(
-            host.output(conn),
-            format_args!(
-                "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><{}/></failure>",
-                error.condition()
-            ),
-        );
+        stream.profile().write_failure(error, host.output(conn));
         self.end_of_tries(host, conn, stream).unwrap_or(Flow::Next)
     }
 
@@ -532,6 +527,20 @@ impl Shard {
                 return BareJid::parse(&jid).expect("hexadecimal digits make a valid local part");
             }
         }
+    }
+}
+
+impl StreamState {
+    /// The profile to answer in.
+    fn profile(&self) -> Profile {
+        self.profile.unwrap_or(Profile::Rfc6120)
+    }
+
+    /// Whether its header named another account than who authenticates now. No other header comes
+    /// (XEP-0388 2.3, 4.4).
+    fn is_of_another(&self, account: &BareJid) -> bool {
+        let from = self.inline.as_ref().and_then(|inline| inline.from.as_ref());
+        self.profile() == Profile::Sasl2 && from.is_some_and(|from| from != account)
     }
 }
 

@@ -48,6 +48,19 @@ impl Shard {
                 return Flow::Next;
             }
         };
+        let iq = Some(iq.as_ref().into());
+        self.bind_when_loaded(host, conn, stream, resource, iq)
+    }
+
+    /// Binds as soon as the account is there; the request has this id, or came inside of SASL2.
+    pub(crate) fn bind_when_loaded(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        resource: Option<Box<str>>,
+        iq: Option<Box<str>>,
+    ) -> Flow {
         let Phase::ExpectBind(jid) = &stream.phase else {
             return Flow::Next;
         };
@@ -55,7 +68,6 @@ impl Shard {
         let hash = home_hash(jid.as_str());
         let found = self.accounts.find(hash, jid.as_str());
         let account = found.unwrap_or_else(|| self.load(host, jid));
-        let iq: Box<str> = iq.as_ref().into();
         stream.phase = Phase::ExpectAccount(Box::new(ExpectAccount {
             account,
             resource,
@@ -273,42 +285,42 @@ impl Shard {
         };
         // Ending its only other session must not evict the account that is being bound to.
         self.accounts.at_mut(expect.account).pins += 1;
-        self.replace_session(host, expect.account, &resource);
+        if let Some(holder) = self.holder(expect.account, &resource) {
+            // RFC 6120 7.7.2.2
+            self.replace_session(host, holder);
+        }
+        self.end_earlier(host, expect.account, stream, &resource);
         let has_room = self.make_room(host, expect.account);
         self.accounts.at_mut(expect.account).pins -= 1;
         if !has_room {
             // RFC 6120 7.6.2.1: the client may try again on this stream when another one has gone.
-            write_bind_error(
-                host.output(conn),
-                &expect.iq,
-                StanzaError::ResourceConstraint,
-            );
             stream.phase = Phase::ExpectBind(jid);
+            match &expect.iq {
+                Some(iq) => {
+                    write_bind_error(host.output(conn), iq, StanzaError::ResourceConstraint);
+                }
+                None => self.succeed_unbound(host, conn, stream),
+            }
             return Flow::Next;
         }
         let session = Session::new(expect.account, conn, jid.as_str(), &resource);
-        put(
-            host.output(conn),
-            format_args!(
-                "<iq type='result' id='{}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
-                 <jid>{}</jid></bind></iq>",
-                Attr(&expect.iq),
-                Attr(session.full())
-            ),
-        );
         tracing::debug!(jid = session.full(), peer = %stream.peer, "session bound");
         let key = self.sessions.insert(session);
         self.accounts.at_mut(expect.account).sessions.push(key);
-        self.end_superseded(host, expect.account, &resource);
         stream.phase = Phase::Bound(key);
-        Flow::Next
+        let flow = match &expect.iq {
+            Some(iq) => {
+                write_bind_result(host.output(conn), iq, self.sessions.at(key).full());
+                Flow::Next
+            }
+            None => self.enable_inline(host, conn, stream, key),
+        };
+        self.end_superseded(host, expect.account, &resource);
+        flow
     }
 
-    /// Ends the session that holds `resource`, if there is one (RFC 6120 7.7.2.2).
-    fn replace_session(&mut self, host: &mut impl Host, account: AccountKey, resource: &str) {
-        let Some(key) = self.holder(account, resource) else {
-            return;
-        };
+    /// Ends a session whose place a newer one takes.
+    pub(crate) fn replace_session(&mut self, host: &mut impl Host, key: SessionKey) {
         let conn = self.sessions.at(key).outlet.conn;
         match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
             Some((conn, stream)) => {
@@ -405,6 +417,17 @@ fn requested_resource(
         return Err(StanzaError::BadRequest);
     }
     Ok(Some(prepared.as_ref().into()))
+}
+
+fn write_bind_result(out: &mut Vec<u8>, iq: &str, full: &str) {
+    let (iq, full) = (Attr(iq), Attr(full));
+    put(
+        out,
+        format_args!(
+            "<iq type='result' id='{iq}'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+             <jid>{full}</jid></bind></iq>"
+        ),
+    );
 }
 
 fn write_bind_error(out: &mut Vec<u8>, iq: &str, error: StanzaError) {

@@ -1,7 +1,7 @@
 //! Client streams: what each frame means in each phase (RFC 6120 4, 5, 6, 7).
 
-use super::sasl::SaslError;
-use super::{Flow, Phase, StreamState};
+use super::sasl::{self, SaslError};
+use super::{Flow, Phase, Profile, StreamState};
 use crate::error::StreamError;
 use crate::host::{ConnId, Host};
 use crate::port::Origin;
@@ -9,6 +9,7 @@ use crate::request::Asker;
 use crate::session::{SessionHandle, SessionKey};
 use crate::settle::Cause;
 use crate::shard::Shard;
+use crate::xep::sasl2::Inline;
 use crate::xep::stream_management::is_management;
 use stanza::frame::Frame;
 use stanza::jid::Jid;
@@ -69,6 +70,9 @@ impl Shard {
         if stream.is_authenticated() {
             return Flow::Next;
         }
+        if stream.is_proving_alone() {
+            return self.interrupted(host, conn, stream);
+        }
         let size = u16::try_from(size).unwrap_or(u16::MAX);
         stream.whitespace = stream.whitespace.saturating_add(size);
         if usize::from(stream.whitespace) > self.settings.limits.whitespace_before_auth_max {
@@ -121,6 +125,16 @@ impl Shard {
         if let Some(account) = account {
             stream.phase = Phase::ExpectBind(account);
         }
+        if stream.secure && !stream.is_authenticated() {
+            let account = from.filter(|from| from.local().is_some());
+            stream.inline = account.map(|from| {
+                let from = Some(from.to_bare());
+                Box::new(Inline {
+                    from,
+                    ..Inline::default()
+                })
+            });
+        }
         stream.scope = Some(self.scopes.share(header.scope));
         self.write_features(host, conn, stream);
         Flow::Next
@@ -152,6 +166,14 @@ impl Shard {
         {
             let text = "this server does not serve that domain";
             return refused(StreamError::HostUnknown, text);
+        }
+        // XEP-0388 2.1, RFC 6120 4.9.3.9: who names an account names one of this server.
+        let from = header.from.as_deref().map(Jid::parse);
+        if let Some(Ok(from)) = from
+            && !self.router.is_server(from.domain())
+        {
+            let text = "the stream is from another domain";
+            return refused(StreamError::InvalidFrom, text);
         }
         // RFC 6120 4.7.1: after authentication `from` may be absent, but never another account.
         if let (Some(from), Some(account)) = (&header.from, account) {
@@ -336,31 +358,14 @@ impl Shard {
         view: &StanzaView<'_>,
         scope: &Arc<StreamScope>,
     ) -> Flow {
+        if let Some(profile) = Profile::of(view.ns()) {
+            return self.on_sasl(host, conn, stream, profile, view, scope);
+        }
+        if stream.is_proving_alone() {
+            return self.interrupted(host, conn, stream);
+        }
         match (view.ns(), view.name()) {
             (Ns::Tls, "starttls") => self.on_starttls(host, conn, stream),
-            (Ns::Sasl, name) => {
-                let Ok(tree) = Tree::parse(view.bytes(), scope) else {
-                    let error = StreamError::NotWellFormed;
-                    return self.stream_error(host, conn, stream, error, None);
-                };
-                let root = tree.root();
-                match name {
-                    // RFC 6120 6.4.2, 6.4.3: text is all that they hold.
-                    "auth" | "response" | "abort" if root.children().next().is_some() => {
-                        self.auth_failed(host, conn, stream, SaslError::MalformedRequest, None)
-                    }
-                    "auth" => {
-                        let mechanism = root.attr("mechanism").unwrap_or_default();
-                        self.on_auth(host, conn, stream, mechanism, root.text())
-                    }
-                    "response" => self.on_response(host, conn, stream, root.text()),
-                    "abort" => self.on_abort(host, conn, stream),
-                    _ => {
-                        let error = StreamError::UnsupportedStanzaType;
-                        self.stream_error(host, conn, stream, error, None)
-                    }
-                }
-            }
             _ if self.is_registration(stream, view) => {
                 stream.scope = Some(scope.clone());
                 self.on_register(host, conn, stream, view)
@@ -372,6 +377,48 @@ impl Shard {
             _ => {
                 let text = Some("authenticate first");
                 self.stream_error(host, conn, stream, StreamError::NotAuthorized, text)
+            }
+        }
+    }
+
+    /// An element of SASL, in one of its profiles: what was begun in one is not ended in the other.
+    fn on_sasl(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut Box<StreamState>,
+        profile: Profile,
+        view: &StanzaView<'_>,
+        scope: &Arc<StreamScope>,
+    ) -> Flow {
+        if *stream.profile.get_or_insert(profile) != profile {
+            let text = Some("this stream has the other profile of SASL");
+            return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
+        }
+        let Ok(tree) = Tree::parse(view.bytes(), scope) else {
+            let error = StreamError::NotWellFormed;
+            return self.stream_error(host, conn, stream, error, None);
+        };
+        let root = tree.root();
+        match root.name() {
+            _ if profile == Profile::Sasl2 => self.on_sasl2(host, conn, stream, root),
+            // RFC 6120 6.4.2, 6.4.3: text is all that they hold.
+            "auth" | "response" | "abort" if root.children().next().is_some() => {
+                self.auth_failed(host, conn, stream, SaslError::MalformedRequest, None)
+            }
+            "auth" => {
+                let mechanism = root.attr("mechanism").unwrap_or_default();
+                let initial = sasl::decode_initial(root.text().as_bytes());
+                self.on_auth(host, conn, stream, mechanism, initial)
+            }
+            "response" => {
+                let message = sasl::decode(root.text().as_bytes());
+                self.on_response(host, conn, stream, message)
+            }
+            "abort" => self.on_abort(host, conn, stream),
+            _ => {
+                let error = StreamError::UnsupportedStanzaType;
+                self.stream_error(host, conn, stream, error, None)
             }
         }
     }
@@ -398,6 +445,7 @@ impl Shard {
             .extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
         host.start_tls(conn);
         stream.phase = Phase::ExpectTls;
+        stream.profile = None;
         stream.scanner.restart();
         Flow::Stop
     }

@@ -5,6 +5,7 @@ use crate::host::{ConnId, Host};
 use crate::shard::Shard;
 use crate::stream::sasl::Offer;
 use crate::stream::{Phase, StreamState};
+use crate::xep::bind2;
 use crate::xml::Attr;
 
 impl Shard {
@@ -36,14 +37,8 @@ impl Shard {
         let out = host.output(conn);
         out.extend_from_slice(b"<stream:features>");
         let mut size_max = settings.limits.stanza_size_before_auth_max;
-        if let Phase::ExpectBind(_) = stream.phase {
-            out.extend_from_slice(
-                b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
-                  <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>\
-                  <sub xmlns='urn:xmpp:features:pre-approval'/>\
-                  <ver xmlns='urn:xmpp:features:rosterver'/>\
-                  <sm xmlns='urn:xmpp:sm:3'/>",
-            );
+        if stream.is_authenticated() {
+            self.write_session_features(stream, out);
             size_max = settings.limits.stanza_size_max;
         } else {
             let must_secure = !stream.secure && settings.tls_required;
@@ -55,7 +50,11 @@ impl Shard {
                 out.extend_from_slice(b"</starttls>");
             }
             if !must_secure {
-                write_mechanisms(Offer::new(settings, stream.tls.as_deref()), out);
+                write_mechanisms(
+                    Offer::new(settings, stream.tls.as_deref()),
+                    stream.secure,
+                    out,
+                );
                 if settings.registration_open {
                     out.extend_from_slice(
                         b"<register xmlns='http://jabber.org/features/iq-register'/>",
@@ -71,27 +70,62 @@ impl Shard {
         );
         out.extend_from_slice(b"</stream:features>");
     }
+
+    /// Writes what an authenticated client may do, and one that is bound already.
+    fn write_session_features(&self, stream: &StreamState, out: &mut Vec<u8>) {
+        let mut is_managed = false;
+        match stream.phase {
+            Phase::Bound(key) => is_managed = self.sessions.at(key).outlet.acks.is_some(),
+            _ => out.extend_from_slice(
+                b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+                  <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>",
+            ),
+        }
+        out.extend_from_slice(
+            b"<sub xmlns='urn:xmpp:features:pre-approval'/>\
+              <ver xmlns='urn:xmpp:features:rosterver'/>",
+        );
+        if !is_managed {
+            out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
+        }
+    }
 }
 
-/// Writes the SASL mechanisms, and with -PLUS among them the channel bindings (XEP-0440 3).
-fn write_mechanisms(offer: Offer<'_>, out: &mut Vec<u8>) {
+/// Writes the SASL mechanisms for both profiles, and with -PLUS among them the channel bindings
+/// (XEP-0440 3).
+fn write_mechanisms(offer: Offer<'_>, is_secure: bool, out: &mut Vec<u8>) {
     // There may be none before TLS.
     if offer.mechanisms().next().is_none() {
         return;
     }
     out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
-    for mechanism in offer.mechanisms() {
-        put(
-            out,
-            format_args!("<mechanism>{}</mechanism>", mechanism.as_str()),
-        );
-    }
+    write_names(offer, out);
     out.extend_from_slice(b"</mechanisms>");
+    if is_secure {
+        // XEP-0388 3: only where there is TLS.
+        out.extend_from_slice(b"<authentication xmlns='urn:xmpp:sasl:2'>");
+        write_names(offer, out);
+        // XEP-0198 9.1, 9.2, XEP-0386 3.1
+        out.extend_from_slice(
+            b"<inline><sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>",
+        );
+        for feature in bind2::INLINE {
+            put(out, format_args!("<feature var='{}'/>", feature.as_str()));
+        }
+        out.extend_from_slice(b"</inline></bind></inline></authentication>");
+    }
     if offer.offers_plus() {
         out.extend_from_slice(b"<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");
         for binding in offer.bindings() {
             put(out, format_args!("<channel-binding type='{binding}'/>"));
         }
         out.extend_from_slice(b"</sasl-channel-binding>");
+    }
+}
+
+fn write_names(offer: Offer<'_>, out: &mut Vec<u8>) {
+    for mechanism in offer.mechanisms() {
+        let name = mechanism.as_str();
+        put(out, format_args!("<mechanism>{name}</mechanism>"));
     }
 }

@@ -7,6 +7,7 @@ pub mod bind;
 pub mod c2s;
 mod derivations;
 pub mod features;
+mod profile;
 pub mod register;
 pub mod sasl;
 pub(crate) mod scopes;
@@ -19,7 +20,9 @@ use crate::limit::{Limits, counted_address};
 use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::shard::{Shard, Timer};
+use crate::xep::sasl2::Inline;
 pub(crate) use derivations::Derivations;
+pub(crate) use profile::Profile;
 use sasl::{Exchange, Mechanism};
 use stanza::frame::{Frame, ScanError, Scanner};
 use stanza::jid::BareJid;
@@ -42,6 +45,10 @@ pub struct StreamState {
     pub(crate) scope: Option<Arc<StreamScope>>,
     /// What TLS said; `None` in clear. Kept until the stream is bound.
     pub(crate) tls: Option<Box<TlsFacts>>,
+    /// The profile of SASL that the client speaks, once it has said something in it.
+    pub(crate) profile: Option<Profile>,
+    /// What `<success/>` of SASL2 is to tell. Kept until that is written.
+    pub(crate) inline: Option<Box<Inline>>,
     /// Whether the bytes are protected by TLS.
     pub(crate) secure: bool,
     /// How many authentications failed.
@@ -144,7 +151,8 @@ impl ExpectVerdict {
 pub(crate) struct ExpectAccount {
     pub account: AccountKey,
     pub resource: Option<Box<str>>,
-    pub iq: Box<str>,
+    /// The request's id; `None` where it came inside of SASL2.
+    pub iq: Option<Box<str>>,
 }
 
 /// See [`Phase::ExpectResume`].
@@ -193,6 +201,8 @@ impl StreamState {
             handled: Handled::default(),
             scope: None,
             tls: None,
+            profile: None,
+            inline: None,
             secure: false,
             tries: 0,
             asked: 0,
@@ -230,6 +240,19 @@ impl StreamState {
             | Phase::Bound(_) => true,
             _ => false,
         }
+    }
+
+    /// Whether its client is to go on with an exchange of SASL.
+    pub(crate) fn is_proving(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::ExpectInitial(_) | Phase::ExpectResponse(_)
+        )
+    }
+
+    /// Whether an exchange is under way in which a client may say nothing else (XEP-0388 2.4).
+    fn is_proving_alone(&self) -> bool {
+        self.profile == Some(Profile::Sasl2) && self.is_proving()
     }
 
     /// Whether it waits for storage or a derivation, and no byte is looked at meanwhile.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a namespace has at most one owner; a second one is an error of the build.
 
+pub mod bind2;
 pub mod blocking;
 pub mod disco;
 pub mod last;
@@ -11,6 +12,7 @@ pub mod ping;
 pub mod private;
 pub mod register;
 pub mod reporting;
+pub mod sasl2;
 pub mod stream_management;
 pub mod time;
 pub mod vcard;
@@ -172,6 +174,7 @@ macro_rules! extensions {
 }
 
 extensions! {
+    bind2: bind2::Bind2,
     blocking: blocking::Blocking,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
@@ -182,6 +185,7 @@ extensions! {
     private: private::Private,
     register: register::Register,
     reporting: reporting::Reporting,
+    sasl2: sasl2::Sasl2,
     stream_management: stream_management::StreamManagement,
     time: time::Time,
     vcard: vcard::Vcard,

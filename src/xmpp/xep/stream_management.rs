@@ -2,6 +2,7 @@
 //!
 //! Invariant: every `h` that a client is told is settled, and in storage where the session is.
 
+use super::sasl2::SUCCESS_END;
 use super::{Extension, Xep};
 use crate::error::{StreamError, put};
 use crate::host::{ConnId, Host};
@@ -37,6 +38,40 @@ impl Extension for StreamManagement {
         number: 198,
         version: "1.6.3",
     };
+}
+
+/// The session that a client wants to go on with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    id: SessionId,
+    /// How far the client has counted.
+    h: u32,
+}
+
+impl Wanted {
+    /// What `<resume/>` asks for, if that makes sense.
+    pub(crate) fn read(resume: Node<'_>) -> Option<Wanted> {
+        let id = parse_id(resume.attr("previd")?)?;
+        let h = resume.attr("h")?.parse().ok()?;
+        Some(Wanted { id, h })
+    }
+}
+
+/// How a client wants its session managed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Enable {
+    is_resumable: bool,
+    resume_ms: u32,
+}
+
+impl Enable {
+    /// What `<enable/>` asks for.
+    pub(crate) fn read(enable: Node<'_>) -> Enable {
+        Enable {
+            is_resumable: matches!(enable.attr("resume"), Some("true" | "1")),
+            resume_ms: resume_ms(enable.attr("max")),
+        }
+    }
 }
 
 /// The session that a client means by the text of its id.
@@ -84,7 +119,12 @@ impl Shard {
                 let key = *key;
                 return self.on_acknowledgement(host, conn, stream, key, root);
             }
-            (Phase::ExpectBind(_), "resume") => return self.resume(host, conn, stream, root),
+            (Phase::ExpectBind(_), "resume") => {
+                return match Wanted::read(root) {
+                    Some(wanted) => self.resume(host, conn, stream, wanted),
+                    None => self.refuse_resume(host, conn, stream),
+                };
+            }
             (_, "enable" | "resume") => {
                 write_failed(host.output(conn), "unexpected-request");
             }
@@ -111,31 +151,43 @@ impl Shard {
             let text = Some("stream management is enabled already");
             return self.stream_error(host, conn, stream, StreamError::PolicyViolation, text);
         }
+        match self.manage(host, key, Enable::read(root)) {
+            Ok(true) => self.open_managed(host, key, None),
+            Ok(false) => {}
+            Err(condition) => write_failed(host.output(conn), condition),
+        }
+        Flow::Next
+    }
+
+    /// Has a session managed. Whether it is so at once, or has to be stored first; where it cannot
+    /// be, the condition that says why.
+    pub(crate) fn manage(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        enable: Enable,
+    ) -> Result<bool, &'static str> {
         if self.is_stopping() {
-            write_failed(host.output(conn), "unexpected-request");
-            return Flow::Next;
+            return Err("unexpected-request");
         }
         if self.sessions.at(key).is_unmanageable {
-            write_failed(host.output(conn), "internal-server-error");
-            return Flow::Next;
+            return Err("internal-server-error");
         }
         // Nobody can come back to an account that goes with its stream.
         let is_anonymous = self.is_anonymous(key);
-        let resumable = matches!(root.attr("resume"), Some("true" | "1")) && !is_anonymous;
+        let resumable = enable.is_resumable && !is_anonymous;
         let secret = u128::from(host.random()) << 64 | u128::from(host.random());
         let home = virtual_shard(self.sessions.at(key).bare());
         let id = SessionId { home, secret };
         let saved = self.settings.durability.saves_sessions() && !is_anonymous;
         let mut acks = Acks::new(id, resumable, saved);
-        acks.resume_ms = resume_ms(root.attr("max"));
+        acks.resume_ms = enable.resume_ms;
         self.sessions.at_mut(key).outlet.acks = Some(Box::new(acks));
         self.managed.insert(id, key);
         if saved {
             self.put_session(host, key, |serial| Waiting::Enabled { key, serial });
-        } else {
-            self.open_managed(host, key);
         }
-        Flow::Next
+        Ok(!saved)
     }
 
     /// Storage has a session that was enabled, or it has not.
@@ -149,10 +201,27 @@ impl Shard {
         if self.session_of(key, serial).is_none() {
             return;
         }
-        if reply == StoreReply::Done {
-            self.note_saved(host, key);
-            return self.open_managed(host, key);
+        let mut owed = self.owed_success(key);
+        let stream = owed.as_mut().map(|(_, stream)| &mut **stream);
+        match reply {
+            StoreReply::Done => {
+                self.note_saved(host, key);
+                self.open_managed(host, key, stream);
+            }
+            reply => self.on_enable_refused(host, key, stream, &reply),
         }
+        if let Some((conn, stream)) = owed {
+            self.settle_stream(host, conn, stream, Flow::Next);
+        }
+    }
+
+    fn on_enable_refused(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        stream: Option<&mut StreamState>,
+        reply: &StoreReply,
+    ) {
         tracing::error!(?reply, "a session was not stored");
         let session = self.sessions.at_mut(key);
         session.is_unmanageable = true;
@@ -167,10 +236,14 @@ impl Shard {
             self.sessions.at_mut(key).outlet.acks = Some(acks);
             return self.end_session(host, key);
         };
-        let out = host.output(conn);
-        write_failed(out, "internal-server-error");
+        let condition = "internal-server-error";
+        match stream {
+            Some(stream) => self.succeed_bound(host, conn, stream, key, Some(condition)),
+            None => write_failed(host.output(conn), condition),
+        }
         let account = self.sessions.at(key).account;
         let ticket = self.begin_end(account, &acks);
+        let out = host.output(conn);
         for sent in acks.into_unacked() {
             out.extend_from_slice(&sent.bytes);
             sent.note_taken();
@@ -178,24 +251,24 @@ impl Shard {
         self.finish_end(host, ticket);
     }
 
-    /// Writes `<enabled/>`; from here on both sides count.
-    fn open_managed(&mut self, host: &mut impl Host, key: SessionKey) {
+    /// Writes `<enabled/>`, into the `<success/>` that a stream is owed if it is; from here on both
+    /// sides count.
+    pub(crate) fn open_managed(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        owed: Option<&mut StreamState>,
+    ) {
         let Session { outlet, .. } = self.sessions.at_mut(key);
         let Some(acks) = &mut outlet.acks else { return };
         acks.opened = true;
         let Some(conn) = outlet.conn else { return };
-        let out = host.output(conn);
-        match acks.resumable {
-            true => put(
-                out,
-                format_args!(
-                    "<enabled xmlns='urn:xmpp:sm:3' id='{}' resume='true' max='{}'/>",
-                    acks.id,
-                    acks.resume_ms / 1000
-                ),
-            ),
-            false => out.extend_from_slice(b"<enabled xmlns='urn:xmpp:sm:3'/>"),
+        match owed {
+            Some(stream) => self.succeed_bound(host, conn, stream, key, None),
+            None => write_enabled(acks, host.output(conn)),
         }
+        let acks = self.sessions.at_mut(key).outlet.acks.as_mut();
+        let acks = acks.expect("it is managed");
         acks.flush(host, Some(conn));
         if acks.owed {
             // Its `<r/>` came before storage had the session.
@@ -411,20 +484,14 @@ impl Shard {
         Flow::Over
     }
 
-    /// `<resume/>` instead of a bind request (XEP-0198 5).
-    fn resume(
+    /// `<resume/>` instead of a bind request, or before one (XEP-0198 5, 9.2).
+    pub(crate) fn resume(
         &mut self,
         host: &mut impl Host,
         conn: ConnId,
         stream: &mut StreamState,
-        root: Node<'_>,
+        Wanted { id, h }: Wanted,
     ) -> Flow {
-        let h = root.attr("h").and_then(|h| h.parse::<u32>().ok());
-        let named = root.attr("previd").and_then(parse_id);
-        let (Some(h), Some(id)) = (h, named) else {
-            write_failed(host.output(conn), "item-not-found");
-            return Flow::Next;
-        };
         let found = self.managed.get(&id).copied();
         match found.filter(|key| self.is_open(*key)) {
             Some(key) => self.resume_managed(host, conn, stream, key, h),
@@ -452,8 +519,7 @@ impl Shard {
         let waits = |acks: &&mut Acks| acks.opened || acks.waits_until.is_some();
         let acks = acks.filter(|acks| is_own && acks.resumable).filter(waits);
         let Some(acks) = acks else {
-            write_failed(host.output(conn), "item-not-found");
-            return Flow::Next;
+            return self.refuse_resume(host, conn, stream);
         };
         acks.recount(h);
         if !acks.can_be(h) {
@@ -476,8 +542,7 @@ impl Shard {
             return Flow::Stop;
         }
         self.take_over(host, key);
-        self.reattach(host, conn, key, h);
-        stream.phase = Phase::Bound(key);
+        self.reattach(host, conn, stream, key, h);
         Flow::Next
     }
 
@@ -495,16 +560,21 @@ impl Shard {
         if !acks.committing {
             return false;
         }
-        if let Some(earlier) = acks.resuming.replace(conn) {
-            self.fail_resuming(host, earlier);
+        let earlier = acks.resuming.replace(conn);
+        if let Some((earlier, stream)) = earlier.and_then(|it| Some((it, self.conns.take(it)?))) {
+            self.lose_resume(host, earlier, stream);
         }
         true
     }
 
-    /// A stream that waits for its session gets none.
+    /// A stream that waits for its session gets none: it ended, and something may be taking its
+    /// place just now. A client that asked by SASL2 would bind the same resource: it comes again.
     pub(crate) fn fail_resuming(&mut self, host: &mut impl Host, conn: ConnId) {
         if let Some(stream) = self.conns.take(conn) {
-            self.fail_resume(host, conn, stream, "item-not-found");
+            match stream.inline {
+                Some(_) => drop(self.put_off_resume(host, conn, &stream)),
+                None => self.fail_resume(host, conn, stream),
+            }
         }
     }
 
@@ -526,12 +596,11 @@ impl Shard {
         let acks = self.sessions.at(key).outlet.acks.as_ref();
         if !acks.is_some_and(|acks| acks.can_be(h)) {
             // Another connection has acknowledged more meanwhile.
-            self.fail_resume(host, conn, stream, "item-not-found");
+            self.lose_resume(host, conn, stream);
             return false;
         }
         self.take_over(host, key);
-        self.reattach(host, conn, key, h);
-        stream.phase = Phase::Bound(key);
+        self.reattach(host, conn, &mut stream, key, h);
         self.settle_stream(host, conn, stream, Flow::Next);
         true
     }
@@ -549,7 +618,15 @@ impl Shard {
     }
 
     /// Gives a session its new connection, and the connection what it missed.
-    pub(crate) fn reattach(&mut self, host: &mut impl Host, conn: ConnId, key: SessionKey, h: u32) {
+    fn reattach(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        key: SessionKey,
+        h: u32,
+    ) {
+        stream.phase = Phase::Bound(key);
         self.end_hibernation(key);
         let Session {
             outlet,
@@ -566,14 +643,24 @@ impl Shard {
         let cleared = acks.acknowledge(h);
         acks.rewind();
         acks.owed = false;
+        let inline = stream.inline.take();
+        let out = host.output(conn);
+        if let Some(inline) = &inline {
+            // XEP-0388 2.6.1: no resource was bound.
+            inline.open_success(address.bare(), out);
+        }
         put(
-            host.output(conn),
+            out,
             format_args!(
                 "<resumed xmlns='urn:xmpp:sm:3' previd='{}' h='{}'/>",
                 acks.id,
                 acks.h()
             ),
         );
+        if inline.is_some() {
+            // XEP-0198 9.2: no features follow.
+            out.extend_from_slice(SUCCESS_END);
+        }
         acks.rewrite(host, conn, &self.settings.domain);
         tracing::debug!(jid = address.full(), "session resumed");
         self.clear(host, key, cleared);
@@ -633,6 +720,21 @@ impl Shard {
 /// Writes `<a/>`.
 pub(crate) fn write_answer(h: u32, out: &mut Vec<u8>) {
     put(out, format_args!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>"));
+}
+
+/// Writes `<enabled/>`.
+pub(crate) fn write_enabled(acks: &Acks, out: &mut Vec<u8>) {
+    match acks.resumable {
+        true => put(
+            out,
+            format_args!(
+                "<enabled xmlns='urn:xmpp:sm:3' id='{}' resume='true' max='{}'/>",
+                acks.id,
+                acks.resume_ms / 1000
+            ),
+        ),
+        false => out.extend_from_slice(b"<enabled xmlns='urn:xmpp:sm:3'/>"),
+    }
 }
 
 pub(crate) fn write_failed(out: &mut Vec<u8>, condition: &str) {

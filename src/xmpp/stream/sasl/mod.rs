@@ -231,6 +231,14 @@ pub fn decode(text: &[u8]) -> Result<Vec<u8>, SaslError> {
     if text == b"=" {
         return Ok(Vec::new());
     }
+    decode_base64(text)
+}
+
+/// Decodes strict base64.
+///
+/// # Errors
+/// [`SaslError::IncorrectEncoding`] for anything else.
+pub fn decode_base64(text: &[u8]) -> Result<Vec<u8>, SaslError> {
     STANDARD
         .decode(text)
         .map_err(|_| SaslError::IncorrectEncoding)

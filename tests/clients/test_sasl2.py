@@ -1,0 +1,90 @@
+"""SASL2 (XEP-0388) by hand, for slixmpp does not speak it: Bind 2 (XEP-0386) and a session resumed in it."""
+
+import base64
+import re
+
+import pytest
+
+from servers import PASSWORD
+from test_slixmpp import Client, scenario
+from test_starttls import Wire, context, name, only_vorpal
+
+USER_AGENT = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>"
+BIND = (
+    "<bind xmlns='urn:xmpp:bind:0'><tag>test</tag>"
+    "<enable xmlns='urn:xmpp:sm:3' resume='true'/></bind>"
+)
+
+
+def authenticate(user, inner):
+    proof = base64.b64encode(f"\0{user}\0{PASSWORD}".encode()).decode()
+    return (
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>"
+        f"<initial-response>{proof}</initial-response>{USER_AGENT}{inner}</authenticate>"
+    )
+
+
+def opened(server):
+    wire = Wire(server, context(server), server.tls_port)
+    features = wire.open()
+    assert "<authentication xmlns='urn:xmpp:sasl:2'>" in features
+    assert "<feature var='urn:xmpp:sm:3'/>" in features
+    return wire
+
+
+@pytest.fixture
+def bound(server):
+    """A client that is bound and managed: its wire, its full JID and its session's id."""
+    only_vorpal(server)
+    wire = opened(server)
+    wire.send(authenticate(name(server.friends[0]), BIND))
+    success = wire.until("</stream:features>")
+    full = re.search("<authorization-identifier>([^<]*)<", success).group(1)
+    session = re.search("<bound [^>]*><enabled [^>]*id='([^']*)'", success).group(1)
+    assert full.startswith(f"{server.friends[0]}/test/")
+    return wire, full, session
+
+
+def test_who_binds_by_sasl2_talks_with_slixmpp(server, bound):
+    wire, full, _ = bound
+
+    async def play():
+        async with Client(server, server.friends[1]) as other:
+            other.send_message(mto=full, mbody="hello", mtype="chat")
+            await other.get_roster()
+            assert "hello" in wire.until("</message>")
+            to = other.boundjid.full
+            wire.send(f"<message to='{to}' type='chat'><body>and back</body></message>")
+            message = await other.message()
+            assert message["body"] == "and back"
+            assert message["from"].full == full
+
+    scenario(play())
+
+
+def test_a_lost_session_is_resumed_with_the_login(server, bound):
+    wire, full, session = bound
+
+    async def play():
+        wire.socket.close()
+        async with Client(server, server.friends[1]) as other:
+            other.send_message(mto=full, mbody="meanwhile", mtype="chat")
+            await other.get_roster()
+        again = opened(server)
+        resume = f"<resume xmlns='urn:xmpp:sm:3' previd='{session}' h='0'/>"
+        again.send(authenticate(name(server.friends[0]), resume + BIND))
+        answer = again.until("</message>")
+        assert f"<resumed xmlns='urn:xmpp:sm:3' previd='{session}'" in answer
+        assert "meanwhile" in answer
+        assert "<bound" not in answer and "features" not in answer
+
+    scenario(play())
+
+
+def test_the_resource_is_the_same_at_the_next_login(server, bound):
+    wire, full, _ = bound
+    again = opened(server)
+    again.send(authenticate(name(server.friends[0]), BIND))
+    answer = again.until("</stream:features>")
+    assert f"<authorization-identifier>{full}<" in answer
+    assert "<conflict" in wire.rest()
