@@ -41,8 +41,9 @@ impl BufferShape {
         }
     }
 
-    /// Of a ring that shares a processor with others, so many with it: together they have the memory
-    /// that one alone has, down to an eighth each, since that is what stays in the processor's cache.
+    /// Of a ring that shares a processor with others, so many with it: together they have the
+    /// memory that one alone has, down to an eighth each, since that is what stays in the
+    /// processor's cache.
     pub fn shared(self, rings: u32) -> BufferShape {
         let share = rings.clamp(1, Self::PARTS_MAX).next_power_of_two();
         BufferShape {

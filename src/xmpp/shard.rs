@@ -340,9 +340,9 @@ impl Shard {
         }
     }
 
-    /// Has room for so many connections, before the first is there. None of it is touched before it
-    /// is used, so it is no memory until then; what grows by doubling would leave as much behind, and
-    /// be half empty at the worst.
+    /// Has room for so many connections, before the first is there. None of it is touched before
+    /// it is used, so it is no memory until then; what grows by doubling would leave as much
+    /// behind, and be half empty at the worst.
     pub fn reserve(&mut self, connections: usize) {
         debug_assert!(self.conns.count() == 0, "nothing is there yet");
         self.accounts = Accounts::with_capacity(connections);
