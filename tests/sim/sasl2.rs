@@ -308,8 +308,8 @@ fn who_binds_anew_while_an_older_connection_asks_for_the_session_keeps_what_it_b
         world.tell(newer, &anew);
         let ends = [older, newer].map(|it| world.client(it).ended);
         assert!(ends.contains(&true), "one of them only, after {moment} us");
-        let shards: usize = world.shards().map(|shard| shard.session_count()).sum();
-        assert_eq!(shards, 1, "after {moment} us");
+        let sessions: usize = world.shards().map(|shard| shard.session_count()).sum();
+        assert_eq!(sessions, 1, "after {moment} us");
         world.check_rest();
     }
 }
