@@ -41,6 +41,7 @@ NAMES = {
     "XEP-0199": "XMPP Ping",
     "XEP-0202": "Entity Time",
     "XEP-0203": "Delayed Delivery",
+    "XEP-0215": "External Service Discovery",
     "XEP-0220": "Server Dialback",
     "XEP-0227": "Portable Import/Export Format for XMPP-IM Servers",
     "XEP-0280": "Message Carbons",

@@ -7,6 +7,7 @@
 mod complaint;
 mod directory;
 mod file;
+mod services;
 mod value;
 
 pub use complaint::ConfigError;
@@ -26,6 +27,7 @@ use xmpp::Settings;
 use xmpp::limit::Limits;
 use xmpp::settings::Durability;
 use xmpp::stream::sasl::Mechanism;
+use xmpp::xep::external_services::ExternalService;
 
 /// Bytes of a configuration file; a larger one is something else.
 const FILE_SIZE_MAX: u64 = 1 << 20;
@@ -88,6 +90,8 @@ pub struct Config {
     pub durability: Durability,
     /// Kinds of contact with their addresses (XEP-0157).
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
+    /// What clients are told of that runs beside the server (XEP-0215).
+    pub external_services: Vec<ExternalService>,
     /// The limits of the protocol.
     pub limits: Limits,
     /// Bytes that may wait for one connection before it is cut.
@@ -182,6 +186,7 @@ impl Config {
             registration_open: self.registration_open,
             durability: self.durability,
             contacts: self.contacts.clone(),
+            external_services: self.external_services.clone(),
             ..Settings::new(&self.domain)
         }
     }

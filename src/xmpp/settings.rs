@@ -2,6 +2,7 @@
 
 use crate::limit::Limits;
 use crate::stream::sasl::Mechanism;
+use crate::xep::external_services::ExternalService;
 use std::fmt;
 
 /// PBKDF2 rounds of new accounts (RFC 5802 5.1, RFC 7677 4).
@@ -66,6 +67,8 @@ pub struct Settings {
     pub fake_salt_secret: [u8; 32],
     /// Kinds of contact (`abuse`, `admin`, ..) with their addresses as URIs (XEP-0157).
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
+    /// What clients are told of that runs beside the server (XEP-0215).
+    pub external_services: Vec<ExternalService>,
     /// The version in XEP-0092 replies.
     pub software_version: &'static str,
 }
@@ -87,6 +90,7 @@ impl Settings {
             scram_iterations: SCRAM_ITERATIONS_DEFAULT,
             fake_salt_secret: [0; 32],
             contacts: Vec::new(),
+            external_services: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
         }
     }

@@ -4,9 +4,41 @@ use sim::scenario::{Scenario, Step, parse, play};
 use sim::{Faults, Random, World};
 use std::path::Path;
 use xmpp::Settings;
+use xmpp::xep::external_services::{Access, ExternalService};
 
 /// Which worlds: how many shards, and the seed of a rough one; 0 is calm.
 const WORLDS: [(u16, u64); 6] = [(1, 0), (2, 0), (3, 0), (1, 1), (2, 2), (3, 3)];
+
+/// What may be configured of services: open, with a time limit, and with fixed credentials.
+fn external_services() -> Vec<ExternalService> {
+    let service = |kind: &str, host: &str, port, transport: &str, access| ExternalService {
+        kind: kind.into(),
+        host: host.into(),
+        port,
+        transport: (!transport.is_empty()).then(|| transport.into()),
+        access,
+    };
+    let limited = || Access::TimeLimited {
+        secret: "north".into(),
+        lifetime_s: 3_600,
+    };
+    let fixed = Access::Fixed {
+        username: "guest".into(),
+        password: "<&'".into(),
+    };
+    vec![
+        service(
+            "stun",
+            "relay.example.org",
+            Some(3_478),
+            "udp",
+            Access::Open,
+        ),
+        service("turn", "relay.example.org", Some(3_478), "udp", limited()),
+        service("turn", "relay.example.org", Some(443), "tcp", limited()),
+        service("files", "2001:db8::1", None, "", fixed),
+    ]
+}
 
 fn settings(scenario: &Scenario, shards: u16) -> Settings {
     let mut settings = Settings {
@@ -23,6 +55,7 @@ fn settings(scenario: &Scenario, shards: u16) -> Settings {
             "plain_without_tls" => settings.plain_without_tls = *on,
             "anonymous" => settings.anonymous = *on,
             "registration_open" => settings.registration_open = *on,
+            "external_services" if *on => settings.external_services = external_services(),
             _ => panic!("{}: {name} is no setting", scenario.title),
         }
     }

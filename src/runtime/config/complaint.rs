@@ -89,6 +89,12 @@ impl Source<'_> {
         ConfigError::new(self.path, line, what, remedy.to_owned())
     }
 
+    /// Refuses what begins at this byte of the text.
+    pub(super) fn refuse_at(&self, offset: usize, what: String, remedy: &str) -> ConfigError {
+        let line = self.line_at(offset);
+        ConfigError::new(self.path, Some(line), what, remedy.to_owned())
+    }
+
     /// The line that sets `key` in `section`, for later.
     fn place(&self, section: Option<&str>, key: &str) -> Place {
         Place {
@@ -169,6 +175,7 @@ fn reword(message: &str, key: Option<&str>) -> (String, String) {
         let expected = match expected {
             "a boolean" => "true or false",
             "a string" | "path string" => "text in quotes",
+            "a sequence" => "written with `[[` and `]]` around its name, once for each",
             other => other,
         };
         let remedy = match key {

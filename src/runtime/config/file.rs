@@ -1,6 +1,7 @@
 //! The keys of the configuration file, their ranges, and what they mean together.
 
 use super::complaint::{ConfigError, Places, Source};
+use super::services::{self, ExternalServiceFile};
 use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
 use super::{
     CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, IDLE_SPIN_US_MAX,
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use toml::Spanned;
 use xmpp::limit::Limits;
 use xmpp::settings::{Durability, Settings};
 use xmpp::stream::sasl::Mechanism;
@@ -47,6 +49,8 @@ pub(super) struct File {
     durability: DurabilityFile,
     #[serde(default)]
     contact: ContactFile,
+    #[serde(default)]
+    external_service: Vec<Spanned<ExternalServiceFile>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -208,6 +212,7 @@ impl File {
                 .mode
                 .map_or_else(Durability::default, |Text(mode)| mode),
             contacts: self.contact.listed(),
+            external_services: services::check(self.external_service, source)?,
             output_max,
             limits,
             connections_per_address_max: count(

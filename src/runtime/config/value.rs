@@ -142,7 +142,8 @@ impl FromText for ContactUri {
             text.strip_prefix(scheme)
                 .is_some_and(|rest| !rest.is_empty())
         });
-        if !has_scheme || text.contains(char::is_whitespace) {
+        let is_foreign = |c: char| c.is_whitespace() || c.is_control() || "<>\"".contains(c);
+        if !has_scheme || text.contains(is_foreign) {
             return Err(format!(
                 "has what is no URI of a contact ({text:?}); write it like \
                  \"mailto:admin@example.org\" or \"xmpp:admin@example.org\""

@@ -1,6 +1,6 @@
 //! XEP-0030: Service Discovery. What the server, and one's own account, can do.
 
-use super::{Answer, Context, Extension, FEATURES, Request, Target, Xep, only_get};
+use super::{Answer, Context, Extension, Request, Target, Xep, features, only_get};
 use crate::error::{StanzaError, put};
 use crate::settings::SOFTWARE_NAME;
 use crate::xml::Attr;
@@ -46,7 +46,7 @@ impl Extension for Disco {
                     format_args!("<identity category='server' type='im' name='"),
                 );
                 put(payload, format_args!("{}'/>", Attr(SOFTWARE_NAME)));
-                for feature in FEATURES.iter().copied().flatten() {
+                for feature in features(context.settings) {
                     put(
                         payload,
                         format_args!("<feature var='{}'/>", feature.as_str()),

@@ -5,6 +5,7 @@
 pub mod bind2;
 pub mod blocking;
 pub mod disco;
+pub mod external_services;
 pub mod last;
 pub mod limits;
 pub mod offline;
@@ -94,6 +95,12 @@ pub trait Extension {
     /// What the server says of it in disco#info.
     const FEATURES: &'static [Ns] = &[];
 
+    /// Whether the server has it: what an operator did not configure is not announced.
+    fn is_offered(settings: &Settings) -> bool {
+        let _ = settings;
+        true
+    }
+
     /// Answers a request in one of its namespaces: appends the payload of the result, or asks
     /// storage first.
     ///
@@ -127,7 +134,13 @@ macro_rules! extensions {
         ];
 
         /// What the server announces, extension by extension.
-        pub const FEATURES: &[&[Ns]] = &[$(<$extension as Extension>::FEATURES,)*];
+        pub(crate) fn features(settings: &Settings) -> Vec<Ns> {
+            let mut features = Vec::new();
+            $(if <$extension as Extension>::is_offered(settings) {
+                features.extend_from_slice(<$extension as Extension>::FEATURES);
+            })*
+            features
+        }
 
         const OWNED: &[&[Ns]] = &[$(<$extension as Extension>::NAMESPACES,)*];
 
@@ -178,6 +191,7 @@ extensions! {
     blocking: blocking::Blocking,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
+    external_services: external_services::ExternalServices,
     last: last::LastActivity,
     limits: limits::Limits,
     offline: offline::Offline,
