@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use xmpp::Timestamp;
 use xmpp::port::{
-    Enqueue, OfflineQuota, Origin, QueuePlace, QueuedStanza, RosterItem, Store, StoreOp,
-    StoreReply, WholeAccount,
+    Enqueue, OfflineQuota, Origin, QueuedStanza, RosterItem, Store, StoreOp, StoreReply,
+    WholeAccount,
 };
 
 use crate::backup::Table;
@@ -644,19 +644,11 @@ fn a_commit_with_an_effect_and_its_mark_is_there_whole_or_not_at_all() {
         hash: 7,
         is_late: false,
     };
-    let place = QueuePlace {
-        session: origin.session,
-        place: 1,
-        number: Some(1),
+    let StoreOp::Enqueue(mut sent) = enqueue("a@b.example", 1, 1, "<message/>") else {
+        unreachable!("that is what it makes");
     };
-    let op = StoreOp::Enqueue(Enqueue {
-        account: jid("a@b.example"),
-        copies: vec![place],
-        stanza: b"<message/>"[..].into(),
-        shared: None,
-        arrived: ARRIVED,
-        origin: Some(origin),
-    });
+    sent.origin = Some(origin);
+    let op = StoreOp::Enqueue(sent);
     assert_eq!(one(&mut store, op), StoreReply::Done);
     let after = written_size(&scratch);
     assert!(after > before);
@@ -680,6 +672,7 @@ fn a_mark_keeps_what_failed_over_a_restart() {
             account: jid("a@b.example"),
             copies: Vec::new(),
             stanza: b"<message/>"[..].into(),
+            carbons: Vec::new(),
             shared: None,
             arrived: ARRIVED,
             origin: Some(Origin {

@@ -138,6 +138,7 @@ mod tests {
             account: jid(to),
             copies: Vec::new(),
             stanza: b"<message/>"[..].into(),
+            carbons: Vec::new(),
             shared: None,
             arrived: ARRIVED,
             origin: Some(Origin {

@@ -317,13 +317,16 @@ impl Memory {
     }
 
     fn enqueue(&mut self, enqueue: Enqueue) -> StoreReply {
-        for copy in enqueue.copies {
+        let stanza = enqueue.stanza;
+        let copies = enqueue.copies.into_iter();
+        let copies = copies.map(|copy| (copy, stanza.clone()));
+        for (copy, stanza) in copies.chain(enqueue.carbons) {
             let queued = QueuedStanza {
                 place: copy.place,
                 number: copy.number,
                 arrived: enqueue.arrived,
                 has_waited: false,
-                stanza: enqueue.stanza.clone(),
+                stanza,
                 shared: enqueue.shared,
             };
             self.blindly(&enqueue.account, copy.session, |found| {

@@ -50,9 +50,7 @@ impl Asking {
         let secret = u128::from(random.below(SECRETS as u64));
         let session = session(account.as_str(), secret);
         self.place += 1;
-        let text: Box<[u8]> = format!("<message id='{}'/>", self.place)
-            .into_bytes()
-            .into();
+        let text: Box<[u8]> = Box::from(format!("<message id='{}'/>", self.place).as_bytes());
         let origin = self.origin();
         match self.random.below(20) {
             0..8 => StoreOp::Enqueue(Enqueue {
@@ -63,6 +61,7 @@ impl Asking {
                     number: Some(self.place as u32),
                 }],
                 stanza: text,
+                carbons: Vec::new(),
                 shared: None,
                 arrived: Timestamp(self.place),
                 origin,

@@ -17,6 +17,8 @@ const INTERESTED: u8 = 2;
 const BLOCKING: u8 = 4;
 /// Was available at some time; from schema 8 on.
 const SEEN: u8 = 8;
+/// Asked for copies of messages. A build that does not know of them passes it over.
+const GETS_COPIES: u8 = 16;
 
 #[derive(Archive, Serialize, Deserialize)]
 struct SavedSessionV1 {
@@ -41,7 +43,8 @@ pub(crate) fn saved_record(saved: SavedSession) -> Result<Vec<u8>, Trouble> {
         flags: flag(saved.available, AVAILABLE)
             | flag(saved.was_seen, SEEN)
             | flag(saved.interested, INTERESTED)
-            | flag(saved.blocking, BLOCKING),
+            | flag(saved.blocking, BLOCKING)
+            | flag(saved.gets_copies, GETS_COPIES),
         presence: saved.presence,
         directed: saved.directed,
     };
@@ -71,6 +74,7 @@ pub(crate) fn read_saved(record: &[u8]) -> Result<SavedSession, Trouble> {
         was_seen: read.flags & (SEEN | AVAILABLE) != 0,
         interested: read.flags & INTERESTED != 0,
         blocking: read.flags & BLOCKING != 0,
+        gets_copies: read.flags & GETS_COPIES != 0,
         presence: read.presence,
         directed: read.directed,
         strangers,
@@ -94,6 +98,7 @@ mod tests {
         let record = octets(SAVED_1);
         let expected = SavedSession {
             strangers: Vec::new(),
+            gets_copies: false,
             ..saved("orchard")
         };
         assert_eq!(read_saved(&record).ok(), Some(expected));

@@ -181,13 +181,13 @@ pub(crate) struct Queued<'a> {
 }
 
 impl<'a> Queued<'a> {
-    fn of(enqueue: &'a Enqueue) -> Queued<'a> {
+    fn of(enqueue: &'a Enqueue, stanza: &'a [u8]) -> Queued<'a> {
         Queued {
             number: None,
             arrived: enqueue.arrived,
             has_waited: false,
             shared: enqueue.shared,
-            stanza: &enqueue.stanza,
+            stanza,
         }
     }
 }
@@ -380,8 +380,16 @@ impl Engine {
     ) -> Result<StoreReply, Trouble> {
         match op {
             StoreOp::Enqueue(enqueue) => {
-                for copy in &enqueue.copies {
-                    put_queued(staged, &enqueue.account, *copy, Queued::of(&enqueue));
+                let carbons = enqueue.carbons.iter();
+                let carbons = carbons.map(|(copy, stanza)| (copy, &**stanza));
+                let copies = enqueue.copies.iter().map(|copy| (copy, &*enqueue.stanza));
+                for (copy, stanza) in copies.chain(carbons) {
+                    put_queued(
+                        staged,
+                        &enqueue.account,
+                        *copy,
+                        Queued::of(&enqueue, stanza),
+                    );
                 }
                 mark(staged, &enqueue.account, enqueue.origin);
             }

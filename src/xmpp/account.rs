@@ -7,6 +7,7 @@ use crate::port::{RosterItem, SessionId, StoreReply, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
 use crate::xep::blocking::{BlockChanges, BlockList};
+use crate::xep::carbons::Answerable;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -69,6 +70,10 @@ pub struct Account {
     pub(crate) is_anonymous: bool,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
+    /// How many of them get copies of messages (XEP-0280).
+    pub(crate) copied_to: u16,
+    /// The messages of which they got copies: errors that answer these are copied, too.
+    pub(crate) answerable: Option<Box<Answerable>>,
     /// The roster, sorted by contact.
     pub roster: Vec<RosterItem>,
     /// The block list (XEP-0191).
@@ -237,6 +242,8 @@ impl Accounts {
             changes_password: false,
             is_anonymous: false,
             sessions: SmallVec::new(),
+            copied_to: 0,
+            answerable: None,
             roster: Vec::new(),
             blocked: BlockList::default(),
             block_changes: None,

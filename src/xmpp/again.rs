@@ -111,6 +111,7 @@ impl Shard {
             account: self.accounts.at(account).jid.clone(),
             copies: vec![later.place],
             stanza: later.bytes,
+            carbons: Vec::new(),
             shared: None,
             arrived: later.arrived,
             origin: None,

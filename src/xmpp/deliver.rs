@@ -12,11 +12,12 @@ use crate::outbox::{Acks, Keep};
 use crate::parcel::Parcel;
 use crate::port::StoreOp;
 use crate::router::Route;
-use crate::session::{Address, Session, SessionHandle, SessionKey};
+use crate::session::{Address, Modes, Session, SessionHandle, SessionKey};
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::stream::{Flow, StreamState};
+use crate::xep::carbons::is_copy;
 use crate::xep::offline::may_wait;
 use stanza::jid::{BareJid, Jid, home_hash};
 use stanza::scope::StreamScope;
@@ -124,7 +125,12 @@ impl Shard {
                     StanzaError::RemoteServerNotFound,
                 );
             }
-            route => self.carry(host, key, view, scope, type_, &to, route),
+            route => {
+                if self.sessions.at(key).modes.has(Modes::IS_COPIED) {
+                    self.copy_sent(host, key, view, scope, type_, &to);
+                }
+                self.carry(host, key, view, scope, type_, &to, route);
+            }
         }
     }
 
@@ -145,7 +151,7 @@ impl Shard {
         sender.push_str(self.sessions.at(key).full());
         let stanza = Stanza::received(view, scope, type_, &sender, to);
         match route {
-            _ if self.took_effect(key, &stanza) => {}
+            _ if self.took_effect(key, stanza.kind, to.bare()) => {}
             Route::Here(hash) => self.deliver(host, hash, &stanza),
             Route::Shard(shard) => {
                 let mut bytes = host.buffer();
@@ -177,7 +183,10 @@ impl Shard {
     ) -> bool {
         if let Some(resource) = stanza.to.resource() {
             if let Some(session) = self.holder(key, resource) {
-                self.give(host, key, &[session], stanza);
+                self.give_and_copy(host, key, &[session], stanza);
+                return true;
+            }
+            if is_copy(stanza) {
                 return true;
             }
             // RFC 6121 8.5.3.2.1: only a chat message goes on as if it were to the bare JID.
@@ -189,40 +198,28 @@ impl Shard {
         if matches!(stanza.type_, Type::Groupchat | Type::Error) {
             return false;
         }
-        self.deliver_to_bare(host, key, stanza)
-    }
-
-    /// Delivers to all resources that take what is for the bare JID; `false` if there are none.
-    fn deliver_to_bare(
-        &mut self,
-        host: &mut impl Host,
-        key: AccountKey,
-        stanza: &Stanza<'_>,
-    ) -> bool {
-        self.deliver_to(host, key, stanza, Session::takes_bare)
-    }
-
-    fn deliver_to(
-        &mut self,
-        host: &mut impl Host,
-        key: AccountKey,
-        stanza: &Stanza<'_>,
-        takes: impl Fn(&Session) -> bool,
-    ) -> bool {
-        let sessions = self.accounts.at(key).sessions.iter().copied();
-        let takers = sessions.filter(|session| takes(self.sessions.at(*session)));
-        let takers: Receivers = takers.collect();
-        self.give(host, key, &takers, stanza);
+        let takers = self.takers(key, Session::takes_bare);
+        if !takers.is_empty() {
+            self.give_and_copy(host, key, &takers, stanza);
+        }
         !takers.is_empty()
     }
 
-    /// Whether a message of a session that survived a crash was stored before that.
-    fn took_effect(&mut self, key: SessionKey, stanza: &Stanza<'_>) -> bool {
-        let (Kind::Message, Some(origin)) = (stanza.kind, &mut self.origin) else {
+    /// Those sessions of an account that take a message.
+    fn takers(&self, key: AccountKey, takes: impl Fn(&Session) -> bool) -> Receivers {
+        let sessions = self.accounts.at(key).sessions.iter().copied();
+        let takers = sessions.filter(|session| takes(self.sessions.at(*session)));
+        takers.collect()
+    }
+
+    /// Whether what a message of a session that survived a crash leads to for an account was stored
+    /// before that.
+    pub(crate) fn took_effect(&mut self, key: SessionKey, kind: Kind, bare: &str) -> bool {
+        let (Kind::Message, Some(origin)) = (kind, &mut self.origin) else {
             return false;
         };
         let acks = self.sessions.at_mut(key).outlet.acks.as_mut();
-        acks.is_some_and(|acks| acks.took_effect(origin, stanza.to.bare()))
+        acks.is_some_and(|acks| acks.took_effect(origin, bare))
     }
 
     /// Delivers to an account at home here, whatever the stanza is.
@@ -327,13 +324,16 @@ impl Shard {
     /// A message that no session took (RFC 6121 8.5.2.2, 8.5.3.2).
     fn on_undelivered(&mut self, host: &mut impl Host, key: AccountKey, stanza: &Stanza<'_>) {
         match stanza.type_ {
-            Type::Headline | Type::Error => {}
+            Type::Headline | Type::Error => self.copy_untaken(host, key, stanza),
             // RFC 6121 8.5.3.2.1: a normal message to a resource that is gone is answered by an
             // error.
             Type::Normal if stanza.to.resource().is_some() => {
                 self.bounce(host, stanza, StanzaError::ServiceUnavailable);
             }
-            type_ if may_wait(type_) => self.keep_offline(host, key, stanza),
+            type_ if may_wait(type_) => {
+                self.copy_untaken(host, key, stanza);
+                self.keep_offline(host, key, stanza);
+            }
             _ => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
         }
     }
@@ -356,8 +356,12 @@ impl Shard {
         let waits = self.accounts.at(key).must_hold() || self.puts_back();
         // One that ends with this turn would pass it on, with all that it was left besides.
         let takes = |session: &Session| session.takes_bare() && !session.outlet.has_overflowed();
-        if !waits && self.deliver_to(host, key, stanza, takes) {
-            return;
+        let takers = match waits {
+            true => Receivers::new(),
+            false => self.takers(key, takes),
+        };
+        if !takers.is_empty() {
+            return self.give(host, key, &takers, stanza);
         }
         match self.cause {
             Some(Cause::End { ticket }) => self.leave_waiting(host, ticket, stanza),
@@ -576,6 +580,7 @@ impl Shard {
         };
         let account = self.accounts.at_mut(session.account);
         account.sessions.retain(|other| *other != key);
+        self.share_copies(session.account);
         if was_available {
             self.note_last(host, session.account, "");
         }

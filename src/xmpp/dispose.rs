@@ -10,6 +10,7 @@ use crate::outbox::{Acks, Keep, Sent};
 use crate::settle::Cause;
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type};
+use crate::xep::carbons::taken_out;
 use crate::xep::offline::delayed;
 use stanza::jid::Jid;
 use stanza::view::{Kind, StanzaView};
@@ -68,7 +69,12 @@ impl Shard {
             return;
         }
         let scope = self.client_scope.clone();
-        if let Ok(view) = StanzaView::parse(&sent.bytes, &scope)
+        let original = match taken_out(&sent.bytes) {
+            Some(None) => return, // Another account has the message.
+            original => original.flatten(),
+        };
+        let bytes = original.as_deref().unwrap_or(&sent.bytes);
+        if let Ok(view) = StanzaView::parse(bytes, &scope)
             && let (Some(from), Some(to)) = (view.from(), view.to())
         {
             let to = Jid::from_prepared(&to);

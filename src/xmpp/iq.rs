@@ -181,6 +181,7 @@ impl Shard {
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
             (Ns::Blocking, Target::Account) => self.on_blocking(host, key, view, &tree, is_set),
+            (Ns::Carbons, Target::Account) if is_set => self.on_carbons(host, key, view, name),
             // XEP-0077 3.2 shows it without an address, 3.3 with the server's.
             (Ns::Register, Target::Server | Target::Account) if is_set => {
                 self.on_account_change(host, key, view, &tree, target)

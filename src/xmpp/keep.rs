@@ -4,12 +4,13 @@
 //! that storage refuses is answered by an error.
 
 use crate::account::AccountKey;
-use crate::host::{Host, Ticket};
+use crate::host::{Host, Ticket, Timestamp};
 use crate::outbox::{Keep, Shared};
 use crate::port::{Enqueue, QueuePlace, SharedStanza, StoreOp, StoreReply};
-use crate::session::{SessionKey, Sessions};
+use crate::session::{Address, Session, SessionKey, Sessions};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type};
+use crate::xep::carbons::{Copies, Direction, taken_out, write_copy};
 use crate::xep::offline::is_of_the_moment;
 use smallvec::SmallVec;
 use stanza::view::Kind;
@@ -17,12 +18,15 @@ use stanza::view::Kind;
 /// The sessions that get one message.
 pub(crate) type Receivers = SmallVec<[SessionKey; 4]>;
 
+/// Sessions with their serials, and the places of a message in their queues.
+type Kept = SmallVec<[(SessionKey, u32, u64); 2]>;
+
 /// A message on its way into the queues of sessions.
 #[derive(Debug)]
 pub(crate) struct Enqueued {
     account: AccountKey,
-    /// Each session, its serial, and the message's place in its queue.
-    copies: SmallVec<[(SessionKey, u32, u64); 2]>,
+    /// Those that have only a copy of it come first.
+    copies: Kept,
     /// Whether a refusal would leave nobody who knows of it: an error is delivered unstored then.
     is_error: bool,
     /// Whether a session that nothing is stored for has it already: the others get it unstored,
@@ -49,12 +53,28 @@ impl Shard {
         receivers: &[SessionKey],
         stanza: &Stanza<'_>,
     ) {
-        let shared = self.shared_by(receivers);
+        self.give_with(host, account, receivers, &Copies::default(), stanza);
+    }
+
+    /// The same, and copies of it to others (XEP-0280): storage has all or none.
+    pub(crate) fn give_with(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        receivers: &[SessionKey],
+        copies: &Copies,
+        stanza: &Stanza<'_>,
+    ) {
+        let shared = self.shared_by(receivers, copies);
         let saves = self.settings.durability.saves_sessions();
-        if !saves || !receivers.iter().any(|key| self.sessions.is_saved(*key)) || !is_kept(stanza) {
+        let mut all = receivers.iter().chain(&copies.to);
+        if !saves || !all.any(|key| self.sessions.is_saved(*key)) || !is_kept(stanza) {
             for &key in receivers {
                 self.sessions.send(host, key, stanza);
                 self.sessions.share(key, shared.as_ref());
+            }
+            if !copies.to.is_empty() {
+                self.send_copies(host, copies, stanza, shared.as_ref());
             }
             return;
         }
@@ -63,65 +83,153 @@ impl Shard {
         let is_error = stanza.type_ == Type::Error;
         let arrived = self.arrival(host);
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
-        let mut copies = SmallVec::new();
+        let mut kept = SmallVec::new();
         let ticket = self.ticket(Waiting::Enqueue);
+        let (message, kept_by) = ((&*bytes, stanza.type_), (ticket, arrived, &mut kept));
+        let carbons = self.keep_copies(host, copies, message, shared.as_ref(), kept_by);
         for &key in receivers {
             let session = self.sessions.at_mut(key);
             match &mut session.outlet.acks {
                 Some(acks) if acks.saved => {
                     let place = acks.send_kept(&bytes, arrived, is_error, ticket);
                     places.push(place);
-                    copies.push((key, session.serial, place.place));
+                    kept.push((key, session.serial, place.place));
                 }
                 _ => self.sessions.send(host, key, stanza),
             }
             self.sessions.share(key, shared.as_ref());
             self.note_overflow(key);
         }
-        let shared = shared.map(|_| SharedStanza {
-            group: host.random(),
-            members: (places.len() + self.unmanaged_among(receivers)) as u32,
-            holders: 0,
-        });
         let enqueued = Enqueued {
             account,
-            copies,
             is_error,
-            is_delivered: places.len() < receivers.len(),
+            is_delivered: receivers.is_empty() || kept.len() < receivers.len() + copies.to.len(),
+            copies: kept,
         };
         self.enqueued.insert(ticket.0, enqueued);
         self.accounts.at_mut(account).pins += 1;
         let op = StoreOp::Enqueue(Enqueue {
             account: self.accounts.at(account).jid.clone(),
+            shared: self.shared_in_storage(host, shared, receivers, copies),
             copies: places,
             stanza: bytes.into(),
-            shared,
+            carbons,
             arrived,
             origin: self.origin,
         });
         host.store(ticket, op);
     }
-
     /// What managed sessions know a message by that others are given, too.
-    fn shared_by(&self, receivers: &[SessionKey]) -> Option<Shared> {
-        let unmanaged = match receivers.len() {
-            0 | 1 => return None,
-            _ => self.unmanaged_among(receivers),
+    fn shared_by(&self, receivers: &[SessionKey], copies: &Copies) -> Option<Shared> {
+        let count = receivers.len() + copies.to.len();
+        let is_elsewhere = match receivers.len() {
+            // It waits in storage, or it is for somebody else, and nobody has to pass copies on.
+            0 if copies.direction == Direction::Sent => return None,
+            0 => true,
+            _ => false,
         };
-        if unmanaged == receivers.len() {
+        if count + usize::from(is_elsewhere) < 2 || count == 0 {
+            return None;
+        }
+        let unmanaged = self.unmanaged_among(receivers, copies);
+        if unmanaged == count {
             return None;
         }
         let shared = Shared::default();
-        if unmanaged > 0 {
+        if unmanaged > 0 || is_elsewhere {
             shared.note_taken();
         }
         Some(shared)
     }
 
+    /// What storage knows a message by that sessions share.
+    fn shared_in_storage(
+        &self,
+        host: &mut impl Host,
+        shared: Option<Shared>,
+        receivers: &[SessionKey],
+        copies: &Copies,
+    ) -> Option<SharedStanza> {
+        shared?;
+        let members = receivers.len().max(1) + copies.to.len();
+        Some(SharedStanza {
+            group: host.random(),
+            members: members as u32,
+            holders: 0,
+        })
+    }
+
     /// How many have what they are sent, for all that is known.
-    fn unmanaged_among(&self, receivers: &[SessionKey]) -> usize {
+    fn unmanaged_among(&self, receivers: &[SessionKey], copies: &Copies) -> usize {
         let is_unmanaged = |key: &&SessionKey| self.sessions.at(**key).outlet.acks.is_none();
-        receivers.iter().filter(is_unmanaged).count()
+        let all = receivers.iter().chain(&copies.to);
+        all.filter(is_unmanaged).count()
+    }
+
+    /// Sends copies of a message that is not kept.
+    fn send_copies(
+        &mut self,
+        host: &mut impl Host,
+        copies: &Copies,
+        stanza: &Stanza<'_>,
+        shared: Option<&Shared>,
+    ) {
+        let mut message = Vec::new();
+        stanza.write(&mut message);
+        for &key in &copies.to {
+            self.send_copy(host, key, copies.direction, (&message, stanza.type_));
+            self.sessions.share(key, shared);
+        }
+    }
+
+    fn send_copy(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        direction: Direction,
+        (message, type_): (&[u8], Type),
+    ) {
+        let write = |address: &Address, out: &mut Vec<u8>| {
+            let addresses = (address.bare(), address.full());
+            write_copy(direction, message, type_, addresses, out);
+        };
+        self.sessions.write_to(host, key, Keep::Memory, write);
+        self.sessions.ask_later(host, key);
+    }
+
+    /// Puts copies of a message that is kept into queues, until storage has them, and sends them to
+    /// those who have no such queue.
+    fn keep_copies(
+        &mut self,
+        host: &mut impl Host,
+        copies: &Copies,
+        (message, type_): (&[u8], Type),
+        shared: Option<&Shared>,
+        (ticket, arrived, kept): (Ticket, Timestamp, &mut Kept),
+    ) -> Vec<(QueuePlace, Box<[u8]>)> {
+        let mut carbons = Vec::with_capacity(copies.to.len());
+        for &key in &copies.to {
+            let Session {
+                outlet,
+                address,
+                serial,
+                ..
+            } = self.sessions.at_mut(key);
+            match &mut outlet.acks {
+                Some(acks) if acks.saved => {
+                    let mut copy = Vec::new();
+                    let addresses = (address.bare(), address.full());
+                    write_copy(copies.direction, message, type_, addresses, &mut copy);
+                    let place = acks.send_kept(&copy, arrived, false, ticket);
+                    kept.push((key, *serial, place.place));
+                    carbons.push((place, copy.into()));
+                }
+                _ => self.send_copy(host, key, copies.direction, (message, type_)),
+            }
+            self.sessions.share(key, shared);
+            self.note_overflow(key);
+        }
+        carbons
     }
 
     /// Storage has a message, or refuses it.
@@ -163,8 +271,13 @@ impl Shard {
         if reply != StoreReply::Done {
             tracing::error!(?reply, "a message was not stored");
         }
-        if let Some(message) = refused {
-            self.take_refused(host, message);
+        if let Some((arrived, stanza)) = refused {
+            // Of a copy its message is left.
+            match taken_out(&stanza) {
+                None => self.take_refused(host, (arrived, stanza)),
+                Some(Some(message)) => self.take_refused(host, (arrived, message.into())),
+                Some(None) => {}
+            }
         }
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);

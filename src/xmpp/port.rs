@@ -250,6 +250,8 @@ pub struct Enqueue {
     pub copies: Vec<QueuePlace>,
     /// The complete stanza.
     pub stanza: Box<[u8]>,
+    /// Where it is, too, in a stanza for that session alone, which holds it (XEP-0280).
+    pub carbons: Vec<(QueuePlace, Box<[u8]>)>,
     /// Where several sessions are given it.
     pub shared: Option<SharedStanza>,
     /// When it came.
@@ -285,6 +287,8 @@ pub struct SavedSession {
     pub interested: bool,
     /// Whether it asked for the block list.
     pub blocking: bool,
+    /// Whether it asked for copies of the account's messages (XEP-0280).
+    pub gets_copies: bool,
     /// Its last presence as it is sent to others, and after how many bytes of it `to` stands.
     pub presence: Option<(Box<[u8]>, u32)>,
     /// Those to whom it sent directed presence.

@@ -9,7 +9,7 @@ use crate::host::{Host, Ticket};
 use crate::limit::{SESSION_SIZE_PER_MS, STORAGE_RETRY_MS};
 use crate::outbox::{Acks, Shared};
 use crate::port::{SavedSession, SessionId, SharedStanza, StoreOp, StoreReply, StoredSession};
-use crate::session::{Presence, Session, SessionKey};
+use crate::session::{Modes, Presence, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::simple_presence;
 use crate::strangers::Strangers;
@@ -113,6 +113,7 @@ impl Shard {
             was_seen: session.was_seen,
             interested: session.interested,
             blocking: session.blocking,
+            gets_copies: session.modes.has(Modes::GETS_COPIES),
             presence: presence.map(|presence| (presence.bytes.clone(), presence.split)),
             directed: session.directed.as_deref().cloned().unwrap_or_default(),
             strangers,
@@ -508,6 +509,7 @@ impl Shard {
         session.interested = saved.interested;
         session.lacks_removals = saved.interested;
         session.blocking = saved.blocking;
+        session.modes.set(Modes::GETS_COPIES, saved.gets_copies);
         let presence = saved.presence.clone();
         session.presence = presence.map(|(bytes, split)| Box::new(Presence { bytes, split }));
         let directed = &saved.directed;
@@ -530,6 +532,7 @@ impl Shard {
         let key = self.sessions.insert(session);
         self.managed.insert(id, key);
         self.accounts.at_mut(account).sessions.push(key);
+        self.share_copies(account);
         if is_absent {
             // The crash may have taken its word, and who refreshed since then had no answer.
             self.announce(host, key, &absent, &[]);

@@ -54,6 +54,8 @@ pub struct Session {
     pub(crate) lacks_removals: bool,
     /// Asked for the block list, so it gets its pushes (XEP-0191 3.3).
     pub blocking: bool,
+    /// What else is to be known of it wherever a stanza is sent.
+    pub(crate) modes: Modes,
     /// Storage refused `<enable/>`: effects of that numbering may be under way, and must not be
     /// taken for those of another.
     pub is_unmanageable: bool,
@@ -61,6 +63,32 @@ pub struct Session {
     pub presence: Option<Box<Presence>>,
     /// Who got directed presence and does not get broadcasts (RFC 6121 4.6).
     pub directed: Option<Box<Vec<Box<str>>>>,
+}
+
+/// What is to be known of a session wherever a stanza is sent, bit by bit: a session is small.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Modes(u8);
+
+impl Modes {
+    /// Its client asked for copies of the account's messages (XEP-0280).
+    pub(crate) const GETS_COPIES: Modes = Modes(1);
+
+    /// Another session of its account gets copies of what its client sends.
+    pub(crate) const IS_COPIED: Modes = Modes(2);
+
+    /// Whether this is so.
+    #[inline]
+    pub(crate) fn has(self, mode: Modes) -> bool {
+        self.0 & mode.0 != 0
+    }
+
+    /// Says whether this is so.
+    pub(crate) fn set(&mut self, mode: Modes, is_so: bool) {
+        match is_so {
+            true => self.0 |= mode.0,
+            false => self.0 &= !mode.0,
+        }
+    }
 }
 
 /// A full JID that knows where its resource begins.
@@ -179,6 +207,7 @@ impl Session {
             interested: false,
             lacks_removals: false,
             blocking: false,
+            modes: Modes::default(),
             is_unmanageable: false,
             presence: None,
             directed: None,
@@ -208,7 +237,12 @@ impl Session {
 
     /// Whether messages to the bare JID reach it (RFC 6121 8.5.2.1.1).
     pub fn takes_bare(&self) -> bool {
-        self.available && self.priority >= 0 && !self.closing && !self.expiring
+        self.available && self.priority >= 0 && !self.is_leaving()
+    }
+
+    /// Whether it is about to end, so that messages had better go elsewhere.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.closing || self.expiring
     }
 
     /// Remembers that `to` knows this session is available; `false` where the limit is reached, or

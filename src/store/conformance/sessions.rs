@@ -40,6 +40,7 @@ pub(crate) fn saved(resource: &str) -> SavedSession {
         was_seen: true,
         interested: true,
         blocking: true,
+        gets_copies: true,
         presence: Some((b"<presence/>"[..].into(), 10)),
         directed: vec!["room@muc.example/nick".into(), JULIET.into()],
         strangers: vec!["paris@b.example/hall".into()],
@@ -65,6 +66,7 @@ pub(crate) fn enqueue(account: &str, secret: u128, place: u64, stanza: &str) -> 
             number: Some(place as u32),
         }],
         stanza: stanza.as_bytes().into(),
+        carbons: Vec::new(),
         shared: None,
         arrived: ARRIVED,
         origin: None,
@@ -184,7 +186,8 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
     done(store, create(ROMEO, 1));
     done(store, save(ROMEO, 1, "a"));
     done(store, save(ROMEO, 2, "b"));
-    let copies = [(1, 1, 10), (2, 1, 20)].map(|(secret, place, number)| QueuePlace {
+    let places = [(1, 1, 10), (2, 1, 20), (2, 2, 21)];
+    let [one_copy, another, wrapped] = places.map(|(secret, place, number)| QueuePlace {
         session: session(ROMEO, secret),
         place,
         number: Some(number),
@@ -193,8 +196,9 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
         store,
         StoreOp::Enqueue(Enqueue {
             account: jid(ROMEO),
-            copies: copies.to_vec(),
+            copies: vec![one_copy, another],
             stanza: b"both"[..].into(),
+            carbons: vec![(wrapped, b"wrapped"[..].into())],
             shared: None,
             arrived: ARRIVED,
             origin: None,
@@ -203,7 +207,8 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
     for place in 2..=300 {
         done(store, enqueue(ROMEO, 1, place, &place.to_string()));
     }
-    assert_eq!(queue(store, ROMEO, 2), [(1, 20, "both".to_owned())]);
+    let both = [(1, 20, "both".to_owned()), (2, 21, "wrapped".to_owned())];
+    assert_eq!(queue(store, ROMEO, 2), both);
     let all = queue(store, ROMEO, 1);
     assert_eq!(all[0], (1, 10, "both".to_owned()));
     assert!(all.is_sorted() && all.len() == 300);
@@ -219,7 +224,7 @@ fn what_is_acknowledged_goes_and_the_rest_keeps_its_places(store: &mut dyn Store
     assert_eq!(replies, [const { StoreReply::Done }; 4]);
     let left = [299, 300, 302].map(|place| (u64::from(place), place, place.to_string()));
     assert_eq!(queue(store, ROMEO, 1), left);
-    assert_eq!(queue(store, ROMEO, 2).len(), 1, "the other's queue stays");
+    assert_eq!(queue(store, ROMEO, 2).len(), 2, "the other's queue stays");
     done(store, end(ROMEO, 1));
     assert_eq!(stored(store, ROMEO, 1), None);
     done(store, save(ROMEO, 1, "a"));
@@ -237,6 +242,7 @@ pub(crate) fn share(account: &str, secrets: &[u128], place: u64, stanza: &str) -
         account: jid(account),
         copies: copies.collect(),
         stanza: stanza.as_bytes().into(),
+        carbons: Vec::new(),
         shared: Some(SharedStanza {
             group: place,
             members: secrets.len() as u32,
@@ -295,6 +301,7 @@ fn renumbering_keeps_what_it_names_and_nothing_else(store: &mut dyn Store) {
         account: jid(ROMEO),
         copies: vec![copy],
         stanza: b"d"[..].into(),
+        carbons: Vec::new(),
         shared: None,
         arrived: ARRIVED,
         origin: None,
@@ -331,6 +338,7 @@ fn marks_say_what_took_effect_and_go_with_their_session(store: &mut dyn Store) {
             account: jid(account),
             copies: Vec::new(),
             stanza: b"<message/>"[..].into(),
+            carbons: Vec::new(),
             shared: None,
             arrived: ARRIVED,
             origin,
@@ -529,6 +537,7 @@ fn sessions_go_with_their_account(store: &mut dyn Store) {
             account: jid(JULIET),
             copies: Vec::new(),
             stanza: b"<message/>"[..].into(),
+            carbons: Vec::new(),
             shared: None,
             arrived: ARRIVED,
             origin: Some(Origin {

@@ -5,7 +5,7 @@
 
 use super::{Acks, REQUEST_EVERY, Sent};
 use crate::host::{ConnId, Host};
-use crate::leave::as_left;
+use crate::leave::as_late;
 
 const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
 
@@ -50,7 +50,7 @@ impl Acks {
     /// Writes a stanza. The client sees one late that came before it was back (XEP-0203 3).
     fn put(&self, sent: &Sent, out: &mut Vec<u8>) {
         let domain = self.domain.as_ref().filter(|_| sent.is_late);
-        let late = domain.and_then(|domain| as_left(&sent.bytes, sent.arrived, domain));
+        let late = domain.and_then(|domain| as_late(&sent.bytes, sent.arrived, domain));
         out.extend_from_slice(late.as_deref().unwrap_or(&sent.bytes));
     }
 

@@ -307,6 +307,7 @@ impl Shard {
         tracing::debug!(jid = session.full(), peer = %stream.peer, "session bound");
         let key = self.sessions.insert(session);
         self.accounts.at_mut(expect.account).sessions.push(key);
+        self.share_copies(expect.account);
         stream.phase = Phase::Bound(key);
         let flow = match &expect.iq {
             Some(iq) => {

@@ -4,6 +4,7 @@
 
 pub mod bind2;
 pub mod blocking;
+pub mod carbons;
 pub mod disco;
 pub mod external_services;
 pub mod last;
@@ -189,6 +190,7 @@ macro_rules! extensions {
 extensions! {
     bind2: bind2::Bind2,
     blocking: blocking::Blocking,
+    carbons: carbons::Carbons,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
     external_services: external_services::ExternalServices,
