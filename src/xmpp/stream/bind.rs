@@ -303,7 +303,8 @@ impl Shard {
             }
             return Flow::Next;
         }
-        let session = Session::new(expect.account, conn, jid.as_str(), &resource);
+        let mut session = Session::new(expect.account, conn, jid.as_str(), &resource);
+        session.modes = Self::modes_of(stream);
         tracing::debug!(jid = session.full(), peer = %stream.peer, "session bound");
         let key = self.sessions.insert(session);
         self.accounts.at_mut(expect.account).sessions.push(key);

@@ -9,7 +9,7 @@ use super::stream_management::{Enable, write_enabled, write_failed};
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::host::{ConnId, Host};
-use crate::session::SessionKey;
+use crate::session::{Modes, SessionKey};
 use crate::shard::Shard;
 use crate::stream::{Flow, Phase, StreamState};
 use hmac::{Hmac, Mac};
@@ -30,7 +30,7 @@ impl Extension for Bind2 {
 }
 
 /// What a client may have enabled with the bind, by the names of the features.
-pub(crate) const INLINE: &[Ns] = &[Ns::StreamManagement];
+pub(crate) const INLINE: &[Ns] = &[Ns::StreamManagement, Ns::Carbons];
 
 /// Bytes of a tag; a longer one is left out of the resource.
 const TAG_SIZE_MAX: usize = 128;
@@ -42,6 +42,8 @@ pub(crate) struct Bind {
     tag: Option<Box<str>>,
     /// Stream management, where it is to be enabled.
     enable: Option<Enable>,
+    /// Whether it gets copies of the account's messages from the first stanza on (XEP-0280).
+    copies: bool,
 }
 
 impl Bind {
@@ -52,6 +54,7 @@ impl Bind {
             match (child.ns(), child.name()) {
                 (Ns::Bind2, "tag") => request.tag = prepare_tag(child.text()),
                 (Ns::StreamManagement, "enable") => request.enable = Some(Enable::read(child)),
+                (Ns::Carbons, "enable") => request.copies = true,
                 _ => {}
             }
         }
@@ -153,6 +156,15 @@ impl Shard {
             Some(Err(why)) => self.succeed_bound(host, conn, stream, key, Some(why)),
         }
         Flow::Next
+    }
+
+    /// How a session begins whose client asked for this with the bind.
+    pub(crate) fn modes_of(stream: &StreamState) -> Modes {
+        let inline = stream.inline.as_ref();
+        let bind = inline.and_then(|inline| inline.bind.as_ref());
+        let mut modes = Modes::default();
+        modes.set(Modes::GETS_COPIES, bind.is_some_and(|bind| bind.copies));
+        modes
     }
 
     /// A stream whose `<success/>` waits for storage to have its session.
