@@ -31,6 +31,7 @@ NAMES = {
     "XEP-0054": "vcard-temp",
     "XEP-0077": "In-Band Registration",
     "XEP-0082": "XMPP Date and Time Profiles",
+    "XEP-0085": "Chat State Notifications",
     "XEP-0092": "Software Version",
     "XEP-0115": "Entity Capabilities",
     "XEP-0153": "vCard-Based Avatars",

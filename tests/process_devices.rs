@@ -60,3 +60,36 @@ fn what_one_device_sends_and_receives_the_other_sees_in_order() {
         }
     }
 }
+
+/// XEP-0352.
+#[test]
+fn what_can_wait_comes_with_what_is_important_and_when_the_client_is_active() {
+    for shards in [1, 2] {
+        let server = Server::start(&Options {
+            shards,
+            clique: 1,
+            ..Options::default()
+        });
+        let mut phone = Client::available(&server, "u0", "phone");
+        let mut friend = Client::available(&server, "u1", "a");
+        phone.send("<inactive xmlns='urn:xmpp:csi:0'/>");
+        phone.settle();
+        let to = phone.jid.clone();
+        let state = |id: u8, name: &str| {
+            let state = format!("<{name} xmlns='http://jabber.org/protocol/chatstates'/>");
+            format!("<message to='{to}' type='chat' id='{id}'>{state}</message>")
+        };
+        friend.send(&(state(1, "composing") + &state(2, "paused")));
+        friend.send(&format!(
+            "<message to='{to}' type='chat' id='3'><body>a</body></message>"
+        ));
+        // Of chat states only the newest is worth something.
+        for id in ["2", "3"] {
+            assert_eq!(next(&mut phone).1.attr("id"), Some(id), "{shards}");
+        }
+        friend.send(&state(4, "composing"));
+        friend.settle();
+        phone.send("<active xmlns='urn:xmpp:csi:0'/>");
+        assert_eq!(next(&mut phone).1.attr("id"), Some("4"), "{shards}");
+    }
+}

@@ -70,8 +70,9 @@ impl Shard {
         let mut all = receivers.iter().chain(&copies.to);
         if !saves || !all.any(|key| self.sessions.is_saved(*key)) || !is_kept(stanza) {
             for &key in receivers {
-                self.sessions.send(host, key, stanza);
-                self.sessions.share(key, shared.as_ref());
+                if self.sessions.send(host, key, stanza) {
+                    self.sessions.share(key, shared.as_ref());
+                }
             }
             if !copies.to.is_empty() {
                 self.send_copies(host, copies, stanza, shared.as_ref());
@@ -88,6 +89,7 @@ impl Shard {
         let (message, kept_by) = ((&*bytes, stanza.type_), (ticket, arrived, &mut kept));
         let carbons = self.keep_copies(host, copies, message, shared.as_ref(), kept_by);
         for &key in receivers {
+            self.sessions.release_held(host, key);
             let session = self.sessions.at_mut(key);
             match &mut session.outlet.acks {
                 Some(acks) if acks.saved => {
@@ -95,7 +97,9 @@ impl Shard {
                     places.push(place);
                     kept.push((key, session.serial, place.place));
                 }
-                _ => self.sessions.send(host, key, stanza),
+                _ => {
+                    self.sessions.send(host, key, stanza);
+                }
             }
             self.sessions.share(key, shared.as_ref());
             self.note_overflow(key);
@@ -177,8 +181,9 @@ impl Shard {
         let mut message = Vec::new();
         stanza.write(&mut message);
         for &key in &copies.to {
-            self.send_copy(host, key, copies.direction, (&message, stanza.type_));
-            self.sessions.share(key, shared);
+            if self.send_copy(host, key, copies.direction, (&message, stanza.type_)) {
+                self.sessions.share(key, shared);
+            }
         }
     }
 
@@ -188,13 +193,14 @@ impl Shard {
         key: SessionKey,
         direction: Direction,
         (message, type_): (&[u8], Type),
-    ) {
+    ) -> bool {
         let write = |address: &Address, out: &mut Vec<u8>| {
             let addresses = (address.bare(), address.full());
             write_copy(direction, message, type_, addresses, out);
         };
-        self.sessions.write_to(host, key, Keep::Memory, write);
+        let was_sent = self.sessions.write_to(host, key, Keep::Memory, write);
         self.sessions.ask_later(host, key);
+        was_sent
     }
 
     /// Puts copies of a message that is kept into queues, until storage has them, and sends them to
@@ -209,6 +215,7 @@ impl Shard {
     ) -> Vec<(QueuePlace, Box<[u8]>)> {
         let mut carbons = Vec::with_capacity(copies.to.len());
         for &key in &copies.to {
+            self.sessions.release_held(host, key);
             let Session {
                 outlet,
                 address,
@@ -224,7 +231,9 @@ impl Shard {
                     kept.push((key, *serial, place.place));
                     carbons.push((place, copy.into()));
                 }
-                _ => self.send_copy(host, key, copies.direction, (message, type_)),
+                _ => {
+                    self.send_copy(host, key, copies.direction, (message, type_));
+                }
             }
             self.sessions.share(key, shared);
             self.note_overflow(key);
@@ -305,9 +314,15 @@ impl Sessions {
         }
     }
 
-    /// Sends a stanza to a session's client.
-    pub(crate) fn send(&mut self, host: &mut impl Host, key: SessionKey, stanza: &Stanza<'_>) {
-        self.write_to(host, key, Keep::Memory, |_, out| stanza.write(out));
+    /// Sends a stanza to a session's client; whether it was, as [`Sessions::write_to`] says.
+    pub(crate) fn send(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        stanza: &Stanza<'_>,
+    ) -> bool {
+        let was_sent = self.write_to(host, key, Keep::Memory, |_, out| stanza.write(out));
         self.ask_later(host, key);
+        was_sent
     }
 }

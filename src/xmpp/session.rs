@@ -5,8 +5,9 @@ use crate::ask::Asking;
 use crate::host::{ConnId, Host};
 use crate::limit::{Limits, REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX};
 use crate::outbox::{Acks, Keep};
+use crate::xep::client_state::Held;
 use stanza::jid::Jid;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// Bytes of an address that a session has told of its presence, on average.
 const DIRECTED_SIZE_MEAN: usize = 100;
@@ -75,6 +76,9 @@ impl Modes {
 
     /// Another session of its account gets copies of what its client sends.
     pub(crate) const IS_COPIED: Modes = Modes(2);
+
+    /// Nobody looks at its client (XEP-0352).
+    pub(crate) const IS_INACTIVE: Modes = Modes(4);
 
     /// Whether this is so.
     #[inline]
@@ -305,6 +309,8 @@ pub struct Sessions {
     /// Managed ones whose input waits, or did in the last second; some may have ended.
     pub(crate) held_back: BTreeSet<SessionKey>,
     pub(crate) asking: Asking,
+    /// What is held for those whose clients are inactive.
+    pub(crate) held: HashMap<SessionKey, Held>,
 }
 
 impl Sessions {
@@ -328,6 +334,9 @@ impl Sessions {
     /// Takes a session out.
     pub fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slots.get_mut(key.0 as usize)?.take()?;
+        if session.modes.has(Modes::IS_INACTIVE) {
+            self.held.remove(&key);
+        }
         self.free.push(key.0);
         Some(session)
     }
@@ -339,9 +348,26 @@ impl Sessions {
     }
 
     /// Sends a session's client a stanza that is written for its address. Where more waits for
-    /// acknowledgement than may, the turn's end ends the session.
+    /// acknowledgement than may, the turn's end ends the session. Whether it was sent: it may be
+    /// held, see [`crate::xep::client_state`].
     #[inline]
     pub(crate) fn write_to(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        keep: Keep,
+        write: impl FnOnce(&Address, &mut Vec<u8>),
+    ) -> bool {
+        if self.at(key).modes.has(Modes::IS_INACTIVE) {
+            return self.write_to_inactive(host, key, keep, write);
+        }
+        self.write_now(host, key, keep, write);
+        true
+    }
+
+    /// The same whatever state its client is in.
+    #[inline]
+    pub(crate) fn write_now(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,

@@ -87,6 +87,7 @@ impl Shard {
     pub(crate) fn finish(&mut self, host: &mut impl Host, conn: ConnId, stream: &StreamState) {
         self.count_unfinished(host, stream);
         if let Phase::Bound(key) = stream.phase {
+            self.sessions.activate(host, key);
             self.end_session(host, key);
         }
         if !matches!(stream.phase, Phase::ExpectTls | Phase::ExpectHeader(_)) {
@@ -231,6 +232,10 @@ impl Shard {
         match &stream.phase {
             Phase::Bound(_) | Phase::ExpectBind(_) if is_management(view) => {
                 self.on_management(host, conn, stream, view, scope)
+            }
+            Phase::Bound(key) if view.ns() == Ns::ClientState => {
+                let key = *key;
+                self.on_client_state(host, conn, stream, key, view.name())
             }
             Phase::Bound(key) => {
                 let key = *key;

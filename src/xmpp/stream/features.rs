@@ -88,6 +88,7 @@ impl Shard {
         if !is_managed {
             out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
         }
+        out.extend_from_slice(b"<csi xmlns='urn:xmpp:csi:0'/>");
     }
 }
 

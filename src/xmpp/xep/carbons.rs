@@ -161,6 +161,16 @@ fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
     bytes.windows(part.len()).position(|window| window == part)
 }
 
+/// The message that a copy holds as it stands there, whoever it was for; `None` where a stanza is
+/// no copy.
+pub(crate) fn held_in(stanza: &[u8]) -> Option<&[u8]> {
+    let start = find(stanza, FORWARDED)? + FORWARDED.len();
+    taken_out(stanza)?;
+    let mut ends = stanza.windows(FORWARDED_END.len());
+    let end = ends.rposition(|window| window == FORWARDED_END)?;
+    stanza.get(start..end)
+}
+
 /// As [`original_of`], of a stanza that may be anything; `None` where it is no copy.
 pub(crate) fn taken_out(stanza: &[u8]) -> Option<Option<Vec<u8>>> {
     if !stanza.starts_with(MESSAGE) {

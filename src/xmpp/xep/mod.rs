@@ -5,6 +5,7 @@
 pub mod bind2;
 pub mod blocking;
 pub mod carbons;
+pub mod client_state;
 pub mod disco;
 pub mod external_services;
 pub mod last;
@@ -191,6 +192,7 @@ extensions! {
     bind2: bind2::Bind2,
     blocking: blocking::Blocking,
     carbons: carbons::Carbons,
+    client_state: client_state::ClientState,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
     external_services: external_services::ExternalServices,

@@ -608,6 +608,7 @@ impl Shard {
     /// XEP-0198 5: the old connection of a session may seem alive; the newer one wins.
     fn take_over(&mut self, host: &mut impl Host, key: SessionKey) {
         let old = self.sessions.at_mut(key).outlet.conn.take();
+        self.sessions.activate(host, key);
         if let Some(old) = old
             && let Some(old_stream) = self.conns.take(old)
         {
@@ -682,6 +683,9 @@ impl Shard {
             return self.end_session(host, key);
         }
         session.outlet.conn = None;
+        // XEP-0352 5.2: a session that is resumed is active.
+        self.sessions.activate(host, key);
+        let session = self.sessions.at(key);
         if session.outlet.has_overflowed() {
             return self.end_session(host, key);
         }
