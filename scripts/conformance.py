@@ -34,6 +34,7 @@ NAMES = {
     "XEP-0085": "Chat State Notifications",
     "XEP-0092": "Software Version",
     "XEP-0115": "Entity Capabilities",
+    "XEP-0128": "Service Discovery Extensions",
     "XEP-0153": "vCard-Based Avatars",
     "XEP-0157": "Contact Addresses for XMPP Services",
     "XEP-0160": "Best Practices for Handling Offline Messages",

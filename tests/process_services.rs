@@ -2,7 +2,8 @@
 
 mod support;
 
-use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};
+use support::client::plain;
+use support::{Client, DOMAIN, Element, Options, PASSWORD, STANZA_ERRORS, Server};
 
 const INFO: &str = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
 const SERVICES: &str = "<services xmlns='urn:xmpp:extdisco:2'/>";
@@ -50,4 +51,42 @@ fn without_services_none_are_announced_or_told() {
     assert!(!features(&client.ask(DOMAIN, "get", INFO)).contains(&"urn:xmpp:extdisco:2"));
     let answer = client.ask(DOMAIN, "get", SERVICES);
     assert_eq!(answer.condition(STANZA_ERRORS), Some("service-unavailable"));
+}
+
+#[test]
+fn the_stream_features_name_a_node_that_has_what_discovery_answers() {
+    let contact = "[contact]\nabuse = [\"https://localhost/?a&b\"]\n";
+    let nodes = ["", contact].map(|more| {
+        let server = Server::start(&Options {
+            more,
+            ..Options::default()
+        });
+        let (mut client, _, before) = Client::open(&server);
+        assert!(before.child("c").is_none(), "{before:?}");
+        client.send(&plain("u0", PASSWORD));
+        assert_eq!(client.element().name, "success");
+        let (header, offered) = client.open_stream();
+        // XEP-0115 6.3: whom to ask is in the header.
+        assert_eq!(header.attr("from"), Some(DOMAIN));
+        let told = offered.child("c").expect("capabilities").clone();
+        assert!(told.is("c", "http://jabber.org/protocol/caps"));
+        assert_eq!(told.attr("hash"), Some("sha-1"));
+        client.bind("asker");
+        let part = |name| told.attr(name).expect("an attribute");
+        let node = format!("{}#{}", part("node"), part("ver"));
+        let by_node = INFO.replace("/>", &format!(" node='{node}'/>"));
+        let (all, answer) = (
+            client.ask(DOMAIN, "get", INFO),
+            client.ask(DOMAIN, "get", &by_node),
+        );
+        let query = answer.child("query").expect("a disco#info result");
+        assert_eq!(query.attr("node"), Some(&*node));
+        assert_eq!(
+            query.children,
+            all.child("query").expect("a result").children
+        );
+        assert!(features(&answer).contains(&"http://jabber.org/protocol/caps"));
+        node
+    });
+    assert_ne!(nodes[0], nodes[1], "contacts are part of it");
 }

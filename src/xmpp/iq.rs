@@ -1,6 +1,6 @@
 //! IQ stanzas: every request gets exactly one answer (RFC 6120 8.2.3, RFC 6121 8.5).
 
-use crate::account::{Account, AccountKey};
+use crate::account::AccountKey;
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
@@ -9,7 +9,7 @@ use crate::router::Route;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
-use crate::xep::{self, Answer, Context, Target};
+use crate::xep::{self, Answer, Available, Context, Target};
 use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
@@ -35,8 +35,8 @@ pub(crate) struct IqRequest {
 struct Asked {
     target: Target,
     account: BareJid,
-    /// Whether a resource of the account is.
-    is_available: bool,
+    /// The account, if it is in memory.
+    known: Option<AccountKey>,
     /// Whether the asker gets the account's presence.
     sees_presence: bool,
 }
@@ -210,11 +210,11 @@ impl Shard {
         target: Target,
     ) -> Result<(), StanzaError> {
         let answered = self.iq_request(key, view, target);
-        let own = self.accounts.at(self.sessions.at(key).account);
+        let own = self.sessions.at(key).account;
         let asked = Asked {
             target,
-            account: own.jid.clone(),
-            is_available: self.is_available(own),
+            account: self.accounts.at(own).jid.clone(),
+            known: Some(own),
             sees_presence: true,
         };
         self.ask_extension(host, &asked, tree, is_set, answered)
@@ -239,7 +239,7 @@ impl Shard {
         let asked = Asked {
             target: Target::Other,
             account: stanza.to.to_bare(),
-            is_available: known.is_some_and(|known| self.is_available(known)),
+            known: account,
             sees_presence: asker.bare() == stanza.to.bare()
                 || contact.is_some_and(|contact| contact.subscription.is_from()),
         };
@@ -254,11 +254,6 @@ impl Shard {
         if let Err(error) = self.ask_extension(host, &asked, &tree, is_set, answered) {
             self.bounce(host, stanza, error);
         }
-    }
-
-    fn is_available(&self, account: &Account) -> bool {
-        let mut sessions = account.sessions.iter();
-        sessions.any(|key| self.sessions.at(*key).available)
     }
 
     /// Has the owner of the payload's namespace answer, at once or when storage has.
@@ -276,10 +271,15 @@ impl Shard {
             is_set,
             payload: payload.ok_or(StanzaError::BadRequest)?,
         };
+        let bound = asked.known.map(|account| self.accounts.at(account));
         let context = Context {
             settings: &self.settings,
+            capabilities: &self.capabilities,
             account: &asked.account,
-            is_available: asked.is_available,
+            available: Available {
+                sessions: &self.sessions,
+                keys: bound.map_or(&[], |account| &account.sessions),
+            },
             sees_presence: asked.sees_presence,
             now: host.now(),
             wall: host.wall(),

@@ -30,6 +30,7 @@ use crate::stream::sasl::Derived;
 use crate::stream::scopes::Scopes;
 use crate::stream::{Derivations, Flow, Phase, StreamState, frame_size};
 use crate::wake::Waking;
+use crate::xep::capabilities::Capabilities;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
 use crate::xep::register::AccountChange;
 use crate::xep::reporting::REPORT_WINDOW_US;
@@ -180,6 +181,7 @@ struct Request {
 pub struct Shard {
     pub(crate) id: ShardId,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) capabilities: Capabilities,
     pub(crate) router: Router,
     /// The scope of complete stanzas: nothing declared but `jabber:client`.
     pub(crate) client_scope: Arc<StreamScope>,
@@ -280,6 +282,7 @@ impl Shard {
         Shard {
             id,
             router: Router::new(&settings.domain, settings.shards, id),
+            capabilities: Capabilities::new(&settings),
             settings,
             client_scope: Arc::new(StreamScope::client()),
             scopes: Scopes::default(),

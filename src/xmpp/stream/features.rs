@@ -89,6 +89,7 @@ impl Shard {
             out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
         }
         out.extend_from_slice(b"<csi xmlns='urn:xmpp:csi:0'/>");
+        out.extend_from_slice(self.capabilities.element());
     }
 }
 

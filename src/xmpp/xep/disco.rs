@@ -1,16 +1,21 @@
-//! XEP-0030: Service Discovery. What the server, and one's own account, can do.
+//! XEP-0030: Service Discovery, with the forms of XEP-0128. What the server, and an account, is and
+//! can do, and which resources of an account are there.
+//!
+//! Invariant: nobody learns by it whether an account exists or is available who does not get its
+//! presence.
 
-use super::{Answer, Context, Extension, Request, Target, Xep, features, only_get};
+use super::{Answer, Context, Extension, Request, Target, Xep, features, info_forms, only_get};
 use crate::error::{StanzaError, put};
-use crate::settings::SOFTWARE_NAME;
+use crate::settings::{SOFTWARE_NAME, Settings};
 use crate::xml::Attr;
 use stanza::ns::Ns;
+use std::borrow::Cow;
 
 /// disco#info.
 #[derive(Debug)]
 pub struct Disco;
 
-/// disco#items: nothing yet, neither services of the server nor nodes of an account.
+/// disco#items: the available resources of an account; the server has no services yet.
 #[derive(Debug)]
 pub struct DiscoItems;
 
@@ -18,6 +23,114 @@ const XEP: Xep = Xep {
     number: 30,
     version: "2.5.0",
 };
+
+/// What an entity says of itself.
+#[derive(Debug)]
+pub(super) struct Info<'a> {
+    pub identities: Vec<Identity<'a>>,
+    pub features: Vec<&'a str>,
+    pub forms: Vec<Form<'a>>,
+}
+
+/// What an entity is; an empty text is none.
+#[derive(Debug)]
+pub(super) struct Identity<'a> {
+    pub category: &'a str,
+    pub kind: &'a str,
+    pub lang: &'a str,
+    pub name: &'a str,
+}
+
+/// More of an entity than features say (XEP-0128).
+#[derive(Debug)]
+pub struct Form<'a> {
+    /// Its FORM_TYPE.
+    pub(super) kind: &'a str,
+    pub(super) fields: Vec<Field<'a>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Field<'a> {
+    pub var: Cow<'a, str>,
+    pub kind: &'a str,
+    pub values: Vec<&'a str>,
+}
+
+impl<'a> Info<'a> {
+    /// The server's.
+    pub(super) fn of_server(settings: &'a Settings) -> Info<'a> {
+        let features = features(settings).into_iter();
+        Info {
+            identities: vec![Identity {
+                category: "server",
+                kind: "im",
+                lang: "",
+                name: SOFTWARE_NAME,
+            }],
+            features: features.map(Ns::as_str).collect(),
+            forms: info_forms(settings),
+        }
+    }
+
+    /// An account's.
+    fn of_account() -> Info<'a> {
+        let features = Disco::FEATURES.iter().chain(DiscoItems::FEATURES);
+        Info {
+            identities: vec![Identity {
+                category: "account",
+                kind: "registered",
+                lang: "",
+                name: "",
+            }],
+            features: features.map(|feature| feature.as_str()).collect(),
+            forms: Vec::new(),
+        }
+    }
+
+    /// Writes what stands in the query.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        for one in &self.identities {
+            let (category, kind) = (Attr(one.category), Attr(one.kind));
+            put(
+                out,
+                format_args!("<identity category='{category}' type='{kind}'"),
+            );
+            for (attribute, value) in [("xml:lang", one.lang), ("name", one.name)] {
+                if !value.is_empty() {
+                    put(out, format_args!(" {attribute}='{}'", Attr(value)));
+                }
+            }
+            out.extend_from_slice(b"/>");
+        }
+        for feature in &self.features {
+            put(out, format_args!("<feature var='{}'/>", Attr(feature)));
+        }
+        self.forms.iter().for_each(|form| form.write(out));
+    }
+}
+
+impl Form<'_> {
+    /// XEP-0128 2: of the type `result`, and a hidden field says of what kind it is.
+    fn write(&self, out: &mut Vec<u8>) {
+        put(
+            out,
+            format_args!(
+                "<x xmlns='jabber:x:data' type='result'><field var='FORM_TYPE' type='hidden'>\
+                 <value>{}</value></field>",
+                Attr(self.kind)
+            ),
+        );
+        for field in &self.fields {
+            let (var, kind) = (Attr(&field.var), Attr(field.kind));
+            put(out, format_args!("<field var='{var}' type='{kind}'>"));
+            for value in &field.values {
+                put(out, format_args!("<value>{}</value>", Attr(value)));
+            }
+            out.extend_from_slice(b"</field>");
+        }
+        out.extend_from_slice(b"</x>");
+    }
+}
 
 impl Extension for Disco {
     const XEP: Xep = XEP;
@@ -34,35 +147,17 @@ impl Extension for Disco {
             return Err(StanzaError::ServiceUnavailable);
         }
         only_get(request)?;
+        let node = request.payload.attr("node");
+        let is_there =
+            |node| request.target == Target::Server && context.capabilities.is_node(node);
         // XEP-0030 7: a node that is not there is an item that is not found.
-        if request.payload.attr("node").is_some() {
+        if node.is_some_and(|node| !is_there(node)) {
             return Err(StanzaError::ItemNotFound);
         }
-        payload.extend_from_slice(b"<query xmlns='http://jabber.org/protocol/disco#info'>");
+        open_query(Ns::DiscoInfo, node, payload);
         match request.target {
-            Target::Server => {
-                put(
-                    payload,
-                    format_args!("<identity category='server' type='im' name='"),
-                );
-                put(payload, format_args!("{}'/>", Attr(SOFTWARE_NAME)));
-                for feature in features(context.settings) {
-                    put(
-                        payload,
-                        format_args!("<feature var='{}'/>", feature.as_str()),
-                    );
-                }
-                write_contacts(&context.settings.contacts, payload);
-            }
-            Target::Account | Target::Other => {
-                payload.extend_from_slice(b"<identity category='account' type='registered'/>");
-                for feature in Self::FEATURES.iter().chain(DiscoItems::FEATURES) {
-                    put(
-                        payload,
-                        format_args!("<feature var='{}'/>", feature.as_str()),
-                    );
-                }
-            }
+            Target::Server => payload.extend_from_slice(context.capabilities.info()),
+            Target::Account | Target::Other => Info::of_account().write(payload),
         }
         payload.extend_from_slice(b"</query>");
         Ok(Answer::Now)
@@ -79,37 +174,30 @@ impl Extension for DiscoItems {
         request: &Request<'_>,
         payload: &mut Vec<u8>,
     ) -> Result<Answer, StanzaError> {
-        if request.target == Target::Other && !context.sees_presence {
-            return Err(StanzaError::ServiceUnavailable);
-        }
         only_get(request)?;
-        if request.payload.attr("node").is_some() {
+        let node = request.payload.attr("node");
+        // XEP-0030 8: whoever does not get the presence is told of nothing, with a node or without,
+        // and of an account that does not exist just the same.
+        let is_seen = request.target != Target::Other || context.sees_presence;
+        if is_seen && node.is_some() {
             return Err(StanzaError::ItemNotFound);
         }
-        payload.extend_from_slice(b"<query xmlns='http://jabber.org/protocol/disco#items'/>");
+        open_query(Ns::DiscoItems, node, payload);
+        if is_seen && request.target != Target::Server {
+            for full in context.available.addresses() {
+                put(payload, format_args!("<item jid='{}'/>", Attr(full)));
+            }
+        }
+        payload.extend_from_slice(b"</query>");
         Ok(Answer::Now)
     }
 }
 
-/// XEP-0157: whom to turn to, as a form with one field per kind of contact.
-fn write_contacts(contacts: &[(Box<str>, Vec<Box<str>>)], payload: &mut Vec<u8>) {
-    if contacts.is_empty() {
-        return;
+/// XEP-0030 3.2: an answer names the node that was asked for.
+fn open_query(ns: Ns, node: Option<&str>, payload: &mut Vec<u8>) {
+    put(payload, format_args!("<query xmlns='{}'", ns.as_str()));
+    if let Some(node) = node {
+        put(payload, format_args!(" node='{}'", Attr(node)));
     }
-    payload.extend_from_slice(
-        b"<x xmlns='jabber:x:data' type='result'><field var='FORM_TYPE' type='hidden'>\
-          <value>http://jabber.org/network/serverinfo</value></field>",
-    );
-    for (kind, addresses) in contacts {
-        let kind = Attr(kind);
-        put(
-            payload,
-            format_args!("<field var='{kind}-addresses' type='list-multi'>"),
-        );
-        for address in addresses {
-            put(payload, format_args!("<value>{}</value>", Attr(address)));
-        }
-        payload.extend_from_slice(b"</field>");
-    }
-    payload.extend_from_slice(b"</x>");
+    payload.push(b'>');
 }

@@ -41,7 +41,7 @@ impl Extension for LastActivity {
                 Ok(Answer::Now)
             }
             // XEP-0012 4: an available account has been idle for no time.
-            Target::Account | Target::Other if context.is_available => {
+            Target::Account | Target::Other if !context.available.is_empty() => {
                 write(0, "", payload);
                 Ok(Answer::Now)
             }

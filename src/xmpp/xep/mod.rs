@@ -4,8 +4,10 @@
 
 pub mod bind2;
 pub mod blocking;
+pub mod capabilities;
 pub mod carbons;
 pub mod client_state;
+pub mod contact;
 pub mod disco;
 pub mod external_services;
 pub mod last;
@@ -24,7 +26,10 @@ pub mod version;
 use crate::error::StanzaError;
 use crate::host::Timestamp;
 use crate::port::{StoreOp, StoreReply};
+use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
+use capabilities::Capabilities;
+use disco::Form;
 use stanza::jid::BareJid;
 use stanza::ns::Ns;
 use stanza::tree::Node;
@@ -67,8 +72,10 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// The account that is asked for: the asker's own, or the one whose bare JID was addressed.
     pub account: &'a BareJid,
-    /// Whether a resource of that account is available.
-    pub is_available: bool,
+    /// What the server says of itself.
+    pub capabilities: &'a Capabilities,
+    /// The available resources of that account.
+    pub available: Available<'a>,
     /// Whether the asker gets that account's presence.
     pub sees_presence: bool,
     /// The time of the turn.
@@ -77,6 +84,28 @@ pub struct Context<'a> {
     pub wall: Timestamp,
     /// When the server started.
     pub started: Timestamp,
+}
+
+/// The available resources of an account.
+#[derive(Clone, Copy, Debug)]
+pub struct Available<'a> {
+    pub(crate) sessions: &'a Sessions,
+    /// All that are bound.
+    pub(crate) keys: &'a [SessionKey],
+}
+
+impl<'a> Available<'a> {
+    /// Their full JIDs.
+    pub fn addresses(self) -> impl Iterator<Item = &'a str> {
+        let sessions = self.keys.iter().map(move |key| self.sessions.at(*key));
+        let available = sessions.filter(|session| session.available);
+        available.map(|session| session.full())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(self) -> bool {
+        self.addresses().next().is_none()
+    }
 }
 
 /// How a request is answered.
@@ -101,6 +130,12 @@ pub trait Extension {
     fn is_offered(settings: &Settings) -> bool {
         let _ = settings;
         true
+    }
+
+    /// More that the server says of itself in disco#info (XEP-0128 2).
+    fn info_form(settings: &Settings) -> Option<Form<'_>> {
+        let _ = settings;
+        None
     }
 
     /// Answers a request in one of its namespaces: appends the payload of the result, or asks
@@ -142,6 +177,12 @@ macro_rules! extensions {
                 features.extend_from_slice(<$extension as Extension>::FEATURES);
             })*
             features
+        }
+
+        /// The forms in what it says of itself.
+        pub(crate) fn info_forms(settings: &Settings) -> Vec<Form<'_>> {
+            let forms = [$(<$extension as Extension>::info_form(settings),)*];
+            forms.into_iter().flatten().collect()
         }
 
         const OWNED: &[&[Ns]] = &[$(<$extension as Extension>::NAMESPACES,)*];
@@ -191,8 +232,10 @@ macro_rules! extensions {
 extensions! {
     bind2: bind2::Bind2,
     blocking: blocking::Blocking,
+    capabilities: capabilities::EntityCapabilities,
     carbons: carbons::Carbons,
     client_state: client_state::ClientState,
+    contact: contact::Contact,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
     external_services: external_services::ExternalServices,
