@@ -31,7 +31,9 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked { exit::OK } else { exit::FAILED });
         }
     };
-    small_pages();
+    if let Err(error) = ring::small_pages() {
+        eprintln!("loadgen: warning: transparent huge pages stay on, a large run may be late: {error}");
+    }
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(reason) => {
@@ -39,13 +41,6 @@ fn main() -> ExitCode {
             ExitCode::from(exit::FAILED)
         }
     }
-}
-
-/// Has the kernel give memory by pages of 4 KiB, as the server has it: beside a million connections
-/// it would stop for half a second to find room for one of 2 MiB. Where it refuses, a run says in
-/// its own lag what came of it.
-fn small_pages() {
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 fn run(cli: &Cli) -> Result<u8, String> {

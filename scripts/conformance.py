@@ -47,6 +47,7 @@ NAMES = {
     "XEP-0220": "Server Dialback",
     "XEP-0227": "Portable Import/Export Format for XMPP-IM Servers",
     "XEP-0280": "Message Carbons",
+    "XEP-0297": "Stanza Forwarding",
     "XEP-0288": "Bidirectional Server-to-Server Connections",
     "XEP-0313": "Message Archive Management",
     "XEP-0334": "Message Processing Hints",

@@ -19,12 +19,14 @@ pub(crate) fn serve(
 ) -> Result<ExitCode, Failure> {
     // Before anything starts a thread: one that does not block the signals would be killed by them.
     let _blocked = runtime::EndSignals::block();
-    small_pages();
     if let Some(file) = ready_file {
         forget_dead(file)?;
     }
     let config = load(path)?;
     config.log.start();
+    if let Err(error) = runtime::small_pages() {
+        tracing::warn!("transparent huge pages stay on, sessions take more memory: {error}");
+    }
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
@@ -65,15 +67,6 @@ pub(crate) fn serve(
     }
     served.map_err(|error| Failure(format!("{error}.")))?;
     up.failure.map_or(Ok(ExitCode::SUCCESS), Err)
-}
-
-/// Has the kernel give memory by pages of 4 KiB, which are there when they are touched: by those of
-/// 2 MiB, what is reserved for connections that are not there would be memory all the same, and
-/// 100,000 sessions took two thirds more (decision 0012).
-fn small_pages() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::warn!("transparent huge pages stay on, sessions take more memory: {error}");
-    }
 }
 
 /// Refuses a store of another domain: nobody in it could log in, and all would seem to be lost. One

@@ -26,7 +26,7 @@ pub use connect::ConnectPlan;
 pub use engine::{Completion, Ring, RingConfig};
 pub use fd::{
     EndSignals, EventFd, adopt, allowed_processors, bound_listener, descriptors_max, free_address,
-    lower_thread_priority, pin_thread, resident_bytes, thread_cpu,
+    lower_thread_priority, pin_thread, resident_bytes, small_pages, thread_cpu,
 };
 pub use ops::Bell;
 pub use pool::Pool;

@@ -32,6 +32,6 @@ mod turn;
 pub use config::RuntimeConfig;
 pub use control::Control;
 pub use plan::Plan;
-pub use ring::EndSignals;
+pub use ring::{EndSignals, small_pages};
 pub use server::{ServeError, Server, Tuning, serve};
 pub use turn::Counters;

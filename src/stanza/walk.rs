@@ -22,7 +22,11 @@ const XMLNS_URI: &str = "http://www.w3.org/2000/xmlns/";
 const STAMPED_ATTRIBUTES_MAX: usize = ATTRIBUTES_MAX as usize + PREFIXES_MAX + 3;
 /// The same for declarations; a stanza that is written anew declares where it had prefixes.
 const STAMPED_NAMESPACES_MAX: u16 =
-    NAMESPACES_MAX + PREFIXES_MAX as u16 + crate::tree::DECLARATIONS_MAX;
+    NAMESPACES_MAX + PREFIXES_MAX as u16 + crate::tree::DECLARATIONS_MAX + FORWARDING_DEPTH;
+
+/// Elements around a stanza in a copy of it (XEP-0280, XEP-0297): `message`, `sent` or `received`,
+/// `forwarded`. The walk must let them pass, so that a copy of the deepest stanza can be read.
+const FORWARDING_DEPTH: u16 = 3;
 
 /// Depth, attributes and declarations that need no heap.
 const NEAR_DEPTH: usize = 8;
@@ -208,7 +212,7 @@ impl<'a> Walk<'a> {
     #[inline(always)]
     pub(crate) fn tag(&mut self, start: usize) -> Result<(Tag, usize), XmlError> {
         let depth = self.elements.len() as u16;
-        if depth >= DEPTH_MAX {
+        if depth >= DEPTH_MAX + FORWARDING_DEPTH {
             return Err(XmlError::TooDeep);
         }
         let (mut at, prefix) = lexis::name(self.text, start + 1)?;

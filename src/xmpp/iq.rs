@@ -276,6 +276,7 @@ impl Shard {
             settings: &self.settings,
             capabilities: &self.capabilities,
             account: &asked.account,
+            is_anonymous: bound.is_some_and(|account| account.is_anonymous),
             available: Available {
                 sessions: &self.sessions,
                 keys: bound.map_or(&[], |account| &account.sessions),

@@ -90,16 +90,18 @@ impl Shard {
         let carbons = self.keep_copies(host, copies, message, shared.as_ref(), kept_by);
         for &key in receivers {
             self.sessions.release_held(host, key);
+            let is_saved = self.sessions.is_saved(key);
+            if !is_saved && !self.sessions.send(host, key, stanza) {
+                continue;
+            }
             let session = self.sessions.at_mut(key);
             match &mut session.outlet.acks {
-                Some(acks) if acks.saved => {
+                Some(acks) if is_saved => {
                     let place = acks.send_kept(&bytes, arrived, is_error, ticket);
                     places.push(place);
                     kept.push((key, session.serial, place.place));
                 }
-                _ => {
-                    self.sessions.send(host, key, stanza);
-                }
+                _ => {}
             }
             self.sessions.share(key, shared.as_ref());
             self.note_overflow(key);
@@ -123,12 +125,14 @@ impl Shard {
         });
         host.store(ticket, op);
     }
+
     /// What managed sessions know a message by that others are given, too.
     fn shared_by(&self, receivers: &[SessionKey], copies: &Copies) -> Option<Shared> {
         let count = receivers.len() + copies.to.len();
         let is_elsewhere = match receivers.len() {
-            // It waits in storage, or it is for somebody else, and nobody has to pass copies on.
-            0 if copies.direction == Direction::Sent => return None,
+            // It is for somebody else, and nobody has to pass copies on.
+            0 if copies.direction == Direction::Sent && !copies.is_own => return None,
+            // It waits in storage.
             0 => true,
             _ => false,
         };
@@ -216,6 +220,10 @@ impl Shard {
         let mut carbons = Vec::with_capacity(copies.to.len());
         for &key in &copies.to {
             self.sessions.release_held(host, key);
+            let is_saved = self.sessions.is_saved(key);
+            if !is_saved && !self.send_copy(host, key, copies.direction, (message, type_)) {
+                continue;
+            }
             let Session {
                 outlet,
                 address,
@@ -223,7 +231,7 @@ impl Shard {
                 ..
             } = self.sessions.at_mut(key);
             match &mut outlet.acks {
-                Some(acks) if acks.saved => {
+                Some(acks) if is_saved => {
                     let mut copy = Vec::new();
                     let addresses = (address.bare(), address.full());
                     write_copy(copies.direction, message, type_, addresses, &mut copy);
@@ -231,9 +239,7 @@ impl Shard {
                     kept.push((key, *serial, place.place));
                     carbons.push((place, copy.into()));
                 }
-                _ => {
-                    self.send_copy(host, key, copies.direction, (message, type_));
-                }
+                _ => {}
             }
             self.sessions.share(key, shared);
             self.note_overflow(key);

@@ -3,6 +3,7 @@
 
 use sim::steps::{counted, errors, message};
 use sim::{ClientId, Element, Faults, World};
+use stanza::frame::DEPTH_MAX;
 use xmpp::Settings;
 use xmpp::limit::LOAD_QUEUE_MAX;
 use xmpp::xep::carbons::ANSWERABLE_MAX;
@@ -415,6 +416,59 @@ fn a_message_that_only_copies_are_left_of_is_not_lost() {
             (DESK, "1")
         );
         assert!(one.child("delay").is_some());
+    }
+}
+
+/// It waits once, whatever becomes of the session that has a copy.
+#[test]
+fn what_is_said_to_oneself_and_waits_is_told_once() {
+    for crashes in [false, true] {
+        let mut world = World::of_three(3, 1);
+        let desk = world.log_in(DESK);
+        let (phone, ..) = copied_managed(&mut world, PHONE);
+        world.vanish(phone);
+        world.run();
+        world.tell(desk, &message("chat", "alice@example.org", "1"));
+        world.leave(desk);
+        world.run();
+        if crashes {
+            world.crash();
+            world.run();
+            world.arrive("bob@example.org/b");
+        }
+        // So much later nobody has come back to the phone.
+        world.run_for(400_000);
+        let late = world.arrive("alice@example.org/late");
+        assert_eq!(came(&mut world, late), ["1"], "{crashes}");
+    }
+}
+
+/// A copy has the message three levels further down.
+#[test]
+fn the_deepest_message_is_copied_and_left_as_any_other() {
+    let deepest = |id: &str| {
+        let levels = usize::from(DEPTH_MAX) - 1;
+        let (open, close) = ("<x xmlns='urn:x'>".repeat(levels), "</x>".repeat(levels));
+        format!("<message type='chat' to='{DESK}' id='{id}'>{open}{close}</message>")
+    };
+    for crashes in [false, true] {
+        let mut world = World::of_three(3, 1);
+        let bob = world.arrive("bob@example.org/b");
+        let (desk, _) = world.log_in_managed(DESK);
+        let (phone, ..) = copied_managed(&mut world, PHONE);
+        for client in [desk, phone] {
+            world.vanish(client);
+        }
+        world.run();
+        world.tell(bob, &deepest("1"));
+        if crashes {
+            world.crash();
+            world.run();
+            world.arrive("bob@example.org/b");
+        }
+        world.run_for(400_000);
+        let late = world.arrive("alice@example.org/late");
+        assert_eq!(came(&mut world, late), ["1"], "{crashes}");
     }
 }
 

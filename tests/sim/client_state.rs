@@ -186,3 +186,30 @@ fn who_leaves_gets_it_before_the_end_and_nothing_of_it_is_left_for_others() {
     let error = world.client(phone).stream_error.as_deref();
     assert_eq!(error, Some("unsupported-stanza-type"));
 }
+
+#[test]
+fn a_shutdown_says_what_is_held() {
+    for is_managed in [false, true] {
+        let (mut world, phone, bob, _) = scene(is_managed);
+        world.tell(bob, &light("headline", "e", EVENT));
+        assert_eq!(came(&mut world, phone), Vec::<String>::new());
+        world.shut_down();
+        world.run();
+        assert_eq!(came(&mut world, phone)[0], "e", "{is_managed}");
+    }
+}
+
+#[test]
+fn what_waits_in_storage_comes_behind_what_is_held() {
+    let (mut world, phone, bob, _) = scene(true);
+    world.tell(phone, "<presence><priority>-1</priority></presence>");
+    world.tell(phone, INACTIVE);
+    world.received(phone);
+    world.tell(bob, &message("chat", "alice@example.org", "m"));
+    world.tell(bob, &light("headline", "e", EVENT));
+    assert_eq!(came(&mut world, phone), Vec::<String>::new());
+    world.tell(phone, "<presence/>");
+    let mut received = came(&mut world, phone);
+    received.retain(|id| ["e", "m"].contains(&&**id));
+    assert_eq!(received, ["e", "m"]);
+}

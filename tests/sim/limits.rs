@@ -4,6 +4,7 @@ use sim::client::{Phase, Proof};
 use sim::{ClientId, Element, Faults, Login, Random, World};
 use xmpp::Settings;
 use xmpp::limit::{CONFLICTS_PER_REGISTRATION, Limits, REQUESTS_PER_SESSION_MAX};
+use xmpp::xep::external_services::{Access, ExternalService};
 
 /// A world of two shards with these limits, and some accounts.
 fn world(limits: Limits, names: &[&str]) -> World {
@@ -464,6 +465,51 @@ fn whoever_is_anonymous_leaves_nothing_behind() {
     let types: Vec<_> = seen.iter().map(|stanza| stanza.attr("type")).collect();
     assert_eq!(types, ["", "unavailable"]);
     world.check_rest();
+}
+
+/// A guest is another user with each login: no relay could hold one to a quota.
+#[test]
+fn whoever_is_anonymous_is_told_of_open_services_only() {
+    let services = [("stun", Access::Open), ("turn", time_limited())];
+    let service = |(kind, access): &(&str, Access)| ExternalService {
+        kind: (*kind).into(),
+        host: "relay.example.org".into(),
+        port: None,
+        transport: None,
+        access: access.clone(),
+    };
+    let settings = Settings {
+        external_services: services.iter().map(service).collect(),
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(5, settings, Faults::calm());
+    world.add_account("bob@example.org", "secret");
+    let bob = login(&mut world, "bob@example.org/x");
+    let mut login = Login::new("nobody@example.org/x", "");
+    login.proof = Proof::Anonymous;
+    let guest = world.connect(login);
+    world.run();
+    for (client, kinds) in [(bob, vec!["stun", "turn"]), (guest, vec!["stun"])] {
+        let get = "<iq type='get' id='s' to='example.org'>\
+                   <services xmlns='urn:xmpp:extdisco:2'/></iq>";
+        let answer = ask(&mut world, client, get).remove(0);
+        let services = &answer.child("services").expect("they are told").children;
+        let told: Vec<_> = services.iter().map(|it| it.attr("type")).collect();
+        assert_eq!(told, kinds);
+        let get = "<iq type='get' id='c' to='example.org'>\
+                   <credentials xmlns='urn:xmpp:extdisco:2'>\
+                   <service host='relay.example.org' type='turn'/></credentials></iq>";
+        let answer = ask(&mut world, client, get).remove(0);
+        let type_ = if kinds.len() == 2 { "result" } else { "error" };
+        assert_eq!(answer.attr("type"), type_);
+    }
+}
+
+fn time_limited() -> Access {
+    Access::TimeLimited {
+        secret: "north".into(),
+        lifetime_s: 3_600,
+    }
 }
 
 #[test]

@@ -73,6 +73,8 @@ impl Direction {
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     pub direction: Direction,
+    /// Whether the account said it to itself.
+    pub is_own: bool,
     pub to: SmallVec<[SessionKey; 4]>,
 }
 
@@ -145,34 +147,36 @@ pub(crate) fn is_copy(stanza: &Stanza<'_>) -> bool {
 /// The message that a copy holds, where it was for the account itself: it is left when the copy is.
 pub(crate) fn original_of(copy: &Stanza<'_>) -> Option<Vec<u8>> {
     debug_assert!(is_copy(copy));
-    let bytes = copy.view().bytes();
-    // No attribute has a `<`, so the first is the copy's own, as the last end is.
-    let start = find(bytes, FORWARDED)? + FORWARDED.len();
-    let mut ends = bytes.windows(FORWARDED_END.len());
-    let end = ends.rposition(|window| window == FORWARDED_END)?;
-    let inner = bytes.get(start..end)?.strip_prefix(INNER_MESSAGE)?;
+    let inner = forwarded(copy.view().bytes())?.strip_prefix(INNER_MESSAGE)?;
     let original = [MESSAGE, inner].concat();
     let view = StanzaView::parse(&original, &StreamScope::client()).ok()?;
     let is_own = |to: &str| Jid::from_prepared(to).bare() == copy.from;
     view.to().is_some_and(|to| is_own(&to)).then_some(original)
 }
 
-fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
-    bytes.windows(part.len()).position(|window| window == part)
+/// What a copy forwards, as it stands there. No attribute has a `<`, so the first is the copy's
+/// own, as the last end is.
+fn forwarded(copy: &[u8]) -> Option<&[u8]> {
+    let mut starts = copy.windows(FORWARDED.len());
+    let start = starts.position(|window| window == FORWARDED)? + FORWARDED.len();
+    let mut ends = copy.windows(FORWARDED_END.len());
+    let end = ends.rposition(|window| window == FORWARDED_END)?;
+    copy.get(start..end)
 }
 
 /// The message that a copy holds as it stands there, whoever it was for; `None` where a stanza is
 /// no copy.
 pub(crate) fn held_in(stanza: &[u8]) -> Option<&[u8]> {
-    let start = find(stanza, FORWARDED)? + FORWARDED.len();
-    taken_out(stanza)?;
-    let mut ends = stanza.windows(FORWARDED_END.len());
-    let end = ends.rposition(|window| window == FORWARDED_END)?;
-    stanza.get(start..end)
+    if_copy(stanza, |_| ())?;
+    forwarded(stanza)
 }
 
 /// As [`original_of`], of a stanza that may be anything; `None` where it is no copy.
 pub(crate) fn taken_out(stanza: &[u8]) -> Option<Option<Vec<u8>>> {
+    if_copy(stanza, original_of)
+}
+
+fn if_copy<T>(stanza: &[u8], then: impl FnOnce(&Stanza<'_>) -> T) -> Option<T> {
     if !stanza.starts_with(MESSAGE) {
         return None;
     }
@@ -181,7 +185,7 @@ pub(crate) fn taken_out(stanza: &[u8]) -> Option<Option<Vec<u8>>> {
     let (from, to) = (view.from()?, view.to()?);
     let to = Jid::from_prepared(&to);
     let message = Stanza::complete(&view, &from, &to);
-    is_copy(&message).then(|| original_of(&message))
+    is_copy(&message).then(|| then(&message))
 }
 
 /// Appends a copy of a complete message for one session (XEP-0280 7, 8).
@@ -261,8 +265,9 @@ impl Shard {
         stanza: &Stanza<'_>,
     ) -> Copies {
         let owner = self.accounts.at(account);
-        let is_own = Jid::from_prepared(stanza.from).bare() == owner.jid.as_str();
-        let direction = match is_own {
+        let is_from = Jid::from_prepared(stanza.from).bare() == owner.jid.as_str();
+        let is_own = is_from && stanza.to.bare() == owner.jid.as_str();
+        let direction = match is_from {
             true => Direction::Sent,
             false => Direction::Received,
         };
@@ -273,7 +278,11 @@ impl Shard {
             may && !receivers.contains(key) && session.full() != stanza.from
         };
         let to = owner.sessions.iter().copied().filter(gets).collect();
-        let copies = Copies { direction, to };
+        let copies = Copies {
+            direction,
+            is_own,
+            to,
+        };
         match !copies.to.is_empty() && self.shows(account, stanza, direction) {
             true => copies,
             false => Copies::default(),

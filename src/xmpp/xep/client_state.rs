@@ -12,9 +12,10 @@ use crate::shard::Shard;
 use crate::stanza::Type;
 use crate::stream::{Flow, StreamState};
 use crate::xep::carbons::held_in;
+use crate::xep::offline::is_chat_state;
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
-use stanza::tree::{Node, Tree};
+use stanza::tree::Tree;
 use stanza::view::{Kind, StanzaView};
 use std::collections::{BTreeMap, HashMap};
 
@@ -93,17 +94,9 @@ fn weigh(stanza: &[u8]) -> Weight {
     }
 }
 
-/// Whether a message is a chat state (XEP-0085) and nothing else.
 fn is_state(message: &[u8]) -> bool {
     let scope = StreamScope::client();
-    let Ok(tree) = Tree::parse(message, &scope) else {
-        return false;
-    };
-    let passing = [Ns::ChatStates, Ns::Hints];
-    let is_passing = |node: Node<'_>| passing.contains(&node.ns()) || node.name() == "thread";
-    let mut children = tree.root().children();
-    let has_state = children.any(|node| node.ns() == Ns::ChatStates);
-    has_state && tree.root().children().all(is_passing)
+    Tree::parse(message, &scope).is_ok_and(|tree| is_chat_state(tree.root()))
 }
 
 impl Sessions {

@@ -75,6 +75,14 @@ impl fmt::Debug for Access {
     }
 }
 
+/// Services that the asker may know of. A guest is another user with each login, so no relay could
+/// count what all the logins of one person take: none that asks for credentials is a guest's.
+fn services_for<'a>(context: &Context<'a>) -> impl Iterator<Item = &'a ExternalService> {
+    let is_guest = context.is_anonymous;
+    let services = context.settings.external_services.iter();
+    services.filter(move |service| !is_guest || service.access == Access::Open)
+}
+
 /// What an account may use a service with.
 struct Credentials {
     username: String,
@@ -156,7 +164,7 @@ fn write_services(context: &Context<'_>, kind: Option<&str>, payload: &mut Vec<u
         put(payload, format_args!(" type='{}'", Attr(kind)));
     }
     payload.push(b'>');
-    for service in &context.settings.external_services {
+    for service in services_for(context) {
         if kind.is_none_or(|kind| kind == &*service.kind) {
             let credentials = service.access.credentials(context.account, context.wall);
             write_service(service, credentials, payload);
@@ -188,7 +196,7 @@ fn write_credentials(
     };
     payload.extend_from_slice(b"<credentials xmlns='urn:xmpp:extdisco:2'>");
     let mut is_found = false;
-    for service in context.settings.external_services.iter().filter(is_meant) {
+    for service in services_for(context).filter(is_meant) {
         let credentials = service.access.credentials(context.account, context.wall);
         if credentials.is_some() {
             is_found = true;

@@ -72,6 +72,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// The account that is asked for: the asker's own, or the one whose bare JID was addressed.
     pub account: &'a BareJid,
+    /// Whether that account ends with its session.
+    pub is_anonymous: bool,
     /// What the server says of itself.
     pub capabilities: &'a Capabilities,
     /// The available resources of that account.

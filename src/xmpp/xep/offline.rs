@@ -218,6 +218,8 @@ impl Shard {
         }
         self.accounts.at_mut(account).fetching = true;
         self.accounts.at_mut(account).pins += 1;
+        // What waits is numbered from here on: what is held comes before it.
+        self.sessions.release_held(host, key);
         let jid = self.accounts.at(account).jid.clone();
         let acks = self.sessions.at_mut(key).outlet.acks.as_mut();
         let (op, queue, waiting) = match acks {
@@ -538,9 +540,15 @@ pub(crate) fn is_of_the_moment(stanza: &Stanza<'_>) -> bool {
     if says("no-store") || says("no-permanent-store") {
         return true;
     }
+    !says("store") && is_chat_state(root)
+}
+
+/// Whether a message is a chat state (XEP-0085) and nothing else.
+pub(crate) fn is_chat_state(message: Node<'_>) -> bool {
     let passing = [Ns::ChatStates, Ns::Hints];
     let is_passing = |node: Node<'_>| passing.contains(&node.ns()) || node.name() == "thread";
-    may_be_state && !says("store") && root.children().all(is_passing)
+    let has_state = message.children().any(|node| node.ns() == Ns::ChatStates);
+    has_state && message.children().all(is_passing)
 }
 
 /// Puts `<delay/>` at the end of a message's content.
