@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         }
     };
     if let Err(error) = ring::small_pages() {
-        eprintln!("loadgen: warning: transparent huge pages stay on, a large run may be late: {error}");
+        eprintln!("loadgen: transparent huge pages stay on, a large run may be late: {error}");
     }
     match run(&cli) {
         Ok(code) => ExitCode::from(code),

@@ -1,10 +1,9 @@
 //! Every maximum of the protocol is reached here, and what happens then is what was promised.
 
-use sim::client::{Phase, Proof};
+use sim::client::Phase;
 use sim::{ClientId, Element, Faults, Login, Random, World};
 use xmpp::Settings;
 use xmpp::limit::{CONFLICTS_PER_REGISTRATION, Limits, REQUESTS_PER_SESSION_MAX};
-use xmpp::xep::external_services::{Access, ExternalService};
 
 /// A world of two shards with these limits, and some accounts.
 fn world(limits: Limits, names: &[&str]) -> World {
@@ -431,101 +430,6 @@ fn so_many_accounts_are_made_from_one_address_in_an_hour() {
 }
 
 #[test]
-fn whoever_is_anonymous_leaves_nothing_behind() {
-    let mut world = world(Limits::default(), &["bob"]);
-    let bob = login(&mut world, "bob@example.org/x");
-    world.send(bob, "<presence/>");
-    let mut login = Login::new("nobody@example.org/x", "");
-    login.proof = Proof::Anonymous;
-    let guest = world.connect(login);
-    world.run();
-    world.received(bob);
-    let enabled = ask(
-        &mut world,
-        guest,
-        "<enable xmlns='urn:xmpp:sm:3' resume='true'/>",
-    );
-    assert_eq!(
-        (enabled[0].name.as_str(), enabled[0].attr("resume")),
-        ("enabled", "")
-    );
-    let set = "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
-               <item jid='a@example.org'/></query></iq>";
-    assert_eq!(ask(&mut world, guest, set)[0].condition(), "not-allowed");
-    let request = "<presence to='bob@example.org' type='subscribe'/>";
-    assert_eq!(
-        ask(&mut world, guest, request)[0].condition(),
-        "not-allowed"
-    );
-    world.send(guest, "<presence to='bob@example.org'/>");
-    world.run();
-    world.vanish(guest);
-    world.run();
-    let seen: Vec<_> = world.received(bob);
-    let types: Vec<_> = seen.iter().map(|stanza| stanza.attr("type")).collect();
-    assert_eq!(types, ["", "unavailable"]);
-    world.check_rest();
-}
-
-/// A guest is another user with each login: no relay could hold one to a quota.
-#[test]
-fn whoever_is_anonymous_is_told_of_open_services_only() {
-    let services = [("stun", Access::Open), ("turn", time_limited())];
-    let service = |(kind, access): &(&str, Access)| ExternalService {
-        kind: (*kind).into(),
-        host: "relay.example.org".into(),
-        port: None,
-        transport: None,
-        access: access.clone(),
-    };
-    let settings = Settings {
-        external_services: services.iter().map(service).collect(),
-        ..Settings::for_tests("example.org")
-    };
-    let mut world = World::new(5, settings, Faults::calm());
-    world.add_account("bob@example.org", "secret");
-    let bob = login(&mut world, "bob@example.org/x");
-    let mut login = Login::new("nobody@example.org/x", "");
-    login.proof = Proof::Anonymous;
-    let guest = world.connect(login);
-    world.run();
-    for (client, kinds) in [(bob, vec!["stun", "turn"]), (guest, vec!["stun"])] {
-        let get = "<iq type='get' id='s' to='example.org'>\
-                   <services xmlns='urn:xmpp:extdisco:2'/></iq>";
-        let answer = ask(&mut world, client, get).remove(0);
-        let services = &answer.child("services").expect("they are told").children;
-        let told: Vec<_> = services.iter().map(|it| it.attr("type")).collect();
-        assert_eq!(told, kinds);
-        let get = "<iq type='get' id='c' to='example.org'>\
-                   <credentials xmlns='urn:xmpp:extdisco:2'>\
-                   <service host='relay.example.org' type='turn'/></credentials></iq>";
-        let answer = ask(&mut world, client, get).remove(0);
-        let type_ = if kinds.len() == 2 { "result" } else { "error" };
-        assert_eq!(answer.attr("type"), type_);
-    }
-}
-
-fn time_limited() -> Access {
-    Access::TimeLimited {
-        secret: "north".into(),
-        lifetime_s: 3_600,
-    }
-}
-
-#[test]
-fn whoever_has_an_account_is_not_anonymous_whatever_its_name() {
-    let mut world = world(Limits::default(), &["anon-bob"]);
-    let bob = login(&mut world, "anon-bob@example.org/x");
-    let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
-    assert_eq!(ask(&mut world, bob, enable)[0].attr("resume"), "true");
-    let set = "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
-               <item jid='a@example.org'/></query></iq>";
-    assert_eq!(ask(&mut world, bob, set)[0].attr("type"), "result");
-    // Nobody gets such a name any more: it might be a guest's.
-    assert_eq!(register(&mut world, "Anon-carl"), "error not-acceptable");
-}
-
-#[test]
 fn a_session_that_asks_more_of_storage_than_it_may_waits_and_is_answered_in_order() {
     const SETS: usize = 3_000;
     let settings = Settings {
@@ -835,4 +739,17 @@ fn the_bytes_that_wait_for_an_account_have_a_limit_too() {
     let got = world.received(bob);
     let got = got.iter().filter(|stanza| stanza.name == "message").count();
     assert_eq!(got + bounced, count);
+}
+
+#[test]
+fn whoever_has_an_account_is_not_anonymous_whatever_its_name() {
+    let mut world = world(Limits::default(), &["anon-bob"]);
+    let bob = login(&mut world, "anon-bob@example.org/x");
+    let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+    assert_eq!(ask(&mut world, bob, enable)[0].attr("resume"), "true");
+    let set = "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
+               <item jid='a@example.org'/></query></iq>";
+    assert_eq!(ask(&mut world, bob, set)[0].attr("type"), "result");
+    // Nobody gets such a name any more: it might be a guest's.
+    assert_eq!(register(&mut world, "Anon-carl"), "error not-acceptable");
 }
