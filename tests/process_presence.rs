@@ -105,6 +105,48 @@ fn unavailable_is_told_once_on_close_reset_and_request() {
     }
 }
 
+/// More than a turn sees to, in each of the ways in which connections end.
+#[test]
+fn each_of_many_who_go_at_once_is_told_once() {
+    const MANY: u32 = 100;
+    let server = Server::start(&Options {
+        shards: 2,
+        users: 2 + MANY,
+        clique: 2 + MANY,
+        ..Options::default()
+    });
+    let mut watcher = Client::available(&server, "u0", "there");
+    let mut teller = Client::available(&server, "u1", "teller");
+    for end in ["close", "reset", "end", "close and end"] {
+        let users = (0..MANY).map(|user| format!("u{}", 2 + user));
+        let mut leavers: Vec<_> = users
+            .map(|user| Client::available(&server, &user, "here"))
+            .collect();
+        watcher.settle_with(&mut teller);
+        let mut left: Vec<_> = leavers.iter().map(|leaver| leaver.jid.clone()).collect();
+        for leaver in &mut leavers {
+            if end.starts_with("close") {
+                leaver.send("</stream:stream>");
+            }
+            if end.ends_with("end") {
+                leaver.finish_sending();
+            }
+        }
+        match end {
+            "reset" => leavers.into_iter().for_each(Client::reset),
+            _ => leavers.iter_mut().for_each(|leaver| drop(leaver.rest())),
+        }
+        while !left.is_empty() {
+            let gone = watcher.until(|it| it.attr("type") == Some("unavailable"));
+            let from = gone.attr("from").expect("it is from somebody");
+            let place = left.iter().position(|jid| jid == from);
+            left.swap_remove(place.unwrap_or_else(|| panic!("{end}: {from} is told twice")));
+        }
+        let later = watcher.settle_with(&mut teller);
+        assert!(presences(&later).is_empty(), "{end}: told twice: {later:?}");
+    }
+}
+
 #[test]
 fn directed_presence_reaches_a_stranger_and_is_withdrawn_on_any_end() {
     for shards in SHARDS {

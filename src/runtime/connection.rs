@@ -56,10 +56,14 @@ pub(crate) struct Conn {
     pub(crate) paused: bool,
     /// Waits in the ready queue: it has undigested input and its share of this turn is used.
     pub(crate) queued: bool,
+    /// Waits until its end is seen to.
+    pub(crate) ending: bool,
     /// Waits for the flush.
     pub(crate) dirty: bool,
-    /// The peer sent its end.
+    /// The peer sent its end, or nothing can come from it any more.
     pub(crate) eof: bool,
+    /// That is so because it was reset.
+    pub(crate) lost: bool,
     /// So much waits to be written to it that no more is read from it: what it sends may be what
     /// fills its output.
     pub(crate) choked: bool,
@@ -111,7 +115,8 @@ impl Conn {
 
     /// Whether its bytes are not to be fed now.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.paused || self.queued || self.choked || self.life != Life::Open
+        let waits = self.queued || self.ending;
+        self.paused || waits || self.choked || self.life != Life::Open
     }
 
     /// Has it be read no more while so much waits to be written to it; whether that is so.

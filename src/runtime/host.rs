@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) dirty: Vec<ConnId>,
     /// Connections with undigested input that may be fed.
     pub(crate) ready: VecDeque<ConnId>,
+    /// Connections whose end is to be seen to.
+    pub(crate) ending: VecDeque<ConnId>,
     /// When the protocol wants its timer.
     pub(crate) wish: Option<Timestamp>,
     pub(crate) clock: Clock,
@@ -91,6 +93,16 @@ impl World {
         {
             conn.queued = true;
             self.ready.push_back(id);
+        }
+    }
+
+    /// Has the end of `id` be seen to in its turn.
+    pub(crate) fn end_later(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.open_mut(id)
+            && !conn.ending
+        {
+            conn.ending = true;
+            self.ending.push_back(id);
         }
     }
 

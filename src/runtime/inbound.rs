@@ -9,7 +9,7 @@ use crate::host::World;
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
-use xmpp::{ConnId, Shard};
+use xmpp::{ConnId, Progress, Shard};
 
 /// Single receives until a connection that did not move receives by itself: a login takes fewer.
 /// Who sends more than is handled at once begins anew.
@@ -18,6 +18,9 @@ const RECEIVES_SINGLE_MAX: u8 = 16;
 /// Bytes that connections whose input was left over are answered in one turn; the connection that
 /// reaches it is the last. A few bytes may ask for megabytes, and others wait for the turn's end.
 const ANSWERS_PER_TURN_MAX: usize = 256 << 10;
+/// Connections whose end is seen to in one turn. What each costs, contacts and storage included, is
+/// some 20 us, and everybody who is left waits for the turn's end.
+const ENDS_PER_TURN_MAX: usize = 16;
 /// Room for what a handshake answers: the server's certificate, and some 300 bytes.
 const HANDSHAKE_SIZE: usize = 1 << 10;
 /// Bytes of one single receive.
@@ -55,7 +58,13 @@ impl Turn {
                     if let Some(chunk) = chunk {
                         self.buffers.give_back(chunk);
                     }
-                    self.lose(id);
+                    match conn.life {
+                        Life::Open => {
+                            (conn.eof, conn.lost) = (true, true);
+                            self.world.end_later(id);
+                        }
+                        _ => self.lose(id),
+                    }
                 }
             }
         } else if let Some(chunk) = chunk {
@@ -80,7 +89,51 @@ impl Turn {
             }
             false => conn,
         };
-        if conn.eof && conn.life == Life::Open && !conn.is_blocked() {
+        if conn.eof && !conn.is_blocked() {
+            self.world.end_later(id);
+        }
+        if let Some(conn) = self.world.conns.get_mut(id)
+            && (conn.reading != Reading::Multi || conn.is_blocked())
+        {
+            self.world.touch(id);
+        }
+    }
+
+    /// Sees to the next connections that end: to a few in a turn, as long as storage keeps up with
+    /// what their ends ask of it; else to one.
+    pub(crate) fn see_to_ends(&mut self) {
+        let count = match self.world.storage.is_calm() {
+            true => ENDS_PER_TURN_MAX,
+            false => 1,
+        };
+        for _ in 0..count {
+            if self.world.is_backed_up() {
+                return;
+            }
+            let Some(id) = self.world.ending.pop_front() else {
+                return;
+            };
+            self.worked = true;
+            self.shard.admit_ends(1);
+            self.see_to_end(id);
+        }
+        self.shard.put_off_ends();
+    }
+
+    fn see_to_end(&mut self, id: ConnId) {
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
+        conn.ending = false;
+        if conn.lost {
+            return self.lose(id);
+        }
+        // Its stream may end before its connection does.
+        self.digest(id);
+        let Some(conn) = self.world.conns.get_mut(id) else {
+            return;
+        };
+        if conn.eof && !conn.is_blocked() {
             self.shard.on_eof(&mut self.world, id);
             // What the protocol neither closed nor has wait has no stream any more.
             let open = self.world.conns.open_mut(id);
@@ -88,11 +141,7 @@ impl Turn {
                 return self.lose(id);
             }
         }
-        if let Some(conn) = self.world.conns.get_mut(id)
-            && (conn.reading != Reading::Multi || conn.is_blocked())
-        {
-            self.world.touch(id);
-        }
+        self.world.touch(id);
     }
 
     /// The shard holds more undigested bytes than it may: whoever has most of them pays, first
@@ -142,11 +191,19 @@ impl Turn {
     }
 
     fn digest_more(&mut self, id: ConnId) {
+        if let Some(conn) = self.world.conns.get_mut(id) {
+            conn.queued = false;
+            self.digest(id);
+            self.after_input(id);
+        }
+    }
+
+    /// Feeds what a connection holds.
+    fn digest(&mut self, id: ConnId) {
         let Turn { shard, world, .. } = self;
         let Some(conn) = world.conns.get_mut(id) else {
             return;
         };
-        conn.queued = false;
         if !conn.is_blocked() && !conn.undigested.is_empty() {
             let bytes = world.unhold(id, false);
             feed_held(shard, world, id, bytes);
@@ -159,7 +216,6 @@ impl Turn {
             let used = open_records(shard, world, id, &mut records);
             world.rehold(id, records, used, true);
         }
-        self.after_input(id);
     }
 
     /// Arms, keeps or stops receiving, as the connection's state asks.
@@ -297,9 +353,7 @@ fn feed(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
     if keeps_rest(world, id) {
         world.hold(id, &bytes[progress.consumed..], false);
     }
-    if progress.again {
-        world.enqueue_rest(id);
-    }
+    queue_rest(world, id, progress);
 }
 
 fn feed_held(shard: &mut Shard, world: &mut World, id: ConnId, held: Vec<u8>) {
@@ -310,8 +364,16 @@ fn feed_held(shard: &mut Shard, world: &mut World, id: ConnId, held: Vec<u8>) {
         held.len()
     };
     world.rehold(id, held, used, false);
+    queue_rest(world, id, progress);
+}
+
+/// What was not consumed has its turn later.
+fn queue_rest(world: &mut World, id: ConnId, progress: Progress) {
     if progress.again {
         world.enqueue_rest(id);
+    }
+    if progress.ends {
+        world.end_later(id);
     }
 }
 

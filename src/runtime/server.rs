@@ -495,6 +495,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         starttls: seed.starttls,
         dirty: Vec::new(),
         ready: VecDeque::new(),
+        ending: VecDeque::new(),
         wish: None,
         clock: seed.clock,
         now: seed.clock.now(),

@@ -70,11 +70,14 @@ pub(crate) struct StorageLink {
     spill: VecDeque<(Ticket, StoreOp)>,
     replies: Consumer<(Ticket, StoreReply)>,
     waker: Arc<Waker>,
+    /// Questions that are not answered.
+    asked: usize,
 }
 
 impl StorageLink {
     /// Asks; the question leaves with the next [`StorageLink::publish`].
     pub(crate) fn push(&mut self, ticket: Ticket, op: StoreOp) {
+        self.asked += 1;
         if !self.spill.is_empty() {
             self.spill.push_back((ticket, op));
         } else if let Err(item) = self.ops.push((ticket, op)) {
@@ -100,9 +103,16 @@ impl StorageLink {
         !self.spill.is_empty()
     }
 
+    /// Whether so few are asked that there is room for whoever comes.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.asked < LANE_CAPACITY / 4
+    }
+
     /// The next answer.
     pub(crate) fn pop(&mut self) -> Option<(Ticket, StoreReply)> {
-        self.replies.pop()
+        let answer = self.replies.pop();
+        self.asked -= usize::from(answer.is_some());
+        answer
     }
 }
 
@@ -165,6 +175,7 @@ pub(crate) fn start(
             spill: VecDeque::new(),
             replies: to_shard,
             waker: waker.clone(),
+            asked: 0,
         });
     }
     let thread_waker = waker.clone();

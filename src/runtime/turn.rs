@@ -1,6 +1,6 @@
 //! The turn of a shard: everything that came is handled before anything is written.
 //!
-//! Completions, lanes, answers, left-over input, timers; then one flush. Invariant: while a spill
+//! Completions, lanes, answers, left-over input, ends, timers; then one flush. Invariant: while a spill
 //! of the mesh or of storage is non-empty no bytes of clients are fed; their completions wait here
 //! with their chunks, until the ring itself runs out of buffers and the sockets fill. While
 //! storage's is, siblings' lanes wait, too: what their clients say may ask storage here. Storage
@@ -140,6 +140,7 @@ impl Turn {
         self.ring
             .reap(Some(&mut self.buffers), &mut self.completions);
         self.shard.put_off_bulk();
+        self.shard.put_off_ends();
         self.admit_withheld();
         let mut completions = std::mem::take(&mut self.completions);
         self.counters.completions += completions.len() as u64;
@@ -154,6 +155,7 @@ impl Turn {
         self.drain_lanes();
         self.shard.admit_bulk();
         self.feed_ready();
+        self.see_to_ends();
         self.run_deadlines();
         self.shard.on_turn_end(&mut self.world);
         self.flush();
@@ -169,7 +171,8 @@ impl Turn {
     pub(crate) fn has_more(&self) -> bool {
         let input = !self.world.ready.is_empty() || !self.withheld.is_empty();
         let lanes = self.lanes_wait && !self.world.storage.is_spilling();
-        lanes || input && !self.world.is_backed_up()
+        let ends = !self.world.ending.is_empty() && self.world.storage.is_calm();
+        lanes || (input || ends) && !self.world.is_backed_up()
     }
 
     /// Whether the shard must keep ticking though nothing happens.

@@ -1,5 +1,6 @@
-//! The ends of sessions on their way to storage, and how many end in one turn: an end costs as much
-//! as the session has in its queue, and everybody else's requests come between two of them.
+//! The ends of streams and of sessions: how many there are in one turn, and on their way to storage.
+//! An end costs as much as the session has in its queue, and everybody else's requests come between
+//! two of them.
 //!
 //! Invariant: of what storage is to forget, no more than [`ENDS_SIZE_MAX`] is on its way there, or
 //! one session.
@@ -9,6 +10,7 @@ use crate::host::{Host, Ticket, Timestamp};
 use crate::outbox::Sent;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Timer};
+use crate::stream::{Phase, StreamState};
 use std::collections::VecDeque;
 
 /// Stanzas in the queues of the sessions that storage is to forget at once.
@@ -58,6 +60,27 @@ struct Legacy {
 }
 
 impl Shard {
+    /// A turn begins: bound streams end when they are let in.
+    pub fn put_off_ends(&mut self) {
+        self.ends_left = 0;
+    }
+
+    /// So many more may end in this turn. Each tells contacts and storage, and when a whole network
+    /// is lost, they are thousands: whoever is left must not wait for all of them.
+    pub fn admit_ends(&mut self, count: usize) {
+        self.ends_left = count;
+    }
+
+    /// Whether a stream may end now; one that is not bound tells nobody.
+    pub(crate) fn admits_end(&mut self, stream: &StreamState) -> bool {
+        if !matches!(stream.phase, Phase::Bound(_)) {
+            return true;
+        }
+        let is_admitted = self.ends_left > 0;
+        self.ends_left = self.ends_left.saturating_sub(1);
+        is_admitted
+    }
+
     /// Storage is to forget a session, after those that came before.
     pub(crate) fn store_end(&mut self, host: &mut impl Host, ticket: Ticket) {
         self.ends.waiting.push_back(ticket);

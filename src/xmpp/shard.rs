@@ -53,6 +53,9 @@ pub struct Progress {
     /// Whether the rest holds complete input, left because the connection's share of the turn is
     /// used.
     pub again: bool,
+    /// Whether the rest begins with the end of a bound stream, which [`Shard::admit_ends`] has to
+    /// let in.
+    pub ends: bool,
 }
 
 impl Progress {
@@ -61,6 +64,7 @@ impl Progress {
         Progress {
             consumed,
             again: false,
+            ends: false,
         }
     }
 }
@@ -273,6 +277,8 @@ pub struct Shard {
     pub(crate) moving_to: Option<ShardId>,
     pub(crate) stopping: bool,
     pub(crate) bulk: Bulk,
+    /// How many more bound streams may end in this turn.
+    pub(crate) ends_left: usize,
 }
 
 impl Shard {
@@ -340,6 +346,7 @@ impl Shard {
             moving_to: None,
             stopping: false,
             bulk: Bulk::default(),
+            ends_left: usize::MAX,
         }
     }
 
@@ -399,6 +406,14 @@ impl Shard {
                     stream.complete = size as u32;
                     break;
                 }
+                Ok(Frame::StreamClose(size)) if !self.admits_end(&stream) => {
+                    (stream.complete, stream.is_closed) = (size as u32, true);
+                    self.conns.put(conn, stream);
+                    return Progress {
+                        ends: true,
+                        ..Progress::of(consumed)
+                    };
+                }
                 Ok(Frame::Incomplete) => {
                     self.conns.put(conn, stream);
                     return Progress::of(consumed);
@@ -439,8 +454,8 @@ impl Shard {
         let again = !stream.waits();
         self.conns.put(conn, stream);
         Progress {
-            consumed,
             again: again && consumed < bytes.len(),
+            ..Progress::of(consumed)
         }
     }
 

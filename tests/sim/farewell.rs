@@ -93,3 +93,40 @@ fn a_farewell_waits_for_a_disk_that_is_full_only_so_long() {
     world.run_for(60_000);
     world.check_rest();
 }
+
+/// So many streams end in a turn, and the others in the next ones.
+#[test]
+fn everybody_leaves_who_leaves_at_once_with_others() {
+    let mut world = World::new(3, settings(2), Faults::calm());
+    world.add_account("alice@example.org", "secret");
+    world.add_account("bob@example.org", "secret");
+    let bob = world.arrive("bob@example.org/b");
+    let leavers: Vec<_> = (0..12)
+        .map(|number| world.log_in(&format!("alice@example.org/{number}")))
+        .collect();
+    for (number, leaver) in leavers.iter().enumerate() {
+        world.tell(*leaver, "<presence to='bob@example.org'/>");
+        let last = message("chat", "bob@example.org", &number.to_string());
+        match number % 3 {
+            0 => world.vanish(*leaver),
+            1 => world.send(*leaver, &format!("{last}</stream:stream>")),
+            _ => {
+                world.send(*leaver, &last);
+                world.half_close(*leaver);
+            }
+        }
+    }
+    world.run();
+    let received = world.received(bob);
+    let mut said: Vec<usize> = messages(&received)
+        .iter()
+        .map(|id| id.parse().expect("a number"))
+        .collect();
+    said.sort_unstable();
+    assert_eq!(said, [1, 2, 4, 5, 7, 8, 10, 11]);
+    let gone = received
+        .iter()
+        .filter(|it| it.attr("type") == "unavailable");
+    assert_eq!(gone.count(), leavers.len());
+    world.check_rest();
+}

@@ -6,6 +6,9 @@ use crate::host::Effect;
 use xmpp::parcel::{Control, Parcel};
 use xmpp::{ConnId, StreamKind, TlsFacts};
 
+/// Bound streams that may end in one turn: few, so that others wait for theirs.
+const ENDS_PER_TURN: usize = 2;
+
 impl World {
     pub(super) fn turn(&mut self, shard: usize) {
         self.trace.note("turn", self.now, shard as u64, &[]);
@@ -205,8 +208,10 @@ impl World {
         }
         let first = self.random.below(count as u64) as usize;
         self.nodes[shard].shard.put_off_bulk();
+        self.nodes[shard].shard.put_off_ends();
         self.offer_all(shard, first);
         self.nodes[shard].shard.admit_bulk();
+        self.nodes[shard].shard.admit_ends(ENDS_PER_TURN);
         self.offer_all(shard, first);
     }
 
@@ -245,7 +250,7 @@ impl World {
                 "more was consumed than there was"
             );
             rest.drain(..progress.consumed);
-            again = progress.again;
+            again = progress.again || progress.ends;
         }
         let moves = node
             .side

@@ -40,6 +40,8 @@ pub struct StreamState {
     pub(crate) scanner: Scanner,
     /// Bytes of an element that is complete and waits for its turn; 0 where none does.
     pub(crate) complete: u32,
+    /// Whether that is the end of the stream.
+    pub(crate) is_closed: bool,
     pub(crate) handled: Handled,
     /// What the last header declared.
     pub(crate) scope: Option<Arc<StreamScope>>,
@@ -198,6 +200,7 @@ impl StreamState {
             phase,
             scanner: Scanner::new(limits.scanner(limits.stanza_size_before_auth_max)),
             complete: 0,
+            is_closed: false,
             handled: Handled::default(),
             scope: None,
             tls: None,
@@ -216,6 +219,7 @@ impl StreamState {
     pub(crate) fn next_frame(&mut self, bytes: &[u8]) -> Result<Frame, ScanError> {
         match std::mem::take(&mut self.complete) {
             0 => self.scanner.next(bytes),
+            size if self.is_closed => Ok(Frame::StreamClose(size as usize)),
             size => Ok(Frame::Element(size as usize)),
         }
     }
