@@ -59,6 +59,7 @@ NAMES = {
     "XEP-0440": "SASL Channel-Binding Type Capability",
     "XEP-0478": "Stream Limits Advertisement",
     "XEP-0484": "Fast Authentication Streamlining Tokens",
+    "XEP-0494": "Client Access Management",
     "RFC 3454": "Preparation of Internationalized Strings (stringprep)",
     "RFC 3921": "XMPP: Instant Messaging and Presence, obsolete",
     "RFC 4013": "SASLprep",

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xmpp::Settings;
 use xmpp::limit::Limits;
-use xmpp::settings::Durability;
+use xmpp::settings::{AgentPolicy, Durability};
 use xmpp::stream::sasl::Mechanism;
 use xmpp::xep::external_services::ExternalService;
 
@@ -84,6 +84,8 @@ pub struct Config {
     pub plain_without_tls: bool,
     /// Whether ANONYMOUS is offered.
     pub anonymous: bool,
+    /// What is kept of user agents, and their tokens (XEP-0484).
+    pub agents: AgentPolicy,
     /// Whether anybody may create an account.
     pub registration_open: bool,
     /// What an acknowledgement promises.
@@ -183,6 +185,7 @@ impl Config {
             mechanisms: self.mechanisms.clone(),
             plain_without_tls: self.plain_without_tls,
             anonymous: self.anonymous,
+            agents: self.agents,
             registration_open: self.registration_open,
             durability: self.durability,
             contacts: self.contacts.clone(),

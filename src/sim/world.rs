@@ -205,6 +205,7 @@ pub struct World {
     /// The most requests that ever waited on one shard.
     unanswered_peak: usize,
     moves: usize,
+    derivations: usize,
     session_writes: usize,
     /// What costs storage much.
     pub asked: Asked,
@@ -262,6 +263,7 @@ impl World {
             output_peak: 0,
             unanswered_peak: 0,
             moves: 0,
+            derivations: 0,
             session_writes: 0,
             asked: Asked::default(),
             deaths: Deaths::default(),
@@ -301,6 +303,7 @@ impl World {
         self.perform(StoreOp::SetCredentials {
             account: account.clone(),
             credentials,
+            keeps: None,
         });
         let home = self.home(&account);
         let (told, heard) = mpsc::channel();
@@ -436,6 +439,11 @@ impl World {
     /// How many connections moved to another shard.
     pub fn moves(&self) -> usize {
         self.moves
+    }
+
+    /// How many derivations there were.
+    pub fn derivations(&self) -> usize {
+        self.derivations
     }
 
     /// How often storage was told what a session is.
@@ -593,6 +601,7 @@ impl World {
             Event::Input { shard, input } => self.input(shard, input),
             Event::Derive { shard, ticket, job } => {
                 self.nodes[shard].side.derivations -= 1;
+                self.derivations += 1;
                 self.input(
                     shard,
                     Input::Derived {

@@ -163,6 +163,8 @@ namespaces! {
     Bind2 = "urn:xmpp:bind:0";
     /// Fast authentication (XEP-0484).
     Fast = "urn:xmpp:fast:0";
+    /// Client access management (XEP-0494).
+    ClientAccess = "urn:xmpp:cam:0";
     /// OMEMO, the version in the field (XEP-0384).
     OmemoLegacy = "eu.siacs.conversations.axolotl";
     /// Explicit message encryption (XEP-0380).

@@ -7,6 +7,7 @@ use xmpp::port::{
     RosterItem, ScramKey, Space, Store, StoreOp, StoreReply, Subscription, WholeAccount,
 };
 
+mod agents;
 pub(crate) mod sessions;
 
 /// Runs the whole suite; `make` gives an empty store each time.
@@ -35,7 +36,8 @@ pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
         when_the_newest_that_waits_came_is_known,
         what_is_kept_goes_with_its_account,
     ];
-    for part in parts.into_iter().chain(sessions::PARTS) {
+    let parts = parts.into_iter().chain(sessions::PARTS);
+    for part in parts.chain(agents::PARTS) {
         part(&mut *make());
     }
 }
@@ -266,6 +268,7 @@ fn keys_are_replaced_where_there_is_an_account(store: &mut dyn Store) {
     let set = |fill| StoreOp::SetCredentials {
         account: jid(ROMEO),
         credentials: keys(fill),
+        keeps: None,
     };
     assert_eq!(one(store, set(1)), StoreReply::Missing);
     assert_eq!(

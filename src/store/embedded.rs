@@ -16,9 +16,7 @@ use fjall::PersistMode;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
-use xmpp::port::{
-    AccountData, Credentials, Origin, SessionId, Snapshot, StoreOp, StoreReply, WholeAccount,
-};
+use xmpp::port::{AccountData, Origin, SessionId, Snapshot, StoreOp, StoreReply, WholeAccount};
 
 use crate::backup::{self, Table};
 use crate::commit::{self, Keyspaces, Logged};
@@ -30,7 +28,7 @@ use crate::remains::Remains;
 use crate::schema::{self, SCHEMA};
 use crate::seal::Seal;
 use crate::sharing::Sharing;
-use crate::{kept, sessions};
+use crate::{agents, kept, sessions};
 
 /// Where the database lies in the server's data directory.
 pub const DIRECTORY: &str = "store";
@@ -280,10 +278,7 @@ impl Engine {
                 credentials,
             } => self.create_whole(staged, WholeAccount::new(account, *credentials)),
             StoreOp::CreateWhole { whole } => self.create_whole(staged, *whole),
-            StoreOp::SetCredentials {
-                account,
-                credentials,
-            } => self.set_credentials(staged, &account, *credentials),
+            StoreOp::SetCredentials { .. } => self.set_credentials(staged, op),
             StoreOp::DeleteAccount { account } => self.delete(staged, &account),
             StoreOp::Account { account } => self.account(staged, &account),
             StoreOp::PutRosterItem { account, item } => {
@@ -314,9 +309,19 @@ impl Engine {
             StoreOp::RemoveOffline { account, up_to } => {
                 kept::remove_offline(self.keyspace(Table::Kept), staged, &account, up_to)
             }
+            StoreOp::UserAgent { account, id } => {
+                agents::one(self.keyspace(Table::Kept), staged, &account, id)
+                    .map(|found| StoreReply::UserAgent(found.map(Box::new)))
+            }
+            StoreOp::UserAgents { account } => {
+                agents::all(self.keyspace(Table::Kept), staged, &account)
+                    .map(StoreReply::UserAgents)
+            }
             StoreOp::SetBlocked { .. }
             | StoreOp::PutDocument { .. }
-            | StoreOp::PutOffline { .. } => self.keep(staged, op),
+            | StoreOp::PutOffline { .. }
+            | StoreOp::PutUserAgent { .. }
+            | StoreOp::RemoveUserAgents { .. } => self.keep(staged, op),
             StoreOp::NoteFailed { .. } => {
                 staged.gaps.note_op(&op);
                 Ok(StoreReply::Done)
@@ -325,19 +330,23 @@ impl Engine {
         }
     }
 
-    fn set_credentials(
-        &self,
-        staged: &mut Staged,
-        account: &BareJid,
-        credentials: Credentials,
-    ) -> Result<StoreReply, Trouble> {
-        let key = schema::account_key(account);
+    fn set_credentials(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
+        let StoreOp::SetCredentials {
+            account,
+            credentials,
+            keeps,
+        } = op
+        else {
+            return Ok(StoreReply::Failed("not a write of this kind".into()));
+        };
+        let key = schema::account_key(&account);
         let Some(before) = read(self.keyspace(Table::Accounts), &staged.accounts, &key)? else {
             return Ok(StoreReply::Missing);
         };
         let less = Lacking::of_account(&before);
         let lacking = staged.lacking.minus(less).plus(Lacking::of(&credentials));
-        let record = schema::encode_credentials(credentials).map_err(damaged)?;
+        let record = schema::encode_credentials(*credentials).map_err(damaged)?;
+        agents::remove_but(self.keyspace(Table::Kept), staged, &account, keeps)?;
         staged.accounts.insert(key.into(), Some(record));
         staged.lacking = lacking;
         Ok(StoreReply::Done)
@@ -371,7 +380,9 @@ impl Engine {
     fn keep(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
         let (StoreOp::SetBlocked { account, .. }
         | StoreOp::PutDocument { account, .. }
-        | StoreOp::PutOffline { account, .. }) = &op
+        | StoreOp::PutOffline { account, .. }
+        | StoreOp::PutUserAgent { account, .. }
+        | StoreOp::RemoveUserAgents { account, .. }) = &op
         else {
             return Ok(StoreReply::Failed("not a write of this kind".into()));
         };
@@ -397,6 +408,23 @@ impl Engine {
                 &key,
                 &bytes,
             ),
+            StoreOp::PutUserAgent {
+                account,
+                agent,
+                prior,
+                forget_before,
+            } => {
+                let kept = self.keyspace(Table::Kept);
+                agents::put(kept, staged, &account, &agent, prior, forget_before)
+            }
+            StoreOp::RemoveUserAgents { account, which } => {
+                let kept = self.keyspace(Table::Kept);
+                match which {
+                    Some(id) => agents::remove(kept, staged, &account, id)?,
+                    None => agents::remove_but(kept, staged, &account, None)?,
+                }
+                Ok(StoreReply::Done)
+            }
             StoreOp::PutOffline {
                 account,
                 arrived,

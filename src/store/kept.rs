@@ -1,4 +1,5 @@
-//! What an account keeps besides keys and roster: block list, documents, waiting messages.
+//! What an account keeps besides keys and roster: block list, documents, waiting messages; and its
+//! user agents, see [`crate::agents`].
 //!
 //! All lie in one keyspace below the account's prefix, told apart by a kind byte, so that an
 //! account's end is one range. Values begin with a version byte. The numbers of waiting messages
@@ -19,6 +20,9 @@ const DOCUMENT: u8 = 2;
 const OFFLINE: u8 = 3;
 const OFFLINE_COUNT: u8 = 4;
 
+/// User agents, from schema 11 on.
+pub(crate) const AGENT: u8 = 8;
+
 /// The version byte of every record here but one.
 const VERSION: u8 = 1;
 
@@ -28,7 +32,7 @@ const TIMED_VERSION: u8 = 2;
 /// A message that waits, with its number.
 pub(crate) type Message = (u64, Arrived);
 
-fn key(account: &BareJid, kind: u8) -> Vec<u8> {
+pub(crate) fn key(account: &BareJid, kind: u8) -> Vec<u8> {
     let mut key = schema::roster_prefix(account);
     key.push(kind);
     key
@@ -55,7 +59,7 @@ fn record(content: &[u8]) -> Vec<u8> {
     record
 }
 
-fn content<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Trouble> {
+pub(crate) fn content<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Trouble> {
     match record.split_first() {
         Some((&VERSION, content)) => Ok(content),
         _ => Err(format!("{what} has an unknown record version").into()),
@@ -436,6 +440,8 @@ pub(crate) fn gather(
             waiting.push((arrived, stanza.into()));
         }
         Some((&OFFLINE_COUNT, [])) => {}
+        // Their tokens are good here only.
+        Some((&AGENT, _)) => {}
         _ => return Err("a record is of an unknown kind".into()),
     }
     Ok(())

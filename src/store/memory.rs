@@ -8,9 +8,9 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin,
+    AccountData, AgentId, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin,
     QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply,
-    StoredSession, WholeAccount,
+    StoredSession, USER_AGENTS_MAX, UserAgent, WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -31,9 +31,27 @@ struct Account {
     offline: BTreeMap<u64, Arrived>,
     offline_last: u64,
     sessions: BTreeMap<SessionId, Session>,
+    agents: BTreeMap<AgentId, UserAgent>,
 }
 
 impl Account {
+    fn put_agent(&mut self, agent: UserAgent, prior: Option<u64>, before: Timestamp) -> StoreReply {
+        let known = self.agents.get(&agent.id).map(|known| known.stamp);
+        if known != prior {
+            return StoreReply::Outdated;
+        }
+        if prior.is_none() {
+            self.agents.retain(|_, other| other.last_seen >= before);
+            let oldest = self.agents.values().min_by_key(|other| other.last_seen);
+            let oldest = oldest.map(|other| other.id);
+            if let Some(id) = oldest.filter(|_| self.agents.len() >= USER_AGENTS_MAX) {
+                self.agents.remove(&id);
+            }
+        }
+        self.agents.insert(agent.id, agent);
+        StoreReply::Done
+    }
+
     /// How many of these messages may wait beside those that do.
     fn room_for(&self, messages: &[Arrived], quota: OfflineQuota) -> usize {
         let mut count = self.offline.len() as u32;
@@ -122,7 +140,11 @@ impl Memory {
             StoreOp::SetCredentials {
                 account,
                 credentials,
-            } => self.change(&account, |found| found.credentials = *credentials),
+                keeps,
+            } => self.change(&account, |found| {
+                found.credentials = *credentials;
+                found.agents.retain(|id, _| Some(*id) == keeps);
+            }),
             StoreOp::DeleteAccount { account } => match self.accounts.remove(&account) {
                 Some(gone) => {
                     for session in gone.sessions.keys() {
@@ -189,6 +211,7 @@ impl Memory {
                 )
                 .collect(),
             sessions: BTreeMap::new(),
+            agents: BTreeMap::new(),
         };
         self.accounts.insert(whole.account, fresh);
         StoreReply::Done
@@ -243,6 +266,37 @@ impl Memory {
                 self.gaps.note_op(&op);
                 StoreReply::Done
             }
+            other => self.apply_to_agents(other),
+        }
+    }
+
+    /// The operations on user agents.
+    fn apply_to_agents(&mut self, op: StoreOp) -> StoreReply {
+        match op {
+            StoreOp::UserAgent { account, id } => {
+                let found = self.accounts.get(&account);
+                let found = found.and_then(|found| found.agents.get(&id));
+                StoreReply::UserAgent(found.cloned().map(Box::new))
+            }
+            StoreOp::UserAgents { account } => {
+                let found = self.accounts.get(&account);
+                let agents = found.map(|found| found.agents.values().cloned().collect());
+                StoreReply::UserAgents(agents.unwrap_or_default())
+            }
+            StoreOp::PutUserAgent {
+                account,
+                agent,
+                prior,
+                forget_before,
+            } => match self.accounts.get_mut(&account) {
+                Some(found) => found.put_agent(*agent, prior, forget_before),
+                None => StoreReply::Missing,
+            },
+            StoreOp::RemoveUserAgents { account, which } => self.change(&account, |found| {
+                found
+                    .agents
+                    .retain(|id, _| which.is_some_and(|which| which != *id));
+            }),
             other => self.apply_to_sessions(other),
         }
     }

@@ -181,6 +181,9 @@ impl Shard {
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
             (Ns::Blocking, Target::Account) => self.on_blocking(host, key, view, &tree, is_set),
+            (Ns::ClientAccess, Target::Account) => {
+                self.on_client_access(host, key, view, &tree, is_set)
+            }
             (Ns::Carbons, Target::Account) if is_set => self.on_carbons(host, key, view, name),
             // XEP-0077 3.2 shows it without an address, 3.3 with the server's.
             (Ns::Register, Target::Server | Target::Account) if is_set => {
@@ -339,6 +342,12 @@ impl Shard {
         }
     }
 
+    /// The session of a client that asked, if it is still there.
+    pub(crate) fn asker_of(&self, request: &IqRequest) -> Option<SessionKey> {
+        let session = self.sessions.get(request.session?)?;
+        request.session.filter(|_| session.full() == &*request.full)
+    }
+
     /// Writes the answer to a request, if its session is still there.
     pub(crate) fn reply(
         &mut self,
@@ -346,14 +355,28 @@ impl Shard {
         request: &IqRequest,
         outcome: Result<&[u8], StanzaError>,
     ) {
+        match outcome {
+            Ok(payload) => self.reply_by(host, request, "result", payload),
+            Err(error) => {
+                let mut payload = Vec::new();
+                error.write(&mut payload);
+                self.reply_by(host, request, "error", &payload);
+            }
+        }
+    }
+
+    /// The same by a stanza of that type.
+    pub(crate) fn reply_by(
+        &mut self,
+        host: &mut impl Host,
+        request: &IqRequest,
+        type_: &str,
+        payload: &[u8],
+    ) {
         let write = |out: &mut Vec<u8>| {
-            let type_ = if outcome.is_ok() { "result" } else { "error" };
             let id = Some(request.iq.as_ref().into());
             write_reply_head(Kind::Iq, type_, &request.from, &request.full, id, out);
-            match outcome {
-                Ok(payload) => out.extend_from_slice(payload),
-                Err(error) => error.write(out),
-            }
+            out.extend_from_slice(payload);
             out.extend_from_slice(b"</iq>");
         };
         let Some(key) = request.session else {
@@ -361,11 +384,10 @@ impl Shard {
             write(&mut bytes);
             return self.route_bytes(host, &Jid::from_prepared(&request.full), bytes);
         };
-        let alive = self.sessions.get(key);
-        if alive.is_some_and(|session| session.full() == &*request.full) {
+        if self.asker_of(request).is_some() {
             let sessions = &mut self.sessions;
             sessions.write_to(host, key, Keep::Memory, |_, out| write(out));
-            if outcome.is_ok() {
+            if type_ == "result" {
                 sessions.at_mut(key).outlet.note_answer();
             }
         }

@@ -30,6 +30,7 @@ pub mod removed;
 mod request;
 mod resume;
 mod revive;
+mod revoke;
 pub mod roster;
 pub mod router;
 pub mod session;

@@ -118,7 +118,8 @@ pub enum Control {
         /// contacts who were told; nothing where the shard ends first.
         answer: Sender<StoreReply>,
     },
-    /// An account has new keys in storage: what was begun with the old ones proves nothing.
+    /// An account has new keys in storage, or no user agents any more: what was begun with the old
+    /// ones proves nothing, and its sessions end.
     NewKeys {
         /// The account.
         account: BareJid,

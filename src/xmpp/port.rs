@@ -3,6 +3,12 @@
 //! Invariant: routing never reads the store. Shards hand a [`StoreOp`] to [`crate::Host::store`]
 //! and get the [`StoreReply`] back as an event; only the storage thread touches a [`Store`].
 
+mod agents;
+
+pub use agents::{
+    AgentId, Token, TokenBinding, USER_AGENT_TEXT_SIZE_MAX, USER_AGENTS_MAX, UserAgent,
+};
+
 use crate::host::Timestamp;
 use stanza::jid::BareJid;
 use std::fmt;
@@ -29,12 +35,48 @@ pub enum StoreOp {
         /// The new account, as for `CreateAccount`; what may wait for it its maker has limited.
         whole: Box<WholeAccount>,
     },
-    /// Replace an account's keys. Answered by `Done`, or `Missing`.
+    /// Replace an account's keys, and forget its user agents with their tokens. Answered by `Done`,
+    /// or `Missing`.
     SetCredentials {
         /// Whose.
         account: BareJid,
         /// The new keys.
         credentials: Box<Credentials>,
+        /// The user agent that stays, where it was that which made them.
+        keeps: Option<AgentId>,
+    },
+    /// Read a user agent of an account. Answered by [`StoreReply::UserAgent`].
+    UserAgent {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        id: AgentId,
+    },
+    /// Read all of an account. Answered by [`StoreReply::UserAgents`].
+    UserAgents {
+        /// Whose.
+        account: BareJid,
+    },
+    /// Write a user agent, where the record that storage has is the one that was read. Of more than
+    /// [`USER_AGENTS_MAX`] the one that was seen longest ago goes. Answered by `Done`, `Missing`,
+    /// or `Outdated`.
+    PutUserAgent {
+        /// Whose.
+        account: BareJid,
+        /// The user agent as it is from now on, with a stamp that no record had.
+        agent: Box<UserAgent>,
+        /// The stamp of the record that was read; `None` where there was none.
+        prior: Option<u64>,
+        /// Where it is a new one, those that were seen last before this are forgotten.
+        forget_before: Timestamp,
+    },
+    /// Forget a user agent of an account, or all, with their tokens. Answered by `Done`, also where
+    /// there is none, or `Missing` where there is no such account.
+    RemoveUserAgents {
+        /// Whose.
+        account: BareJid,
+        /// Which, if not all.
+        which: Option<AgentId>,
     },
     /// Delete an account with everything it owns. Answered by `Done`, or `Missing`.
     DeleteAccount {
@@ -443,6 +485,8 @@ impl StoreOp {
                 | StoreOp::Offline { .. }
                 | StoreOp::Session { .. }
                 | StoreOp::Sessions
+                | StoreOp::UserAgent { .. }
+                | StoreOp::UserAgents { .. }
         )
     }
 }
@@ -470,6 +514,12 @@ pub enum StoreReply {
     Full,
     /// Only so many would have fitted a quota; nothing was changed.
     Room(u32),
+    /// The user agent, or `None` where there is none, nor such an account.
+    UserAgent(Option<Box<UserAgent>>),
+    /// The account's user agents, in no particular order.
+    UserAgents(Vec<UserAgent>),
+    /// The record is not the one that was read any more; nothing was changed.
+    Outdated,
     /// There is no such account; nothing was changed.
     Missing,
     /// The session is there and its records are damaged: every later try meets the same. The text

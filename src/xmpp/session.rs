@@ -5,6 +5,7 @@ use crate::ask::Asking;
 use crate::host::{ConnId, Host};
 use crate::limit::{Limits, REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX};
 use crate::outbox::{Acks, Keep};
+use crate::port::AgentId;
 use crate::xep::client_state::Held;
 use stanza::jid::Jid;
 use std::collections::{BTreeSet, HashMap};
@@ -309,6 +310,8 @@ pub struct Sessions {
     /// Managed ones whose input waits, or did in the last second; some may have ended.
     pub(crate) held_back: BTreeSet<SessionKey>,
     pub(crate) asking: Asking,
+    /// The user agents that they are of, where their clients say which they are.
+    pub(crate) agents: HashMap<SessionKey, AgentId>,
     /// What is held for those whose clients are inactive.
     pub(crate) held: HashMap<SessionKey, Held>,
 }
@@ -331,12 +334,21 @@ impl Sessions {
         SessionKey(self.slots.len() as u32 - 1)
     }
 
+    /// A session's client is this user agent, or does not say which it is.
+    pub(crate) fn note_agent(&mut self, key: SessionKey, agent: Option<AgentId>) {
+        match agent {
+            Some(agent) => drop(self.agents.insert(key, agent)),
+            None => drop(self.agents.remove(&key)),
+        }
+    }
+
     /// Takes a session out.
     pub fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slots.get_mut(key.0 as usize)?.take()?;
         if session.modes.has(Modes::IS_INACTIVE) {
             self.held.remove(&key);
         }
+        self.agents.remove(&key);
         self.free.push(key.0);
         Some(session)
     }

@@ -541,7 +541,7 @@ impl Shard {
                 self.on_stored(host, Ticket(ticket), reply);
             }
             Control::Delete { account, answer } => self.on_deletion(host, &account, answer),
-            Control::NewKeys { account, told: _ } => self.outdate_proofs(account.as_str()),
+            Control::NewKeys { account, told: _ } => self.on_new_keys(host, &account),
         }
     }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 use xmpp::limit::Limits;
-use xmpp::settings::{Durability, Settings};
+use xmpp::settings::{AgentPolicy, Durability, Settings};
 use xmpp::stream::sasl::Mechanism;
 
 /// Where everything is kept unless configured, beside the configuration file.
@@ -74,6 +74,31 @@ struct AuthFile {
     mechanisms: Option<List<Mechanism>>,
     plain_without_tls: Option<bool>,
     anonymous: Option<bool>,
+    token_days: Option<Number<0, 365>>,
+    token_rotation_hours: Option<Number<1, 8_760>>,
+    client_days: Option<Number<1, 3_650>>,
+    client_names: Option<bool>,
+}
+
+impl AuthFile {
+    /// What is kept of user agents.
+    fn agents(&self) -> AgentPolicy {
+        const HOUR_S: u64 = 3_600;
+        // The ranges are within the type: 3,650 days have 315,360,000 seconds.
+        let seconds = |number: u64, unit_s: u64| (number * unit_s) as u32;
+        let mut policy = AgentPolicy::default();
+        if let Some(Number(days)) = self.token_days {
+            policy.token_s = seconds(days, 24 * HOUR_S);
+        }
+        if let Some(Number(hours)) = self.token_rotation_hours {
+            policy.rotation_s = seconds(hours, HOUR_S);
+        }
+        if let Some(Number(days)) = self.client_days {
+            policy.forget_s = seconds(days, 24 * HOUR_S);
+        }
+        policy.keeps_names = self.client_names.unwrap_or(policy.keeps_names);
+        policy
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -184,6 +209,7 @@ impl File {
         };
         let at = |path: PathBuf| source.path.parent().unwrap_or(Path::new("")).join(path);
         let anonymous = self.auth.anonymous.unwrap_or(false);
+        let agents = self.auth.agents();
         let mut limits = self.limits.protocol();
         let output_max = output_max(&self.limits, &limits, source)?;
         // What waits for an account goes out in one burst, beside which there is room for more.
@@ -206,6 +232,7 @@ impl File {
             mechanisms: mechanisms(self.auth.mechanisms, anonymous, source)?,
             plain_without_tls: self.auth.plain_without_tls.unwrap_or(false),
             anonymous,
+            agents,
             registration_open: self.registration.open.unwrap_or(false),
             durability: self
                 .durability

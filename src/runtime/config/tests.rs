@@ -124,6 +124,29 @@ fn every_key_is_understood() {
 }
 
 #[test]
+fn what_is_kept_of_clients_is_configured() {
+    let config = good(
+        r#"
+        domain = "example.org"
+        [auth]
+        token_days = 7
+        token_rotation_hours = 12
+        client_days = 3650
+        client_names = false
+        "#,
+    );
+    let agents = AgentPolicy {
+        token_s: 7 * 86_400,
+        rotation_s: 12 * 3_600,
+        forget_s: 3_650 * 86_400,
+        keeps_names: false,
+    };
+    assert_eq!((config.agents, config.settings().agents), (agents, agents));
+    let config = good("domain = \"example.org\"");
+    assert_eq!(config.agents, AgentPolicy::default());
+}
+
+#[test]
 fn every_limit_takes_both_ends_of_its_range_and_nothing_beyond() {
     for (name, low, high) in RANGES {
         for value in [low, high] {
@@ -430,6 +453,10 @@ fn the_manual_names_every_key_and_its_range() {
         "mechanisms",
         "plain_without_tls",
         "anonymous",
+        "token_days",
+        "token_rotation_hours",
+        "client_days",
+        "client_names",
         "open",
         "output_max",
         "connections_per_address_max",

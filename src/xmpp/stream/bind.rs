@@ -307,6 +307,7 @@ impl Shard {
         session.modes = Self::modes_of(stream);
         tracing::debug!(jid = session.full(), peer = %stream.peer, "session bound");
         let key = self.sessions.insert(session);
+        self.sessions.note_agent(key, stream.agent());
         self.accounts.at_mut(expect.account).sessions.push(key);
         self.share_copies(expect.account);
         stream.phase = Phase::Bound(key);

@@ -107,10 +107,20 @@ fn write_mechanisms(offer: Offer<'_>, is_secure: bool, out: &mut Vec<u8>) {
         // XEP-0388 3: only where there is TLS.
         out.extend_from_slice(b"<authentication xmlns='urn:xmpp:sasl:2'>");
         write_names(offer, out);
+        out.extend_from_slice(b"<inline>");
+        // XEP-0484 3.1
+        if offer.tokens().next().is_some() {
+            out.extend_from_slice(b"<fast xmlns='urn:xmpp:fast:0'>");
+            for token in offer.tokens() {
+                put(
+                    out,
+                    format_args!("<mechanism>{}</mechanism>", token.as_str()),
+                );
+            }
+            out.extend_from_slice(b"</fast>");
+        }
         // XEP-0198 9.1, 9.2, XEP-0386 3.1
-        out.extend_from_slice(
-            b"<inline><sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>",
-        );
+        out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>");
         for feature in bind2::INLINE {
             put(out, format_args!("<feature var='{}'/>", feature.as_str()));
         }

@@ -6,10 +6,12 @@ pub mod bind2;
 pub mod blocking;
 pub mod capabilities;
 pub mod carbons;
+pub mod client_access;
 pub mod client_state;
 pub mod contact;
 pub mod disco;
 pub mod external_services;
+pub mod fast;
 pub mod last;
 pub mod limits;
 pub mod offline;
@@ -234,11 +236,13 @@ extensions! {
     blocking: blocking::Blocking,
     capabilities: capabilities::EntityCapabilities,
     carbons: carbons::Carbons,
+    client_access: client_access::ClientAccess,
     client_state: client_state::ClientState,
     contact: contact::Contact,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
     external_services: external_services::ExternalServices,
+    fast: fast::Fast,
     last: last::LastActivity,
     limits: limits::Limits,
     offline: offline::Offline,

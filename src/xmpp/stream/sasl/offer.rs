@@ -46,6 +46,11 @@ impl<'a> Offer<'a> {
             .filter(move |name| any && self.binding(name).is_some())
     }
 
+    /// Whether tokens are given here at all.
+    pub(super) fn gives_tokens(&self) -> bool {
+        self.facts.is_some() && self.settings.agents.token_s > 0
+    }
+
     /// Whether a -PLUS mechanism is among the advertised ones.
     pub fn offers_plus(&self) -> bool {
         self.mechanisms().any(Mechanism::is_plus)
