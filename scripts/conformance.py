@@ -57,6 +57,7 @@ NAMES = {
     "XEP-0386": "Bind 2",
     "XEP-0388": "Extensible SASL Profile",
     "XEP-0440": "SASL Channel-Binding Type Capability",
+    "XEP-0474": "SASL SCRAM Downgrade Protection",
     "XEP-0478": "Stream Limits Advertisement",
     "XEP-0484": "Fast Authentication Streamlining Tokens",
     "XEP-0494": "Client Access Management",

@@ -155,6 +155,16 @@ fn a_client_is_authenticated_bound_and_managed_by_one_exchange() {
     ));
     let challenge = client.element();
     let response = scram.respond(&challenge.text).expect("a good challenge");
+    // XEP-0474 6.2
+    let mechanisms = offer.children.iter().filter(|it| it.name == "mechanism");
+    let mechanisms: Vec<&str> = mechanisms.map(|it| &*it.text).collect();
+    let bindings = features
+        .child("sasl-channel-binding")
+        .expect("it is offered");
+    let bindings = bindings.children.iter().filter_map(|it| it.attr("type"));
+    let bindings: Vec<&str> = bindings.collect();
+    let advertised = sim::scram::advertised(&mechanisms, &bindings);
+    assert_eq!(scram.advertised, Some(advertised));
     client.send(&format!(
         "<response xmlns='urn:xmpp:sasl:2'>{response}</response>"
     ));

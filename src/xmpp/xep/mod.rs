@@ -10,6 +10,7 @@ pub mod client_access;
 pub mod client_state;
 pub mod contact;
 pub mod disco;
+pub mod downgrade;
 pub mod external_services;
 pub mod fast;
 pub mod last;
@@ -241,6 +242,7 @@ extensions! {
     contact: contact::Contact,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
+    downgrade: downgrade::Downgrade,
     external_services: external_services::ExternalServices,
     fast: fast::Fast,
     last: last::LastActivity,

@@ -51,6 +51,21 @@ impl<'a> Offer<'a> {
         self.facts.is_some() && self.settings.agents.token_s > 0
     }
 
+    /// Mechanisms and channel bindings as a hash of them is made (XEP-0474 6.1). Both profiles
+    /// have the same.
+    pub(super) fn advertised(&self) -> String {
+        let mut mechanisms: Vec<&str> = self.mechanisms().map(Mechanism::as_str).collect();
+        let mut bindings: Vec<&str> = self.bindings().collect();
+        mechanisms.sort_unstable();
+        bindings.sort_unstable();
+        let mut text = mechanisms.join("\x1e");
+        if !bindings.is_empty() {
+            text.push('\x1f');
+            text.push_str(&bindings.join("\x1e"));
+        }
+        text
+    }
+
     /// Whether a -PLUS mechanism is among the advertised ones.
     pub fn offers_plus(&self) -> bool {
         self.mechanisms().any(Mechanism::is_plus)
