@@ -7,6 +7,7 @@ use xmpp::port::{
     RosterItem, ScramKey, Space, Store, StoreOp, StoreReply, Subscription, WholeAccount,
 };
 
+pub(crate) mod nodes;
 pub(crate) mod sessions;
 
 /// Runs the whole suite; `make` gives an empty store each time.
@@ -35,7 +36,8 @@ pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
         when_the_newest_that_waits_came_is_known,
         what_is_kept_goes_with_its_account,
     ];
-    for part in parts.into_iter().chain(sessions::PARTS) {
+    let parts = parts.into_iter().chain(nodes::PARTS);
+    for part in parts.chain(sessions::PARTS) {
         part(&mut *make());
     }
 }
@@ -561,7 +563,7 @@ fn documents_are_told_apart_by_kind_and_key(store: &mut dyn Store) {
 }
 
 /// The longest JID with this local part's first letter.
-fn longest(letter: &str) -> String {
+pub(crate) fn longest(letter: &str) -> String {
     let label = letter.repeat(LABEL_SIZE_MAX);
     let labels = vec![label; (PART_SIZE_MAX + 1) / (LABEL_SIZE_MAX + 1)];
     format!("{}@{}", letter.repeat(PART_SIZE_MAX), labels.join("."))

@@ -196,7 +196,7 @@ fn log_of(scratch: &Scratch) -> PathBuf {
 }
 
 /// The log's size without the zeros that are allocated ahead.
-fn written_size(scratch: &Scratch) -> u64 {
+pub(crate) fn written_size(scratch: &Scratch) -> u64 {
     let bytes = std::fs::read(log_of(scratch)).unwrap();
     let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     last as u64 + 1
@@ -204,7 +204,7 @@ fn written_size(scratch: &Scratch) -> u64 {
 
 /// What a kill would have left at `before`, with so many bytes of what is in the log by now: the
 /// engine gets nothing before the log has all of it.
-fn cut(before: &Scratch, now: &Scratch, size: u64) -> Scratch {
+pub(crate) fn cut(before: &Scratch, now: &Scratch, size: u64) -> Scratch {
     let copy = before.killed();
     let mut bytes = std::fs::read(log_of(now)).unwrap();
     bytes[size as usize..].fill(0);

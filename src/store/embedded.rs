@@ -30,7 +30,7 @@ use crate::remains::Remains;
 use crate::schema::{self, SCHEMA};
 use crate::seal::Seal;
 use crate::sharing::Sharing;
-use crate::{kept, sessions};
+use crate::{kept, nodes, sessions};
 
 /// Where the database lies in the server's data directory.
 pub const DIRECTORY: &str = "store";
@@ -308,6 +308,9 @@ impl Engine {
                 space,
                 key,
             } => kept::document(self.keyspace(Table::Kept), staged, &account, space, &key),
+            StoreOp::Nodes { .. } | StoreOp::Items { .. } => {
+                nodes::read_op(self.keyspace(Table::Kept), staged, &op)
+            }
             StoreOp::Offline { account } => {
                 kept::waiting(self.keyspace(Table::Kept), staged, &account).map(StoreReply::Offline)
             }
@@ -316,6 +319,7 @@ impl Engine {
             }
             StoreOp::SetBlocked { .. }
             | StoreOp::PutDocument { .. }
+            | StoreOp::ChangeNodes { .. }
             | StoreOp::PutOffline { .. } => self.keep(staged, op),
             StoreOp::NoteFailed { .. } => {
                 staged.gaps.note_op(&op);
@@ -371,6 +375,7 @@ impl Engine {
     fn keep(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
         let (StoreOp::SetBlocked { account, .. }
         | StoreOp::PutDocument { account, .. }
+        | StoreOp::ChangeNodes { account, .. }
         | StoreOp::PutOffline { account, .. }) = &op
         else {
             return Ok(StoreReply::Failed("not a write of this kind".into()));
@@ -397,6 +402,9 @@ impl Engine {
                 &key,
                 &bytes,
             ),
+            StoreOp::ChangeNodes { account, changes } => {
+                nodes::change(self.keyspace(Table::Kept), staged, &account, changes)
+            }
             StoreOp::PutOffline {
                 account,
                 arrived,

@@ -21,6 +21,7 @@ mod lacking;
 mod load;
 mod log;
 pub mod memory;
+mod nodes;
 mod opening;
 #[cfg(test)]
 mod power;

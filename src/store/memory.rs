@@ -8,9 +8,9 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin,
-    QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply,
-    StoredSession, WholeAccount,
+    AccountData, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, Node, NodeChange,
+    OfflineQuota, Origin, QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp,
+    StoreReply, StoredSession, WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -28,6 +28,7 @@ struct Account {
     roster: BTreeMap<BareJid, RosterItem>,
     blocked: Vec<Box<str>>,
     documents: BTreeMap<(Space, Box<str>), Box<[u8]>>,
+    nodes: BTreeMap<Box<str>, (Node, BTreeMap<u64, Box<[u8]>>)>,
     offline: BTreeMap<u64, Arrived>,
     offline_last: u64,
     sessions: BTreeMap<SessionId, Session>,
@@ -165,13 +166,18 @@ impl Memory {
         if whole.is_overfull() {
             return StoreReply::Full;
         }
-        let mut names = whole.documents.iter().map(|(_, name, _)| check_name(name));
-        if let Some(why) = names.find_map(Result::err) {
+        let nodes = whole.nodes.iter().map(|(node, _)| &node.name);
+        let mut names = whole.documents.iter().map(|(_, name, _)| name).chain(nodes);
+        if let Some(why) = names.find_map(|name| check_name(name).err()) {
             return StoreReply::Failed(why);
         }
         let roster = whole.data.roster.into_iter();
         let documents = whole.documents.into_iter();
         let said = documents.filter(|(.., bytes)| !bytes.is_empty());
+        let nodes = whole.nodes.into_iter().map(|(node, items)| {
+            let name = node.name.clone();
+            (name, (node, items.into_iter().collect()))
+        });
         let fresh = Account {
             credentials: whole.credentials,
             roster: roster.map(|item| (item.contact.clone(), item)).collect(),
@@ -179,6 +185,7 @@ impl Memory {
             documents: said
                 .map(|(space, key, bytes)| ((space, key), bytes))
                 .collect(),
+            nodes: nodes.collect(),
             offline_last: whole.offline.len() as u64,
             offline: (1..)
                 .zip(
@@ -215,6 +222,26 @@ impl Memory {
                 key,
                 bytes,
             } => self.put_document(&account, space, key, bytes),
+            StoreOp::Nodes { account } => {
+                let found = self.accounts.get(&account);
+                let nodes = found.map(|found| found.nodes.values());
+                let nodes = nodes.into_iter().flatten();
+                StoreReply::Nodes(nodes.map(|(node, _)| node.clone()).collect())
+            }
+            StoreOp::Items {
+                account,
+                node,
+                numbers,
+            } => {
+                if let Err(why) = check_name(&node) {
+                    return StoreReply::Failed(why);
+                }
+                let found = self.accounts.get(&account);
+                let items = found.and_then(|found| found.nodes.get(&node));
+                let say = |number: u64| Some((number, items?.1.get(&number)?.clone()));
+                StoreReply::Items(numbers.into_iter().filter_map(say).collect())
+            }
+            StoreOp::ChangeNodes { account, changes } => self.change_nodes(&account, changes),
             StoreOp::PutOffline {
                 account,
                 arrived,
@@ -490,6 +517,26 @@ impl Memory {
         }
         found.documents.insert(key, bytes);
         StoreReply::Done
+    }
+
+    fn change_nodes(&mut self, account: &BareJid, changes: Vec<NodeChange>) -> StoreReply {
+        let mut names = changes.iter().map(|change| check_name(&change.name));
+        if let Some(why) = names.find_map(Result::err) {
+            return StoreReply::Failed(why);
+        }
+        self.change(account, |found| {
+            for change in changes {
+                let Some(node) = change.node else {
+                    found.nodes.remove(&change.name);
+                    continue;
+                };
+                let known = found.nodes.remove(&change.name);
+                let mut items = known.map_or_else(BTreeMap::new, |(_, items)| items);
+                items.retain(|number, _| !change.remove.contains(number));
+                items.extend(change.put);
+                found.nodes.insert(change.name, (*node, items));
+            }
+        })
     }
 
     fn put_offline(

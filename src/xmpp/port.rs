@@ -3,6 +3,13 @@
 //! Invariant: routing never reads the store. Shards hand a [`StoreOp`] to [`crate::Host::store`]
 //! and get the [`StoreReply`] back as an event; only the storage thread touches a [`Store`].
 
+mod nodes;
+
+pub use nodes::{
+    AccessModel, Affiliation, Node, NodeChange, NodeConfig, NodeItem, NumberedItems, PublishModel,
+    SendLast, WholeNode,
+};
+
 use crate::host::Timestamp;
 use stanza::jid::BareJid;
 use std::fmt;
@@ -90,6 +97,30 @@ pub enum StoreOp {
         key: Box<str>,
         /// What it says.
         bytes: Box<[u8]>,
+    },
+    /// Read all nodes of an account (XEP-0060), ordered by name. Answered by [`StoreReply::Nodes`],
+    /// which has none where there is no such account.
+    Nodes {
+        /// Whose.
+        account: BareJid,
+    },
+    /// Read what items of a node say. Answered by [`StoreReply::Items`], without those that are not
+    /// there; a name of more than [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
+    Items {
+        /// Whose.
+        account: BareJid,
+        /// Of which node.
+        node: Box<str>,
+        /// Their numbers.
+        numbers: Vec<u64>,
+    },
+    /// Change nodes. Nothing is compared with what was there: who asks has read it. Answered by
+    /// `Done` or `Missing`; a name of more than [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
+    ChangeNodes {
+        /// Whose.
+        account: BareJid,
+        /// What becomes of which.
+        changes: Vec<NodeChange>,
     },
     /// Put a message among what waits for an account. Answered by `Done`, `Missing`, or `Full`
     /// where the quota has no room for it.
@@ -440,6 +471,8 @@ impl StoreOp {
             StoreOp::Credentials { .. }
                 | StoreOp::Account { .. }
                 | StoreOp::Document { .. }
+                | StoreOp::Nodes { .. }
+                | StoreOp::Items { .. }
                 | StoreOp::Offline { .. }
                 | StoreOp::Session { .. }
                 | StoreOp::Sessions
@@ -460,6 +493,10 @@ pub enum StoreReply {
     Exists,
     /// The document, or `None` where there is none, nor such an account.
     Document(Option<Box<[u8]>>),
+    /// The nodes of the account.
+    Nodes(Vec<Node>),
+    /// What items say, in the order in which they were asked for.
+    Items(NumberedItems),
     /// The session, or `None` where there is none.
     Session(Option<Box<StoredSession>>),
     /// Every session with its account.
@@ -504,6 +541,8 @@ pub struct WholeAccount {
     pub data: AccountData,
     /// Its documents; no two have the same kind and name.
     pub documents: Vec<Document>,
+    /// Its nodes; no two have the same name.
+    pub nodes: Vec<WholeNode>,
     /// What waits for it, oldest first, with what its sessions had not acknowledged.
     pub offline: Vec<Box<[u8]>>,
 }
@@ -517,6 +556,7 @@ impl WholeAccount {
             credentials,
             data,
             documents,
+            nodes: Vec::new(),
             offline,
         }
     }

@@ -202,6 +202,8 @@ impl From<StoreReply> for Outcome {
             StoreReply::Credentials(_)
             | StoreReply::Account(_)
             | StoreReply::Document(_)
+            | StoreReply::Nodes(_)
+            | StoreReply::Items(_)
             | StoreReply::Offline(_)
             | StoreReply::Session(_)
             | StoreReply::Room(_)
