@@ -8,6 +8,7 @@ use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
 use crate::xep::blocking::{BlockChanges, BlockList};
 use crate::xep::carbons::Answerable;
+use crate::xep::pubsub::LastItems;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -37,6 +38,8 @@ pub(crate) enum Waiter {
     End(SessionId, Box<StoredSession>),
     /// A stanza for the account, complete and stamped.
     Stanza(Held),
+    /// A session elsewhere that wants the last items of its nodes.
+    LastItems(Box<LastItems>),
     /// An administrator's deletion, and whom to tell how it went.
     Deletion(Sender<StoreReply>),
 }
@@ -68,6 +71,8 @@ pub struct Account {
     pub(crate) changes_password: bool,
     /// It is nowhere in storage and lives as long as its stream.
     pub(crate) is_anonymous: bool,
+    /// Storage has no node of it (XEP-0060).
+    pub(crate) has_no_nodes: bool,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// How many of them get copies of messages (XEP-0280).
@@ -241,6 +246,7 @@ impl Accounts {
             is_ending: false,
             changes_password: false,
             is_anonymous: false,
+            has_no_nodes: false,
             sessions: SmallVec::new(),
             copied_to: 0,
             answerable: None,

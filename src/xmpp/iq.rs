@@ -9,11 +9,12 @@ use crate::router::Route;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
+use crate::xep::pubsub::is_for_nodes;
 use crate::xep::{self, Answer, Available, Context, Target};
 use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
-use stanza::tree::Tree;
+use stanza::tree::{Node, Tree};
 use stanza::view::{Kind, StanzaView};
 
 /// A request that waits for its answer.
@@ -168,15 +169,19 @@ impl Shard {
         type_: Type,
         target: Target,
     ) {
-        let (Some((ns, name)), Ok(tree)) = (view.payload(), Tree::parse(view.bytes(), scope))
-        else {
+        let Ok(tree) = Tree::parse(view.bytes(), scope) else {
             return;
         };
+        let (ns, name) = view.payload().unwrap_or((Ns::Unknown, ""));
         // RFC 6120 8.2.3: an answer to what the server never asked, or a push's, ends here.
         let is_set = match type_ {
             Type::Get => false,
             Type::Set => true,
-            _ => return,
+            type_ => {
+                let query = tree.root().children().next();
+                let id = view.id().unwrap_or_default();
+                return self.on_caps_told(host, key, &id, type_, query);
+            }
         };
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
@@ -272,6 +277,11 @@ impl Shard {
             payload: payload.ok_or(StanzaError::BadRequest)?,
         };
         let bound = asked.known.map(|account| self.accounts.at(account));
+        let has_nodes = bound.is_some_and(|account| !account.is_anonymous);
+        if asked.target != Target::Server && is_for_nodes(&request, has_nodes) {
+            let (account, known) = (&asked.account, asked.known);
+            return self.on_nodes_asked(host, account, known, &request, answered);
+        }
         let context = Context {
             settings: &self.settings,
             capabilities: &self.capabilities,
@@ -281,6 +291,7 @@ impl Shard {
                 keys: bound.map_or(&[], |account| &account.sessions),
             },
             sees_presence: asked.sees_presence,
+            has_nodes,
             now: host.now(),
             wall: host.wall(),
             started: self.started,
@@ -346,14 +357,28 @@ impl Shard {
         request: &IqRequest,
         outcome: Result<&[u8], StanzaError>,
     ) {
+        match outcome {
+            Ok(payload) => self.reply_with(host, request, "result", payload),
+            Err(error) => {
+                let mut content = Vec::new();
+                error.write(&mut content);
+                self.reply_with(host, request, "error", &content);
+            }
+        }
+    }
+
+    /// The same, of this type and with this content.
+    pub(crate) fn reply_with(
+        &mut self,
+        host: &mut impl Host,
+        request: &IqRequest,
+        type_: &str,
+        content: &[u8],
+    ) {
         let write = |out: &mut Vec<u8>| {
-            let type_ = if outcome.is_ok() { "result" } else { "error" };
             let id = Some(request.iq.as_ref().into());
             write_reply_head(Kind::Iq, type_, &request.from, &request.full, id, out);
-            match outcome {
-                Ok(payload) => out.extend_from_slice(payload),
-                Err(error) => error.write(out),
-            }
+            out.extend_from_slice(content);
             out.extend_from_slice(b"</iq>");
         };
         let Some(key) = request.session else {
@@ -365,9 +390,28 @@ impl Shard {
         if alive.is_some_and(|session| session.full() == &*request.full) {
             let sessions = &mut self.sessions;
             sessions.write_to(host, key, Keep::Memory, |_, out| write(out));
-            if outcome.is_ok() {
+            if type_ == "result" {
                 sessions.at_mut(key).outlet.note_answer();
             }
         }
+    }
+}
+
+impl IqRequest {
+    /// Who asked, by his full JID.
+    pub(crate) fn asker(&self) -> &str {
+        &self.full
+    }
+
+    /// Keeps what was asked, for the error that may answer it.
+    pub(crate) fn keep_question(&mut self, question: Node<'_>) {
+        self.payload.clear();
+        // One that cannot be written is left out of the error, as it may be (RFC 6120 8.3.1).
+        let _left_out = question.write(&mut self.payload);
+    }
+
+    /// What was kept.
+    pub(crate) fn question(&self) -> &[u8] {
+        &self.payload
     }
 }

@@ -41,6 +41,14 @@ pub struct Limits {
     /// Bytes of them. A client without stream management gets them in one burst, which must fit
     /// what may wait for a connection.
     pub offline_size_max: u64,
+    /// Nodes of one account (XEP-0060).
+    pub nodes_max: usize,
+    /// Items that one node keeps.
+    pub node_items_max: usize,
+    /// Bytes of one item's payload.
+    pub item_size_max: usize,
+    /// Bytes of all items of one account.
+    pub items_size_max: u64,
     /// Failed authentications per account within a minute; more are refused unexamined.
     pub auth_failures_per_minute_max: u32,
 }
@@ -64,6 +72,10 @@ impl Default for Limits {
             registrations_per_hour_max: 20,
             offline_max: 1_000,
             offline_size_max: OFFLINE_SIZE_MAX,
+            nodes_max: 256,
+            node_items_max: 1_000,
+            item_size_max: 128 << 10,
+            items_size_max: 4 << 20,
             auth_failures_per_minute_max: 30,
         }
     }

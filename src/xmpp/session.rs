@@ -6,6 +6,7 @@ use crate::host::{ConnId, Host};
 use crate::limit::{Limits, REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX};
 use crate::outbox::{Acks, Keep};
 use crate::xep::client_state::Held;
+use crate::xep::interest::Interests;
 use stanza::jid::Jid;
 use std::collections::{BTreeSet, HashMap};
 
@@ -79,6 +80,9 @@ impl Modes {
 
     /// Nobody looks at its client (XEP-0352).
     pub(crate) const IS_INACTIVE: Modes = Modes(4);
+
+    /// Its client said what it is capable of (XEP-0115).
+    pub(crate) const HAS_CAPS: Modes = Modes(8);
 
     /// Whether this is so.
     #[inline]
@@ -311,6 +315,8 @@ pub struct Sessions {
     pub(crate) asking: Asking,
     /// What is held for those whose clients are inactive.
     pub(crate) held: HashMap<SessionKey, Held>,
+    /// What their clients are interested in.
+    pub(crate) interests: Interests,
 }
 
 impl Sessions {
@@ -336,6 +342,9 @@ impl Sessions {
         let session = self.slots.get_mut(key.0 as usize)?.take()?;
         if session.modes.has(Modes::IS_INACTIVE) {
             self.held.remove(&key);
+        }
+        if session.modes.has(Modes::HAS_CAPS) {
+            self.interests.forget(key);
         }
         self.free.push(key.0);
         Some(session)

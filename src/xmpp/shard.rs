@@ -32,6 +32,7 @@ use crate::stream::{Derivations, Flow, Phase, StreamState, frame_size};
 use crate::wake::Waking;
 use crate::xep::capabilities::Capabilities;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
+use crate::xep::pubsub::{CatchUps, PubSub};
 use crate::xep::register::AccountChange;
 use crate::xep::reporting::REPORT_WINDOW_US;
 use stanza::frame::Frame;
@@ -80,6 +81,8 @@ pub(crate) enum Waiting {
     Blocking(AccountKey),
     /// An iq that an extension answers with what storage says.
     Iq,
+    /// The first of the requests about an account's nodes.
+    PubSub(AccountKey),
     /// An offline message on its way to storage.
     OfflineWrite,
     /// A session that is on its way out of storage.
@@ -210,6 +213,8 @@ pub struct Shard {
     pub(crate) last_telling: u64,
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
+    pub(crate) pubsub: PubSub,
+    pub(crate) catch_ups: CatchUps,
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
@@ -302,6 +307,8 @@ impl Shard {
             last_telling: 0,
             account_changes: HashMap::new(),
             iq_requests: HashMap::new(),
+            pubsub: PubSub::default(),
+            catch_ups: CatchUps::default(),
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
@@ -540,6 +547,10 @@ impl Shard {
                 };
                 self.on_stored(host, Ticket(ticket), reply);
             }
+            Control::LastItems { account, to, nodes } => {
+                self.on_last_items(host, from, &account, to, nodes);
+            }
+            Control::LastItemsSent => self.on_last_sent(host),
             Control::Delete { account, answer } => self.on_deletion(host, &account, answer),
             Control::NewKeys { account, told: _ } => self.outdate_proofs(account.as_str()),
         }
@@ -596,6 +607,7 @@ impl Shard {
             Waiting::Roster(write) => self.on_roster_stored(host, ticket, write, reply),
             Waiting::Blocking(account) => self.on_blocking_stored(host, account, reply),
             Waiting::Iq => self.on_iq_stored(host, ticket, reply),
+            Waiting::PubSub(account) => self.on_nodes_stored(host, account, reply),
             Waiting::OfflineWrite => self.on_offline_written(host, ticket, reply),
             Waiting::SessionEnd => self.on_session_ended(host, ticket, &reply),
             Waiting::OfflineRead => self.on_offline_read(host, ticket, reply),

@@ -326,7 +326,11 @@ impl Shard {
                 }
             }
         }
+        let begins = step.pass && type_ == Type::Subscribed;
         self.after_step(host, account, &contact, step);
+        if begins {
+            self.catch_up_with(host, account, &contact);
+        }
         self.evict_if_idle(account);
     }
 

@@ -171,6 +171,10 @@ limits! {
     auth_tries_max: 1..=100;
     directed_max: 1..=100_000;
     offline_max: 0..=100_000;
+    nodes_max: 0..=10_000;
+    node_items_max: 1..=100_000;
+    item_size_max: 1_024..=1 << 20;
+    items_size_max: 65_536..=64 << 20;
     registrations_per_hour_max: 0..=1_000_000;
     auth_failures_per_minute_max: 1..=1_000_000;
 }

@@ -166,7 +166,8 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
          connections_per_address_max, connections_max, stanza_size_before_auth_max, \
          stanza_size_max, depth_max, attributes_max, namespaces_max, auth_ms_max, \
          whitespace_before_auth_max, resources_max, roster_items_max, auth_tries_max, \
-         directed_max, offline_max, registrations_per_hour_max, auth_failures_per_minute_max"
+         directed_max, offline_max, nodes_max, node_items_max, item_size_max, items_size_max, \
+         registrations_per_hour_max, auth_failures_per_minute_max"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[registration]\nopened = true"),

@@ -2,6 +2,10 @@
 
 use crate::host::Timestamp;
 
+/// Bytes that a text or an item of a node counts for besides what it says: many small ones are as
+/// much to read as a few large ones.
+const PART_SIZE: u64 = 128;
+
 /// A node with all that decides what may be done with it. What its items say lies beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -198,9 +202,16 @@ impl Node {
         }
     }
 
-    /// Bytes of its items' payloads.
+    /// Bytes of all that its owner has put there, and for each part of what it takes besides.
     pub fn size(&self) -> u64 {
-        self.items.iter().map(|item| u64::from(item.size)).sum()
+        let config = &self.config;
+        let texts = [&self.name, &config.title, &config.kind].into_iter();
+        let texts = texts.chain(&config.groups);
+        let texts = texts.chain(self.affiliations.iter().map(|(jid, _)| jid));
+        let texts = texts.map(|text| text.len() as u64 + PART_SIZE);
+        let items = self.items.iter();
+        let items = items.map(|item| u64::from(item.size) + PART_SIZE);
+        texts.chain(items).sum()
     }
 }
 

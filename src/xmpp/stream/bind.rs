@@ -212,6 +212,7 @@ impl Shard {
             Waiter::Stanza(held) => {
                 self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
             }
+            Waiter::LastItems(wanted) => self.begin_last_items(host, key, *wanted),
             Waiter::Deletion(answer) => self.delete(host, key, answer),
         }
     }
@@ -257,6 +258,7 @@ impl Shard {
             Waiter::Stanza(held) => self.take_up(host, held, |shard, host, bytes| {
                 shard.answer_without_account(host, bytes, error);
             }),
+            Waiter::LastItems(wanted) => self.tell_last_sent(host, &wanted),
             Waiter::Deletion(answer) => tell(
                 &answer,
                 match error {

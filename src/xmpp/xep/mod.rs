@@ -10,11 +10,13 @@ pub mod client_state;
 pub mod contact;
 pub mod disco;
 pub mod external_services;
+pub mod interest;
 pub mod last;
 pub mod limits;
 pub mod offline;
 pub mod ping;
 pub mod private;
+pub mod pubsub;
 pub mod register;
 pub mod reporting;
 pub mod sasl2;
@@ -78,6 +80,8 @@ pub struct Context<'a> {
     pub available: Available<'a>,
     /// Whether the asker gets that account's presence.
     pub sees_presence: bool,
+    /// Whether that account has nodes of its own (XEP-0163).
+    pub has_nodes: bool,
     /// The time of the turn.
     pub now: Timestamp,
     /// What clocks show: for times that are told.
@@ -242,8 +246,10 @@ extensions! {
     last: last::LastActivity,
     limits: limits::Limits,
     offline: offline::Offline,
+    personal_eventing: pubsub::PersonalEventing,
     ping: ping::Ping,
     private: private::Private,
+    pubsub: pubsub::PubSubCore,
     register: register::Register,
     reporting: reporting::Reporting,
     sasl2: sasl2::Sasl2,
