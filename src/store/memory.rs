@@ -232,15 +232,7 @@ impl Memory {
                 account,
                 node,
                 numbers,
-            } => {
-                if let Err(why) = check_name(&node) {
-                    return StoreReply::Failed(why);
-                }
-                let found = self.accounts.get(&account);
-                let items = found.and_then(|found| found.nodes.get(&node));
-                let say = |number: u64| Some((number, items?.1.get(&number)?.clone()));
-                StoreReply::Items(numbers.into_iter().filter_map(say).collect())
-            }
+            } => self.items(&account, &node, &numbers),
             StoreOp::ChangeNodes { account, changes } => self.change_nodes(&account, changes),
             StoreOp::PutOffline {
                 account,
@@ -517,6 +509,16 @@ impl Memory {
         }
         found.documents.insert(key, bytes);
         StoreReply::Done
+    }
+
+    fn items(&self, account: &BareJid, node: &str, numbers: &[u64]) -> StoreReply {
+        if let Err(why) = check_name(node) {
+            return StoreReply::Failed(why);
+        }
+        let found = self.accounts.get(account);
+        let items = found.and_then(|found| found.nodes.get(node));
+        let say = |number: &u64| Some((*number, items?.1.get(number)?.clone()));
+        StoreReply::Items(numbers.iter().filter_map(say).collect())
     }
 
     fn change_nodes(&mut self, account: &BareJid, changes: Vec<NodeChange>) -> StoreReply {

@@ -11,7 +11,7 @@ use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
-use crate::limit::{BYTES_PER_TURN_MAX, Limits};
+use crate::limit::BYTES_PER_TURN_MAX;
 use crate::pace::Ends;
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
@@ -32,7 +32,7 @@ use crate::stream::{Derivations, Flow, Phase, StreamState, frame_size};
 use crate::wake::Waking;
 use crate::xep::capabilities::Capabilities;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
-use crate::xep::pubsub::{CatchUps, PubSub};
+use crate::xep::pubsub::PubSub;
 use crate::xep::register::AccountChange;
 use crate::xep::reporting::REPORT_WINDOW_US;
 use stanza::frame::Frame;
@@ -214,7 +214,6 @@ pub struct Shard {
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
     pub(crate) pubsub: PubSub,
-    pub(crate) catch_ups: CatchUps,
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
@@ -308,7 +307,6 @@ impl Shard {
             account_changes: HashMap::new(),
             iq_requests: HashMap::new(),
             pubsub: PubSub::default(),
-            catch_ups: CatchUps::default(),
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
@@ -784,18 +782,6 @@ impl Shard {
         self.timers.push(Reverse((at, timer)));
         if first {
             host.wake_at(at);
-        }
-    }
-}
-
-impl Limits {
-    /// The scanner's limits for elements of at most `size_max` bytes.
-    pub(crate) fn scanner(&self, size_max: usize) -> stanza::frame::Limits {
-        stanza::frame::Limits {
-            size_max: u32::try_from(size_max).unwrap_or(u32::MAX),
-            depth_max: self.depth_max,
-            attributes_max: self.attributes_max,
-            namespaces_max: self.namespaces_max,
         }
     }
 }

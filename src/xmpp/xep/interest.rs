@@ -360,3 +360,102 @@ fn is_sound(info: &mut Info<'_>) -> bool {
     let mut all = texts.into_iter().chain(parts).chain(kinds).chain(values);
     is_unique && !all.any(|text| text.contains('<'))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stanza::scope::StreamScope;
+
+    fn caps(hash: &str, ver: &str) -> Caps {
+        Caps {
+            hash: hash.into(),
+            node: "urn:c".into(),
+            ver: ver.into(),
+        }
+    }
+
+    /// Whether an answer proves a hash, which is that of the text.
+    fn proves(answer: &str, text: &str) -> bool {
+        let query =
+            format!("<query xmlns='http://jabber.org/protocol/disco#info'>{answer}</query>");
+        let tree = Tree::parse(query.as_bytes(), &StreamScope::client()).unwrap();
+        let caps = caps("sha-1", &STANDARD.encode(Sha1::digest(text)));
+        read(tree.root()).is_some_and(|info| caps.is_of(info))
+    }
+
+    #[test]
+    fn an_answer_proves_its_hash_and_no_other() {
+        let plain = "<identity category='client' type='pc' name='x'/><feature var='b'/>\
+                     <feature var='a'/>";
+        assert!(proves(plain, "client/pc//x<a<b<"));
+        assert!(!proves(plain, "client/pc//x<a<c<"));
+        let form = "<feature var='a'/><x xmlns='jabber:x:data' type='result'>\
+                    <field var='FORM_TYPE' type='hidden'><value>k</value></field>\
+                    <field var='os'><value>2</value><value>1</value></field></x>";
+        assert!(proves(form, "a<k<os<1<2<"));
+    }
+
+    #[test]
+    fn an_answer_that_another_could_be_taken_for_proves_nothing() {
+        for (answer, text) in [
+            // XEP-0115 5.4 3.3 to 3.5, and the sign that separates.
+            ("<feature var='a'/><feature var='a'/>", "a<a<"),
+            ("<feature var='a&lt;b'/>", "a<b<"),
+            (
+                "<identity category='client' type='pc' name='x&lt;a'/>",
+                "client/pc//x<a<",
+            ),
+            (
+                "<identity category='c' type='t'/><identity category='c' type='t'/>",
+                "c/t//<c/t//<",
+            ),
+            (
+                "<x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'><value>k</value>\
+                 <value>l</value></field></x>",
+                "k<",
+            ),
+        ] {
+            assert!(!proves(answer, text), "{answer}");
+        }
+        // XEP-0115 5.4 3.6: a form of no kind counts for nothing.
+        let form = "<feature var='a'/><x xmlns='jabber:x:data'><field var='b'/></x>";
+        assert!(proves(form, "a<"));
+    }
+
+    #[test]
+    fn so_many_hashes_are_known_and_so_many_nodes_of_each() {
+        let mut interests = Interests::default();
+        for number in 0..=KNOWN_MAX {
+            let known = Known {
+                caps: caps("sha-1", &number.to_string()),
+                nodes: [].into(),
+            };
+            interests.remember(&Arc::new(known));
+        }
+        assert_eq!(interests.known.len(), KNOWN_MAX);
+        assert!(!interests.known.contains_key(&caps("sha-1", "0").key()));
+        assert!(interests.known.contains_key(&caps("sha-1", "1").key()));
+        let features = (0..2 * NODES_MAX).map(|number| format!("<feature var='{number}+notify'/>"));
+        let query = format!(
+            "<query xmlns='http://jabber.org/protocol/disco#info'>{}</query>",
+            features.collect::<String>()
+        );
+        let tree = Tree::parse(query.as_bytes(), &StreamScope::client()).unwrap();
+        assert_eq!(notified(tree.root()).len(), NODES_MAX);
+    }
+
+    #[test]
+    fn what_is_too_long_in_a_presence_is_passed_over() {
+        let of = |ver: &str| {
+            let presence = format!(
+                "<presence><c xmlns='http://jabber.org/protocol/caps' node='n' ver='{ver}'/>\
+                 </presence>"
+            );
+            let tree = Tree::parse(presence.as_bytes(), &StreamScope::client()).unwrap();
+            Caps::of(tree.root()).is_some()
+        };
+        assert!(of(&"v".repeat(CAPS_SIZE_MAX - 1)));
+        assert!(!of(&"v".repeat(CAPS_SIZE_MAX)));
+        assert!(!of(""));
+    }
+}

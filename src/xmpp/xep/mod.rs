@@ -249,6 +249,8 @@ extensions! {
     personal_eventing: pubsub::PersonalEventing,
     ping: ping::Ping,
     private: private::Private,
+    private_data: pubsub::PrivateData,
+    public_data: pubsub::PublicData,
     pubsub: pubsub::PubSubCore,
     register: register::Register,
     reporting: reporting::Reporting,

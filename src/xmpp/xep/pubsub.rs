@@ -13,7 +13,7 @@ mod service;
 mod work;
 
 pub(crate) use action::{NAME_SIZE_MAX, is_for_nodes};
-pub(crate) use last::{CatchUps, LastItems, NodeNames};
+pub(crate) use last::{LastItems, NodeNames};
 pub(crate) use work::PubSub;
 
 pub use last::LAST_ITEMS_UNDER_WAY_MAX;
@@ -46,6 +46,29 @@ impl Extension for PersonalEventing {
     const XEP: Xep = Xep {
         number: 163,
         version: "1.2.2",
+    };
+}
+
+/// XEP-0222: Persistent Storage of Public Data via PubSub. It needs nothing of its own: nodes keep
+/// what is published to them, and publish-options say that they are open.
+#[derive(Debug)]
+pub struct PublicData;
+
+impl Extension for PublicData {
+    const XEP: Xep = Xep {
+        number: 222,
+        version: "1.0",
+    };
+}
+
+/// XEP-0223: Persistent Storage of Private Data via PubSub. The same, by a whitelist of nobody.
+#[derive(Debug)]
+pub struct PrivateData;
+
+impl Extension for PrivateData {
+    const XEP: Xep = Xep {
+        number: 223,
+        version: "1.1.1",
     };
 }
 

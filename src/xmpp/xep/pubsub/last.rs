@@ -112,7 +112,7 @@ impl Shard {
         if nodes.is_empty() {
             return;
         }
-        self.catch_ups.waiting.push_back(CatchUp {
+        self.pubsub.catch_ups.waiting.push_back(CatchUp {
             session: SessionHandle { key, serial },
             nodes,
             next,
@@ -122,16 +122,16 @@ impl Shard {
 
     /// Asks for whom there is room.
     fn go_on_catching_up(&mut self, host: &mut impl Host) {
-        while self.catch_ups.under_way < LAST_ITEMS_UNDER_WAY_MAX
-            && let Some(mut catch_up) = self.catch_ups.waiting.pop_front()
+        while self.pubsub.catch_ups.under_way < LAST_ITEMS_UNDER_WAY_MAX
+            && let Some(mut catch_up) = self.pubsub.catch_ups.waiting.pop_front()
         {
             let Some(owner) = self.next_owner(&mut catch_up) else {
                 continue;
             };
             let to = self.sessions.at(catch_up.session.key).full().into();
             let nodes = Arc::clone(&catch_up.nodes);
-            self.catch_ups.waiting.push_back(catch_up);
-            self.catch_ups.under_way += 1;
+            self.pubsub.catch_ups.waiting.push_back(catch_up);
+            self.pubsub.catch_ups.under_way += 1;
             match self.router.route_account(owner.as_str()) {
                 Route::Shard(shard) => {
                     let account = owner;
@@ -310,13 +310,16 @@ impl Shard {
 
     /// One of those whose last items were asked for has sent them.
     pub(crate) fn on_last_sent(&mut self, host: &mut impl Host) {
-        debug_assert!(self.catch_ups.under_way > 0, "nothing is sent unasked");
-        self.catch_ups.under_way -= 1;
+        debug_assert!(
+            self.pubsub.catch_ups.under_way > 0,
+            "nothing is sent unasked"
+        );
+        self.pubsub.catch_ups.under_way -= 1;
         self.go_on_catching_up(host);
     }
 
     /// Accounts whose last items are asked for.
     pub fn last_items_under_way(&self) -> usize {
-        self.catch_ups.under_way
+        self.pubsub.catch_ups.under_way
     }
 }

@@ -2,7 +2,7 @@
 //! changes is stored before the next one reads.
 
 use super::action::{self, Action};
-use super::last::LastItems;
+use super::last::{CatchUps, LastItems};
 use super::refusal::Refusal;
 use super::rights::{Visitor, bare_of};
 use super::service::{Outcome, Reply, Service};
@@ -26,6 +26,7 @@ pub const JOBS_PER_ACCOUNT_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 pub(crate) struct PubSub {
     queues: HashMap<AccountKey, Queue>,
+    pub(super) catch_ups: CatchUps,
 }
 
 #[derive(Debug)]
