@@ -22,13 +22,16 @@ pub struct Memory {
     gaps: Gaps,
 }
 
+/// A node with what its items say, by their numbers.
+type KeptNode = (Node, BTreeMap<u64, Box<[u8]>>);
+
 #[derive(Clone, Debug, Default)]
 struct Account {
     credentials: Credentials,
     roster: BTreeMap<BareJid, RosterItem>,
     blocked: Vec<Box<str>>,
     documents: BTreeMap<(Space, Box<str>), Box<[u8]>>,
-    nodes: BTreeMap<Box<str>, (Node, BTreeMap<u64, Box<[u8]>>)>,
+    nodes: BTreeMap<Box<str>, KeptNode>,
     offline: BTreeMap<u64, Arrived>,
     offline_last: u64,
     sessions: BTreeMap<SessionId, Session>,

@@ -7,6 +7,7 @@
 use crate::embedded::{Staged, Trouble};
 use crate::kept;
 use crate::records::{check_name, each_record, read};
+use crate::schema::Entry;
 use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -250,10 +251,7 @@ pub(crate) fn change(
 }
 
 /// The records of a new account's nodes.
-pub(crate) fn of_new(
-    account: &BareJid,
-    nodes: Vec<WholeNode>,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Trouble> {
+pub(crate) fn of_new(account: &BareJid, nodes: Vec<WholeNode>) -> Result<Vec<Entry>, Trouble> {
     let mut records = Vec::new();
     for (node, items) in nodes {
         for (number, bytes) in items {

@@ -104,9 +104,11 @@ pub(crate) struct Interests {
 impl Interests {
     /// Whether a session's client is interested in a node.
     pub(crate) fn has(&self, key: SessionKey, node: &str) -> bool {
-        let by_name = |known: &Box<str>| (**known).cmp(node);
         match self.sessions.get(&key) {
-            Some(Interest::Known(known)) => known.nodes.binary_search_by(by_name).is_ok(),
+            Some(Interest::Known(known)) => {
+                let found = known.nodes.binary_search_by(|known| (**known).cmp(node));
+                found.is_ok()
+            }
             _ => false,
         }
     }
@@ -201,10 +203,12 @@ impl Shard {
         before: Option<NodeNames>,
         nodes: NodeNames,
     ) {
-        let is_new = |node: &&Box<str>| before.as_ref().is_none_or(|it| !it.contains(node));
         let new = match before {
             None => nodes,
-            Some(_) => nodes.iter().filter(is_new).cloned().collect(),
+            Some(before) => {
+                let new = nodes.iter().filter(|node| !before.contains(node));
+                new.cloned().collect()
+            }
         };
         self.catch_up(host, key, new);
     }

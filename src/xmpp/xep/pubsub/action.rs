@@ -155,8 +155,8 @@ fn read_set(asked: Element<'_>, next: Option<Element<'_>>) -> Result<Action, Ref
         }
         "retract" => {
             let ids = named(asked, "item").map(|item| item.attr("id").unwrap_or_default().into());
-            let ids = few(ids)?;
-            if ids.is_empty() || ids.iter().any(|id: &Box<str>| id.is_empty()) {
+            let ids: Vec<Box<str>> = few(ids)?;
+            if ids.is_empty() || ids.iter().any(|id| id.is_empty()) {
                 return Err(Refusal::with(StanzaError::BadRequest, "item-required"));
             }
             let tells = matches!(asked.attr("notify"), Some("true" | "1"));

@@ -12,6 +12,7 @@ use crate::error::put;
 use crate::host::{Host, ShardId};
 use crate::parcel::{Control, Parcel};
 use crate::port::{Node, SendLast};
+use crate::request::Asker;
 use crate::router::Route;
 use crate::session::{SessionHandle, SessionKey};
 use crate::shard::Shard;
@@ -58,7 +59,7 @@ impl LastItems {
 /// Sessions that are to have the last items of their contacts' nodes, those that ask next first.
 #[derive(Debug, Default)]
 pub(crate) struct CatchUps {
-    /// At most one for each time that a session said that it is interested in more.
+    /// Each is a request of its session, so that it has no more of them than of others.
     waiting: VecDeque<CatchUp>,
     under_way: usize,
 }
@@ -69,6 +70,8 @@ struct CatchUp {
     nodes: NodeNames,
     /// Whom it asks next.
     next: Next,
+    /// Whose input waits when it has begun many.
+    asker: Option<Asker>,
 }
 
 #[derive(Debug)]
@@ -112,10 +115,12 @@ impl Shard {
         if nodes.is_empty() {
             return;
         }
+        let asker = self.count_request();
         self.pubsub.catch_ups.waiting.push_back(CatchUp {
             session: SessionHandle { key, serial },
             nodes,
             next,
+            asker,
         });
         self.go_on_catching_up(host);
     }
@@ -126,6 +131,7 @@ impl Shard {
             && let Some(mut catch_up) = self.pubsub.catch_ups.waiting.pop_front()
         {
             let Some(owner) = self.next_owner(&mut catch_up) else {
+                self.end_request(host, catch_up.asker);
                 continue;
             };
             let to = self.sessions.at(catch_up.session.key).full().into();
@@ -147,19 +153,19 @@ impl Shard {
     fn next_owner(&mut self, catch_up: &mut CatchUp) -> Option<BareJid> {
         let SessionHandle { key, serial } = catch_up.session;
         let session = self.session_of(key, serial)?;
-        if !session.available {
+        if !session.available || session.is_leaving() {
             return None;
         }
         let key = session.account;
         let account = self.accounts.at(key);
         let from = match std::mem::replace(&mut catch_up.next, Next::Nobody) {
-            Next::Own => {
+            Next::Own if !account.has_no_nodes => {
                 catch_up.next = Next::First;
                 return Some(account.jid.clone());
             }
             Next::Only(contact) => return Some(contact),
             Next::Nobody => return None,
-            Next::First => 0,
+            Next::Own | Next::First => 0,
             Next::Behind(last) => account.roster.partition_point(|item| item.contact <= last),
         };
         let mut behind = account.roster[from..].iter();
@@ -204,9 +210,17 @@ impl Shard {
             Some(key) => key,
             None => self.load(host, account.clone()),
         };
-        match &mut self.accounts.at_mut(key).residence {
+        let account = self.accounts.at_mut(key);
+        match &mut account.residence {
             Residence::Loading(queue) => queue.push(Waiter::LastItems(Box::new(wanted))),
-            Residence::Resident => self.begin_last_items(host, key, wanted),
+            Residence::Resident if account.has_no_nodes || account.is_anonymous => {
+                // Whoever is in the midst of asking goes on to the next account himself.
+                match from == self.id {
+                    true => self.pubsub.catch_ups.under_way -= 1,
+                    false => self.tell_last_sent(host, &wanted),
+                }
+            }
+            Residence::Resident => self.enqueue_job(host, key, Job::Last(wanted)),
         }
     }
 

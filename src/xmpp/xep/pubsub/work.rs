@@ -184,7 +184,12 @@ impl Shard {
     }
 
     fn on_nodes_read(&mut self, host: &mut impl Host, key: AccountKey, nodes: Vec<Node>) {
-        self.accounts.at_mut(key).has_no_nodes = nodes.is_empty();
+        let account = self.accounts.at_mut(key);
+        account.has_no_nodes = nodes.is_empty();
+        if account.is_gone {
+            // Another may have its name by now, and no node of it.
+            return self.end_job(host, key, Err(StanzaError::ItemNotFound.into()));
+        }
         let front = self.pubsub.queues.get_mut(&key);
         let (asker, action) = match front.and_then(|queue| queue.jobs.front_mut()) {
             Some(Job::Request(asked)) => {
