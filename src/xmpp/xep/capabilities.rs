@@ -16,7 +16,7 @@ use stanza::ns::Ns;
 /// What tells this software from others: a name of its own, since it has no address yet.
 const NODE: &str = "urn:uuid:b346fd4b-7396-47f2-9395-29aae3d914ab";
 
-/// The server's side; what clients say of themselves passes through with their presence.
+/// The server's side; what clients say of themselves is for [`super::interest`].
 #[derive(Debug)]
 pub struct EntityCapabilities;
 
