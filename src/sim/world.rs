@@ -351,6 +351,22 @@ impl World {
         self.connect_with(None, StreamKind::C2sDirectTls, None)
     }
 
+    /// As [`World::connect_raw`], over the web: what it says are messages ([`World::say`]), which
+    /// come by TLS or in clear for good.
+    pub fn connect_raw_by_web(&mut self, secure: bool) -> ClientId {
+        let client = self.connect_with(None, StreamKind::C2sWeb, None);
+        self.clients[client.0].secure = secure;
+        client
+    }
+
+    /// Sends a message of a client of the web, and lets the world come to rest.
+    pub fn say(&mut self, id: ClientId, message: &str) {
+        let mut stream = Vec::new();
+        stanza::framing::unframe(message.as_bytes(), &mut stream);
+        self.send_bytes(id, &stream);
+        self.run();
+    }
+
     /// A client that logs in.
     pub fn connect(&mut self, login: Login) -> ClientId {
         self.connect_actor(login, None)
@@ -378,7 +394,7 @@ impl World {
         let mut client = Client::new(login, exporter);
         client.secure = direct;
         let opening = client.opening();
-        self.wires.push(Wire::new());
+        self.wires.push(Wire::new(kind == StreamKind::C2sWeb));
         self.clients.push(client);
         self.actors.push(actor);
         let shard = self.random.below(self.nodes.len() as u64) as usize;

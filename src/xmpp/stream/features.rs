@@ -7,6 +7,7 @@ use crate::stream::sasl::Offer;
 use crate::stream::{Phase, StreamState};
 use crate::xep::bind2;
 use crate::xml::Attr;
+use stanza::framing;
 
 impl Shard {
     /// Writes our stream header with a fresh id (RFC 6120 4.7.3: unpredictable).
@@ -14,12 +15,11 @@ impl Shard {
         let id = (host.random(), host.random());
         let domain = &self.settings.domain;
         let out = host.output(conn);
+        out.extend_from_slice(framing::HEADER.as_bytes());
         put(
             out,
             format_args!(
-                "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
-                 xmlns:stream='http://etherx.jabber.org/streams' id='{:016x}{:016x}' \
-                 from='{}' version='1.0' xml:lang='en'",
+                " id='{:016x}{:016x}' from='{}' version='1.0' xml:lang='en'",
                 id.0,
                 id.1,
                 Attr(domain)
@@ -42,7 +42,7 @@ impl Shard {
             size_max = settings.limits.stanza_size_max;
         } else {
             let must_secure = !stream.secure && settings.tls_required;
-            if !stream.secure && settings.tls_available {
+            if stream.may_start_tls(settings) {
                 out.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>");
                 if must_secure {
                     out.extend_from_slice(b"<required/>");

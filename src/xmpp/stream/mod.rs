@@ -11,6 +11,7 @@ mod profile;
 pub mod register;
 pub mod sasl;
 pub(crate) mod scopes;
+mod web;
 
 use crate::account::AccountKey;
 use crate::bulk::Handled;
@@ -19,6 +20,7 @@ use crate::host::{ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::limit::{Limits, counted_address};
 use crate::port::{SessionId, StoredSession};
 use crate::session::SessionKey;
+use crate::settings::Settings;
 use crate::shard::{Shard, Timer};
 use crate::xep::sasl2::Inline;
 pub(crate) use derivations::Derivations;
@@ -51,6 +53,8 @@ pub struct StreamState {
     pub(crate) inline: Option<Box<Inline>>,
     /// Whether the bytes are protected by TLS.
     pub(crate) secure: bool,
+    /// Whether it came over the web, where there is no STARTTLS (RFC 7395 3.9).
+    pub(crate) of_web: bool,
     /// How many authentications failed.
     pub(crate) tries: u8,
     /// Registration requests since the last that made an account.
@@ -68,7 +72,8 @@ pub struct StreamState {
 pub(crate) enum Phase {
     /// The header of the first stream, or of one after STARTTLS or SASL.
     ExpectHeader(ExpectHeader),
-    /// The TLS handshake after `<proceed/>`, or on the direct TLS port.
+    /// The TLS handshake after `<proceed/>` or on the direct TLS port, or that a connection of the
+    /// web becomes a stream.
     ExpectTls,
     /// `<starttls/>`, `<auth/>`, or in-band registration.
     ExpectAuth,
@@ -192,7 +197,7 @@ impl StreamState {
     ) -> Self {
         let phase = match kind {
             StreamKind::C2s => Phase::ExpectHeader(ExpectHeader { account: None }),
-            StreamKind::C2sDirectTls => Phase::ExpectTls,
+            StreamKind::C2sDirectTls | StreamKind::C2sWeb => Phase::ExpectTls,
         };
         StreamState {
             phase,
@@ -204,6 +209,7 @@ impl StreamState {
             profile: None,
             inline: None,
             secure: false,
+            of_web: kind == StreamKind::C2sWeb,
             tries: 0,
             asked: 0,
             whitespace: 0,
@@ -223,6 +229,11 @@ impl StreamState {
     /// When its client must be bound.
     pub fn deadline(&self) -> Timestamp {
         self.deadline
+    }
+
+    /// Whether its client may ask for TLS.
+    fn may_start_tls(&self, settings: &Settings) -> bool {
+        !self.secure && !self.of_web && settings.tls_available
     }
 
     /// What its client's failures and registrations are counted by.
