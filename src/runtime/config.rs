@@ -9,11 +9,13 @@ mod directory;
 mod file;
 mod services;
 mod value;
+mod web;
 
 pub use complaint::ConfigError;
 
 use crate::certificate::{self, About, CertificateError, write_private};
 use crate::logging::Log;
+use crate::transport::http::Site;
 use crate::transport::tls::ServerConfigs;
 use complaint::{Places, Source};
 use file::File;
@@ -74,6 +76,12 @@ pub struct Config {
     pub c2s: Vec<SocketAddr>,
     /// Where clients connect with TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Where clients of the web connect in clear.
+    pub http: Vec<SocketAddr>,
+    /// Where clients of the web connect with TLS.
+    pub https: Vec<SocketAddr>,
+    /// What these are served.
+    pub site: Site,
     /// The files of the certificate chain and of its key; `None` is a self-signed one.
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Whether nothing but STARTTLS is offered in clear.
@@ -115,6 +123,12 @@ pub struct RuntimeConfig {
     pub c2s: Vec<SocketAddr>,
     /// Where clients connect with TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Where clients of the web connect in clear.
+    pub http: Vec<SocketAddr>,
+    /// Where clients of the web connect with TLS.
+    pub https: Vec<SocketAddr>,
+    /// What these are served.
+    pub site: Site,
     /// Our side of handshakes.
     pub tls: ServerConfigs,
     /// The data directory; it exists.
@@ -199,6 +213,12 @@ impl Config {
             let remedy = "set tls.required to false, or remove it";
             let place = &self.places.plain_without_tls;
             warnings.push(place.refuse(what.to_owned(), remedy).to_string());
+        }
+        if !self.http.is_empty() && self.site.must_secure && self.site.trusted_proxies.is_empty() {
+            let what = "nobody can log in over listen.http, because clients must use TLS and no \
+                        proxy is trusted to see to it";
+            let remedy = "name the proxy in web.trusted_proxies, or use listen.https";
+            warnings.push(self.places.http.refuse(what.to_owned(), remedy).to_string());
         }
         warnings
     }
@@ -322,6 +342,9 @@ impl Config {
             idle_spin: self.idle_spin,
             c2s: self.c2s,
             c2s_tls: self.c2s_tls,
+            http: self.http,
+            https: self.https,
+            site: self.site,
             tls,
             data: self.data,
             output_max: self.output_max,

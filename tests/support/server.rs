@@ -37,6 +37,10 @@ pub(crate) struct Options<'a> {
     pub(crate) limits: &'a str,
     /// Lines of `[auth]` beside the permission to use PLAIN in clear.
     pub(crate) auth: &'a str,
+    /// Lines of `[listen]` beside the ports of XMPP.
+    pub(crate) listen: &'a str,
+    /// Whether clients must use TLS.
+    pub(crate) tls_required: bool,
     /// Sections behind all others.
     pub(crate) more: &'a str,
 }
@@ -49,6 +53,8 @@ impl Default for Options<'_> {
             clique: 4,
             limits: "",
             auth: "",
+            listen: "",
+            tls_required: false,
             more: "",
         }
     }
@@ -71,12 +77,14 @@ impl Server {
         let port = free_port();
         let config = format!(
             "domain = {DOMAIN:?}\ndata = {data:?}\nshards = {shards}\n\
-             [listen]\nc2s = \"127.0.0.1:{port}\"\nc2s_tls = \"127.0.0.1:{tls_port}\"\n\
-             [tls]\nrequired = false\n[auth]\nplain_without_tls = true\n{auth}\n\
+             [listen]\nc2s = \"127.0.0.1:{port}\"\nc2s_tls = \"127.0.0.1:{tls_port}\"\n{listen}\n\
+             [tls]\nrequired = {required}\n[auth]\nplain_without_tls = true\n{auth}\n\
              [limits]\n{limits}\n{more}\n",
             data = directory.join("data"),
             shards = options.shards,
             tls_port = free_port(),
+            listen = options.listen,
+            required = options.tls_required,
             auth = options.auth,
             limits = options.limits,
             more = options.more,

@@ -3,6 +3,7 @@
 use super::complaint::{ConfigError, Places, Source};
 use super::services::{self, ExternalServiceFile};
 use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
+use super::web::WebFile;
 use super::{
     CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, IDLE_SPIN_US_MAX,
     OUTPUT_MAX_DEFAULT, SHARDS_MAX,
@@ -51,6 +52,8 @@ pub(super) struct File {
     contact: ContactFile,
     #[serde(default)]
     external_service: Vec<Spanned<ExternalServiceFile>>,
+    #[serde(default)]
+    web: WebFile,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,6 +61,8 @@ pub(super) struct File {
 struct ListenFile {
     c2s: Option<Addresses>,
     c2s_tls: Option<Addresses>,
+    http: Option<Addresses>,
+    https: Option<Addresses>,
 }
 
 #[derive(Default, Deserialize)]
@@ -189,10 +194,18 @@ impl File {
         // What waits for an account goes out in one burst, beside which there is room for more.
         let burst = (output_max * BURST_FACTOR / 2) as u64;
         limits.offline_size_max = limits.offline_size_max.min(burst);
-        let c2s = addresses(self.listen.c2s, C2S_PORT);
-        let c2s_tls = addresses(self.listen.c2s_tls, C2S_TLS_PORT);
-        check_listeners(&c2s, &c2s_tls, source)?;
+        let listen = self.listen;
+        let c2s = addresses(listen.c2s, C2S_PORT);
+        let c2s_tls = addresses(listen.c2s_tls, C2S_TLS_PORT);
+        let [http, https] = [listen.http, listen.https].map(Addresses::or_none);
+        let kinds = [&c2s, &c2s_tls, &http, &https];
+        check_listeners(
+            ["c2s", "c2s_tls", "http", "https"].into_iter().zip(kinds),
+            source,
+        )?;
+        let tls_required = self.tls.required.unwrap_or(true);
         Ok(Config {
+            site: self.web.site(&domain, https.first(), tls_required),
             domain,
             data: at(self.data.unwrap_or_else(|| DATA_DEFAULT.into())),
             places: Places::new(source),
@@ -201,8 +214,10 @@ impl File {
             log: self.log.map_or_else(Log::default, |Text(log)| log),
             c2s,
             c2s_tls,
+            http,
+            https,
             certificate: certificate(self.tls.cert.map(at), self.tls.key.map(at), source)?,
-            tls_required: self.tls.required.unwrap_or(true),
+            tls_required,
             mechanisms: mechanisms(self.auth.mechanisms, anonymous, source)?,
             plain_without_tls: self.auth.plain_without_tls.unwrap_or(false),
             anonymous,
@@ -279,18 +294,16 @@ fn mechanisms(
 }
 
 /// Listeners that no client could reach, or that are each other's.
-fn check_listeners(
-    c2s: &[SocketAddr],
-    c2s_tls: &[SocketAddr],
+fn check_listeners<'a>(
+    kinds: impl Iterator<Item = (&'static str, &'a Vec<SocketAddr>)>,
     source: &Source<'_>,
 ) -> Result<(), ConfigError> {
-    if c2s.is_empty() && c2s_tls.is_empty() {
-        let what = "neither c2s nor c2s_tls has an address, so that nobody could connect".into();
+    let named = kinds.flat_map(|(key, list)| list.iter().map(move |address| (key, address)));
+    let all: Vec<(&str, &SocketAddr)> = named.collect();
+    if all.is_empty() {
+        let what = "no key of [listen] has an address, so that nobody could connect".into();
         return Err(source.refuse(Some("listen"), "c2s", what, "give one of them an address"));
     }
-    let plain = c2s.iter().map(|address| ("c2s", address));
-    let direct = c2s_tls.iter().map(|address| ("c2s_tls", address));
-    let all: Vec<(&str, &SocketAddr)> = plain.chain(direct).collect();
     for (index, (key, address)) in all.iter().enumerate() {
         let earlier = all[..index].iter();
         let Some((other_key, other)) = earlier.clone().find(|(_, one)| overlap(one, address))

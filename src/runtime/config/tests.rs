@@ -6,6 +6,7 @@ use tracing_subscriber::filter::LevelFilter;
 use xmpp::settings::Durability;
 
 mod services;
+mod web;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("/etc/vorpal/vorpal.toml"), text)
@@ -154,7 +155,8 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
     assert_eq!(
         refusal("domain = \"a.b\"\nfoo = 1"),
         "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
-         log, listen, tls, auth, limits, registration, durability, contact, external_service"
+         log, listen, tls, auth, limits, registration, durability, contact, external_service, \
+         web"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
@@ -424,6 +426,11 @@ fn the_manual_names_every_key_and_its_range() {
         "log",
         "c2s",
         "c2s_tls",
+        "http",
+        "https",
+        "url",
+        "origins",
+        "trusted_proxies",
         "cert",
         "key",
         "required",
@@ -458,7 +465,7 @@ fn the_manual_names_every_key_and_its_range() {
         good(&format!("domain = \"a.b\"\n{example}"));
         more += 1;
     }
-    assert_eq!(more, 2);
+    assert_eq!(more, 3);
 }
 
 #[test]
