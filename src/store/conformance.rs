@@ -7,6 +7,7 @@ use xmpp::port::{
     RosterItem, ScramKey, Space, Store, StoreOp, StoreReply, Subscription, WholeAccount,
 };
 
+pub(crate) mod archive;
 pub(crate) mod sessions;
 
 /// Runs the whole suite; `make` gives an empty store each time.
@@ -35,7 +36,8 @@ pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
         when_the_newest_that_waits_came_is_known,
         what_is_kept_goes_with_its_account,
     ];
-    for part in parts.into_iter().chain(sessions::PARTS) {
+    let parts = parts.into_iter().chain(sessions::PARTS);
+    for part in parts.chain(archive::PARTS) {
         part(&mut *make());
     }
 }

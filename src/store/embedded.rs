@@ -17,7 +17,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
 use xmpp::port::{
-    AccountData, Credentials, Origin, SessionId, Snapshot, StoreOp, StoreReply, WholeAccount,
+    AccountData, ArchiveId, Credentials, Origin, SessionId, Snapshot, StoreOp, StoreReply,
+    WholeAccount,
 };
 
 use crate::backup::{self, Table};
@@ -96,6 +97,7 @@ pub(crate) struct Staged {
     pub(crate) kept: Writes,
     pub(crate) sessions: Writes,
     queue: Writes,
+    pub(crate) archive: Writes,
     /// What accounts lack with all of it.
     pub(crate) lacking: Lacking,
     /// What is known of those who share what lies in queues.
@@ -130,6 +132,7 @@ impl Staged {
             Table::Kept => &self.kept,
             Table::Sessions => &self.sessions,
             Table::Queue => &self.queue,
+            Table::Archive => &self.archive,
         }
     }
 
@@ -140,6 +143,7 @@ impl Staged {
             Table::Kept => &mut self.kept,
             Table::Sessions => &mut self.sessions,
             Table::Queue => &mut self.queue,
+            Table::Archive => &mut self.archive,
         }
     }
 
@@ -150,6 +154,7 @@ impl Staged {
             (Table::Kept, self.kept),
             (Table::Sessions, self.sessions),
             (Table::Queue, self.queue),
+            (Table::Archive, self.archive),
         ]
     }
 }
@@ -207,6 +212,7 @@ impl Engine {
             (Table::Kept, keyspace("kept")?),
             (Table::Sessions, keyspace("sessions")?),
             (Table::Queue, keyspace("queue")?),
+            (Table::Archive, keyspace("archive")?),
         ];
         let keyspaces = Keyspaces { about, tables };
         let told = |trouble: Trouble| refused(trouble.into());
@@ -264,7 +270,12 @@ impl Engine {
         Arc::strong_count(&self.lent) > 1
     }
 
-    fn apply(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
+    /// What keeps the database open for as long as somebody has it.
+    pub(crate) fn lend(&self) -> Arc<()> {
+        Arc::clone(&self.lent)
+    }
+
+    pub(crate) fn apply(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
         match op {
             StoreOp::Credentials { account } => {
                 let key = schema::account_key(&account);
@@ -321,6 +332,10 @@ impl Engine {
                 staged.gaps.note_op(&op);
                 Ok(StoreReply::Done)
             }
+            StoreOp::Archive { .. }
+            | StoreOp::ArchivePage { .. }
+            | StoreOp::ArchiveEnds { .. }
+            | StoreOp::PurgeArchive { .. } => self.apply_to_archive(staged, op),
             on_sessions => self.apply_to_sessions(staged, on_sessions),
         }
     }
@@ -364,6 +379,8 @@ impl Engine {
             roster,
             blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
             newest_waiting: kept::newest_waiting(self.keyspace(Table::Kept), staged, account)?,
+            newest_archived: self.archive(staged).newest(account)?,
+            archiving: kept::archiving(self.keyspace(Table::Kept), staged, account)?,
         }))))
     }
 
@@ -451,6 +468,7 @@ impl Engine {
             .kept
             .extend(owned.into_iter().map(|key| (key.into(), None)));
         self.end_sessions_of(staged, account)?;
+        self.purge(staged, account, ArchiveId(u128::MAX))?;
         staged.accounts.insert(key.into(), None);
         staged.lacking = staged.lacking.minus(Lacking::of_account(&record));
         Ok(StoreReply::Done)

@@ -134,6 +134,18 @@ pub(crate) fn document(
     Ok(StoreReply::Document(found.map(Box::from)))
 }
 
+/// Which messages the account wants archived, as a document says it.
+pub(crate) fn archiving(
+    kept: &Keyspace,
+    staged: &Staged,
+    account: &BareJid,
+) -> Result<Option<Box<[u8]>>, Trouble> {
+    match document(kept, staged, account, Space::Archiving, "")? {
+        StoreReply::Document(found) => Ok(found),
+        _ => Ok(None),
+    }
+}
+
 /// Writes a document, or removes it where `bytes` are empty.
 pub(crate) fn put_document(
     kept: &Keyspace,

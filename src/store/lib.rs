@@ -3,6 +3,7 @@
 //! Invariant: every adapter passes [`conformance`]; a record that cannot be read becomes
 //! `StoreReply::Failed`, never a panic and never an account that looks empty.
 
+mod archive;
 pub mod backup;
 mod commit;
 pub mod conformance;

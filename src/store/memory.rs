@@ -8,9 +8,10 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin,
-    QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply,
-    StoredSession, WholeAccount,
+    ARCHIVE_PAGE_SIZE_MAX, AccountData, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery,
+    Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin, QueuedStanza,
+    RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession,
+    WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -31,6 +32,9 @@ struct Account {
     offline: BTreeMap<u64, Arrived>,
     offline_last: u64,
     sessions: BTreeMap<SessionId, Session>,
+    archive: BTreeMap<ArchiveId, ArchiveEntry>,
+    /// The newest that it ever had.
+    newest_archived: Option<ArchiveId>,
 }
 
 impl Account {
@@ -139,6 +143,8 @@ impl Memory {
                         roster: found.roster.values().cloned().collect(),
                         blocked: found.blocked.clone(),
                         newest_waiting: found.offline.values().map(|(arrived, _)| *arrived).max(),
+                        newest_archived: found.newest_archived,
+                        archiving: found.documents.get(&(Space::Archiving, "".into())).cloned(),
                     })
                 }))
             }
@@ -154,7 +160,7 @@ impl Memory {
             StoreOp::SetBlocked { account, blocked } => {
                 self.change(&account, |found| found.blocked = blocked)
             }
-            other => self.apply_to_kept(other),
+            other => self.apply_to_archive(other),
         }
     }
 
@@ -188,10 +194,44 @@ impl Memory {
                         .map(|stanza| (Timestamp::default(), stanza)),
                 )
                 .collect(),
-            sessions: BTreeMap::new(),
+            ..Account::default()
         };
         self.accounts.insert(whole.account, fresh);
         StoreReply::Done
+    }
+
+    /// The operations on archives.
+    fn apply_to_archive(&mut self, op: StoreOp) -> StoreReply {
+        match op {
+            StoreOp::Archive { entry, and } => {
+                let reply = self.apply(*and);
+                if reply == StoreReply::Done
+                    && let Some(found) = self.accounts.get_mut(&entry.account)
+                {
+                    found.newest_archived = found.newest_archived.max(Some(entry.id));
+                    found.archive.insert(entry.id, *entry);
+                }
+                reply
+            }
+            StoreOp::PurgeArchive { account, up_to } => {
+                if let Some(found) = self.accounts.get_mut(&account) {
+                    found.archive.retain(|id, _| *id > up_to);
+                }
+                StoreReply::Done
+            }
+            StoreOp::ArchivePage { account, query } => {
+                let nothing = BTreeMap::new();
+                let found = self.accounts.get(&account);
+                page(found.map_or(&nothing, |found| &found.archive), &query)
+            }
+            StoreOp::ArchiveEnds { account } => {
+                let archive = self.accounts.get(&account).map(|found| &found.archive);
+                let first = archive.and_then(|archive| archive.keys().next().copied());
+                let last = archive.and_then(|archive| archive.keys().next_back().copied());
+                StoreReply::ArchiveEnds(first.zip(last))
+            }
+            other => self.apply_to_kept(other),
+        }
     }
 
     /// The operations on what an account keeps besides keys, roster and block list.
@@ -518,6 +558,42 @@ impl Memory {
             None => StoreReply::Missing,
         }
     }
+}
+
+/// What a query asks for of an archive.
+fn page(archive: &BTreeMap<ArchiveId, ArchiveEntry>, query: &ArchiveQuery) -> StoreReply {
+    let ids = query.ids.as_deref().unwrap_or_default();
+    let mut known = query.known.iter().chain(ids);
+    if !known.all(|id| archive.contains_key(id)) {
+        return StoreReply::Missing;
+    }
+    let is_wanted = |entry: &&ArchiveEntry| {
+        let is_with = |with: &str| with == &*entry.peer || with == entry.peer_bare();
+        (query.first..=query.last).contains(&entry.id)
+            && query.with.as_deref().is_none_or(is_with)
+            && query.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
+    };
+    let mut wanted: Vec<&ArchiveEntry> = archive.values().filter(is_wanted).collect();
+    if query.is_backward {
+        wanted.reverse();
+    }
+    let mut page = ArchivePage {
+        count: (query.count == 0).then_some(wanted.len()),
+        ..ArchivePage::default()
+    };
+    let mut size = 0;
+    for entry in wanted.iter().take(query.count) {
+        if size >= ARCHIVE_PAGE_SIZE_MAX {
+            break;
+        }
+        size += entry.message.len();
+        page.messages.push((entry.id, entry.message.clone()));
+    }
+    page.is_complete = page.messages.len() == wanted.len();
+    if query.is_backward {
+        page.messages.reverse();
+    }
+    StoreReply::ArchivePage(Box::new(page))
 }
 
 impl Store for Memory {

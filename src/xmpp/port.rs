@@ -7,6 +7,10 @@ use crate::host::Timestamp;
 use stanza::jid::BareJid;
 use std::fmt;
 
+mod archive;
+
+pub use archive::*;
+
 /// One request to storage. Operations of one shard are performed in the order they were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOp {
@@ -205,6 +209,35 @@ pub enum StoreOp {
         place: u64,
         /// Its number, as [`QueuePlace::number`].
         number: Option<u32>,
+    },
+    /// Put a message into an account's archive, in the same commit as what else becomes of it.
+    /// Answered as that is; where that is refused nothing is archived. Nothing is read for it.
+    Archive {
+        /// What goes into the archive.
+        entry: Box<ArchiveEntry>,
+        /// What else is done.
+        and: Box<StoreOp>,
+    },
+    /// Read a page of an archive. Answered by [`StoreReply::ArchivePage`], or `Missing` where an
+    /// id is not there that must be.
+    ArchivePage {
+        /// Whose.
+        account: BareJid,
+        /// Which messages.
+        query: Box<ArchiveQuery>,
+    },
+    /// Read where an archive begins and ends. Answered by [`StoreReply::ArchiveEnds`].
+    ArchiveEnds {
+        /// Whose.
+        account: BareJid,
+    },
+    /// Remove the messages of an archive up to an id. They are gone for whoever asks as soon as it
+    /// is answered, and from the disk a little later. Answered by `Done`.
+    PurgeArchive {
+        /// Whose.
+        account: BareJid,
+        /// The last id to go.
+        up_to: ArchiveId,
     },
 }
 
@@ -425,11 +458,19 @@ pub enum Space {
     /// When the account was last available (XEP-0012), in decimal microseconds, and its last
     /// status.
     Activity = 3,
+    /// Which messages are archived (XEP-0441), as [`crate::xep::preferences`] writes it; one, with
+    /// an empty key.
+    Archiving = 4,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Space; 3] = [Space::Private, Space::Vcard, Space::Activity];
+    pub const ALL: [Space; 4] = [
+        Space::Private,
+        Space::Vcard,
+        Space::Activity,
+        Space::Archiving,
+    ];
 }
 
 impl StoreOp {
@@ -443,7 +484,7 @@ impl StoreOp {
                 | StoreOp::Offline { .. }
                 | StoreOp::Session { .. }
                 | StoreOp::Sessions
-        )
+        ) || self.reads_archive()
     }
 }
 
@@ -466,6 +507,10 @@ pub enum StoreReply {
     Sessions(Vec<(BareJid, SessionId)>),
     /// What waits for the account, in the order in which it came, each with its number.
     Offline(Vec<(u64, Arrived)>),
+    /// What was asked for of an archive.
+    ArchivePage(Box<ArchivePage>),
+    /// The oldest and the newest message of an archive.
+    ArchiveEnds(ArchiveEnds),
     /// A quota is used up; nothing was changed.
     Full,
     /// Only so many would have fitted a quota; nothing was changed.
@@ -488,6 +533,10 @@ pub struct AccountData {
     pub blocked: Vec<Box<str>>,
     /// When the newest of the messages that wait for it came, or later; `None` where none waits.
     pub newest_waiting: Option<Timestamp>,
+    /// The id of the newest message of its archive, or a later one; none where there is none.
+    pub newest_archived: Option<ArchiveId>,
+    /// Which messages it wants archived, see [`Space::Archiving`].
+    pub archiving: Option<Box<[u8]>>,
 }
 
 /// A document's kind, its name within that, and what it says.
@@ -704,7 +753,17 @@ pub trait Store: Send {
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, Box<str>> {
         Err("accounts are kept in memory only".into())
     }
+
+    /// What it takes to answer an operation that reads an archive on any thread, with all that was
+    /// committed before; `None` where the store does that by [`Store::perform`] only.
+    fn reading(&mut self, op: &StoreOp) -> Option<Reading> {
+        let _ = op;
+        None
+    }
 }
+
+/// Gives the answer to an operation that reads an archive.
+pub type Reading = Box<dyn FnOnce() -> StoreReply + Send>;
 
 /// A frozen view of a store.
 pub trait Snapshot: Send {

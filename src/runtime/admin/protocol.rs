@@ -205,6 +205,8 @@ impl From<StoreReply> for Outcome {
             | StoreReply::Offline(_)
             | StoreReply::Session(_)
             | StoreReply::Room(_)
+            | StoreReply::ArchivePage(_)
+            | StoreReply::ArchiveEnds(_)
             | StoreReply::Sessions(_) => {
                 Outcome::Failed("the store answered another question".into())
             }
@@ -394,6 +396,7 @@ fn space_name(space: Space) -> &'static str {
         Space::Private => "private",
         Space::Vcard => "vcard",
         Space::Activity => "activity",
+        Space::Archiving => "archiving",
     }
 }
 
