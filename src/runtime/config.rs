@@ -88,6 +88,8 @@ pub struct Config {
     pub registration_open: bool,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// Whether messages are archived (XEP-0313).
+    pub archive: bool,
     /// Kinds of contact with their addresses (XEP-0157).
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// What clients are told of that runs beside the server (XEP-0215).
@@ -185,6 +187,7 @@ impl Config {
             anonymous: self.anonymous,
             registration_open: self.registration_open,
             durability: self.durability,
+            archive: self.archive,
             contacts: self.contacts.clone(),
             external_services: self.external_services.clone(),
             ..Settings::new(&self.domain)

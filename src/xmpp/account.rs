@@ -8,6 +8,7 @@ use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
 use crate::xep::blocking::{BlockChanges, BlockList};
 use crate::xep::carbons::Answerable;
+use crate::xep::preferences::Preferences;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -66,6 +67,12 @@ pub struct Account {
     pub(crate) is_ending: bool,
     /// A new password of it is on its way to storage.
     pub(crate) changes_password: bool,
+    /// Which messages it wants archived; all where it has said nothing.
+    pub(crate) archiving: Option<Box<Preferences>>,
+    /// When the newest message of its archive came.
+    pub(crate) newest_archived: Timestamp,
+    /// How many reads of its archive are under way.
+    pub(crate) archive_reads: u16,
     /// It is nowhere in storage and lives as long as its stream.
     pub(crate) is_anonymous: bool,
     /// The bound resources, oldest first.
@@ -240,6 +247,9 @@ impl Accounts {
             leaving: None,
             is_ending: false,
             changes_password: false,
+            archiving: None,
+            newest_archived: Timestamp::default(),
+            archive_reads: 0,
             is_anonymous: false,
             sessions: SmallVec::new(),
             copied_to: 0,

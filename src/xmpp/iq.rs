@@ -181,6 +181,9 @@ impl Shard {
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
             (Ns::Blocking, Target::Account) => self.on_blocking(host, key, view, &tree, is_set),
+            (Ns::Mam, Target::Account) if self.settings.archives() => {
+                self.on_archive_request(host, key, view, &tree, is_set)
+            }
             (Ns::Carbons, Target::Account) if is_set => self.on_carbons(host, key, view, name),
             // XEP-0077 3.2 shows it without an address, 3.3 with the server's.
             (Ns::Register, Target::Server | Target::Account) if is_set => {
@@ -339,6 +342,12 @@ impl Shard {
         }
     }
 
+    /// Whether the session that made a request is the one that has its key now.
+    pub(crate) fn is_still_there(&self, key: SessionKey, request: &IqRequest) -> bool {
+        let alive = self.sessions.get(key);
+        alive.is_some_and(|session| session.full() == &*request.full)
+    }
+
     /// Writes the answer to a request, if its session is still there.
     pub(crate) fn reply(
         &mut self,
@@ -361,8 +370,7 @@ impl Shard {
             write(&mut bytes);
             return self.route_bytes(host, &Jid::from_prepared(&request.full), bytes);
         };
-        let alive = self.sessions.get(key);
-        if alive.is_some_and(|session| session.full() == &*request.full) {
+        if self.is_still_there(key, request) {
             let sessions = &mut self.sessions;
             sessions.write_to(host, key, Keep::Memory, |_, out| write(out));
             if outcome.is_ok() {

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod again;
 mod ahead;
+mod archive;
 mod ask;
 mod bulk;
 mod conns;
@@ -14,6 +15,7 @@ mod dispose;
 mod ends;
 pub mod error;
 mod farewell;
+pub mod gate;
 mod handed;
 pub mod host;
 mod iq;

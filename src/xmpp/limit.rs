@@ -77,6 +77,16 @@ impl Limits {
             size: self.offline_size_max,
         }
     }
+
+    /// The scanner's limits for elements of at most `size_max` bytes.
+    pub(crate) fn scanner(&self, size_max: usize) -> stanza::frame::Limits {
+        stanza::frame::Limits {
+            size_max: u32::try_from(size_max).unwrap_or(u32::MAX),
+            depth_max: self.depth_max,
+            attributes_max: self.attributes_max,
+            namespaces_max: self.namespaces_max,
+        }
+    }
 }
 
 /// Leading bits of an IPv6 address that tell one network from another: whoever has an address has

@@ -189,7 +189,7 @@ impl Shard {
             let Some(session) = self.sessions.get(key) else {
                 continue;
             };
-            if !session.outlet.has_overflowed() {
+            if !session.outlet.has_overflowed() && !self.sessions.has_full_gate(key) {
                 continue;
             }
             size += size_of_end(session.outlet.queued());

@@ -71,6 +71,8 @@ pub struct Settings {
     pub external_services: Vec<ExternalService>,
     /// The version in XEP-0092 replies.
     pub software_version: &'static str,
+    /// Whether accounts have archives (XEP-0313), where something is stored at all.
+    pub archive: bool,
 }
 
 impl Settings {
@@ -92,7 +94,13 @@ impl Settings {
             contacts: Vec::new(),
             external_services: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
+            archive: true,
         }
+    }
+
+    /// Whether messages are archived.
+    pub fn archives(&self) -> bool {
+        self.archive && self.durability != Durability::Memory
     }
 
     /// All mechanisms that prove a password, the one to prefer first.
@@ -101,7 +109,7 @@ impl Settings {
         Mechanism::ALL.into_iter().filter(by_password).collect()
     }
 
-    /// For tests: no TLS, every mechanism in clear, registration open, cheap keys.
+    /// For tests: no TLS, every mechanism in clear, registration open, cheap keys, no archives.
     pub fn for_tests(domain: &str) -> Settings {
         Settings {
             tls_available: false,
@@ -111,6 +119,7 @@ impl Settings {
             registration_open: true,
             scram_iterations: 1,
             fake_salt_secret: [7; 32],
+            archive: false,
             ..Settings::new(domain)
         }
     }

@@ -4,6 +4,7 @@
 
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::again::Again;
+use crate::archive::Archiving;
 use crate::bulk::Bulk;
 use crate::conns::Conns;
 use crate::ends::SessionEnd;
@@ -11,7 +12,7 @@ use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
-use crate::limit::{BYTES_PER_TURN_MAX, Limits};
+use crate::limit::BYTES_PER_TURN_MAX;
 use crate::pace::Ends;
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
@@ -30,6 +31,7 @@ use crate::stream::sasl::Derived;
 use crate::stream::scopes::Scopes;
 use crate::stream::{Derivations, Flow, Phase, StreamState, frame_size};
 use crate::wake::Waking;
+use crate::xep::archive::ArchiveRequest;
 use crate::xep::capabilities::Capabilities;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
 use crate::xep::register::AccountChange;
@@ -126,6 +128,8 @@ pub(crate) enum Waiting {
     Dormant,
     /// One of them, which is to wait in memory.
     Waking,
+    /// A read of an archive, or a change of what goes there.
+    Archive,
     /// A write that nobody waits for; a failure is logged.
     Nothing,
 }
@@ -237,6 +241,10 @@ pub struct Shard {
     pub(crate) cause: Option<Cause>,
     /// The managed stanza that is being handled, wherever its client is.
     pub(crate) origin: Option<Origin>,
+    /// What is to be archived with what becomes of the message in hand.
+    pub(crate) archiving: Option<Archiving>,
+    /// Requests of archives that storage works on, by ticket.
+    pub(crate) archive_requests: HashMap<u64, ArchiveRequest>,
     /// The managed sessions in memory.
     pub(crate) managed: HashMap<SessionId, SessionKey>,
     /// Sessions of the last process that nobody has come back to yet.
@@ -283,11 +291,11 @@ impl Shard {
             id,
             router: Router::new(&settings.domain, settings.shards, id),
             capabilities: Capabilities::new(&settings),
+            sessions: Sessions::new(settings.archives()),
             settings,
             client_scope: Arc::new(StreamScope::client()),
             scopes: Scopes::default(),
             conns: Conns::default(),
-            sessions: Sessions::default(),
             accounts: Accounts::default(),
             throttle: Throttle::new(FAILURE_WINDOW_US),
             unfinished: Throttle::new(FAILURE_WINDOW_US),
@@ -318,6 +326,8 @@ impl Shard {
             sibling_requests: SiblingRequests::default(),
             cause: None,
             origin: None,
+            archiving: None,
+            archive_requests: HashMap::new(),
             managed: HashMap::new(),
             dormant: BTreeMap::new(),
             sweep: Sweep::default(),
@@ -621,6 +631,7 @@ impl Shard {
             Waiting::Sessions => self.on_sessions_stored(host, reply),
             Waiting::Dormant => self.on_dormant_stored(host, ticket, reply),
             Waiting::Waking => self.on_woken(host, ticket, reply),
+            Waiting::Archive => self.on_archive_stored(host, ticket, reply),
             Waiting::Nothing if matches!(reply, StoreReply::Failed(_)) => {
                 tracing::error!(?reply, "a write failed");
             }
@@ -772,18 +783,6 @@ impl Shard {
         self.timers.push(Reverse((at, timer)));
         if first {
             host.wake_at(at);
-        }
-    }
-}
-
-impl Limits {
-    /// The scanner's limits for elements of at most `size_max` bytes.
-    pub(crate) fn scanner(&self, size_max: usize) -> stanza::frame::Limits {
-        stanza::frame::Limits {
-            size_max: u32::try_from(size_max).unwrap_or(u32::MAX),
-            depth_max: self.depth_max,
-            attributes_max: self.attributes_max,
-            namespaces_max: self.namespaces_max,
         }
     }
 }

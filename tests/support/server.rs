@@ -37,6 +37,8 @@ pub(crate) struct Options<'a> {
     pub(crate) limits: &'a str,
     /// Lines of `[auth]` beside the permission to use PLAIN in clear.
     pub(crate) auth: &'a str,
+    /// Whether there are archives: what is delivered has an id then.
+    pub(crate) archive: bool,
     /// Sections behind all others.
     pub(crate) more: &'a str,
 }
@@ -49,6 +51,7 @@ impl Default for Options<'_> {
             clique: 4,
             limits: "",
             auth: "",
+            archive: false,
             more: "",
         }
     }
@@ -73,12 +76,13 @@ impl Server {
             "domain = {DOMAIN:?}\ndata = {data:?}\nshards = {shards}\n\
              [listen]\nc2s = \"127.0.0.1:{port}\"\nc2s_tls = \"127.0.0.1:{tls_port}\"\n\
              [tls]\nrequired = false\n[auth]\nplain_without_tls = true\n{auth}\n\
-             [limits]\n{limits}\n{more}\n",
+             [limits]\n{limits}\n[archive]\nenabled = {archive}\n{more}\n",
             data = directory.join("data"),
             shards = options.shards,
             tls_port = free_port(),
             auth = options.auth,
             limits = options.limits,
+            archive = options.archive,
             more = options.more,
         );
         fs::write(directory.join("vorpal.toml"), config).expect("the directory is writable");

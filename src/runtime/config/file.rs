@@ -48,6 +48,8 @@ pub(super) struct File {
     #[serde(default)]
     durability: DurabilityFile,
     #[serde(default)]
+    archive: ArchiveFile,
+    #[serde(default)]
     contact: ContactFile,
     #[serde(default)]
     external_service: Vec<Spanned<ExternalServiceFile>>,
@@ -86,6 +88,12 @@ struct RegistrationFile {
 #[serde(deny_unknown_fields, expecting = "the section [durability]")]
 struct DurabilityFile {
     mode: Option<Text<Durability>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [archive]")]
+struct ArchiveFile {
+    enabled: Option<bool>,
 }
 
 /// The kinds of contact (XEP-0157 3) by name.
@@ -211,6 +219,7 @@ impl File {
                 .durability
                 .mode
                 .map_or_else(Durability::default, |Text(mode)| mode),
+            archive: self.archive.enabled.unwrap_or(true),
             contacts: self.contact.listed(),
             external_services: services::check(self.external_service, source)?,
             output_max,

@@ -48,6 +48,7 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert!(!settings.plain_without_tls && !settings.anonymous && !settings.registration_open);
     assert_eq!(settings.mechanisms, Settings::mechanisms_default());
     assert_eq!(settings.durability, Durability::Full);
+    assert!(settings.archives());
     assert_eq!(settings.contacts, []);
     assert_eq!(
         settings.limits.stanza_size_max,
@@ -84,6 +85,8 @@ fn every_key_is_understood() {
         open = true
         [durability]
         mode = "archive"
+        [archive]
+        enabled = false
         [contact]
         abuse = ["mailto:abuse@example.org"]
         admin = []
@@ -113,6 +116,7 @@ fn every_key_is_understood() {
     assert!(settings.anonymous && settings.registration_open && settings.plain_without_tls);
     assert!(!settings.tls_required);
     assert_eq!(settings.durability, Durability::Archive);
+    assert!(!settings.archives());
     let contacts: Vec<(&str, usize)> = settings
         .contacts
         .iter()
@@ -154,7 +158,8 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
     assert_eq!(
         refusal("domain = \"a.b\"\nfoo = 1"),
         "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
-         log, listen, tls, auth, limits, registration, durability, contact, external_service"
+         log, listen, tls, auth, limits, registration, durability, archive, contact, \
+         external_service"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),

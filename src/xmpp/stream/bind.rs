@@ -15,6 +15,7 @@ use crate::settings::Settings;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Type;
 use crate::xep::blocking::BlockList;
+use crate::xep::preferences::Preferences;
 use crate::xep::register::tell;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
@@ -135,9 +136,12 @@ impl Shard {
                 account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = BlockList::new(data.blocked);
                 account.has_waiting = data.newest_waiting.is_some();
+                let archived = data.newest_archived.unwrap_or_default().time();
+                account.newest_archived = archived;
+                account.archiving = data.archiving.map(|wishes| Preferences::read(&wishes));
                 account.residence = Residence::Loading(queue);
                 // What comes now came later, whatever the clock says.
-                self.raise_arrival(data.newest_waiting);
+                self.raise_arrival(data.newest_waiting.max(Some(archived)));
                 self.wake_sessions(host, key);
             }
             Err(error) => {

@@ -2,7 +2,7 @@
 //! session is to have from its first stanza on.
 //!
 //! Invariant: what is offered inline is in [`INLINE`], and [`Bind::read`] understands all of it.
-//! What waits offline stays there: an archive would have to have it (3.2), and there is none.
+//! What waits offline stays there, also where an archive has it (3.2): it comes by the same id.
 
 use super::sasl2::SUCCESS_END;
 use super::stream_management::{Enable, write_enabled, write_failed};

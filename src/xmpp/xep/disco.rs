@@ -4,7 +4,10 @@
 //! Invariant: nobody learns by it whether an account exists or is available who does not get its
 //! presence.
 
-use super::{Answer, Context, Extension, Request, Target, Xep, features, info_forms, only_get};
+use super::{
+    Answer, Context, Extension, Request, Target, Xep, account_features, features, info_forms,
+    only_get,
+};
 use crate::error::{StanzaError, put};
 use crate::settings::{SOFTWARE_NAME, Settings};
 use crate::xml::Attr;
@@ -73,8 +76,12 @@ impl<'a> Info<'a> {
     }
 
     /// An account's.
-    fn of_account() -> Info<'a> {
-        let features = Disco::FEATURES.iter().chain(DiscoItems::FEATURES);
+    fn of_account(settings: &Settings) -> Info<'a> {
+        let own = account_features(settings);
+        let features = Disco::FEATURES
+            .iter()
+            .chain(DiscoItems::FEATURES)
+            .chain(&own);
         Info {
             identities: vec![Identity {
                 category: "account",
@@ -157,7 +164,9 @@ impl Extension for Disco {
         open_query(Ns::DiscoInfo, node, payload);
         match request.target {
             Target::Server => payload.extend_from_slice(context.capabilities.info()),
-            Target::Account | Target::Other => Info::of_account().write(payload),
+            Target::Account | Target::Other => {
+                Info::of_account(context.settings).write(payload);
+            }
         }
         payload.extend_from_slice(b"</query>");
         Ok(Answer::Now)

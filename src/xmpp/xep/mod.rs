@@ -2,6 +2,7 @@
 //!
 //! Invariant: a namespace has at most one owner; a second one is an error of the build.
 
+pub mod archive;
 pub mod bind2;
 pub mod blocking;
 pub mod capabilities;
@@ -10,14 +11,18 @@ pub mod client_state;
 pub mod contact;
 pub mod disco;
 pub mod external_services;
+pub mod hints;
 pub mod last;
 pub mod limits;
 pub mod offline;
 pub mod ping;
+pub mod preferences;
 pub mod private;
 pub mod register;
 pub mod reporting;
+pub mod result_sets;
 pub mod sasl2;
+pub mod stable_ids;
 pub mod stream_management;
 pub mod time;
 pub mod vcard;
@@ -125,6 +130,8 @@ pub trait Extension {
     const NAMESPACES: &'static [Ns] = &[];
     /// What the server says of it in disco#info.
     const FEATURES: &'static [Ns] = &[];
+    /// What an account says of it.
+    const ACCOUNT_FEATURES: &'static [Ns] = &[];
 
     /// Whether the server has it: what an operator did not configure is not announced.
     fn is_offered(settings: &Settings) -> bool {
@@ -175,6 +182,15 @@ macro_rules! extensions {
             let mut features = Vec::new();
             $(if <$extension as Extension>::is_offered(settings) {
                 features.extend_from_slice(<$extension as Extension>::FEATURES);
+            })*
+            features
+        }
+
+        /// What accounts announce.
+        pub(crate) fn account_features(settings: &Settings) -> Vec<Ns> {
+            let mut features = Vec::new();
+            $(if <$extension as Extension>::is_offered(settings) {
+                features.extend_from_slice(<$extension as Extension>::ACCOUNT_FEATURES);
             })*
             features
         }
@@ -230,6 +246,7 @@ macro_rules! extensions {
 }
 
 extensions! {
+    archive: archive::Archive,
     bind2: bind2::Bind2,
     blocking: blocking::Blocking,
     capabilities: capabilities::EntityCapabilities,
@@ -239,14 +256,18 @@ extensions! {
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
     external_services: external_services::ExternalServices,
+    hints: hints::Hints,
     last: last::LastActivity,
     limits: limits::Limits,
     offline: offline::Offline,
     ping: ping::Ping,
+    preferences: preferences::ArchivePreferences,
     private: private::Private,
     register: register::Register,
     reporting: reporting::Reporting,
+    result_sets: result_sets::ResultSets,
     sasl2: sasl2::Sasl2,
+    stable_ids: stable_ids::StableIds,
     stream_management: stream_management::StreamManagement,
     time: time::Time,
     vcard: vcard::Vcard,
