@@ -97,11 +97,8 @@ impl Shard {
         stanza: &Stanza<'_>,
     ) {
         let shared = self.shared_by(receivers, copies);
-        let saves = self.settings.durability.saves_sessions();
-        let mut all = receivers.iter().chain(&copies.to);
         let archiving = self.archiving.take();
-        let is_saved = saves && all.any(|key| self.sessions.is_saved(*key)) && is_kept(stanza);
-        if archiving.is_none() && !is_saved {
+        if archiving.is_none() && !self.keeps(receivers, copies, stanza) {
             return self.give_at_once(host, (receivers, copies), stanza, shared.as_ref());
         }
         let mut bytes = Vec::new();
@@ -160,6 +157,13 @@ impl Shard {
         });
         let entry = archiving.and_then(|archiving| archiving.entry);
         host.store(ticket, with_entry(entry, op));
+    }
+
+    /// Whether one of those who get a message has a queue in storage that keeps it.
+    fn keeps(&self, receivers: &[SessionKey], copies: &Copies, stanza: &Stanza<'_>) -> bool {
+        let saves = self.settings.durability.saves_sessions();
+        let mut all = receivers.iter().chain(&copies.to);
+        saves && all.any(|key| self.sessions.is_saved(*key)) && is_kept(stanza)
     }
 
     /// The same of what nothing waits for.
@@ -318,7 +322,6 @@ impl Shard {
             ..
         } = enqueued;
         let mut refused = None;
-        // An id that no archive has is not shown.
         let by = archived
             .as_ref()
             .map(|_| self.accounts.at(account).jid.clone());
@@ -371,16 +374,20 @@ impl Shard {
             let message = archived.and_then(|archived| archived.message);
             refused = message.filter(|_| !is_delivered).or(refused);
         }
-        if let Some((arrived, stanza)) = refused {
-            // Of a copy its message is left.
-            match taken_out(&stanza) {
-                None => self.take_refused(host, (arrived, stanza)),
-                Some(Some(message)) => self.take_refused(host, (arrived, message.into())),
-                Some(None) => {}
-            }
+        if let Some(refused) = refused {
+            self.give_back(host, refused);
         }
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);
+    }
+
+    /// Nobody has what storage refused. Of a copy its message is left.
+    fn give_back(&mut self, host: &mut impl Host, (arrived, stanza): Arrived) {
+        match taken_out(&stanza) {
+            None => self.take_refused(host, (arrived, stanza)),
+            Some(Some(message)) => self.take_refused(host, (arrived, message.into())),
+            Some(None) => {}
+        }
     }
 
     /// Lets those go on who waited for an archive, with what `change` makes of the message.
