@@ -115,6 +115,8 @@ configure() {
         echo '[auth]'
         echo 'plain_without_tls = true'
         [ -z "${2:-}" ] || printf '[limits]\nconnections_max = %d\n' "$2"
+        # What is measured is routing, and what acknowledgements cost.
+        printf '[archive]\nenabled = false\n'
         [ -z "${3:-}" ] || printf '[durability]\nmode = "%s"\n' "$3"
     } >"$work/vorpal.toml"
 }

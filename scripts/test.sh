@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 venv=()
 python3 -c "import ensurepip" 2>/dev/null || venv=(:python3-venv)
 need test cc:gcc c++:g++ make:make python3:python3 openssl:openssl tmux:tmux profanity:profanity \
+    node:nodejs npm:npm \
     go-sendxmpp:go-sendxmpp valgrind:valgrind /usr/include/string.h:libc6-dev "${venv[@]}" || exit 1
 need_cargo test || exit 1
 

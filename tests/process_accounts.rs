@@ -223,13 +223,20 @@ fn an_added_account_can_log_in_at_once_and_after_a_restart() {
 }
 
 #[test]
-fn a_new_password_counts_at_once_and_the_old_one_no_more() {
+fn a_new_password_counts_at_once_and_who_was_in_by_the_old_one_is_in_no_more() {
     let server = Server::start(&Options::default());
-    let mut connected = Client::available(&server, "u0", "one");
+    let (mut first, mut second) = (
+        Client::available(&server, "u0", "one"),
+        Client::available(&server, "u1", "one"),
+    );
     user(&server, &["passwd", "u0", "--password", "n3w"]);
+    assert_eq!(first.stream_error(), "reset");
     fails(&server, "u0", PASSWORD);
     succeeds(&server, "u0", "n3w");
-    connected.settle();
+    second.settle();
+    user(&server, &["revoke", "u1"]);
+    assert_eq!(second.stream_error(), "reset");
+    succeeds(&server, "u1", PASSWORD);
 }
 
 #[test]

@@ -31,6 +31,14 @@ struct Secure {
 impl Secure {
     /// Connects, starts TLS, opens a stream; gives the features.
     fn open(server: &Server) -> (Secure, Element) {
+        let mut client = Secure::connect(server);
+        client.send(&header());
+        let features = client.features();
+        (client, features)
+    }
+
+    /// Connects and starts TLS.
+    fn connect(server: &Server) -> Secure {
         let mut socket = TcpStream::connect(server.address()).expect("the server listens");
         socket
             .set_read_timeout(Some(SILENCE_MAX))
@@ -45,16 +53,32 @@ impl Secure {
             received.push(byte[0]);
         }
         let connection = ClientConnection::new(config(server), domain()).expect("a client");
-        let mut client = Secure {
-            wire: StreamOwned::new(connection, socket),
+        let mut wire = StreamOwned::new(connection, socket);
+        wire.conn
+            .complete_io(&mut wire.sock)
+            .expect("the handshake succeeds");
+        Secure {
+            wire,
             received: Vec::new(),
-        };
-        client.send(&header());
-        let Some(Piece::Header(_)) = client.piece() else {
+        }
+    }
+
+    /// What comes first on a stream.
+    fn features(&mut self) -> Element {
+        let Some(Piece::Header(_)) = self.piece() else {
             panic!("a header comes first")
         };
-        let features = client.element();
-        (client, features)
+        self.element()
+    }
+
+    /// What `tls-exporter` binds to (RFC 9266).
+    fn exporter(&self) -> [u8; 32] {
+        let (mut exporter, label) = ([0; 32], b"EXPORTER-Channel-Binding");
+        self.wire
+            .conn
+            .export_keying_material(&mut exporter, label, Some(b""))
+            .expect("the handshake is done");
+        exporter
     }
 
     fn send(&mut self, text: &str) {
@@ -123,13 +147,7 @@ fn a_client_is_authenticated_bound_and_managed_by_one_exchange() {
     let offer = features.child("authentication").expect("it is offered");
     let inline = offer.child("inline").expect("more is offered with it");
     assert!(inline.child("sm").is_some() && inline.child("bind").is_some());
-    let mut exporter = [0; 32];
-    let label = b"EXPORTER-Channel-Binding";
-    client
-        .wire
-        .conn
-        .export_keying_material(&mut exporter, label, Some(b""))
-        .expect("the handshake is done");
+    let exporter = client.exporter();
     let (mut scram, first) = Scram::start("u0", PASSWORD, "nonce", Some(&exporter));
     client.send(&format!(
         "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='SCRAM-SHA-256-PLUS'>\
@@ -137,6 +155,16 @@ fn a_client_is_authenticated_bound_and_managed_by_one_exchange() {
     ));
     let challenge = client.element();
     let response = scram.respond(&challenge.text).expect("a good challenge");
+    // XEP-0474 6.2
+    let mechanisms = offer.children.iter().filter(|it| it.name == "mechanism");
+    let mechanisms: Vec<&str> = mechanisms.map(|it| &*it.text).collect();
+    let bindings = features
+        .child("sasl-channel-binding")
+        .expect("it is offered");
+    let bindings = bindings.children.iter().filter_map(|it| it.attr("type"));
+    let bindings: Vec<&str> = bindings.collect();
+    let advertised = sim::scram::advertised(&mechanisms, &bindings);
+    assert_eq!(scram.advertised, Some(advertised));
     client.send(&format!(
         "<response xmlns='urn:xmpp:sasl:2'>{response}</response>"
     ));
@@ -188,6 +216,52 @@ fn a_client_is_back_in_its_session_by_one_exchange_after_the_server_was_killed()
     let message = client.element();
     assert_eq!(message.attr("id"), Some("m"), "{message:?}");
     assert_eq!(message.attr("to"), Some(&*full));
+}
+
+/// XEP-0484: two round trips with that of the handshake, for a header and a proof are sent at once.
+#[test]
+fn a_token_logs_in_by_one_flight_behind_the_handshake_after_the_server_was_killed_too() {
+    let mut server = Server::start(&Options {
+        shards: 2,
+        ..Options::default()
+    });
+    let (mut client, features) = Secure::open(&server);
+    let inline = features
+        .child("authentication")
+        .and_then(|it| it.child("inline"));
+    let fast = inline
+        .and_then(|it| it.child("fast"))
+        .expect("it is offered");
+    let offered: Vec<&str> = fast.children.iter().map(|it| &*it.text).collect();
+    assert_eq!(
+        offered,
+        ["HT-SHA-256-EXPR", "HT-SHA-256-ENDP", "HT-SHA-256-NONE"]
+    );
+    let request = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-EXPR'/>";
+    let success = client.authenticate(&format!("{USER_AGENT}{request}"));
+    let token = success.child("token").and_then(|it| it.attr("token"));
+    let token = token.expect("a token was asked for").to_owned();
+    server.kill();
+    server.start_again();
+    for _ in 0..2 {
+        let mut client = Secure::connect(&server);
+        let exporter = client.exporter();
+        let proof = sim::token::proof("u0", &token, &exporter);
+        client.send(&format!(
+            "{}<authenticate xmlns='urn:xmpp:sasl:2' mechanism='HT-SHA-256-EXPR'>\
+             <initial-response>{proof}</initial-response>{USER_AGENT}\
+             <fast xmlns='urn:xmpp:fast:0'/>{BIND}</authenticate>",
+            header()
+        ));
+        client.features();
+        let success = client.element();
+        assert!(success.is("success", "urn:xmpp:sasl:2"), "{success:?}");
+        let answer = sim::token::answer(&token, &exporter);
+        assert_eq!(success.child_text("additional-data"), answer);
+        let bound = success.child("bound").expect("it is bound");
+        assert!(bound.child("enabled").is_some(), "{success:?}");
+        assert!(success.child("token").is_none(), "it is good for a day");
+    }
 }
 
 #[test]

@@ -185,6 +185,9 @@ pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn F
         writer::escape_text(&text, out);
         writer::close(out, "activity");
     }
+    for (node, _) in &whole.nodes {
+        left_out(format!("the node {} with its items", node.name));
+    }
     privacy(&whole.data.blocked, out);
     writer::close(out, "user");
     out.push(b'\n');

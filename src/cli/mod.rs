@@ -109,6 +109,13 @@ enum UserCommand {
         #[command(flatten)]
         config: ConfigFile,
     },
+    /// End an account's sessions and make its clients' tokens void: they need the password again.
+    Revoke {
+        /// Whose.
+        jid: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
     /// Delete an account with everything it owns.
     Del {
         /// Whose.
@@ -186,6 +193,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
             password,
             config,
         }) => user::passwd(&config.path, &jid, password),
+        Command::User(UserCommand::Revoke { jid, config }) => user::revoke(&config.path, &jid),
         Command::User(UserCommand::Del { jid, config }) => user::del(&config.path, &jid),
         Command::User(UserCommand::List { config }) => user::list(&config.path),
         Command::User(UserCommand::Import { file, config }) => import::import(&config.path, &file),

@@ -1,4 +1,4 @@
-//! `vorpal user add|passwd|del|list`: one account at a time.
+//! `vorpal user add|passwd|revoke|del|list`: one account at a time.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -42,10 +42,28 @@ pub(crate) fn passwd(
     let op = StoreOp::SetCredentials {
         account: account.clone(),
         credentials: Box::new(keys),
+        keeps: None,
     };
     match place.open()?.one(op)? {
         StoreReply::Done => {
             println!("Changed the password of {}.", account.as_str());
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Err(missing(account.as_str())),
+    }
+}
+
+/// Ends an account's sessions, and makes the tokens of its clients void.
+pub(crate) fn revoke(config: &Path, name: &str) -> Result<ExitCode, Failure> {
+    let place = Place::of(config)?;
+    let account = place.name(name)?;
+    let op = StoreOp::RemoveUserAgents {
+        account: account.clone(),
+        which: None,
+    };
+    match place.open()?.one(op)? {
+        StoreReply::Done => {
+            println!("Revoked what clients of {} had.", account.as_str());
             Ok(ExitCode::SUCCESS)
         }
         _ => Err(missing(account.as_str())),

@@ -5,7 +5,9 @@
 
 use crate::connection::Life;
 use crate::handoff::IN_FLIGHT_MAX;
+use crate::transport::http::Site;
 use crate::transport::tls::{ServerConfig, Tls};
+use crate::transport::web::Web;
 use crate::turn::{Alarm, Turn};
 use ring::{Completion, Op, Token};
 use std::net::TcpListener;
@@ -22,10 +24,12 @@ const ARRIVALS_PER_SIBLING: u32 = 4 * IN_FLIGHT_MAX;
 /// How long accepting rests after an error.
 const REST: Duration = Duration::from_millis(20);
 
-/// One listening socket; with TLS from the first byte where it has a configuration.
+/// One listening socket; with TLS from the first byte where it has a configuration, and with HTTP
+/// where it has a site.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) direct_tls: Option<Arc<ServerConfig>>,
+    pub(crate) site: Option<Arc<Site>>,
 }
 
 /// All listening sockets of a shard.
@@ -145,9 +149,8 @@ impl Turn {
         }
         self.counters.accepted += 1;
         let id = self.world.conns.open(slot);
-        let direct = self.accept.listeners[(lane / LANES) as usize]
-            .direct_tls
-            .as_ref();
+        let listener = &self.accept.listeners[(lane / LANES) as usize];
+        let direct = listener.direct_tls.as_ref();
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
@@ -155,6 +158,7 @@ impl Turn {
         conn.peer = Some(peer);
         conn.direct_tls = direct.is_some();
         conn.tls = direct.map(|config| Box::new(Tls::accept(config)));
+        conn.web = listener.site.as_ref().map(|site| Box::new(Web::new(site)));
         let kind = conn.kind();
         self.shard.on_open(&mut self.world, id, kind, peer);
         self.world.touch(id);
@@ -170,6 +174,7 @@ mod tests {
         let listener = || Listener {
             socket: TcpListener::bind("127.0.0.1:0").expect("a port is free"),
             direct_tls: None,
+            site: None,
         };
         let mut accept = Accept::new(vec![listener(), listener()]);
         let owners = |accept: &mut Accept, count: usize| {

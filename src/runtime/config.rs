@@ -9,11 +9,13 @@ mod directory;
 mod file;
 mod services;
 mod value;
+mod web;
 
 pub use complaint::ConfigError;
 
 use crate::certificate::{self, About, CertificateError, write_private};
 use crate::logging::Log;
+use crate::transport::http::Site;
 use crate::transport::tls::ServerConfigs;
 use complaint::{Places, Source};
 use file::File;
@@ -25,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use xmpp::Settings;
 use xmpp::limit::Limits;
-use xmpp::settings::Durability;
+use xmpp::settings::{AgentPolicy, Durability};
 use xmpp::stream::sasl::Mechanism;
 use xmpp::xep::external_services::ExternalService;
 
@@ -74,6 +76,12 @@ pub struct Config {
     pub c2s: Vec<SocketAddr>,
     /// Where clients connect with TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Where clients of the web connect in clear.
+    pub http: Vec<SocketAddr>,
+    /// Where clients of the web connect with TLS.
+    pub https: Vec<SocketAddr>,
+    /// What these are served.
+    pub site: Site,
     /// The files of the certificate chain and of its key; `None` is a self-signed one.
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Whether nothing but STARTTLS is offered in clear.
@@ -84,10 +92,14 @@ pub struct Config {
     pub plain_without_tls: bool,
     /// Whether ANONYMOUS is offered.
     pub anonymous: bool,
+    /// What is kept of user agents, and their tokens (XEP-0484).
+    pub agents: AgentPolicy,
     /// Whether anybody may create an account.
     pub registration_open: bool,
     /// What an acknowledgement promises.
     pub durability: Durability,
+    /// Whether messages are archived (XEP-0313).
+    pub archive: bool,
     /// Kinds of contact with their addresses (XEP-0157).
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// What clients are told of that runs beside the server (XEP-0215).
@@ -115,6 +127,12 @@ pub struct RuntimeConfig {
     pub c2s: Vec<SocketAddr>,
     /// Where clients connect with TLS.
     pub c2s_tls: Vec<SocketAddr>,
+    /// Where clients of the web connect in clear.
+    pub http: Vec<SocketAddr>,
+    /// Where clients of the web connect with TLS.
+    pub https: Vec<SocketAddr>,
+    /// What these are served.
+    pub site: Site,
     /// Our side of handshakes.
     pub tls: ServerConfigs,
     /// The data directory; it exists.
@@ -183,8 +201,10 @@ impl Config {
             mechanisms: self.mechanisms.clone(),
             plain_without_tls: self.plain_without_tls,
             anonymous: self.anonymous,
+            agents: self.agents,
             registration_open: self.registration_open,
             durability: self.durability,
+            archive: self.archive,
             contacts: self.contacts.clone(),
             external_services: self.external_services.clone(),
             ..Settings::new(&self.domain)
@@ -199,6 +219,12 @@ impl Config {
             let remedy = "set tls.required to false, or remove it";
             let place = &self.places.plain_without_tls;
             warnings.push(place.refuse(what.to_owned(), remedy).to_string());
+        }
+        if !self.http.is_empty() && self.site.must_secure && self.site.trusted_proxies.is_empty() {
+            let what = "nobody can log in over listen.http, because clients must use TLS and no \
+                        proxy is trusted to see to it";
+            let remedy = "name the proxy in web.trusted_proxies, or use listen.https";
+            warnings.push(self.places.http.refuse(what.to_owned(), remedy).to_string());
         }
         warnings
     }
@@ -322,6 +348,9 @@ impl Config {
             idle_spin: self.idle_spin,
             c2s: self.c2s,
             c2s_tls: self.c2s_tls,
+            http: self.http,
+            https: self.https,
+            site: self.site,
             tls,
             data: self.data,
             output_max: self.output_max,

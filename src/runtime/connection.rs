@@ -5,6 +5,7 @@
 
 use crate::handoff::Leaving;
 use crate::transport::tls::Tls;
+use crate::transport::web::Web;
 use ring::Token;
 use std::net::IpAddr;
 use xmpp::limit::PROMPT_SIZE_MAX;
@@ -89,6 +90,8 @@ pub(crate) struct Conn {
     pub(crate) burst: u32,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) tls: Option<Box<Tls>>,
+    /// Where it came over the web: what stands between bytes and stream behind TLS.
+    pub(crate) web: Option<Box<Web>>,
     /// Plain bytes to be written.
     pub(crate) output: Vec<u8>,
     /// Bytes to be written as they are, before `output`.
@@ -136,7 +139,8 @@ impl Conn {
 
     /// Bytes that wait behind the send in flight.
     pub(crate) fn waiting(&self) -> usize {
-        self.output.len() + self.wire.len()
+        let first = self.web.as_ref().map_or(0, |web| web.waiting());
+        first + self.output.len() + self.wire.len()
     }
 
     /// Bytes that wait to be written or are being written.
@@ -146,13 +150,15 @@ impl Conn {
 
     /// Bytes that wait to be digested.
     pub(crate) fn held(&self) -> usize {
-        self.undigested.len() + self.records.len()
+        let cut = self.web.as_ref().map_or(0, |web| web.held());
+        cut + self.undigested.len() + self.records.len()
     }
 
     pub(crate) fn kind(&self) -> StreamKind {
-        match self.direct_tls {
-            true => StreamKind::C2sDirectTls,
-            false => StreamKind::C2s,
+        match (&self.web, self.direct_tls) {
+            (Some(_), _) => StreamKind::C2sWeb,
+            (None, true) => StreamKind::C2sDirectTls,
+            (None, false) => StreamKind::C2s,
         }
     }
 }

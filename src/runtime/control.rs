@@ -108,8 +108,8 @@ impl Control {
         }
     }
 
-    /// Has the homes of accounts forget what was begun with their old keys, and waits for that: who
-    /// has heard of a new password may rely on it.
+    /// Has the homes of accounts forget what was begun with their old keys, and end their sessions,
+    /// and waits for that: who has heard of a new password may rely on it.
     fn outdate_proofs(&self, accounts: Vec<BareJid>) {
         if accounts.is_empty() {
             return;
@@ -148,7 +148,9 @@ impl AdminBackend for Control {
     fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply> {
         let count = ops.len();
         let new_keys = ops.iter().filter_map(|op| match op {
-            StoreOp::SetCredentials { account, .. } => Some(account.clone()),
+            StoreOp::SetCredentials { account, .. } | StoreOp::RemoveUserAgents { account, .. } => {
+                Some(account.clone())
+            }
             _ => None,
         });
         let new_keys: Vec<BareJid> = new_keys.collect();

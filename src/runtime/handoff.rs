@@ -9,6 +9,7 @@
 use crate::connection::{Conn, Life, Reading};
 use crate::mesh::Item;
 use crate::transport::tls::Tls;
+use crate::transport::web::Web;
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
@@ -38,6 +39,7 @@ pub(crate) struct Envelope {
     number: u32,
     state: Box<StreamState>,
     tls: Option<Box<Tls>>,
+    web: Option<Box<Web>>,
     undigested: Vec<u8>,
     records: Vec<u8>,
     peer: Option<IpAddr>,
@@ -51,6 +53,7 @@ impl Envelope {
         conn.peer = self.peer;
         conn.direct_tls = self.direct_tls;
         conn.tls = self.tls;
+        conn.web = self.web;
         conn.eof = self.eof;
         conn.undigested = self.undigested;
         conn.records = self.records;
@@ -128,6 +131,7 @@ impl Turn {
             number,
             state,
             tls: conn.tls.take(),
+            web: conn.web.take(),
             undigested: std::mem::take(&mut conn.undigested),
             records: std::mem::take(&mut conn.records),
             peer: conn.peer.take(),

@@ -62,6 +62,9 @@ pub(crate) struct World {
     pub(crate) random: Random,
     /// Where output for a connection that is gone goes.
     pub(crate) scratch: Vec<u8>,
+    /// Where messages of the web are put together, and where what they say goes.
+    pub(crate) message: Vec<u8>,
+    pub(crate) unframed: Vec<u8>,
 }
 
 impl World {
@@ -180,6 +183,9 @@ impl World {
             return;
         };
         self.held -= conn.held();
+        if let Some(web) = &mut conn.web {
+            web.give_up();
+        }
         for buffer in [&mut conn.undigested, &mut conn.records] {
             self.pool.give(std::mem::take(buffer));
         }
@@ -196,6 +202,7 @@ impl World {
             self.pool.give(std::mem::take(buffer));
         }
         conn.tls = None;
+        conn.web = None;
         conn.leaving = None;
     }
 }

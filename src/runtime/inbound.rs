@@ -6,10 +6,11 @@
 
 use crate::connection::{Life, Reading, id_of};
 use crate::host::World;
+use crate::transport::web::Step;
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
-use xmpp::{ConnId, Progress, Shard};
+use xmpp::{ConnId, Progress, Shard, TlsFacts};
 
 /// Single receives until a connection that did not move receives by itself: a login takes fewer.
 /// Who sends more than is handled at once begins anew.
@@ -259,7 +260,7 @@ fn on_input(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u8]) 
         return;
     }
     if conn.tls.is_none() {
-        return feed(shard, world, id, bytes);
+        return feed_plain(shard, world, id, bytes);
     }
     if conn.is_blocked() {
         return world.hold(id, bytes, true);
@@ -290,14 +291,14 @@ fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u
     let mut used = 0;
     let mut failed = None;
     loop {
-        let mut plain = |plain: &[u8]| feed(shard, world, id, plain);
+        let mut plain = |plain: &[u8]| feed_plain(shard, world, id, plain);
         match tls.open(&mut bytes[used..], &mut plain, &mut wire) {
             Ok(opened) => {
                 used += opened.consumed;
                 if !opened.secured {
                     break;
                 }
-                shard.on_secured(world, id, tls.facts());
+                on_secured(shard, world, id, tls.facts());
             }
             Err(error) => {
                 failed = Some(error);
@@ -333,7 +334,71 @@ fn open_records(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &mut [u
     if open { used } else { bytes.len() }
 }
 
-/// Plain bytes for the protocol, behind those that are held.
+/// A handshake is done: the stream is told, where it is there already.
+fn on_secured(shard: &mut Shard, world: &mut World, id: ConnId, facts: TlsFacts) {
+    match world.conns.get_mut(id).and_then(|conn| conn.web.as_mut()) {
+        Some(web) => web.on_secured(facts),
+        None => shard.on_secured(world, id, facts),
+    }
+}
+
+/// Plain bytes: the stream's, or those of the web around it.
+fn feed_plain(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
+    let conn = world.conns.get_mut(id);
+    match conn.is_some_and(|conn| conn.web.is_some()) {
+        true => feed_web(shard, world, id, bytes),
+        false => feed(shard, world, id, bytes),
+    }
+}
+
+/// Bytes of HTTP or WebSocket: what they say is the stream's.
+fn feed_web(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
+    let Some(conn) = world.conns.get_mut(id) else {
+        return;
+    };
+    let is_live = matches!(conn.life, Life::Open | Life::Leaving);
+    let (Some(peer), Some(web)) = (conn.peer.filter(|_| is_live), &mut conn.web) else {
+        return;
+    };
+    let held = web.held();
+    let mut stream = std::mem::take(&mut world.unframed);
+    let mut rest = bytes;
+    let step = loop {
+        web.lend(&mut world.message);
+        match web.read(&mut rest, peer, shard.element_size_max(id), &mut stream) {
+            Step::Upgraded(facts, peer) => shard.on_upgraded(id, facts, peer),
+            step => break step,
+        }
+    };
+    web.take_back(&mut world.message);
+    world.held = world.held + web.held() - held;
+    let answers = web.waiting() > 0;
+    if answers {
+        world.touch(id);
+    }
+    if !stream.is_empty() {
+        feed(shard, world, id, &stream);
+        stream.clear();
+    }
+    world.unframed = stream;
+    if step == Step::TooBig {
+        shard.on_oversized(world, id);
+    }
+    let Some(conn) = world.conns.get_mut(id) else {
+        return;
+    };
+    conn.eof |= step == Step::Closed;
+    let is_spent = matches!(step, Step::TooBig | Step::Spent);
+    if is_spent && matches!(conn.life, Life::Open | Life::Leaving) {
+        shard.on_close(world, id);
+        if let Some(conn) = world.conns.get_mut(id) {
+            conn.life = Life::Closing;
+        }
+        world.touch(id);
+    }
+}
+
+/// Bytes of a stream for the protocol, behind those that are held.
 fn feed(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
     let Some(conn) = world.conns.get_mut(id) else {
         return;

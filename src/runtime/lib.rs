@@ -24,6 +24,7 @@ mod mesh;
 mod output;
 mod park;
 mod plan;
+mod reader;
 mod server;
 mod storage;
 pub mod transport;

@@ -100,6 +100,16 @@ impl Turn {
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
+        let ends = conn.life == Life::Closing;
+        if let Some(web) = &mut conn.web
+            && (web.waiting() > 0 || !conn.output.is_empty() || ends && web.owes_close())
+        {
+            let size = web.waiting() + conn.output.len() + conn.output.len() / 4;
+            let mut framed = self.world.pool.take(size);
+            web.write(&conn.output, ends, &mut framed);
+            let stream = std::mem::replace(&mut conn.output, framed);
+            self.world.pool.give(stream);
+        }
         if !conn.output.is_empty() {
             match &mut conn.tls {
                 Some(tls) if !tls.is_handshaking() => {

@@ -22,7 +22,7 @@ use rustix::process::{Resource, getrlimit};
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
@@ -295,7 +295,8 @@ impl Server {
         &self.plan
     }
 
-    /// The addresses listened on: those in clear first, then those with TLS, in their order.
+    /// The addresses listened on: those in clear first, then those with TLS, then those for the web
+    /// in the same order.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -384,19 +385,27 @@ fn listen(
 ) -> Result<(Vec<Vec<Listener>>, Vec<SocketAddr>), ServeError> {
     let mut all: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
     let mut addresses = Vec::new();
-    let plain = config.c2s.iter().map(|address| (*address, None));
-    let direct = config
-        .c2s_tls
-        .iter()
-        .map(|address| (*address, Some(&config.tls)));
-    for (address, tls) in plain.chain(direct) {
+    let site = Arc::new(config.site.clone());
+    let kinds = [
+        (&config.c2s, None, None),
+        (&config.c2s_tls, Some(&config.tls.direct), None),
+        (&config.http, None, Some(&site)),
+        (&config.https, Some(&config.tls.web), Some(&site)),
+    ];
+    let each = |(list, tls, site): (&'_ Vec<SocketAddr>, _, _)| {
+        let list = list.clone().into_iter();
+        list.map(move |address| (address, tls, site))
+    };
+    for (address, tls, site) in kinds.into_iter().flat_map(each) {
         let failed = |error| ServeError::Listen(address, error);
         // Port 0 is chosen once; the siblings share it.
         let bound = patiently(|| ring::free_address(address)).map_err(failed)?;
         for listeners in &mut all {
-            let socket: TcpListener = ring::bound_listener(bound, BACKLOG).map_err(failed)?;
-            let direct_tls = tls.map(|tls| tls.direct.clone());
-            listeners.push(Listener { socket, direct_tls });
+            listeners.push(Listener {
+                socket: ring::bound_listener(bound, BACKLOG).map_err(failed)?,
+                direct_tls: tls.cloned(),
+                site: site.cloned(),
+            });
         }
         addresses.push(bound);
     }
@@ -506,6 +515,8 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         choke_size: CHOKE_SIZE_MAX.min(seed.output_max),
         random: Random::new(),
         scratch: Vec::new(),
+        message: Vec::new(),
+        unframed: Vec::new(),
     };
     let mut shard = Shard::new(id, seed.settings, world.now);
     shard.reserve(seed.plan.slots as usize);

@@ -6,6 +6,7 @@
 //! shard's operations are performed in their order.
 
 use crate::doorbell::{Caller, Doorbell};
+use crate::reader::{Asker, Reader};
 use crossbeam::sync::{Parker, Unparker};
 use ring::spsc::{self, Consumer, Producer};
 use ring::{Bell, Features};
@@ -39,6 +40,18 @@ pub(crate) struct Waker {
 }
 
 impl Waker {
+    pub(crate) fn new(unparker: Unparker) -> Waker {
+        Waker {
+            sleeping: AtomicBool::new(false),
+            unparker,
+        }
+    }
+
+    /// The thread is about to sleep: what comes from now on wakes it.
+    pub(crate) fn expect_sleep(&self) {
+        self.sleeping.store(true, Ordering::SeqCst);
+    }
+
     pub(crate) fn wake(&self) {
         if self.sleeping.swap(false, Ordering::SeqCst) {
             self.unparker.unpark();
@@ -132,7 +145,10 @@ struct Storage {
     waker: Arc<Waker>,
     bell: Bell,
     batch: Vec<StoreOp>,
-    askers: Vec<(usize, Ticket)>,
+    askers: Vec<Asker>,
+    reader: Reader,
+    /// What is to be read when the batch is committed.
+    readings: Vec<(Asker, StoreOp)>,
     replies: Vec<StoreReply>,
     stopping: bool,
     /// When the last commit began.
@@ -156,10 +172,8 @@ pub(crate) fn start(
 ) -> io::Result<StorageThread> {
     let parker = Parker::new();
     let unparker = parker.unparker().clone();
-    let waker = Arc::new(Waker {
-        sleeping: AtomicBool::new(false),
-        unparker,
-    });
+    let waker = Arc::new(Waker::new(unparker));
+    let reader = Reader::start(waker.clone())?;
     let (mut links, mut clients) = (Vec::new(), Vec::new());
     for bell in bells {
         let (to_thread, ops) = spsc::lane(capacity);
@@ -191,6 +205,8 @@ pub(crate) fn start(
                 bell,
                 batch: Vec::new(),
                 askers: Vec::new(),
+                reader,
+                readings: Vec::new(),
                 replies: Vec::new(),
                 stopping: false,
                 begun: None,
@@ -208,8 +224,10 @@ impl Storage {
     /// One commit, or one sleep; `false` at the end.
     fn round(&mut self, parker: &Parker) -> bool {
         self.collect();
-        let worked = !self.batch.is_empty() || (self.store.is_behind() && !self.stopping);
-        if worked {
+        let reads = !self.readings.is_empty();
+        let is_behind = self.store.is_behind() && !self.stopping;
+        let worked = !self.batch.is_empty() || reads || is_behind;
+        if !self.batch.is_empty() || (is_behind && !reads) {
             self.gather();
             let mut ops = self.batch.drain(..);
             self.store.perform(&mut ops, &mut self.replies);
@@ -220,6 +238,7 @@ impl Storage {
                 "a store answers every operation"
             );
         }
+        self.read();
         let waiting = self.answer();
         let asked = self.serve_request();
         if worked || asked {
@@ -229,11 +248,12 @@ impl Storage {
             std::thread::sleep(REPLY_RETRY);
             return true;
         }
-        if self.stopping {
+        if self.stopping && !self.reader.is_busy() {
             return false;
         }
-        self.waker.sleeping.store(true, Ordering::SeqCst);
-        if self.clients.iter().all(|client| client.ops.is_empty()) && !self.serve_request() {
+        self.waker.expect_sleep();
+        let is_idle = self.clients.iter().all(|client| client.ops.is_empty());
+        if is_idle && !self.take_read() && !self.serve_request() {
             parker.park();
         }
         self.waker.sleeping.store(false, Ordering::SeqCst);
@@ -265,11 +285,39 @@ impl Storage {
                 let Some((ticket, op)) = client.ops.pop() else {
                     break;
                 };
-                self.batch.push(op);
-                self.askers.push((index, ticket));
+                match op.reads_archive() {
+                    true => self.readings.push(((index, ticket), op)),
+                    false => {
+                        self.batch.push(op);
+                        self.askers.push((index, ticket));
+                    }
+                }
             }
             client.ops.release();
         }
+    }
+
+    /// Has archives read as they are with all that was asked for before.
+    fn read(&mut self) {
+        for (asker, op) in std::mem::take(&mut self.readings) {
+            if let Some(reading) = self.store.reading(&op) {
+                self.reader.ask(asker, reading);
+                continue;
+            }
+            self.store
+                .perform(&mut std::iter::once(op), &mut self.replies);
+            self.askers.push(asker);
+        }
+    }
+
+    /// Takes what was read; whether something was.
+    fn take_read(&mut self) -> bool {
+        let mut took = false;
+        while let Some(((index, ticket), reply)) = self.reader.answer() {
+            self.clients[index].spill.push_back((ticket, reply));
+            took = true;
+        }
+        took
     }
 
     /// Hands the replies out; says whether some did not fit.
@@ -277,6 +325,7 @@ impl Storage {
         for ((index, ticket), reply) in self.askers.drain(..).zip(self.replies.drain(..)) {
             self.clients[index].spill.push_back((ticket, reply));
         }
+        self.take_read();
         let mut waiting = false;
         for client in &mut self.clients {
             while let Some(item) = client.spill.pop_front() {

@@ -1,8 +1,8 @@
 //! The turn of a shard: everything that came is handled before anything is written.
 //!
-//! Completions, lanes, answers, left-over input, ends, timers; then one flush. Invariant: while a spill
-//! of the mesh or of storage is non-empty no bytes of clients are fed; their completions wait here
-//! with their chunks, until the ring itself runs out of buffers and the sockets fill. While
+//! Completions, lanes, answers, left-over input, ends, timers; then one flush. Invariant: while a
+//! spill of the mesh or of storage is non-empty no bytes of clients are fed; their completions wait
+//! here with their chunks, until the ring itself runs out of buffers and the sockets fill. While
 //! storage's is, siblings' lanes wait, too: what their clients say may ask storage here. Storage
 //! itself waits for nobody, and its answers are always taken.
 

@@ -37,7 +37,7 @@ impl Asked {
     /// A shard asks.
     pub(crate) fn note(&mut self, shard: usize, ticket: Ticket, op: &StoreOp) {
         let key = (shard, ticket.0);
-        match op {
+        match op.main() {
             StoreOp::EndSession { .. } => {
                 self.ends.insert(key);
                 self.ended += 1;

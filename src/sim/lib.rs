@@ -19,6 +19,7 @@ pub mod scenario;
 pub mod scram;
 pub mod seeds;
 pub mod steps;
+pub mod token;
 pub mod trace;
 pub mod world;
 

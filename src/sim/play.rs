@@ -1,6 +1,7 @@
 //! People who write to each other, and make friends and part, while things go wrong; and what must
 //! hold of it when all is said.
 
+mod archives;
 mod friends;
 
 use crate::managed::{Managed, Person, Said};
@@ -69,6 +70,7 @@ impl Play {
         let mut random = Random::new(seed ^ 0x0ddb);
         let settings = Settings {
             shards: *random.pick(&[1, 2, 3]),
+            archive: seed.is_multiple_of(2),
             ..Settings::for_tests("example.org")
         };
         let mut world = World::new(seed, settings, Faults::rough(&mut random));
@@ -105,6 +107,9 @@ impl Play {
         }
         play.happen(plot, &mut random);
         play.settle();
+        if seed.is_multiple_of(2) {
+            play.check_archives();
+        }
         play
     }
 

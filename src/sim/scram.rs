@@ -14,6 +14,8 @@ pub struct Scram {
     first_bare: String,
     nonce: String,
     signature: Vec<u8>,
+    /// The server's hash of what it advertised (XEP-0474), once it is there.
+    pub advertised: Option<String>,
 }
 
 impl Scram {
@@ -39,6 +41,7 @@ impl Scram {
             first_bare,
             nonce: nonce.into(),
             signature: Vec::new(),
+            advertised: None,
         };
         (scram, STANDARD.encode(first))
     }
@@ -56,6 +59,7 @@ impl Scram {
             found.ok_or_else(|| format!("no {name} in {challenge}"))
         };
         let (nonce, salt, rounds) = (field("r=")?, field("s=")?, field("i=")?);
+        self.advertised = field("h=").ok().map(str::to_owned);
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return Err(format!("the server's nonce does not extend ours: {nonce}"));
         }
@@ -87,6 +91,18 @@ impl Scram {
             Err(format!("{last} is not {expected}"))
         }
     }
+}
+
+/// The hash of what a server advertised, as it tells it (XEP-0474).
+pub fn advertised(mechanisms: &[&str], bindings: &[&str]) -> String {
+    let (mut mechanisms, mut bindings) = (mechanisms.to_vec(), bindings.to_vec());
+    mechanisms.sort_unstable();
+    bindings.sort_unstable();
+    let lists = match bindings.is_empty() {
+        true => mechanisms.join("\x1e"),
+        false => format!("{}\x1f{}", mechanisms.join("\x1e"), bindings.join("\x1e")),
+    };
+    STANDARD.encode(Sha256::digest(lists))
 }
 
 /// PLAIN's only message (RFC 4616).

@@ -205,6 +205,7 @@ pub struct World {
     /// The most requests that ever waited on one shard.
     unanswered_peak: usize,
     moves: usize,
+    derivations: usize,
     session_writes: usize,
     /// What costs storage much.
     pub asked: Asked,
@@ -262,6 +263,7 @@ impl World {
             output_peak: 0,
             unanswered_peak: 0,
             moves: 0,
+            derivations: 0,
             session_writes: 0,
             asked: Asked::default(),
             deaths: Deaths::default(),
@@ -301,6 +303,7 @@ impl World {
         self.perform(StoreOp::SetCredentials {
             account: account.clone(),
             credentials,
+            keeps: None,
         });
         let home = self.home(&account);
         let (told, heard) = mpsc::channel();
@@ -351,6 +354,22 @@ impl World {
         self.connect_with(None, StreamKind::C2sDirectTls, None)
     }
 
+    /// As [`World::connect_raw`], over the web: what it says are messages ([`World::say`]), which
+    /// come by TLS or in clear for good.
+    pub fn connect_raw_by_web(&mut self, secure: bool) -> ClientId {
+        let client = self.connect_with(None, StreamKind::C2sWeb, None);
+        self.clients[client.0].secure = secure;
+        client
+    }
+
+    /// Sends a message of a client of the web, and lets the world come to rest.
+    pub fn say(&mut self, id: ClientId, message: &str) {
+        let mut stream = Vec::new();
+        stanza::framing::unframe(message.as_bytes(), &mut stream);
+        self.send_bytes(id, &stream);
+        self.run();
+    }
+
     /// A client that logs in.
     pub fn connect(&mut self, login: Login) -> ClientId {
         self.connect_actor(login, None)
@@ -378,7 +397,7 @@ impl World {
         let mut client = Client::new(login, exporter);
         client.secure = direct;
         let opening = client.opening();
-        self.wires.push(Wire::new());
+        self.wires.push(Wire::new(kind == StreamKind::C2sWeb));
         self.clients.push(client);
         self.actors.push(actor);
         let shard = self.random.below(self.nodes.len() as u64) as usize;
@@ -436,6 +455,11 @@ impl World {
     /// How many connections moved to another shard.
     pub fn moves(&self) -> usize {
         self.moves
+    }
+
+    /// How many derivations there were.
+    pub fn derivations(&self) -> usize {
+        self.derivations
     }
 
     /// How often storage was told what a session is.
@@ -593,6 +617,7 @@ impl World {
             Event::Input { shard, input } => self.input(shard, input),
             Event::Derive { shard, ticket, job } => {
                 self.nodes[shard].side.derivations -= 1;
+                self.derivations += 1;
                 self.input(
                     shard,
                     Input::Derived {

@@ -159,6 +159,20 @@ impl Scanner {
         }
     }
 
+    /// A scanner of single elements without limits, for what was bounded before.
+    pub(crate) fn unlimited() -> Scanner {
+        let limits = Limits {
+            size_max: u32::MAX,
+            depth_max: u16::MAX,
+            attributes_max: u16::MAX,
+            namespaces_max: u16::MAX,
+        };
+        Scanner {
+            limits,
+            ..Scanner::headless(limits)
+        }
+    }
+
     /// The same scanner without vector instructions: what the fast ones are compared with.
     pub fn without_simd(self) -> Scanner {
         Scanner {

@@ -7,6 +7,7 @@
 
 pub mod error;
 pub mod frame;
+pub mod framing;
 pub mod jid;
 mod lexis;
 mod namespaces;

@@ -115,6 +115,12 @@ namespaces! {
     OccupantId = "urn:xmpp:occupant-id:0";
     /// Message archives (XEP-0313).
     Mam = "urn:xmpp:mam:2";
+    /// The queries of message archives that came later (XEP-0313).
+    MamExtended = "urn:xmpp:mam:2#extended";
+    /// Message retraction (XEP-0424).
+    Retract = "urn:xmpp:message-retract:1";
+    /// Message reactions (XEP-0444).
+    Reactions = "urn:xmpp:reactions:0";
     /// Result sets (XEP-0059).
     ResultSet = "http://jabber.org/protocol/rsm";
     /// Publish-subscribe (XEP-0060).
@@ -163,6 +169,8 @@ namespaces! {
     Bind2 = "urn:xmpp:bind:0";
     /// Fast authentication (XEP-0484).
     Fast = "urn:xmpp:fast:0";
+    /// Client access management (XEP-0494).
+    ClientAccess = "urn:xmpp:cam:0";
     /// OMEMO, the version in the field (XEP-0384).
     OmemoLegacy = "eu.siacs.conversations.axolotl";
     /// Explicit message encryption (XEP-0380).

@@ -107,7 +107,7 @@ pub fn text(out: &mut Vec<u8>, name: &str, text: &str) {
 #[must_use = "the tag is not closed yet"]
 #[derive(Debug)]
 pub struct Open<'w> {
-    out: &'w mut Vec<u8>,
+    pub(crate) out: &'w mut Vec<u8>,
 }
 
 impl Open<'_> {

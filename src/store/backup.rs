@@ -59,16 +59,19 @@ pub enum Table {
     Sessions = 4,
     /// What waits for the acknowledgement of sessions, since schema 3.
     Queue = 5,
+    /// Archives, since schema 11.
+    Archive = 6,
 }
 
 impl Table {
     /// All of them, in the order of a backup.
-    pub const ALL: [Table; 5] = [
+    pub const ALL: [Table; 6] = [
         Table::Accounts,
         Table::Roster,
         Table::Kept,
         Table::Sessions,
         Table::Queue,
+        Table::Archive,
     ];
 
     /// Whether it is of sessions, and not of what accounts own without one.
@@ -347,6 +350,9 @@ impl Backup {
             restored.sessions += u64::from(sessions::session_of_key(&key)?.is_some());
         }
         sessions.failure.map_or(Ok(()), Err)?;
+        let mut archive = self.records(Table::Archive)?;
+        engine.load_records(&mut archive.by_ref().inspect(|_| restored.records += 1))?;
+        archive.failure.map_or(Ok(()), Err)?;
         restored.messages = self.load_left(&engine)?;
         engine.sync()?;
         Ok(restored)

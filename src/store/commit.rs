@@ -53,7 +53,7 @@ impl Logged {
         match table {
             Table::Sessions => Some(&mut self.sessions),
             Table::Queue => Some(&mut self.queue),
-            Table::Accounts | Table::Roster | Table::Kept => None,
+            Table::Accounts | Table::Roster | Table::Kept | Table::Archive => None,
         }
     }
 

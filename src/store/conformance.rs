@@ -7,6 +7,9 @@ use xmpp::port::{
     RosterItem, ScramKey, Space, Store, StoreOp, StoreReply, Subscription, WholeAccount,
 };
 
+mod agents;
+pub(crate) mod archive;
+pub(crate) mod nodes;
 pub(crate) mod sessions;
 
 /// Runs the whole suite; `make` gives an empty store each time.
@@ -35,7 +38,9 @@ pub fn conformance(make: impl Fn() -> Box<dyn Store>) {
         when_the_newest_that_waits_came_is_known,
         what_is_kept_goes_with_its_account,
     ];
-    for part in parts.into_iter().chain(sessions::PARTS) {
+    let parts = parts.into_iter().chain(sessions::PARTS);
+    let parts = parts.chain(nodes::PARTS).chain(agents::PARTS);
+    for part in parts.chain(archive::PARTS) {
         part(&mut *make());
     }
 }
@@ -266,6 +271,7 @@ fn keys_are_replaced_where_there_is_an_account(store: &mut dyn Store) {
     let set = |fill| StoreOp::SetCredentials {
         account: jid(ROMEO),
         credentials: keys(fill),
+        keeps: None,
     };
     assert_eq!(one(store, set(1)), StoreReply::Missing);
     assert_eq!(
@@ -561,7 +567,7 @@ fn documents_are_told_apart_by_kind_and_key(store: &mut dyn Store) {
 }
 
 /// The longest JID with this local part's first letter.
-fn longest(letter: &str) -> String {
+pub(crate) fn longest(letter: &str) -> String {
     let label = letter.repeat(LABEL_SIZE_MAX);
     let labels = vec![label; (PART_SIZE_MAX + 1) / (LABEL_SIZE_MAX + 1)];
     format!("{}@{}", letter.repeat(PART_SIZE_MAX), labels.join("."))

@@ -196,7 +196,7 @@ fn log_of(scratch: &Scratch) -> PathBuf {
 }
 
 /// The log's size without the zeros that are allocated ahead.
-fn written_size(scratch: &Scratch) -> u64 {
+pub(crate) fn written_size(scratch: &Scratch) -> u64 {
     let bytes = std::fs::read(log_of(scratch)).unwrap();
     let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     last as u64 + 1
@@ -204,7 +204,7 @@ fn written_size(scratch: &Scratch) -> u64 {
 
 /// What a kill would have left at `before`, with so many bytes of what is in the log by now: the
 /// engine gets nothing before the log has all of it.
-fn cut(before: &Scratch, now: &Scratch, size: u64) -> Scratch {
+pub(crate) fn cut(before: &Scratch, now: &Scratch, size: u64) -> Scratch {
     let copy = before.killed();
     let mut bytes = std::fs::read(log_of(now)).unwrap();
     bytes[size as usize..].fill(0);
@@ -316,6 +316,7 @@ fn a_garbage_record_fails_its_own_account_only() {
     let set = StoreOp::SetCredentials {
         account: romeo.clone(),
         credentials: keys(5),
+        keeps: None,
     };
     assert_eq!(one(&mut store, set), StoreReply::Done);
     let found = one(&mut store, credentials("romeo@a.example"));
@@ -363,7 +364,7 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
-    let names_both = text.contains("schema 11") && text.contains("knows 10");
+    let names_both = text.contains("schema 12") && text.contains("knows 11");
     assert!(names_both, "{text}");
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
 }

@@ -17,7 +17,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
 use xmpp::port::{
-    AccountData, Credentials, Origin, SessionId, Snapshot, StoreOp, StoreReply, WholeAccount,
+    AccountData, ArchiveId, Origin, SessionId, Snapshot, StoreOp, StoreReply, WholeAccount,
 };
 
 use crate::backup::{self, Table};
@@ -30,7 +30,7 @@ use crate::remains::Remains;
 use crate::schema::{self, SCHEMA};
 use crate::seal::Seal;
 use crate::sharing::Sharing;
-use crate::{kept, sessions};
+use crate::{agents, kept, nodes, sessions};
 
 /// Where the database lies in the server's data directory.
 pub const DIRECTORY: &str = "store";
@@ -96,6 +96,7 @@ pub(crate) struct Staged {
     pub(crate) kept: Writes,
     pub(crate) sessions: Writes,
     queue: Writes,
+    pub(crate) archive: Writes,
     /// What accounts lack with all of it.
     pub(crate) lacking: Lacking,
     /// What is known of those who share what lies in queues.
@@ -130,6 +131,7 @@ impl Staged {
             Table::Kept => &self.kept,
             Table::Sessions => &self.sessions,
             Table::Queue => &self.queue,
+            Table::Archive => &self.archive,
         }
     }
 
@@ -140,6 +142,7 @@ impl Staged {
             Table::Kept => &mut self.kept,
             Table::Sessions => &mut self.sessions,
             Table::Queue => &mut self.queue,
+            Table::Archive => &mut self.archive,
         }
     }
 
@@ -150,6 +153,7 @@ impl Staged {
             (Table::Kept, self.kept),
             (Table::Sessions, self.sessions),
             (Table::Queue, self.queue),
+            (Table::Archive, self.archive),
         ]
     }
 }
@@ -207,6 +211,7 @@ impl Engine {
             (Table::Kept, keyspace("kept")?),
             (Table::Sessions, keyspace("sessions")?),
             (Table::Queue, keyspace("queue")?),
+            (Table::Archive, keyspace("archive")?),
         ];
         let keyspaces = Keyspaces { about, tables };
         let told = |trouble: Trouble| refused(trouble.into());
@@ -264,26 +269,20 @@ impl Engine {
         Arc::strong_count(&self.lent) > 1
     }
 
-    fn apply(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
+    /// What keeps the database open for as long as somebody has it.
+    pub(crate) fn lend(&self) -> Arc<()> {
+        Arc::clone(&self.lent)
+    }
+
+    pub(crate) fn apply(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
         match op {
-            StoreOp::Credentials { account } => {
-                let key = schema::account_key(&account);
-                let Some(record) = read(self.keyspace(Table::Accounts), &staged.accounts, &key)?
-                else {
-                    return Ok(StoreReply::Credentials(None));
-                };
-                let credentials = schema::decode_credentials(&record).map_err(damaged)?;
-                Ok(StoreReply::Credentials(Some(Box::new(credentials))))
-            }
+            StoreOp::Credentials { account } => self.credentials(staged, &account),
             StoreOp::CreateAccount {
                 account,
                 credentials,
             } => self.create_whole(staged, WholeAccount::new(account, *credentials)),
             StoreOp::CreateWhole { whole } => self.create_whole(staged, *whole),
-            StoreOp::SetCredentials {
-                account,
-                credentials,
-            } => self.set_credentials(staged, &account, *credentials),
+            StoreOp::SetCredentials { .. } => self.set_credentials(staged, op),
             StoreOp::DeleteAccount { account } => self.delete(staged, &account),
             StoreOp::Account { account } => self.account(staged, &account),
             StoreOp::PutRosterItem { account, item } => {
@@ -308,36 +307,66 @@ impl Engine {
                 space,
                 key,
             } => kept::document(self.keyspace(Table::Kept), staged, &account, space, &key),
+            StoreOp::Nodes { .. } | StoreOp::Items { .. } => {
+                nodes::read_op(self.keyspace(Table::Kept), staged, &op)
+            }
             StoreOp::Offline { account } => {
                 kept::waiting(self.keyspace(Table::Kept), staged, &account).map(StoreReply::Offline)
             }
             StoreOp::RemoveOffline { account, up_to } => {
                 kept::remove_offline(self.keyspace(Table::Kept), staged, &account, up_to)
             }
+            StoreOp::UserAgent { account, id } => {
+                agents::one(self.keyspace(Table::Kept), staged, &account, id)
+                    .map(|found| StoreReply::UserAgent(found.map(Box::new)))
+            }
+            StoreOp::UserAgents { account } => {
+                agents::all(self.keyspace(Table::Kept), staged, &account)
+                    .map(StoreReply::UserAgents)
+            }
             StoreOp::SetBlocked { .. }
             | StoreOp::PutDocument { .. }
-            | StoreOp::PutOffline { .. } => self.keep(staged, op),
+            | StoreOp::PutOffline { .. }
+            | StoreOp::PutUserAgent { .. }
+            | StoreOp::ChangeNodes { .. }
+            | StoreOp::RemoveUserAgents { .. } => self.keep(staged, op),
             StoreOp::NoteFailed { .. } => {
                 staged.gaps.note_op(&op);
                 Ok(StoreReply::Done)
             }
+            StoreOp::Archive { .. }
+            | StoreOp::ArchivePage { .. }
+            | StoreOp::ArchiveEnds { .. }
+            | StoreOp::PurgeArchive { .. } => self.apply_to_archive(staged, op),
             on_sessions => self.apply_to_sessions(staged, on_sessions),
         }
     }
 
-    fn set_credentials(
-        &self,
-        staged: &mut Staged,
-        account: &BareJid,
-        credentials: Credentials,
-    ) -> Result<StoreReply, Trouble> {
+    fn credentials(&self, staged: &Staged, account: &BareJid) -> Result<StoreReply, Trouble> {
         let key = schema::account_key(account);
+        let found = read(self.keyspace(Table::Accounts), &staged.accounts, &key)?;
+        let credentials = found.map(|record| schema::decode_credentials(&record));
+        let credentials = credentials.transpose().map_err(damaged)?;
+        Ok(StoreReply::Credentials(credentials.map(Box::new)))
+    }
+
+    fn set_credentials(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
+        let StoreOp::SetCredentials {
+            account,
+            credentials,
+            keeps,
+        } = op
+        else {
+            return Ok(StoreReply::Failed("not a write of this kind".into()));
+        };
+        let key = schema::account_key(&account);
         let Some(before) = read(self.keyspace(Table::Accounts), &staged.accounts, &key)? else {
             return Ok(StoreReply::Missing);
         };
         let less = Lacking::of_account(&before);
         let lacking = staged.lacking.minus(less).plus(Lacking::of(&credentials));
-        let record = schema::encode_credentials(credentials).map_err(damaged)?;
+        let record = schema::encode_credentials(*credentials).map_err(damaged)?;
+        agents::remove_but(self.keyspace(Table::Kept), staged, &account, keeps)?;
         staged.accounts.insert(key.into(), Some(record));
         staged.lacking = lacking;
         Ok(StoreReply::Done)
@@ -364,6 +393,8 @@ impl Engine {
             roster,
             blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
             newest_waiting: kept::newest_waiting(self.keyspace(Table::Kept), staged, account)?,
+            newest_archived: self.archive(staged).newest(account)?,
+            archiving: kept::archiving(self.keyspace(Table::Kept), staged, account)?,
         }))))
     }
 
@@ -371,7 +402,10 @@ impl Engine {
     fn keep(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
         let (StoreOp::SetBlocked { account, .. }
         | StoreOp::PutDocument { account, .. }
-        | StoreOp::PutOffline { account, .. }) = &op
+        | StoreOp::PutOffline { account, .. }
+        | StoreOp::PutUserAgent { account, .. }
+        | StoreOp::ChangeNodes { account, .. }
+        | StoreOp::RemoveUserAgents { account, .. }) = &op
         else {
             return Ok(StoreReply::Failed("not a write of this kind".into()));
         };
@@ -389,14 +423,30 @@ impl Engine {
                 space,
                 key,
                 bytes,
-            } => kept::put_document(
-                self.keyspace(Table::Kept),
-                staged,
-                &account,
-                space,
-                &key,
-                &bytes,
-            ),
+            } => {
+                let kept = self.keyspace(Table::Kept);
+                kept::put_document(kept, staged, &account, space, &key, &bytes)
+            }
+            StoreOp::PutUserAgent {
+                account,
+                agent,
+                prior,
+                forget_before,
+            } => {
+                let kept = self.keyspace(Table::Kept);
+                agents::put(kept, staged, &account, &agent, prior, forget_before)
+            }
+            StoreOp::RemoveUserAgents { account, which } => {
+                let kept = self.keyspace(Table::Kept);
+                match which {
+                    Some(id) => agents::remove(kept, staged, &account, id)?,
+                    None => agents::remove_but(kept, staged, &account, None)?,
+                }
+                Ok(StoreReply::Done)
+            }
+            StoreOp::ChangeNodes { account, changes } => {
+                nodes::change(self.keyspace(Table::Kept), staged, &account, changes)
+            }
             StoreOp::PutOffline {
                 account,
                 arrived,
@@ -451,6 +501,7 @@ impl Engine {
             .kept
             .extend(owned.into_iter().map(|key| (key.into(), None)));
         self.end_sessions_of(staged, account)?;
+        self.purge(staged, account, ArchiveId(u128::MAX))?;
         staged.accounts.insert(key.into(), None);
         staged.lacking = staged.lacking.minus(Lacking::of_account(&record));
         Ok(StoreReply::Done)

@@ -58,7 +58,7 @@ impl Gaps {
             account,
             origin: Some(origin),
             ..
-        } = op
+        } = op.main()
         {
             self.note(*origin, account.clone());
         }

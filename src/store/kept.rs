@@ -1,4 +1,5 @@
-//! What an account keeps besides keys and roster: block list, documents, waiting messages.
+//! What an account keeps besides keys and roster: block list, documents, waiting messages; and its
+//! user agents, see [`crate::agents`].
 //!
 //! All lie in one keyspace below the account's prefix, told apart by a kind byte, so that an
 //! account's end is one range. Values begin with a version byte. The numbers of waiting messages
@@ -6,7 +7,7 @@
 
 use crate::embedded::{Staged, Trouble, damaged};
 use crate::records::{check_name, each_between, each_record, read};
-use crate::schema;
+use crate::{nodes, schema};
 use fjall::Keyspace;
 use rkyv::rancor::Error as RkyvError;
 use stanza::jid::BareJid;
@@ -18,9 +19,16 @@ const BLOCKED: u8 = 1;
 const DOCUMENT: u8 = 2;
 const OFFLINE: u8 = 3;
 const OFFLINE_COUNT: u8 = 4;
+/// A node of publish-subscribe, from schema 11 on as what its items say; an export has it before
+/// these.
+pub(crate) const NODE: u8 = 5;
+pub(crate) const ITEM: u8 = 6;
+
+/// User agents, from schema 11 on.
+pub(crate) const AGENT: u8 = 8;
 
 /// The version byte of every record here but one.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// That of a message with the time when it came, from schema 9 on.
 const TIMED_VERSION: u8 = 2;
@@ -28,7 +36,7 @@ const TIMED_VERSION: u8 = 2;
 /// A message that waits, with its number.
 pub(crate) type Message = (u64, Arrived);
 
-fn key(account: &BareJid, kind: u8) -> Vec<u8> {
+pub(crate) fn key(account: &BareJid, kind: u8) -> Vec<u8> {
     let mut key = schema::roster_prefix(account);
     key.push(kind);
     key
@@ -48,14 +56,14 @@ fn offline_key(account: &BareJid, id: u64) -> Vec<u8> {
     key
 }
 
-fn record(content: &[u8]) -> Vec<u8> {
+pub(crate) fn record(content: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(content.len() + 1);
     record.push(VERSION);
     record.extend_from_slice(content);
     record
 }
 
-fn content<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Trouble> {
+pub(crate) fn content<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Trouble> {
     match record.split_first() {
         Some((&VERSION, content)) => Ok(content),
         _ => Err(format!("{what} has an unknown record version").into()),
@@ -132,6 +140,18 @@ pub(crate) fn document(
         .map(|found| content(found, "a document"))
         .transpose()?;
     Ok(StoreReply::Document(found.map(Box::from)))
+}
+
+/// Which messages the account wants archived, as a document says it.
+pub(crate) fn archiving(
+    kept: &Keyspace,
+    staged: &Staged,
+    account: &BareJid,
+) -> Result<Option<Box<[u8]>>, Trouble> {
+    match document(kept, staged, account, Space::Archiving, "")? {
+        StoreReply::Document(found) => Ok(found),
+        _ => Ok(None),
+    }
 }
 
 /// Writes a document, or removes it where `bytes` are empty.
@@ -436,6 +456,10 @@ pub(crate) fn gather(
             waiting.push((arrived, stanza.into()));
         }
         Some((&OFFLINE_COUNT, [])) => {}
+        // Their tokens are good here only.
+        Some((&AGENT, _)) => {}
+        Some((&NODE, name)) => nodes::gather_node(&mut whole.nodes, name, found)?,
+        Some((&ITEM, key)) => nodes::gather_item(&mut whole.nodes, key, found)?,
         _ => return Err("a record is of an unknown kind".into()),
     }
     Ok(())

@@ -134,6 +134,7 @@ mod tests {
         StoreOp::SetCredentials {
             account: jid(account),
             credentials,
+            keeps: None,
         }
     }
 

@@ -3,6 +3,8 @@
 //! Invariant: every adapter passes [`conformance`]; a record that cannot be read becomes
 //! `StoreReply::Failed`, never a panic and never an account that looks empty.
 
+mod agents;
+mod archive;
 pub mod backup;
 mod commit;
 pub mod conformance;
@@ -21,6 +23,7 @@ mod lacking;
 mod load;
 mod log;
 pub mod memory;
+mod nodes;
 mod opening;
 #[cfg(test)]
 mod power;

@@ -13,7 +13,7 @@ use crate::commit::insert;
 use crate::embedded::{Engine, LACKING_KEY, Staged, Trouble, damaged, engine};
 use crate::lacking::Lacking;
 use crate::records::exists;
-use crate::{kept, schema};
+use crate::{kept, nodes, schema};
 
 /// Records of one bulk batch.
 const RECORDS_MAX: usize = 8_192;
@@ -39,6 +39,12 @@ fn records_of(whole: WholeAccount) -> Result<Vec<Record>, Trouble> {
     let kept = kept::of_new(&account, whole.data.blocked, whole.documents, whole.offline)?;
     records.extend(
         kept.into_iter()
+            .map(|(key, record)| (Table::Kept, key, record)),
+    );
+    let nodes = nodes::of_new(&account, whole.nodes)?;
+    records.extend(
+        nodes
+            .into_iter()
             .map(|(key, record)| (Table::Kept, key, record)),
     );
     let record = schema::encode_credentials(whole.credentials).map_err(damaged)?;

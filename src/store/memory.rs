@@ -8,9 +8,10 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccountData, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, OfflineQuota, Origin,
-    QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp, StoreReply,
-    StoredSession, WholeAccount,
+    ARCHIVE_PAGE_SIZE_MAX, AccountData, AgentId, ArchiveEntry, ArchiveId, ArchivePage,
+    ArchiveQuery, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, Node, NodeChange,
+    OfflineQuota, Origin, QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp,
+    StoreReply, StoredSession, USER_AGENTS_MAX, UserAgent, WholeAccount,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -22,18 +23,43 @@ pub struct Memory {
     gaps: Gaps,
 }
 
+/// A node with what its items say, by their numbers.
+type KeptNode = (Node, BTreeMap<u64, Box<[u8]>>);
+
 #[derive(Clone, Debug, Default)]
 struct Account {
     credentials: Credentials,
     roster: BTreeMap<BareJid, RosterItem>,
     blocked: Vec<Box<str>>,
     documents: BTreeMap<(Space, Box<str>), Box<[u8]>>,
+    nodes: BTreeMap<Box<str>, KeptNode>,
     offline: BTreeMap<u64, Arrived>,
     offline_last: u64,
     sessions: BTreeMap<SessionId, Session>,
+    agents: BTreeMap<AgentId, UserAgent>,
+    archive: BTreeMap<ArchiveId, ArchiveEntry>,
+    /// The newest that it ever had.
+    newest_archived: Option<ArchiveId>,
 }
 
 impl Account {
+    fn put_agent(&mut self, agent: UserAgent, prior: Option<u64>, before: Timestamp) -> StoreReply {
+        let known = self.agents.get(&agent.id).map(|known| known.stamp);
+        if known != prior {
+            return StoreReply::Outdated;
+        }
+        if prior.is_none() {
+            self.agents.retain(|_, other| other.last_seen >= before);
+            let oldest = self.agents.values().min_by_key(|other| other.last_seen);
+            let oldest = oldest.map(|other| other.id);
+            if let Some(id) = oldest.filter(|_| self.agents.len() >= USER_AGENTS_MAX) {
+                self.agents.remove(&id);
+            }
+        }
+        self.agents.insert(agent.id, agent);
+        StoreReply::Done
+    }
+
     /// How many of these messages may wait beside those that do.
     fn room_for(&self, messages: &[Arrived], quota: OfflineQuota) -> usize {
         let mut count = self.offline.len() as u32;
@@ -122,7 +148,11 @@ impl Memory {
             StoreOp::SetCredentials {
                 account,
                 credentials,
-            } => self.change(&account, |found| found.credentials = *credentials),
+                keeps,
+            } => self.change(&account, |found| {
+                found.credentials = *credentials;
+                found.agents.retain(|id, _| Some(*id) == keeps);
+            }),
             StoreOp::DeleteAccount { account } => match self.accounts.remove(&account) {
                 Some(gone) => {
                     for session in gone.sessions.keys() {
@@ -139,6 +169,8 @@ impl Memory {
                         roster: found.roster.values().cloned().collect(),
                         blocked: found.blocked.clone(),
                         newest_waiting: found.offline.values().map(|(arrived, _)| *arrived).max(),
+                        newest_archived: found.newest_archived,
+                        archiving: found.documents.get(&(Space::Archiving, "".into())).cloned(),
                     })
                 }))
             }
@@ -154,7 +186,7 @@ impl Memory {
             StoreOp::SetBlocked { account, blocked } => {
                 self.change(&account, |found| found.blocked = blocked)
             }
-            other => self.apply_to_kept(other),
+            other => self.apply_to_archive(other),
         }
     }
 
@@ -165,13 +197,18 @@ impl Memory {
         if whole.is_overfull() {
             return StoreReply::Full;
         }
-        let mut names = whole.documents.iter().map(|(_, name, _)| check_name(name));
-        if let Some(why) = names.find_map(Result::err) {
+        let nodes = whole.nodes.iter().map(|(node, _)| &node.name);
+        let mut names = whole.documents.iter().map(|(_, name, _)| name).chain(nodes);
+        if let Some(why) = names.find_map(|name| check_name(name).err()) {
             return StoreReply::Failed(why);
         }
         let roster = whole.data.roster.into_iter();
         let documents = whole.documents.into_iter();
         let said = documents.filter(|(.., bytes)| !bytes.is_empty());
+        let nodes = whole.nodes.into_iter().map(|(node, items)| {
+            let name = node.name.clone();
+            (name, (node, items.into_iter().collect()))
+        });
         let fresh = Account {
             credentials: whole.credentials,
             roster: roster.map(|item| (item.contact.clone(), item)).collect(),
@@ -179,6 +216,7 @@ impl Memory {
             documents: said
                 .map(|(space, key, bytes)| ((space, key), bytes))
                 .collect(),
+            nodes: nodes.collect(),
             offline_last: whole.offline.len() as u64,
             offline: (1..)
                 .zip(
@@ -188,10 +226,44 @@ impl Memory {
                         .map(|stanza| (Timestamp::default(), stanza)),
                 )
                 .collect(),
-            sessions: BTreeMap::new(),
+            ..Account::default()
         };
         self.accounts.insert(whole.account, fresh);
         StoreReply::Done
+    }
+
+    /// The operations on archives.
+    fn apply_to_archive(&mut self, op: StoreOp) -> StoreReply {
+        match op {
+            StoreOp::Archive { entry, and } => {
+                let reply = self.apply(*and);
+                if reply == StoreReply::Done
+                    && let Some(found) = self.accounts.get_mut(&entry.account)
+                {
+                    found.newest_archived = found.newest_archived.max(Some(entry.id));
+                    found.archive.insert(entry.id, *entry);
+                }
+                reply
+            }
+            StoreOp::PurgeArchive { account, up_to } => {
+                if let Some(found) = self.accounts.get_mut(&account) {
+                    found.archive.retain(|id, _| *id > up_to);
+                }
+                StoreReply::Done
+            }
+            StoreOp::ArchivePage { account, query } => {
+                let nothing = BTreeMap::new();
+                let found = self.accounts.get(&account);
+                page(found.map_or(&nothing, |found| &found.archive), &query)
+            }
+            StoreOp::ArchiveEnds { account } => {
+                let archive = self.accounts.get(&account).map(|found| &found.archive);
+                let first = archive.and_then(|archive| archive.keys().next().copied());
+                let last = archive.and_then(|archive| archive.keys().next_back().copied());
+                StoreReply::ArchiveEnds(first.zip(last))
+            }
+            other => self.apply_to_kept(other),
+        }
     }
 
     /// The operations on what an account keeps besides keys, roster and block list.
@@ -215,6 +287,18 @@ impl Memory {
                 key,
                 bytes,
             } => self.put_document(&account, space, key, bytes),
+            StoreOp::Nodes { account } => {
+                let found = self.accounts.get(&account);
+                let nodes = found.map(|found| found.nodes.values());
+                let nodes = nodes.into_iter().flatten();
+                StoreReply::Nodes(nodes.map(|(node, _)| node.clone()).collect())
+            }
+            StoreOp::Items {
+                account,
+                node,
+                numbers,
+            } => self.items(&account, &node, &numbers),
+            StoreOp::ChangeNodes { account, changes } => self.change_nodes(&account, changes),
             StoreOp::PutOffline {
                 account,
                 arrived,
@@ -243,6 +327,37 @@ impl Memory {
                 self.gaps.note_op(&op);
                 StoreReply::Done
             }
+            other => self.apply_to_agents(other),
+        }
+    }
+
+    /// The operations on user agents.
+    fn apply_to_agents(&mut self, op: StoreOp) -> StoreReply {
+        match op {
+            StoreOp::UserAgent { account, id } => {
+                let found = self.accounts.get(&account);
+                let found = found.and_then(|found| found.agents.get(&id));
+                StoreReply::UserAgent(found.cloned().map(Box::new))
+            }
+            StoreOp::UserAgents { account } => {
+                let found = self.accounts.get(&account);
+                let agents = found.map(|found| found.agents.values().cloned().collect());
+                StoreReply::UserAgents(agents.unwrap_or_default())
+            }
+            StoreOp::PutUserAgent {
+                account,
+                agent,
+                prior,
+                forget_before,
+            } => match self.accounts.get_mut(&account) {
+                Some(found) => found.put_agent(*agent, prior, forget_before),
+                None => StoreReply::Missing,
+            },
+            StoreOp::RemoveUserAgents { account, which } => self.change(&account, |found| {
+                found
+                    .agents
+                    .retain(|id, _| which.is_some_and(|which| which != *id));
+            }),
             other => self.apply_to_sessions(other),
         }
     }
@@ -492,6 +607,36 @@ impl Memory {
         StoreReply::Done
     }
 
+    fn items(&self, account: &BareJid, node: &str, numbers: &[u64]) -> StoreReply {
+        if let Err(why) = check_name(node) {
+            return StoreReply::Failed(why);
+        }
+        let found = self.accounts.get(account);
+        let items = found.and_then(|found| found.nodes.get(node));
+        let say = |number: &u64| Some((*number, items?.1.get(number)?.clone()));
+        StoreReply::Items(numbers.iter().filter_map(say).collect())
+    }
+
+    fn change_nodes(&mut self, account: &BareJid, changes: Vec<NodeChange>) -> StoreReply {
+        let mut names = changes.iter().map(|change| check_name(&change.name));
+        if let Some(why) = names.find_map(Result::err) {
+            return StoreReply::Failed(why);
+        }
+        self.change(account, |found| {
+            for change in changes {
+                let Some(node) = change.node else {
+                    found.nodes.remove(&change.name);
+                    continue;
+                };
+                let known = found.nodes.remove(&change.name);
+                let mut items = known.map_or_else(BTreeMap::new, |(_, items)| items);
+                items.retain(|number, _| !change.remove.contains(number));
+                items.extend(change.put);
+                found.nodes.insert(change.name, (*node, items));
+            }
+        })
+    }
+
     fn put_offline(
         &mut self,
         account: &BareJid,
@@ -518,6 +663,42 @@ impl Memory {
             None => StoreReply::Missing,
         }
     }
+}
+
+/// What a query asks for of an archive.
+fn page(archive: &BTreeMap<ArchiveId, ArchiveEntry>, query: &ArchiveQuery) -> StoreReply {
+    let ids = query.ids.as_deref().unwrap_or_default();
+    let mut known = query.known.iter().chain(ids);
+    if !known.all(|id| archive.contains_key(id)) {
+        return StoreReply::Missing;
+    }
+    let is_wanted = |entry: &&ArchiveEntry| {
+        let is_with = |with: &str| with == &*entry.peer || with == entry.peer_bare();
+        (query.first..=query.last).contains(&entry.id)
+            && query.with.as_deref().is_none_or(is_with)
+            && query.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
+    };
+    let mut wanted: Vec<&ArchiveEntry> = archive.values().filter(is_wanted).collect();
+    if query.is_backward {
+        wanted.reverse();
+    }
+    let mut page = ArchivePage {
+        count: (query.count == 0).then_some(wanted.len()),
+        ..ArchivePage::default()
+    };
+    let mut size = 0;
+    for entry in wanted.iter().take(query.count) {
+        if size >= ARCHIVE_PAGE_SIZE_MAX {
+            break;
+        }
+        size += entry.message.len();
+        page.messages.push((entry.id, entry.message.clone()));
+    }
+    page.is_complete = page.messages.len() == wanted.len();
+    if query.is_backward {
+        page.messages.reverse();
+    }
+    StoreReply::ArchivePage(Box::new(page))
 }
 
 impl Store for Memory {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use stanza::jid::BareJid;
-use xmpp::port::{Snapshot, Store, StoreOp, StoreReply, WholeAccount};
+use xmpp::port::{Reading, Snapshot, Store, StoreOp, StoreReply, WholeAccount};
 
 use crate::commit::log_files;
 use crate::embedded::{DIRECTORY, Engine, Performed};
@@ -58,11 +58,15 @@ impl Embedded {
             Ok(count) => tracing::info!(count, "records of ended sessions removed"),
             Err(error) => tracing::warn!(%error, "records of ended sessions stay in the store"),
         }
+        let purged = engine.purged_archives().unwrap_or_else(|error| {
+            tracing::warn!(%error, "what was purged of archives stays in the store");
+            Vec::new()
+        });
         Ok(Embedded {
             data: data.to_owned(),
             engine: Some(engine),
             gaps: Gaps::default(),
-            remains: Remains::default(),
+            remains: Remains::of_archives(purged),
             failed_at: None,
         })
     }
@@ -176,13 +180,17 @@ impl Store for Embedded {
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, Box<str>> {
-        while self.is_behind() {
+        while self.failed_at.is_none() && !self.remains.is_without_sessions() {
             self.perform(&mut std::iter::empty(), &mut Vec::new());
         }
-        if !self.remains.is_empty() {
+        if !self.remains.is_without_sessions() {
             return Err("the store takes no writes, and has to remove something first".into());
         }
         self.engine()?.snapshot()
+    }
+
+    fn reading(&mut self, op: &StoreOp) -> Option<Reading> {
+        self.engine.as_ref().map(|engine| engine.reading(op))
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Remains {
     ranges: Vec<Range>,
     /// Of accounts that the present call deletes: what it wrote before is not committed yet.
     fresh: Vec<Range>,
+    /// Accounts of whose archives something was purged.
+    archives: Vec<BareJid>,
 }
 
 /// What begins with a prefix.
@@ -37,8 +39,28 @@ struct Range {
 }
 
 impl Remains {
+    /// What a store that is opened still has of what was purged.
+    pub(crate) fn of_archives(archives: Vec<BareJid>) -> Remains {
+        Remains {
+            archives,
+            ..Remains::default()
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
+        self.is_without_sessions() && self.archives.is_empty()
+    }
+
+    /// Whether nothing is left that a backup must not have.
+    pub(crate) fn is_without_sessions(&self) -> bool {
         self.ranges.is_empty() && self.fresh.is_empty()
+    }
+
+    /// Something of an account's archive was purged.
+    pub(crate) fn add_archive(&mut self, account: &BareJid) {
+        if !self.archives.contains(account) {
+            self.archives.push(account.clone());
+        }
     }
 
     /// An account is deleted, with these sessions.
@@ -145,6 +167,16 @@ impl Engine {
     /// Removes a few of the records that are nobody's. What cannot be read the next opening
     /// removes.
     pub(crate) fn remove_remains(&self, staged: &mut Staged) {
+        if let Some(account) = staged.remains.archives.first().cloned() {
+            let removed = self.remove_purged(staged, &account);
+            let is_last = removed.unwrap_or_else(|error| {
+                tracing::warn!(%error, "what was purged of an archive stays in the store");
+                true
+            });
+            if is_last {
+                staged.remains.archives.remove(0);
+            }
+        }
         let mut room = PART;
         while room > 0
             && let Some(range) = staged.remains.ranges.first()

@@ -8,6 +8,8 @@ use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
 use crate::xep::blocking::{BlockChanges, BlockList};
 use crate::xep::carbons::Answerable;
+use crate::xep::preferences::Preferences;
+use crate::xep::pubsub::LastItems;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -37,6 +39,8 @@ pub(crate) enum Waiter {
     End(SessionId, Box<StoredSession>),
     /// A stanza for the account, complete and stamped.
     Stanza(Held),
+    /// A session elsewhere that wants the last items of its nodes.
+    LastItems(Box<LastItems>),
     /// An administrator's deletion, and whom to tell how it went.
     Deletion(Sender<StoreReply>),
 }
@@ -66,8 +70,16 @@ pub struct Account {
     pub(crate) is_ending: bool,
     /// A new password of it is on its way to storage.
     pub(crate) changes_password: bool,
+    /// Which messages it wants archived; all where it has said nothing.
+    pub(crate) archiving: Option<Box<Preferences>>,
+    /// When the newest message of its archive came.
+    pub(crate) newest_archived: Timestamp,
+    /// How many reads of its archive are under way.
+    pub(crate) archive_reads: u16,
     /// It is nowhere in storage and lives as long as its stream.
     pub(crate) is_anonymous: bool,
+    /// Storage has no node of it (XEP-0060).
+    pub(crate) has_no_nodes: bool,
     /// The bound resources, oldest first.
     pub sessions: SmallVec<[SessionKey; 2]>,
     /// How many of them get copies of messages (XEP-0280).
@@ -240,7 +252,11 @@ impl Accounts {
             leaving: None,
             is_ending: false,
             changes_password: false,
+            archiving: None,
+            newest_archived: Timestamp::default(),
+            archive_reads: 0,
             is_anonymous: false,
+            has_no_nodes: false,
             sessions: SmallVec::new(),
             copied_to: 0,
             answerable: None,

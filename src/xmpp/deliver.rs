@@ -4,6 +4,7 @@
 //! drop is dropped in [`Shard::deliver`] and its callees only, with the rule beside it.
 
 use crate::account::{AccountKey, Residence, Waiter};
+use crate::archive::Stamp;
 use crate::error::{StanzaError, StreamError};
 use crate::host::{ConnId, Host, ShardId};
 use crate::keep::Receivers;
@@ -126,8 +127,8 @@ impl Shard {
                 );
             }
             route => {
-                if self.sessions.at(key).modes.has(Modes::IS_COPIED) {
-                    self.copy_sent(host, key, view, scope, type_, &to);
+                if self.sessions.at(key).modes.has(Modes::IS_NOTED) {
+                    return self.carry_noted(host, key, view, scope, type_, &to, route);
                 }
                 self.carry(host, key, view, scope, type_, &to, route);
             }
@@ -146,10 +147,27 @@ impl Shard {
         to: &Jid<'_>,
         route: Route,
     ) {
+        self.carry_stamped(host, key, view, scope, type_, to, route, None);
+    }
+
+    /// The same with the id that the account's archive is to know it by.
+    #[inline]
+    #[allow(clippy::too_many_arguments)] // a stanza, its stream, its sender and its way
+    pub(crate) fn carry_stamped(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        view: &StanzaView<'_>,
+        scope: &StreamScope,
+        type_: Type,
+        to: &Jid<'_>,
+        route: Route,
+        stamp: Option<&Stamp<'_>>,
+    ) {
         // Copied out, because sender and receiver lie in the same table.
         let mut sender = std::mem::take(&mut self.sender);
         sender.push_str(self.sessions.at(key).full());
-        let stanza = Stanza::received(view, scope, type_, &sender, to);
+        let stanza = Stanza::received(view, scope, type_, &sender, to).stamped(stamp);
         match route {
             _ if self.took_effect(key, stanza.kind, to.bare()) => {}
             Route::Here(hash) => self.deliver(host, hash, &stanza),
@@ -236,11 +254,10 @@ impl Shard {
             return;
         }
         match (stanza.kind, found) {
-            (Kind::Message, Some(key)) => {
-                if !self.deliver_message(host, key, stanza) {
-                    self.on_undelivered(host, key, stanza);
-                }
+            (Kind::Message, Some(key)) if stanza.may_be_stamped() => {
+                self.deliver_stamped(host, key, stanza);
             }
+            (Kind::Message, Some(key)) => self.deliver_known(host, key, stanza),
             (_, None) if self.asks_for_account(stanza) => {
                 let key = self.load(host, stanza.to.to_bare());
                 self.queue(host, key, stanza);
@@ -249,6 +266,19 @@ impl Shard {
             (Kind::Message, None) => self.bounce(host, stanza, StanzaError::ServiceUnavailable),
             (Kind::Presence, _) => self.deliver_presence(host, found, stanza),
             (Kind::Iq | Kind::Other, found) => self.deliver_iq(host, found, stanza),
+        }
+    }
+
+    /// Delivers a message to an account, whatever it is.
+    #[inline]
+    pub(crate) fn deliver_known(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        stanza: &Stanza<'_>,
+    ) {
+        if !self.deliver_message(host, key, stanza) {
+            self.on_undelivered(host, key, stanza);
         }
     }
 
@@ -441,6 +471,8 @@ impl Shard {
         if !stanza.may_bounce() {
             return;
         }
+        // XEP-0313 5: what is refused is in no archive.
+        self.archiving = None;
         self.note_failed(host, stanza);
         let mut bytes = Vec::new();
         stanza.write_error(error, &mut bytes);

@@ -4,6 +4,7 @@
 //! Invariant: storage forgets it afterwards, and by then the session is not among its account's.
 
 use crate::account::AccountKey;
+use crate::archive::is_archived_result;
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket, Timestamp};
 use crate::outbox::{Acks, Keep, Sent};
@@ -77,6 +78,9 @@ impl Shard {
         if let Ok(view) = StanzaView::parse(bytes, &scope)
             && let (Some(from), Some(to)) = (view.from(), view.to())
         {
+            if is_archived_result(&view, &self.accounts.at(account).jid) {
+                return;
+            }
             let to = Jid::from_prepared(&to);
             let stanza = Stanza::complete(&view, &from, &to);
             self.dispose(host, account, &stanza, sent.arrived);

@@ -41,6 +41,8 @@ pub enum StreamKind {
     C2s,
     /// A client on the direct TLS port; `Shard::on_secured` comes before its first bytes.
     C2sDirectTls,
+    /// A client on a port for the web; `Shard::on_upgraded` comes before its first bytes.
+    C2sWeb,
 }
 
 /// What TLS tells the stream once the handshake is done (RFC 9266, RFC 5929).

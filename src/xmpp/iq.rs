@@ -9,11 +9,12 @@ use crate::router::Route;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
+use crate::xep::pubsub::is_for_nodes;
 use crate::xep::{self, Answer, Available, Context, Target};
 use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
-use stanza::tree::Tree;
+use stanza::tree::{Node, Tree};
 use stanza::view::{Kind, StanzaView};
 
 /// A request that waits for its answer.
@@ -168,19 +169,29 @@ impl Shard {
         type_: Type,
         target: Target,
     ) {
-        let (Some((ns, name)), Ok(tree)) = (view.payload(), Tree::parse(view.bytes(), scope))
-        else {
+        let Ok(tree) = Tree::parse(view.bytes(), scope) else {
             return;
         };
+        let (ns, name) = view.payload().unwrap_or((Ns::Unknown, ""));
         // RFC 6120 8.2.3: an answer to what the server never asked, or a push's, ends here.
         let is_set = match type_ {
             Type::Get => false,
             Type::Set => true,
-            _ => return,
+            type_ => {
+                let query = tree.root().children().next();
+                let id = view.id().unwrap_or_default();
+                return self.on_caps_told(host, key, &id, type_, query);
+            }
         };
         let outcome = match (ns, target) {
             (Ns::Roster, Target::Account) => self.on_roster(host, key, view, &tree, is_set),
             (Ns::Blocking, Target::Account) => self.on_blocking(host, key, view, &tree, is_set),
+            (Ns::ClientAccess, Target::Account) => {
+                self.on_client_access(host, key, view, &tree, is_set)
+            }
+            (Ns::Mam, Target::Account) if self.settings.archives() => {
+                self.on_archive_request(host, key, view, &tree, is_set)
+            }
             (Ns::Carbons, Target::Account) if is_set => self.on_carbons(host, key, view, name),
             // XEP-0077 3.2 shows it without an address, 3.3 with the server's.
             (Ns::Register, Target::Server | Target::Account) if is_set => {
@@ -272,6 +283,11 @@ impl Shard {
             payload: payload.ok_or(StanzaError::BadRequest)?,
         };
         let bound = asked.known.map(|account| self.accounts.at(account));
+        let has_nodes = bound.is_some_and(|account| !account.is_anonymous);
+        if asked.target != Target::Server && is_for_nodes(&request, has_nodes) {
+            let (account, known) = (&asked.account, asked.known);
+            return self.on_nodes_asked(host, account, known, &request, answered);
+        }
         let context = Context {
             settings: &self.settings,
             capabilities: &self.capabilities,
@@ -282,6 +298,7 @@ impl Shard {
                 keys: bound.map_or(&[], |account| &account.sessions),
             },
             sees_presence: asked.sees_presence,
+            has_nodes,
             now: host.now(),
             wall: host.wall(),
             started: self.started,
@@ -340,6 +357,12 @@ impl Shard {
         }
     }
 
+    /// The session of a client that asked, if it is still there.
+    pub(crate) fn asker_of(&self, request: &IqRequest) -> Option<SessionKey> {
+        let session = self.sessions.get(request.session?)?;
+        request.session.filter(|_| session.full() == &*request.full)
+    }
+
     /// Writes the answer to a request, if its session is still there.
     pub(crate) fn reply(
         &mut self,
@@ -347,14 +370,28 @@ impl Shard {
         request: &IqRequest,
         outcome: Result<&[u8], StanzaError>,
     ) {
+        match outcome {
+            Ok(payload) => self.reply_by(host, request, "result", payload),
+            Err(error) => {
+                let mut payload = Vec::new();
+                error.write(&mut payload);
+                self.reply_by(host, request, "error", &payload);
+            }
+        }
+    }
+
+    /// The same by a stanza of that type.
+    pub(crate) fn reply_by(
+        &mut self,
+        host: &mut impl Host,
+        request: &IqRequest,
+        type_: &str,
+        payload: &[u8],
+    ) {
         let write = |out: &mut Vec<u8>| {
-            let type_ = if outcome.is_ok() { "result" } else { "error" };
             let id = Some(request.iq.as_ref().into());
             write_reply_head(Kind::Iq, type_, &request.from, &request.full, id, out);
-            match outcome {
-                Ok(payload) => out.extend_from_slice(payload),
-                Err(error) => error.write(out),
-            }
+            out.extend_from_slice(payload);
             out.extend_from_slice(b"</iq>");
         };
         let Some(key) = request.session else {
@@ -362,13 +399,31 @@ impl Shard {
             write(&mut bytes);
             return self.route_bytes(host, &Jid::from_prepared(&request.full), bytes);
         };
-        let alive = self.sessions.get(key);
-        if alive.is_some_and(|session| session.full() == &*request.full) {
+        if self.asker_of(request).is_some() {
             let sessions = &mut self.sessions;
             sessions.write_to(host, key, Keep::Memory, |_, out| write(out));
-            if outcome.is_ok() {
+            if type_ == "result" {
                 sessions.at_mut(key).outlet.note_answer();
             }
         }
+    }
+}
+
+impl IqRequest {
+    /// Who asked, by his full JID.
+    pub(crate) fn asker(&self) -> &str {
+        &self.full
+    }
+
+    /// Keeps what was asked, for the error that may answer it.
+    pub(crate) fn keep_question(&mut self, question: Node<'_>) {
+        self.payload.clear();
+        // One that cannot be written is left out of the error, as it may be (RFC 6120 8.3.1).
+        let _left_out = question.write(&mut self.payload);
+    }
+
+    /// What was kept.
+    pub(crate) fn question(&self) -> &[u8] {
+        &self.payload
     }
 }

@@ -4,9 +4,10 @@
 //! that storage refuses is answered by an error.
 
 use crate::account::AccountKey;
+use crate::archive::{Archiving, Stamp, with_entry};
 use crate::host::{Host, Ticket, Timestamp};
 use crate::outbox::{Keep, Shared};
-use crate::port::{Enqueue, QueuePlace, SharedStanza, StoreOp, StoreReply};
+use crate::port::{ArchiveId, Arrived, Enqueue, QueuePlace, SharedStanza, StoreOp, StoreReply};
 use crate::session::{Address, Session, SessionKey, Sessions};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type};
@@ -21,6 +22,15 @@ pub(crate) type Receivers = SmallVec<[SessionKey; 4]>;
 /// Sessions with their serials, and the places of a message in their queues.
 type Kept = SmallVec<[(SessionKey, u32, u64); 2]>;
 
+/// Sessions with their serials that have no queue in storage and wait for an archive all the same.
+type WaitingFor = SmallVec<[(SessionKey, u32); 2]>;
+
+/// What keeps a message, when it came, and where; and those who wait, if an archive gets it.
+type KeptBy<'a> = (
+    (Ticket, Timestamp, &'a mut Kept),
+    &'a mut Option<WaitingFor>,
+);
+
 /// A message on its way into the queues of sessions.
 #[derive(Debug)]
 pub(crate) struct Enqueued {
@@ -32,6 +42,27 @@ pub(crate) struct Enqueued {
     /// Whether a session that nothing is stored for has it already: the others get it unstored,
     /// for the sender may not be told that nobody has it.
     is_delivered: bool,
+    /// Where it goes into an archive, too: those who wait for that and have no queue in storage.
+    archived: Option<Box<Archived>>,
+}
+
+/// A message on its way into an archive, and those that get it then.
+#[derive(Debug)]
+struct Archived {
+    id: ArchiveId,
+    waiting: WaitingFor,
+    /// When it came, and the complete stanza, where its sender is to hear of a failure.
+    message: Option<Arrived>,
+}
+
+impl Archived {
+    fn new(of: &Archiving, waiting: WaitingFor, message: Option<Arrived>) -> Box<Archived> {
+        Box::new(Archived {
+            id: of.id,
+            waiting,
+            message,
+        })
+    }
 }
 
 /// Whether managed sessions keep a stanza in storage: what a person would miss, and errors, which
@@ -66,32 +97,24 @@ impl Shard {
         stanza: &Stanza<'_>,
     ) {
         let shared = self.shared_by(receivers, copies);
-        let saves = self.settings.durability.saves_sessions();
-        let mut all = receivers.iter().chain(&copies.to);
-        if !saves || !all.any(|key| self.sessions.is_saved(*key)) || !is_kept(stanza) {
-            for &key in receivers {
-                if self.sessions.send(host, key, stanza) {
-                    self.sessions.share(key, shared.as_ref());
-                }
-            }
-            if !copies.to.is_empty() {
-                self.send_copies(host, copies, stanza, shared.as_ref());
-            }
-            return;
+        let archiving = self.archiving.take();
+        if archiving.is_none() && !self.keeps(receivers, copies, stanza) {
+            return self.give_at_once(host, (receivers, copies), stanza, shared.as_ref());
         }
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
         let is_error = stanza.type_ == Type::Error;
         let arrived = self.arrival(host);
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
-        let mut kept = SmallVec::new();
         let ticket = self.ticket(Waiting::Enqueue);
+        let (mut kept, mut waiting) = (Kept::new(), archiving.as_ref().map(|_| SmallVec::new()));
         let (message, kept_by) = ((&*bytes, stanza.type_), (ticket, arrived, &mut kept));
+        let kept_by = (kept_by, &mut waiting);
         let carbons = self.keep_copies(host, copies, message, shared.as_ref(), kept_by);
         for &key in receivers {
             self.sessions.release_held(host, key);
             let is_saved = self.sessions.is_saved(key);
-            if !is_saved && !self.sessions.send(host, key, stanza) {
+            if !is_saved && waiting.is_none() && !self.sessions.send(host, key, stanza) {
                 continue;
             }
             let session = self.sessions.at_mut(key);
@@ -101,16 +124,27 @@ impl Shard {
                     places.push(place);
                     kept.push((key, session.serial, place.place));
                 }
-                _ => {}
+                _ => {
+                    if let Some(waiting) = &mut waiting {
+                        waiting.push((key, session.serial));
+                        self.sessions.send_after(host, key, &bytes, ticket);
+                    }
+                }
             }
             self.sessions.share(key, shared.as_ref());
             self.note_overflow(key);
         }
+        let all = kept.len() + waiting.as_ref().map_or(0, |waiting| waiting.len());
+        let heard =
+            |_: &Archiving| (!receivers.is_empty()).then(|| (arrived, bytes.clone().into()));
+        let archived = archiving.as_ref().zip(waiting);
+        let archived = archived.map(|(of, waiting)| Archived::new(of, waiting, heard(of)));
         let enqueued = Enqueued {
             account,
             is_error,
-            is_delivered: receivers.is_empty() || kept.len() < receivers.len() + copies.to.len(),
+            is_delivered: receivers.is_empty() || all < receivers.len() + copies.to.len(),
             copies: kept,
+            archived,
         };
         self.enqueued.insert(ticket.0, enqueued);
         self.accounts.at_mut(account).pins += 1;
@@ -123,7 +157,32 @@ impl Shard {
             arrived,
             origin: self.origin,
         });
-        host.store(ticket, op);
+        host.store(ticket, with_entry(archiving.and_then(|it| it.entry), op));
+    }
+
+    /// Whether one of those who get a message has a queue in storage that keeps it.
+    fn keeps(&self, receivers: &[SessionKey], copies: &Copies, stanza: &Stanza<'_>) -> bool {
+        let saves = self.settings.durability.saves_sessions();
+        let mut all = receivers.iter().chain(&copies.to);
+        saves && all.any(|key| self.sessions.is_saved(*key)) && is_kept(stanza)
+    }
+
+    /// The same of what nothing waits for.
+    fn give_at_once(
+        &mut self,
+        host: &mut impl Host,
+        (receivers, copies): (&[SessionKey], &Copies),
+        stanza: &Stanza<'_>,
+        shared: Option<&Shared>,
+    ) {
+        for &key in receivers {
+            if self.sessions.send(host, key, stanza) {
+                self.sessions.share(key, shared);
+            }
+        }
+        if !copies.to.is_empty() {
+            self.send_copies(host, copies, stanza, shared);
+        }
     }
 
     /// What managed sessions know a message by that others are given, too.
@@ -215,7 +274,7 @@ impl Shard {
         copies: &Copies,
         (message, type_): (&[u8], Type),
         shared: Option<&Shared>,
-        (ticket, arrived, kept): (Ticket, Timestamp, &mut Kept),
+        ((ticket, arrived, kept), waiting): KeptBy<'_>,
     ) -> Vec<(QueuePlace, Box<[u8]>)> {
         let mut carbons = Vec::with_capacity(copies.to.len());
         for &key in &copies.to {
@@ -239,7 +298,15 @@ impl Shard {
                     kept.push((key, *serial, place.place));
                     carbons.push((place, copy.into()));
                 }
-                _ => {}
+                _ => {
+                    if let Some(waiting) = waiting {
+                        let mut copy = Vec::new();
+                        let addresses = (address.bare(), address.full());
+                        write_copy(copies.direction, message, type_, addresses, &mut copy);
+                        waiting.push((key, *serial));
+                        self.sessions.send_after(host, key, &copy, ticket);
+                    }
+                }
             }
             self.sessions.share(key, shared);
             self.note_overflow(key);
@@ -253,9 +320,23 @@ impl Shard {
             return;
         };
         let Enqueued {
-            account, copies, ..
+            account,
+            copies,
+            archived,
+            is_delivered,
+            ..
         } = enqueued;
         let mut refused = None;
+        let by = archived
+            .as_ref()
+            .map(|_| self.accounts.at(account).jid.clone());
+        let stamp = archived
+            .as_ref()
+            .zip(by.as_ref())
+            .map(|(archived, by)| Stamp {
+                by: by.as_str(),
+                id: archived.id,
+            });
         for (key, serial, place) in copies {
             let Some(session) = self.session_of(key, serial) else {
                 continue; // Its end has seen to that, see `Shard::wait_for_end`.
@@ -272,7 +353,10 @@ impl Shard {
                 if enqueued.is_error {
                     self.acknowledge_settled(host, key);
                 }
-            } else if enqueued.is_error || enqueued.is_delivered {
+            } else if enqueued.is_error || is_delivered {
+                if let Some(stamp) = stamp {
+                    acks.change_at(place, |stanza| stamp.take_out(stanza));
+                }
                 acks.unstored_at(host, conn, place);
                 if enqueued.is_error {
                     self.store_errors_later(host, key);
@@ -283,19 +367,49 @@ impl Shard {
             }
             self.sessions.ask_later(host, key);
         }
+        if let Some((archived, stamp)) = archived.as_deref().zip(stamp) {
+            let is_stored = reply == StoreReply::Done;
+            self.open_gates(host, ticket, archived, |stanza| match is_stored {
+                true => Some(stanza.to_vec()),
+                false => is_delivered.then(|| stamp.take_out(stanza)),
+            });
+        }
         if reply != StoreReply::Done {
             tracing::error!(?reply, "a message was not stored");
+            let message = archived.and_then(|archived| archived.message);
+            refused = message.filter(|_| !is_delivered).or(refused);
         }
-        if let Some((arrived, stanza)) = refused {
-            // Of a copy its message is left.
-            match taken_out(&stanza) {
-                None => self.take_refused(host, (arrived, stanza)),
-                Some(Some(message)) => self.take_refused(host, (arrived, message.into())),
-                Some(None) => {}
-            }
+        if let Some(refused) = refused {
+            self.give_back(host, refused);
         }
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);
+    }
+
+    /// Nobody has what storage refused. Of a copy its message is left.
+    fn give_back(&mut self, host: &mut impl Host, (arrived, stanza): Arrived) {
+        match taken_out(&stanza) {
+            None => self.take_refused(host, (arrived, stanza)),
+            Some(Some(message)) => self.take_refused(host, (arrived, message.into())),
+            Some(None) => {}
+        }
+    }
+
+    /// Lets those go on who waited for an archive, with what `change` makes of the message.
+    fn open_gates(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        archived: &Archived,
+        change: impl Fn(&[u8]) -> Option<Vec<u8>>,
+    ) {
+        for &(key, serial) in &archived.waiting {
+            if self.session_of(key, serial).is_none() {
+                continue; // The archive has it, or its sender hears that it does not.
+            }
+            self.sessions.open_gate(host, key, ticket, &change);
+            self.sessions.ask_later(host, key);
+        }
     }
 
     /// Remembers that a session's queue may have outgrown its limits: the turn's end looks.

@@ -41,6 +41,14 @@ pub struct Limits {
     /// Bytes of them. A client without stream management gets them in one burst, which must fit
     /// what may wait for a connection.
     pub offline_size_max: u64,
+    /// Nodes of one account (XEP-0060).
+    pub nodes_max: usize,
+    /// Items that one node keeps.
+    pub node_items_max: usize,
+    /// Bytes of one item's payload.
+    pub item_size_max: usize,
+    /// Bytes of all items of one account.
+    pub items_size_max: u64,
     /// Failed authentications per account within a minute; more are refused unexamined.
     pub auth_failures_per_minute_max: u32,
 }
@@ -64,6 +72,10 @@ impl Default for Limits {
             registrations_per_hour_max: 20,
             offline_max: 1_000,
             offline_size_max: OFFLINE_SIZE_MAX,
+            nodes_max: 256,
+            node_items_max: 1_000,
+            item_size_max: 128 << 10,
+            items_size_max: 4 << 20,
             auth_failures_per_minute_max: 30,
         }
     }
@@ -75,6 +87,16 @@ impl Limits {
         OfflineQuota {
             count: self.offline_max,
             size: self.offline_size_max,
+        }
+    }
+
+    /// The scanner's limits for elements of at most `size_max` bytes.
+    pub(crate) fn scanner(&self, size_max: usize) -> stanza::frame::Limits {
+        stanza::frame::Limits {
+            size_max: u32::try_from(size_max).unwrap_or(u32::MAX),
+            depth_max: self.depth_max,
+            attributes_max: self.attributes_max,
+            namespaces_max: self.namespaces_max,
         }
     }
 }

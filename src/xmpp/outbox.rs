@@ -18,6 +18,7 @@ use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+mod after;
 mod flush;
 mod later;
 

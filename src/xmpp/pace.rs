@@ -1,6 +1,6 @@
-//! The ends of streams and of sessions: how many there are in one turn, and on their way to storage.
-//! An end costs as much as the session has in its queue, and everybody else's requests come between
-//! two of them.
+//! The ends of streams and of sessions: how many there are in one turn, and on their way to
+//! storage. An end costs as much as the session has in its queue, and everybody else's requests
+//! come between two of them.
 //!
 //! Invariant: of what storage is to forget, no more than [`ENDS_SIZE_MAX`] is on its way there, or
 //! one session.
@@ -212,7 +212,7 @@ impl Shard {
             let Some(session) = self.sessions.get(key) else {
                 continue;
             };
-            if !session.outlet.has_overflowed() {
+            if !session.outlet.has_overflowed() && !self.sessions.has_full_gate(key) {
                 continue;
             }
             size += size_of_end(session.outlet.queued());

@@ -8,6 +8,7 @@ use crate::port::{Origin, StoreReply};
 use crate::presence::Chosen;
 use crate::session::SessionHandle;
 use stanza::jid::BareJid;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 /// A pooled byte buffer. It goes home through [`crate::Host::recycle`].
@@ -96,6 +97,9 @@ pub enum FanoutPurpose {
     Probe,
     /// The same, and who has none says so: the asker may believe otherwise.
     Refresh,
+    /// Tell those resources of each target that are interested in a node, which the first line
+    /// names (XEP-0163 4.3). Behind a slash stands who has subscribed to it.
+    Event,
 }
 
 /// Work between shards that is no stanza.
@@ -118,7 +122,20 @@ pub enum Control {
         /// contacts who were told; nothing where the shard ends first.
         answer: Sender<StoreReply>,
     },
-    /// An account has new keys in storage: what was begun with the old ones proves nothing.
+    /// A session wants the last items of an account's nodes (XEP-0163 4.3.4); answered by
+    /// `LastItemsSent`.
+    LastItems {
+        /// The account.
+        account: BareJid,
+        /// The session, by its full JID.
+        to: Box<str>,
+        /// The names of the nodes.
+        nodes: Arc<[Box<str>]>,
+    },
+    /// It has been sent all that it may have.
+    LastItemsSent,
+    /// An account has new keys in storage, or no user agents any more: what was begun with the old
+    /// ones proves nothing, and its sessions end.
     NewKeys {
         /// The account.
         account: BareJid,

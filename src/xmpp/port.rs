@@ -3,9 +3,26 @@
 //! Invariant: routing never reads the store. Shards hand a [`StoreOp`] to [`crate::Host::store`]
 //! and get the [`StoreReply`] back as an event; only the storage thread touches a [`Store`].
 
+mod agents;
+mod nodes;
+mod sessions;
+
+pub use agents::{
+    AgentId, Token, TokenBinding, USER_AGENT_TEXT_SIZE_MAX, USER_AGENTS_MAX, UserAgent,
+};
+pub use nodes::{
+    AccessModel, Affiliation, Node, NodeChange, NodeConfig, NodeItem, NumberedItems, PublishModel,
+    SendLast, WholeNode,
+};
+
 use crate::host::Timestamp;
 use stanza::jid::BareJid;
 use std::fmt;
+
+mod archive;
+
+pub use archive::*;
+pub use sessions::*;
 
 /// One request to storage. Operations of one shard are performed in the order they were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,12 +46,48 @@ pub enum StoreOp {
         /// The new account, as for `CreateAccount`; what may wait for it its maker has limited.
         whole: Box<WholeAccount>,
     },
-    /// Replace an account's keys. Answered by `Done`, or `Missing`.
+    /// Replace an account's keys, and forget its user agents with their tokens. Answered by `Done`,
+    /// or `Missing`.
     SetCredentials {
         /// Whose.
         account: BareJid,
         /// The new keys.
         credentials: Box<Credentials>,
+        /// The user agent that stays, where it was that which made them.
+        keeps: Option<AgentId>,
+    },
+    /// Read a user agent of an account. Answered by [`StoreReply::UserAgent`].
+    UserAgent {
+        /// Whose.
+        account: BareJid,
+        /// Which.
+        id: AgentId,
+    },
+    /// Read all of an account. Answered by [`StoreReply::UserAgents`].
+    UserAgents {
+        /// Whose.
+        account: BareJid,
+    },
+    /// Write a user agent, where the record that storage has is the one that was read. Of more than
+    /// [`USER_AGENTS_MAX`] the one that was seen longest ago goes. Answered by `Done`, `Missing`,
+    /// or `Outdated`.
+    PutUserAgent {
+        /// Whose.
+        account: BareJid,
+        /// The user agent as it is from now on, with a stamp that no record had.
+        agent: Box<UserAgent>,
+        /// The stamp of the record that was read; `None` where there was none.
+        prior: Option<u64>,
+        /// Where it is a new one, those that were seen last before this are forgotten.
+        forget_before: Timestamp,
+    },
+    /// Forget a user agent of an account, or all, with their tokens. Answered by `Done`, also where
+    /// there is none, or `Missing` where there is no such account.
+    RemoveUserAgents {
+        /// Whose.
+        account: BareJid,
+        /// Which, if not all.
+        which: Option<AgentId>,
     },
     /// Delete an account with everything it owns. Answered by `Done`, or `Missing`.
     DeleteAccount {
@@ -90,6 +143,30 @@ pub enum StoreOp {
         key: Box<str>,
         /// What it says.
         bytes: Box<[u8]>,
+    },
+    /// Read all nodes of an account (XEP-0060), ordered by name. Answered by [`StoreReply::Nodes`],
+    /// which has none where there is no such account.
+    Nodes {
+        /// Whose.
+        account: BareJid,
+    },
+    /// Read what items of a node say. Answered by [`StoreReply::Items`], without those that are not
+    /// there; a name of more than [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
+    Items {
+        /// Whose.
+        account: BareJid,
+        /// Of which node.
+        node: Box<str>,
+        /// Their numbers.
+        numbers: Vec<u64>,
+    },
+    /// Change nodes. Nothing is compared with what was there: who asks has read it. Answered by
+    /// `Done` or `Missing`; a name of more than [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
+    ChangeNodes {
+        /// Whose.
+        account: BareJid,
+        /// What becomes of which.
+        changes: Vec<NodeChange>,
     },
     /// Put a message among what waits for an account. Answered by `Done`, `Missing`, or `Full`
     /// where the quota has no room for it.
@@ -206,176 +283,35 @@ pub enum StoreOp {
         /// Its number, as [`QueuePlace::number`].
         number: Option<u32>,
     },
-}
-
-/// A complete stanza and when it came; 0 where that is not known.
-pub type Arrived = (Timestamp, Box<[u8]>);
-
-/// A managed session (XEP-0198) for as long as it can be resumed, over restarts too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId {
-    /// The virtual shard of its account.
-    pub home: u16,
-    /// What nobody can guess.
-    pub secret: u128,
-}
-
-/// As its client knows it: where it is at home, and the secret.
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:03x}{:032x}", self.home, self.secret)
-    }
-}
-
-/// A stanza of a managed session's client: by it a stanza that is sent again is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Origin {
-    /// Whose client sent it.
-    pub session: SessionId,
-    /// The how manieth of the session it is, from 1, never wrapped.
-    pub number: u64,
-    /// Of all that it says; 0 where nothing would tell it from another that says the same.
-    pub hash: u64,
-    /// Whether a later one took effect on its receiver before a crash, and this one did not: the
-    /// mark goes on to name the later one.
-    pub is_late: bool,
-}
-
-/// A stanza on its way into the queues of an account's sessions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Enqueue {
-    /// Whose.
-    pub account: BareJid,
-    /// Where.
-    pub copies: Vec<QueuePlace>,
-    /// The complete stanza.
-    pub stanza: Box<[u8]>,
-    /// Where it is, too, in a stanza for that session alone, which holds it (XEP-0280).
-    pub carbons: Vec<(QueuePlace, Box<[u8]>)>,
-    /// Where several sessions are given it.
-    pub shared: Option<SharedStanza>,
-    /// When it came.
-    pub arrived: Timestamp,
-    /// The managed stanza that it came by.
-    pub origin: Option<Origin>,
-}
-
-/// Where a stanza waits for its acknowledgement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct QueuePlace {
-    /// In whose queue.
-    pub session: SessionId,
-    /// Ascending and without gaps, from 1; it stays for as long as the stanza waits.
-    pub place: u64,
-    /// What the client counts it as (XEP-0198 4: `h`); none where the session has survived a crash
-    /// and its client has not said yet how far it got. It lacks such a stanza.
-    pub number: Option<u32>,
-}
-
-/// What a session needs besides its queue to be taken up again.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct SavedSession {
-    /// Its resource.
-    pub resource: Box<str>,
-    /// Of its last presence.
-    pub priority: i8,
-    /// Whether it sent initial presence.
-    pub available: bool,
-    /// Whether it ever was.
-    pub was_seen: bool,
-    /// Whether it asked for the roster.
-    pub interested: bool,
-    /// Whether it asked for the block list.
-    pub blocking: bool,
-    /// Whether it asked for copies of the account's messages (XEP-0280).
-    pub gets_copies: bool,
-    /// Its last presence as it is sent to others, and after how many bytes of it `to` stands.
-    pub presence: Option<(Box<[u8]>, u32)>,
-    /// Those to whom it sent directed presence.
-    pub directed: Vec<Box<str>>,
-    /// Full JIDs whose directed presence it has, and whose broadcasts it does not get.
-    pub strangers: Vec<Box<str>>,
-}
-
-impl SavedSession {
-    /// Bytes of what may be long of it.
-    pub(crate) fn size(&self) -> u64 {
-        let presence = self.presence.as_ref().map_or(0, |(bytes, _)| bytes.len());
-        let addresses = self.directed.iter().chain(&self.strangers);
-        let addresses: usize = addresses.map(|jid| jid.len()).sum();
-        (presence + addresses) as u64
-    }
-}
-
-/// A stanza that waits for its acknowledgement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QueuedStanza {
-    /// See [`QueuePlace::place`].
-    pub place: u64,
-    /// See [`QueuePlace::number`].
-    pub number: Option<u32>,
-    /// When it came; 0 where that is not known.
-    pub arrived: Timestamp,
-    /// Whether it waited for the account before; it says itself since when.
-    pub has_waited: bool,
-    /// The complete stanza.
-    pub stanza: Box<[u8]>,
-    /// Where several sessions were given it.
-    pub shared: Option<SharedStanza>,
-}
-
-/// A stanza that several sessions of an account were given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SharedStanza {
-    /// By what it is known in each queue.
-    pub group: u64,
-    /// How many were given it, without those that have ended with it in their queues by the time
-    /// that a session is read: where fewer queues have it than this says, a client took it.
-    pub members: u32,
-    /// How many queues have it now; storage fills this in where a session is read.
-    pub holders: u32,
-}
-
-impl SharedStanza {
-    /// So many sessions have ended with it in their queues.
-    pub fn leave(&mut self, count: u64) {
-        self.members = self
-            .members
-            .saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
-    }
-
-    /// Whether a client has it.
-    pub fn is_taken(self) -> bool {
-        self.holders < self.members
-    }
-}
-
-/// A session as it was stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredSession {
-    /// What it is.
-    pub saved: SavedSession,
-    /// How many stanzas of its client are settled.
-    pub handled: u64,
-    /// What waits for its acknowledgement, by ascending place.
-    pub queue: Vec<QueuedStanza>,
-    /// Which of its stanzas took effect.
-    pub marks: Vec<Mark>,
-}
-
-/// Which stanzas of a session took effect on one receiver.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Whose account.
-    pub receiver: BareJid,
-    /// The number of the last one that did.
-    pub last: u64,
-    /// Its [`Origin::hash`]; 0 also where that is not known.
-    pub hash: u64,
-    /// Of those up to this number it is not known any more: more failed than is remembered.
-    pub doubted: u64,
-    /// Those between the two that did not, because their writes failed.
-    pub failed: Vec<u64>,
+    /// Put a message into an account's archive, in the same commit as what else becomes of it.
+    /// Answered as that is; where that is refused nothing is archived. Nothing is read for it.
+    Archive {
+        /// What goes into the archive.
+        entry: Box<ArchiveEntry>,
+        /// What else is done.
+        and: Box<StoreOp>,
+    },
+    /// Read a page of an archive. Answered by [`StoreReply::ArchivePage`], or `Missing` where an
+    /// id is not there that must be.
+    ArchivePage {
+        /// Whose.
+        account: BareJid,
+        /// Which messages.
+        query: Box<ArchiveQuery>,
+    },
+    /// Read where an archive begins and ends. Answered by [`StoreReply::ArchiveEnds`].
+    ArchiveEnds {
+        /// Whose.
+        account: BareJid,
+    },
+    /// Remove the messages of an archive up to an id. They are gone for whoever asks as soon as it
+    /// is answered, and from the disk a little later. Answered by `Done`.
+    PurgeArchive {
+        /// Whose.
+        account: BareJid,
+        /// The last id to go.
+        up_to: ArchiveId,
+    },
 }
 
 /// What may wait for one account.
@@ -425,11 +361,19 @@ pub enum Space {
     /// When the account was last available (XEP-0012), in decimal microseconds, and its last
     /// status.
     Activity = 3,
+    /// Which messages are archived (XEP-0441), as [`crate::xep::preferences`] writes it; one, with
+    /// an empty key.
+    Archiving = 4,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Space; 3] = [Space::Private, Space::Vcard, Space::Activity];
+    pub const ALL: [Space; 4] = [
+        Space::Private,
+        Space::Vcard,
+        Space::Activity,
+        Space::Archiving,
+    ];
 }
 
 impl StoreOp {
@@ -440,10 +384,14 @@ impl StoreOp {
             StoreOp::Credentials { .. }
                 | StoreOp::Account { .. }
                 | StoreOp::Document { .. }
+                | StoreOp::Nodes { .. }
+                | StoreOp::Items { .. }
                 | StoreOp::Offline { .. }
                 | StoreOp::Session { .. }
                 | StoreOp::Sessions
-        )
+                | StoreOp::UserAgent { .. }
+                | StoreOp::UserAgents { .. }
+        ) || self.reads_archive()
     }
 }
 
@@ -460,16 +408,30 @@ pub enum StoreReply {
     Exists,
     /// The document, or `None` where there is none, nor such an account.
     Document(Option<Box<[u8]>>),
+    /// The nodes of the account.
+    Nodes(Vec<Node>),
+    /// What items say, in the order in which they were asked for.
+    Items(NumberedItems),
     /// The session, or `None` where there is none.
     Session(Option<Box<StoredSession>>),
     /// Every session with its account.
     Sessions(Vec<(BareJid, SessionId)>),
     /// What waits for the account, in the order in which it came, each with its number.
     Offline(Vec<(u64, Arrived)>),
+    /// What was asked for of an archive.
+    ArchivePage(Box<ArchivePage>),
+    /// The oldest and the newest message of an archive.
+    ArchiveEnds(ArchiveEnds),
     /// A quota is used up; nothing was changed.
     Full,
     /// Only so many would have fitted a quota; nothing was changed.
     Room(u32),
+    /// The user agent, or `None` where there is none, nor such an account.
+    UserAgent(Option<Box<UserAgent>>),
+    /// The account's user agents, in no particular order.
+    UserAgents(Vec<UserAgent>),
+    /// The record is not the one that was read any more; nothing was changed.
+    Outdated,
     /// There is no such account; nothing was changed.
     Missing,
     /// The session is there and its records are damaged: every later try meets the same. The text
@@ -488,6 +450,10 @@ pub struct AccountData {
     pub blocked: Vec<Box<str>>,
     /// When the newest of the messages that wait for it came, or later; `None` where none waits.
     pub newest_waiting: Option<Timestamp>,
+    /// The id of the newest message of its archive, or a later one; none where there is none.
+    pub newest_archived: Option<ArchiveId>,
+    /// Which messages it wants archived, see [`Space::Archiving`].
+    pub archiving: Option<Box<[u8]>>,
 }
 
 /// A document's kind, its name within that, and what it says.
@@ -504,6 +470,8 @@ pub struct WholeAccount {
     pub data: AccountData,
     /// Its documents; no two have the same kind and name.
     pub documents: Vec<Document>,
+    /// Its nodes; no two have the same name.
+    pub nodes: Vec<WholeNode>,
     /// What waits for it, oldest first, with what its sessions had not acknowledged.
     pub offline: Vec<Box<[u8]>>,
 }
@@ -517,6 +485,7 @@ impl WholeAccount {
             credentials,
             data,
             documents,
+            nodes: Vec::new(),
             offline,
         }
     }
@@ -704,7 +673,17 @@ pub trait Store: Send {
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot>, Box<str>> {
         Err("accounts are kept in memory only".into())
     }
+
+    /// What it takes to answer an operation that reads an archive on any thread, with all that was
+    /// committed before; `None` where the store does that by [`Store::perform`] only.
+    fn reading(&mut self, op: &StoreOp) -> Option<Reading> {
+        let _ = op;
+        None
+    }
 }
+
+/// Gives the answer to an operation that reads an archive.
+pub type Reading = Box<dyn FnOnce() -> StoreReply + Send>;
 
 /// A frozen view of a store.
 pub trait Snapshot: Send {

@@ -12,6 +12,7 @@ use crate::session::{Address, Presence, Session, SessionHandle, SessionKey, Sess
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type};
 use crate::xep::blocking::{BlockList, blocks};
+use crate::xep::interest::Caps;
 use crate::xml::Attr;
 use smallvec::SmallVec;
 use stanza::jid::{Jid, home_hash};
@@ -58,7 +59,7 @@ impl Chosen {
     }
 
     #[inline]
-    fn has(&self, session: &Session) -> bool {
+    pub(crate) fn has(&self, session: &Session) -> bool {
         if self.blocked.is_empty() && self.only.is_empty() {
             return true;
         }
@@ -111,8 +112,8 @@ impl Shard {
         view: &StanzaView<'_>,
         scope: &StreamScope,
     ) {
-        let priority = match parse_priority(view, scope) {
-            Ok(priority) => priority,
+        let (priority, caps) = match parse_available(view, scope) {
+            Ok(said) => said,
             Err(error) => return self.refuse(host, key, view, scope, Type::Available, error),
         };
         let presence = encode(view, scope, self.sessions.at(key).full());
@@ -138,6 +139,7 @@ impl Shard {
         if !is_repeated {
             self.save_session(host, key);
         }
+        self.note_caps(host, key, caps, is_initial);
     }
 
     /// Initial presence brings what others last said: own resources, contacts, waiting requests.
@@ -378,7 +380,9 @@ impl Shard {
         self.sessions.addressed += items.len();
         let chosen = match (audience, purpose) {
             (Audience::Chosen(chosen), _) => chosen.clone(),
-            (_, FanoutPurpose::Presence) => Chosen::all_but(account.blocked.clone()),
+            (_, FanoutPurpose::Presence | FanoutPurpose::Event) => {
+                Chosen::all_but(account.blocked.clone())
+            }
             (_, FanoutPurpose::Probe | FanoutPurpose::Refresh) => Chosen::default(),
         };
         let mut asked = Vec::new();
@@ -486,7 +490,9 @@ impl Shard {
     /// presence so many bytes of addresses; at most as many as hold the session's input back.
     fn charge(&mut self, purpose: FanoutPurpose, targets: &[u8]) -> Option<(SessionHandle, u16)> {
         let count = match purpose {
-            FanoutPurpose::Presence => targets.len() / TARGETS_SIZE_PER_REQUEST,
+            FanoutPurpose::Presence | FanoutPurpose::Event => {
+                targets.len() / TARGETS_SIZE_PER_REQUEST
+            }
             FanoutPurpose::Probe | FanoutPurpose::Refresh => {
                 targets.iter().filter(|byte| **byte == b'\n').count()
             }
@@ -514,6 +520,9 @@ impl Shard {
         match purpose {
             FanoutPurpose::Presence => {
                 self.present_all(host, text, &chosen, bytes.split_at(split));
+            }
+            FanoutPurpose::Event => {
+                self.deliver_event(host, text, &chosen, bytes.split_at(split));
             }
             FanoutPurpose::Probe | FanoutPurpose::Refresh => {
                 let scope = self.client_scope.clone();
@@ -671,7 +680,7 @@ impl Presence {
 #[inline]
 fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> bool {
     let concerned = match purpose {
-        FanoutPurpose::Presence => item.subscription.is_from(),
+        FanoutPurpose::Presence | FanoutPurpose::Event => item.subscription.is_from(),
         FanoutPurpose::Probe | FanoutPurpose::Refresh => item.subscription.is_to(),
     };
     // XEP-0191 3.3: who is blocked gets no presence; probes of it would go unanswered.
@@ -760,22 +769,26 @@ fn encode(view: &StanzaView<'_>, scope: &StreamScope, from: &str) -> Presence {
     }
 }
 
-/// The priority of a presence, 0 if it says none (RFC 6121 4.7.2.3).
-fn parse_priority(view: &StanzaView<'_>, scope: &StreamScope) -> Result<i8, StanzaError> {
+/// The priority of a presence, 0 if it says none (RFC 6121 4.7.2.3), and what its client can do.
+fn parse_available(
+    view: &StanzaView<'_>,
+    scope: &StreamScope,
+) -> Result<(i8, Option<Caps>), StanzaError> {
     if view.child_count() == 0 {
-        return Ok(0);
+        return Ok((0, None));
     }
     let tree = Tree::parse(view.bytes(), scope).map_err(|_| StanzaError::BadRequest)?;
     let root = tree.root();
-    match root
+    let priority = match root
         .child("priority", root.ns())
         .or_else(|| root.child("priority", Ns::Client))
     {
-        None => Ok(0),
+        None => 0,
         Some(node) => node
             .text()
             .trim()
             .parse()
-            .map_err(|_| StanzaError::BadRequest),
-    }
+            .map_err(|_| StanzaError::BadRequest)?,
+    };
+    Ok((priority, Caps::of(root)))
 }

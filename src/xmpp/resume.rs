@@ -446,6 +446,7 @@ impl Shard {
         };
         self.announce(host, key, &presence, &[]);
         self.greet(host, key, FanoutPurpose::Refresh);
+        self.learn_caps_again(host, key, &presence);
         if self.sessions.at(key).takes_bare() {
             self.fetch_offline(host, key);
         }

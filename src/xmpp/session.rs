@@ -2,10 +2,13 @@
 
 use crate::account::AccountKey;
 use crate::ask::Asking;
+use crate::gate::Gate;
 use crate::host::{ConnId, Host};
 use crate::limit::{Limits, REQUESTS_PER_SESSION_MAX, TARGETS_PER_TURN_MAX};
 use crate::outbox::{Acks, Keep};
+use crate::port::AgentId;
 use crate::xep::client_state::Held;
+use crate::xep::interest::Interests;
 use stanza::jid::Jid;
 use std::collections::{BTreeSet, HashMap};
 
@@ -80,7 +83,22 @@ impl Modes {
     /// Nobody looks at its client (XEP-0352).
     pub(crate) const IS_INACTIVE: Modes = Modes(4);
 
-    /// Whether this is so.
+    /// Its client said what it is capable of (XEP-0115).
+    pub(crate) const HAS_CAPS: Modes = Modes(8);
+
+    /// What its client sends may go into archives.
+    pub(crate) const IS_ARCHIVED: Modes = Modes(32);
+
+    /// Something for its client waits for storage, and what is behind that: see [`crate::gate`].
+    pub(crate) const IS_GATED: Modes = Modes(64);
+
+    /// Somebody besides the receiver has something of what its client sends.
+    pub(crate) const IS_NOTED: Modes = Modes(2 | 32);
+
+    /// What it is sent does not go out at once.
+    pub(crate) const IS_HELD_UP: Modes = Modes(4 | 64);
+
+    /// Whether this is so, or one of several.
     #[inline]
     pub(crate) fn has(self, mode: Modes) -> bool {
         self.0 & mode.0 != 0
@@ -138,6 +156,20 @@ impl Outlet {
             (None, None) => debug_assert!(false, "only a managed session has no connection"),
         }
         false
+    }
+
+    /// Sends a stanza that waited in front of all that comes now. Where stream management was
+    /// enabled meanwhile it is not counted before `<enabled/>`.
+    pub(crate) fn send_past(&mut self, host: &mut impl Host, stanza: &[u8]) {
+        match (&mut self.acks, self.conn) {
+            (Some(acks), conn) if acks.opened => {
+                acks.send(host, conn, Keep::Memory, |out| {
+                    out.extend_from_slice(stanza)
+                });
+            }
+            (_, Some(conn)) => host.output(conn).extend_from_slice(stanza),
+            (_, None) => {}
+        }
     }
 
     /// How many stanzas wait for acknowledgement.
@@ -309,11 +341,27 @@ pub struct Sessions {
     /// Managed ones whose input waits, or did in the last second; some may have ended.
     pub(crate) held_back: BTreeSet<SessionKey>,
     pub(crate) asking: Asking,
+    /// The user agents that they are of, where their clients say which they are.
+    pub(crate) agents: HashMap<SessionKey, AgentId>,
     /// What is held for those whose clients are inactive.
     pub(crate) held: HashMap<SessionKey, Held>,
+    /// What their clients are interested in.
+    pub(crate) interests: Interests,
+    /// What waits for storage on its way to those without stream management.
+    pub(crate) gates: HashMap<SessionKey, Gate>,
+    /// Whether there are archives.
+    archives: bool,
 }
 
 impl Sessions {
+    /// None yet; what their clients send may go into archives, or there are none.
+    pub(crate) fn new(archives: bool) -> Sessions {
+        Sessions {
+            archives,
+            ..Sessions::default()
+        }
+    }
+
     /// Has room for so many.
     pub(crate) fn reserve(&mut self, count: usize) {
         self.slots.reserve_exact(count);
@@ -323,6 +371,7 @@ impl Sessions {
     pub fn insert(&mut self, mut session: Session) -> SessionKey {
         self.last_serial = self.last_serial.wrapping_add(1);
         session.serial = self.last_serial;
+        session.modes.set(Modes::IS_ARCHIVED, self.archives);
         if let Some(index) = self.free.pop() {
             self.slots[index as usize] = Some(session);
             return SessionKey(index);
@@ -331,11 +380,26 @@ impl Sessions {
         SessionKey(self.slots.len() as u32 - 1)
     }
 
+    /// A session's client is this user agent, or does not say which it is.
+    pub(crate) fn note_agent(&mut self, key: SessionKey, agent: Option<AgentId>) {
+        match agent {
+            Some(agent) => drop(self.agents.insert(key, agent)),
+            None => drop(self.agents.remove(&key)),
+        }
+    }
+
     /// Takes a session out.
     pub fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slots.get_mut(key.0 as usize)?.take()?;
         if session.modes.has(Modes::IS_INACTIVE) {
             self.held.remove(&key);
+        }
+        self.agents.remove(&key);
+        if session.modes.has(Modes::HAS_CAPS) {
+            self.interests.forget(key);
+        }
+        if session.modes.has(Modes::IS_GATED) {
+            self.gates.remove(&key);
         }
         self.free.push(key.0);
         Some(session)
@@ -358,16 +422,36 @@ impl Sessions {
         keep: Keep,
         write: impl FnOnce(&Address, &mut Vec<u8>),
     ) -> bool {
-        if self.at(key).modes.has(Modes::IS_INACTIVE) {
-            return self.write_to_inactive(host, key, keep, write);
+        let modes = self.at(key).modes;
+        if modes.has(Modes::IS_HELD_UP) {
+            if modes.has(Modes::IS_INACTIVE) {
+                return self.write_to_inactive(host, key, keep, write);
+            }
+            self.write_now(host, key, keep, write);
+            return true;
         }
-        self.write_now(host, key, keep, write);
+        self.write_out(host, key, keep, write);
         true
     }
 
-    /// The same whatever state its client is in.
-    #[inline]
+    /// The same whatever state its client is in: behind what waits for storage.
     pub(crate) fn write_now(
+        &mut self,
+        host: &mut impl Host,
+        key: SessionKey,
+        keep: Keep,
+        write: impl FnOnce(&Address, &mut Vec<u8>),
+    ) {
+        if !self.is_gated(key) {
+            return self.write_out(host, key, keep, write);
+        }
+        let mut stanza = Vec::new();
+        write(&self.at(key).address, &mut stanza);
+        self.push_gated(key, stanza);
+    }
+
+    #[inline]
+    fn write_out(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,

@@ -38,6 +38,31 @@ impl Durability {
     }
 }
 
+/// What is kept of user agents (XEP-0388 2.2), and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgentPolicy {
+    /// Seconds for which a token (XEP-0484) is good; with 0 none is given.
+    pub token_s: u32,
+    /// Seconds after which one that is used is replaced.
+    pub rotation_s: u32,
+    /// Seconds after which a user agent that did not come back is forgotten.
+    pub forget_s: u32,
+    /// Whether what they call themselves is kept.
+    pub keeps_names: bool,
+}
+
+impl Default for AgentPolicy {
+    fn default() -> AgentPolicy {
+        const DAY_S: u32 = 86_400;
+        AgentPolicy {
+            token_s: 21 * DAY_S,
+            rotation_s: DAY_S,
+            forget_s: 90 * DAY_S,
+            keeps_names: true,
+        }
+    }
+}
+
 /// The settings of all shards.
 #[derive(Clone)]
 pub struct Settings {
@@ -63,7 +88,10 @@ pub struct Settings {
     pub registration_open: bool,
     /// PBKDF2 rounds of new accounts.
     pub scram_iterations: u32,
-    /// Makes the salts shown for unknown users; the same across restarts, known to nobody.
+    /// What is kept of user agents.
+    pub agents: AgentPolicy,
+    /// Makes the salts shown for unknown users, and tokens of their seeds; the same across
+    /// restarts, known to nobody.
     pub fake_salt_secret: [u8; 32],
     /// Kinds of contact (`abuse`, `admin`, ..) with their addresses as URIs (XEP-0157).
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
@@ -71,6 +99,8 @@ pub struct Settings {
     pub external_services: Vec<ExternalService>,
     /// The version in XEP-0092 replies.
     pub software_version: &'static str,
+    /// Whether accounts have archives (XEP-0313), where something is stored at all.
+    pub archive: bool,
 }
 
 impl Settings {
@@ -88,11 +118,18 @@ impl Settings {
             anonymous: false,
             registration_open: false,
             scram_iterations: SCRAM_ITERATIONS_DEFAULT,
+            agents: AgentPolicy::default(),
             fake_salt_secret: [0; 32],
             contacts: Vec::new(),
             external_services: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
+            archive: true,
         }
+    }
+
+    /// Whether messages are archived.
+    pub fn archives(&self) -> bool {
+        self.archive && self.durability != Durability::Memory
     }
 
     /// All mechanisms that prove a password, the one to prefer first.
@@ -101,7 +138,7 @@ impl Settings {
         Mechanism::ALL.into_iter().filter(by_password).collect()
     }
 
-    /// For tests: no TLS, every mechanism in clear, registration open, cheap keys.
+    /// For tests: no TLS, every mechanism in clear, registration open, cheap keys, no archives.
     pub fn for_tests(domain: &str) -> Settings {
         Settings {
             tls_available: false,
@@ -111,6 +148,7 @@ impl Settings {
             registration_open: true,
             scram_iterations: 1,
             fake_salt_secret: [7; 32],
+            archive: false,
             ..Settings::new(domain)
         }
     }
@@ -131,6 +169,7 @@ impl fmt::Debug for Settings {
             .field("anonymous", &self.anonymous)
             .field("registration_open", &self.registration_open)
             .field("scram_iterations", &self.scram_iterations)
+            .field("agents", &self.agents)
             .field("software_version", &self.software_version)
             .finish_non_exhaustive()
     }

@@ -4,6 +4,7 @@
 
 use crate::account::{AccountKey, Accounts, Residence};
 use crate::again::Again;
+use crate::archive::Archiving;
 use crate::bulk::Bulk;
 use crate::conns::Conns;
 use crate::ends::SessionEnd;
@@ -11,7 +12,7 @@ use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
 use crate::keep::Enqueued;
-use crate::limit::{BYTES_PER_TURN_MAX, Limits};
+use crate::limit::BYTES_PER_TURN_MAX;
 use crate::pace::Ends;
 use crate::parcel::{Buffer, Control, Parcel};
 use crate::port::{Origin, SessionId, StoreReply};
@@ -29,9 +30,12 @@ use crate::stream::register::REGISTRATION_WINDOW_US;
 use crate::stream::sasl::Derived;
 use crate::stream::scopes::Scopes;
 use crate::stream::{Derivations, Flow, Phase, StreamState, frame_size};
+pub(crate) use crate::timer::Timer;
 use crate::wake::Waking;
+use crate::xep::archive::ArchiveRequest;
 use crate::xep::capabilities::Capabilities;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
+use crate::xep::pubsub::PubSub;
 use crate::xep::register::AccountChange;
 use crate::xep::reporting::REPORT_WINDOW_US;
 use stanza::frame::Frame;
@@ -84,6 +88,8 @@ pub(crate) enum Waiting {
     Blocking(AccountKey),
     /// An iq that an extension answers with what storage says.
     Iq,
+    /// The first of the requests about an account's nodes.
+    PubSub(AccountKey),
     /// An offline message on its way to storage.
     OfflineWrite,
     /// A session that is on its way out of storage.
@@ -130,45 +136,10 @@ pub(crate) enum Waiting {
     Dormant,
     /// One of them, which is to wait in memory.
     Waking,
+    /// A read of an archive, or a change of what goes there.
+    Archive,
     /// A write that nobody waits for; a failure is logged.
     Nothing,
-}
-
-/// What the shard's clock is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {
-    /// The stream must be bound by now, and one that waits for its end must end.
-    Bound(ConnId),
-    /// The client of the session that waits longest must be back by now.
-    Hibernation,
-    /// More of the sessions that have overflowed may end, and more of the legacies be seen to.
-    Overflow,
-    /// Storage failed to give the session what waits for its account.
-    Fetch(AccountKey, SessionKey, u32),
-    /// The clients of the last process's sessions must be back by now.
-    Dormancy,
-    /// Storage failed to end sessions.
-    Ends,
-    /// Storage failed to write subscriptions.
-    Roster,
-    /// Storage failed to learn how far sessions are settled.
-    Owing,
-    /// Storage failed to keep errors.
-    Errors,
-    /// Managed sessions whose input waits are told how far they are settled.
-    HeldBack,
-    /// A session that has changed may be written again.
-    Save(SessionKey, u32),
-    /// Who sent a session directed presence may be written again.
-    Strangers(SessionKey, u32),
-    /// A block list may be written again.
-    Blocking(AccountKey),
-    /// Clients are to be asked for acknowledgements.
-    Asking,
-    /// Storage failed to load an account that stanzas wait for.
-    Load(AccountKey),
-    /// The next of those whose contacts sleep in storage is to be answered.
-    Probes,
 }
 
 /// A request to storage or a derivation that is not answered.
@@ -214,6 +185,7 @@ pub struct Shard {
     pub(crate) last_telling: u64,
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
+    pub(crate) pubsub: PubSub,
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
@@ -241,6 +213,10 @@ pub struct Shard {
     pub(crate) cause: Option<Cause>,
     /// The managed stanza that is being handled, wherever its client is.
     pub(crate) origin: Option<Origin>,
+    /// What is to be archived with what becomes of the message in hand.
+    pub(crate) archiving: Option<Archiving>,
+    /// Requests of archives that storage works on, by ticket.
+    pub(crate) archive_requests: HashMap<u64, ArchiveRequest>,
     /// The managed sessions in memory.
     pub(crate) managed: HashMap<SessionId, SessionKey>,
     /// Sessions of the last process that nobody has come back to yet.
@@ -289,11 +265,11 @@ impl Shard {
             id,
             router: Router::new(&settings.domain, settings.shards, id),
             capabilities: Capabilities::new(&settings),
+            sessions: Sessions::new(settings.archives()),
             settings,
             client_scope: Arc::new(StreamScope::client()),
             scopes: Scopes::default(),
             conns: Conns::default(),
-            sessions: Sessions::default(),
             accounts: Accounts::default(),
             throttle: Throttle::new(FAILURE_WINDOW_US),
             unfinished: Throttle::new(FAILURE_WINDOW_US),
@@ -308,6 +284,7 @@ impl Shard {
             last_telling: 0,
             account_changes: HashMap::new(),
             iq_requests: HashMap::new(),
+            pubsub: PubSub::default(),
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
@@ -324,6 +301,8 @@ impl Shard {
             sibling_requests: SiblingRequests::default(),
             cause: None,
             origin: None,
+            archiving: None,
+            archive_requests: HashMap::new(),
             managed: HashMap::new(),
             dormant: BTreeMap::new(),
             sweep: Sweep::default(),
@@ -555,8 +534,12 @@ impl Shard {
                 };
                 self.on_stored(host, Ticket(ticket), reply);
             }
+            Control::LastItems { account, to, nodes } => {
+                self.on_last_items(host, from, &account, to, nodes);
+            }
+            Control::LastItemsSent => self.on_last_sent(host),
             Control::Delete { account, answer } => self.on_deletion(host, &account, answer),
-            Control::NewKeys { account, told: _ } => self.outdate_proofs(account.as_str()),
+            Control::NewKeys { account, told: _ } => self.on_new_keys(host, &account),
         }
     }
 
@@ -611,6 +594,7 @@ impl Shard {
             Waiting::Roster(write) => self.on_roster_stored(host, ticket, write, reply),
             Waiting::Blocking(account) => self.on_blocking_stored(host, account, reply),
             Waiting::Iq => self.on_iq_stored(host, ticket, reply),
+            Waiting::PubSub(account) => self.on_nodes_stored(host, account, reply),
             Waiting::OfflineWrite => self.on_offline_written(host, ticket, reply),
             Waiting::SessionEnd => self.on_session_ended(host, ticket, &reply),
             Waiting::OfflineRead => self.on_offline_read(host, ticket, reply),
@@ -636,6 +620,7 @@ impl Shard {
             Waiting::Sessions => self.on_sessions_stored(host, reply),
             Waiting::Dormant => self.on_dormant_stored(host, ticket, reply),
             Waiting::Waking => self.on_woken(host, ticket, reply),
+            Waiting::Archive => self.on_archive_stored(host, ticket, reply),
             Waiting::Nothing if matches!(reply, StoreReply::Failed(_)) => {
                 tracing::error!(?reply, "a write failed");
             }
@@ -787,18 +772,6 @@ impl Shard {
         self.timers.push(Reverse((at, timer)));
         if first {
             host.wake_at(at);
-        }
-    }
-}
-
-impl Limits {
-    /// The scanner's limits for elements of at most `size_max` bytes.
-    pub(crate) fn scanner(&self, size_max: usize) -> stanza::frame::Limits {
-        stanza::frame::Limits {
-            size_max: u32::try_from(size_max).unwrap_or(u32::MAX),
-            depth_max: self.depth_max,
-            attributes_max: self.attributes_max,
-            namespaces_max: self.namespaces_max,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One stanza on its way to its receiver: the facts that delivery asks for, and its bytes.
 
+use crate::archive::{Stamp, stamp_in};
 use crate::error::StanzaError;
 use crate::xml::Attr;
 use stanza::jid::Jid;
+use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::tree::Tree;
 use stanza::view::{Kind, StanzaView};
@@ -77,6 +79,8 @@ pub(crate) struct Stanza<'a> {
     view: &'a StanzaView<'a>,
     /// What the view's prefixes mean; `None` where the bytes are complete and go out as they are.
     scope: Option<&'a StreamScope>,
+    /// The id that it gets as it is written, where an archive is to have it.
+    stamp: Option<&'a Stamp<'a>>,
 }
 
 impl<'a> Stanza<'a> {
@@ -95,7 +99,19 @@ impl<'a> Stanza<'a> {
             to,
             view,
             scope: Some(scope),
+            stamp: None,
         }
+    }
+
+    /// The same with the id that an archive knows it by.
+    pub(crate) fn stamped(self, stamp: Option<&'a Stamp<'a>>) -> Stanza<'a> {
+        Stanza { stamp, ..self }
+    }
+
+    /// Whether it may have the id of its receiver's archive.
+    #[inline]
+    pub(crate) fn may_be_stamped(&self) -> bool {
+        self.stamp.is_some() || self.view.has_child_ns(Ns::StanzaId)
     }
 
     /// A stanza that carries its own stamps.
@@ -108,6 +124,7 @@ impl<'a> Stanza<'a> {
             to,
             view,
             scope: None,
+            stamp: None,
         }
     }
 
@@ -117,6 +134,9 @@ impl<'a> Stanza<'a> {
             Some(scope) => writer::restamp(self.view, scope, self.from, self.to.as_str(), out)
                 .expect("a plain stanza is copied"),
             None => out.extend_from_slice(self.view.bytes()),
+        }
+        if let Some(stamp) = self.stamp {
+            stamp.put(out);
         }
     }
 
@@ -165,6 +185,10 @@ impl<'a> Stanza<'a> {
         );
         let mut whole = Vec::new();
         self.write(&mut whole);
+        // No archive has it.
+        if let Some((place, _)) = stamp_in(&whole, self.to.bare()) {
+            whole.drain(place);
+        }
         write_payload(&whole, out);
         error.write(out);
         let name = self.view.name();

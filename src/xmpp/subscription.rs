@@ -32,6 +32,8 @@ pub struct Step {
     pub reveal: bool,
     /// The other side must learn that the account's resources are unavailable to it.
     pub hide: bool,
+    /// The account gets to see the other side, and the last items of its nodes (XEP-0163 4.3.4).
+    pub begins: bool,
 }
 
 /// The account sends a subscription stanza to a contact (RFC 6121 A.2). Changes the item.
@@ -147,6 +149,7 @@ pub fn inbound(item: &mut RosterItem, type_: Type, request: &[u8]) -> Step {
             Step {
                 pass: true,
                 push: true,
+                begins: true,
                 ..Step::default()
             }
         }
@@ -400,6 +403,9 @@ impl Shard {
         }
         if step.hide {
             self.withdraw_account(host, account, contact.as_str(), None);
+        }
+        if step.begins {
+            self.catch_up_with(host, account, contact);
         }
     }
 

@@ -26,4 +26,12 @@ fi
 (cd tokio && CARGO_TARGET_DIR=$target/clients/tokio cargo build --locked --quiet)
 export TOKIO_CLIENT=$target/clients/tokio/debug/tokio-client
 
+export NODE_PATH=$target/clients/node/node_modules
+if ! cmp -s node/package-lock.json "$target/clients/node/installed.json"; then
+    mkdir -p "$target/clients/node"
+    cp node/package.json node/package-lock.json "$target/clients/node"
+    npm ci --prefix "$target/clients/node" --ignore-scripts --no-audit --no-fund --silent
+    cp node/package-lock.json "$target/clients/node/installed.json"
+fi
+
 PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" -m pytest "$@"

@@ -74,6 +74,7 @@ class Server:
     directory: pathlib.Path
     port: int = field(default_factory=free_port)
     tls_port: int = field(default_factory=free_port)
+    web_port: int = field(default_factory=free_port)
     process: subprocess.Popen = None
     friends: tuple = ()
     stranger: str = f"stranger@{DOMAIN}"
@@ -121,6 +122,7 @@ class Vorpal(Server):
             f'data = "{self.directory / "data"}"\n'
             "shards = 2\n"
             f'[listen]\nc2s = "127.0.0.1:{self.port}"\nc2s_tls = "127.0.0.1:{self.tls_port}"\n'
+            f'https = "127.0.0.1:{self.web_port}"\n'
             f'[tls]\ncert = "{self.directory / "cert.pem"}"\nkey = "{self.directory / "key.pem"}"\n'
             f"{auth}{more}"
         )
@@ -167,8 +169,11 @@ class Prosody(Server):
             f'data_path = "{data}"\npidfile = "{self.directory / "pid"}"\nrun_as_root = true\n'
             'interfaces = { "127.0.0.1" }\n'
             f"c2s_ports = {{ {self.port} }}\nc2s_direct_tls_ports = {{ {self.tls_port} }}\n"
-            's2s_ports = {}\nhttp_ports = {}\nhttps_ports = {}\n'
-            'modules_enabled = { "roster", "saslauth", "tls", "disco", "ping", "time", "version" }\n'
+            f"s2s_ports = {{}}\nhttp_ports = {{}}\nhttps_ports = {{ {self.web_port} }}\n"
+            f'https_ssl = {{ certificate = "{self.directory / "cert.pem"}", '
+            f'key = "{self.directory / "key.pem"}" }}\n'
+            'modules_enabled = { "roster", "saslauth", "tls", "disco", "ping", "time", "version", '
+            '"websocket" }\n'
             'modules_disabled = { "s2s", "offline" }\n'
             'authentication = "internal_hashed"\nstorage = "internal"\n'
             "c2s_require_encryption = true\n"

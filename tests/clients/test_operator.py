@@ -199,13 +199,16 @@ def test_accounts_are_made_and_ended_while_the_server_runs(server):
             alice.send_presence()
             client.send_presence()
             await befriended(client, alice)
-            # A new password is for the next log-in; who is there stays.
-            await types("passwd", romeo, "--password", PASSWORDS[1])
-            await refused(PASSWORDS[0])
-            async with newer:
-                await client.settled()
+            # With a new password nobody stays who is there by the old one.
             ends = asyncio.Queue()
             client.add_event_handler("stream_error", lambda e: ends.put_nowait(e["condition"]))
+            await types("passwd", romeo, "--password", PASSWORDS[1])
+            assert await asyncio.wait_for(ends.get(), SECONDS_MAX) == "reset"
+            await refused(PASSWORDS[0])
+            await newer.__aenter__()
+            newer.add_event_handler("stream_error", lambda e: ends.put_nowait(e["condition"]))
+            newer.send_presence()
+            await alice.presence_of(romeo, "available")
             await types("del", romeo)
             assert await asyncio.wait_for(ends.get(), SECONDS_MAX) == "not-authorized"
             await alice.presence_of(romeo, "unavailable")

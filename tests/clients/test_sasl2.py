@@ -1,6 +1,9 @@
-"""SASL2 (XEP-0388) by hand, for slixmpp does not speak it: Bind 2 (XEP-0386) and a session resumed in it."""
+"""SASL2 (XEP-0388) by hand, for slixmpp does not speak it: Bind 2 (XEP-0386), a session resumed in it, and tokens
+(XEP-0484)."""
 
 import base64
+import hashlib
+import hmac
 import re
 
 import pytest
@@ -88,3 +91,58 @@ def test_the_resource_is_the_same_at_the_next_login(server, bound):
     answer = again.until("</stream:features>")
     assert f"<authorization-identifier>{full}<" in answer
     assert "<conflict" in wire.rest()
+
+
+def by_token(user, token, mechanism, channel=b"", fast=""):
+    proof = hmac.digest(token.encode(), b"Initiator" + channel, "sha256")
+    message = base64.b64encode(user.encode() + b"\0" + proof).decode()
+    return (
+        f"<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'>"
+        f"<initial-response>{message}</initial-response>{USER_AGENT}"
+        f"<fast xmlns='urn:xmpp:fast:0' {fast}/>{BIND}</authenticate>"
+    )
+
+
+def given(server, mechanism):
+    """A token that is given with the password."""
+    wire = opened(server)
+    request = f"<request-token xmlns='urn:xmpp:fast:0' mechanism='{mechanism}'/>"
+    wire.send(authenticate(name(server.friends[0]), request + BIND))
+    success = wire.until("</success>.*</stream:features>")
+    found = re.search("<token xmlns='urn:xmpp:fast:0' expiry='([^']*Z)' token='([^']*)'/>", success)
+    return found.group(2)
+
+
+def test_a_token_logs_in_and_its_client_talks_with_slixmpp(server):
+    only_vorpal(server)
+    certificate = opened(server).socket.getpeercert(True)
+    # The server's own is signed with SHA-256.
+    channels = {"HT-SHA-256-NONE": b"", "HT-SHA-256-ENDP": hashlib.sha256(certificate).digest()}
+    for mechanism, channel in channels.items():
+        token = given(server, mechanism)
+        wire = opened(server)
+        wire.send(by_token(name(server.friends[0]), token, mechanism, channel))
+        success = wire.until("</success>.*</stream:features>")
+        full = re.search("<authorization-identifier>([^<]*)<", success).group(1)
+        answer = hmac.digest(token.encode(), b"Responder" + channel, "sha256")
+        assert base64.b64encode(answer).decode() in success
+
+        async def play():
+            async with Client(server, server.friends[1]) as other:
+                other.send_message(mto=full, mbody="hello", mtype="chat")
+                await other.get_roster()
+                assert "hello" in wire.until("</message>")
+
+        scenario(play())
+
+
+def test_a_token_that_was_given_up_is_void(server):
+    only_vorpal(server)
+    token = given(server, "HT-SHA-256-NONE")
+    user = name(server.friends[0])
+    wire = opened(server)
+    wire.send(by_token(user, token, "HT-SHA-256-NONE", fast="invalidate='true'"))
+    wire.until("</success>")
+    again = opened(server)
+    again.send(by_token(user, token, "HT-SHA-256-NONE"))
+    assert "<not-authorized" in again.until("</failure>")

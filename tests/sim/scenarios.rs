@@ -54,6 +54,7 @@ fn settings(scenario: &Scenario, shards: u16) -> Settings {
             "tls_required" => settings.tls_required = *on,
             "plain_without_tls" => settings.plain_without_tls = *on,
             "anonymous" => settings.anonymous = *on,
+            "archive" => settings.archive = *on,
             "registration_open" => settings.registration_open = *on,
             "external_services" if *on => settings.external_services = external_services(),
             _ => panic!("{}: {name} is no setting", scenario.title),

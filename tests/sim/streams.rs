@@ -747,8 +747,10 @@ fn an_exchange_that_began_with_an_old_password_does_not_succeed_with_it() {
         let phase = &world.client(old).phase;
         let is_refused = matches!(phase, Phase::Refused(why) if why == "not-authorized");
         assert!(is_refused, "by herself {by_herself}: {phase:?}");
-        // Whoever was in stays in.
-        assert!(world.client(desk).is_online() && world.client(phone).is_online());
+        // Whoever was in by the old one is in no more, but for who changed it.
+        assert_eq!(world.client(desk).is_online(), by_herself);
+        let error = world.client(phone).stream_error.as_deref();
+        assert_eq!(error, Some("reset"), "by herself {by_herself}");
         let next = world.connect(Login::new("alice@example.org/next", "n3w"));
         world.run();
         assert!(world.client(next).is_online());

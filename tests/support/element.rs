@@ -30,6 +30,11 @@ impl Element {
         root.children.remove(0)
     }
 
+    /// Parses one element that declares itself all that it uses.
+    pub(crate) fn document(raw: &str) -> Element {
+        tree(raw).unwrap_or_else(|e| panic!("{e} in what was sent: {raw}"))
+    }
+
     /// The value of an attribute.
     pub(crate) fn attr(&self, name: &str) -> Option<&str> {
         self.attributes

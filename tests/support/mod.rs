@@ -6,6 +6,7 @@ pub(crate) mod client;
 pub(crate) mod element;
 pub(crate) mod roster;
 pub(crate) mod server;
+pub(crate) mod web;
 
 pub(crate) use client::{Client, Event};
 pub(crate) use element::Element;

@@ -37,6 +37,12 @@ pub(crate) struct Options<'a> {
     pub(crate) limits: &'a str,
     /// Lines of `[auth]` beside the permission to use PLAIN in clear.
     pub(crate) auth: &'a str,
+    /// Lines of `[listen]` beside the ports of XMPP.
+    pub(crate) listen: &'a str,
+    /// Whether clients must use TLS.
+    pub(crate) tls_required: bool,
+    /// Whether there are archives: what is delivered has an id then.
+    pub(crate) archive: bool,
     /// Sections behind all others.
     pub(crate) more: &'a str,
 }
@@ -49,6 +55,9 @@ impl Default for Options<'_> {
             clique: 4,
             limits: "",
             auth: "",
+            listen: "",
+            tls_required: false,
+            archive: false,
             more: "",
         }
     }
@@ -71,14 +80,17 @@ impl Server {
         let port = free_port();
         let config = format!(
             "domain = {DOMAIN:?}\ndata = {data:?}\nshards = {shards}\n\
-             [listen]\nc2s = \"127.0.0.1:{port}\"\nc2s_tls = \"127.0.0.1:{tls_port}\"\n\
-             [tls]\nrequired = false\n[auth]\nplain_without_tls = true\n{auth}\n\
-             [limits]\n{limits}\n{more}\n",
+             [listen]\nc2s = \"127.0.0.1:{port}\"\nc2s_tls = \"127.0.0.1:{tls_port}\"\n{listen}\n\
+             [tls]\nrequired = {required}\n[auth]\nplain_without_tls = true\n{auth}\n\
+             [limits]\n{limits}\n[archive]\nenabled = {archive}\n{more}\n",
             data = directory.join("data"),
             shards = options.shards,
             tls_port = free_port(),
+            listen = options.listen,
+            required = options.tls_required,
             auth = options.auth,
             limits = options.limits,
+            archive = options.archive,
             more = options.more,
         );
         fs::write(directory.join("vorpal.toml"), config).expect("the directory is writable");

@@ -10,6 +10,8 @@
 //! < {"replies":["done"]}
 //! > {"perform":[{"set_keys":{..}},{"delete":{"account":"mercutio@a.example"}}]}
 //! < {"replies":["missing",{"failed":"the storage engine failed: .."}]}
+//! > {"perform":[{"revoke":{"account":"romeo@a.example"}}]}
+//! < {"replies":["done"]}
 //! > "list"
 //! < {"accounts":["juliet@a.example","romeo@a.example"]}
 //! < {"accounts":[]}
@@ -121,6 +123,11 @@ pub enum Op {
         /// Its JID.
         account: String,
     },
+    /// End an account's sessions and make its tokens void.
+    Revoke {
+        /// Its JID.
+        account: String,
+    },
 }
 
 /// A contact in the roster of a new account.
@@ -202,9 +209,16 @@ impl From<StoreReply> for Outcome {
             StoreReply::Credentials(_)
             | StoreReply::Account(_)
             | StoreReply::Document(_)
+            | StoreReply::Nodes(_)
+            | StoreReply::Items(_)
             | StoreReply::Offline(_)
             | StoreReply::Session(_)
             | StoreReply::Room(_)
+            | StoreReply::UserAgent(_)
+            | StoreReply::UserAgents(_)
+            | StoreReply::Outdated
+            | StoreReply::ArchivePage(_)
+            | StoreReply::ArchiveEnds(_)
             | StoreReply::Sessions(_) => {
                 Outcome::Failed("the store answered another question".into())
             }
@@ -259,11 +273,18 @@ impl Op {
             StoreOp::SetCredentials {
                 account,
                 credentials,
+                ..
             } => Op::SetKeys {
                 account: text(account),
                 keys: Keys::of(credentials),
             },
             StoreOp::DeleteAccount { account } => Op::Delete {
+                account: text(account),
+            },
+            StoreOp::RemoveUserAgents {
+                account,
+                which: None,
+            } => Op::Revoke {
                 account: text(account),
             },
             other => return Err(format!("The admin socket does not offer {other:?}.")),
@@ -308,10 +329,15 @@ impl Op {
                 StoreOp::SetCredentials {
                     account: account_of(&account, domain)?,
                     credentials: Box::new(credentials),
+                    keeps: None,
                 }
             }
             Op::Delete { account } => StoreOp::DeleteAccount {
                 account: account_of(&account, domain)?,
+            },
+            Op::Revoke { account } => StoreOp::RemoveUserAgents {
+                account: account_of(&account, domain)?,
+                which: None,
             },
         })
     }
@@ -394,6 +420,7 @@ fn space_name(space: Space) -> &'static str {
         Space::Private => "private",
         Space::Vcard => "vcard",
         Space::Activity => "activity",
+        Space::Archiving => "archiving",
     }
 }
 

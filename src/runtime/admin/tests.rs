@@ -142,11 +142,23 @@ fn every_write_of_the_command_line_survives_the_line() {
     let set = StoreOp::SetCredentials {
         account: account.clone(),
         credentials: keys(),
+        keeps: None,
     };
     let delete = StoreOp::DeleteAccount {
         account: account.clone(),
     };
-    for op in [create_whole(whole("romeo@a.example")), bare, set, delete] {
+    let revoke = StoreOp::RemoveUserAgents {
+        account: account.clone(),
+        which: None,
+    };
+    let all = [
+        create_whole(whole("romeo@a.example")),
+        bare,
+        set,
+        delete,
+        revoke,
+    ];
+    for op in all {
         let line = serde_json::to_string(&protocol::Op::from_store_op(&op).unwrap()).unwrap();
         let read: protocol::Op = serde_json::from_str(&line).unwrap();
         assert_eq!(read.into_store_op("a.example"), Ok(op), "{line}");
@@ -169,6 +181,7 @@ fn an_account_may_have_no_keys_but_is_given_some() {
     let set = |credentials| StoreOp::SetCredentials {
         account: account.clone(),
         credentials,
+        keeps: None,
     };
     let error = client.perform(&[set(Box::default())]).unwrap_err();
     assert!(error.to_string().contains("at least one hash"), "{error}");

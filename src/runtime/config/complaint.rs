@@ -56,6 +56,7 @@ pub(super) struct Places {
     pub(super) cert: Place,
     pub(super) key: Place,
     pub(super) plain_without_tls: Place,
+    pub(super) http: Place,
 }
 
 impl Places {
@@ -66,6 +67,7 @@ impl Places {
             cert: source.place(Some("tls"), "cert"),
             key: source.place(Some("tls"), "key"),
             plain_without_tls: source.place(Some("auth"), "plain_without_tls"),
+            http: source.place(Some("listen"), "http"),
         }
     }
 }

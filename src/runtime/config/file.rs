@@ -3,6 +3,7 @@
 use super::complaint::{ConfigError, Places, Source};
 use super::services::{self, ExternalServiceFile};
 use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
+use super::web::WebFile;
 use super::{
     CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, IDLE_SPIN_US_MAX,
     OUTPUT_MAX_DEFAULT, SHARDS_MAX,
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 use xmpp::limit::Limits;
-use xmpp::settings::{Durability, Settings};
+use xmpp::settings::{AgentPolicy, Durability, Settings};
 use xmpp::stream::sasl::Mechanism;
 
 /// Where everything is kept unless configured, beside the configuration file.
@@ -48,9 +49,13 @@ pub(super) struct File {
     #[serde(default)]
     durability: DurabilityFile,
     #[serde(default)]
+    archive: ArchiveFile,
+    #[serde(default)]
     contact: ContactFile,
     #[serde(default)]
     external_service: Vec<Spanned<ExternalServiceFile>>,
+    #[serde(default)]
+    web: WebFile,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,6 +63,8 @@ pub(super) struct File {
 struct ListenFile {
     c2s: Option<Addresses>,
     c2s_tls: Option<Addresses>,
+    http: Option<Addresses>,
+    https: Option<Addresses>,
 }
 
 #[derive(Default, Deserialize)]
@@ -74,6 +81,31 @@ struct AuthFile {
     mechanisms: Option<List<Mechanism>>,
     plain_without_tls: Option<bool>,
     anonymous: Option<bool>,
+    token_days: Option<Number<0, 365>>,
+    token_rotation_hours: Option<Number<1, 8_760>>,
+    client_days: Option<Number<1, 3_650>>,
+    client_names: Option<bool>,
+}
+
+impl AuthFile {
+    /// What is kept of user agents.
+    fn agents(&self) -> AgentPolicy {
+        const HOUR_S: u64 = 3_600;
+        // The ranges are within the type: 3,650 days have 315,360,000 seconds.
+        let seconds = |number: u64, unit_s: u64| (number * unit_s) as u32;
+        let mut policy = AgentPolicy::default();
+        if let Some(Number(days)) = self.token_days {
+            policy.token_s = seconds(days, 24 * HOUR_S);
+        }
+        if let Some(Number(hours)) = self.token_rotation_hours {
+            policy.rotation_s = seconds(hours, HOUR_S);
+        }
+        if let Some(Number(days)) = self.client_days {
+            policy.forget_s = seconds(days, 24 * HOUR_S);
+        }
+        policy.keeps_names = self.client_names.unwrap_or(policy.keeps_names);
+        policy
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -86,6 +118,12 @@ struct RegistrationFile {
 #[serde(deny_unknown_fields, expecting = "the section [durability]")]
 struct DurabilityFile {
     mode: Option<Text<Durability>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [archive]")]
+struct ArchiveFile {
+    enabled: Option<bool>,
 }
 
 /// The kinds of contact (XEP-0157 3) by name.
@@ -171,6 +209,10 @@ limits! {
     auth_tries_max: 1..=100;
     directed_max: 1..=100_000;
     offline_max: 0..=100_000;
+    nodes_max: 0..=10_000;
+    node_items_max: 1..=100_000;
+    item_size_max: 1_024..=1 << 20;
+    items_size_max: 65_536..=64 << 20;
     registrations_per_hour_max: 0..=1_000_000;
     auth_failures_per_minute_max: 1..=1_000_000;
 }
@@ -184,15 +226,24 @@ impl File {
         };
         let at = |path: PathBuf| source.path.parent().unwrap_or(Path::new("")).join(path);
         let anonymous = self.auth.anonymous.unwrap_or(false);
+        let agents = self.auth.agents();
         let mut limits = self.limits.protocol();
         let output_max = output_max(&self.limits, &limits, source)?;
         // What waits for an account goes out in one burst, beside which there is room for more.
         let burst = (output_max * BURST_FACTOR / 2) as u64;
         limits.offline_size_max = limits.offline_size_max.min(burst);
-        let c2s = addresses(self.listen.c2s, C2S_PORT);
-        let c2s_tls = addresses(self.listen.c2s_tls, C2S_TLS_PORT);
-        check_listeners(&c2s, &c2s_tls, source)?;
+        let listen = self.listen;
+        let c2s = addresses(listen.c2s, C2S_PORT);
+        let c2s_tls = addresses(listen.c2s_tls, C2S_TLS_PORT);
+        let [http, https] = [listen.http, listen.https].map(Addresses::or_none);
+        let kinds = [&c2s, &c2s_tls, &http, &https];
+        check_listeners(
+            ["c2s", "c2s_tls", "http", "https"].into_iter().zip(kinds),
+            source,
+        )?;
+        let tls_required = self.tls.required.unwrap_or(true);
         Ok(Config {
+            site: self.web.site(&domain, https.first(), tls_required),
             domain,
             data: at(self.data.unwrap_or_else(|| DATA_DEFAULT.into())),
             places: Places::new(source),
@@ -201,16 +252,20 @@ impl File {
             log: self.log.map_or_else(Log::default, |Text(log)| log),
             c2s,
             c2s_tls,
+            http,
+            https,
             certificate: certificate(self.tls.cert.map(at), self.tls.key.map(at), source)?,
-            tls_required: self.tls.required.unwrap_or(true),
+            tls_required,
             mechanisms: mechanisms(self.auth.mechanisms, anonymous, source)?,
             plain_without_tls: self.auth.plain_without_tls.unwrap_or(false),
             anonymous,
+            agents,
             registration_open: self.registration.open.unwrap_or(false),
             durability: self
                 .durability
                 .mode
                 .map_or_else(Durability::default, |Text(mode)| mode),
+            archive: self.archive.enabled.unwrap_or(true),
             contacts: self.contact.listed(),
             external_services: services::check(self.external_service, source)?,
             output_max,
@@ -279,18 +334,16 @@ fn mechanisms(
 }
 
 /// Listeners that no client could reach, or that are each other's.
-fn check_listeners(
-    c2s: &[SocketAddr],
-    c2s_tls: &[SocketAddr],
+fn check_listeners<'a>(
+    kinds: impl Iterator<Item = (&'static str, &'a Vec<SocketAddr>)>,
     source: &Source<'_>,
 ) -> Result<(), ConfigError> {
-    if c2s.is_empty() && c2s_tls.is_empty() {
-        let what = "neither c2s nor c2s_tls has an address, so that nobody could connect".into();
+    let named = kinds.flat_map(|(key, list)| list.iter().map(move |address| (key, address)));
+    let all: Vec<(&str, &SocketAddr)> = named.collect();
+    if all.is_empty() {
+        let what = "no key of [listen] has an address, so that nobody could connect".into();
         return Err(source.refuse(Some("listen"), "c2s", what, "give one of them an address"));
     }
-    let plain = c2s.iter().map(|address| ("c2s", address));
-    let direct = c2s_tls.iter().map(|address| ("c2s_tls", address));
-    let all: Vec<(&str, &SocketAddr)> = plain.chain(direct).collect();
     for (index, (key, address)) in all.iter().enumerate() {
         let earlier = all[..index].iter();
         let Some((other_key, other)) = earlier.clone().find(|(_, one)| overlap(one, address))

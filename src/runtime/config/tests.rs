@@ -6,6 +6,7 @@ use tracing_subscriber::filter::LevelFilter;
 use xmpp::settings::Durability;
 
 mod services;
+mod web;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(Path::new("/etc/vorpal/vorpal.toml"), text)
@@ -48,6 +49,7 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert!(!settings.plain_without_tls && !settings.anonymous && !settings.registration_open);
     assert_eq!(settings.mechanisms, Settings::mechanisms_default());
     assert_eq!(settings.durability, Durability::Full);
+    assert!(settings.archives());
     assert_eq!(settings.contacts, []);
     assert_eq!(
         settings.limits.stanza_size_max,
@@ -84,6 +86,8 @@ fn every_key_is_understood() {
         open = true
         [durability]
         mode = "archive"
+        [archive]
+        enabled = false
         [contact]
         abuse = ["mailto:abuse@example.org"]
         admin = []
@@ -113,6 +117,7 @@ fn every_key_is_understood() {
     assert!(settings.anonymous && settings.registration_open && settings.plain_without_tls);
     assert!(!settings.tls_required);
     assert_eq!(settings.durability, Durability::Archive);
+    assert!(!settings.archives());
     let contacts: Vec<(&str, usize)> = settings
         .contacts
         .iter()
@@ -121,6 +126,29 @@ fn every_key_is_understood() {
     assert_eq!(contacts, [("abuse", 1), ("support", 2)]);
     let names: Vec<_> = settings.mechanisms.iter().map(|one| one.as_str()).collect();
     assert_eq!(names, ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"]);
+}
+
+#[test]
+fn what_is_kept_of_clients_is_configured() {
+    let config = good(
+        r#"
+        domain = "example.org"
+        [auth]
+        token_days = 7
+        token_rotation_hours = 12
+        client_days = 3650
+        client_names = false
+        "#,
+    );
+    let agents = AgentPolicy {
+        token_s: 7 * 86_400,
+        rotation_s: 12 * 3_600,
+        forget_s: 3_650 * 86_400,
+        keeps_names: false,
+    };
+    assert_eq!((config.agents, config.settings().agents), (agents, agents));
+    let config = good("domain = \"example.org\"");
+    assert_eq!(config.agents, AgentPolicy::default());
 }
 
 #[test]
@@ -154,7 +182,8 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
     assert_eq!(
         refusal("domain = \"a.b\"\nfoo = 1"),
         "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
-         log, listen, tls, auth, limits, registration, durability, contact, external_service"
+         log, listen, tls, auth, limits, registration, durability, archive, contact, \
+         external_service, web"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
@@ -166,7 +195,8 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
          connections_per_address_max, connections_max, stanza_size_before_auth_max, \
          stanza_size_max, depth_max, attributes_max, namespaces_max, auth_ms_max, \
          whitespace_before_auth_max, resources_max, roster_items_max, auth_tries_max, \
-         directed_max, offline_max, registrations_per_hour_max, auth_failures_per_minute_max"
+         directed_max, offline_max, nodes_max, node_items_max, item_size_max, items_size_max, \
+         registrations_per_hour_max, auth_failures_per_minute_max"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[registration]\nopened = true"),
@@ -424,12 +454,21 @@ fn the_manual_names_every_key_and_its_range() {
         "log",
         "c2s",
         "c2s_tls",
+        "http",
+        "https",
+        "url",
+        "origins",
+        "trusted_proxies",
         "cert",
         "key",
         "required",
         "mechanisms",
         "plain_without_tls",
         "anonymous",
+        "token_days",
+        "token_rotation_hours",
+        "client_days",
+        "client_names",
         "open",
         "output_max",
         "connections_per_address_max",
@@ -458,7 +497,7 @@ fn the_manual_names_every_key_and_its_range() {
         good(&format!("domain = \"a.b\"\n{example}"));
         more += 1;
     }
-    assert_eq!(more, 2);
+    assert_eq!(more, 3);
 }
 
 #[test]

@@ -207,6 +207,13 @@ impl InList for Mechanism {
 /// One address or a list of them; an empty list switches the port off.
 pub(super) struct Addresses(pub(super) Vec<SocketAddr>);
 
+impl Addresses {
+    /// Those that are configured, of a port that is off unless it is.
+    pub(super) fn or_none(configured: Option<Addresses>) -> Vec<SocketAddr> {
+        configured.map_or_else(Vec::new, |Addresses(list)| list)
+    }
+}
+
 impl<'de> Deserialize<'de> for Addresses {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer

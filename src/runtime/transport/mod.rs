@@ -1,6 +1,9 @@
-//! What lies between a socket's bytes and a stream's: nothing, or TLS.
+//! What lies between a socket's bytes and a stream's: nothing, TLS, WebSocket, or both.
 //!
 //! Invariant: nothing in here does I/O or knows a stanza.
 
 mod binding;
+pub mod http;
 pub mod tls;
+pub mod web;
+pub mod websocket;

@@ -26,19 +26,24 @@ const RECORD_OVERHEAD_MAX: usize = RECORD_HEADER_SIZE + 8 + 1 + 16;
 /// The protocol of clients on the direct TLS port (XEP-0368 5).
 const ALPN_CLIENT: &[u8] = b"xmpp-client";
 
+/// The protocol of browsers; WebSocket over HTTP/2 is not spoken.
+const ALPN_WEB: &[u8] = b"http/1.1";
+
 /// Our side of all handshakes on one kind of port.
 pub struct ServerConfig {
     rustls: Arc<rustls::ServerConfig>,
     server_end_point: Option<Box<[u8]>>,
 }
 
-/// The two kinds of port with the same certificate.
+/// The kinds of port with the same certificate.
 #[derive(Clone, Debug)]
 pub struct ServerConfigs {
     /// For STARTTLS, where no ALPN is needed.
     pub starttls: Arc<ServerConfig>,
     /// For direct TLS: a client that names protocols by ALPN must name ours.
     pub direct: Arc<ServerConfig>,
+    /// For the web, by the same rule.
+    pub web: Arc<ServerConfig>,
 }
 
 impl ServerConfigs {
@@ -82,6 +87,7 @@ impl ServerConfigs {
         Ok(ServerConfigs {
             starttls: with_alpn(Vec::new()),
             direct: with_alpn(vec![ALPN_CLIENT.to_vec()]),
+            web: with_alpn(vec![ALPN_WEB.to_vec()]),
         })
     }
 }

@@ -147,7 +147,7 @@ impl World {
         } else if self.faults.disk_doubts > 0
             && !op.is_read()
             // Decision 0007 leaves open what becomes of these: they have numbers of the wire.
-            && !matches!(op, StoreOp::ClaimOffline { .. } | StoreOp::Enqueue(_))
+            && !matches!(op.main(), StoreOp::ClaimOffline { .. } | StoreOp::Enqueue(_))
             && self.random.happens(self.faults.disk_doubts)
         {
             let reply = self.disk.refuse(&op, "input/output error");

@@ -154,6 +154,10 @@ impl World {
             shard: core, side, ..
         } = &mut self.nodes[shard];
         core.on_open(side, conn, kind, self.peer);
+        if kind == StreamKind::C2sWeb {
+            let facts = self.clients[wire].secure.then(|| facts(exporter));
+            core.on_upgraded(conn, facts, self.peer);
+        }
         if kind == StreamKind::C2sDirectTls {
             let slot = side.slot(conn).expect("a fresh connection has its slot");
             if std::mem::replace(&mut slot.handshaking, false) {
@@ -374,6 +378,7 @@ impl World {
             let Some(wire) = slot.wire else { continue };
             let output = std::mem::take(&mut slot.output);
             self.output_peak = self.output_peak.max(output.len());
+            self.check_messages(wire, &output);
             self.wires[wire].unsent.extend_from_slice(&output);
             self.pump(wire);
             let unsent = self.wires[wire].unsent.len();

@@ -2,6 +2,10 @@
 
 use super::{ClientId, Event, Input, World};
 use crate::client::Phase;
+use stanza::framing;
+use stanza::ns::Ns;
+use stanza::scope::StreamScope;
+use stanza::view::StanzaView;
 use xmpp::ConnId;
 
 /// Where the server's end of a wire is.
@@ -28,6 +32,8 @@ pub(super) struct Away {
 #[derive(Debug)]
 pub(super) struct Wire {
     pub place: Place,
+    /// Whether what is said on it are messages of the web.
+    pub of_web: bool,
     /// When the last piece arrives, in each direction.
     up_at: u64,
     down_at: u64,
@@ -45,9 +51,10 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new() -> Wire {
+    pub(super) fn new(of_web: bool) -> Wire {
         Wire {
             place: Place::Away(Away::default()),
+            of_web,
             up_at: 0,
             down_at: 0,
             unsent: Vec::new(),
@@ -219,6 +226,20 @@ impl World {
             let at = self.downstream(wire);
             self.schedule(at, Event::ClientEof { wire });
         }
+    }
+
+    /// RFC 7395 3.3: what a client of the web is told are documents of their own.
+    pub(super) fn check_messages(&self, wire: usize, output: &[u8]) {
+        if !self.wires[wire].of_web {
+            return;
+        }
+        let nothing = StreamScope::of(Ns::Unknown);
+        framing::frame(output, |pieces| {
+            let message = pieces.concat();
+            if let Err(error) = StanzaView::parse(&message, &nothing) {
+                panic!("{error}: {}", String::from_utf8_lossy(&message));
+            }
+        });
     }
 
     fn downstream(&mut self, wire: usize) -> u64 {

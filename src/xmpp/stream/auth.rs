@@ -12,6 +12,7 @@ use crate::error::{StreamError, put};
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::port::{Credentials, StoreOp, StoreReply};
 use crate::shard::{Shard, Waiting};
+use crate::xep::fast::TokenLogin;
 use stanza::jid::BareJid;
 use std::collections::HashMap;
 
@@ -44,6 +45,8 @@ pub(crate) enum Request {
         account: BareJid,
         password: Option<Password>,
     },
+    /// A token: what is known of its user agent is on its way, or being written.
+    Token(Box<TokenLogin>),
     /// In-band registration.
     Register(super::register::Request),
 }
@@ -53,6 +56,7 @@ impl Request {
     pub(crate) fn claimed(&self) -> Option<&BareJid> {
         match self {
             Request::Scram { account, .. } | Request::Plain { account, .. } => Some(account),
+            Request::Token(login) => Some(&login.proof.account),
             Request::Register(_) => None,
         }
     }
@@ -247,9 +251,9 @@ impl Shard {
         }
     }
 
-    /// Asks storage for the keys, at the account's home; elsewhere the connection moves there
-    /// first.
-    fn look_up(
+    /// Asks storage for the keys, or the token, at the account's home; elsewhere the connection
+    /// moves there first.
+    pub(crate) fn look_up(
         &mut self,
         host: &mut impl Host,
         conn: ConnId,
@@ -269,7 +273,11 @@ impl Shard {
             return self.auth_failed(host, conn, stream, SaslError::TemporaryAuthFailure, None);
         }
         let ticket = self.ticket(Waiting::Auth(conn));
-        host.store(ticket, StoreOp::Credentials { account });
+        let op = match &request {
+            Request::Token(login) => login.question(),
+            _ => StoreOp::Credentials { account },
+        };
+        host.store(ticket, op);
         host.pause(conn);
         stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict::new(ticket, request)));
         Flow::Stop
@@ -279,7 +287,12 @@ impl Shard {
     /// as well as before anything is looked up: others may have failed since this one began. For a
     /// derivation those under way count as well, see [`Shard::derive_login`]. The answer is
     /// RFC 6120 6.5.9's: it says nothing about the account, and that later may do.
-    fn is_throttled(&self, host: &impl Host, stream: &StreamState, account: &BareJid) -> bool {
+    pub(crate) fn is_throttled(
+        &self,
+        host: &impl Host,
+        stream: &StreamState,
+        account: &BareJid,
+    ) -> bool {
         let max = self.settings.limits.auth_failures_per_minute_max;
         let of_address = self.of_address(ADDRESS_FACTOR);
         let peer = stream.counted_peer();
@@ -321,6 +334,9 @@ impl Shard {
         ticket: Ticket,
         reply: StoreReply,
     ) -> Flow {
+        if let Phase::ExpectAgent(_) = stream.phase {
+            return self.on_agent_stored(host, conn, stream, ticket, reply);
+        }
         let Some(expect) = take_verdict(stream, ticket) else {
             return Flow::Next;
         };
@@ -331,6 +347,9 @@ impl Shard {
             _ if expect.outdated => {
                 let error = SaslError::TemporaryAuthFailure;
                 return self.auth_failed(host, conn, stream, error, None);
+            }
+            (Request::Token(login), reply) => {
+                return self.on_token_stored(host, conn, stream, login, reply);
             }
             (request, StoreReply::Credentials(credentials)) => (request, credentials),
             (_, reply) => {
@@ -358,7 +377,7 @@ impl Shard {
                 stream.phase = Phase::ExpectVerdict(Box::new(ExpectVerdict::new(ticket, request)));
                 Flow::Stop
             }
-            (Request::Register(_), _) => unreachable!("registration was answered above"),
+            (Request::Register(_) | Request::Token(_), _) => unreachable!("answered above"),
         }
     }
 
@@ -421,7 +440,7 @@ impl Shard {
         Flow::Next
     }
 
-    fn auth_succeeded(
+    pub(crate) fn auth_succeeded(
         &mut self,
         host: &mut impl Host,
         conn: ConnId,

@@ -15,6 +15,7 @@ use crate::settings::Settings;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Type;
 use crate::xep::blocking::BlockList;
+use crate::xep::preferences::Preferences;
 use crate::xep::register::tell;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
@@ -135,9 +136,12 @@ impl Shard {
                 account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = BlockList::new(data.blocked);
                 account.has_waiting = data.newest_waiting.is_some();
+                let archived = data.newest_archived.unwrap_or_default().time();
+                account.newest_archived = archived;
+                account.archiving = data.archiving.map(|wishes| Preferences::read(&wishes));
                 account.residence = Residence::Loading(queue);
                 // What comes now came later, whatever the clock says.
-                self.raise_arrival(data.newest_waiting);
+                self.raise_arrival(data.newest_waiting.max(Some(archived)));
                 self.wake_sessions(host, key);
             }
             Err(error) => {
@@ -212,6 +216,7 @@ impl Shard {
             Waiter::Stanza(held) => {
                 self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
             }
+            Waiter::LastItems(wanted) => self.begin_last_items(host, key, *wanted),
             Waiter::Deletion(answer) => self.delete(host, key, answer),
         }
     }
@@ -257,6 +262,7 @@ impl Shard {
             Waiter::Stanza(held) => self.take_up(host, held, |shard, host, bytes| {
                 shard.answer_without_account(host, bytes, error);
             }),
+            Waiter::LastItems(wanted) => self.tell_last_sent(host, &wanted),
             Waiter::Deletion(answer) => tell(
                 &answer,
                 match error {
@@ -307,6 +313,7 @@ impl Shard {
         session.modes = Self::modes_of(stream);
         tracing::debug!(jid = session.full(), peer = %stream.peer, "session bound");
         let key = self.sessions.insert(session);
+        self.sessions.note_agent(key, stream.agent());
         self.accounts.at_mut(expect.account).sessions.push(key);
         self.share_copies(expect.account);
         stream.phase = Phase::Bound(key);

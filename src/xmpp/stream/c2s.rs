@@ -436,7 +436,7 @@ impl Shard {
         stream: &mut StreamState,
     ) -> Flow {
         let idle = matches!(stream.phase, Phase::ExpectAuth);
-        if stream.secure || !self.settings.tls_available || !idle {
+        if !stream.may_start_tls(&self.settings) || !idle {
             // RFC 6120 5.4.2.2: failure, then the stream is closed.
             self.count_unfinished(host, stream);
             let out = host.output(conn);

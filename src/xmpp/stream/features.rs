@@ -7,6 +7,7 @@ use crate::stream::sasl::Offer;
 use crate::stream::{Phase, StreamState};
 use crate::xep::bind2;
 use crate::xml::Attr;
+use stanza::framing;
 
 impl Shard {
     /// Writes our stream header with a fresh id (RFC 6120 4.7.3: unpredictable).
@@ -14,12 +15,11 @@ impl Shard {
         let id = (host.random(), host.random());
         let domain = &self.settings.domain;
         let out = host.output(conn);
+        out.extend_from_slice(framing::HEADER.as_bytes());
         put(
             out,
             format_args!(
-                "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
-                 xmlns:stream='http://etherx.jabber.org/streams' id='{:016x}{:016x}' \
-                 from='{}' version='1.0' xml:lang='en'",
+                " id='{:016x}{:016x}' from='{}' version='1.0' xml:lang='en'",
                 id.0,
                 id.1,
                 Attr(domain)
@@ -42,7 +42,7 @@ impl Shard {
             size_max = settings.limits.stanza_size_max;
         } else {
             let must_secure = !stream.secure && settings.tls_required;
-            if !stream.secure && settings.tls_available {
+            if stream.may_start_tls(settings) {
                 out.extend_from_slice(b"<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>");
                 if must_secure {
                     out.extend_from_slice(b"<required/>");
@@ -107,10 +107,20 @@ fn write_mechanisms(offer: Offer<'_>, is_secure: bool, out: &mut Vec<u8>) {
         // XEP-0388 3: only where there is TLS.
         out.extend_from_slice(b"<authentication xmlns='urn:xmpp:sasl:2'>");
         write_names(offer, out);
+        out.extend_from_slice(b"<inline>");
+        // XEP-0484 3.1
+        if offer.tokens().next().is_some() {
+            out.extend_from_slice(b"<fast xmlns='urn:xmpp:fast:0'>");
+            for token in offer.tokens() {
+                put(
+                    out,
+                    format_args!("<mechanism>{}</mechanism>", token.as_str()),
+                );
+            }
+            out.extend_from_slice(b"</fast>");
+        }
         // XEP-0198 9.1, 9.2, XEP-0386 3.1
-        out.extend_from_slice(
-            b"<inline><sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>",
-        );
+        out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>");
         for feature in bind2::INLINE {
             put(out, format_args!("<feature var='{}'/>", feature.as_str()));
         }

@@ -11,15 +11,18 @@ mod profile;
 pub mod register;
 pub mod sasl;
 pub(crate) mod scopes;
+mod web;
 
 use crate::account::AccountKey;
 use crate::bulk::Handled;
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::limit::{Limits, counted_address};
-use crate::port::{SessionId, StoredSession};
+use crate::port::{AgentId, SessionId, StoredSession};
 use crate::session::SessionKey;
+use crate::settings::Settings;
 use crate::shard::{Shard, Timer};
+use crate::xep::fast::Visit;
 use crate::xep::sasl2::Inline;
 pub(crate) use derivations::Derivations;
 pub(crate) use profile::Profile;
@@ -29,6 +32,7 @@ use stanza::jid::BareJid;
 use stanza::scope::StreamScope;
 use std::cmp::Reverse;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 /// What travels with a connection from shard to shard.
@@ -51,8 +55,12 @@ pub struct StreamState {
     pub(crate) profile: Option<Profile>,
     /// What `<success/>` of SASL2 is to tell. Kept until that is written.
     pub(crate) inline: Option<Box<Inline>>,
+    /// The number of the user agent that somebody authenticated with.
+    agent: Option<NonZeroU64>,
     /// Whether the bytes are protected by TLS.
     pub(crate) secure: bool,
+    /// Whether it came over the web, where there is no STARTTLS (RFC 7395 3.9).
+    pub(crate) of_web: bool,
     /// How many authentications failed.
     pub(crate) tries: u8,
     /// Registration requests since the last that made an account.
@@ -70,7 +78,8 @@ pub struct StreamState {
 pub(crate) enum Phase {
     /// The header of the first stream, or of one after STARTTLS or SASL.
     ExpectHeader(ExpectHeader),
-    /// The TLS handshake after `<proceed/>`, or on the direct TLS port.
+    /// The TLS handshake after `<proceed/>` or on the direct TLS port, or that a connection of the
+    /// web becomes a stream.
     ExpectTls,
     /// `<starttls/>`, `<auth/>`, or in-band registration.
     ExpectAuth,
@@ -80,6 +89,8 @@ pub(crate) enum Phase {
     ExpectResponse(Box<ExpectResponse>),
     /// Storage or derivation; the connection is paused.
     ExpectVerdict(Box<ExpectVerdict>),
+    /// What storage knows of the user agent of an authenticated client; the connection is paused.
+    ExpectAgent(Box<ExpectAgent>),
     /// The bind request of an authenticated client.
     ExpectBind(BareJid),
     /// The account's data from storage; the connection is paused.
@@ -105,6 +116,7 @@ impl Phase {
     fn proved(&self) -> Option<&BareJid> {
         match self {
             Phase::ExpectHeader(expect) => expect.account.as_ref(),
+            Phase::ExpectAgent(expect) => Some(&expect.account),
             Phase::ExpectBind(account) => Some(account),
             Phase::ExpectResume(expect) => Some(&expect.account),
             _ => None,
@@ -139,13 +151,22 @@ pub(crate) struct ExpectVerdict {
 
 impl ExpectVerdict {
     /// A request that has only just been made.
-    fn new(ticket: Ticket, request: auth::Request) -> ExpectVerdict {
+    pub(crate) fn new(ticket: Ticket, request: auth::Request) -> ExpectVerdict {
         ExpectVerdict {
             ticket,
             request,
             outdated: false,
         }
     }
+}
+
+/// See [`Phase::ExpectAgent`].
+#[derive(Debug)]
+pub(crate) struct ExpectAgent {
+    pub ticket: Ticket,
+    /// Who authenticated.
+    pub account: BareJid,
+    pub visit: Visit,
 }
 
 /// See [`Phase::ExpectAccount`].
@@ -194,7 +215,7 @@ impl StreamState {
     ) -> Self {
         let phase = match kind {
             StreamKind::C2s => Phase::ExpectHeader(ExpectHeader { account: None }),
-            StreamKind::C2sDirectTls => Phase::ExpectTls,
+            StreamKind::C2sDirectTls | StreamKind::C2sWeb => Phase::ExpectTls,
         };
         StreamState {
             phase,
@@ -206,7 +227,9 @@ impl StreamState {
             tls: None,
             profile: None,
             inline: None,
+            agent: None,
             secure: false,
+            of_web: kind == StreamKind::C2sWeb,
             tries: 0,
             asked: 0,
             whitespace: 0,
@@ -224,9 +247,25 @@ impl StreamState {
         }
     }
 
+    /// The user agent that somebody authenticated with; none where its client does not say which
+    /// it is.
+    pub(crate) fn agent(&self) -> Option<AgentId> {
+        self.agent.map(|number| AgentId(number.get()))
+    }
+
+    /// Somebody authenticated with a user agent.
+    pub(crate) fn note_agent(&mut self, id: AgentId) {
+        self.agent = NonZeroU64::new(id.0);
+    }
+
     /// When its client must be bound.
     pub fn deadline(&self) -> Timestamp {
         self.deadline
+    }
+
+    /// Whether its client may ask for TLS.
+    fn may_start_tls(&self, settings: &Settings) -> bool {
+        !self.secure && !self.of_web && settings.tls_available
     }
 
     /// What its client's failures and registrations are counted by.
@@ -238,7 +277,8 @@ impl StreamState {
     pub(crate) fn is_authenticated(&self) -> bool {
         match &self.phase {
             Phase::ExpectHeader(expect) => expect.account.is_some(),
-            Phase::ExpectBind(_)
+            Phase::ExpectAgent(_)
+            | Phase::ExpectBind(_)
             | Phase::ExpectAccount(_)
             | Phase::ExpectResume(_)
             | Phase::Bound(_) => true,
@@ -263,7 +303,10 @@ impl StreamState {
     pub(crate) fn waits(&self) -> bool {
         matches!(
             self.phase,
-            Phase::ExpectVerdict(_) | Phase::ExpectAccount(_) | Phase::ExpectResume(_)
+            Phase::ExpectVerdict(_)
+                | Phase::ExpectAgent(_)
+                | Phase::ExpectAccount(_)
+                | Phase::ExpectResume(_)
         )
     }
 
@@ -305,11 +348,16 @@ impl Shard {
         error: StreamError,
         text: Option<&str>,
     ) {
-        for conn in self.unbound(|phase| phase.proved(), bare) {
+        for conn in self.proved_streams(bare) {
             if let Some(stream) = self.conns.take(conn) {
                 self.stream_error(host, conn, &stream, error, text);
             }
         }
+    }
+
+    /// The streams on which it was proved whose that account is, and that have no session.
+    pub(crate) fn proved_streams(&self, bare: &str) -> Vec<ConnId> {
+        self.unbound(|phase| phase.proved(), bare)
     }
 
     /// The streams without a session in whose phase `named` finds that account. All are here: a

@@ -2,13 +2,14 @@
 //! session is to have from its first stanza on.
 //!
 //! Invariant: what is offered inline is in [`INLINE`], and [`Bind::read`] understands all of it.
-//! What waits offline stays there: an archive would have to have it (3.2), and there is none.
+//! What waits offline stays there, also where an archive has it (3.2): it comes by the same id.
 
 use super::sasl2::SUCCESS_END;
 use super::stream_management::{Enable, write_enabled, write_failed};
 use super::{Extension, Xep};
 use crate::account::AccountKey;
 use crate::host::{ConnId, Host};
+use crate::port::AgentId;
 use crate::session::{Modes, SessionKey};
 use crate::shard::Shard;
 use crate::stream::{Flow, Phase, StreamState};
@@ -79,14 +80,14 @@ fn prepare_tag(text: &str) -> Option<Box<str>> {
 
 /// What an account's client is known by: the same at every login, and its id cannot be found out
 /// from it (XEP-0386 3.2.1).
-fn stable_identifier(secret: &[u8; 32], account: &BareJid, user_agent: u128) -> u64 {
+pub(crate) fn stable_identifier(secret: &[u8; 32], account: &BareJid, user_agent: u128) -> AgentId {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes a key of any size");
     mac.update(b"resource of a user agent\0");
     mac.update(&user_agent.to_be_bytes());
     mac.update(account.as_str().as_bytes());
     let digest = mac.finalize().into_bytes();
     let (first, _) = digest.split_first_chunk().expect("it has 32 bytes");
-    u64::from_be_bytes(*first)
+    AgentId(u64::from_be_bytes(*first))
 }
 
 impl Shard {
@@ -107,9 +108,9 @@ impl Shard {
         let secret = &self.settings.fake_salt_secret;
         let identifier = match inline.user_agent {
             Some(user_agent) => stable_identifier(secret, account, user_agent),
-            None => host.random(),
+            None => AgentId(host.random()),
         };
-        let resource = request.resource(&format!("{identifier:016x}"));
+        let resource = request.resource(&identifier.to_string());
         self.bind_when_loaded(host, conn, stream, Some(resource), None)
     }
 

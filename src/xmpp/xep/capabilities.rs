@@ -16,7 +16,7 @@ use stanza::ns::Ns;
 /// What tells this software from others: a name of its own, since it has no address yet.
 const NODE: &str = "urn:uuid:b346fd4b-7396-47f2-9395-29aae3d914ab";
 
-/// The server's side; what clients say of themselves passes through with their presence.
+/// The server's side; what clients say of themselves is for [`super::interest`].
 #[derive(Debug)]
 pub struct EntityCapabilities;
 
@@ -45,7 +45,7 @@ impl Capabilities {
         let server = Info::of_server(settings);
         let (mut info, mut element) = (Vec::new(), Vec::new());
         server.write(&mut info);
-        let ver = verification(server);
+        let ver = STANDARD.encode(Sha1::digest(verification(server)));
         put(
             &mut element,
             format_args!(
@@ -76,8 +76,8 @@ impl Capabilities {
     }
 }
 
-/// XEP-0115 5.1: the verification string. Texts are compared by their bytes.
-fn verification(mut info: Info<'_>) -> String {
+/// XEP-0115 5.1: what the verification string is the hash of. Texts are compared by their bytes.
+pub(super) fn verification(mut info: Info<'_>) -> String {
     let mut text = String::new();
     let mut say = |part: &str| {
         text.push_str(part);
@@ -101,13 +101,17 @@ fn verification(mut info: Info<'_>) -> String {
             field.values.iter().for_each(|value| say(value));
         }
     }
-    STANDARD.encode(Sha1::digest(text))
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::disco::{Field, Identity};
     use super::*;
+
+    fn hash(info: Info<'_>) -> String {
+        STANDARD.encode(Sha1::digest(verification(info)))
+    }
 
     const FEATURES: [&str; 4] = [
         "http://jabber.org/protocol/muc",
@@ -133,7 +137,7 @@ mod tests {
             features: FEATURES.to_vec(),
             forms: Vec::new(),
         };
-        assert_eq!(verification(simple), "QgayPKawpkPSDYmwT/WM94uAlu0=");
+        assert_eq!(hash(simple), "QgayPKawpkPSDYmwT/WM94uAlu0=");
         // XEP-0115 5.3
         let field = |var: &'static str, values: &[&'static str]| Field {
             var: var.into(),
@@ -154,7 +158,7 @@ mod tests {
                 ],
             }],
         };
-        assert_eq!(verification(complex), "q07IKJEyjvHSyhy//CH0CxmKi8w=");
+        assert_eq!(hash(complex), "q07IKJEyjvHSyhy//CH0CxmKi8w=");
     }
 
     #[test]

@@ -6,8 +6,10 @@
 
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::account::AccountKey;
+use crate::archive::{Archiving, Stamp};
 use crate::error::StanzaError;
 use crate::host::Host;
+use crate::port::ArchiveId;
 use crate::session::{Modes, SessionKey};
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type};
@@ -328,33 +330,50 @@ impl Shard {
 
     /// Copies a client's message to the account's other devices. What is for the account itself is
     /// copied where it is delivered.
-    pub(crate) fn copy_sent(
+    ///
+    /// The account's archive has it by the id that the copies show.
+    pub(crate) fn note_sent(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,
         view: &StanzaView<'_>,
         scope: &StreamScope,
-        type_: Type,
+        (type_, id): (Type, Option<ArchiveId>),
         to: &Jid<'_>,
     ) {
         let session = self.sessions.at(key);
         if session.bare() == to.bare() {
             return;
         }
+        let is_copied = session.modes.has(Modes::IS_COPIED);
         let (account, full) = (session.account, session.full().to_owned());
         let stanza = Stanza::received(view, scope, type_, &full, to);
-        let copies = self.copies_of(account, &[], &stanza);
+        let copies = match is_copied {
+            true => self.copies_of(account, &[], &stanza),
+            false => Copies::default(),
+        };
+        let entry = id.and_then(|id| self.sent_entry(account, &stanza, id));
+        let own = Jid::from_prepared(&full);
+        let stamp = entry.as_ref().map(|entry| Stamp {
+            by: own.bare(),
+            id: entry.id,
+        });
+        if let Some(entry) = entry {
+            self.archive_sent(host, key, entry);
+        }
         if copies.to.is_empty() {
             return;
         }
         let origin = self.origin;
-        let own = Jid::from_prepared(&full);
+        let stanza = stanza.stamped(stamp.as_ref());
         if !self.took_effect(key, Kind::Message, own.bare()) {
+            self.archiving = stamp.map(|Stamp { id, .. }| Archiving { id, entry: None });
             let owner = self.accounts.at(account);
             match owner.must_hold() || !owner.held.is_empty() {
                 true => self.queue_copies(host, account, &copies, &stanza),
                 false => self.give_with(host, account, &[], &copies, &stanza),
             }
+            self.archiving = None;
         }
         self.origin = origin;
     }
@@ -405,12 +424,16 @@ impl Shard {
         if copies.to.is_empty() {
             return;
         }
-        let origin = self.origin;
+        let (origin, archiving) = (self.origin, self.archiving.take());
+        self.archiving = archiving.as_ref().map(|Archiving { id, .. }| Archiving {
+            id: *id,
+            entry: None,
+        });
         if may_wait(stanza.type_) {
-            // That it waits is what marks it.
+            // That it waits is what marks it, and archives it.
             self.origin = None;
         }
         self.give_with(host, account, &[], &copies, stanza);
-        self.origin = origin;
+        (self.origin, self.archiving) = (origin, archiving);
     }
 }

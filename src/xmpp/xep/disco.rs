@@ -4,7 +4,10 @@
 //! Invariant: nobody learns by it whether an account exists or is available who does not get its
 //! presence.
 
-use super::{Answer, Context, Extension, Request, Target, Xep, features, info_forms, only_get};
+use super::{
+    Answer, Context, Extension, Request, Target, Xep, account_features, features, info_forms,
+    only_get, pubsub,
+};
 use crate::error::{StanzaError, put};
 use crate::settings::{SOFTWARE_NAME, Settings};
 use crate::xml::Attr;
@@ -73,18 +76,29 @@ impl<'a> Info<'a> {
     }
 
     /// An account's.
-    fn of_account() -> Info<'a> {
-        let features = Disco::FEATURES.iter().chain(DiscoItems::FEATURES);
-        Info {
-            identities: vec![Identity {
-                category: "account",
-                kind: "registered",
-                lang: "",
-                name: "",
-            }],
+    fn of_account(settings: &Settings, has_nodes: bool) -> Info<'a> {
+        let own = account_features(settings);
+        let features = Disco::FEATURES
+            .iter()
+            .chain(DiscoItems::FEATURES)
+            .chain(&own);
+        let identity = |category, kind| Identity {
+            category,
+            kind,
+            lang: "",
+            name: "",
+        };
+        let mut info = Info {
+            identities: vec![identity("account", "registered")],
             features: features.map(|feature| feature.as_str()).collect(),
             forms: Vec::new(),
+        };
+        if has_nodes {
+            // XEP-0163 6.1
+            info.identities.push(identity("pubsub", "pep"));
+            info.features.extend(pubsub::FEATURES);
         }
+        info
     }
 
     /// Writes what stands in the query.
@@ -157,7 +171,9 @@ impl Extension for Disco {
         open_query(Ns::DiscoInfo, node, payload);
         match request.target {
             Target::Server => payload.extend_from_slice(context.capabilities.info()),
-            Target::Account | Target::Other => Info::of_account().write(payload),
+            Target::Account | Target::Other => {
+                Info::of_account(context.settings, context.has_nodes).write(payload);
+            }
         }
         payload.extend_from_slice(b"</query>");
         Ok(Answer::Now)

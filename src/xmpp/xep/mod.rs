@@ -2,22 +2,32 @@
 //!
 //! Invariant: a namespace has at most one owner; a second one is an error of the build.
 
+pub mod archive;
 pub mod bind2;
 pub mod blocking;
 pub mod capabilities;
 pub mod carbons;
+pub mod client_access;
 pub mod client_state;
 pub mod contact;
 pub mod disco;
+pub mod downgrade;
 pub mod external_services;
+pub mod fast;
+pub mod hints;
+pub mod interest;
 pub mod last;
 pub mod limits;
 pub mod offline;
 pub mod ping;
+pub mod preferences;
 pub mod private;
+pub mod pubsub;
 pub mod register;
 pub mod reporting;
+pub mod result_sets;
 pub mod sasl2;
+pub mod stable_ids;
 pub mod stream_management;
 pub mod time;
 pub mod vcard;
@@ -80,6 +90,8 @@ pub struct Context<'a> {
     pub available: Available<'a>,
     /// Whether the asker gets that account's presence.
     pub sees_presence: bool,
+    /// Whether that account has nodes of its own (XEP-0163).
+    pub has_nodes: bool,
     /// The time of the turn.
     pub now: Timestamp,
     /// What clocks show: for times that are told.
@@ -127,6 +139,8 @@ pub trait Extension {
     const NAMESPACES: &'static [Ns] = &[];
     /// What the server says of it in disco#info.
     const FEATURES: &'static [Ns] = &[];
+    /// What an account says of it.
+    const ACCOUNT_FEATURES: &'static [Ns] = &[];
 
     /// Whether the server has it: what an operator did not configure is not announced.
     fn is_offered(settings: &Settings) -> bool {
@@ -177,6 +191,15 @@ macro_rules! extensions {
             let mut features = Vec::new();
             $(if <$extension as Extension>::is_offered(settings) {
                 features.extend_from_slice(<$extension as Extension>::FEATURES);
+            })*
+            features
+        }
+
+        /// What accounts announce.
+        pub(crate) fn account_features(settings: &Settings) -> Vec<Ns> {
+            let mut features = Vec::new();
+            $(if <$extension as Extension>::is_offered(settings) {
+                features.extend_from_slice(<$extension as Extension>::ACCOUNT_FEATURES);
             })*
             features
         }
@@ -232,23 +255,35 @@ macro_rules! extensions {
 }
 
 extensions! {
+    archive: archive::Archive,
     bind2: bind2::Bind2,
     blocking: blocking::Blocking,
     capabilities: capabilities::EntityCapabilities,
     carbons: carbons::Carbons,
+    client_access: client_access::ClientAccess,
     client_state: client_state::ClientState,
     contact: contact::Contact,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
+    downgrade: downgrade::Downgrade,
     external_services: external_services::ExternalServices,
+    fast: fast::Fast,
+    hints: hints::Hints,
     last: last::LastActivity,
     limits: limits::Limits,
     offline: offline::Offline,
+    personal_eventing: pubsub::PersonalEventing,
     ping: ping::Ping,
+    preferences: preferences::ArchivePreferences,
     private: private::Private,
+    private_data: pubsub::PrivateData,
+    public_data: pubsub::PublicData,
+    pubsub: pubsub::PubSubCore,
     register: register::Register,
     reporting: reporting::Reporting,
+    result_sets: result_sets::ResultSets,
     sasl2: sasl2::Sasl2,
+    stable_ids: stable_ids::StableIds,
     stream_management: stream_management::StreamManagement,
     time: time::Time,
     vcard: vcard::Vcard,

@@ -7,6 +7,7 @@ use super::blocking::BlockList;
 use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
+use crate::archive::with_entry;
 use crate::error::{StanzaError, put};
 use crate::host::{ConnId, Host, Ticket, Timestamp};
 use crate::limit::STORAGE_RETRY_MS;
@@ -81,6 +82,8 @@ impl Shard {
             quota: self.offline_room(key),
             origin: self.origin,
         };
+        let entry = self.archiving.take().and_then(|archiving| archiving.entry);
+        let op = with_entry(entry, op);
         let ticket = self.ticket(Waiting::OfflineWrite);
         let write = OfflineWrite {
             account: key,

@@ -6,11 +6,13 @@
 //! more, in storage, and whoever sent what waits for it has heard that it does not arrive. Nobody
 //! could say either again afterwards, and the name may have a new owner.
 
+use super::client_access::AccessRequest;
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{Host, Ticket};
-use crate::port::{Credentials, RosterItem, StoreOp, StoreReply, Subscription};
+use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
+use crate::revoke::Revoked;
 use crate::session::SessionKey;
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
@@ -74,6 +76,8 @@ pub(crate) enum AccountChange {
     },
     /// The account's end.
     Cancellation(Cancellation),
+    /// What has access to it, to be listed or to be taken back.
+    Access(AccessRequest),
 }
 
 /// The end of an account: of its subscriptions first, on both sides, then of what waits for it, and
@@ -154,7 +158,7 @@ impl Shard {
         Ok(())
     }
 
-    fn change(&mut self, account: AccountKey, change: AccountChange) -> Ticket {
+    pub(super) fn change(&mut self, account: AccountKey, change: AccountChange) -> Ticket {
         self.accounts.at_mut(account).pins += 1;
         let ticket = self.ticket(Waiting::AccountChange);
         self.account_changes.insert(ticket.0, change);
@@ -184,7 +188,14 @@ impl Shard {
             let error = StanzaError::UnexpectedRequest;
             return self.password_changed(host, account, &answer, Err(error));
         }
-        let op = set_credentials(owner.jid.clone(), credentials);
+        let asker = self.asker_of(&answer);
+        // Its own client knows the new one; what else was let in by the old one is not again.
+        let keeps = asker.and_then(|key| self.sessions.agents.get(&key).copied());
+        let op = StoreOp::SetCredentials {
+            account: self.accounts.at(account).jid.clone(),
+            credentials,
+            keeps,
+        };
         let ticket = self.ticket(Waiting::AccountChange);
         let change = AccountChange::Password { account, answer };
         self.account_changes.insert(ticket.0, change);
@@ -221,8 +232,15 @@ impl Shard {
                 // Also where nobody knows whether storage has it.
                 let jid = self.accounts.at(account).jid.clone();
                 self.outdate_proofs(jid.as_str());
+                let is_done = reply == StoreReply::Done;
+                let but = self.asker_of(&answer);
                 self.password_changed(host, account, &answer, super::done(reply));
+                if is_done {
+                    let whose = Revoked::All { but };
+                    self.revoke(host, jid.as_str(), whose, "the password was changed");
+                }
             }
+            AccountChange::Access(request) => self.on_access_stored(host, request, reply),
             AccountChange::Cancellation(Cancellation { account, by, .. }) => {
                 let owner = self.accounts.at_mut(account);
                 (owner.leaving, owner.is_ending) = (None, false);
@@ -521,13 +539,6 @@ fn is_related(item: &RosterItem) -> bool {
         || item.ask
         || item.approved
         || item.pending_in.is_some()
-}
-
-fn set_credentials(account: BareJid, credentials: Box<Credentials>) -> StoreOp {
-    StoreOp::SetCredentials {
-        account,
-        credentials,
-    }
 }
 
 /// The new password of a request that names its own account (XEP-0077 3.3).

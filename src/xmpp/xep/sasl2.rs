@@ -6,12 +6,14 @@
 //! input waits. `<success/>` is written once, when all is known.
 
 use super::bind2::Bind;
+use super::fast::{Asked, Issued, Names};
 use super::stream_management::{Wanted, write_failed};
 use super::{Extension, Xep};
 use crate::error::{StreamError, put};
 use crate::host::{ConnId, Host};
+use crate::port::TokenBinding;
 use crate::shard::Shard;
-use crate::stream::sasl::{self, SaslError};
+use crate::stream::sasl::{self, Offer, SaslError};
 use crate::stream::{Flow, Phase, StreamState};
 use crate::xml::Attr;
 use stanza::jid::BareJid;
@@ -40,6 +42,14 @@ pub(crate) struct Inline {
     pub from: Option<BareJid>,
     /// Which installation of a client this is, by the id that it gives itself.
     pub user_agent: Option<u128>,
+    /// What it calls itself.
+    pub names: Names,
+    /// Whether storage has it, as far as that is needed.
+    pub is_noted: bool,
+    /// What it asks for with tokens.
+    pub tokens: Asked,
+    /// The token that it is given.
+    pub issued: Option<Issued>,
     pub resume: Resume,
     pub bind: Option<Bind>,
     /// The mechanism's last message.
@@ -64,6 +74,10 @@ impl Inline {
         *self = Inline {
             from: self.from.take(),
             user_agent: user_agent.and_then(|agent| parse_uuid(agent.attr("id")?)),
+            names: user_agent.map(Names::read).unwrap_or_default(),
+            is_noted: false,
+            tokens: Asked::read(authenticate),
+            issued: None,
             resume: match resume.map(Wanted::read) {
                 None => Resume::Unasked,
                 Some(Some(wanted)) => Resume::Wanted(wanted),
@@ -91,6 +105,9 @@ impl Inline {
                 Attr(identity)
             ),
         );
+        if let Some(issued) = &self.issued {
+            issued.write(out);
+        }
         // XEP-0198 9.2.1: the failure is told, and the rest done.
         if let Resume::Refused = self.resume {
             write_failed(out, "item-not-found");
@@ -129,9 +146,17 @@ impl Shard {
             "authenticate" => {
                 let inline = stream.inline.get_or_insert_default();
                 inline.read(root);
+                // XEP-0484 3.2: one of those that are offered.
+                let offer = Offer::new(&self.settings, stream.tls.as_deref());
+                let wanted = inline.tokens.wanted;
+                inline.tokens.wanted = wanted.filter(|binding| offer.offers_token(*binding));
                 let initial = root.child("initial-response", Ns::Sasl2).map(decode);
+                let initial = initial.transpose();
                 let mechanism = root.attr("mechanism").unwrap_or_default();
-                self.on_auth(host, conn, stream, mechanism, initial.transpose())
+                match TokenBinding::parse(mechanism) {
+                    Some(binding) => self.on_token_auth(host, conn, stream, binding, initial),
+                    None => self.on_auth(host, conn, stream, mechanism, initial),
+                }
             }
             // XEP-0388 2.5: it is not extensible.
             "response" if root.children().next().is_some() => {
@@ -166,9 +191,23 @@ impl Shard {
         account: BareJid,
         last: Option<&[u8]>,
     ) -> Flow {
-        stream.phase = Phase::ExpectBind(account);
         let inline = stream.inline.get_or_insert_default();
         inline.additional_data = last.map(Box::from);
+        if self.note_agent(host, conn, stream, &account) {
+            return Flow::Stop;
+        }
+        stream.phase = Phase::ExpectBind(account);
+        self.go_on_proved(host, conn, stream)
+    }
+
+    /// The same, when storage knows of its user agent.
+    pub(crate) fn go_on_proved(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+    ) -> Flow {
+        let inline = stream.inline.get_or_insert_default();
         match inline.resume {
             Resume::Wanted(wanted) => self.resume(host, conn, stream, wanted),
             _ => self.bind_inline(host, conn, stream),

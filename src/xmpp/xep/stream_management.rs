@@ -629,6 +629,7 @@ impl Shard {
     ) {
         stream.phase = Phase::Bound(key);
         self.end_hibernation(key);
+        self.sessions.note_agent(key, stream.agent());
         let Session {
             outlet,
             address,

@@ -1,4 +1,5 @@
-//! SASL of client streams (RFC 4422, RFC 6120 6): PLAIN, ANONYMOUS, SCRAM with and without -PLUS.
+//! SASL of client streams (RFC 4422, RFC 6120 6): PLAIN, ANONYMOUS, SCRAM with and without -PLUS,
+//! and tokens.
 //!
 //! Invariant: pure functions of what they are given. Nonces and salts are parameters, stored keys
 //! come from the caller, and what is slow (PBKDF2) is a [`DeriveJob`] that never runs on a shard.
@@ -12,12 +13,14 @@ mod hash;
 mod offer;
 mod plain;
 mod scram;
+mod token;
 
 pub use derive::{
     BadPassword, DeriveJob, Derived, SALT_SIZE, Salts, check_password, derive_credentials,
 };
 pub use offer::Offer;
 pub use scram::{Exchange, NONCE_SIZE};
+pub use token::{TokenProof, TokenText};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -81,6 +84,11 @@ impl Mechanism {
         Mechanism::ALL
             .into_iter()
             .find(|known| known.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether it proves a password.
+    pub fn takes_password(self) -> bool {
+        self != Mechanism::Anonymous
     }
 
     /// Whether it binds the exchange to the TLS connection.

@@ -46,6 +46,26 @@ impl<'a> Offer<'a> {
             .filter(move |name| any && self.binding(name).is_some())
     }
 
+    /// Whether tokens are given here at all.
+    pub(super) fn gives_tokens(&self) -> bool {
+        self.facts.is_some() && self.settings.agents.token_s > 0
+    }
+
+    /// Mechanisms and channel bindings as a hash of them is made (XEP-0474 6.1). Both profiles
+    /// have the same.
+    pub(super) fn advertised(&self) -> String {
+        let mut mechanisms: Vec<&str> = self.mechanisms().map(Mechanism::as_str).collect();
+        let mut bindings: Vec<&str> = self.bindings().collect();
+        mechanisms.sort_unstable();
+        bindings.sort_unstable();
+        let mut text = mechanisms.join("\x1e");
+        if !bindings.is_empty() {
+            text.push('\x1f');
+            text.push_str(&bindings.join("\x1e"));
+        }
+        text
+    }
+
     /// Whether a -PLUS mechanism is among the advertised ones.
     pub fn offers_plus(&self) -> bool {
         self.mechanisms().any(Mechanism::is_plus)

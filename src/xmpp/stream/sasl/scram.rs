@@ -28,6 +28,8 @@ struct State {
     account: BareJid,
     /// The channel binding input (RFC 5802 7, `c=`): the GS2 header, then the channel's bytes.
     binding: Box<[u8]>,
+    /// What the server advertised on the stream, see [`Offer::advertised`].
+    advertised: String,
     /// `client-first-message-bare`, and after the challenge `,` and `server-first-message`.
     transcript: String,
     /// The client's nonce, after the challenge the whole one.
@@ -74,6 +76,7 @@ pub(super) fn begin(
         hash,
         account: account.clone(),
         binding: [gs2_header.as_bytes(), channel].concat().into(),
+        advertised: offer.advertised(),
         transcript: bare.to_owned(),
         nonce: nonce.to_owned(),
         key: None,
@@ -174,11 +177,14 @@ impl Exchange {
         let key = stored.cloned().unwrap_or(fake);
 
         state.nonce.push_str(&encode(&nonce));
+        // XEP-0474 6.1: who took something from what was advertised cannot make this anew.
+        let advertised = state.hash.digest(state.advertised.as_bytes());
         let first = format!(
-            "r={},s={},i={}",
+            "r={},s={},i={},h={}",
             state.nonce,
             encode(&key.salt),
-            key.iterations
+            key.iterations,
+            encode(&advertised)
         );
         state.transcript.push(',');
         state.transcript.push_str(&first);

@@ -211,7 +211,7 @@ fn an_unknown_user_sees_a_stable_salt_and_fails_only_at_the_end() {
         let (_, mut exchange) = exchange(mechanism, &message, None).expect("an exchange");
         let first = exchange.challenge(None, [nonce; NONCE_SIZE], &SECRET, 4096);
         let first = String::from_utf8(first).expect("text");
-        assert!(first.ends_with(",i=4096"));
+        assert!(first.contains(",i=4096,"));
         first.split(',').nth(1).expect("a salt").to_owned()
     };
     let salt = challenge("ghost", Mechanism::ScramSha256, 1);
@@ -236,6 +236,43 @@ fn an_unknown_user_sees_a_stable_salt_and_fails_only_at_the_end() {
 
     let got = login(Mechanism::ScramSha256, "n,,", "ghost", "pencil", b"", false);
     assert_eq!(got, Err(SaslError::NotAuthorized));
+}
+
+/// The example of XEP-0474 6.3.
+#[test]
+fn a_client_learns_the_hash_of_what_was_advertised_and_nobody_between_changes_it() {
+    let settings = Settings {
+        mechanisms: vec![Mechanism::ScramSha1Plus, Mechanism::ScramSha1],
+        ..settings()
+    };
+    let facts = facts();
+    for (facts, hash) in [
+        (Some(&facts), "G6k/rBLDqgOhRRaCuuatSDFkJ08="),
+        (None, "LrtFoCs8XsoI+diY4u3rG69UGN8="),
+    ] {
+        let offer = Offer::new(&settings, facts);
+        let message = Some(&b"n,,n=user,r=abc"[..]);
+        let begun = || match begin(Mechanism::ScramSha1, message, &offer) {
+            Ok(First::NeedsCredentials { exchange, .. }) => exchange,
+            other => panic!("not an exchange: {other:?}"),
+        };
+        let said = |exchange: &mut Exchange| {
+            let first = exchange.challenge(Some(&keys("x")), [7; NONCE_SIZE], &SECRET, 2);
+            String::from_utf8(first).expect("text")
+        };
+        let mut exchange = begun();
+        let first = said(&mut exchange);
+        let told = first.split(',').nth(3);
+        assert_eq!(told, Some(&*format!("h={hash}")));
+        let last = client_final(Hash::Sha1, "x", "n=user,r=abc", &first, b"n,,");
+        assert!(exchange.finish(last.as_bytes()).is_ok());
+        // Who puts another hash into it is found by the server.
+        let mut exchange = begun();
+        let first = said(&mut exchange).replace("h=", "h=A");
+        let last = client_final(Hash::Sha1, "x", "n=user,r=abc", &first, b"n,,");
+        let refused = exchange.finish(last.as_bytes());
+        assert_eq!(refused, Err(SaslError::NotAuthorized));
+    }
 }
 
 #[test]

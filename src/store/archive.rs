@@ -1,0 +1,530 @@
+//! Archives of messages (decision 0013): one row for each archive that a message is in, one more by
+//! whom it is with, and one body for both archives.
+//!
+//! Rows lie below their account's prefix, so that a page is a range; the body lies below the
+//! sender's virtual shard, a zero byte, with which no JID begins, and the id. Who has a body is
+//! known from its rows: it goes with the last of them. Up to where an archive was purged stands by
+//! itself, for that is looked for without knowing whose it is. Invariant: nothing is answered out
+//! of what was purged, whoever has the account's name by then; and what is in an archive has a
+//! body.
+
+use std::ops::Bound::Included;
+
+use fjall::{Keyspace, Readable, Slice, Snapshot};
+use stanza::jid::{BareJid, Jid, virtual_shard};
+use xmpp::port::{
+    ARCHIVE_PAGE_SIZE_MAX, ARCHIVE_SCAN_MAX, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery,
+    StoreOp, StoreReply,
+};
+
+use crate::backup::Table;
+use crate::embedded::{Engine, Key, Staged, Trouble, Writes, damaged, engine};
+use crate::records::exists;
+use crate::schema;
+
+/// A message by its id.
+const ENTRY: u8 = 1;
+
+/// The same by whom it is with.
+const PEER: u8 = 2;
+
+/// The version byte of every record here.
+const VERSION: u8 = 1;
+
+const SENT: u8 = 1;
+
+/// Before an account whose archive was purged: no virtual shard has this number.
+const PURGED: [u8; 2] = [0xff, 0xff];
+
+const ID_SIZE: usize = 16;
+
+/// Messages that one commit removes of what was purged.
+const PART: usize = if cfg!(test) { 4 } else { 256 };
+
+fn entry_key(account: &BareJid, id: ArchiveId) -> Key {
+    let mut key = schema::session_prefix(account);
+    key.push(ENTRY);
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+fn peer_key(account: &BareJid, peer: &str, id: ArchiveId) -> Key {
+    let mut key = schema::session_prefix(account);
+    key.push(PEER);
+    key.extend_from_slice(peer.as_bytes());
+    key.push(0);
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+fn body_key(sender: &str, id: ArchiveId) -> Key {
+    let mut key = Key::from_slice(&virtual_shard(sender).to_be_bytes());
+    key.push(0);
+    key.extend_from_slice(&id.0.to_be_bytes());
+    key
+}
+
+fn purged_key(account: &BareJid) -> Key {
+    let mut key = Key::from_slice(&PURGED);
+    key.extend_from_slice(&schema::account_key(account));
+    key
+}
+
+/// The id at the end of a row's key.
+fn id_of(key: &[u8]) -> Result<ArchiveId, Trouble> {
+    let id = key.last_chunk::<ID_SIZE>();
+    let id = id.ok_or("a row of an archive has no id")?;
+    Ok(ArchiveId(u128::from_be_bytes(*id)))
+}
+
+/// Which way a message went, and an address or the end of one.
+fn row(is_sent: bool, address: &str) -> Vec<u8> {
+    let mut record = Vec::with_capacity(address.len() + 2);
+    record.extend_from_slice(&[VERSION, if is_sent { SENT } else { 0 }]);
+    record.extend_from_slice(address.as_bytes());
+    record
+}
+
+fn read_row(record: &[u8]) -> Result<(bool, &str), Trouble> {
+    let Some((&[VERSION, flags], address)) = record.split_first_chunk() else {
+        return Err("a row of an archive has an unknown record version".into());
+    };
+    let address = std::str::from_utf8(address);
+    let address = address.map_err(|_| "a row of an archive names no address")?;
+    Ok((flags & SENT != 0, address))
+}
+
+fn content<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Trouble> {
+    match record.split_first() {
+        Some((&VERSION, content)) => Ok(content),
+        _ => Err(format!("{what} has an unknown record version").into()),
+    }
+}
+
+/// Puts a message into an archive; where the other one has it already by this id, its body is
+/// written over itself.
+pub(crate) fn put(staged: &mut Staged, entry: &ArchiveEntry) {
+    let ArchiveEntry {
+        account,
+        id,
+        is_sent,
+        peer,
+        message,
+    } = entry;
+    let address = Jid::from_prepared(peer);
+    let sender = if *is_sent {
+        account.as_str()
+    } else {
+        address.bare()
+    };
+    let mut body = Vec::with_capacity(message.len() + 1);
+    body.push(VERSION);
+    body.extend_from_slice(message);
+    let resource = address.resource().unwrap_or_default();
+    let by_peer = peer_key(account, address.bare(), *id);
+    staged.archive.extend([
+        (entry_key(account, *id), Some(row(*is_sent, peer))),
+        (by_peer, Some(row(*is_sent, resource))),
+        (body_key(sender, *id), Some(body)),
+    ]);
+}
+
+/// The table as a call sees it: what it staged itself lies over what is committed.
+pub(crate) struct View<'a> {
+    snapshot: Snapshot,
+    keyspace: &'a Keyspace,
+    staged: &'a Writes,
+}
+
+/// What is called with a record; it says whether the next one is wanted, too.
+type Each<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, Trouble> + 'a;
+
+impl View<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Slice>, Trouble> {
+        match self.staged.get(key) {
+            Some(value) => Ok(value.as_deref().map(Slice::from)),
+            None => self.snapshot.get(self.keyspace, key).map_err(engine),
+        }
+    }
+
+    fn has(&self, key: &[u8]) -> Result<bool, Trouble> {
+        match self.staged.get(key) {
+            Some(value) => Ok(value.is_some()),
+            None => self
+                .snapshot
+                .contains_key(self.keyspace, key)
+                .map_err(engine),
+        }
+    }
+
+    /// Calls `each` with the records between two keys, in their order or in the opposite one.
+    fn each(
+        &self,
+        (first, last): (&[u8], &[u8]),
+        is_backward: bool,
+        each: &mut Each<'_>,
+    ) -> Result<(), Trouble> {
+        let mut stored = self.snapshot.range(self.keyspace, first..=last);
+        let range = (Included(first), Included(last));
+        let mut staged = self.staged.range::<[u8], _>(range);
+        let mut next_stored = || {
+            let guard = if is_backward {
+                stored.next_back()
+            } else {
+                stored.next()
+            };
+            guard
+                .map(fjall::Guard::into_inner)
+                .transpose()
+                .map_err(engine)
+        };
+        let mut next_staged = || match is_backward {
+            true => staged.next_back(),
+            false => staged.next(),
+        };
+        let (mut old, mut new) = (next_stored()?, next_staged());
+        loop {
+            let (is_new, is_both) = match (&old, new) {
+                (None, None) => return Ok(()),
+                (Some(_), None) => (false, false),
+                (None, Some(_)) => (true, false),
+                (Some((old, _)), Some((new, _))) if old[..] == new[..] => (true, true),
+                (Some((old, _)), Some((new, _))) => ((new[..] < old[..]) != is_backward, false),
+            };
+            let goes_on = match (is_new, new, &old) {
+                (true, Some((key, Some(value))), _) => each(key, value)?,
+                (false, _, Some((key, value))) => each(key, value)?,
+                _ => true,
+            };
+            if !goes_on {
+                return Ok(());
+            }
+            if !is_new || is_both {
+                old = next_stored()?;
+            }
+            if is_new {
+                new = next_staged();
+            }
+        }
+    }
+
+    /// Up to where an archive was purged.
+    fn purged(&self, account: &BareJid) -> Result<Option<ArchiveId>, Trouble> {
+        let Some(record) = self.get(&purged_key(account))? else {
+            return Ok(None);
+        };
+        let id = content(&record, "the end of a purge")?;
+        id_of(id).map(Some)
+    }
+
+    /// The first id that is not purged.
+    fn begin(&self, account: &BareJid) -> Result<ArchiveId, Trouble> {
+        let purged = self.purged(account)?;
+        Ok(purged.map_or(ArchiveId(0), |purged| ArchiveId(purged.0.saturating_add(1))))
+    }
+
+    /// The message at one end of what an archive has from an id on.
+    fn end(
+        &self,
+        account: &BareJid,
+        from: ArchiveId,
+        is_backward: bool,
+    ) -> Result<Option<ArchiveId>, Trouble> {
+        let mut found = None;
+        let (first, last) = (entry_key(account, from), entry_key(account, LAST));
+        self.each((&first, &last), is_backward, &mut |key, _| {
+            found = Some(id_of(key)?);
+            Ok(false)
+        })?;
+        Ok(found)
+    }
+
+    /// See [`StoreOp::ArchiveEnds`].
+    fn ends(&self, account: &BareJid) -> Result<StoreReply, Trouble> {
+        let from = self.begin(account)?;
+        let first = self.end(account, from, false)?;
+        let last = self.end(account, from, true)?;
+        Ok(StoreReply::ArchiveEnds(first.zip(last)))
+    }
+
+    /// The newest id that an archive has or had.
+    pub(crate) fn newest(&self, account: &BareJid) -> Result<Option<ArchiveId>, Trouble> {
+        let newest = self.end(account, ArchiveId(0), true)?;
+        Ok(newest.max(self.purged(account)?))
+    }
+
+    fn body(&self, sender: &str, id: ArchiveId) -> Result<Box<[u8]>, Trouble> {
+        let body = self.get(&body_key(sender, id))?;
+        let body = body.ok_or("a message of an archive has no body")?;
+        Ok(content(&body, "a body")?.into())
+    }
+
+    /// See [`StoreOp::ArchivePage`].
+    fn page(&self, account: &BareJid, query: &ArchiveQuery) -> Result<StoreReply, Trouble> {
+        let begin = self.begin(account)?;
+        let ids = query.ids.as_deref().unwrap_or_default();
+        for id in query.known.iter().chain(ids) {
+            if *id < begin || !self.has(&entry_key(account, *id))? {
+                return Ok(StoreReply::Missing);
+            }
+        }
+        let mut finding = Finding {
+            view: self,
+            account,
+            query,
+            page: ArchivePage {
+                is_complete: true,
+                ..ArchivePage::default()
+            },
+            counted: 0,
+            looked: 0,
+            size: 0,
+        };
+        let first = query.first.max(begin);
+        let with = query.with.as_deref().map(Jid::from_prepared);
+        if query.ids.is_some() {
+            finding.look_up(ids, first)?;
+        } else if first <= query.last {
+            let keys = match &with {
+                None => [first, query.last].map(|id| entry_key(account, id)),
+                Some(with) => [first, query.last].map(|id| peer_key(account, with.bare(), id)),
+            };
+            let keys = (&*keys[0], &*keys[1]);
+            let mut each = |key: &[u8], record: &[u8]| {
+                let (is_sent, address) = read_row(record)?;
+                let id = id_of(key)?;
+                let Some(with) = &with else {
+                    let sender = sender_of(account, is_sent, address);
+                    return finding.take(id, sender, true);
+                };
+                let wanted = with.resource().is_none_or(|resource| resource == address);
+                let sender = sender_of(account, is_sent, with.bare());
+                finding.take(id, sender, wanted)
+            };
+            self.each(keys, query.is_backward, &mut each)?;
+        }
+        Ok(finding.finish())
+    }
+}
+
+/// The greatest id that there could be.
+const LAST: ArchiveId = ArchiveId(u128::MAX);
+
+/// A prepared JID without its resource.
+fn bare_of(jid: &str) -> &str {
+    jid.split('/').next().unwrap_or_default()
+}
+
+fn sender_of<'a>(account: &'a BareJid, is_sent: bool, peer: &'a str) -> &'a str {
+    match is_sent {
+        true => account.as_str(),
+        false => bare_of(peer),
+    }
+}
+
+/// A page in the making.
+struct Finding<'a> {
+    view: &'a View<'a>,
+    account: &'a BareJid,
+    query: &'a ArchiveQuery,
+    page: ArchivePage,
+    counted: usize,
+    looked: usize,
+    size: usize,
+}
+
+impl Finding<'_> {
+    /// Takes the next message if it is wanted and has room; whether to go on.
+    fn take(&mut self, id: ArchiveId, sender: &str, is_wanted: bool) -> Result<bool, Trouble> {
+        self.looked += 1;
+        if self.looked > ARCHIVE_SCAN_MAX {
+            self.page.is_complete = false;
+            return Ok(false);
+        }
+        if !is_wanted {
+            return Ok(true);
+        }
+        if self.query.count == 0 {
+            self.counted += 1;
+            return Ok(true);
+        }
+        let is_full = self.page.messages.len() >= self.query.count;
+        if is_full || self.size >= ARCHIVE_PAGE_SIZE_MAX {
+            self.page.is_complete = false;
+            return Ok(false);
+        }
+        let body = self.view.body(sender, id)?;
+        self.size += body.len();
+        self.page.messages.push((id, body));
+        Ok(true)
+    }
+
+    /// Takes those of some messages that are wanted.
+    fn look_up(&mut self, ids: &[ArchiveId], first: ArchiveId) -> Result<(), Trouble> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        if self.query.is_backward {
+            ids.reverse();
+        }
+        for id in ids {
+            let Some(record) = self.view.get(&entry_key(self.account, id))? else {
+                continue;
+            };
+            let (is_sent, address) = read_row(&record)?;
+            let peer = Jid::from_prepared(address);
+            let with = self.query.with.as_deref();
+            let is_with = with.is_none_or(|with| with == address || with == peer.bare());
+            let is_between = (first..=self.query.last).contains(&id);
+            let sender = sender_of(self.account, is_sent, address);
+            if !self.take(id, sender, is_with && is_between)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> StoreReply {
+        if self.query.is_backward {
+            self.page.messages.reverse();
+        }
+        let is_all = self.looked <= ARCHIVE_SCAN_MAX;
+        if self.query.count == 0 {
+            self.page.count = is_all.then_some(self.counted);
+            self.page.is_complete = is_all && self.counted == 0;
+        } else if !is_all && self.page.messages.is_empty() {
+            return StoreReply::Full;
+        }
+        StoreReply::ArchivePage(Box::new(self.page))
+    }
+}
+
+/// Answers an operation that reads an archive.
+fn answer(view: &View<'_>, op: &StoreOp) -> Result<StoreReply, Trouble> {
+    match op {
+        StoreOp::ArchivePage { account, query } => view.page(account, query),
+        StoreOp::ArchiveEnds { account } => view.ends(account),
+        _ => Err("not a read of an archive".into()),
+    }
+}
+
+impl Engine {
+    pub(crate) fn archive<'a>(&'a self, staged: &'a Staged) -> View<'a> {
+        View {
+            snapshot: self.database.snapshot(),
+            keyspace: self.keyspace(Table::Archive),
+            staged: &staged.archive,
+        }
+    }
+
+    /// The operations on archives.
+    pub(crate) fn apply_to_archive(
+        &self,
+        staged: &mut Staged,
+        op: StoreOp,
+    ) -> Result<StoreReply, Trouble> {
+        match op {
+            StoreOp::Archive { entry, and } => {
+                let reply = self.apply(staged, *and)?;
+                if reply == StoreReply::Done {
+                    put(staged, &entry);
+                }
+                Ok(reply)
+            }
+            StoreOp::PurgeArchive { account, up_to } => {
+                self.purge(staged, &account, up_to)?;
+                Ok(StoreReply::Done)
+            }
+            read => answer(&self.archive(staged), &read),
+        }
+    }
+
+    /// See [`xmpp::port::Store::reading`]. It keeps the database open until it is used.
+    pub(crate) fn reading(&self, op: &StoreOp) -> xmpp::port::Reading {
+        let (snapshot, keyspace) = (self.database.snapshot(), self.keyspace(Table::Archive));
+        let (keyspace, op, lent) = (keyspace.clone(), op.clone(), self.lend());
+        Box::new(move || {
+            let view = View {
+                snapshot,
+                keyspace: &keyspace,
+                staged: &Writes::new(),
+            };
+            let reply = answer(&view, &op).unwrap_or_else(StoreReply::Failed);
+            drop(lent);
+            reply
+        })
+    }
+
+    /// Nothing of an archive up to an id is there any more; from the disk it goes later.
+    pub(crate) fn purge(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+        up_to: ArchiveId,
+    ) -> Result<(), Trouble> {
+        let view = self.archive(staged);
+        let (begin, newest) = (view.begin(account)?, view.newest(account)?);
+        let Some(up_to) = newest.map(|newest| newest.min(up_to)) else {
+            return Ok(());
+        };
+        if up_to < begin {
+            return Ok(());
+        }
+        let mut record = vec![VERSION];
+        record.extend_from_slice(&up_to.0.to_be_bytes());
+        staged.archive.insert(purged_key(account), Some(record));
+        staged.remains.add_archive(account);
+        Ok(())
+    }
+
+    /// The accounts of which something was purged that may still be on the disk.
+    pub(crate) fn purged_archives(&self) -> Result<Vec<BareJid>, Trouble> {
+        let mut accounts = Vec::new();
+        for entry in self.keyspace(Table::Archive).prefix(PURGED) {
+            let key = entry.key().map_err(engine)?;
+            accounts.push(schema::account_of_key(&key[PURGED.len()..]).map_err(damaged)?);
+        }
+        Ok(accounts)
+    }
+
+    /// Removes a few of the messages that were purged of an archive; whether those were the last.
+    pub(crate) fn remove_purged(
+        &self,
+        staged: &mut Staged,
+        account: &BareJid,
+    ) -> Result<bool, Trouble> {
+        let view = self.archive(staged);
+        let mut gone: Vec<Key> = Vec::new();
+        let mut count = 0;
+        if let Some(purged) = view.purged(account)? {
+            let (first, last) = (entry_key(account, ArchiveId(0)), entry_key(account, purged));
+            view.each((&first, &last), false, &mut |key, record| {
+                let (id, (is_sent, peer)) = (id_of(key)?, read_row(record)?);
+                let other = bare_of(peer);
+                gone.push(Key::from_slice(key));
+                gone.push(peer_key(account, other, id));
+                let other = BareJid::from_prepared(other);
+                if other == *account || !view.has(&entry_key(&other, id))? {
+                    gone.push(body_key(sender_of(account, is_sent, peer), id));
+                }
+                count += 1;
+                Ok(count < PART)
+            })?;
+        }
+        let is_last = count < PART;
+        // What comes next has a later id than what was there, as long as that is known.
+        let known = self.keyspace(Table::Accounts);
+        let is_there = exists(known, &staged.accounts, &schema::account_key(account))?;
+        if is_last
+            && (!is_there || view.end(account, ArchiveId(0), true)? > view.purged(account)?)
+        {
+            gone.push(purged_key(account));
+        }
+        let gone = gone.into_iter().map(|key| (key, None));
+        staged.archive.extend(gone);
+        Ok(is_last)
+    }
+}
+
+#[cfg(test)]
+mod tests;

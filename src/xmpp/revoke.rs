@@ -1,0 +1,100 @@
+//! The end of what an account's user agents have once they are not trusted any more: their
+//! sessions, and their streams on the way to one. By a new password, by the account's owner, by an
+//! operator.
+//!
+//! Invariant: storage has it before anybody is told: who comes back at once meets it there.
+
+use crate::account::AccountKey;
+use crate::error::StreamError;
+use crate::host::Host;
+use crate::port::AgentId;
+use crate::session::SessionKey;
+use crate::shard::Shard;
+use crate::stream::StreamState;
+use stanza::jid::{BareJid, home_hash};
+
+/// Whose sessions end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Revoked {
+    /// All, but for one that made the change.
+    All { but: Option<SessionKey> },
+    /// Those of a user agent.
+    Agent(AgentId),
+    /// One of a client that does not say which it is.
+    Session(SessionKey),
+}
+
+impl Revoked {
+    fn has(self, shard: &Shard, key: SessionKey) -> bool {
+        match self {
+            Revoked::All { but } => but != Some(key),
+            Revoked::Agent(id) => shard.sessions.agents.get(&key) == Some(&id),
+            Revoked::Session(one) => one == key,
+        }
+    }
+
+    /// Whether a stream is that of somebody who gets no session.
+    fn has_stream(self, stream: &StreamState) -> bool {
+        match self {
+            Revoked::All { .. } => true,
+            Revoked::Agent(id) => stream.agent() == Some(id),
+            Revoked::Session(_) => false,
+        }
+    }
+}
+
+impl Shard {
+    /// An account has new keys, or none of its tokens is good any more, by an operator's word.
+    pub(crate) fn on_new_keys(&mut self, host: &mut impl Host, account: &BareJid) {
+        let bare = account.as_str();
+        self.outdate_proofs(bare);
+        self.revoke(host, bare, Revoked::All { but: None }, "access was revoked");
+    }
+
+    /// Ends sessions of an account, and streams that somebody has authenticated on and that have
+    /// none. Their clients may come back if they know the password.
+    pub(crate) fn revoke(
+        &mut self,
+        host: &mut impl Host,
+        bare: &str,
+        whose: Revoked,
+        text: &'static str,
+    ) {
+        if let Some(account) = self.accounts.find(home_hash(bare), bare) {
+            self.revoke_sessions(host, account, whose, text);
+        }
+        for conn in self.proved_streams(bare) {
+            let stream = self.conns.peek(conn);
+            if stream.is_some_and(|stream| whose.has_stream(stream))
+                && let Some(stream) = self.conns.take(conn)
+            {
+                // RFC 6120 4.9.3.16: what it was let in by is revoked.
+                self.stream_error(host, conn, &stream, StreamError::Reset, Some(text));
+            }
+        }
+    }
+
+    fn revoke_sessions(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        whose: Revoked,
+        text: &'static str,
+    ) {
+        self.accounts.at_mut(account).pins += 1;
+        for key in self.accounts.at(account).sessions.clone() {
+            if !whose.has(self, key) {
+                continue;
+            }
+            let conn = self.sessions.at(key).outlet.conn;
+            match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
+                Some((conn, stream)) => {
+                    self.stream_error(host, conn, &stream, StreamError::Reset, Some(text));
+                }
+                None => self.end_session(host, key),
+            }
+        }
+        self.accounts.at_mut(account).pins -= 1;
+        self.evict_if_idle(account);
+    }
+}

@@ -1,0 +1,71 @@
+"""The archive of an account (XEP-0313, 0359, 0441) by slixmpp: two devices, one of which was away."""
+
+import pytest
+
+from conftest import kind, started
+from test_slixmpp import SECONDS_MAX, Client, scenario
+
+SID = "{urn:xmpp:sid:0}stanza-id"
+
+pytestmark = pytest.mark.skipif(kind() != "vorpal", reason="the other servers have no archive here")
+
+
+class Reader(Client):
+    """A client that reads its archive."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        for plugin in ("xep_0059", "xep_0297", "xep_0313", "xep_0359", "xep_0441"):
+            self.register_plugin(plugin)
+
+    async def archive(self, **query):
+        found = []
+        async for message in self.plugin["xep_0313"].iterate(**query):
+            result = message["mam_result"]
+            forwarded = result["forwarded"]["stanza"]
+            found.append((result["id"], forwarded["body"]))
+        return found
+
+
+def shown(message):
+    (element,) = message.xml.findall(SID)
+    return element.get("by"), element.get("id")
+
+
+def test_a_device_that_was_away_finds_what_the_others_sent_and_got(tmp_path):
+    server = started(tmp_path)
+    one, two = server.friends
+
+    async def play():
+        async with Reader(server, f"{one}/desk") as desk, Reader(server, f"{two}/x") as friend:
+            desk.send_presence()
+            friend.send_presence()
+            await desk.presence_of(two, "available")
+            ids = []
+            for number in range(30):
+                desk.send_message(mto=f"{two}/x", mbody=f"to {number}", mtype="chat")
+                message = await friend.messages.get()
+                assert shown(message)[0] == two
+                friend.send_message(mto=f"{one}/desk", mbody=f"from {number}", mtype="chat")
+                by, archived = shown(await desk.messages.get())
+                assert by == one
+                ids.append(archived)
+        async with Reader(server, f"{one}/phone") as phone:
+            info = await phone.plugin["xep_0030"].get_info(jid=one, timeout=SECONDS_MAX)
+            features = info["disco_info"]["features"]
+            assert {"urn:xmpp:mam:2", "urn:xmpp:mam:2#extended", "urn:xmpp:sid:0"} <= set(features)
+            found = await phone.archive(rsm={"max": 7})
+            expected = [text for n in range(30) for text in (f"to {n}", f"from {n}")]
+            assert [body for _, body in found] == expected
+            assert [archived for archived, body in found if body.startswith("from")] == ids
+            behind = await phone.archive(rsm={"max": 50, "after": ids[27]})
+            assert [body for _, body in behind] == expected[56:]
+            first, last = found[0][0], found[-1][0]
+            metadata = await phone.plugin["xep_0313"].get_archive_metadata(timeout=SECONDS_MAX)
+            told = metadata["mam_metadata"]
+            assert (told["start"]["id"], told["end"]["id"]) == (first, last)
+
+    try:
+        scenario(play())
+    finally:
+        server.stop()

@@ -1,0 +1,344 @@
+//! Archives of messages (XEP-0313) where things go wrong: what is shown when, in which order, and
+//! what storage refuses.
+
+use sim::steps::{errors, message};
+use sim::{ClientId, Element, Faults, World};
+use stanza::jid::BareJid;
+use xmpp::Settings;
+use xmpp::port::{ArchiveId, ArchivePage, ArchiveQuery, StoreOp, StoreReply};
+use xmpp::settings::Durability;
+use xmpp::xep::archive::{PAGE_MAX, READS_MAX};
+
+const QUERY: &str = "<query xmlns='urn:xmpp:mam:2'/>";
+
+fn world_of(shards: u16, durability: Durability) -> World {
+    let settings = Settings {
+        shards,
+        durability,
+        archive: true,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    for name in ["alice", "bob", "carl"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    world
+}
+
+fn world(shards: u16) -> World {
+    world_of(shards, Durability::Full)
+}
+
+fn page(world: &mut World, name: &str) -> ArchivePage {
+    let query = ArchiveQuery {
+        known: Vec::new(),
+        first: ArchiveId(0),
+        last: ArchiveId(u128::MAX),
+        with: None,
+        ids: None,
+        is_backward: false,
+        count: usize::MAX,
+    };
+    let op = StoreOp::ArchivePage {
+        account: BareJid::parse(&format!("{name}@example.org")).expect("the names are good"),
+        query: Box::new(query),
+    };
+    match world.perform(op) {
+        StoreReply::ArchivePage(page) => *page,
+        reply => panic!("no page: {reply:?}"),
+    }
+}
+
+/// The ids of the messages in an archive, as their senders gave them.
+fn archived(world: &mut World, name: &str) -> Vec<String> {
+    let messages = page(world, name).messages.into_iter();
+    let ids = messages.map(|(_, message)| {
+        let text = String::from_utf8_lossy(&message).into_owned();
+        let id = text.split(" id='").nth(1).unwrap_or_default();
+        id.split('\'').next().unwrap_or_default().to_owned()
+    });
+    ids.collect()
+}
+
+/// The id that a message shows.
+fn shown(message: &Element) -> Option<String> {
+    let id = message.children.iter().find(|it| it.ns == "urn:xmpp:sid:0");
+    id.map(|id| id.attr("id").to_owned())
+}
+
+/// Messages as they came: what their senders called them, and whether they have an archive's id.
+fn came(world: &mut World, client: ClientId) -> Vec<(String, bool)> {
+    let received = world.received(client).into_iter();
+    let stanzas = received.filter(|it| it.ns == "jabber:client");
+    let each = stanzas.map(|it| (it.attr("id").to_owned(), shown(&it).is_some()));
+    each.collect()
+}
+
+fn with_id(id: &str) -> (String, bool) {
+    (id.to_owned(), true)
+}
+
+fn without_id(id: &str) -> (String, bool) {
+    (id.to_owned(), false)
+}
+
+/// What is for a client without stream management waits for the archive, with all behind it.
+#[test]
+fn a_client_is_shown_an_id_when_the_archive_has_it_and_what_follows_keeps_its_order() {
+    for shards in [1, 2, 3] {
+        for durability in [Durability::Full, Durability::Archive] {
+            let mut world = world_of(shards, durability);
+            let alice = world.arrive("alice@example.org/a");
+            let bob = world.arrive("bob@example.org/b");
+            world.received(bob);
+            world.faults.disk_us = (500_000, 500_000);
+            let to = "bob@example.org/b";
+            let state = "<composing xmlns='http://jabber.org/protocol/chatstates'/>";
+            let state = format!("<message to='{to}' type='chat' id='2'>{state}</message>");
+            let ask = format!("<iq to='{to}' type='get' id='3'><x xmlns='urn:x'/></iq>");
+            let all = [
+                message("chat", to, "1"),
+                state,
+                ask,
+                message("chat", to, "4"),
+            ];
+            world.send(alice, &all.concat());
+            world.run_for(100);
+            assert_eq!(came(&mut world, bob), [], "{shards} {durability:?}");
+            assert!(!archived(&mut world, "bob").contains(&"1".to_owned()));
+            world.run();
+            let expected = [with_id("1"), without_id("2"), without_id("3"), with_id("4")];
+            assert_eq!(came(&mut world, bob), expected, "{shards} {durability:?}");
+            for name in ["alice", "bob"] {
+                assert_eq!(archived(&mut world, name), ["1", "4"]);
+            }
+        }
+    }
+}
+
+/// The same where its client has stream management.
+#[test]
+fn managed_clients_wait_in_the_same_way_whatever_the_mode() {
+    for durability in [Durability::Full, Durability::Archive] {
+        let mut world = world_of(2, durability);
+        let alice = world.arrive("alice@example.org/a");
+        let (bob, _) = world.log_in_managed("bob@example.org/b");
+        world.received(bob);
+        world.faults.disk_us = (500_000, 500_000);
+        world.send(alice, &message("chat", "bob@example.org/b", "1"));
+        world.run_for(100);
+        assert_eq!(came(&mut world, bob), []);
+        world.run();
+        assert_eq!(came(&mut world, bob), [with_id("1")], "{durability:?}");
+    }
+}
+
+#[test]
+fn the_id_that_is_shown_is_the_archive_s_and_both_archives_know_it() {
+    let mut world = world(2);
+    let alice = world.arrive("alice@example.org/a");
+    let bob = world.arrive("bob@example.org/b");
+    world.received(bob);
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    let received = world.received(bob);
+    let id = received.iter().find_map(shown).unwrap();
+    let ids = ["alice", "bob"].map(|name| page(&mut world, name).messages[0].0.to_string());
+    assert_eq!(ids, [id.clone(), id]);
+}
+
+/// A client that asks for what came behind the last that it has misses nothing.
+#[test]
+fn an_archive_grows_at_its_end_only() {
+    for shards in [1, 2, 3] {
+        let mut world = world(shards);
+        let names = ["alice", "carl"].map(|name| format!("{name}@example.org/x"));
+        let clients = names.map(|full| world.arrive(&full));
+        // Bob's account is read slowly; what came first waits for that here, and the other does in
+        // its sender's shard.
+        world.faults.disk_us = (300_000, 300_000);
+        for (round, client) in clients.iter().cycle().take(6).enumerate() {
+            world.send(
+                *client,
+                &message("chat", "bob@example.org", &round.to_string()),
+            );
+            world.run_for(100);
+        }
+        world.run();
+        let ids = archived(&mut world, "bob");
+        let stored = page(&mut world, "bob").messages;
+        assert_eq!(ids.len(), 6, "{shards}");
+        assert!(stored.is_sorted_by_key(|(id, _)| *id));
+        // Whoever came later has a later id, also after a restart with a clock that was set back.
+        world.crash();
+        let late = world.arrive("alice@example.org/x");
+        world.tell(late, &message("chat", "bob@example.org", "last"));
+        assert_eq!(archived(&mut world, "bob").last().unwrap(), "last");
+    }
+}
+
+#[test]
+fn what_storage_refuses_bounces_and_shows_no_id() {
+    for shards in [1, 2] {
+        for is_managed in [false, true] {
+            let mut world = world(shards);
+            let alice = world.arrive("alice@example.org/a");
+            let bob = match is_managed {
+                true => world.log_in_managed("bob@example.org/b").0,
+                false => world.arrive("bob@example.org/b"),
+            };
+            world.received(bob);
+            world.faults.disk_full = true;
+            world.tell(alice, &message("chat", "bob@example.org/b", "1"));
+            world.faults.disk_full = false;
+            assert_eq!(came(&mut world, bob), [], "{is_managed}");
+            let received = world.received(alice);
+            assert_eq!(errors(&received), [("1", "internal-server-error")]);
+            assert!(!received.iter().any(|it| shown(it).is_some()));
+            world.tell(alice, &message("chat", "bob@example.org/b", "2"));
+            assert_eq!(came(&mut world, bob), [with_id("2")]);
+            assert_eq!(archived(&mut world, "bob"), ["2"]);
+        }
+    }
+}
+
+#[test]
+fn a_message_is_archived_once_however_many_devices_get_it() {
+    let mut world = world(2);
+    let enable = "<iq type='set' id='e'><enable xmlns='urn:xmpp:carbons:2'/></iq>";
+    let [desk, phone] = ["desk", "phone"].map(|resource| {
+        let client = world.arrive(&format!("alice@example.org/{resource}"));
+        world.tell(client, enable);
+        client
+    });
+    let bob = world.arrive("bob@example.org/b");
+    for client in [desk, phone] {
+        world.received(client);
+    }
+    world.tell(bob, &message("chat", "alice@example.org", "1"));
+    world.tell(bob, &message("chat", "alice@example.org/desk", "2"));
+    world.tell(desk, &message("chat", "alice@example.org/phone", "3"));
+    world.tell(desk, &message("chat", "bob@example.org", "4"));
+    assert_eq!(archived(&mut world, "alice"), ["1", "2", "3", "4"]);
+    assert_eq!(archived(&mut world, "bob"), ["1", "2", "4"]);
+}
+
+/// XEP-0198 4: whoever gets what a session leaves gets no results of its queries.
+#[test]
+fn results_that_were_not_acknowledged_go_nowhere_else() {
+    let mut world = world(2);
+    let (alice, id) = world.log_in_managed("alice@example.org/a");
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    world.tell(alice, &format!("<iq type='set' id='q'>{QUERY}</iq>"));
+    assert!(
+        world
+            .received(alice)
+            .iter()
+            .any(|it| it.child("result").is_some())
+    );
+    world.vanish(alice);
+    world.run();
+    let other = world.arrive("alice@example.org/b");
+    world.received(other);
+    world.run_for(400_000);
+    assert!(
+        world.received(other).iter().all(|it| it.name != "message"),
+        "{id}"
+    );
+}
+
+#[test]
+fn reads_of_one_archive_are_bounded_and_nobody_else_s_are() {
+    let mut world = world(1);
+    let alice: Vec<ClientId> = (0..4)
+        .map(|number| world.arrive(&format!("alice@example.org/{number}")))
+        .collect();
+    let bob = world.arrive("bob@example.org/b");
+    world.faults.disk_us = (400_000, 400_000);
+    let many: String = (0..25)
+        .map(|number| format!("<iq type='set' id='q{number}'>{QUERY}</iq>"))
+        .collect();
+    for client in &alice {
+        world.received(*client);
+        world.send(*client, &many);
+    }
+    world.send(bob, &format!("<iq type='set' id='q'>{QUERY}</iq>"));
+    world.run();
+    let (mut answered, mut refused) = (0, 0);
+    for client in alice {
+        let received = world.received(client);
+        answered += received
+            .iter()
+            .filter(|it| it.child("fin").is_some())
+            .count();
+        refused += errors(&received).len();
+    }
+    assert_eq!(
+        (answered, refused),
+        (usize::from(READS_MAX), 100 - usize::from(READS_MAX))
+    );
+    assert!(
+        world
+            .received(bob)
+            .iter()
+            .any(|it| it.child("fin").is_some())
+    );
+}
+
+#[test]
+fn a_page_has_no_more_than_so_many_messages() {
+    let mut world = world(1);
+    let alice = world.arrive("alice@example.org/a");
+    for number in 0..=PAGE_MAX {
+        world.tell(
+            alice,
+            &message("chat", "bob@example.org", &number.to_string()),
+        );
+    }
+    world.received(alice);
+    let set = "<set xmlns='http://jabber.org/protocol/rsm'><max>1000</max></set>";
+    world.tell(
+        alice,
+        &format!(
+            "<iq type='set' id='q'>{}</iq>",
+            QUERY.replace("/>", &format!(">{set}</query>"))
+        ),
+    );
+    let received = world.received(alice);
+    let results = received.iter().filter(|it| it.child("result").is_some());
+    assert_eq!(results.count(), PAGE_MAX);
+    let fin = received.iter().find_map(|it| it.child("fin")).unwrap();
+    assert_eq!(fin.attr("complete"), "");
+}
+
+#[test]
+fn an_account_that_ends_takes_its_archive_with_it() {
+    let mut world = world(2);
+    let alice = world.arrive("alice@example.org/a");
+    let bob = world.arrive("bob@example.org/b");
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    world.tell(bob, &message("chat", "alice@example.org", "2"));
+    let outcome = world.delete("bob@example.org");
+    world.run();
+    assert_eq!(outcome.try_recv(), Ok(StoreReply::Done));
+    world.add_account("bob@example.org", "secret");
+    assert_eq!(archived(&mut world, "bob"), Vec::<String>::new());
+    assert_eq!(archived(&mut world, "alice"), ["1", "2"]);
+    let again = world.arrive("bob@example.org/b");
+    world.tell(again, &message("chat", "alice@example.org", "3"));
+    assert_eq!(archived(&mut world, "bob"), ["3"]);
+}
+
+#[test]
+fn without_storage_there_is_no_archive() {
+    let mut world = world_of(2, Durability::Memory);
+    let alice = world.arrive("alice@example.org/a");
+    let bob = world.arrive("bob@example.org/b");
+    world.received(bob);
+    world.tell(alice, &message("chat", "bob@example.org/b", "1"));
+    assert_eq!(came(&mut world, bob), [without_id("1")]);
+    assert_eq!(archived(&mut world, "bob"), Vec::<String>::new());
+    world.received(alice);
+    world.tell(alice, &format!("<iq type='set' id='q'>{QUERY}</iq>"));
+    let received = world.received(alice);
+    assert_eq!(errors(&received), [("q", "service-unavailable")]);
+}
