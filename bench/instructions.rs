@@ -36,7 +36,7 @@ const CASES: [&str; 7] = [
 const ROUNDS: (u64, u64) = (50, 250);
 
 /// How far above what was measured a limit is set, in per cent.
-const MARGIN: u64 = 10;
+const MARGIN: u64 = 2;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

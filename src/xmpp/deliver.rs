@@ -136,6 +136,7 @@ impl Shard {
     }
 
     /// Brings a client's stanza to an account of ours, wherever that is at home.
+    #[inline]
     #[allow(clippy::too_many_arguments)] // a stanza, its stream, its sender and its way
     pub(crate) fn carry(
         &mut self,

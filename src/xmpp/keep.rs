@@ -97,14 +97,13 @@ impl Shard {
         stanza: &Stanza<'_>,
     ) {
         let shared = self.shared_by(receivers, copies);
-        let archiving = self.archiving.take();
-        if archiving.is_none() && !self.keeps(receivers, copies, stanza) {
+        if self.archiving.is_none() && !self.keeps(receivers, copies, stanza) {
             return self.give_at_once(host, (receivers, copies), stanza, shared.as_ref());
         }
+        let archiving = self.archiving.take();
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
-        let is_error = stanza.type_ == Type::Error;
-        let arrived = self.arrival(host);
+        let (is_error, arrived) = (stanza.type_ == Type::Error, self.arrival(host));
         let mut places: Vec<QueuePlace> = Vec::with_capacity(receivers.len());
         let ticket = self.ticket(Waiting::Enqueue);
         let (mut kept, mut waiting) = (Kept::new(), archiving.as_ref().map(|_| SmallVec::new()));
@@ -168,6 +167,7 @@ impl Shard {
     }
 
     /// The same of what nothing waits for.
+    #[inline(always)]
     fn give_at_once(
         &mut self,
         host: &mut impl Host,
