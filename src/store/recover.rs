@@ -190,7 +190,9 @@ impl Store for Embedded {
     }
 
     fn reading(&mut self, op: &StoreOp) -> Option<Reading> {
-        self.engine.as_ref().map(|engine| engine.reading(op))
+        // While the engine is to be opened anew nobody borrows it beside the storage thread.
+        let engine = self.engine.as_ref().filter(|_| self.failed_at.is_none());
+        engine.map(|engine| engine.reading(op))
     }
 }
 

@@ -62,7 +62,10 @@ impl Stamp<'_> {
             message.extend_from_slice(&text);
             message.extend_from_slice(MESSAGE_END);
         } else if let Some(place) = message.iter().rposition(|byte| *byte == b'<') {
-            message.splice(place..place, text);
+            // As it is looked for: the client's own end may have white space in it.
+            message.truncate(place);
+            message.extend_from_slice(&text);
+            message.extend_from_slice(MESSAGE_END);
         }
     }
 
@@ -333,6 +336,10 @@ mod tests {
             ),
             (
                 "<message><body>x</body></message>",
+                "<message><body>x</body></message>",
+            ),
+            (
+                "<message><body>x</body></message >",
                 "<message><body>x</body></message>",
             ),
         ] {

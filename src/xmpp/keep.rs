@@ -280,7 +280,8 @@ impl Shard {
         for &key in &copies.to {
             self.sessions.release_held(host, key);
             let is_saved = self.sessions.is_saved(key);
-            if !is_saved && !self.send_copy(host, key, copies.direction, (message, type_)) {
+            let is_at_once = !is_saved && waiting.is_none();
+            if is_at_once && !self.send_copy(host, key, copies.direction, (message, type_)) {
                 continue;
             }
             let Session {

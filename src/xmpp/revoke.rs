@@ -63,7 +63,12 @@ impl Shard {
         if let Some(account) = self.accounts.find(home_hash(bare), bare) {
             self.revoke_sessions(host, account, whose, text);
         }
-        for conn in self.proved_streams(bare) {
+        let mut streams = self.proved_streams(bare);
+        // Who waits for the account to load has proved it, too.
+        if let Some(account) = self.accounts.find(home_hash(bare), bare) {
+            streams.extend(self.binding_streams(account));
+        }
+        for conn in streams {
             let stream = self.conns.peek(conn);
             if stream.is_some_and(|stream| whose.has_stream(stream))
                 && let Some(stream) = self.conns.take(conn)

@@ -123,7 +123,7 @@ impl Settings {
             contacts: Vec::new(),
             external_services: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
-            archive: true,
+            archive: false,
         }
     }
 

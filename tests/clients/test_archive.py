@@ -33,7 +33,7 @@ def shown(message):
 
 
 def test_a_device_that_was_away_finds_what_the_others_sent_and_got(tmp_path):
-    server = started(tmp_path)
+    server = started(tmp_path, more="[archive]\nenabled = true\n")
     one, two = server.friends
 
     async def play():

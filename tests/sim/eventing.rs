@@ -231,6 +231,27 @@ fn a_node_has_so_many_subscribers_and_affiliations_and_no_more() {
     assert_eq!(outcome(&mut world, alice, &fits), "result");
     let more = list("subscription", "subscribed", count + 1);
     assert_eq!(outcome(&mut world, alice, &more), "policy-violation");
+    // All of them together have so many bytes.
+    let long = "r".repeat(1_000);
+    let long = |count: usize| {
+        let one = |number| {
+            let jid = format!("n{number}@example.org/{long}");
+            format!("<subscription jid='{jid}' subscription='subscribed'/>")
+        };
+        let all = (0..count).map(one).collect::<String>();
+        owners(&format!("<subscriptions node='m'>{all}</subscriptions>"))
+    };
+    assert_eq!(
+        outcome(&mut world, alice, &publish("m", "1", "x")),
+        "result"
+    );
+    assert_eq!(outcome(&mut world, alice, &long(150)), "result");
+    assert_eq!(
+        outcome(&mut world, alice, &publish("q", "1", "x")),
+        "result"
+    );
+    let more = long(150).replace("node='m'", "node='q'");
+    assert_eq!(outcome(&mut world, alice, &more), "resource-constraint");
 }
 
 #[test]

@@ -265,7 +265,7 @@ impl File {
                 .durability
                 .mode
                 .map_or_else(Durability::default, |Text(mode)| mode),
-            archive: self.archive.enabled.unwrap_or(true),
+            archive: self.archive.enabled.unwrap_or(false),
             contacts: self.contact.listed(),
             external_services: services::check(self.external_service, source)?,
             output_max,

@@ -49,7 +49,7 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert!(!settings.plain_without_tls && !settings.anonymous && !settings.registration_open);
     assert_eq!(settings.mechanisms, Settings::mechanisms_default());
     assert_eq!(settings.durability, Durability::Full);
-    assert!(settings.archives());
+    assert!(!settings.archives());
     assert_eq!(settings.contacts, []);
     assert_eq!(
         settings.limits.stanza_size_max,
@@ -87,7 +87,7 @@ fn every_key_is_understood() {
         [durability]
         mode = "archive"
         [archive]
-        enabled = false
+        enabled = true
         [contact]
         abuse = ["mailto:abuse@example.org"]
         admin = []
@@ -117,7 +117,7 @@ fn every_key_is_understood() {
     assert!(settings.anonymous && settings.registration_open && settings.plain_without_tls);
     assert!(!settings.tls_required);
     assert_eq!(settings.durability, Durability::Archive);
-    assert!(!settings.archives());
+    assert!(settings.archives());
     let contacts: Vec<(&str, usize)> = settings
         .contacts
         .iter()

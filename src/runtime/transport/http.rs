@@ -63,7 +63,9 @@ pub struct Upgrade {
     pub response: Vec<u8>,
     /// Where the client is.
     pub peer: IpAddr,
-    /// Whether a proxy sees to it that the client comes by TLS.
+    /// Whether it comes by a proxy that is trusted: the connection's own TLS says nothing then.
+    pub is_proxied: bool,
+    /// Whether the client comes by TLS, if need be by that proxy's word.
     pub is_secured: bool,
 }
 
@@ -138,8 +140,12 @@ impl Asked<'_> {
             return refuse("400 Bad Request", "");
         }
         let peer = forwarded::client(self.request.headers, self.site, self.peer);
-        let is_secured = !self.is_tls && peer.is_secured;
-        let is_clear = !self.is_tls && !is_secured;
+        // TLS up to a proxy is the proxy's, not its client's.
+        let is_proxied = self.site.trusted_proxies.contains(&self.peer);
+        let is_clear = match is_proxied {
+            true => !peer.is_secured,
+            false => !self.is_tls,
+        };
         if !self.allows_origin() || is_clear && self.site.must_secure {
             return refuse("403 Forbidden", "");
         }
@@ -152,7 +158,8 @@ impl Asked<'_> {
             head_size,
             response: response.into_bytes(),
             peer: peer.address,
-            is_secured,
+            is_proxied,
+            is_secured: !is_clear,
         })
     }
 

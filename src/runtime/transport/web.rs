@@ -138,6 +138,12 @@ impl Web {
         request
             .head
             .extend_from_slice(&bytes[..bytes.len().min(room)]);
+        // It is read at the end of a line only, which are few: its pieces may be bytes.
+        let is_line = before == 0 || request.head[before..].contains(&b'\n');
+        if !is_line && request.head.len() < http::HEAD_SIZE_MAX {
+            *bytes = &[];
+            return Step::Used;
+        }
         let is_tls = request.facts.is_some();
         match http::answer(&request.head, &request.site, peer, is_tls) {
             Answer::Incomplete => {
@@ -152,8 +158,10 @@ impl Web {
             }
             Answer::Upgrade(upgrade) => {
                 *bytes = &bytes[upgrade.head_size - before..];
-                let proxied = upgrade.is_secured.then(TlsFacts::default);
-                let facts = request.facts.take().or(proxied);
+                let facts = match upgrade.is_proxied {
+                    true => upgrade.is_secured.then(TlsFacts::default),
+                    false => request.facts.take(),
+                };
                 self.first = upgrade.response;
                 self.code = Some(Code::NORMAL);
                 self.stage = Stage::Messages(Reader::default());

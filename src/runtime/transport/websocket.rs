@@ -10,6 +10,9 @@ const CONTROL_SIZE_MAX: usize = 125;
 /// Bytes of a frame's header: two, a length of eight, a mask.
 const HEADER_SIZE_MAX: usize = 14;
 
+/// Bytes that the buffer of a message that is not whole may have beyond twice what is in it.
+const LENT_SLACK_MAX: usize = 4 << 10;
+
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
@@ -245,6 +248,15 @@ impl Reader {
     pub fn take_back(&mut self, buffer: &mut Vec<u8>) {
         if mem::take(&mut self.is_done) {
             self.message.clear();
+        }
+        // What is held counts by its bytes, and a large buffer with a few would be more.
+        if self.message.capacity() > 2 * self.message.len() + LENT_SLACK_MAX {
+            let fitting = self.message.as_slice().into();
+            let own = mem::replace(&mut self.message, fitting);
+            if buffer.capacity() == 0 {
+                *buffer = own;
+                buffer.clear();
+            }
         }
         if self.message.is_empty() {
             let own = mem::take(&mut self.message);

@@ -213,6 +213,12 @@ impl Node {
         let items = items.map(|item| u64::from(item.size) + PART_SIZE);
         texts.chain(items).sum()
     }
+
+    /// Bytes of what says who is subscribed: others put that there, so that it is counted apart.
+    pub fn subscriptions_size(&self) -> u64 {
+        let sizes = self.subscriptions.iter();
+        sizes.map(|jid| jid.len() as u64 + PART_SIZE).sum()
+    }
 }
 
 /// What becomes of a node. All changes of one operation are one commit.

@@ -360,6 +360,20 @@ impl Shard {
         self.unbound(|phase| phase.proved(), bare)
     }
 
+    /// The streams that wait for an account to load, and bind then.
+    pub(crate) fn binding_streams(&self, account: AccountKey) -> Vec<ConnId> {
+        let waits = |conn: &ConnId| {
+            let phase = self.conns.peek(*conn).map(|stream| &stream.phase);
+            matches!(phase, Some(Phase::ExpectAccount(expect)) if expect.account == account)
+        };
+        let timers = self.timers.iter();
+        let unbound = timers.filter_map(|Reverse((_, timer))| match timer {
+            Timer::Bound(conn) => Some(*conn),
+            _ => None,
+        });
+        unbound.filter(waits).collect()
+    }
+
     /// The streams without a session in whose phase `named` finds that account. All are here: a
     /// stream moves to its account's home before it proves anything. And all have a timer, which
     /// spares a look at every connection there is.

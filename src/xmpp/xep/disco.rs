@@ -77,7 +77,11 @@ impl<'a> Info<'a> {
 
     /// An account's.
     fn of_account(settings: &Settings, has_nodes: bool) -> Info<'a> {
-        let own = account_features(settings);
+        // A guest has no archive, as it has no nodes.
+        let own = match has_nodes {
+            true => account_features(settings),
+            false => Vec::new(),
+        };
         let features = Disco::FEATURES
             .iter()
             .chain(DiscoItems::FEATURES)

@@ -356,6 +356,11 @@ impl Shard {
                 let error = SaslError::NotAuthorized;
                 self.auth_failed(host, conn, stream, error, Some(&login.proof.account))
             }
+            // Somebody else writes all the time; or the user agent is gone, and its token with it.
+            (Some(_), StoreReply::Outdated) => {
+                let error = SaslError::TemporaryAuthFailure;
+                self.auth_failed(host, conn, stream, error, None)
+            }
             (Some(_), reply) if !login.needs_write => {
                 tracing::warn!(?reply, "a token was not replaced");
                 login.visit.token = None;

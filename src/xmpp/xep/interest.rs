@@ -20,6 +20,7 @@ use sha1::{Digest as _, Sha1};
 use sha2::{Sha256, Sha512};
 use stanza::ns::Ns;
 use stanza::tree::{Node, Tree};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -31,6 +32,9 @@ pub const KNOWN_MAX: usize = 1_024;
 
 /// Nodes that one client is told of; further ones are passed over.
 pub const NODES_MAX: usize = 256;
+
+/// Bytes of their names.
+pub const NODES_SIZE_MAX: usize = 16 << 10;
 
 /// Bytes of a node, a hash and its algorithm in a presence; longer ones are passed over.
 pub const CAPS_SIZE_MAX: usize = 1_023;
@@ -133,9 +137,11 @@ impl Interests {
         })
     }
 
+    /// What is known already stays: of two answers with one hash the first is believed.
     fn remember(&mut self, known: &Arc<Known>) {
         let key = known.caps.key();
-        if self.known.insert(key.clone(), Arc::clone(known)).is_none() {
+        if let Entry::Vacant(place) = self.known.entry(key.clone()) {
+            place.insert(Arc::clone(known));
             self.order.push_back(key);
         }
         if self.order.len() > KNOWN_MAX
@@ -272,9 +278,15 @@ fn notified(query: Node<'_>) -> NodeNames {
         .children()
         .filter(|it| it.is("feature", Ns::DiscoInfo));
     let nodes = features.filter_map(|feature| feature.attr("var")?.strip_suffix(NOTIFY));
+    let mut size = 0;
+    let mut fits = |node: &&str| {
+        size += node.len();
+        size <= NODES_SIZE_MAX
+    };
     let mut nodes: Vec<Box<str>> = nodes
         .filter(|node| node.len() <= super::pubsub::NAME_SIZE_MAX)
         .take(NODES_MAX)
+        .take_while(|node| fits(node))
         .map(Box::from)
         .collect();
     nodes.sort_unstable();
@@ -361,8 +373,17 @@ fn is_sound(info: &mut Info<'_>) -> bool {
     let parts = parts.flat_map(|one| [one.category, one.kind, one.lang, one.name]);
     let fields = info.forms.iter().flat_map(|form| &form.fields);
     let values = fields.flat_map(|it| it.values.iter().copied().chain([&*it.var]));
-    let mut all = texts.into_iter().chain(parts).chain(kinds).chain(values);
-    is_unique && !all.any(|text| text.contains('<'))
+    let others = || {
+        parts
+            .clone()
+            .chain(kinds.iter().copied())
+            .chain(values.clone())
+    };
+    // The hash is of one text with all parts (XEP-0115 5.1): what is a feature in one answer may be
+    // a part of something else in another of the same hash. What counts here must not.
+    let hides = others().any(|text| text.ends_with(NOTIFY));
+    let mut all = texts.into_iter().chain(others());
+    is_unique && !hides && !all.any(|text| text.contains('<'))
 }
 
 #[cfg(test)]
@@ -421,6 +442,21 @@ mod tests {
         ] {
             assert!(!proves(answer, text), "{answer}");
         }
+        // Who has the features `a` and `n+notify` would have the same hash.
+        for hidden in [
+            "<identity category='client' type='pc' name='n+notify'/><feature var='a'/>",
+            "<feature var='a'/><x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'>\
+             <value>n+notify</value></field></x>",
+            "<feature var='a'/><x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'>\
+             <value>k</value></field><field var='n+notify'/></x>",
+            "<feature var='a'/><x xmlns='jabber:x:data'><field var='FORM_TYPE' type='hidden'>\
+             <value>k</value></field><field var='b'><value>n+notify</value></field></x>",
+        ] {
+            let query =
+                format!("<query xmlns='http://jabber.org/protocol/disco#info'>{hidden}</query>");
+            let tree = Tree::parse(query.as_bytes(), &StreamScope::client()).unwrap();
+            assert!(read(tree.root()).is_none(), "{hidden}");
+        }
         // XEP-0115 5.4 3.6: a form of no kind counts for nothing.
         let form = "<feature var='a'/><x xmlns='jabber:x:data'><field var='b'/></x>";
         assert!(proves(form, "a<"));
@@ -446,6 +482,29 @@ mod tests {
         );
         let tree = Tree::parse(query.as_bytes(), &StreamScope::client()).unwrap();
         assert_eq!(notified(tree.root()).len(), NODES_MAX);
+        let long = "x".repeat(NODES_SIZE_MAX / 20);
+        let features = (0..30).map(|number| format!("<feature var='{number}{long}+notify'/>"));
+        let query = format!(
+            "<query xmlns='http://jabber.org/protocol/disco#info'>{}</query>",
+            features.collect::<String>()
+        );
+        let tree = Tree::parse(query.as_bytes(), &StreamScope::client()).unwrap();
+        assert_eq!(notified(tree.root()).len(), 19);
+    }
+
+    #[test]
+    fn of_two_answers_with_one_hash_the_first_is_believed() {
+        let mut interests = Interests::default();
+        let known = |nodes: &[&str]| {
+            Arc::new(Known {
+                caps: caps("sha-1", "1"),
+                nodes: nodes.iter().map(|node| Box::from(*node)).collect(),
+            })
+        };
+        interests.remember(&known(&["n"]));
+        interests.remember(&known(&[]));
+        let kept = &interests.known[&caps("sha-1", "1").key()];
+        assert_eq!(kept.nodes.len(), 1);
     }
 
     #[test]

@@ -83,7 +83,9 @@ pub(crate) fn parse_utc(text: &str) -> Option<Timestamp> {
         ("Z", "") => 0,
         (sign, offset) => {
             let (hours, minutes) = offset.split_once(':')?;
-            let minutes = number(hours)? * 60 + number(minutes)?;
+            let minutes = number(hours)?
+                .checked_mul(60)?
+                .checked_add(number(minutes)?)?;
             let seconds = i64::try_from(minutes.min(24 * 60) * 60).ok()?;
             if sign == "-" { seconds } else { -seconds }
         }

@@ -25,22 +25,19 @@ pub(super) fn client(headers: &[Header<'_>], site: &Site, peer: IpAddr) -> Peer 
             is_secured: false,
         };
     }
-    // RFC 7239 4, or what was usual before it.
+    // RFC 7239 4, or what was usual before it. A proxy writes one of the two and passes the other
+    // on as its client made it up: where both are there nobody is named, and both have to say TLS.
     let standard = list(headers, "forwarded");
+    let older = list(headers, "x-forwarded-for");
     let parameters = |name: &'static str| standard.iter().map(move |hop| parameter(hop, name));
-    let (addresses, scheme): (Vec<_>, _) = match standard.is_empty() {
-        false => (
-            parameters("for").collect(),
-            parameters("proto").next_back().flatten(),
-        ),
-        true => (
-            list(headers, "x-forwarded-for")
-                .into_iter()
-                .map(Some)
-                .collect(),
-            list(headers, "x-forwarded-proto").pop(),
-        ),
+    let older_scheme = list(headers, "x-forwarded-proto").pop();
+    let is_older = !older.is_empty() || older_scheme.is_some();
+    let addresses: Vec<Option<String>> = match (standard.is_empty(), is_older) {
+        (false, true) => Vec::new(),
+        (false, false) => parameters("for").collect(),
+        (true, _) => older.into_iter().map(Some).collect(),
     };
+    let schemes = [parameters("proto").next_back().flatten(), older_scheme];
     // The last hop was seen by our own proxy; each is believed as far as its successor is trusted.
     let mut address = peer;
     for hop in addresses.into_iter().rev().take(HOPS_MAX) {
@@ -56,7 +53,7 @@ pub(super) fn client(headers: &[Header<'_>], site: &Site, peer: IpAddr) -> Peer 
     Peer {
         address,
         // Trust is that clients come by TLS, unless this one is said not to.
-        is_secured: scheme.as_ref().is_none_or(is_secured),
+        is_secured: schemes.iter().flatten().all(is_secured),
     }
 }
 
@@ -169,8 +166,16 @@ mod tests {
             ),
             (
                 vec![("Forwarded", "for=3.3.3.3"), ("X-Forwarded-For", "4.4.4.4")],
-                "3.3.3.3",
+                "127.0.0.1",
                 true,
+            ),
+            (
+                vec![
+                    ("Forwarded", "for=3.3.3.3;proto=https"),
+                    ("X-Forwarded-Proto", "http"),
+                ],
+                "127.0.0.1",
+                false,
             ),
         ] {
             assert_eq!(

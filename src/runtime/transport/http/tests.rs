@@ -153,11 +153,18 @@ fn nobody_connects_in_clear_where_tls_is_required_but_through_a_proxy() {
     assert_eq!(clear(&proxied, UPGRADE), Some(true));
     let in_clear = UPGRADE.replace("\r\n\r\n", "\r\nX-Forwarded-Proto: http\r\n\r\n");
     assert_eq!(clear(&proxied, &in_clear), None);
-    // What came by TLS needs nobody's word.
-    match answer(in_clear.as_bytes(), &proxied, peer(), true) {
-        Answer::Upgrade(upgrade) => assert!(!upgrade.is_secured),
-        other => panic!("{other:?}"),
-    }
+    // TLS between a proxy and here says nothing of its client, and nobody else's word counts.
+    let by_tls = |site: &Site, request: &str| match answer(request.as_bytes(), site, peer(), true) {
+        Answer::Upgrade(upgrade) => Some((upgrade.is_proxied, upgrade.is_secured)),
+        _ => None,
+    };
+    assert_eq!(by_tls(&proxied, &in_clear), None);
+    assert_eq!(by_tls(&proxied, UPGRADE), Some((true, true)));
+    let direct = Site {
+        trusted_proxies: Vec::new(),
+        ..proxied
+    };
+    assert_eq!(by_tls(&direct, &in_clear), Some((false, true)));
 }
 
 #[test]

@@ -19,6 +19,9 @@ use stanza::jid::BareJid;
 
 /// Who may be subscribed to one node.
 pub const SUBSCRIPTIONS_MAX: usize = 256;
+
+/// Bytes of the subscriptions to all nodes of an account: every request reads them.
+pub(super) const SUBSCRIPTIONS_SIZE_MAX: u64 = 256 << 10;
 /// How often one bare JID may be, by itself and by its resources.
 pub const SUBSCRIPTIONS_PER_JID_MAX: usize = 4;
 /// Who may have an affiliation with one node.
@@ -116,8 +119,15 @@ impl Service<'_> {
     fn check_size(&self, node: &Node) -> Result<(), Refusal> {
         let before = self.find(&node.name).map_or(0, Node::size);
         let all: u64 = self.nodes.iter().map(Node::size).sum();
-        let grows = node.size() > before;
-        match !grows || all - before + node.size() <= self.limits.items_size_max {
+        let is_room_left =
+            |before: u64, all: u64, now: u64, max: u64| now <= before || all - before + now <= max;
+        let known = self.find(&node.name);
+        let subscribed = known.map_or(0, Node::subscriptions_size);
+        let all_subscribed = self.nodes.iter().map(Node::subscriptions_size).sum();
+        let now = node.subscriptions_size();
+        match is_room_left(before, all, node.size(), self.limits.items_size_max)
+            && is_room_left(subscribed, all_subscribed, now, SUBSCRIPTIONS_SIZE_MAX)
+        {
             true => Ok(()),
             false => Err(StanzaError::ResourceConstraint.into()),
         }
