@@ -21,6 +21,7 @@ use crate::stream::{Flow, StreamState};
 use crate::xep::carbons::is_copy;
 use crate::xep::offline::may_wait;
 use stanza::jid::{BareJid, Jid, home_hash};
+use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::view::{Kind, StanzaView};
 
@@ -202,6 +203,9 @@ impl Shard {
     ) -> bool {
         if let Some(resource) = stanza.to.resource() {
             if let Some(session) = self.holder(key, resource) {
+                if stanza.type_ == Type::Headline && self.passes_over(session, stanza) {
+                    return true;
+                }
                 self.give_and_copy(host, key, &[session], stanza);
                 return true;
             }
@@ -222,6 +226,14 @@ impl Shard {
             self.give_and_copy(host, key, &takers, stanza);
         }
         !takers.is_empty()
+    }
+
+    /// Whether a session goes without an event (XEP-0163): its client acknowledges too little, and
+    /// what contacts publish must not be what ends it.
+    #[cold]
+    fn passes_over(&self, key: SessionKey, stanza: &Stanza<'_>) -> bool {
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        acks.is_some_and(|acks| acks.is_laden()) && stanza.view().has_child_ns(Ns::PubSubEvent)
     }
 
     /// Those sessions of an account that take a message.

@@ -393,6 +393,13 @@ impl Acks {
             || presence.1 > UNACKED_PRESENCE_SIZE_MAX
     }
 
+    /// Whether it is on the way there: what nobody would miss is left out.
+    pub(crate) fn is_laden(&self) -> bool {
+        let (excused, waited, presence) = (self.excused, self.waited, self.presence);
+        self.queue.len() - excused.0 - waited.0 - presence.0 > UNACKED_MAX / 2
+            || self.size - excused.1 - waited.1 - presence.1 - self.answers > UNACKED_SIZE_MAX / 2
+    }
+
     /// How many stanzas the queue holds.
     pub(crate) fn queued(&self) -> usize {
         self.queue.len()

@@ -436,3 +436,24 @@ fn so_many_requests_wait_for_one_account_and_further_ones_are_refused() {
     );
     world.check_rest();
 }
+
+/// What contacts publish does not end the session of a client that acknowledges late.
+#[test]
+fn a_client_that_acknowledges_nothing_goes_without_events_and_stays() {
+    let mut world = World::of_three(7, 2);
+    world.befriend(ALICE, BOB);
+    let alice = world.log_in("alice@example.org/x");
+    let (bob, _) = world.log_in_managed("bob@example.org/x");
+    world.tell(bob, &presence());
+    tell_caps(&mut world, bob);
+    let long = "x".repeat(60_000);
+    let mut came = 0;
+    for number in 0..100 {
+        let published = publish(NODE, &number.to_string(), &long);
+        assert_eq!(outcome(&mut world, alice, &published), "result");
+        came += events(&world.received(bob)).len();
+    }
+    assert!((20..60).contains(&came), "{came}");
+    assert!(world.client(bob).is_online());
+    assert!(world.client(bob).stream_error.is_none());
+}
