@@ -124,6 +124,10 @@ impl Phase {
     }
 }
 
+fn is_of(account: Option<&BareJid>, bare: &str) -> bool {
+    account.is_some_and(|account| account.as_str() == bare)
+}
+
 /// See [`Phase::ExpectHeader`].
 #[derive(Debug)]
 pub(crate) struct ExpectHeader {
@@ -327,7 +331,7 @@ impl StreamState {
 impl Shard {
     /// An account has other keys or is gone: what was begun with the old keys proves nothing.
     pub(crate) fn outdate_proofs(&mut self, bare: &str) {
-        for conn in self.unbound(|phase| phase.claimed(), bare) {
+        for conn in self.unbound(|phase| is_of(phase.claimed(), bare)) {
             let Some(mut stream) = self.conns.take(conn) else {
                 continue;
             };
@@ -357,27 +361,21 @@ impl Shard {
 
     /// The streams on which it was proved whose that account is, and that have no session.
     pub(crate) fn proved_streams(&self, bare: &str) -> Vec<ConnId> {
-        self.unbound(|phase| phase.proved(), bare)
+        self.unbound(|phase| is_of(phase.proved(), bare))
     }
 
     /// The streams that wait for an account to load, and bind then.
     pub(crate) fn binding_streams(&self, account: AccountKey) -> Vec<ConnId> {
-        let waits = |conn: &ConnId| {
-            let phase = self.conns.peek(*conn).map(|stream| &stream.phase);
-            matches!(phase, Some(Phase::ExpectAccount(expect)) if expect.account == account)
-        };
-        let timers = self.timers.iter();
-        let unbound = timers.filter_map(|Reverse((_, timer))| match timer {
-            Timer::Bound(conn) => Some(*conn),
-            _ => None,
-        });
-        unbound.filter(waits).collect()
+        self.unbound(|phase| match phase {
+            Phase::ExpectAccount(expect) => expect.account == account,
+            _ => false,
+        })
     }
 
-    /// The streams without a session in whose phase `named` finds that account. All are here: a
-    /// stream moves to its account's home before it proves anything. And all have a timer, which
-    /// spares a look at every connection there is.
-    fn unbound(&self, named: impl Fn(&Phase) -> Option<&BareJid>, bare: &str) -> Vec<ConnId> {
+    /// The streams without a session in such a phase. All of an account are here: a stream moves to
+    /// its account's home before it proves anything. And all have a timer, which spares a look at
+    /// every connection there is.
+    fn unbound(&self, is_in: impl Fn(&Phase) -> bool) -> Vec<ConnId> {
         let timers = self.timers.iter();
         let unbound = timers.filter_map(|Reverse((_, timer))| match timer {
             Timer::Bound(conn) => Some(*conn),
@@ -385,8 +383,7 @@ impl Shard {
         });
         let is_it = |conn: &ConnId| {
             let stream = self.conns.peek(*conn);
-            let account = stream.and_then(|stream| named(&stream.phase));
-            account.is_some_and(|account| account.as_str() == bare)
+            stream.is_some_and(|stream| is_in(&stream.phase))
         };
         unbound.filter(is_it).collect()
     }
