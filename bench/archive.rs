@@ -57,13 +57,9 @@ fn page(with: Option<&str>) -> StoreOp {
     StoreOp::ArchivePage {
         account: owner(),
         query: Box::new(ArchiveQuery {
-            known: Vec::new(),
-            first: ArchiveId(0),
-            last: ArchiveId(u128::MAX),
             with: with.map(Box::from),
-            ids: None,
             is_backward: true,
-            count: 50,
+            ..ArchiveQuery::all(50)
         }),
     }
 }

@@ -90,8 +90,8 @@ fn limit_of(limits: &str, case: &str) -> Option<u64> {
 fn write_limits(measured: &[(&str, u64)]) {
     let mut text = format!(
         "# The most instructions that one round of each case of bench/instructions.rs may\n\
-         # take: what was measured, and {MARGIN} per cent. Valgrind counts; the toolchain is\n\
-         # pinned.\n"
+         # take: what was measured, and {MARGIN} per cent. Valgrind counts, and gives the same\n\
+         # number each time but for one or two; the toolchain is pinned.\n"
     );
     for (case, count) in measured {
         let limit = count + count * MARGIN / 100;

@@ -99,7 +99,7 @@ stop_server() {
 trap 'stop_server; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 
-# configure SHARDS [CONNECTIONS [DURABILITY [IDLE_SPIN_US]]]: an empty SHARDS leaves the number to the server, which takes more
+# configure SHARDS [CONNECTIONS [DURABILITY [IDLE_SPIN_US [ARCHIVE]]]]: an empty SHARDS leaves the number to the server, which takes more
 # than there are cores where so many CONNECTIONS do not fit the limit of descriptors otherwise.
 configure() {
     {
@@ -115,8 +115,7 @@ configure() {
         echo '[auth]'
         echo 'plain_without_tls = true'
         [ -z "${2:-}" ] || printf '[limits]\nconnections_max = %d\n' "$2"
-        # What is measured is routing, and what acknowledgements cost.
-        printf '[archive]\nenabled = false\n'
+        [ -z "${5:-}" ] || printf '[archive]\nenabled = true\n'
         [ -z "${3:-}" ] || printf '[durability]\nmode = "%s"\n' "$3"
     } >"$work/vorpal.toml"
 }
@@ -206,6 +205,9 @@ suite() {
         measure "managed-$mode" 0,1 "${managed[@]}" --rate 62000 --no-spin
         measure "managed-$mode-closed" 0,1 "${managed[@]}" --closed --window 2
     done
+    # The same with all of it in two archives.
+    configure 1 "" full "" archive
+    measure managed-archived-closed 0,1 "${managed[@]}" --closed --window 2
     configure 2
     measure two-shards 0,1 "${plain[@]}" --clients 500 --closed --window 2 --partners 8 --duration 6
 }

@@ -96,6 +96,7 @@ NAMES = {
     "RFC 8265": "Usernames and Passwords (PRECIS)",
     "RFC 8446": "TLS 1.3",
     "RFC 9266": "Channel Bindings for TLS 1.3",
+    "RFC 9112": "HTTP/1.1",
 }
 
 XEP = re.compile(r'const XEP: Xep = Xep \{\s*number: (\d+),\s*version: "([^"]+)"')
@@ -141,8 +142,9 @@ def cited(texts):
     """document -> section (or "") -> files."""
     found = defaultdict(lambda: defaultdict(set))
     for path, text in texts:
-        # Python is read whole: its tests cite in docstrings too.
-        for comment in text.splitlines() if path.endswith(".py") else comments(text):
+        # Python and scenarios are read whole: they cite in docstrings and headings.
+        is_whole = path.endswith((".py", ".txt"))
+        for comment in text.splitlines() if is_whole else comments(text):
             for document, sections in CITATION.findall(comment):
                 for section in re.findall(SECTION, sections) or [""]:
                     found[document][section.removeprefix("Appendix ")].add(path)
@@ -153,6 +155,7 @@ def read():
     """(path, code, tests) of every file that may obey a rule or test one."""
     files = [path for place in PLACES for path in (ROOT / place).rglob("*.rs")]
     files += (ROOT / "tests/clients").glob("*.py")
+    files += (ROOT / "tests/scenarios").glob("*.txt")
     for path in sorted(files):
         name = path.relative_to(ROOT).as_posix()
         if name not in SKIPPED and "/target/" not in name and name != "tests/conformance.rs":

@@ -97,19 +97,24 @@ judge() {
     grep -iE 'invalid|fail' "$work/$1.out" | head -3 >&2
     [ "$2" -eq 3 ] || worst=$2
 }
+# begin_chat NAME
+begin_chat() {
+    "$loadgen" "${load[@]}" --name "$1" --clients 200 --rate 2000 --warmup 1 \
+        --duration "$seconds" --server-pid "$server" --json "$work/$1.json" >"$work/$1.out" 2>&1 &
+    chatting=$!
+}
 # chat NAME
 chat() {
-    "$loadgen" "${load[@]}" --name "$1" --clients 200 --rate 2000 --warmup 1 \
-        --duration "$seconds" --server-pid "$server" --json "$work/$1.json" >"$work/$1.out" 2>&1
+    begin_chat "$1"
+    wait "$chatting"
     judge "$1" $?
+    chatting=""
 }
 
 if [ -n "$clients" ]; then
     # The chat is over before the last are in on a slow machine; there is enough of it on a fast one.
     seconds=$((clients / 6000 + 2))
-    "$loadgen" "${load[@]}" --name beside --clients 200 --rate 2000 --warmup 1 --duration "$seconds" \
-        --server-pid "$server" --json "$work/beside.json" >"$work/beside.out" 2>&1 &
-    chatting=$!
+    begin_chat beside
     sleep 3
     nice -n 19 "$loadgen" "${load[@]}" --name logins --user 'p%d' --clients "$clients" --scenario idle \
         --duration "$seconds" --warmup 1 --json "$work/logins.json" >"$work/logins.out" 2>&1 &

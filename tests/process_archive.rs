@@ -2,7 +2,7 @@
 
 mod support;
 
-use support::{Client, DOMAIN, Element, Options, Server};
+use support::{Client, DOMAIN, Element, Options, STANZA_ERRORS, Server};
 
 fn say(client: &mut Client, to: &str, id: &str) {
     client.send(&format!(
@@ -93,6 +93,6 @@ fn what_was_shown_is_in_the_archive_after_a_kill_and_pages_lead_through_it() {
         // XEP-0313 7.1.
         let query = "<query xmlns='urn:xmpp:mam:2'/>";
         let refused = alice.ask(&format!("u1@{DOMAIN}"), "set", query);
-        assert_eq!(refused.attr("type"), Some("error"));
+        assert_eq!(refused.condition(STANZA_ERRORS), Some("forbidden"));
     }
 }

@@ -86,6 +86,20 @@ fn the_stream_features_name_a_node_that_has_what_discovery_answers() {
             all.child("query").expect("a result").children
         );
         assert!(features(&answer).contains(&"http://jabber.org/protocol/caps"));
+        // XEP-0157 2.
+        let form = query.child("x").map(|x| {
+            let fields = x.children.iter();
+            let facts = fields.map(|it| (it.attr("var").unwrap_or(""), it.child_text("value")));
+            facts.collect::<Vec<_>>()
+        });
+        let expected = [
+            ("FORM_TYPE", "http://jabber.org/network/serverinfo"),
+            ("abuse-addresses", "https://localhost/?a&b"),
+        ];
+        match more {
+            "" => assert_eq!(form, None),
+            _ => assert_eq!(form.as_deref(), Some(&expected[..])),
+        }
         node
     });
     assert_ne!(nodes[0], nodes[1], "contacts are part of it");

@@ -729,7 +729,8 @@ fn a_client_that_never_authenticates_is_told_so_and_closed() {
 fn limits_are_advertised_in_the_features() {
     let server = server();
     let (_, _, features) = Client::open(&server);
-    let limits = features.child("limits").expect("XEP-0478 limits");
+    // XEP-0478 2.
+    let limits = features.child("limits").expect("limits");
     assert_eq!(limits.ns, "urn:xmpp:stream-limits:0");
     assert_eq!(limits.child_text("max-bytes"), "65536");
     let mut client = Client::connect(&server);

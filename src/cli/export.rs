@@ -188,6 +188,9 @@ pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn F
     for (node, _) in &whole.nodes {
         left_out(format!("the node {} with its items", node.name));
     }
+    if of(Space::Archiving).next().is_some() {
+        left_out("which messages are to be archived".into());
+    }
     privacy(&whole.data.blocked, out);
     writer::close(out, "user");
     out.push(b'\n');

@@ -59,7 +59,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Write every account with all it owns in the format of XEP-0227.
+    /// Write every account, but for archives and nodes, in the format of XEP-0227.
     Export {
         /// The file to be written.
         file: PathBuf,

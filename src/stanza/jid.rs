@@ -187,6 +187,11 @@ fn split(text: &str) -> (usize, usize) {
     (text[..end].find('@').map_or(0, |at| at + 1), end)
 }
 
+/// A prepared JID without its resource.
+pub fn bare_of(prepared: &str) -> &str {
+    &prepared[..split(prepared).1]
+}
+
 /// May stand in a localpart and needs no mapping.
 const LOCAL: u8 = 1;
 /// May stand in a domain and needs no mapping.

@@ -11,9 +11,6 @@ use crate::embedded::{Staged, Trouble};
 use crate::kept::{self, AGENT, content};
 use crate::records::{each_record, read};
 
-/// The version byte of a record, from schema 11 on.
-const VERSION: u8 = 1;
-
 #[derive(Archive, Serialize, Deserialize)]
 struct UserAgentV1 {
     stamp: u64,
@@ -78,7 +75,7 @@ fn encode(agent: &UserAgent) -> Result<Vec<u8>, Trouble> {
         next: agent.next.as_ref().map(TokenV1::from),
         current: agent.current.as_ref().map(TokenV1::from),
     };
-    rkyv::api::high::to_bytes_in::<_, RkyvError>(&record, vec![VERSION])
+    rkyv::api::high::to_bytes_in::<_, RkyvError>(&record, vec![kept::VERSION])
         .map_err(|error| format!("cannot archive a user agent: {error}").into())
 }
 

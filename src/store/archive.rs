@@ -11,7 +11,7 @@
 use std::ops::Bound::Included;
 
 use fjall::{Keyspace, Readable, Slice, Snapshot};
-use stanza::jid::{BareJid, Jid, virtual_shard};
+use stanza::jid::{BareJid, Jid, bare_of, virtual_shard};
 use xmpp::port::{
     ARCHIVE_PAGE_SIZE_MAX, ARCHIVE_SCAN_MAX, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery,
     StoreOp, StoreReply,
@@ -19,6 +19,7 @@ use xmpp::port::{
 
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, Staged, Trouble, Writes, damaged, engine};
+use crate::kept;
 use crate::records::exists;
 use crate::schema;
 
@@ -27,9 +28,6 @@ const ENTRY: u8 = 1;
 
 /// The same by whom it is with.
 const PEER: u8 = 2;
-
-/// The version byte of every record here.
-const VERSION: u8 = 1;
 
 const SENT: u8 = 1;
 
@@ -80,25 +78,18 @@ fn id_of(key: &[u8]) -> Result<ArchiveId, Trouble> {
 /// Which way a message went, and an address or the end of one.
 fn row(is_sent: bool, address: &str) -> Vec<u8> {
     let mut record = Vec::with_capacity(address.len() + 2);
-    record.extend_from_slice(&[VERSION, if is_sent { SENT } else { 0 }]);
+    record.extend_from_slice(&[kept::VERSION, if is_sent { SENT } else { 0 }]);
     record.extend_from_slice(address.as_bytes());
     record
 }
 
 fn read_row(record: &[u8]) -> Result<(bool, &str), Trouble> {
-    let Some((&[VERSION, flags], address)) = record.split_first_chunk() else {
+    let Some((&[kept::VERSION, flags], address)) = record.split_first_chunk() else {
         return Err("a row of an archive has an unknown record version".into());
     };
     let address = std::str::from_utf8(address);
     let address = address.map_err(|_| "a row of an archive names no address")?;
     Ok((flags & SENT != 0, address))
-}
-
-fn content<'a>(record: &'a [u8], what: &str) -> Result<&'a [u8], Trouble> {
-    match record.split_first() {
-        Some((&VERSION, content)) => Ok(content),
-        _ => Err(format!("{what} has an unknown record version").into()),
-    }
 }
 
 /// Puts a message into an archive; where the other one has it already by this id, its body is
@@ -112,20 +103,13 @@ pub(crate) fn put(staged: &mut Staged, entry: &ArchiveEntry) {
         message,
     } = entry;
     let address = Jid::from_prepared(peer);
-    let sender = if *is_sent {
-        account.as_str()
-    } else {
-        address.bare()
-    };
-    let mut body = Vec::with_capacity(message.len() + 1);
-    body.push(VERSION);
-    body.extend_from_slice(message);
+    let sender = sender_of(account, *is_sent, peer);
     let resource = address.resource().unwrap_or_default();
     let by_peer = peer_key(account, address.bare(), *id);
     staged.archive.extend([
         (entry_key(account, *id), Some(row(*is_sent, peer))),
         (by_peer, Some(row(*is_sent, resource))),
-        (body_key(sender, *id), Some(body)),
+        (body_key(sender, *id), Some(kept::record(message))),
     ]);
 }
 
@@ -213,7 +197,7 @@ impl View<'_> {
         let Some(record) = self.get(&purged_key(account))? else {
             return Ok(None);
         };
-        let id = content(&record, "the end of a purge")?;
+        let id = kept::content(&record, "the end of a purge")?;
         id_of(id).map(Some)
     }
 
@@ -231,7 +215,7 @@ impl View<'_> {
         is_backward: bool,
     ) -> Result<Option<ArchiveId>, Trouble> {
         let mut found = None;
-        let (first, last) = (entry_key(account, from), entry_key(account, LAST));
+        let (first, last) = (entry_key(account, from), entry_key(account, ArchiveId::MAX));
         self.each((&first, &last), is_backward, &mut |key, _| {
             found = Some(id_of(key)?);
             Ok(false)
@@ -256,7 +240,7 @@ impl View<'_> {
     fn body(&self, sender: &str, id: ArchiveId) -> Result<Box<[u8]>, Trouble> {
         let body = self.get(&body_key(sender, id))?;
         let body = body.ok_or("a message of an archive has no body")?;
-        Ok(content(&body, "a body")?.into())
+        Ok(kept::content(&body, "a body")?.into())
     }
 
     /// See [`StoreOp::ArchivePage`].
@@ -305,14 +289,6 @@ impl View<'_> {
         }
         Ok(finding.finish())
     }
-}
-
-/// The greatest id that there could be.
-const LAST: ArchiveId = ArchiveId(u128::MAX);
-
-/// A prepared JID without its resource.
-fn bare_of(jid: &str) -> &str {
-    jid.split('/').next().unwrap_or_default()
 }
 
 fn sender_of<'a>(account: &'a BareJid, is_sent: bool, peer: &'a str) -> &'a str {
@@ -470,8 +446,7 @@ impl Engine {
         if up_to < begin {
             return Ok(());
         }
-        let mut record = vec![VERSION];
-        record.extend_from_slice(&up_to.0.to_be_bytes());
+        let record = kept::record(&up_to.0.to_be_bytes());
         staged.archive.insert(purged_key(account), Some(record));
         staged.remains.add_archive(account);
         Ok(())

@@ -339,7 +339,7 @@ impl Backup {
         let mut records = self.records(Table::Accounts)?;
         let owned = records
             .by_ref()
-            .take_while(|(table, ..)| !table.is_of_sessions());
+            .filter(|(table, ..)| !table.is_of_sessions());
         engine.load_records(&mut owned.inspect(|_| restored.records += 1))?;
         records.failure.map_or(Ok(()), Err)?;
         let mut sessions = self.records(Table::Sessions)?;
@@ -350,9 +350,6 @@ impl Backup {
             restored.sessions += u64::from(sessions::session_of_key(&key)?.is_some());
         }
         sessions.failure.map_or(Ok(()), Err)?;
-        let mut archive = self.records(Table::Archive)?;
-        engine.load_records(&mut archive.by_ref().inspect(|_| restored.records += 1))?;
-        archive.failure.map_or(Ok(()), Err)?;
         restored.messages = self.load_left(&engine)?;
         engine.sync()?;
         Ok(restored)

@@ -7,7 +7,7 @@ use xmpp::port::{
     RosterItem, ScramKey, Space, Store, StoreOp, StoreReply, Subscription, WholeAccount,
 };
 
-mod agents;
+pub(crate) mod agents;
 pub(crate) mod archive;
 pub(crate) mod nodes;
 pub(crate) mod sessions;

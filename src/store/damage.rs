@@ -215,7 +215,8 @@ fn a_file_that_is_gone_is_missed_or_was_not_needed() {
     }
 }
 
-/// The accounts, rosters, what waits, sessions, queues, what the store is, and the engine's own.
+/// The accounts, rosters, what waits, sessions, queues, archives, what the store is, and the
+/// engine's own.
 const TREES: usize = 8;
 
 #[test]

@@ -501,7 +501,7 @@ impl Engine {
             .kept
             .extend(owned.into_iter().map(|key| (key.into(), None)));
         self.end_sessions_of(staged, account)?;
-        self.purge(staged, account, ArchiveId(u128::MAX))?;
+        self.purge(staged, account, ArchiveId::MAX)?;
         staged.accounts.insert(key.into(), None);
         staged.lacking = staged.lacking.minus(Lacking::of_account(&record));
         Ok(StoreReply::Done)

@@ -299,20 +299,12 @@ pub(crate) fn gather_item(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Embedded;
     use crate::conformance::nodes::{change, full_node, items};
-    use crate::conformance::{create, jid, one};
+    use crate::conformance::{create, one};
     use crate::crash::{Scratch, cut, written_size};
-    use crate::{Embedded, schema};
 
     const ROMEO: &str = "romeo@a.example";
-
-    fn names(store: &mut Embedded) -> Vec<Box<str>> {
-        let account = jid(ROMEO);
-        match one(store, StoreOp::Nodes { account }) {
-            StoreReply::Nodes(nodes) => nodes.into_iter().map(|node| node.name).collect(),
-            other => panic!("there are nodes: {other:?}"),
-        }
-    }
 
     #[test]
     fn a_node_and_its_items_are_there_after_a_kill_whole_or_not_at_all() {
@@ -334,24 +326,6 @@ mod tests {
 
     fn change_of(put: &[(u64, &str)], remove: &[u64]) -> StoreOp {
         change(ROMEO, full_node("n"), put, remove)
-    }
-
-    #[test]
-    fn a_store_of_schema_10_has_room_for_nodes() {
-        let scratch = Scratch::new();
-        let mut store = Embedded::open(&scratch.0).unwrap();
-        one(&mut store, create(ROMEO, 1));
-        store
-            .engine()
-            .unwrap()
-            .put_raw_schema(&10_u32.to_be_bytes());
-        drop(store);
-        let mut store = Embedded::open(&scratch.0).unwrap();
-        let raw = store.engine().unwrap().raw_schema();
-        assert_eq!(raw, schema::SCHEMA.to_be_bytes());
-        assert_eq!(names(&mut store), []);
-        assert_eq!(one(&mut store, change_of(&[], &[])), StoreReply::Done);
-        assert_eq!(names(&mut store), ["n".into()]);
     }
 
     #[test]

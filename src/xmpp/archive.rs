@@ -10,7 +10,7 @@ use crate::port::{ARCHIVE_ID_SIZE, ArchiveEntry, ArchiveId, Enqueue, StoreOp};
 use crate::router::Route;
 use crate::session::{Modes, SessionKey};
 use crate::shard::{Shard, Waiting};
-use crate::stanza::{Stanza, Type};
+use crate::stanza::{MESSAGE_END, Stanza, Type, append_child};
 use crate::xep::offline::is_of_the_moment;
 use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
@@ -22,7 +22,6 @@ use std::ops::Range;
 const STAMP: &[u8] = b"<stanza-id xmlns='urn:xmpp:sid:0' by='";
 const STAMP_ID: &[u8] = b"' id='";
 const STAMP_END: &[u8] = b"'/>";
-const MESSAGE_END: &[u8] = b"</message>";
 
 /// What the message in hand is known by in the archive of whose clients it is for: they get it when
 /// storage has that.
@@ -55,18 +54,7 @@ impl Stamp<'_> {
 
     /// Puts the id at the end of what a message says that was just written.
     pub(crate) fn put(self, message: &mut Vec<u8>) {
-        let text = self.text();
-        if message.ends_with(b"/>") {
-            message.truncate(message.len() - 2);
-            message.push(b'>');
-            message.extend_from_slice(&text);
-            message.extend_from_slice(MESSAGE_END);
-        } else if let Some(place) = message.iter().rposition(|byte| *byte == b'<') {
-            // As it is looked for: the client's own end may have white space in it.
-            message.truncate(place);
-            message.extend_from_slice(&text);
-            message.extend_from_slice(MESSAGE_END);
-        }
+        append_child(message, &self.text());
     }
 
     /// Takes it out of a stanza, which may hold the message.
@@ -152,7 +140,7 @@ impl Shard {
             self.note_sent(host, key, view, scope, (type_, id), to);
         }
         let stamp = id.map(|id| Stamp { by: to.bare(), id });
-        self.carry_stamped(host, key, view, scope, type_, to, route, stamp.as_ref());
+        self.carry(host, key, view, scope, type_, to, route, stamp.as_ref());
     }
 
     /// When what is archived next comes: later than all that was before.

@@ -131,31 +131,16 @@ impl Shard {
                 if self.sessions.at(key).modes.has(Modes::IS_NOTED) {
                     return self.carry_noted(host, key, view, scope, type_, &to, route);
                 }
-                self.carry(host, key, view, scope, type_, &to, route);
+                self.carry(host, key, view, scope, type_, &to, route, None);
             }
         }
     }
 
-    /// Brings a client's stanza to an account of ours, wherever that is at home.
+    /// Brings a client's stanza to an account of ours, wherever that is at home, with the id that
+    /// the account's archive is to know it by, if it is.
     #[inline]
     #[allow(clippy::too_many_arguments)] // a stanza, its stream, its sender and its way
     pub(crate) fn carry(
-        &mut self,
-        host: &mut impl Host,
-        key: SessionKey,
-        view: &StanzaView<'_>,
-        scope: &StreamScope,
-        type_: Type,
-        to: &Jid<'_>,
-        route: Route,
-    ) {
-        self.carry_stamped(host, key, view, scope, type_, to, route, None);
-    }
-
-    /// The same with the id that the account's archive is to know it by.
-    #[inline]
-    #[allow(clippy::too_many_arguments)] // a stanza, its stream, its sender and its way
-    pub(crate) fn carry_stamped(
         &mut self,
         host: &mut impl Host,
         key: SessionKey,
@@ -221,11 +206,15 @@ impl Shard {
         if matches!(stanza.type_, Type::Groupchat | Type::Error) {
             return false;
         }
-        let takers = self.takers(key, Session::takes_bare);
+        let mut takers = self.takers(key, Session::takes_bare);
+        let is_taken = !takers.is_empty();
+        if stanza.type_ == Type::Headline {
+            takers.retain(|session| !self.passes_over(*session, stanza));
+        }
         if !takers.is_empty() {
             self.give_and_copy(host, key, &takers, stanza);
         }
-        !takers.is_empty()
+        is_taken
     }
 
     /// Whether a session goes without an event (XEP-0163): its client acknowledges too little, and
@@ -267,7 +256,7 @@ impl Shard {
             return;
         }
         match (stanza.kind, found) {
-            (Kind::Message, Some(key)) if stanza.may_be_stamped() => {
+            (Kind::Message, Some(key)) if self.settings.archives() && stanza.may_be_stamped() => {
                 self.deliver_stamped(host, key, stanza);
             }
             (Kind::Message, Some(key)) => self.deliver_known(host, key, stanza),

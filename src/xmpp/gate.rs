@@ -32,13 +32,12 @@ impl Gate {
 
     /// What one write was waited for with: goes on, changed by `change`, or is left out.
     fn settle(&mut self, until: Ticket, change: impl Fn(&[u8]) -> Option<Vec<u8>>) {
-        for (waits, stanza) in &mut self.waiting {
-            if *waits == Some(until) {
-                *waits = None;
-                self.size -= stanza.len();
-                *stanza = change(stanza).unwrap_or_default();
-                self.size += stanza.len();
-            }
+        let mut waiting = self.waiting.iter_mut();
+        if let Some((waits, stanza)) = waiting.find(|(waits, _)| *waits == Some(until)) {
+            *waits = None;
+            self.size -= stanza.len();
+            *stanza = change(stanza).unwrap_or_default();
+            self.size += stanza.len();
         }
     }
 

@@ -111,7 +111,7 @@ impl Shard {
                 let error = StanzaError::ServiceUnavailable;
                 self.refuse(host, key, view, scope, type_, error);
             }
-            route => self.carry(host, key, view, scope, type_, &to, route),
+            route => self.carry(host, key, view, scope, type_, &to, route, None),
         }
     }
 

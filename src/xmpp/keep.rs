@@ -134,10 +134,10 @@ impl Shard {
             self.note_overflow(key);
         }
         let all = kept.len() + waiting.as_ref().map_or(0, |waiting| waiting.len());
-        let heard =
-            |_: &Archiving| (!receivers.is_empty()).then(|| (arrived, bytes.clone().into()));
-        let archived = archiving.as_ref().zip(waiting);
-        let archived = archived.map(|(of, waiting)| Archived::new(of, waiting, heard(of)));
+        let archived = archiving.as_ref().zip(waiting).map(|(of, waiting)| {
+            let message = (!receivers.is_empty()).then(|| (arrived, bytes.clone().into()));
+            Archived::new(of, waiting, message)
+        });
         let enqueued = Enqueued {
             account,
             is_error,

@@ -47,7 +47,7 @@ pub struct Limits {
     pub node_items_max: usize,
     /// Bytes of one item's payload.
     pub item_size_max: usize,
-    /// Bytes of all items of one account.
+    /// Bytes of all nodes and items of one account.
     pub items_size_max: u64,
     /// Failed authentications per account within a minute; more are refused unexamined.
     pub auth_failures_per_minute_max: u32,

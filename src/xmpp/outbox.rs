@@ -21,6 +21,7 @@ use std::rc::Rc;
 mod after;
 mod flush;
 mod later;
+mod room;
 
 pub(crate) use later::Later;
 
@@ -382,22 +383,6 @@ impl Acks {
     /// Whether its client has acknowledged all presence that it was sent.
     pub(crate) fn has_no_presence(&self) -> bool {
         self.presence.0 == 0
-    }
-
-    /// Whether the queue has outgrown its limits.
-    pub(crate) fn has_overflowed(&self) -> bool {
-        let (excused, waited, presence) = (self.excused, self.waited, self.presence);
-        self.queue.len() - excused.0 - waited.0 - presence.0 > UNACKED_MAX
-            || self.size - excused.1 - waited.1 - presence.1 - self.answers > UNACKED_SIZE_MAX
-            || presence.0 > UNACKED_PRESENCE_MAX
-            || presence.1 > UNACKED_PRESENCE_SIZE_MAX
-    }
-
-    /// Whether it is on the way there: what nobody would miss is left out.
-    pub(crate) fn is_laden(&self) -> bool {
-        let (excused, waited, presence) = (self.excused, self.waited, self.presence);
-        self.queue.len() - excused.0 - waited.0 - presence.0 > UNACKED_MAX / 2
-            || self.size - excused.1 - waited.1 - presence.1 - self.answers > UNACKED_SIZE_MAX / 2
     }
 
     /// How many stanzas the queue holds.

@@ -216,7 +216,7 @@ impl Shard {
                 continue;
             }
             size += size_of_end(session.outlet.queued());
-            tracing::info!(jid = session.full(), "too much is not acknowledged");
+            tracing::info!(jid = session.full(), "too much waits for its client");
             let conn = session.outlet.conn;
             match conn.and_then(|conn| Some((conn, self.conns.take(conn)?))) {
                 Some((conn, stream)) => {

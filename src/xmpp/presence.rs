@@ -252,7 +252,7 @@ impl Shard {
                     StanzaError::RemoteServerNotFound,
                 );
             }
-            route => self.carry(host, key, view, scope, type_, to, route),
+            route => self.carry(host, key, view, scope, type_, to, route, None),
         }
     }
 
@@ -472,7 +472,7 @@ impl Shard {
             let mut bytes = host.buffer();
             bytes.extend_from_slice(&presence.bytes);
             let split = presence.split;
-            let asker = self.charge(purpose, &targets);
+            let asker = self.charge(purpose, &targets, presence.bytes.len());
             let fanout = Fanout {
                 bytes,
                 split,
@@ -486,12 +486,18 @@ impl Shard {
         }
     }
 
-    /// As how many requests of its session a fan-out counts: of a probe each contact is one, of a
-    /// presence so many bytes of addresses; at most as many as hold the session's input back.
-    fn charge(&mut self, purpose: FanoutPurpose, targets: &[u8]) -> Option<(SessionHandle, u16)> {
+    /// As how many requests a fan-out of `size` bytes counts for its session: of a probe each
+    /// contact is one, else so many bytes of addresses, and so often as a presence would have to be
+    /// longer; at most as many as hold the session's input back.
+    fn charge(
+        &mut self,
+        purpose: FanoutPurpose,
+        targets: &[u8],
+        size: usize,
+    ) -> Option<(SessionHandle, u16)> {
         let count = match purpose {
             FanoutPurpose::Presence | FanoutPurpose::Event => {
-                targets.len() / TARGETS_SIZE_PER_REQUEST
+                targets.len() * size.div_ceil(PRESENCE_SIZE_MAX) / TARGETS_SIZE_PER_REQUEST
             }
             FanoutPurpose::Probe | FanoutPurpose::Refresh => {
                 targets.iter().filter(|byte| **byte == b'\n').count()

@@ -93,10 +93,10 @@ impl Modes {
     pub(crate) const IS_GATED: Modes = Modes(64);
 
     /// Somebody besides the receiver has something of what its client sends.
-    pub(crate) const IS_NOTED: Modes = Modes(2 | 32);
+    pub(crate) const IS_NOTED: Modes = Modes(Modes::IS_COPIED.0 | Modes::IS_ARCHIVED.0);
 
     /// What it is sent does not go out at once.
-    pub(crate) const IS_HELD_UP: Modes = Modes(4 | 64);
+    pub(crate) const IS_HELD_UP: Modes = Modes(Modes::IS_INACTIVE.0 | Modes::IS_GATED.0);
 
     /// Whether this is so, or one of several.
     #[inline]

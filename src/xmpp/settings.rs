@@ -134,8 +134,8 @@ impl Settings {
 
     /// All mechanisms that prove a password, the one to prefer first.
     pub fn mechanisms_default() -> Vec<Mechanism> {
-        let by_password = |mechanism: &Mechanism| *mechanism != Mechanism::Anonymous;
-        Mechanism::ALL.into_iter().filter(by_password).collect()
+        let all = Mechanism::ALL.into_iter();
+        all.filter(|it| it.takes_password()).collect()
     }
 
     /// For tests: no TLS, every mechanism in clear, registration open, cheap keys, no archives.

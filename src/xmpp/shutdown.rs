@@ -24,18 +24,17 @@ impl Shard {
             let Some(stream) = self.conns.take(conn) else {
                 continue;
             };
+            if let Phase::Bound(key) = stream.phase {
+                // What is held would be lost with the process.
+                self.sessions.activate(host, key);
+            }
             match stream.phase {
                 Phase::ExpectTls => host.close(conn),
                 Phase::Bound(key) if self.can_leave(key) => {
-                    self.sessions.activate(host, key);
                     self.conns.put(conn, stream);
                     leaving.push(key);
                 }
                 _ => {
-                    if let Phase::Bound(key) = stream.phase {
-                        // What is held would be lost with the process.
-                        self.sessions.activate(host, key);
-                    }
                     self.stream_error(host, conn, &stream, StreamError::SystemShutdown, None);
                 }
             }

@@ -196,6 +196,22 @@ impl<'a> Stanza<'a> {
     }
 }
 
+/// How a message ends that says something.
+pub(crate) const MESSAGE_END: &[u8] = b"</message>";
+
+/// Puts an element at the end of what a complete message says.
+pub(crate) fn append_child(message: &mut Vec<u8>, child: &[u8]) {
+    if message.ends_with(b"/>") {
+        message.truncate(message.len() - 2);
+        message.push(b'>');
+    } else if let Some(place) = message.iter().rposition(|byte| *byte == b'<') {
+        // The client's own end may have white space in it.
+        message.truncate(place);
+    }
+    message.extend_from_slice(child);
+    message.extend_from_slice(MESSAGE_END);
+}
+
 /// Appends the opening tag of a reply.
 pub(crate) fn write_reply_head(
     kind: Kind,

@@ -5,7 +5,8 @@ use sim::steps::{errors, message};
 use sim::{ClientId, Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
-use xmpp::port::{ArchiveId, ArchivePage, ArchiveQuery, StoreOp, StoreReply};
+use xmpp::gate::GATED_MAX;
+use xmpp::port::{ArchivePage, ArchiveQuery, StoreOp, StoreReply};
 use xmpp::settings::Durability;
 use xmpp::xep::archive::{PAGE_MAX, READS_MAX};
 
@@ -30,15 +31,7 @@ fn world(shards: u16) -> World {
 }
 
 fn page(world: &mut World, name: &str) -> ArchivePage {
-    let query = ArchiveQuery {
-        known: Vec::new(),
-        first: ArchiveId(0),
-        last: ArchiveId(u128::MAX),
-        with: None,
-        ids: None,
-        is_backward: false,
-        count: usize::MAX,
-    };
+    let query = ArchiveQuery::all(usize::MAX);
     let op = StoreOp::ArchivePage {
         account: BareJid::parse(&format!("{name}@example.org")).expect("the names are good"),
         query: Box::new(query),
@@ -151,6 +144,7 @@ fn the_id_that_is_shown_is_the_archive_s_and_both_archives_know_it() {
 fn an_archive_grows_at_its_end_only() {
     for shards in [1, 2, 3] {
         let mut world = world(shards);
+        world.faults.clock_ahead_us = 3_600_000_000;
         let names = ["alice", "carl"].map(|name| format!("{name}@example.org/x"));
         let clients = names.map(|full| world.arrive(&full));
         // Bob's account is read slowly; what came first waits for that here, and the other does in
@@ -169,6 +163,7 @@ fn an_archive_grows_at_its_end_only() {
         assert_eq!(ids.len(), 6, "{shards}");
         assert!(stored.is_sorted_by_key(|(id, _)| *id));
         // Whoever came later has a later id, also after a restart with a clock that was set back.
+        world.faults.clock_ahead_us = 0;
         world.crash();
         let late = world.arrive("alice@example.org/x");
         world.tell(late, &message("chat", "bob@example.org", "last"));
@@ -341,4 +336,23 @@ fn without_storage_there_is_no_archive() {
     world.tell(alice, &format!("<iq type='set' id='q'>{QUERY}</iq>"));
     let received = world.received(alice);
     assert_eq!(errors(&received), [("q", "service-unavailable")]);
+}
+
+#[test]
+fn a_session_ends_where_more_waits_for_its_archive_than_may() {
+    for (behind, error) in [
+        (GATED_MAX - 1, None),
+        (GATED_MAX, Some("resource-constraint")),
+    ] {
+        let mut world = world(1);
+        let alice = world.arrive("alice@example.org/a");
+        let bob = world.arrive("bob@example.org/b");
+        world.faults.disk_us = (60_000_000, 60_000_000);
+        let to = "bob@example.org/b";
+        let all = message("chat", to, "1") + &message("headline", to, "h").repeat(behind);
+        world.send(alice, &all);
+        world.run_for(30_000);
+        let told = world.client(bob).stream_error.as_deref();
+        assert_eq!(told, error, "{behind}");
+    }
 }

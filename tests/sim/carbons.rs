@@ -419,6 +419,18 @@ fn a_message_that_only_copies_are_left_of_is_not_lost() {
     }
 }
 
+/// What a new client of alice's finds when nobody has come back to her sessions for so long.
+fn left(world: &mut World, crashes: bool) -> Vec<String> {
+    if crashes {
+        world.crash();
+        world.run();
+        world.arrive("bob@example.org/b");
+    }
+    world.run_for(400_000);
+    let late = world.arrive("alice@example.org/late");
+    came(world, late)
+}
+
 /// It waits once, whatever becomes of the session that has a copy.
 #[test]
 fn what_is_said_to_oneself_and_waits_is_told_once() {
@@ -431,15 +443,7 @@ fn what_is_said_to_oneself_and_waits_is_told_once() {
         world.tell(desk, &message("chat", "alice@example.org", "1"));
         world.leave(desk);
         world.run();
-        if crashes {
-            world.crash();
-            world.run();
-            world.arrive("bob@example.org/b");
-        }
-        // So much later nobody has come back to the phone.
-        world.run_for(400_000);
-        let late = world.arrive("alice@example.org/late");
-        assert_eq!(came(&mut world, late), ["1"], "{crashes}");
+        assert_eq!(left(&mut world, crashes), ["1"], "{crashes}");
     }
 }
 
@@ -461,14 +465,7 @@ fn the_deepest_message_is_copied_and_left_as_any_other() {
         }
         world.run();
         world.tell(bob, &deepest("1"));
-        if crashes {
-            world.crash();
-            world.run();
-            world.arrive("bob@example.org/b");
-        }
-        world.run_for(400_000);
-        let late = world.arrive("alice@example.org/late");
-        assert_eq!(came(&mut world, late), ["1"], "{crashes}");
+        assert_eq!(left(&mut world, crashes), ["1"], "{crashes}");
     }
 }
 

@@ -7,8 +7,8 @@ use sim::{ClientId, Element, Faults, World};
 use xmpp::Settings;
 use xmpp::limit::Limits;
 use xmpp::xep::pubsub::{
-    AFFILIATIONS_MAX, JOBS_PER_ACCOUNT_MAX, LAST_ITEMS_UNDER_WAY_MAX, SUBSCRIPTIONS_MAX,
-    SUBSCRIPTIONS_PER_JID_MAX,
+    AFFILIATIONS_MAX, JOBS_PER_ACCOUNT_MAX, LAST_ITEMS_UNDER_WAY_MAX, STRANGERS_JOBS_MAX,
+    SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_PER_JID_MAX,
 };
 
 const ALICE: &str = "alice@example.org";
@@ -394,13 +394,22 @@ fn so_many_accounts_are_asked_for_their_last_items_at_once() {
 
 #[test]
 fn so_many_requests_wait_for_one_account_and_further_ones_are_refused() {
+    flood(JOBS_PER_ACCOUNT_MAX, true);
+    // Fewer where strangers ask.
+    flood(STRANGERS_JOBS_MAX, false);
+}
+
+fn flood(jobs_max: usize, are_contacts: bool) {
     const EACH: usize = 30;
-    const CLIENTS: usize = JOBS_PER_ACCOUNT_MAX / EACH + 4;
+    let count = jobs_max / EACH + 4;
     let mut world = World::of_three(12, 2);
-    let clients: Vec<ClientId> = (0..CLIENTS)
+    let clients: Vec<ClientId> = (0..count)
         .map(|number| {
             let jid = format!("n{number}@example.org");
             world.add_account(&jid, "secret");
+            if are_contacts {
+                world.befriend(ALICE, &jid);
+            }
             world.log_in(&format!("{jid}/x"))
         })
         .collect();
@@ -415,7 +424,7 @@ fn so_many_requests_wait_for_one_account_and_further_ones_are_refused() {
     }
     world.run_for(100);
     let waiting: usize = world.shards().map(|it| it.node_request_count()).sum();
-    assert_eq!(waiting, JOBS_PER_ACCOUNT_MAX);
+    assert_eq!(waiting, jobs_max);
     world.faults.disk_us = (10, 20);
     world.run();
     let mut refused = 0;
@@ -429,7 +438,7 @@ fn so_many_requests_wait_for_one_account_and_further_ones_are_refused() {
         let errors = answers.iter().filter(|it| it.attr("type") == "error");
         refused += errors.filter(is_refused).count();
     }
-    assert_eq!(refused, CLIENTS * EACH - JOBS_PER_ACCOUNT_MAX);
+    assert_eq!(refused, count * EACH - jobs_max);
     assert_eq!(
         outcome(&mut world, alice, &publish("n", "2", "x")),
         "result"

@@ -729,3 +729,48 @@ fn names_are_kept_only_where_the_operator_wants_them() {
     };
     assert_eq!((&*agents[0].software, &*agents[0].device), ("", ""));
 }
+
+#[test]
+fn who_waits_for_the_account_to_load_while_the_password_changes_gets_no_session() {
+    let mut world = World::of_three(5, 1);
+    let client = connect(&mut world);
+    said(&mut world, client, &by_password(PHONE, ""));
+    world.faults.disk_us = SLOW_US;
+    let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+    world.send(client, bind);
+    world.run_until(world.now() + SLOW_US.0 / 2);
+    world.set_password("alice@example.org", "n3w");
+    world.run();
+    assert_eq!(error_of(&world, client).as_deref(), Some("reset"));
+    assert!(world.received(client).iter().all(|it| it.name != "iq"));
+}
+
+/// Each writes the token that it is to get, over what it has read.
+#[test]
+fn of_many_logins_at_a_time_by_a_token_that_ask_for_another_so_many_are_in() {
+    const LOGINS: usize = 9;
+    const READS_MAX: usize = 4;
+    let mut world = World::of_three(7, 1);
+    let token = first(&mut world, PHONE, NONE);
+    assert_eq!(outcome(&again(&mut world, &token, NONE, FAST)), "success");
+    world.faults.disk_us = SLOW_US;
+    let inner = format!("{}{FAST}{}", user_agent(PHONE), request(NONE));
+    let asked = format!(
+        "{}{}",
+        header(),
+        by_token("alice", &token, b"", NONE, &inner)
+    );
+    let clients: Vec<ClientId> = (0..LOGINS).map(|_| connect(&mut world)).collect();
+    for client in &clients {
+        world.send(*client, &asked);
+    }
+    world.run();
+    let outcomes = clients.iter().map(|client| {
+        let received = world.received(*client);
+        outcome(&received[2..]).to_owned()
+    });
+    let outcomes: Vec<String> = outcomes.collect();
+    let count = |wanted: &str| outcomes.iter().filter(|it| *it == wanted).count();
+    let counts = (count("success"), count("temporary-auth-failure"));
+    assert_eq!(counts, (READS_MAX, LOGINS - READS_MAX), "{outcomes:?}");
+}

@@ -103,6 +103,8 @@ impl AuthFile {
         if let Some(Number(days)) = self.client_days {
             policy.forget_s = seconds(days, 24 * HOUR_S);
         }
+        // One that were due only when it has ended would never be replaced.
+        policy.rotation_s = policy.rotation_s.min(policy.token_s / 2);
         policy.keeps_names = self.client_names.unwrap_or(policy.keeps_names);
         policy
     }

@@ -147,6 +147,8 @@ fn what_is_kept_of_clients_is_configured() {
         keeps_names: false,
     };
     assert_eq!((config.agents, config.settings().agents), (agents, agents));
+    let config = good("domain = \"example.org\"\n[auth]\ntoken_days = 1");
+    assert_eq!(config.agents.rotation_s, 12 * 3_600);
     let config = good("domain = \"example.org\"");
     assert_eq!(config.agents, AgentPolicy::default());
 }

@@ -115,8 +115,9 @@ impl Asked<'_> {
             (HOST_META_JSON, "GET" | "HEAD", Some(url)) => {
                 page("application/json", &host_meta_json(url), method == "HEAD")
             }
-            (WEBSOCKET_PATH | HOST_META | HOST_META_JSON, _, _) => {
-                refuse("405 Method Not Allowed", "Allow: GET\r\n")
+            (WEBSOCKET_PATH, _, _) => refuse("405 Method Not Allowed", "Allow: GET\r\n"),
+            (HOST_META | HOST_META_JSON, _, _) => {
+                refuse("405 Method Not Allowed", "Allow: GET, HEAD\r\n")
             }
             _ => refuse("404 Not Found", ""),
         }
@@ -126,12 +127,10 @@ impl Asked<'_> {
     fn upgrade(&self, head_size: usize) -> Answer {
         let upgrades = self.lists("connection", "upgrade") && self.lists("upgrade", "websocket");
         let is_good = self.request.version == Some(1) && self.header("host").is_some();
-        if !upgrades || !is_good {
-            let more = "Upgrade: websocket\r\nConnection: Upgrade\r\n";
+        let is_known = self.header("sec-websocket-version") == Some(b"13");
+        if !upgrades || !is_good || !is_known {
+            let more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
             return refuse("426 Upgrade Required", more);
-        }
-        if self.header("sec-websocket-version") != Some(b"13") {
-            return refuse("426 Upgrade Required", "Sec-WebSocket-Version: 13\r\n");
         }
         let key = self.header("sec-websocket-key").unwrap_or_default();
         let is_key = STANDARD.decode(key).is_ok_and(|key| key.len() == KEY_SIZE);
@@ -237,16 +236,11 @@ fn page(kind: &str, body: &str, is_head: bool) -> Answer {
 
 /// `more` are header lines.
 fn refuse(status: &str, more: &str) -> Answer {
-    let closes = if more.contains("Connection:") {
-        ""
-    } else {
-        "Connection: close\r\n"
-    };
     let size = status.len() + 1;
     Answer::Page(
         format!(
             "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\
-             {more}{closes}\r\n{status}\n"
+             Connection: close\r\n{more}\r\n{status}\n"
         )
         .into_bytes(),
     )

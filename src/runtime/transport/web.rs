@@ -133,6 +133,15 @@ impl Web {
             return Step::Used;
         };
         let before = request.head.len();
+        if before == 0 {
+            // RFC 9112 2.2: empty lines in front count for nothing, and each would be a line.
+            let is_break = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+            let start = bytes.iter().take_while(is_break).count();
+            *bytes = &bytes[start..];
+            if bytes.is_empty() {
+                return Step::Used;
+            }
+        }
         // One byte more than there may be tells that there are too many.
         let room = (http::HEAD_SIZE_MAX + 1).saturating_sub(before);
         request
@@ -294,6 +303,15 @@ mod tests {
         let (steps, _) = read(&mut web, &[b'a'; http::HEAD_SIZE_MAX - 1], 1000);
         assert_eq!((steps.len(), web.held()), (0, http::HEAD_SIZE_MAX - 1));
         assert_eq!(read(&mut web, b"a", 1).0, [Step::Spent]);
+    }
+
+    #[test]
+    fn a_head_in_pieces_is_read_at_the_end_of_a_line() {
+        let mut web = Web::new(&Arc::default());
+        assert!(read(&mut web, b"\r\nGET / HTTP/1.1\r\na", 99).0.is_empty());
+        let space = read(&mut web, b" b", 1).0;
+        assert!(space.is_empty(), "no name of a header has a space");
+        assert_eq!(read(&mut web, b"\n", 1).0, [Step::Spent]);
     }
 
     #[test]

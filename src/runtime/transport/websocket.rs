@@ -265,12 +265,6 @@ impl Reader {
             }
         }
     }
-
-    /// Forgets what it has of a message: its connection reads no more.
-    pub fn give_up(&mut self) {
-        self.message = Vec::new();
-        self.control = Vec::new();
-    }
 }
 
 /// Bytes of the longer length behind the first one.

@@ -4,7 +4,7 @@ use super::Play;
 use crate::managed::Managed;
 use stanza::jid::BareJid;
 use std::collections::HashMap;
-use xmpp::port::{ArchiveId, ArchiveQuery, StoreOp, StoreReply};
+use xmpp::port::{ArchiveQuery, StoreOp, StoreReply};
 
 /// How often an archive has a message, by its id.
 type Archived = HashMap<String, u32>;
@@ -55,15 +55,7 @@ impl Play {
     }
 
     fn archive(&mut self, name: &str) -> Archived {
-        let query = ArchiveQuery {
-            known: Vec::new(),
-            first: ArchiveId(0),
-            last: ArchiveId(u128::MAX),
-            with: None,
-            ids: None,
-            is_backward: false,
-            count: usize::MAX,
-        };
+        let query = ArchiveQuery::all(usize::MAX);
         let op = StoreOp::ArchivePage {
             account: BareJid::parse(name).expect("a play's names are good"),
             query: Box::new(query),

@@ -3,9 +3,11 @@
 use super::*;
 use crate::Embedded;
 use crate::backup::Backup;
+use crate::conformance::agents::{agent, put};
 use crate::conformance::archive::{
     JULIET, ROMEO, all, ends, fill, got, id, page, purge, sent, texts,
 };
+use crate::conformance::nodes::{change, full_node};
 use crate::conformance::{create, delete, jid, one};
 use crate::crash::Scratch;
 use xmpp::port::Store;
@@ -100,9 +102,10 @@ fn a_backup_has_the_archives_and_what_was_purged_stays_gone() {
     fill(&mut store);
     one(&mut store, purge(ROMEO, 2));
     let file = scratch.0.join("backup");
-    store.snapshot().unwrap().save(&file, &mut |_| {}).unwrap();
+    let count = store.snapshot().unwrap().save(&file, &mut |_| {}).unwrap();
     let restored = Scratch::new();
-    Backup::open(&file).unwrap().restore(&restored.0).unwrap();
+    let told = Backup::open(&file).unwrap().restore(&restored.0).unwrap();
+    assert_eq!(told.records, count);
     let mut store = open(&restored);
     settle(&mut store);
     assert_eq!(texts(&mut store, ROMEO, all()).0, "c d e");
@@ -110,7 +113,7 @@ fn a_backup_has_the_archives_and_what_was_purged_stays_gone() {
 }
 
 #[test]
-fn a_store_of_schema_10_gets_archives() {
+fn a_store_of_schema_10_gets_user_agents_nodes_and_archives() {
     let scratch = Scratch::new();
     let mut store = open(&scratch);
     one(&mut store, create(ROMEO, 1));
@@ -124,7 +127,17 @@ fn a_store_of_schema_10_gets_archives() {
     let raw = store.engine().unwrap().raw_schema();
     assert_eq!(raw, schema::SCHEMA.to_be_bytes());
     assert_eq!(ends(&mut store, ROMEO), None);
-    one(&mut store, got(ROMEO, JULIET, 1, "a"));
+    let account = || jid(ROMEO);
+    let agents = StoreOp::UserAgents { account: account() };
+    let none = StoreReply::UserAgents(Vec::new());
+    assert_eq!(one(&mut store, agents), none);
+    let nodes = StoreOp::Nodes { account: account() };
+    assert_eq!(one(&mut store, nodes), StoreReply::Nodes(vec![]));
+    let node = change(ROMEO, full_node("n"), &[(3, "x")], &[]);
+    let agent = put(agent(1, 1), None, 0);
+    for op in [got(ROMEO, JULIET, 1, "a"), node, agent] {
+        assert_eq!(one(&mut store, op), StoreReply::Done);
+    }
     assert_eq!(texts(&mut store, ROMEO, all()).0, "a");
 }
 

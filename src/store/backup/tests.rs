@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Embedded;
+use crate::conformance::nodes::full_node;
 use crate::conformance::sessions::{
     ARRIVED, dequeue, enqueue, save as save_session, session, share, stored,
 };
@@ -26,6 +27,8 @@ fn whole(name: &str, fill: u8) -> WholeAccount {
     whole.offline = (0..300)
         .map(|number| format!("<message id='{number}'/>").into_bytes().into())
         .collect();
+    let items = vec![(3, b"old!"[..].into()), (9, b"new!"[..].into())];
+    whole.nodes = vec![(full_node("n"), items)];
     whole
 }
 

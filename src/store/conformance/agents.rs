@@ -16,7 +16,7 @@ pub(super) const PARTS: [fn(&mut dyn Store); 4] = [
 
 const ROMEO: &str = "romeo@a.example";
 
-fn agent(id: u64, stamp: u64) -> UserAgent {
+pub(crate) fn agent(id: u64, stamp: u64) -> UserAgent {
     let token = |fill: u8, binding| Token {
         seed: u128::from_be_bytes([fill; 16]),
         binding,
@@ -37,7 +37,7 @@ fn agent(id: u64, stamp: u64) -> UserAgent {
     }
 }
 
-fn put(agent: UserAgent, prior: Option<u64>, forget_before: u64) -> StoreOp {
+pub(crate) fn put(agent: UserAgent, prior: Option<u64>, forget_before: u64) -> StoreOp {
     StoreOp::PutUserAgent {
         account: jid(ROMEO),
         agent: Box::new(agent),

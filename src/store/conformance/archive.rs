@@ -3,8 +3,8 @@
 use super::{account, create, delete, jid, keys, one, wait};
 use xmpp::Timestamp;
 use xmpp::port::{
-    ARCHIVE_PAGE_SIZE_MAX, ARCHIVE_SCAN_MAX, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery,
-    Enqueue, Store, StoreOp, StoreReply,
+    ARCHIVE_PAGE_SIZE_MAX, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery, Enqueue, Store,
+    StoreOp, StoreReply,
 };
 
 pub(crate) const PARTS: [fn(&mut dyn Store); 7] = [
@@ -62,15 +62,7 @@ pub(crate) fn got(to: &str, from: &str, number: u64, text: &str) -> StoreOp {
 
 /// All that there is.
 pub(crate) fn all() -> ArchiveQuery {
-    ArchiveQuery {
-        known: Vec::new(),
-        first: ArchiveId(0),
-        last: ArchiveId(u128::MAX),
-        with: None,
-        ids: None,
-        is_backward: false,
-        count: 100,
-    }
+    ArchiveQuery::all(100)
 }
 
 pub(crate) fn ask(store: &mut dyn Store, of: &str, query: ArchiveQuery) -> StoreReply {
@@ -320,7 +312,7 @@ fn a_deleted_account_leaves_nothing_to_the_next_of_its_name(store: &mut dyn Stor
     );
     assert_eq!(texts(store, JULIET, all()).0, "a b e");
     one(store, sent(ROMEO, JULIET, 7, "g"));
-    for _ in 0..ARCHIVE_SCAN_MAX.min(9) {
+    for _ in 0..9 {
         store.perform(&mut std::iter::empty(), &mut Vec::new());
     }
     assert_eq!(texts(store, ROMEO, all()).0, "g");

@@ -23,19 +23,16 @@ impl Acks {
         until: Ticket,
         change: &impl Fn(&[u8]) -> Option<Vec<u8>>,
     ) {
-        let mut index = self.written;
-        while let Some(sent) = self.queue.get_mut(index) {
-            if sent.write != Some(until) || sent.keep != Keep::Memory {
-                index += 1;
-                continue;
-            }
+        let waits = |sent: &Sent| sent.write == Some(until) && sent.keep == Keep::Memory;
+        if let Some(behind) = self.queue.range(self.written..).position(waits) {
+            let index = self.written + behind;
+            let sent = &mut self.queue[index];
             sent.write = None;
             self.size -= sent.bytes.len();
             match change(&sent.bytes) {
                 Some(bytes) => {
                     self.size += bytes.len();
                     sent.bytes = bytes.into();
-                    index += 1;
                 }
                 None => drop(self.queue.remove(index)),
             }

@@ -2,7 +2,7 @@
 
 use super::StoreOp;
 use crate::host::Timestamp;
-use stanza::jid::BareJid;
+use stanza::jid::{BareJid, bare_of};
 use std::fmt;
 
 /// A message's id in an archive: when it came there in microseconds, then 64 random bits, so that
@@ -14,6 +14,9 @@ pub struct ArchiveId(pub u128);
 pub const ARCHIVE_ID_SIZE: usize = 32;
 
 impl ArchiveId {
+    /// None is greater.
+    pub const MAX: ArchiveId = ArchiveId(u128::MAX);
+
     /// The id of what came at a time.
     pub fn new(at: Timestamp, random: u64) -> ArchiveId {
         ArchiveId(u128::from(at.0) << 64 | u128::from(random))
@@ -69,7 +72,7 @@ pub struct ArchiveEntry {
 impl ArchiveEntry {
     /// The bare JID of the other one.
     pub fn peer_bare(&self) -> &str {
-        self.peer.split('/').next().unwrap_or_default()
+        bare_of(&self.peer)
     }
 }
 
@@ -90,6 +93,21 @@ pub struct ArchiveQuery {
     pub is_backward: bool,
     /// So many messages; none asks how many there are.
     pub count: usize,
+}
+
+impl ArchiveQuery {
+    /// The first so many of all.
+    pub fn all(count: usize) -> ArchiveQuery {
+        ArchiveQuery {
+            known: Vec::new(),
+            first: ArchiveId(0),
+            last: ArchiveId::MAX,
+            with: None,
+            ids: None,
+            is_backward: false,
+            count,
+        }
+    }
 }
 
 /// Messages of one page, and bytes of them: the one that reaches it is the last. A page goes to its

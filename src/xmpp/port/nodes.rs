@@ -89,7 +89,7 @@ impl Default for NodeConfig {
     }
 }
 
-/// Gives the values of an enum the texts that they have on the wire, and numbers for records.
+/// Gives the values of an enum the texts that they have on the wire.
 macro_rules! on_the_wire {
     ($name:ident: $($value:ident = $text:literal,)*) => {
         impl $name {

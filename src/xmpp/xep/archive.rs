@@ -3,6 +3,7 @@
 //! Invariant: a page is of the asker's own archive, and its results come before the answer that
 //! ends it. How messages get into archives is in [`crate::archive`].
 
+use super::carbons::put_inner;
 use super::preferences::Preferences;
 use super::result_sets::{PageRequest, write_set};
 use super::time::{parse_utc, utc_exact};
@@ -11,7 +12,8 @@ use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
 use crate::host::{Host, Ticket};
 use crate::iq::IqRequest;
-use crate::outbox::Keep;
+use crate::limit::REQUESTS_PER_SESSION_MAX;
+use crate::outbox::{Keep, UNACKED_MAX};
 use crate::port::{ArchiveEnds, ArchiveId, ArchivePage, ArchiveQuery, Space, StoreOp, StoreReply};
 use crate::session::{Address, SessionKey};
 use crate::settings::Settings;
@@ -34,17 +36,14 @@ pub const READS_MAX: u16 = 64;
 
 /// Stanzas that its client has not acknowledged from which on a session gets no more pages: with
 /// all that were asked for before they stay below what ends it.
-pub const UNACKED_FOR_PAGES_MAX: usize = 2_000;
+pub const UNACKED_FOR_PAGES_MAX: usize =
+    UNACKED_MAX - REQUESTS_PER_SESSION_MAX as usize * (PAGE_MAX + 1);
 
 /// Messages that one query may name.
 pub const IDS_MAX: usize = PAGE_MAX;
 
 /// Bytes of what a client knows a query by: it is repeated in every result.
 pub const QUERY_ID_SIZE_MAX: usize = 256;
-
-/// How a stanza begins, and how it does inside of another.
-const MESSAGE: &[u8] = b"<message";
-const INNER_MESSAGE: &[u8] = b"<message xmlns='jabber:client'";
 
 /// What may be asked for (XEP-0313 4.1.5).
 const FORM: &[u8] = b"<query xmlns='urn:xmpp:mam:2'><x xmlns='jabber:x:data' type='form'>\
@@ -91,7 +90,6 @@ impl Extension for Archive {
 #[derive(Debug)]
 pub(crate) struct ArchiveRequest {
     answered: IqRequest,
-    session: SessionKey,
     account: AccountKey,
     asked: Asked,
 }
@@ -116,15 +114,7 @@ fn read_query(payload: Node<'_>) -> Result<(Query, ArchiveQuery), StanzaError> {
     if id.as_ref().is_some_and(|id| id.len() > QUERY_ID_SIZE_MAX) {
         return Err(StanzaError::BadRequest);
     }
-    let mut form = ArchiveQuery {
-        known: Vec::new(),
-        first: ArchiveId(0),
-        last: ArchiveId(u128::MAX),
-        with: None,
-        ids: None,
-        is_backward: false,
-        count: PAGE_DEFAULT,
-    };
+    let mut form = ArchiveQuery::all(PAGE_DEFAULT);
     let mut query = Query {
         id,
         is_flipped: false,
@@ -146,12 +136,12 @@ fn known_id(text: &str) -> Result<ArchiveId, StanzaError> {
 }
 
 impl ArchiveQuery {
-    fn is_behind(&mut self, id: ArchiveId) {
+    fn start_behind(&mut self, id: ArchiveId) {
         self.known.push(id);
         self.first = self.first.max(ArchiveId(id.0.saturating_add(1)));
     }
 
-    fn is_before(&mut self, id: ArchiveId) {
+    fn end_before(&mut self, id: ArchiveId) {
         self.known.push(id);
         self.last = self.last.min(ArchiveId(id.0.saturating_sub(1)));
     }
@@ -162,12 +152,12 @@ fn read_page(page: PageRequest<'_>, query: &mut ArchiveQuery) -> Result<(), Stan
         query.count = max.min(PAGE_MAX);
     }
     if let Some(id) = page.after {
-        query.is_behind(known_id(id)?);
+        query.start_behind(known_id(id)?);
     }
     if let Some(id) = page.before {
         query.is_backward = true;
         if !id.is_empty() {
-            query.is_before(known_id(id)?);
+            query.end_before(known_id(id)?);
         }
     }
     Ok(())
@@ -196,8 +186,8 @@ fn read_form(form: Node<'_>, query: &mut ArchiveQuery) -> Result<(), StanzaError
             // Whatever came at that moment is included, at either end.
             "start" => query.first = query.first.max(ArchiveId::first_at(moment()?)),
             "end" => query.last = query.last.min(ArchiveId::last_at(moment()?)),
-            "before-id" => query.is_before(known_id(value?)?),
-            "after-id" => query.is_behind(known_id(value?)?),
+            "before-id" => query.end_before(known_id(value?)?),
+            "after-id" => query.start_behind(known_id(value?)?),
             "ids" => {
                 let ids = values().map(known_id).collect::<Result<Vec<_>, _>>()?;
                 if ids.len() > IDS_MAX {
@@ -274,7 +264,6 @@ impl Shard {
         let ticket = self.ticket(Waiting::Archive);
         let request = ArchiveRequest {
             answered,
-            session: key,
             account,
             asked,
         };
@@ -295,14 +284,13 @@ impl Shard {
         };
         let ArchiveRequest {
             answered,
-            session,
             account,
             asked,
         } = request;
         let mut payload = Vec::new();
         let outcome = match (asked, reply) {
             (Asked::Page(query), StoreReply::ArchivePage(page)) => {
-                self.send_results(host, session, &answered, &query, &page);
+                self.send_results(host, &answered, &query, &page);
                 write_fin(&page, &mut payload);
                 Ok(&*payload)
             }
@@ -332,14 +320,13 @@ impl Shard {
     fn send_results(
         &mut self,
         host: &mut impl Host,
-        key: SessionKey,
         answered: &IqRequest,
         query: &Query,
         page: &ArchivePage,
     ) {
-        if self.asker_of(answered).is_none() {
+        let Some(key) = self.asker_of(answered) else {
             return;
-        }
+        };
         let mut send = |(id, message): &(ArchiveId, Box<[u8]>)| {
             let write = |address: &Address, out: &mut Vec<u8>| {
                 let addresses = (address.bare(), address.full());
@@ -378,9 +365,7 @@ fn write_result(
              <delay xmlns='urn:xmpp:delay' stamp='{stamp}'/>"
         ),
     );
-    out.extend_from_slice(INNER_MESSAGE);
-    debug_assert!(message.starts_with(MESSAGE), "it begins with its name");
-    out.extend_from_slice(&message[MESSAGE.len()..]);
+    put_inner(message, out);
     out.extend_from_slice(b"</forwarded></result></message>");
 }
 
@@ -435,7 +420,7 @@ mod tests {
         let id = ArchiveId::new(Timestamp(1_000_000), 7);
         let text = id.to_string();
         let all = read("").unwrap();
-        assert_eq!((all.first, all.last), (ArchiveId(0), ArchiveId(u128::MAX)));
+        assert_eq!((all.first, all.last), (ArchiveId(0), ArchiveId::MAX));
         assert_eq!(all.count, PAGE_DEFAULT);
         let after = form("after-id", &text).unwrap();
         assert_eq!((after.first.0, &*after.known), (id.0 + 1, &[id][..]));

@@ -190,6 +190,13 @@ fn if_copy<T>(stanza: &[u8], then: impl FnOnce(&Stanza<'_>) -> T) -> Option<T> {
     is_copy(&message).then(|| then(&message))
 }
 
+/// Appends a complete message as it stands inside of another.
+pub(crate) fn put_inner(message: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(INNER_MESSAGE);
+    debug_assert!(message.starts_with(MESSAGE), "it begins with its name");
+    out.extend_from_slice(&message[MESSAGE.len()..]);
+}
+
 /// Appends a copy of a complete message for one session (XEP-0280 7, 8).
 pub(crate) fn write_copy(
     direction: Direction,
@@ -211,9 +218,7 @@ pub(crate) fn write_copy(
         format_args!("<message from='{from}' to='{to}'{type_}><{name} xmlns='urn:xmpp:carbons:2'>"),
     );
     out.extend_from_slice(FORWARDED);
-    out.extend_from_slice(INNER_MESSAGE);
-    debug_assert!(message.starts_with(MESSAGE), "it begins with its name");
-    out.extend_from_slice(&message[MESSAGE.len()..]);
+    put_inner(message, out);
     out.extend_from_slice(FORWARDED_END);
     crate::error::put(out, format_args!("</{name}></message>"));
 }

@@ -246,9 +246,10 @@ impl Shard {
             let sessions = owner.sessions.iter();
             let mut own = sessions.filter(|key| self.sessions.agents.get(key) == Some(&agent.id));
             let session = own.next();
-            let is_here = session.is_some_and(|key| self.sessions.at(*key).outlet.conn.is_some());
-            let last_seen = if is_here { now } else { agent.last_seen };
-            if session.is_none() && last_seen.0.saturating_add(forget_us) < now.0 {
+            let is_on = session.is_some_and(|key| self.sessions.at(*key).outlet.conn.is_some());
+            let last_seen = if is_on { now } else { agent.last_seen };
+            let has_access = session.is_some() || agent.has_token(now);
+            if !has_access && last_seen.0.saturating_add(forget_us) < now.0 {
                 continue;
             }
             write_client(out, &agent.id.to_string(), session.is_some());

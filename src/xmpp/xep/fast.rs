@@ -352,12 +352,8 @@ impl Shard {
                 let op = login.question();
                 self.ask_for_token(host, conn, stream, login, op)
             }
-            (Some(_), StoreReply::Missing) => {
-                let error = SaslError::NotAuthorized;
-                self.auth_failed(host, conn, stream, error, Some(&login.proof.account))
-            }
-            // Somebody else writes all the time; or the user agent is gone, and its token with it.
-            (Some(_), StoreReply::Outdated) => {
+            // Somebody else writes all the time, or the account is gone.
+            (Some(_), StoreReply::Outdated | StoreReply::Missing) => {
                 let error = SaslError::TemporaryAuthFailure;
                 self.auth_failed(host, conn, stream, error, None)
             }

@@ -16,7 +16,7 @@ use crate::parcel::Buffer;
 use crate::port::{Arrived, OfflineQuota, SessionId, StoreOp, StoreReply};
 use crate::session::{Address, Session, SessionKey};
 use crate::shard::{Shard, Timer, Waiting};
-use crate::stanza::{Stanza, Type};
+use crate::stanza::{Stanza, Type, append_child};
 use crate::stream::Phase;
 use crate::xml::Attr;
 use stanza::jid::Jid;
@@ -562,14 +562,7 @@ fn stamp_delay(stanza: &mut Vec<u8>, from: &str, stamp: &str) {
         &mut delay,
         format_args!("<delay xmlns='urn:xmpp:delay' from='{from}' stamp='{stamp}'/>"),
     );
-    if stanza.ends_with(b"/>") {
-        stanza.truncate(stanza.len() - 2);
-        stanza.push(b'>');
-        stanza.extend_from_slice(&delay);
-        stanza.extend_from_slice(b"</message>");
-    } else if let Some(place) = stanza.windows(2).rposition(|window| window == b"</") {
-        stanza.splice(place..place, delay);
-    }
+    append_child(stanza, &delay);
 }
 
 /// Whether a message may wait for its receiver: only what a person would read later.

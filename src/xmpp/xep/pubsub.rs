@@ -20,7 +20,7 @@ pub use last::LAST_ITEMS_UNDER_WAY_MAX;
 pub use service::{
     AFFILIATIONS_MAX, ANSWER_SIZE_MAX, SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_PER_JID_MAX,
 };
-pub use work::JOBS_PER_ACCOUNT_MAX;
+pub use work::{JOBS_PER_ACCOUNT_MAX, STRANGERS_JOBS_MAX};
 
 use super::{Extension, Xep};
 use stanza::ns::Ns;
@@ -75,10 +75,7 @@ impl Extension for PrivateData {
 /// What an account announces (XEP-0060 10, XEP-0163 6.1).
 pub(super) const FEATURES: &[&str] = &[
     "http://jabber.org/protocol/pubsub",
-    "http://jabber.org/protocol/pubsub#access-open",
     "http://jabber.org/protocol/pubsub#access-presence",
-    "http://jabber.org/protocol/pubsub#access-roster",
-    "http://jabber.org/protocol/pubsub#access-whitelist",
     "http://jabber.org/protocol/pubsub#auto-create",
     "http://jabber.org/protocol/pubsub#auto-subscribe",
     "http://jabber.org/protocol/pubsub#config-node",

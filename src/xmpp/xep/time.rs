@@ -81,12 +81,13 @@ pub(crate) fn parse_utc(text: &str) -> Option<Timestamp> {
     let at = ((day * 24 + hour) * 60 + minute) * 60 + second;
     let offset = match zone.split_at(1) {
         ("Z", "") => 0,
+        ("Z", _) => return None,
         (sign, offset) => {
             let (hours, minutes) = offset.split_once(':')?;
             let minutes = number(hours)?
                 .checked_mul(60)?
                 .checked_add(number(minutes)?)?;
-            let seconds = i64::try_from(minutes.min(24 * 60) * 60).ok()?;
+            let seconds = i64::try_from((minutes <= 24 * 60).then_some(minutes * 60)?).ok()?;
             if sign == "-" { seconds } else { -seconds }
         }
     };

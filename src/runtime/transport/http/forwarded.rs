@@ -57,21 +57,35 @@ pub(super) fn client(headers: &[Header<'_>], site: &Site, peer: IpAddr) -> Peer 
     }
 }
 
-/// The items of a list that may stand in several lines; none where one is no text.
+/// The items of a list that may stand in several lines. What is no text stays one, and names
+/// nobody.
 fn list(headers: &[Header<'_>], name: &str) -> Vec<String> {
     let mut all = Vec::new();
     for value in values(headers, name) {
-        let Ok(text) = std::str::from_utf8(value) else {
-            return Vec::new();
-        };
-        all.extend(text.split(',').map(|item| item.trim().to_owned()));
+        let text = String::from_utf8_lossy(value);
+        all.extend(unquoted(&text, ',').map(|item| item.trim().to_owned()));
     }
     all
 }
 
+/// What stands between separators that are not in quotes (RFC 7239 4): a client may have had its
+/// own put there.
+fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    text.split(move |one: char| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match one {
+            '"' if !was_escaped => is_quoted = !is_quoted,
+            '\\' if is_quoted && !was_escaped => is_escaped = true,
+            _ => {}
+        }
+        one == separator && !is_quoted
+    })
+}
+
 /// What `name` is in an item of `Forwarded`.
 fn parameter(item: &str, name: &str) -> Option<String> {
-    let pairs = item.split(';').filter_map(|pair| pair.split_once('='));
+    let pairs = unquoted(item, ';').filter_map(|pair| pair.split_once('='));
     let mut named = pairs.filter(|(key, _)| key.trim().eq_ignore_ascii_case(name));
     let (_, value) = named.next()?;
     Some(value.trim().trim_matches('"').to_owned())
@@ -184,6 +198,34 @@ mod tests {
                 "{headers:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_stands_in_quotes_names_nobody() {
+        for said in [
+            r#"host="a;for=6.6.6.6,for=6.6.6.6";for=1.1.1.1"#,
+            r#"host="\",for=6.6.6.6,";for=1.1.1.1"#,
+        ] {
+            let client = seen("127.0.0.1", &[("Forwarded", said)]);
+            assert_eq!(client, ("1.1.1.1".into(), true), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing_that_a_proxy_says() {
+        let own = IpAddr::from([127, 0, 0, 1]);
+        let site = Site {
+            trusted_proxies: vec![own],
+            ..Site::default()
+        };
+        let headers = [
+            ("Forwarded", &b"\xff"[..]),
+            ("Forwarded", b"for=3.3.3.3;proto=http"),
+            ("X-Forwarded-For", b"4.4.4.4"),
+        ];
+        let headers = headers.map(|(name, value)| Header { name, value });
+        let peer = client(&headers, &site, own);
+        assert_eq!((peer.address, peer.is_secured), (own, false));
     }
 
     #[test]

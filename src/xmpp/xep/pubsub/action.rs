@@ -80,12 +80,20 @@ pub(crate) struct NewItem {
 
 /// Whether this service answers a request to an account, which has nodes or has none.
 pub(crate) fn is_for_nodes(request: &Request<'_>, has_nodes: bool) -> bool {
+    // What makes no sense is refused as where there is no account (XEP-0030 8).
+    let node = request.payload.attr("node");
+    let is_sound = has_nodes && !request.is_set && node.is_none_or(is_name);
     match request.payload.ns() {
         Ns::PubSub | Ns::PubSubOwner => true,
-        Ns::DiscoItems => has_nodes,
-        Ns::DiscoInfo => has_nodes && request.payload.attr("node").is_some(),
+        Ns::DiscoItems => is_sound,
+        Ns::DiscoInfo => is_sound && node.is_some(),
         _ => false,
     }
+}
+
+/// Whether a node may be called so: a line break would end its name among the targets of a fan-out.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_SIZE_MAX && !name.contains(char::is_control)
 }
 
 /// Reads a request.
@@ -95,7 +103,6 @@ pub(crate) fn is_for_nodes(request: &Request<'_>, has_nodes: bool) -> bool {
 pub(crate) fn read(request: &Request<'_>) -> Result<Action, Refusal> {
     let (payload, is_set) = (request.payload, request.is_set);
     match payload.ns() {
-        Ns::DiscoInfo | Ns::DiscoItems if is_set => Err(StanzaError::NotAllowed.into()),
         Ns::DiscoInfo => Ok(Action::Describe(name_of(payload)?)),
         Ns::DiscoItems => Ok(Action::List(optional_name(payload)?)),
         ns if payload.name() == "pubsub" => {
@@ -263,10 +270,7 @@ fn form_of(x: Element<'_>, kind: &str) -> Result<Fields, Refusal> {
 fn optional_name(asked: Element<'_>) -> Result<Option<Box<str>>, Refusal> {
     match asked.attr("node") {
         None | Some("") => Ok(None),
-        // A line break would end a name among the targets of a fan-out.
-        Some(name) if name.len() > NAME_SIZE_MAX || name.contains(char::is_control) => {
-            Err(StanzaError::NotAcceptable.into())
-        }
+        Some(name) if !is_name(name) => Err(StanzaError::NotAcceptable.into()),
         Some(name) => Ok(Some(name.into())),
     }
 }

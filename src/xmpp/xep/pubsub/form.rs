@@ -216,13 +216,12 @@ pub(super) fn write_config(config: &NodeConfig, out: &mut Vec<u8>) {
 }
 
 /// Appends what is told about a node to who may read it (XEP-0060 5.4).
-pub(super) fn write_meta_data(config: &NodeConfig, item_count: usize, out: &mut Vec<u8>) {
+pub(super) fn write_meta_data(config: &NodeConfig, out: &mut Vec<u8>) {
     begin(out, "result", META_DATA);
     field(out, "title", "text-single", &config.title);
     field(out, "type", "text-single", &config.kind);
     field(out, "access_model", "list-single", config.access.as_str());
     field(out, "max_items", "text-single", &count(config.items_max));
-    field(out, "num_items", "text-single", &item_count.to_string());
     out.extend_from_slice(b"</x>");
 }
 

@@ -16,10 +16,7 @@ pub(super) struct Visitor<'a> {
     pub item: Option<&'a RosterItem>,
 }
 
-/// A prepared JID without its resource.
-pub(super) fn bare_of(jid: &str) -> &str {
-    jid.split_once('/').map_or(jid, |(bare, _)| bare)
-}
+pub(super) use stanza::jid::bare_of;
 
 impl<'a> Visitor<'a> {
     /// Somebody at an account in memory.

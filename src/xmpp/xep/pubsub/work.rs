@@ -22,6 +22,9 @@ use std::collections::{HashMap, VecDeque};
 /// Requests about one account's nodes that wait for those before them; the next one is refused.
 pub const JOBS_PER_ACCOUNT_MAX: usize = 1_024;
 
+/// How many may wait when somebody asks who does not get the account's presence.
+pub const STRANGERS_JOBS_MAX: usize = 256;
+
 /// Requests about nodes that are under way, by account. One that has some stays in memory.
 #[derive(Debug, Default)]
 pub(crate) struct PubSub {
@@ -59,8 +62,8 @@ pub(super) struct Asked {
 enum Step {
     /// The nodes.
     Reading,
-    /// What items of a node say, in the order in which they are told.
-    Fetching(Box<str>, Vec<u64>),
+    /// What items of a node say.
+    Fetching(Box<str>),
     /// The changes.
     Writing(Box<Outcome>),
     /// Items that are sent one after another, the last one first.
@@ -99,15 +102,25 @@ impl Shard {
         if self.accounts.at(key).is_anonymous {
             return Err(StanzaError::ServiceUnavailable);
         }
+        let visitor = Visitor::at(self.accounts.at(key), answered.asker());
+        let jobs_max = match visitor.sees_presence() {
+            true => JOBS_PER_ACCOUNT_MAX,
+            false => STRANGERS_JOBS_MAX,
+        };
         let count = self.pubsub.queues.get(&key).map_or(0, |it| it.jobs.len());
-        if count >= JOBS_PER_ACCOUNT_MAX {
+        if count >= jobs_max {
             return Err(StanzaError::ResourceConstraint);
         }
+        // What only reads leaves nothing behind that a crash could take.
+        let cause = match request.is_set {
+            true => self.open_effect(),
+            false => None,
+        };
         let asked = Asked {
             answered,
             action: Some(action),
             asker: self.count_request(),
-            cause: self.open_effect(),
+            cause,
         };
         self.enqueue_job(host, key, Job::Request(asked));
         Ok(())
@@ -155,12 +168,16 @@ impl Shard {
             return;
         };
         if let Job::Request(asked) = job {
-            self.cause = asked.cause;
+            (self.cause, self.asker) = (asked.cause, asked.asker);
+        }
+        if self.accounts.at(key).is_gone {
+            // Another may have its name by now, and no node of it.
+            return self.end_job(host, key, Err(StanzaError::ItemNotFound.into()));
         }
         match (step, reply) {
             (Step::Reading, StoreReply::Nodes(nodes)) => self.on_nodes_read(host, key, nodes),
-            (Step::Fetching(node, numbers), StoreReply::Items(items)) => {
-                let payload = write_items(&node, &numbers, &items);
+            (Step::Fetching(node), StoreReply::Items(items)) => {
+                let payload = write_items(&node, &items);
                 self.end_job(host, key, Ok(Reply::Payload(payload)));
             }
             (Step::Writing(outcome), StoreReply::Done) => {
@@ -181,15 +198,11 @@ impl Shard {
                 self.end_job(host, key, Err(error.into()));
             }
         }
+        self.asker = None;
     }
 
     fn on_nodes_read(&mut self, host: &mut impl Host, key: AccountKey, nodes: Vec<Node>) {
-        let account = self.accounts.at_mut(key);
-        account.has_no_nodes = nodes.is_empty();
-        if account.is_gone {
-            // Another may have its name by now, and no node of it.
-            return self.end_job(host, key, Err(StanzaError::ItemNotFound.into()));
-        }
+        self.accounts.at_mut(key).has_no_nodes = nodes.is_empty();
         let front = self.pubsub.queues.get_mut(&key);
         let (asker, action) = match front.and_then(|queue| queue.jobs.front_mut()) {
             Some(Job::Request(asked)) => {
@@ -207,8 +220,9 @@ impl Shard {
         let account = self.accounts.at(key).jid.clone();
         match self.perform(host, &account, Some(key), nodes, &asker, action) {
             Err(refusal) => self.end_job(host, key, Err(refusal)),
-            Ok(outcome) if !outcome.changes.is_empty() => {
-                let changes = outcome.changes.clone();
+            Ok(mut outcome) if !outcome.changes.is_empty() => {
+                let changes = std::mem::take(&mut outcome.changes);
+                self.accounts.at_mut(key).has_no_nodes = false;
                 let step = Step::Writing(Box::new(outcome));
                 self.ask_nodes(host, key, step, StoreOp::ChangeNodes { account, changes });
             }
@@ -216,13 +230,13 @@ impl Shard {
                 reply: Reply::Items(node, numbers),
                 ..
             }) => {
-                let (of, asked) = (node.clone(), numbers.clone());
+                let of = node.clone();
                 let op = StoreOp::Items {
                     account,
                     node,
                     numbers,
                 };
-                self.ask_nodes(host, key, Step::Fetching(of, asked), op);
+                self.ask_nodes(host, key, Step::Fetching(of), op);
             }
             // What nothing is stored of is told at once.
             Ok(outcome) => self.on_nodes_written(host, key, outcome),
@@ -263,9 +277,6 @@ impl Shard {
 
     /// What was asked for is durable.
     fn on_nodes_written(&mut self, host: &mut impl Host, key: AccountKey, outcome: Outcome) {
-        if !outcome.changes.is_empty() {
-            self.accounts.at_mut(key).has_no_nodes = false;
-        }
         for event in &outcome.events {
             self.tell_of_node(host, key, event);
         }
@@ -318,7 +329,7 @@ impl Shard {
         match job {
             Some(Job::Request(asked)) => {
                 self.answer_nodes(host, &asked.answered, outcome);
-                self.cause = None;
+                (self.cause, self.asker) = (None, None);
                 self.end_request(host, asked.asker);
                 self.close_effect(host, asked.cause);
             }
@@ -369,7 +380,7 @@ impl Shard {
 }
 
 /// The answer to who reads a node. What is gone meanwhile is left out.
-fn write_items(node: &str, numbers: &[u64], items: &NumberedItems) -> Vec<u8> {
+fn write_items(node: &str, items: &NumberedItems) -> Vec<u8> {
     let size: usize = items.iter().map(|(_, bytes)| bytes.len()).sum();
     let mut payload = Vec::with_capacity(size + node.len() + 128);
     crate::error::put(
@@ -379,11 +390,8 @@ fn write_items(node: &str, numbers: &[u64], items: &NumberedItems) -> Vec<u8> {
             crate::xml::Attr(node)
         ),
     );
-    for number in numbers {
-        let mut found = items.iter().filter(|(known, _)| known == number);
-        if let Some((_, bytes)) = found.next() {
-            payload.extend_from_slice(bytes);
-        }
+    for (_, bytes) in items {
+        payload.extend_from_slice(bytes);
     }
     payload.extend_from_slice(b"</items></pubsub>");
     payload

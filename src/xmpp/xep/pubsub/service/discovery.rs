@@ -28,7 +28,7 @@ impl Service<'_> {
                 Attr(name)
             ),
         );
-        write_meta_data(&node.config, node.items.len(), &mut payload);
+        write_meta_data(&node.config, &mut payload);
         payload.extend_from_slice(b"</query>");
         Ok(Outcome::payload(payload))
     }
@@ -68,6 +68,10 @@ impl Service<'_> {
             Err(_) => &[],
         };
         for item in items.iter().rev() {
+            // As of what items say, the older ones are left out of a long answer.
+            if payload.len() as u64 > super::ANSWER_SIZE_MAX {
+                break;
+            }
             let id = Attr(&item.id);
             put(
                 &mut payload,
