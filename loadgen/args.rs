@@ -15,6 +15,7 @@ use crate::plan::{Dialect, Pace, Part, Plan, Scenario};
 use crate::scenario::{Action, Phase};
 use crate::schedule::Arrivals;
 use crate::slo::Slo;
+use crate::web;
 use crate::workers;
 
 /// Stanzas a second where no rate is given, at most: what one core generates with room to spare.
@@ -103,6 +104,17 @@ pub struct RunArgs {
     /// How connections are secured.
     #[arg(long, value_enum, default_value = "starttls", help_heading = "Target")]
     pub tls: TlsMode,
+    /// Speak XMPP in WebSocket frames (RFC 7395), at this path of the port.
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = web::PATH,
+        value_parser = web::path,
+        help_heading = "Target"
+    )]
+    pub websocket: Option<String>,
     /// Accept any certificate.
     #[arg(long, help_heading = "Target")]
     pub insecure: bool,
@@ -151,8 +163,8 @@ pub struct RunArgs {
     /// Measure the floor in the same run, in turns, and report the ratio.
     #[arg(long, help_heading = "Load")]
     pub with_floor: bool,
-    /// Run the same load without TLS beside it, in turns, at this port, with the accounts behind
-    /// the first ones: what TLS adds to each stanza.
+    /// Run the same load without TLS and WebSocket beside it, in turns, at this port, with the
+    /// accounts behind the first ones: what these add to each stanza.
     #[arg(
         long,
         value_name = "PORT",

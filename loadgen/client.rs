@@ -68,6 +68,8 @@ pub struct Script {
     pub domain: String,
     /// How connections are secured.
     pub tls: TlsMode,
+    /// The path at which streams are in WebSocket frames, where they are.
+    pub websocket: Option<String>,
     /// The mechanism asked for; else the strongest of SCRAM-SHA-256, -1 and PLAIN on offer.
     pub mechanism: Option<Mechanism>,
     /// Names and passwords.
@@ -96,6 +98,7 @@ impl Script {
         Script {
             domain: domain.to_owned(),
             tls: TlsMode::None,
+            websocket: None,
             mechanism: None,
             accounts: Accounts::Anonymous,
             first_account: 0,

@@ -160,6 +160,7 @@ fn difference(before: &RunResult, after: &RunResult) -> Option<(&'static str, St
             ("a phase", load.phases.join("; ")),
             ("the stanza's size", load.stanza_size.to_string()),
             ("TLS", load.tls.clone()),
+            ("WebSocket", load.websocket.to_string()),
             (
                 "acknowledgement after",
                 load.ack_every.map_or_else(none, |every| every.to_string()),

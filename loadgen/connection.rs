@@ -235,7 +235,31 @@ impl Worker {
         self.plain = plain;
     }
 
+    /// What TLS was around: the stream itself, or WebSocket frames with it.
     fn on_plain(&mut self, index: u32, bytes: &[u8]) {
+        let line = &mut self.lines[index as usize];
+        let Some(web) = &mut line.web else {
+            return self.on_stream(index, bytes);
+        };
+        let mut xml = std::mem::take(&mut self.xml);
+        xml.clear();
+        let read = web.read(bytes, &mut xml);
+        if web.has_answers() || !line.out.is_empty() {
+            self.touch(index);
+        }
+        match read {
+            Err(reason) => self.fail(index, reason),
+            Ok(goes_on) => {
+                self.on_stream(index, &xml);
+                if !goes_on {
+                    self.on_end(index, "the server closed the WebSocket");
+                }
+            }
+        }
+        self.xml = xml;
+    }
+
+    fn on_stream(&mut self, index: u32, bytes: &[u8]) {
         let mut held = std::mem::take(&mut self.lines[index as usize].held);
         let used = if held.is_empty() {
             let used = self.digest(index, bytes);
@@ -319,6 +343,7 @@ impl Worker {
         line.closing = false;
         line.dirty = false;
         line.secure = None;
+        line.web = None;
         self.pool.give(std::mem::take(&mut line.out));
         self.pool.give(std::mem::take(&mut line.held));
         if line.client.step == Step::Closing && self.job.plan.scenario == Scenario::Login {

@@ -11,7 +11,7 @@ pub(crate) fn latency(result: &RunResult) -> String {
         (&result.service, "second", "service time"),
     ];
     if let Some(plain) = &result.plain {
-        curves.push((&plain.latency, "third", "without TLS"));
+        curves.push((&plain.latency, "third", plain.latency.name.as_str()));
     }
     if let Some(floor) = &result.floor {
         curves.push((&floor.latency, "floor", "floor"));

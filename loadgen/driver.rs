@@ -25,6 +25,7 @@ use crate::rooms::Doors;
 use crate::schedule::Schedule;
 use crate::stats::{Gauge, Meter, histogram};
 use crate::tls::Tls;
+use crate::web::Web;
 use crate::wire::Shape;
 
 /// How long a thread sleeps at most before it looks at the stage again.
@@ -78,6 +79,8 @@ pub struct Job {
 pub(crate) struct Line {
     pub(crate) client: Client,
     pub(crate) secure: Option<Box<Secure>>,
+    /// The frames between TLS and the stream, where there are any.
+    pub(crate) web: Option<Box<Web>>,
     /// The beginning of a piece whose end has not arrived.
     pub(crate) held: Vec<u8>,
     pub(crate) out: Vec<u8>,
@@ -133,6 +136,7 @@ pub(crate) struct Worker {
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) inbox: Arc<Inbox>,
     pub(crate) plain: Vec<u8>,
+    pub(crate) xml: Vec<u8>,
     pub(crate) cipher: Vec<u8>,
     pub(crate) timer_until: u64,
     pub(crate) reached: u64,
@@ -214,6 +218,7 @@ impl Worker {
             failures: BTreeMap::new(),
             inbox: Arc::default(),
             plain: Vec::new(),
+            xml: Vec::new(),
             cipher: Vec::new(),
             timer_until: u64::MAX,
             reached: 0,
@@ -404,6 +409,9 @@ impl Worker {
         line.due = due;
         (line.closing, line.cancelled, line.receiving) = (false, false, false);
         line.client.on_connect(self.now);
+        if self.job.script.websocket.is_some() {
+            line.web = Some(Box::new(Web::new(&mut self.random)));
+        }
         let source = match self.job.plan.target.ip() {
             IpAddr::V4(target) if target.is_loopback() => {
                 // The fleet without TLS, whose accounts come behind the others', shares none
@@ -476,6 +484,16 @@ impl Worker {
             }
             line.dirty = false;
             let mut bytes = std::mem::take(&mut line.out);
+            if let (Some(web), Some(path)) = (&mut line.web, &self.job.script.websocket) {
+                let mut framed = self.pool.take(bytes.len() + LOGIN_SIZE);
+                web.write(path, &self.job.script.domain, &mut bytes, &mut framed);
+                match bytes.is_empty() {
+                    true => self.pool.give(bytes),
+                    // The server has to agree first.
+                    false => line.out = bytes,
+                }
+                bytes = framed;
+            }
             if let Some(secure) = &mut line.secure {
                 let mut sealed = std::mem::take(&mut secure.raw);
                 if !bytes.is_empty() {
@@ -483,15 +501,16 @@ impl Worker {
                         sealed = self.pool.take(bytes.len() + 64);
                     }
                     let result = secure.tls.seal(&mut secure.tail, &bytes, &mut sealed);
-                    self.pool.give(bytes);
                     if let Err(reason) = result {
                         self.fail(index, format!("TLS: {reason}"));
                         continue;
                     }
                 }
-                bytes = sealed;
+                self.pool.give(std::mem::replace(&mut bytes, sealed));
             }
-            if !bytes.is_empty() {
+            if bytes.is_empty() {
+                self.pool.give(bytes);
+            } else {
                 let line = &mut self.lines[index as usize];
                 line.sending = true;
                 self.ring.send(index, line.generation, bytes, 0);

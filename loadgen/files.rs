@@ -106,6 +106,7 @@ pub fn append(path: &Path, result: &RunResult) -> Result<(), String> {
         "name": result.name,
         "target": result.load.target,
         "tls": result.load.tls,
+        "websocket": result.load.websocket,
         "clients": result.load.clients,
         "pace": result.load.pace,
         "durability": result.durability,

@@ -153,8 +153,11 @@ fn heeds(option: &str, load: &LoadArgs, run: Option<&RunArgs>) -> bool {
         // The broadcasts are what it would leave out.
         "no_presence" => load.scenario != Scenario::Login && !announces,
         "with_floor" => talks_alone,
-        "with_plain" => secure && !matches!(load.scenario, Scenario::Idle | Scenario::Mixed),
-        "host" | "port" | "domain" | "tls" | "server_pid" | "server_config" => true,
+        "with_plain" => {
+            let is_wrapped = secure || run.is_some_and(|run| run.websocket.is_some());
+            is_wrapped && !matches!(load.scenario, Scenario::Idle | Scenario::Mixed)
+        }
+        "host" | "port" | "domain" | "tls" | "websocket" | "server_pid" | "server_config" => true,
         "password" | "accounts" | "anonymous" | "register" => true,
         "clients" | "scenario" | "warmup" | "duration" | "seed" | "threads" | "core" => true,
         "json" | "report" | "hgrm" | "history" | "csv" | "name" | "quiet" => true,
@@ -203,8 +206,8 @@ fn remedy(option: &str) -> &'static str {
             "--scenario login ends before it, and broadcasts are presence; leave it out"
         }
         "with_plain" => {
-            "it goes with --tls starttls or direct, and with --scenario chat, presence, muc or \
-             login"
+            "it goes with --tls starttls or direct or with --websocket, and with --scenario chat, \
+             presence, muc or login"
         }
         _ => "leave it out",
     }

@@ -213,18 +213,14 @@ fn heading(result: &RunResult) -> String {
     });
     let mut text = format!(
         "<header><h1>{}</h1><span class='badge {class}'>{word}</span>\
-         <p>{} clients &middot; {} &middot; {} &middot; {} &middot; tls {}\
+         <p>{} clients &middot; {} &middot; {} &middot; {} &middot; {}\
          {managed}{durability}</p>",
         escaped(&result.name),
         grouped(load.clients.into()),
         escaped(&load.scenario),
         escaped(&load.pace),
         load.sizes(),
-        if load.tls.is_empty() {
-            "none"
-        } else {
-            &load.tls
-        },
+        load.transport(),
     );
     for reason in &result.reasons {
         text += &format!("<p class='reason'>{}</p>", escaped(reason));
@@ -365,11 +361,12 @@ fn cost_rows(result: &RunResult) -> Vec<(String, f64, String, &'static str)> {
         "first",
     )];
     if let Some(plain) = &result.plain {
+        let layers = plain.layers();
         let more = plain.surcharge();
-        let more = more.map_or(String::new(), |more| format!(": TLS adds {more}"));
+        let more = more.map_or(String::new(), |more| format!(": {layers} adds {more}"));
         let label = format!("{:.3} s{more}", plain.cpu_per_million);
         rows.push((
-            "without TLS".to_owned(),
+            format!("without {layers}"),
             plain.cpu_per_million,
             label,
             "third",

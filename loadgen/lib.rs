@@ -50,5 +50,6 @@ pub mod slo;
 pub mod stats;
 pub mod table;
 pub mod tls;
+pub mod web;
 pub mod wire;
 pub mod workers;

@@ -101,6 +101,18 @@ impl Times {
     }
 }
 
+impl Load {
+    /// How connections were secured, and what is in them beside the stream.
+    pub fn transport(&self) -> String {
+        let tls = match self.tls.as_str() {
+            "" => "none",
+            tls => tls,
+        };
+        let web = if self.websocket { ", WebSocket" } else { "" };
+        format!("tls {tls}{web}")
+    }
+}
+
 /// What the load was.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Load {
@@ -110,6 +122,9 @@ pub struct Load {
     pub domain: String,
     /// How connections were secured.
     pub tls: String,
+    /// Whether streams were in WebSocket frames.
+    #[serde(default)]
+    pub websocket: bool,
     /// The SASL mechanisms that clients chose.
     pub mechanism: String,
     /// What clients did.
@@ -228,7 +243,7 @@ pub struct Floor {
     pub ratio: Option<f64>,
 }
 
-/// What the same load cost without TLS, in the same run.
+/// What the same load cost without TLS or WebSocket, in the same run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plain {
     /// Server CPU seconds per million deliveries.
@@ -261,7 +276,13 @@ pub struct Plain {
 }
 
 impl Plain {
-    /// What TLS added, with its error: `0.52 ± 0.11 us` where the turns tell it.
+    /// What these went without.
+    pub fn layers(&self) -> &str {
+        let name = self.latency.name.as_str();
+        name.strip_prefix("without ").unwrap_or("TLS")
+    }
+
+    /// What that added, with its error: `0.52 ± 0.11 us` where the turns tell it.
     pub fn surcharge(&self) -> Option<String> {
         let more = self.surcharge_us?;
         Some(match self.surcharge_error_us {

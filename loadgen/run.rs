@@ -59,7 +59,8 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
         .as_deref()
         .map(files::config)
         .transpose()?;
-    let tls = tls(args.tls, args.domain(), ca(args)?.as_ref())?;
+    let is_web = args.websocket.is_some();
+    let tls = tls(args.tls, is_web, args.domain(), ca(args)?.as_ref())?;
     let script = Arc::new(script(args, accounts));
     let mut live = Live::new(load.quiet, expected(args), load.hgrm.is_some());
     let machine = Machine::read();
@@ -86,7 +87,13 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
     let plain = match beside {
         Some(fleet) => {
             let slices = slices.next().unwrap_or_default();
-            Some(finish_plain(fleet, slices, &own, &mut live)?)
+            Some(finish_plain(
+                fleet,
+                slices,
+                &own,
+                &mut live,
+                beside_label(args),
+            )?)
         }
         None => None,
     };
@@ -196,7 +203,7 @@ fn take_turns(
     }));
     contestants.extend(beside.map(|fleet| Contestant {
         fleet,
-        label: "without TLS".to_owned(),
+        label: beside_label(args).to_owned(),
         whose: Whose::Plain,
         cost: &cost,
     }));
@@ -224,6 +231,7 @@ pub(crate) fn describe(load: &mut Load, args: &RunArgs) {
     args.domain().clone_into(&mut load.domain);
     load.rooms = args.rooms().map(|rooms| rooms.domain().to_owned());
     load.tls = format!("{:?}", args.tls).to_lowercase();
+    load.websocket = args.websocket.is_some();
 }
 
 /// Measures the floor alone.
@@ -384,7 +392,16 @@ fn measure(load: &LoadArgs, contestants: &[Contestant<'_>], live: &mut Live) -> 
     slices
 }
 
-/// The same clients' neighbours without TLS.
+/// What the neighbours of these clients are called: what they go without.
+fn beside_label(args: &RunArgs) -> &'static str {
+    match (args.websocket.is_some(), args.tls) {
+        (false, _) => "without TLS",
+        (true, TlsMode::None) => "without WebSocket",
+        (true, _) => "without TLS and WebSocket",
+    }
+}
+
+/// The same clients' neighbours without TLS or WebSocket.
 fn start_plain(
     args: &RunArgs,
     port: u16,
@@ -396,7 +413,8 @@ fn start_plain(
     let mut plan = plan.clone();
     plan.target.set_port(port);
     let mut script = script(args, args.accounts()?);
-    (script.tls, script.first_account) = (TlsMode::None, plan.clients);
+    (script.tls, script.websocket) = (TlsMode::None, None);
+    script.first_account = plan.clients;
     let fleet = Fleet::start(plan, Arc::new(script), &None, features)?;
     match fleet.wait_ready(live) {
         Ok(()) => Ok(fleet),
@@ -409,17 +427,18 @@ fn finish_plain(
     slices: Vec<Slice>,
     secure: &[Slice],
     live: &mut Live,
+    label: &str,
 ) -> Result<Plain, String> {
     let control = fleet.control.clone();
     let findings = fleet.finish()?;
-    live.label("without TLS", Whose::Plain);
+    live.label(label, Whose::Plain);
     live.take(&control, u64::MAX);
     let below = Slice::cpu_per_million(&slices);
     Ok(Plain {
         cpu_per_million: below.unwrap_or(0.0),
         rate: Slice::rate(&slices),
-        latency: Times::of("without TLS", &findings.meter.latency),
-        lag: Times::of("lag, no TLS", &findings.meter.lag),
+        latency: Times::of(label, &findings.meter.latency),
+        lag: Times::of("lag beside", &findings.meter.lag),
         mechanism: findings.meter.mechanism(),
         waited: findings.meter.waited,
         timeline: live.plain_points.clone(),
@@ -492,6 +511,9 @@ pub(crate) fn watch(pid: u32) -> Result<Server, String> {
 
 /// The certificates that a server is checked by; none where any will do.
 pub(crate) fn ca(args: &RunArgs) -> Result<Option<Ca>, String> {
+    if args.websocket.is_some() && args.tls == TlsMode::Starttls {
+        return Err("--websocket goes with --tls none or direct: no STARTTLS is inside it".into());
+    }
     if args.tls != TlsMode::None && args.ca.is_none() && !args.insecure {
         return Err(
             "say --ca FILE to check the server's certificate, or --insecure, or --tls none".into(),
@@ -501,11 +523,20 @@ pub(crate) fn ca(args: &RunArgs) -> Result<Option<Ca>, String> {
 }
 
 /// How connections to `domain` are secured.
-pub(crate) fn tls(mode: TlsMode, domain: &str, ca: Option<&Ca>) -> Result<TlsSetup, String> {
-    if mode == TlsMode::None {
-        return Ok(None);
-    }
-    let config = crate::tls::configure(ca, mode == TlsMode::Direct)?;
+pub(crate) fn tls(
+    mode: TlsMode,
+    is_web: bool,
+    domain: &str,
+    ca: Option<&Ca>,
+) -> Result<TlsSetup, String> {
+    // XEP-0368: the protocol's name for ALPN.
+    let alpn = match mode {
+        TlsMode::None => return Ok(None),
+        TlsMode::Starttls => None,
+        TlsMode::Direct if is_web => Some("http/1.1"),
+        TlsMode::Direct => Some("xmpp-client"),
+    };
+    let config = crate::tls::configure(ca, alpn)?;
     let name = ServerName::try_from(domain.to_owned())
         .map_err(|_| format!("{domain} is no name for a certificate"))?;
     Ok(Some((config, name)))
@@ -518,6 +549,7 @@ pub(crate) fn script(args: &RunArgs, accounts: Accounts) -> Script {
     Script {
         domain: args.domain().to_owned(),
         tls: args.tls,
+        websocket: args.websocket.clone(),
         mechanism: args.mechanism,
         accounts,
         first_account: 0,

@@ -23,16 +23,12 @@ pub fn render(result: &RunResult) -> String {
     line(
         &mut text,
         &format!(
-            "  {} clients, {}, {}, {}, tls {}, target {}",
+            "  {} clients, {}, {}, {}, {}, target {}",
             grouped(load.clients.into()),
             load.scenario,
             load.pace,
             load.sizes(),
-            if load.tls.is_empty() {
-                "none"
-            } else {
-                &load.tls
-            },
+            load.transport(),
             load.target,
         ),
     );
@@ -145,14 +141,16 @@ fn cost(text: &mut String, result: &RunResult) {
         }
     }
     if let Some(plain) = &result.plain {
+        let layers = plain.layers();
         let more = plain.surcharge();
         let more = more.map_or(String::new(), |more| {
-            format!(": TLS adds {more} to each delivery")
+            format!(": {layers} adds {more} to each delivery")
         });
         line(
             text,
             &format!(
-                "  without TLS   {:.3} s per million, {}/s{more}",
+                "  {:<13} {:.3} s per million, {}/s{more}",
+                format!("without {layers}"),
                 plain.cpu_per_million,
                 grouped(plain.rate.round() as u64),
             ),

@@ -49,7 +49,7 @@ impl Ca {
 ///
 /// # Errors
 /// What is wrong with the certificates.
-pub fn configure(ca: Option<&Ca>, direct: bool) -> Result<Arc<ClientConfig>, String> {
+pub fn configure(ca: Option<&Ca>, alpn: Option<&str>) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
@@ -72,10 +72,7 @@ pub fn configure(ca: Option<&Ca>, direct: bool) -> Result<Arc<ClientConfig>, Str
     config.resumption = Resumption::disabled();
     // For the record layer; nothing else takes them.
     config.enable_secret_extraction = true;
-    if direct {
-        // XEP-0368: the protocol's name for ALPN.
-        config.alpn_protocols = vec![b"xmpp-client".to_vec()];
-    }
+    config.alpn_protocols = alpn.map(|name| name.into()).into_iter().collect();
     Ok(Arc::new(config))
 }
 

@@ -8,7 +8,7 @@
 #   scripts/bench.sh --tls              what TLS adds to a stanza, in 40 turns with the same in clear: 10 minutes
 #   scripts/bench.sh --goals            latency at half of the maximum rate, cost against size, what sessions hold: 9 minutes
 #   scripts/bench.sh --peers            Vorpal, Debian's Prosody and ejabberd, and the floor in turns: 11 minutes
-#   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 2 minutes and the build
+#   scripts/bench.sh --criterion        the criterion benches of bench/ instead: 3 minutes and the build
 #   scripts/bench.sh --bin DIRECTORY    with these binaries; LOADGEN_COMMIT says what they were built from
 #
 # Needs Debian 12, a Rust toolchain and two cores: the server is pinned to the first, the generator
@@ -110,6 +110,7 @@ configure() {
         echo '[listen]'
         echo "c2s = \"127.0.0.1:$port\""
         echo "c2s_tls = \"127.0.0.1:$((port + 1))\""
+        echo "http = \"127.0.0.1:$((port + 2))\""
         echo '[tls]'
         echo 'required = false'
         echo '[auth]'
@@ -190,6 +191,10 @@ suite() {
     # for one another set another pace with TLS than without, and so other batches.
     measure chat-2000-paced-tls 0 "${secure[@]}" --clients 2000 --rate 60000 --duration 12 \
         --with-plain "$port"
+    # What WebSocket frames add (RFC 7395).
+    local web=(--tls none --websocket --port "$((port + 2))" --with-floor --with-plain "$port")
+    measure chat-2000-web 0 "${web[@]}" --clients 2000 --closed --duration 8
+    measure chat-100-web 0 "${web[@]}" --clients 100 --closed --window 4 --duration 8
     measure chat-open 0 "${plain[@]}" --clients 500 --rate 20000 --duration 6
     measure memory-plain 0 "${plain[@]}" --user 'm%d' --scenario idle --clients 10000 --duration 4 \
         --warmup 1
@@ -266,7 +271,7 @@ held() {
 # Each part of the server alone, beside general XML readers: medians, with what they may be wrong by.
 benches() {
     local bench names=()
-    for bench in scan view route fanout mesh tls; do
+    for bench in scan view route fanout mesh tls archive; do
         names+=(--bench "$bench")
     done
     # What earlier runs left under the target directory is not part of this one.

@@ -7,6 +7,7 @@ use loadgen::heed;
 use loadgen::result::RunResult;
 use loadgen::run;
 use std::fs;
+use support::server::free_port;
 use support::{DOMAIN, Options, PASSWORD, Server};
 
 /// Every action, in an open and in a closed loop, with a rest between.
@@ -48,11 +49,17 @@ fn server(shards: u16) -> Server {
 
 /// What a run of this scenario finds.
 fn run(server: &Server, scenario: &str, options: &[&str]) -> RunResult {
+    let options = [&["--tls", "none"], options].concat();
+    run_at(server, server.address().port(), scenario, &options)
+}
+
+/// The same at one of its ports.
+fn run_at(server: &Server, port: u16, scenario: &str, options: &[&str]) -> RunResult {
     let file = server.directory().join("scenario.toml");
     fs::write(&file, scenario).expect("the directory is writable");
-    let port = server.address().port().to_string();
+    let port = port.to_string();
     let target = ["--domain", DOMAIN, "--password", PASSWORD, "--port", &port];
-    let line = ["loadgen", "--quiet", "--tls", "none", "--scenario"];
+    let line = ["loadgen", "--quiet", "--scenario"];
     let file = file.to_str().expect("the path is UTF-8");
     let words = [&line[..], &[file], &target, options].concat();
     let cli = heed::read(words).expect("the scenario makes sense");
@@ -160,6 +167,26 @@ fn who_loses_the_network_misses_nothing_and_says_nothing_twice() {
                 assert!(chat > away * 0.5e6, "{chat} us in {}", phase.name);
             }
         }
+    }
+}
+
+#[test]
+fn what_goes_by_websocket_is_verified_and_resumed_like_the_rest() {
+    let (http, https) = (free_port(), free_port());
+    let server = Server::start(&Options {
+        shards: 2,
+        users: 12,
+        clique: 4,
+        listen: &format!("http = \"127.0.0.1:{http}\"\nhttps = \"127.0.0.1:{https}\""),
+        ..Options::default()
+    });
+    for scenario in [EVERYTHING, LOSSES] {
+        let result = run_at(&server, http, scenario, &["--websocket", "--tls", "none"]);
+        assert_verified(&result);
+        assert_eq!(result.load.transport(), "tls none, WebSocket");
+        let path = "--websocket=/xmpp-websocket";
+        let options = [path, "--tls", "direct", "--insecure"];
+        assert_verified(&run_at(&server, https, scenario, &options));
     }
 }
 

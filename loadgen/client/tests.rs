@@ -18,6 +18,7 @@ impl World {
         let script = Script {
             domain: "bench".into(),
             tls,
+            websocket: None,
             mechanism: None,
             accounts,
             first_account: 0,

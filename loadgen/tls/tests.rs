@@ -42,7 +42,7 @@ impl Pair {
             .expect("a good pair");
         let name = ServerName::try_from("example.org").expect("a name");
         let mut pair = Pair {
-            client: Tls::new(&configure(None, false).expect("nothing to read"), &name)
+            client: Tls::new(&configure(None, None).expect("nothing to read"), &name)
                 .expect("a client"),
             server: ServerConnection::new(Arc::new(config)).expect("a server"),
             held: Vec::new(),

@@ -72,7 +72,8 @@ fn measure<'a>(
     plan.check()?;
     let ca = run::ca(args)?;
     // What is wrong with the certificates is told before anybody connects.
-    run::tls(args.tls, args.domain(), ca.as_ref())?;
+    let is_web = args.websocket.is_some();
+    run::tls(args.tls, is_web, args.domain(), ca.as_ref())?;
     let script = run::script(args, args.accounts()?);
     let mut server = args.server_pid.map(run::watch).transpose()?;
     live.label("workers", Whose::Subject);

@@ -139,6 +139,8 @@ pub struct Login {
     pub domain: String,
     /// How connections are secured.
     pub tls: TlsMode,
+    /// The path at which streams are in WebSocket frames, where they are.
+    pub websocket: Option<String>,
     /// Certificates to trust; any, where there are none.
     pub ca: Option<Ca>,
     /// The mechanism asked for.
@@ -283,6 +285,7 @@ impl Login {
         Login {
             domain: script.domain.clone(),
             tls: script.tls,
+            websocket: script.websocket.clone(),
             ca,
             mechanism: script.mechanism,
             names: match &script.accounts {
@@ -318,6 +321,7 @@ impl Login {
         Ok(Script {
             domain: self.domain,
             tls: self.tls,
+            websocket: self.websocket,
             mechanism: self.mechanism,
             accounts,
             first_account: 0,

@@ -187,7 +187,9 @@ impl Shared {
             .ok_or("the coordinator's clock is further ahead than this machine's can be")?;
         plan.core = self.args.core;
         let plan = plan.fit(self.args.threads)?;
-        let tls = run::tls(job.login.tls, &job.login.domain, job.login.ca.as_ref())?;
+        let login = &job.login;
+        let is_web = login.websocket.is_some();
+        let tls = run::tls(login.tls, is_web, &login.domain, login.ca.as_ref())?;
         let script = job.login.script(&plan)?;
         Fleet::start(plan, Arc::new(script), &tls, self.features)
     }
