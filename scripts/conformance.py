@@ -60,6 +60,7 @@ NAMES = {
     "XEP-0334": "Message Processing Hints",
     "XEP-0352": "Client State Indication",
     "XEP-0359": "Unique and Stable Stanza IDs",
+    "XEP-0363": "HTTP File Upload",
     "XEP-0368": "SRV records for XMPP over TLS",
     "XEP-0377": "Blocking Command Reports",
     "XEP-0386": "Bind 2",
@@ -74,6 +75,7 @@ NAMES = {
     "XEP-0494": "Client Access Management",
     "RFC 3454": "Preparation of Internationalized Strings (stringprep)",
     "RFC 3921": "XMPP: Instant Messaging and Presence, obsolete",
+    "RFC 3986": "Uniform Resource Identifier (URI)",
     "RFC 4013": "SASLprep",
     "RFC 4055": "Algorithms and Identifiers for RSA in X.509",
     "RFC 4422": "Simple Authentication and Security Layer (SASL)",
@@ -96,6 +98,7 @@ NAMES = {
     "RFC 8265": "Usernames and Passwords (PRECIS)",
     "RFC 8446": "TLS 1.3",
     "RFC 9266": "Channel Bindings for TLS 1.3",
+    "RFC 9110": "HTTP Semantics",
     "RFC 9112": "HTTP/1.1",
 }
 

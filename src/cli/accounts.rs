@@ -25,6 +25,7 @@ pub(crate) struct Place {
     domain: String,
     data: PathBuf,
     limits: Limits,
+    config: Box<Config>,
 }
 
 /// The accounts of the server that a configuration describes.
@@ -53,8 +54,9 @@ impl Place {
         let config = Config::load(config).map_err(|error| Failure::new(error.to_string()))?;
         Ok(Place {
             domain: config.domain.to_string(),
-            data: config.data,
-            limits: config.limits,
+            data: config.data.clone(),
+            limits: config.limits.clone(),
+            config: Box::new(config),
         })
     }
 
@@ -178,6 +180,14 @@ impl Accounts {
                 ops.push(op);
                 let mut replies = Vec::new();
                 store.perform(&mut ops.into_iter(), &mut replies);
+                if replies.last() == Some(&StoreReply::Done) {
+                    self.place.config.remove_uploads(account).map_err(|text| {
+                        let name = account.as_str();
+                        Failure(format!(
+                            "Deleted {name}, but not what it had uploaded: {text}."
+                        ))
+                    })?;
+                }
                 replies.pop()
             }
         };

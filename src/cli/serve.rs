@@ -46,6 +46,9 @@ pub(crate) fn serve(
     let data = runtime_config.data.clone();
     let store: Box<dyn Store> = if ephemeral {
         tracing::warn!("accounts are kept in memory: they are gone when the server stops");
+        if runtime_config.refuse_uploads() {
+            tracing::warn!("so nothing can be uploaded");
+        }
         Box::new(Memory::new())
     } else {
         let store = Embedded::open(&data).map_err(|error| Failure::new(error.to_string()))?;

@@ -8,6 +8,7 @@ mod complaint;
 mod directory;
 mod file;
 mod services;
+mod upload;
 mod value;
 mod web;
 
@@ -17,19 +18,24 @@ use crate::certificate::{self, About, CertificateError, write_private};
 use crate::logging::Log;
 use crate::transport::http::Site;
 use crate::transport::tls::ServerConfigs;
+use crate::uploads::slot::Keys;
+use crate::uploads::{self, UploadConfig};
 use complaint::{Places, Source};
 use file::File;
+use stanza::jid::BareJid;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use xmpp::Settings;
 use xmpp::limit::Limits;
 use xmpp::settings::{AgentPolicy, Durability};
 use xmpp::stream::sasl::Mechanism;
 use xmpp::xep::external_services::ExternalService;
+use xmpp::xep::upload::UploadPolicy;
 
 /// Bytes of a configuration file; a larger one is something else.
 const FILE_SIZE_MAX: u64 = 1 << 20;
@@ -104,6 +110,8 @@ pub struct Config {
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// What clients are told of that runs beside the server (XEP-0215).
     pub external_services: Vec<ExternalService>,
+    /// The files that users may put on the server, if they may.
+    pub uploads: Option<UploadConfig>,
     /// The limits of the protocol.
     pub limits: Limits,
     /// Bytes that may wait for one connection before it is cut.
@@ -135,6 +143,8 @@ pub struct RuntimeConfig {
     pub site: Site,
     /// Our side of handshakes.
     pub tls: ServerConfigs,
+    /// The files that users may put on the server, if they may.
+    pub uploads: Option<UploadConfig>,
     /// The data directory; it exists.
     pub data: PathBuf,
     /// Bytes that may wait for one connection before it is cut.
@@ -207,6 +217,10 @@ impl Config {
             archive: self.archive,
             contacts: self.contacts.clone(),
             external_services: self.external_services.clone(),
+            uploads: self
+                .uploads
+                .as_ref()
+                .map(|it| UploadPolicy::new(it.size_max)),
             ..Settings::new(&self.domain)
         }
     }
@@ -240,6 +254,14 @@ impl Config {
             None => certificate::check_self_signed(&self.own_certificate(), &self.domain),
         };
         looked_at.map_err(|error| self.refuse_certificate(&error))?;
+        if let Some(uploads) = &self.uploads {
+            directory::check(&uploads.directory).map_err(|what| {
+                let shown = uploads.directory.display();
+                let what = format!("upload.directory is {shown}, but {what}");
+                let remedy = "let it name a directory that the server's user may write";
+                self.places.uploads.refuse(what, remedy)
+            })?;
+        }
         self.salt_secret().map(drop)
     }
 
@@ -315,6 +337,19 @@ impl Config {
         self.places.data.refuse(what, remedy)
     }
 
+    /// Removes the files of an account that is no more, where no server runs that would.
+    ///
+    /// # Errors
+    /// The secret's, or the directory's.
+    pub fn remove_uploads(&self, account: &BareJid) -> Result<(), String> {
+        let secret = self.salt_secret().map_err(|error| error.to_string())?;
+        let (Some(kept), Some(secret)) = (&self.uploads, secret) else {
+            return Ok(());
+        };
+        let removed = uploads::remove(&kept.directory, &Keys::new(&secret), account);
+        removed.map_err(|error| format!("{}: {error}", kept.directory.display()))
+    }
+
     /// Where the certificate is that we make ourselves.
     fn own_certificate(&self) -> PathBuf {
         self.data.join(OWN_CERTIFICATE_DIRECTORY)
@@ -342,6 +377,10 @@ impl Config {
             Some(secret) => secret,
             None => self.make_salt_secret()?,
         };
+        let mut site = self.site;
+        if self.uploads.is_some() {
+            site.uploads = Some(Arc::new(Keys::new(&settings.fake_salt_secret)));
+        }
         Ok(RuntimeConfig {
             settings,
             shards_fixed: self.shards.is_some(),
@@ -350,13 +389,23 @@ impl Config {
             c2s_tls: self.c2s_tls,
             http: self.http,
             https: self.https,
-            site: self.site,
+            site,
             tls,
+            uploads: self.uploads,
             data: self.data,
             output_max: self.output_max,
             connections_per_address_max: self.connections_per_address_max,
             connections_max: self.connections_max,
         })
+    }
+}
+
+impl RuntimeConfig {
+    /// Has no files be kept: whose they are would be gone before them. Says whether some were.
+    pub fn refuse_uploads(&mut self) -> bool {
+        self.settings.uploads = None;
+        self.site.uploads = None;
+        self.uploads.take().is_some()
     }
 }
 

@@ -5,6 +5,7 @@
 
 use crate::handoff::Leaving;
 use crate::transport::tls::Tls;
+use crate::transport::transfer::Transfer;
 use crate::transport::web::Web;
 use ring::Token;
 use std::net::IpAddr;
@@ -154,6 +155,11 @@ impl Conn {
         cut + self.undigested.len() + self.records.len()
     }
 
+    /// The file that comes or goes over it.
+    pub(crate) fn transfer(&mut self) -> Option<&mut Transfer> {
+        self.web.as_mut()?.transfer()
+    }
+
     pub(crate) fn kind(&self) -> StreamKind {
         match (&self.web, self.direct_tls) {
             (Some(_), _) => StreamKind::C2sWeb,
@@ -250,6 +256,16 @@ impl Conns {
             (conn.held(), ConnId { index, generation })
         });
         named.collect()
+    }
+
+    /// Those over which files come or go.
+    pub(crate) fn transfers(&mut self) -> Vec<ConnId> {
+        let all = self.slots.iter_mut().zip(0..);
+        let files = all.filter_map(|(conn, index)| {
+            let generation = conn.generation;
+            conn.transfer().map(|_| ConnId { index, generation })
+        });
+        files.collect()
     }
 
     /// The connection where the protocol still knows it.

@@ -26,10 +26,12 @@ pub(crate) enum Caller {
     Derive = 1,
     /// The administrator, or the end of the process.
     Control = 2,
+    /// The keeper of files.
+    Uploads = 3,
 }
 
 impl Caller {
-    const COUNT: usize = 3;
+    const COUNT: usize = 4;
 
     /// The bit of this caller among `shards` siblings.
     pub(crate) fn bit(self, shards: usize) -> usize {

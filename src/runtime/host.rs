@@ -11,6 +11,7 @@ use crate::handoff::Leaving;
 use crate::mesh::{Item, Mesh};
 use crate::storage::StorageLink;
 use crate::transport::tls::{ServerConfig, Tls};
+use crate::uploads::UploadLink;
 use ring::Pool;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use xmpp::parcel::{Buffer, Parcel};
 use xmpp::port::StoreOp;
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::DeriveJob;
+use xmpp::xep::upload::SlotRequest;
 use xmpp::{ConnId, Host, ShardId, Ticket, Timestamp};
 
 /// What an output buffer holds at first.
@@ -39,6 +41,10 @@ pub(crate) struct World {
     pub(crate) mesh: Mesh,
     pub(crate) storage: StorageLink,
     pub(crate) derive: DeriveLink,
+    /// Where files are kept, if they are.
+    pub(crate) uploads: Option<UploadLink>,
+    /// Transfers that began in this turn, with when they are looked at.
+    pub(crate) begun: Vec<(Timestamp, ConnId)>,
     pub(crate) starttls: Option<Arc<ServerConfig>>,
     /// Connections to look at in the flush.
     pub(crate) dirty: Vec<ConnId>,
@@ -201,6 +207,11 @@ impl World {
         for buffer in [&mut conn.output, &mut conn.wire] {
             self.pool.give(std::mem::take(buffer));
         }
+        if conn.transfer().is_some()
+            && let Some(uploads) = &self.uploads
+        {
+            uploads.cancel(id);
+        }
         conn.tls = None;
         conn.web = None;
         conn.leaving = None;
@@ -348,6 +359,12 @@ impl Host for World {
 
     fn derive(&mut self, ticket: Ticket, job: Box<DeriveJob>) -> bool {
         self.derive.push(ticket, job)
+    }
+
+    fn slot(&mut self, ticket: Ticket, request: Box<SlotRequest>) {
+        let uploads = self.uploads.as_ref();
+        let uploads = uploads.expect("slots are given where files are kept");
+        uploads.ask_slot(ticket, request);
     }
 
     fn wake_at(&mut self, at: Timestamp) {

@@ -6,6 +6,7 @@
 
 use crate::connection::{Life, Reading, id_of};
 use crate::host::World;
+use crate::transfer;
 use crate::transport::web::Step;
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
@@ -159,6 +160,11 @@ impl Turn {
             self.counters.cut_undigested += 1;
             self.shard.on_overload(&mut self.world, conn);
             self.world.drop_held(conn);
+            let found = self.world.conns.open_mut(conn);
+            // No stream of its has an end to tell.
+            if found.is_some_and(|conn| conn.transfer().is_some()) {
+                self.lose(conn);
+            }
         }
         // Where all hold little nobody is cut, and it is not looked at each time.
         self.held_mark = self.held_max.max(self.world.held + self.held_max / 8);
@@ -363,18 +369,28 @@ fn feed_web(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
     let held = web.held();
     let mut stream = std::mem::take(&mut world.unframed);
     let mut rest = bytes;
+    let (mut asked, mut pieces) = (None, Vec::new());
     let step = loop {
         web.lend(&mut world.message);
         match web.read(&mut rest, peer, shard.element_size_max(id), &mut stream) {
             Step::Upgraded(facts, peer) => shard.on_upgraded(id, facts, peer),
+            Step::Asked(request) => asked = Some(request),
+            Step::Chunk(piece) => pieces.push(piece),
             step => break step,
         }
     };
+    let is_transfer = web.transfer().is_some();
     web.take_back(&mut world.message);
     world.held = world.held + web.held() - held;
     let answers = web.waiting() > 0;
     if answers {
         world.touch(id);
+    }
+    if let Some(request) = asked {
+        transfer::begin(shard, world, id, *request);
+    }
+    if is_transfer {
+        transfer::hand_on(world, id, pieces);
     }
     if !stream.is_empty() {
         feed(shard, world, id, &stream);

@@ -27,8 +27,10 @@ mod plan;
 mod reader;
 mod server;
 mod storage;
+mod transfer;
 pub mod transport;
 mod turn;
+pub mod uploads;
 
 pub use config::RuntimeConfig;
 pub use control::Control;

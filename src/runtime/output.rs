@@ -89,7 +89,7 @@ impl Turn {
             _ => {}
         }
         if is_written {
-            self.shard.on_written(&mut self.world, id);
+            self.on_all_written(id);
         }
         self.settle_reading(id);
     }
@@ -148,6 +148,11 @@ impl Turn {
         let rest = conn.sending.saturating_sub(taken);
         conn.sending = 0;
         self.counters.sent += u64::from(taken);
+        if taken > 0
+            && let Some(transfer) = conn.transfer()
+        {
+            transfer.note(self.world.now);
+        }
         if rest > 0 && taken > 0 && conn.life != Life::Cut {
             conn.sending = rest;
             let from = buffer.len() - rest as usize;
@@ -260,6 +265,7 @@ impl Turn {
             match life {
                 Some(Life::Closing | Life::Lingering) => self.lose(id),
                 Some(Life::Leaving) => self.stay(id),
+                Some(Life::Open) => self.see_to_transfer(id),
                 _ => {}
             }
         }

@@ -16,6 +16,7 @@ use crate::plan::Plan;
 use crate::storage::{self, StorageLink};
 use crate::transport::tls::ServerConfigs;
 use crate::turn::{Counters, TICK, Turn};
+use crate::uploads::{self, Jobs, UploadLink};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use ring::{BufferShape, Buffers, EndSignals, Features, Pool, Ring, RingConfig};
 use rustix::process::{Resource, getrlimit};
@@ -98,6 +99,8 @@ pub enum ServeError {
     Shard(u16, String),
     /// A thread could not be started.
     Thread(io::Error),
+    /// Files cannot be kept in this directory.
+    Uploads(String),
     /// Shards did not end in time; their threads are left behind.
     Stuck(usize),
 }
@@ -114,6 +117,11 @@ impl fmt::Display for ServeError {
             ),
             ServeError::Memory(needed) => write!(f, "the server needs {needed}: {LOCKED_REMEDY}"),
             ServeError::Shard(shard, error) => write!(f, "shard {shard} failed: {error}"),
+            ServeError::Uploads(what) => write!(
+                f,
+                "uploads cannot be kept in {what}: let the server's user write there, or name \
+                 another directory in [upload]"
+            ),
             ServeError::Stuck(count) => write!(f, "{count} shards did not end in time"),
             ServeError::Thread(error) => write!(
                 f,
@@ -131,6 +139,7 @@ pub struct Server {
     shards: Vec<ExecutorJoinHandle<Result<Counters, String>>>,
     storage: JoinHandle<()>,
     derivers: Vec<JoinHandle<()>>,
+    uploads: Option<uploads::Thread>,
     /// Each running shard holds one more.
     alive: Arc<()>,
     stop_ms_max: u64,
@@ -158,6 +167,7 @@ struct Ends {
     mesh: Mesh,
     storage: StorageLink,
     derive: DeriveLink,
+    uploads: Option<UploadLink>,
     listeners: Vec<Listener>,
     commands: Receiver<Command>,
 }
@@ -219,7 +229,7 @@ impl Server {
     fn lay_out(
         config: RuntimeConfig,
         tuning: &Tuning,
-        store: Box<dyn Store>,
+        mut store: Box<dyn Store>,
         plan: Plan,
         features: Features,
     ) -> Result<(Server, Vec<Seed>), ServeError> {
@@ -236,7 +246,8 @@ impl Server {
         let meshes = mesh::weave(&bells, capacity);
         let (requests, receive) = mpsc::channel();
         let capacity = tuning.lane_capacity.unwrap_or(storage::LANE_CAPACITY);
-        let stored = storage::start(store, &bells, receive, features, capacity)
+        let (files, jobs, uploads) = keep_uploads(&config, &mut *store, &bells, features)?;
+        let stored = storage::start(store, jobs, &bells, receive, features, capacity)
             .map_err(ServeError::Thread)?;
         let (derive_links, derivers) =
             derive::start(tuning.derive_threads, &bells, features).map_err(ServeError::Thread)?;
@@ -254,7 +265,7 @@ impl Server {
         let admission = Arc::new(Admission::new(plan.connections_max, per_address));
         let clock = Clock::new();
         let alive = Arc::new(());
-        let links = stored.links.into_iter().zip(derive_links);
+        let links = stored.links.into_iter().zip(derive_links).zip(files);
         let ends = share_out(meshes, links, listeners.into_iter().zip(receivers));
         let seed = |(index, ends)| Seed {
             index: index as u16,
@@ -279,6 +290,7 @@ impl Server {
             shards: Vec::new(),
             storage: stored.handle,
             derivers,
+            uploads,
             alive,
             stop_ms_max: tuning.stop_ms_max,
         };
@@ -334,6 +346,12 @@ impl Server {
         self.control.stop_storage();
         if self.storage.join().is_err() {
             tracing::error!("a thread panicked");
+        }
+        // The last who could ask it anything went with those.
+        if let Some(uploads) = self.uploads
+            && let Err(error) = uploads.join()
+        {
+            tracing::error!(%error, "the keeper of files ended early");
         }
         derive::end(self.derivers);
         failure.map_or(Ok(counters), Err)
@@ -412,6 +430,30 @@ fn listen(
     Ok((all, addresses))
 }
 
+/// A way to the keeper of files for each shard, one for storage, and the keeper; nothing where
+/// there are no files.
+type Kept = (
+    Vec<Option<UploadLink>>,
+    Option<Jobs>,
+    Option<uploads::Thread>,
+);
+
+fn keep_uploads(
+    config: &RuntimeConfig,
+    store: &mut dyn Store,
+    bells: &[Arc<Doorbell>],
+    features: Features,
+) -> Result<Kept, ServeError> {
+    let (Some(kept), Some(keys)) = (&config.uploads, &config.site.uploads) else {
+        return Ok((bells.iter().map(|_| None).collect(), None, None));
+    };
+    let started = uploads::start(kept.clone(), keys.clone(), store, bells, features);
+    let started = started
+        .map_err(|error| ServeError::Uploads(format!("{} ({error})", kept.directory.display())))?;
+    let links = started.links.into_iter().map(Some).collect();
+    Ok((links, Some(started.jobs), Some(started.thread)))
+}
+
 fn starttls(tls: &ServerConfigs) -> Option<Arc<crate::transport::tls::ServerConfig>> {
     Some(tls.starttls.clone())
 }
@@ -419,14 +461,15 @@ fn starttls(tls: &ServerConfigs) -> Option<Arc<crate::transport::tls::ServerConf
 /// Gives each shard its own of everything that was made once for each.
 fn share_out(
     meshes: Vec<Mesh>,
-    links: impl Iterator<Item = (StorageLink, DeriveLink)>,
+    links: impl Iterator<Item = ((StorageLink, DeriveLink), Option<UploadLink>)>,
     outside: impl Iterator<Item = (Vec<Listener>, Receiver<Command>)>,
 ) -> impl Iterator<Item = Ends> {
     let own = meshes.into_iter().zip(links).zip(outside);
-    own.map(|((mesh, (storage, derive)), (listeners, commands))| Ends {
+    own.map(|((mesh, (links, uploads)), (listeners, commands))| Ends {
         mesh,
-        storage,
-        derive,
+        storage: links.0,
+        derive: links.1,
+        uploads,
         listeners,
         commands,
     })
@@ -501,6 +544,8 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         mesh: ends.mesh,
         storage: ends.storage,
         derive: ends.derive,
+        uploads: ends.uploads,
+        begun: Vec::new(),
         starttls: seed.starttls,
         dirty: Vec::new(),
         ready: VecDeque::new(),

@@ -7,6 +7,7 @@
 
 use crate::doorbell::{Caller, Doorbell};
 use crate::reader::{Asker, Reader};
+use crate::uploads::Jobs;
 use crossbeam::sync::{Parker, Unparker};
 use ring::spsc::{self, Consumer, Producer};
 use ring::{Bell, Features};
@@ -140,6 +141,8 @@ struct Client {
 /// What the thread works on.
 struct Storage {
     store: Box<dyn Store>,
+    /// Who is to hear of accounts that are no more.
+    uploads: Option<Jobs>,
     clients: Vec<Client>,
     requests: Receiver<Request>,
     waker: Arc<Waker>,
@@ -165,6 +168,7 @@ pub(crate) struct StorageThread {
 /// Starts the thread and makes each shard's end of its lanes, which hold `capacity` operations.
 pub(crate) fn start(
     store: Box<dyn Store>,
+    uploads: Option<Jobs>,
     bells: &[Arc<Doorbell>],
     requests: Receiver<Request>,
     features: Features,
@@ -199,6 +203,7 @@ pub(crate) fn start(
             let bell = Bell::new(&features).expect("rings were probed, and this one is small");
             let mut storage = Storage {
                 store,
+                uploads,
                 clients,
                 requests,
                 waker: thread_waker,
@@ -229,6 +234,7 @@ impl Storage {
         let worked = !self.batch.is_empty() || reads || is_behind;
         if !self.batch.is_empty() || (is_behind && !reads) {
             self.gather();
+            let deleted = deleted(self.uploads.as_ref(), &self.batch);
             let mut ops = self.batch.drain(..);
             self.store.perform(&mut ops, &mut self.replies);
             drop(ops);
@@ -237,6 +243,7 @@ impl Storage {
                 self.askers.len(),
                 "a store answers every operation"
             );
+            self.tell_deleted(deleted, &self.replies);
         }
         self.read();
         let waiting = self.answer();
@@ -343,6 +350,15 @@ impl Storage {
         waiting
     }
 
+    /// Has the files of accounts removed that are no more.
+    fn tell_deleted(&self, deleted: Vec<(usize, BareJid)>, replies: &[StoreReply]) {
+        for (index, account) in deleted {
+            if let Some(uploads) = &self.uploads {
+                uploads.end_deletion(account, replies[index] == StoreReply::Done);
+            }
+        }
+    }
+
     /// Answers one request from outside the shards, whose turn comes before the next; who asked may
     /// be gone, which changes nothing.
     fn serve_request(&mut self) -> bool {
@@ -352,7 +368,9 @@ impl Storage {
         match request {
             Request::Perform(ops, answer) => {
                 let mut replies = Vec::with_capacity(ops.len());
+                let deleted = deleted(self.uploads.as_ref(), &ops);
                 self.store.perform(&mut ops.into_iter(), &mut replies);
+                self.tell_deleted(deleted, &replies);
                 let _ = answer.send(replies);
             }
             Request::Accounts(answer) => {
@@ -371,4 +389,19 @@ impl Storage {
         }
         true
     }
+}
+
+/// Which of these operations delete an account, where somebody wants to know, who knows then.
+fn deleted(uploads: Option<&Jobs>, ops: &[StoreOp]) -> Vec<(usize, BareJid)> {
+    let Some(uploads) = uploads else {
+        return Vec::new();
+    };
+    let deleted = ops.iter().enumerate().filter_map(|(index, op)| match op {
+        StoreOp::DeleteAccount { account } => {
+            uploads.mark_deleted(account);
+            Some((index, account.clone()))
+        }
+        _ => None,
+    });
+    deleted.collect()
 }

@@ -293,6 +293,7 @@ impl Turn {
                     None => self.drain_sibling(ShardId(bit as u16)),
                     Some(caller) if caller == Caller::Storage as usize => self.drain_storage(),
                     Some(caller) if caller == Caller::Derive as usize => self.drain_derived(),
+                    Some(caller) if caller == Caller::Uploads as usize => self.drain_uploads(),
                     Some(_) => self.drain_commands(),
                 }
             }
@@ -363,6 +364,7 @@ impl Turn {
                     self.stopping = Some(self.world.now.plus_ms(self.stop_ms_max));
                     self.close_listeners();
                     self.shard.on_shutdown(&mut self.world);
+                    self.end_transfers();
                 }
                 Command::Stop => {}
             }
@@ -370,6 +372,7 @@ impl Turn {
     }
 
     fn run_deadlines(&mut self) {
+        self.time_transfers();
         if self.world.wish.is_some_and(|at| at <= self.world.now) {
             self.world.wish = None;
             self.shard.on_timer(&mut self.world);

@@ -12,6 +12,7 @@ use xmpp::port::{RosterItem, Store as _, StoreOp, StoreReply, Subscription};
 use xmpp::router::Router;
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::{DeriveJob, SALT_SIZE, derive_credentials};
+use xmpp::xep::upload::SlotRequest;
 use xmpp::{ConnId, Host, Settings, Shard, ShardId, StreamKind, Ticket, Timestamp};
 
 /// Bytes that outputs and pooled buffers have room for from the start.
@@ -113,6 +114,10 @@ impl Host for Bench {
     fn derive(&mut self, ticket: Ticket, job: Box<DeriveJob>) -> bool {
         self.derives.push((ticket, job));
         true
+    }
+
+    fn slot(&mut self, _ticket: Ticket, request: Box<SlotRequest>) {
+        panic!("nobody uploads, but {request:?}");
     }
 
     fn wake_at(&mut self, _at: Timestamp) {}

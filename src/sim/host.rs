@@ -7,6 +7,7 @@ use xmpp::parcel::{Buffer, Parcel};
 use xmpp::port::StoreOp;
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::DeriveJob;
+use xmpp::xep::upload::SlotRequest;
 use xmpp::{ConnId, Host, ShardId, Ticket, Timestamp};
 
 /// Derivations of one shard that wait; the next one is refused.
@@ -44,6 +45,7 @@ pub(crate) enum Effect {
     Move(ConnId, ShardId, Box<StreamState>),
     Store(Ticket, StoreOp),
     Derive(Ticket, Box<DeriveJob>),
+    Slot(Ticket, Box<SlotRequest>),
 }
 
 /// A ring to a sibling and what did not fit into it.
@@ -311,6 +313,10 @@ impl Host for Side {
         self.derivations += 1;
         self.effects.push(Effect::Derive(ticket, job));
         true
+    }
+
+    fn slot(&mut self, ticket: Ticket, request: Box<SlotRequest>) {
+        self.effects.push(Effect::Slot(ticket, request));
     }
 
     fn wake_at(&mut self, at: Timestamp) {

@@ -10,6 +10,7 @@ pub mod contacts;
 pub mod direct;
 pub mod element;
 pub mod faults;
+pub mod files;
 mod host;
 pub mod ledger;
 pub mod managed;

@@ -27,6 +27,7 @@ use wire::{Place, Wire};
 use xmpp::port::{Credentials, Store as _, StoreOp, StoreReply};
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::{DeriveJob, Derived, derive_credentials};
+use xmpp::xep::upload::SlotAnswer;
 use xmpp::{ConnId, Settings, Shard, ShardId, StreamKind, Ticket, Timestamp};
 
 pub use crash::Deaths;
@@ -116,6 +117,10 @@ enum Input {
     Derived {
         ticket: Ticket,
         derived: Derived,
+    },
+    Slot {
+        ticket: Ticket,
+        answer: SlotAnswer,
     },
     Adopt {
         wire: usize,
@@ -657,7 +662,9 @@ impl World {
     fn input(&mut self, shard: usize, input: Input) {
         let node = &mut self.nodes[shard];
         match input {
-            Input::Stored { .. } | Input::Derived { .. } => node.answers.push_back(input),
+            Input::Stored { .. } | Input::Derived { .. } | Input::Slot { .. } => {
+                node.answers.push_back(input)
+            }
             _ => node.inbox.push_back(input),
         }
         self.wake(shard);

@@ -5,6 +5,7 @@ use crate::parcel::{Buffer, Parcel};
 use crate::port::StoreOp;
 use crate::stream::StreamState;
 use crate::stream::sasl::DeriveJob;
+use crate::xep::upload::SlotRequest;
 
 /// A shard of this process, counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -110,6 +111,9 @@ pub trait Host {
     /// Runs PBKDF2 away from the shards; answered by `Shard::on_derived`, or, where too many wait
     /// already, refused by `false`.
     fn derive(&mut self, ticket: Ticket, job: Box<DeriveJob>) -> bool;
+
+    /// Asks the keeper of files for a slot (XEP-0363); answered by `Shard::on_slot`.
+    fn slot(&mut self, ticket: Ticket, request: Box<SlotRequest>);
 
     /// Asks for `Shard::on_timer` at `at` or soon after. One wish at a time: a new one replaces it.
     fn wake_at(&mut self, at: Timestamp);

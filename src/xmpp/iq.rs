@@ -10,6 +10,7 @@ use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{Stanza, Type, write_reply_head};
 use crate::xep::pubsub::is_for_nodes;
+use crate::xep::upload::{self, SlotAnswer};
 use crate::xep::{self, Answer, Available, Context, Target};
 use stanza::jid::{BareJid, Jid};
 use stanza::ns::Ns;
@@ -307,20 +308,41 @@ impl Shard {
         let mut payload = Vec::new();
         match xep::iq(ns, &context, &request, &mut payload)? {
             Answer::Now => self.reply(host, &answered, Ok(&payload)),
+            Answer::Refuse => self.reply_by(host, &answered, "error", &payload),
             Answer::Ask(op) => {
-                let ticket = self.ticket(Waiting::Iq);
-                self.iq_requests.insert(
-                    ticket.0,
-                    IqRequest {
-                        ns,
-                        payload,
-                        ..answered
-                    },
-                );
+                let ticket = self.keep_request(ns, payload, answered);
                 host.store(ticket, op);
+            }
+            Answer::Slot(request) => {
+                let ticket = self.keep_request(ns, payload, answered);
+                host.slot(ticket, request);
             }
         }
         Ok(())
+    }
+
+    /// Keeps an extension's request until an event of this ticket answers it.
+    fn keep_request(&mut self, ns: Ns, payload: Vec<u8>, answered: IqRequest) -> Ticket {
+        let ticket = self.ticket(Waiting::Iq);
+        let request = IqRequest {
+            ns,
+            payload,
+            ..answered
+        };
+        self.iq_requests.insert(ticket.0, request);
+        ticket
+    }
+
+    /// The keeper of files answered a request for a slot (XEP-0363).
+    pub fn on_slot(&mut self, host: &mut impl Host, ticket: Ticket, answer: SlotAnswer) {
+        self.complete(host, ticket, |shard, host, _| {
+            let Some(request) = shard.iq_requests.remove(&ticket.0) else {
+                return;
+            };
+            let mut payload = Vec::new();
+            let type_ = upload::answer(answer, &mut payload);
+            shard.reply_by(host, &request, type_, &payload);
+        });
     }
 
     /// Storage answered an extension's question.

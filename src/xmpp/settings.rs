@@ -3,6 +3,7 @@
 use crate::limit::Limits;
 use crate::stream::sasl::Mechanism;
 use crate::xep::external_services::ExternalService;
+use crate::xep::upload::UploadPolicy;
 use std::fmt;
 
 /// PBKDF2 rounds of new accounts (RFC 5802 5.1, RFC 7677 4).
@@ -97,6 +98,8 @@ pub struct Settings {
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// What clients are told of that runs beside the server (XEP-0215).
     pub external_services: Vec<ExternalService>,
+    /// What files users may upload (XEP-0363), if any.
+    pub uploads: Option<UploadPolicy>,
     /// The version in XEP-0092 replies.
     pub software_version: &'static str,
     /// Whether accounts have archives (XEP-0313), where something is stored at all.
@@ -122,6 +125,7 @@ impl Settings {
             fake_salt_secret: [0; 32],
             contacts: Vec::new(),
             external_services: Vec::new(),
+            uploads: None,
             software_version: env!("CARGO_PKG_VERSION"),
             archive: false,
         }

@@ -556,7 +556,7 @@ impl Shard {
     }
 
     /// Has `handle` do what a request waited for, as its cause's.
-    fn complete<H: Host>(
+    pub(crate) fn complete<H: Host>(
         &mut self,
         host: &mut H,
         ticket: Ticket,

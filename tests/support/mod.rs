@@ -4,6 +4,7 @@
 
 pub(crate) mod client;
 pub(crate) mod element;
+pub(crate) mod files;
 pub(crate) mod roster;
 pub(crate) mod server;
 pub(crate) mod web;

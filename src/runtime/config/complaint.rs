@@ -57,6 +57,7 @@ pub(super) struct Places {
     pub(super) key: Place,
     pub(super) plain_without_tls: Place,
     pub(super) http: Place,
+    pub(super) uploads: Place,
 }
 
 impl Places {
@@ -68,6 +69,7 @@ impl Places {
             key: source.place(Some("tls"), "key"),
             plain_without_tls: source.place(Some("auth"), "plain_without_tls"),
             http: source.place(Some("listen"), "http"),
+            uploads: source.place(Some("upload"), "directory"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::complaint::{ConfigError, Places, Source};
 use super::services::{self, ExternalServiceFile};
+use super::upload::{Around, UploadFile};
 use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
 use super::web::WebFile;
 use super::{
@@ -56,6 +57,8 @@ pub(super) struct File {
     external_service: Vec<Spanned<ExternalServiceFile>>,
     #[serde(default)]
     web: WebFile,
+    #[serde(default)]
+    upload: UploadFile,
 }
 
 #[derive(Default, Deserialize)]
@@ -244,10 +247,23 @@ impl File {
             source,
         )?;
         let tls_required = self.tls.required.unwrap_or(true);
+        let site = self.web.site(&domain, https.first(), tls_required);
+        let data = at(self.data.unwrap_or_else(|| DATA_DEFAULT.into()));
+        let durability = self
+            .durability
+            .mode
+            .map_or_else(Durability::default, |Text(mode)| mode);
+        let around = Around {
+            data: &data,
+            site: &site,
+            is_served: !http.is_empty() || !https.is_empty(),
+            durability,
+        };
         Ok(Config {
-            site: self.web.site(&domain, https.first(), tls_required),
+            uploads: self.upload.check(&around, at, source)?,
+            site,
             domain,
-            data: at(self.data.unwrap_or_else(|| DATA_DEFAULT.into())),
+            data,
             places: Places::new(source),
             shards: self.shards.map(|Number(count)| count as u16),
             idle_spin: Duration::from_micros(self.idle_spin_us.map_or(0, |Number(us)| us)),
@@ -263,10 +279,7 @@ impl File {
             anonymous,
             agents,
             registration_open: self.registration.open.unwrap_or(false),
-            durability: self
-                .durability
-                .mode
-                .map_or_else(Durability::default, |Text(mode)| mode),
+            durability,
             archive: self.archive.enabled.unwrap_or(false),
             contacts: self.contact.listed(),
             external_services: services::check(self.external_service, source)?,

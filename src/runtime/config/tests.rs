@@ -6,6 +6,7 @@ use tracing_subscriber::filter::LevelFilter;
 use xmpp::settings::Durability;
 
 mod services;
+mod upload;
 mod web;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -185,7 +186,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         refusal("domain = \"a.b\"\nfoo = 1"),
         "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
          log, listen, tls, auth, limits, registration, durability, archive, contact, \
-         external_service, web"
+         external_service, web, upload"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
@@ -481,6 +482,12 @@ fn the_manual_names_every_key_and_its_range() {
         "transport",
         "secret",
         "lifetime_s",
+        "enabled",
+        "directory",
+        "max_file_size",
+        "quota",
+        "daily_quota",
+        "expire_days",
     ] {
         assert!(manual.contains(&format!("| `{key}` |")), "no row for {key}");
     }
@@ -499,7 +506,7 @@ fn the_manual_names_every_key_and_its_range() {
         good(&format!("domain = \"a.b\"\n{example}"));
         more += 1;
     }
-    assert_eq!(more, 3);
+    assert_eq!(more, 4);
 }
 
 #[test]

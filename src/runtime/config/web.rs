@@ -35,6 +35,7 @@ impl WebFile {
             trusted_proxies: proxies.into_iter().map(|Proxy(address)| address).collect(),
             must_secure,
             websocket_url: url.map(|url| (url + WEBSOCKET_PATH).into()),
+            uploads: None,
         }
     }
 }

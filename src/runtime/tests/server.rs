@@ -44,6 +44,7 @@ fn config(shards: u16) -> RuntimeConfig {
         http: Vec::new(),
         https: Vec::new(),
         site: runtime::transport::http::Site::default(),
+        uploads: None,
         data,
         output_max: 1 << 20,
         connections_per_address_max: 0,

@@ -1,16 +1,20 @@
 //! HTTP/1.1 as far as XMPP needs it: one request, whose answer is an upgrade to WebSocket, a page
-//! that says where XMPP is (XEP-0156), or a refusal.
+//! that says where XMPP is (XEP-0156), a file that comes or goes (XEP-0363), or a refusal.
 //!
 //! Invariant: after its first answer a connection is a WebSocket, or closed; so what stands behind
 //! a request is never taken for another one.
 
+pub mod files;
 mod forwarded;
 
+use crate::uploads::slot::Keys;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use files::FileRequest;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Bytes of a request's head; what browsers send with all their cookies is a quarter of it.
 pub const HEAD_SIZE_MAX: usize = 16 << 10;
@@ -41,6 +45,8 @@ pub struct Site {
     pub must_secure: bool,
     /// Where WebSocket is for all the world, if anywhere.
     pub websocket_url: Option<Box<str>>,
+    /// What files are found by, where there are some.
+    pub uploads: Option<Arc<Keys>>,
 }
 
 /// What a request's head is answered with.
@@ -50,6 +56,8 @@ pub enum Answer {
     Incomplete,
     /// The connection is a WebSocket behind this.
     Upgrade(Upgrade),
+    /// A file comes or goes behind this, and then the connection ends.
+    File(Box<FileRequest>),
     /// This, and then the connection ends.
     Page(Vec<u8>),
 }
@@ -106,6 +114,9 @@ impl Asked<'_> {
         let path = target.split('?').next().unwrap_or_default();
         let method = self.request.method.unwrap_or_default();
         let url = self.site.websocket_url.as_deref();
+        if let Some(keys) = self.files(path) {
+            return self.answer_for_file(keys, path, head_size);
+        }
         match (path, method, url) {
             (WEBSOCKET_PATH, "GET", _) => self.upgrade(head_size),
             (HOST_META | HOST_META_JSON, "GET" | "HEAD", None) => refuse("404 Not Found", ""),
@@ -138,13 +149,7 @@ impl Asked<'_> {
         if !is_key || !self.lists("sec-websocket-protocol", "xmpp") {
             return refuse("400 Bad Request", "");
         }
-        let peer = forwarded::client(self.request.headers, self.site, self.peer);
-        // TLS up to a proxy is the proxy's, not its client's.
-        let is_proxied = self.site.trusted_proxies.contains(&self.peer);
-        let is_clear = match is_proxied {
-            true => !peer.is_secured,
-            false => !self.is_tls,
-        };
+        let (peer, is_clear) = self.client();
         if !self.allows_origin() || is_clear && self.site.must_secure {
             return refuse("403 Forbidden", "");
         }
@@ -156,10 +161,25 @@ impl Asked<'_> {
         Answer::Upgrade(Upgrade {
             head_size,
             response: response.into_bytes(),
-            peer: peer.address,
-            is_proxied,
+            peer,
+            is_proxied: self.is_proxied(),
             is_secured: !is_clear,
         })
+    }
+
+    /// Where the client is, and whether it comes in clear.
+    fn client(&self) -> (IpAddr, bool) {
+        let peer = forwarded::client(self.request.headers, self.site, self.peer);
+        let is_clear = match self.is_proxied() {
+            true => !peer.is_secured,
+            false => !self.is_tls,
+        };
+        (peer.address, is_clear)
+    }
+
+    /// TLS up to a proxy is the proxy's, not its client's.
+    fn is_proxied(&self) -> bool {
+        self.site.trusted_proxies.contains(&self.peer)
     }
 
     /// Whether the page that connects may; who names none is no page.

@@ -5,5 +5,6 @@
 mod binding;
 pub mod http;
 pub mod tls;
+pub mod transfer;
 pub mod web;
 pub mod websocket;

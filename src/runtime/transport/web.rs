@@ -3,7 +3,9 @@
 //! Invariant: behind the frame that closes nothing is written, and nothing is read behind the one
 //! of the client. What waits here to be written goes before what the stream says.
 
+use super::http::files::{Ask, FileRequest};
 use super::http::{self, Answer, Site};
+use super::transfer::Transfer;
 use super::websocket::{self, Code, Event, Reader};
 use stanza::framing;
 use std::mem;
@@ -18,6 +20,8 @@ enum Stage {
     Request(Request),
     /// Messages flow.
     Messages(Reader),
+    /// A file comes or goes.
+    Transfer(Transfer),
     /// Nothing is read any more.
     Over,
 }
@@ -38,6 +42,10 @@ pub enum Step {
     Used,
     /// A stream begins, of a client that is there; there may be more bytes.
     Upgraded(Option<TlsFacts>, IpAddr),
+    /// A file is asked for, or to be taken; there may be more bytes.
+    Asked(Box<FileRequest>),
+    /// A piece of it; there may be more bytes.
+    Chunk(Vec<u8>),
     /// A message is too big: the stream has to end.
     TooBig,
     /// The client has closed in order.
@@ -95,6 +103,7 @@ impl Web {
                 Step::Used
             }
             Stage::Request(_) => self.read_request(bytes, peer),
+            Stage::Transfer(transfer) => transfer.take(bytes).map_or(Step::Used, Step::Chunk),
             Stage::Messages(reader) => {
                 let step = loop {
                     match reader.next(bytes, size_max) {
@@ -165,6 +174,15 @@ impl Web {
                 self.stage = Stage::Over;
                 Step::Spent
             }
+            Answer::File(request) => {
+                *bytes = &bytes[request.head_size - before..];
+                let left = match &request.ask {
+                    Ask::Put(put) => put.size,
+                    Ask::Get(_) => 0,
+                };
+                self.stage = Stage::Transfer(Transfer::new(left, request.expects));
+                Step::Asked(request)
+            }
             Answer::Upgrade(upgrade) => {
                 *bytes = &bytes[upgrade.head_size - before..];
                 let facts = match upgrade.is_proxied {
@@ -198,13 +216,33 @@ impl Web {
         match &self.stage {
             Stage::Request(request) => request.head.len(),
             Stage::Messages(reader) => reader.held(),
-            Stage::Over => 0,
+            // How much that is does not depend on who sends it.
+            Stage::Transfer(_) | Stage::Over => 0,
         }
     }
 
     /// Forgets those; nothing is read any more.
     pub fn give_up(&mut self) {
-        self.stage = Stage::Over;
+        match &mut self.stage {
+            Stage::Transfer(transfer) => transfer.stop(),
+            stage => *stage = Stage::Over,
+        }
+    }
+
+    /// The file that comes or goes.
+    pub fn transfer(&mut self) -> Option<&mut Transfer> {
+        match &mut self.stage {
+            Stage::Transfer(transfer) => Some(transfer),
+            _ => None,
+        }
+    }
+
+    /// Has this written as it is, behind what waits to be.
+    pub fn say(&mut self, mut bytes: Vec<u8>) {
+        match self.first.is_empty() {
+            true => self.first = bytes,
+            false => self.first.append(&mut bytes),
+        }
     }
 
     /// Bytes that wait to be written.

@@ -2,6 +2,7 @@
 
 use super::wire::{Away, Place};
 use super::{Event, Input, Node, World};
+use crate::files;
 use crate::host::Effect;
 use xmpp::parcel::{Control, Parcel};
 use xmpp::{ConnId, StreamKind, TlsFacts};
@@ -116,15 +117,15 @@ impl World {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
                 shard.on_derived(side, ticket, derived);
             }
-            Input::Delete { account, answer } => {
+            Input::Slot { ticket, answer } => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
-                let control = Box::new(Control::Delete { account, answer });
-                shard.on_parcel(side, side.id, Parcel::Control(control));
+                shard.on_slot(side, ticket, answer);
+            }
+            Input::Delete { account, answer } => {
+                self.control(shard, Control::Delete { account, answer });
             }
             Input::NewKeys { account, told } => {
-                let Node { shard, side, .. } = &mut self.nodes[shard];
-                let control = Box::new(Control::NewKeys { account, told });
-                shard.on_parcel(side, side.id, Parcel::Control(control));
+                self.control(shard, Control::NewKeys { account, told });
             }
             Input::ShutdownNear => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];
@@ -142,6 +143,12 @@ impl World {
             }
         }
         self.effects(shard);
+    }
+
+    /// Tells a shard what was decided outside.
+    fn control(&mut self, shard: usize, news: Control) {
+        let Node { shard, side, .. } = &mut self.nodes[shard];
+        shard.on_parcel(side, side.id, Parcel::Control(Box::new(news)));
     }
 
     fn open(&mut self, shard: usize, wire: usize, kind: StreamKind) {
@@ -336,6 +343,12 @@ impl World {
             Effect::Derive(ticket, job) => {
                 let at = self.now + self.random.within(self.faults.derive_us);
                 self.schedule(at, Event::Derive { shard, ticket, job });
+            }
+            Effect::Slot(ticket, request) => {
+                let at = self.now + self.random.within(self.faults.disk_us);
+                let answer = files::slot(&request);
+                let input = Input::Slot { ticket, answer };
+                self.schedule(at, Event::Input { shard, input });
             }
         }
     }

@@ -63,13 +63,19 @@ impl<'a> Info<'a> {
     /// The server's.
     pub(super) fn of_server(settings: &'a Settings) -> Info<'a> {
         let features = features(settings).into_iter();
+        let named = |category, kind, name| Identity {
+            category,
+            kind,
+            lang: "",
+            name,
+        };
+        let mut identities = vec![named("server", "im", SOFTWARE_NAME)];
+        if settings.uploads.is_some() {
+            // XEP-0363 3
+            identities.push(named("store", "file", "HTTP File Upload"));
+        }
         Info {
-            identities: vec![Identity {
-                category: "server",
-                kind: "im",
-                lang: "",
-                name: SOFTWARE_NAME,
-            }],
+            identities,
             features: features.map(Ns::as_str).collect(),
             forms: info_forms(settings),
         }

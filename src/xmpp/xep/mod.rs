@@ -30,6 +30,7 @@ pub mod sasl2;
 pub mod stable_ids;
 pub mod stream_management;
 pub mod time;
+pub mod upload;
 pub mod vcard;
 pub mod version;
 
@@ -43,6 +44,7 @@ use disco::Form;
 use stanza::jid::BareJid;
 use stanza::ns::Ns;
 use stanza::tree::Node;
+use upload::SlotRequest;
 
 /// What a XEP's file says of itself; feeds disco and the conformance table.
 #[derive(Clone, Copy, Debug)]
@@ -129,6 +131,10 @@ pub enum Answer {
     Now,
     /// By what storage says; `Extension::stored` writes the payload then.
     Ask(StoreOp),
+    /// By what the keeper of files says; `upload::answer` writes the payload then.
+    Slot(Box<SlotRequest>),
+    /// By an error of the payload that was appended, because it says more than its condition.
+    Refuse,
 }
 
 /// A XEP's part in the server. What an extension leaves out costs nothing.
@@ -286,6 +292,7 @@ extensions! {
     stable_ids: stable_ids::StableIds,
     stream_management: stream_management::StreamManagement,
     time: time::Time,
+    upload: upload::HttpUpload,
     vcard: vcard::Vcard,
     version: version::Version,
 }

@@ -22,6 +22,7 @@ fn peer() -> IpAddr {
 fn said(answer: Answer) -> String {
     match answer {
         Answer::Incomplete => "more".to_owned(),
+        Answer::File(request) => format!("{:?}", request.ask),
         Answer::Upgrade(upgrade) => String::from_utf8(upgrade.response).expect("text"),
         Answer::Page(page) => String::from_utf8(page).expect("text"),
     }

@@ -1,0 +1,63 @@
+//! A file that goes: read as fast as its client takes it.
+
+use super::depot::{LABEL_SIZE, Label};
+use super::keeper::{CREDIT, Keeper, Step};
+use super::{CHUNK_SIZE, Client, Said};
+use crate::transport::http::files::{Get, head, page};
+use glommio::channels::local_channel::LocalReceiver;
+use glommio::io::BufferedFile;
+use std::io;
+
+/// Sends a file, or says that it is not there.
+pub(super) async fn take(keeper: &Keeper, client: Client, get: &Get, steps: &LocalReceiver<Step>) {
+    let place = keeper.depot.borrow().place(&get.file);
+    // Most files that are not there were removed; what else there may be is not the client's.
+    let Ok(file) = BufferedFile::open(&place).await else {
+        let missing = page("404 Not Found", "");
+        return keeper.say(client.shard, Said::Bytes(client.conn, missing, true));
+    };
+    if let Err(error) = send(keeper, client, get, steps, &file).await {
+        tracing::warn!(%error, "a file could not be read");
+        keeper.say(client.shard, Said::Broken(client.conn));
+    }
+    let _it_was_read = file.close().await;
+}
+
+async fn send(
+    keeper: &Keeper,
+    client: Client,
+    get: &Get,
+    steps: &LocalReceiver<Step>,
+    file: &BufferedFile,
+) -> io::Result<()> {
+    let say = |bytes, is_last| keeper.say(client.shard, Said::Bytes(client.conn, bytes, is_last));
+    let label = file.read_at(0, LABEL_SIZE).await?;
+    let label = Label::read(&label).filter(|label| label.name == get.name);
+    let size = file.file_size().await?.checked_sub(LABEL_SIZE as u64);
+    let (Some(label), Some(size)) = (label, size) else {
+        say(page("404 Not Found", ""), true);
+        return Ok(());
+    };
+    let (head, range) = head(get, size, &label.content_type);
+    say(head, range.is_empty());
+    let (mut at, mut credit) = (range.start, CREDIT - 1);
+    while at < range.end {
+        if credit == 0 {
+            match steps.recv().await {
+                Some(Step::More(count)) => credit += count,
+                Some(Step::Chunk(_)) => {}
+                None => return Ok(()),
+            }
+            continue;
+        }
+        let wanted = (range.end - at).min(CHUNK_SIZE as u64) as usize;
+        let bytes = file.read_at(LABEL_SIZE as u64 + at, wanted).await?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at += bytes.len() as u64;
+        credit -= 1;
+        say(bytes.to_vec(), at == range.end);
+    }
+    Ok(())
+}
