@@ -36,6 +36,7 @@ NAMES = {
     "XEP-0082": "XMPP Date and Time Profiles",
     "XEP-0085": "Chat State Notifications",
     "XEP-0092": "Software Version",
+    "XEP-0114": "Jabber Component Protocol",
     "XEP-0115": "Entity Capabilities",
     "XEP-0128": "Service Discovery Extensions",
     "XEP-0153": "vCard-Based Avatars",

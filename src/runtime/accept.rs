@@ -14,6 +14,7 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
+use xmpp::StreamKind;
 
 /// The error of an accept that was taken back.
 const ECANCELED: i32 = 125;
@@ -30,6 +31,8 @@ pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) direct_tls: Option<Arc<ServerConfig>>,
     pub(crate) site: Option<Arc<Site>>,
+    /// Whether it is for components.
+    pub(crate) is_for_components: bool,
 }
 
 /// All listening sockets of a shard.
@@ -159,7 +162,10 @@ impl Turn {
         conn.direct_tls = direct.is_some();
         conn.tls = direct.map(|config| Box::new(Tls::accept(config)));
         conn.web = listener.site.as_ref().map(|site| Box::new(Web::new(site)));
-        let kind = conn.kind();
+        let kind = match listener.is_for_components {
+            true => StreamKind::Component,
+            false => conn.kind(),
+        };
         self.shard.on_open(&mut self.world, id, kind, peer);
         self.world.touch(id);
     }
@@ -175,6 +181,7 @@ mod tests {
             socket: TcpListener::bind("127.0.0.1:0").expect("a port is free"),
             direct_tls: None,
             site: None,
+            is_for_components: false,
         };
         let mut accept = Accept::new(vec![listener(), listener()]);
         let owners = |accept: &mut Accept, count: usize| {

@@ -5,6 +5,7 @@
 //! file, the line and what to do about it. `docs/CONFIGURATION.md` has every key.
 
 mod complaint;
+mod components;
 mod directory;
 mod file;
 mod services;
@@ -34,6 +35,7 @@ use xmpp::Settings;
 use xmpp::limit::Limits;
 use xmpp::settings::{AgentPolicy, Durability};
 use xmpp::stream::sasl::Mechanism;
+use xmpp::xep::components::Component;
 use xmpp::xep::external_services::ExternalService;
 use xmpp::xep::upload::UploadPolicy;
 
@@ -88,6 +90,10 @@ pub struct Config {
     pub https: Vec<SocketAddr>,
     /// What these are served.
     pub site: Site,
+    /// Where components connect.
+    pub component: Vec<SocketAddr>,
+    /// Who may connect as which domain there (XEP-0114).
+    pub components: Vec<Component>,
     /// The files of the certificate chain and of its key; `None` is a self-signed one.
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Whether nothing but STARTTLS is offered in clear.
@@ -141,6 +147,8 @@ pub struct RuntimeConfig {
     pub https: Vec<SocketAddr>,
     /// What these are served.
     pub site: Site,
+    /// Where components connect.
+    pub component: Vec<SocketAddr>,
     /// Our side of handshakes.
     pub tls: ServerConfigs,
     /// The files that users may put on the server, if they may.
@@ -221,6 +229,7 @@ impl Config {
                 .uploads
                 .as_ref()
                 .map(|it| UploadPolicy::new(it.size_max)),
+            components: self.components.clone(),
             ..Settings::new(&self.domain)
         }
     }
@@ -390,6 +399,7 @@ impl Config {
             http: self.http,
             https: self.https,
             site,
+            component: self.component,
             tls,
             uploads: self.uploads,
             data: self.data,

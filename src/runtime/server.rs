@@ -308,7 +308,7 @@ impl Server {
     }
 
     /// The addresses listened on: those in clear first, then those with TLS, then those for the web
-    /// in the same order.
+    /// in the same order, then those for components.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -405,16 +405,17 @@ fn listen(
     let mut addresses = Vec::new();
     let site = Arc::new(config.site.clone());
     let kinds = [
-        (&config.c2s, None, None),
-        (&config.c2s_tls, Some(&config.tls.direct), None),
-        (&config.http, None, Some(&site)),
-        (&config.https, Some(&config.tls.web), Some(&site)),
+        (&config.c2s, None, None, false),
+        (&config.c2s_tls, Some(&config.tls.direct), None, false),
+        (&config.http, None, Some(&site), false),
+        (&config.https, Some(&config.tls.web), Some(&site), false),
+        (&config.component, None, None, true),
     ];
-    let each = |(list, tls, site): (&'_ Vec<SocketAddr>, _, _)| {
+    let each = |(list, tls, site, is_for_components): (&'_ Vec<SocketAddr>, _, _, _)| {
         let list = list.clone().into_iter();
-        list.map(move |address| (address, tls, site))
+        list.map(move |address| (address, tls, site, is_for_components))
     };
-    for (address, tls, site) in kinds.into_iter().flat_map(each) {
+    for (address, tls, site, is_for_components) in kinds.into_iter().flat_map(each) {
         let failed = |error| ServeError::Listen(address, error);
         // Port 0 is chosen once; the siblings share it.
         let bound = patiently(|| ring::free_address(address)).map_err(failed)?;
@@ -423,6 +424,7 @@ fn listen(
                 socket: ring::bound_listener(bound, BACKLOG).map_err(failed)?,
                 direct_tls: tls.cloned(),
                 site: site.cloned(),
+                is_for_components,
             });
         }
         addresses.push(bound);

@@ -74,10 +74,9 @@ impl Element {
 
     /// The condition of a stanza error, stream error or SASL failure; empty where there is none.
     pub fn condition(&self) -> &str {
-        let error = if self.ns == "jabber:client" {
-            self.child("error")
-        } else {
-            Some(self)
+        let error = match &*self.ns {
+            "jabber:client" | "jabber:component:accept" => self.child("error"),
+            _ => Some(self),
         };
         let first = error.and_then(|error| error.children.first());
         first.map_or("", |condition| condition.name.as_str())

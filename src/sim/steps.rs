@@ -5,6 +5,7 @@ use crate::{ClientId, Faults, Login, World};
 use stanza::jid::BareJid;
 use xmpp::port::{RosterItem, StoreOp, StoreReply, Subscription};
 use xmpp::router::Router;
+use xmpp::xep::components::handshake;
 use xmpp::{Settings, ShardId};
 
 const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
@@ -95,6 +96,33 @@ impl World {
             item: Box::new(item),
         };
         assert_eq!(self.perform(op), StoreReply::Done);
+    }
+
+    /// A component that has opened its stream, and what came back.
+    pub fn open_component(&mut self, domain: &str) -> (ClientId, Vec<Element>) {
+        let component = self.connect_raw_as_component();
+        self.tell(
+            component,
+            &format!(
+                "<stream:stream xmlns='jabber:component:accept' to='{domain}' \
+                 xmlns:stream='http://etherx.jabber.org/streams'>"
+            ),
+        );
+        let received = self.received(component);
+        (component, received)
+    }
+
+    /// A component that is connected (XEP-0114).
+    ///
+    /// # Panics
+    /// Where the server refuses it.
+    pub fn attach(&mut self, domain: &str, secret: &str) -> ClientId {
+        let (component, received) = self.open_component(domain);
+        let proof = handshake(received[0].attr("id"), secret);
+        self.tell(component, &format!("<handshake>{proof}</handshake>"));
+        let received = self.received(component);
+        assert_eq!(received[0].name, "handshake", "{received:?}");
+        component
     }
 
     /// A client says something.

@@ -359,6 +359,11 @@ impl World {
         self.connect_with(None, StreamKind::C2sDirectTls, None)
     }
 
+    /// As [`World::connect_raw`], for a component.
+    pub fn connect_raw_as_component(&mut self) -> ClientId {
+        self.connect_with(None, StreamKind::Component, None)
+    }
+
     /// As [`World::connect_raw`], over the web: what it says are messages ([`World::say`]), which
     /// come by TLS or in clear for good.
     pub fn connect_raw_by_web(&mut self, secure: bool) -> ClientId {

@@ -139,7 +139,10 @@ impl Shard {
         if modes.has(Modes::IS_COPIED) || id.is_some() {
             self.note_sent(host, key, view, scope, (type_, id), to);
         }
-        let stamp = id.map(|id| Stamp { by: to.bare(), id });
+        // Who is at a component has no archive here.
+        let has_archive = !matches!(route, Route::Component(_));
+        let stamp = id.filter(|_| has_archive);
+        let stamp = stamp.map(|id| Stamp { by: to.bare(), id });
         self.carry(host, key, view, scope, type_, to, route, stamp.as_ref());
     }
 

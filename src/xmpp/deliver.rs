@@ -137,7 +137,7 @@ impl Shard {
     }
 
     /// Brings a client's stanza to an account of ours, wherever that is at home, with the id that
-    /// the account's archive is to know it by, if it is.
+    /// the account's archive is to know it by, if it is; or to a component.
     #[inline]
     #[allow(clippy::too_many_arguments)] // a stanza, its stream, its sender and its way
     pub(crate) fn carry(
@@ -167,7 +167,8 @@ impl Shard {
                 };
                 self.forward_stanza(host, shard, bytes, asker);
             }
-            Route::Server | Route::Remote => debug_assert!(false, "only accounts are carried to"),
+            Route::Component(id) => self.carry_to_component(host, id, &stanza),
+            Route::Server | Route::Remote => debug_assert!(false, "nobody there is carried to"),
         }
         sender.clear();
         self.sender = sender;
@@ -412,6 +413,11 @@ impl Shard {
             return;
         };
         let to = Jid::from_prepared(&to);
+        if self.router.has_components()
+            && let Route::Component(id) = self.router.route(&to)
+        {
+            return self.give_component(host, id, &Stanza::complete(&view, &from, &to));
+        }
         let hash = home_hash(to.bare());
         debug_assert_eq!(
             self.router.shard_of(hash),
@@ -434,6 +440,7 @@ impl Shard {
                 buffer.extend_from_slice(&bytes);
                 self.forward_stanza(host, shard, buffer, None);
             }
+            Route::Component(id) => self.route_to_component(host, id, &bytes),
             // An answer to the server itself, or to a domain that we cannot have heard from.
             Route::Server | Route::Remote => {}
         }
@@ -442,7 +449,7 @@ impl Shard {
 
     /// Sends a stanza in a pooled buffer to a sibling, with the session that has its answer to wait
     /// for.
-    fn forward_stanza(
+    pub(crate) fn forward_stanza(
         &mut self,
         host: &mut impl Host,
         shard: ShardId,

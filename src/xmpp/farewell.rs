@@ -56,6 +56,9 @@ impl Shard {
                 false => self.lose_connection(host, key),
             }
         }
+        if let Phase::Component(id) = stream.phase {
+            self.end_component(host, conn, id);
+        }
     }
 
     /// A connection holds more bytes that cannot be handled yet than there is room for. A session
@@ -75,10 +78,10 @@ impl Shard {
         self.stream_error(host, conn, &stream, StreamError::ResourceConstraint, text);
     }
 
-    /// Whether a connection's stream has a session.
+    /// Whether a connection's stream has a session, or is a component's.
     pub fn is_bound(&self, conn: ConnId) -> bool {
         let stream = self.conns.peek(conn);
-        stream.is_some_and(|stream| matches!(stream.phase, Phase::Bound(_)))
+        stream.is_some_and(|stream| matches!(stream.phase, Phase::Bound(_) | Phase::Component(_)))
     }
 
     /// Whether the end of a stream waits for what its session asked of storage and of siblings.

@@ -44,6 +44,8 @@ pub enum StreamKind {
     C2sDirectTls,
     /// A client on a port for the web; `Shard::on_upgraded` comes before its first bytes.
     C2sWeb,
+    /// An external component (XEP-0114), in clear.
+    Component,
 }
 
 /// What TLS tells the stream once the handshake is done (RFC 9266, RFC 5929).

@@ -76,14 +76,10 @@ impl Shard {
             Route::Server if to.is_bare() => {
                 self.answer(host, key, view, scope, type_, Target::Server);
             }
-            Route::Server => self.refuse(
-                host,
-                key,
-                view,
-                scope,
-                type_,
-                StanzaError::ServiceUnavailable,
-            ),
+            Route::Server => {
+                let error = StanzaError::ServiceUnavailable;
+                self.refuse(host, key, view, scope, type_, error);
+            }
             Route::Remote => self.refuse(
                 host,
                 key,
@@ -92,6 +88,9 @@ impl Shard {
                 type_,
                 StanzaError::RemoteServerNotFound,
             ),
+            route @ Route::Component(_) => {
+                self.carry(host, key, view, scope, type_, &to, route, None);
+            }
             // RFC 6121 2.1.5: nobody reads or writes another account's roster, nor pushes it; nor
             // does anybody push a change of its block list (XEP-0191 3.3).
             _ if ns == Ns::Roster && to.is_bare()
@@ -255,17 +254,36 @@ impl Shard {
             sees_presence: asker.bare() == stanza.to.bare()
                 || contact.is_some_and(|contact| contact.subscription.is_from()),
         };
-        let answered = IqRequest {
-            session: None,
-            full: stanza.from.into(),
-            iq: stanza.id().unwrap_or_default().as_ref().into(),
-            from: stanza.to.bare().into(),
-            ns: Ns::Unknown,
-            payload: Vec::new(),
-        };
+        let answered = IqRequest::of_stranger(stanza);
         if let Err(error) = self.ask_extension(host, &asked, &tree, is_set, answered) {
             self.bounce(host, stanza, error);
         }
+    }
+
+    /// Answers a request of somebody who is no user here to the server: what it tells anybody.
+    pub(crate) fn answer_stranger(
+        &mut self,
+        host: &mut impl Host,
+        stanza: &Stanza<'_>,
+    ) -> Result<(), StanzaError> {
+        let (Some(tree), Some((ns, _))) = (stanza.tree(), stanza.view().payload()) else {
+            return Err(StanzaError::BadRequest);
+        };
+        let is_public = matches!(
+            ns,
+            Ns::DiscoInfo | Ns::DiscoItems | Ns::Last | Ns::Ping | Ns::Time | Ns::Version
+        );
+        if !is_public || !stanza.to.is_bare() {
+            return Err(StanzaError::ServiceUnavailable);
+        }
+        let asked = Asked {
+            target: Target::Server,
+            account: stanza.to.to_bare(),
+            known: None,
+            sees_presence: false,
+        };
+        let answered = IqRequest::of_stranger(stanza);
+        self.ask_extension(host, &asked, &tree, stanza.type_ == Type::Set, answered)
     }
 
     /// Has the owner of the payload's namespace answer, at once or when storage has.
@@ -432,6 +450,18 @@ impl Shard {
 }
 
 impl IqRequest {
+    /// A request that came with nothing but its addresses.
+    fn of_stranger(stanza: &Stanza<'_>) -> IqRequest {
+        IqRequest {
+            session: None,
+            full: stanza.from.into(),
+            iq: stanza.id().unwrap_or_default().as_ref().into(),
+            from: stanza.to.bare().into(),
+            ns: Ns::Unknown,
+            payload: Vec::new(),
+        }
+    }
+
     /// Who asked, by his full JID.
     pub(crate) fn asker(&self) -> &str {
         &self.full

@@ -139,6 +139,17 @@ pub const LOAD_QUEUE_MAX: usize = 1_024;
 /// Bytes of those stanzas.
 pub const LOAD_QUEUE_SIZE_MAX: usize = 4 << 20;
 
+/// Stanzas that wait for one component (XEP-0114) which reads slowly; the next one bounces
+/// `resource-constraint`, and of presence it is dropped.
+pub const COMPONENT_QUEUE_MAX: usize = 4_096;
+
+/// Bytes of those stanzas.
+pub const COMPONENT_QUEUE_SIZE_MAX: usize = 4 << 20;
+
+/// Bytes under way to a component at once, where a stanza may be as large: they are kept until its
+/// socket has taken them all.
+pub const COMPONENT_WINDOW_MAX: usize = 64 << 10;
+
 /// Streams that wait for one account to load: a flood of stanzas does not keep its owner out.
 pub const LOAD_STREAMS_MAX: usize = 1_024;
 

@@ -38,6 +38,16 @@ pub(crate) enum Audience<'a> {
     Chosen(&'a Chosen),
 }
 
+impl Audience<'_> {
+    /// The contacts that it is of.
+    pub(crate) fn items<'a>(&self, account: &'a Account) -> &'a [RosterItem] {
+        match self {
+            Audience::All(_) | Audience::Chosen(_) => &account.roster[..],
+            Audience::Contact(contact) => account.contact(contact).map_or(&[][..], slice::from_ref),
+        }
+    }
+}
+
 /// Which available resources of a target get a presence that is for its bare JID.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chosen {
@@ -56,6 +66,15 @@ impl Chosen {
     /// Whether a bare JID stands for all of its resources.
     fn has_all_of(&self, bare: &str) -> bool {
         self.only.is_empty() && !bars(&self.blocked, bare)
+    }
+
+    /// Where somebody is told whose resources are not known here.
+    pub(crate) fn addresses(&self, bare: &str) -> Vec<String> {
+        if self.only.is_empty() {
+            return vec![bare.to_owned()];
+        }
+        let only = resources_barred(&self.only, bare);
+        only.map(|resource| format!("{bare}/{resource}")).collect()
     }
 
     #[inline]
@@ -309,55 +328,6 @@ impl Shard {
         delivered
     }
 
-    /// RFC 6121 4.3.2: only who is subscribed, or the account itself, learns anything. Others are
-    /// not told `unsubscribed`, as they SHOULD be: that takes every contact of whoever logs in out
-    /// of storage, and told for those in memory alone it would say who is there.
-    ///
-    /// RFC 6121 4.6.6: who has directed presence may ask whether it still holds, as a room does
-    /// that looks for occupants who are gone. The answer says that and nothing else: what is
-    /// broadcast is said to subscribers only, and what was said to the asker he has.
-    pub(crate) fn answer_probe(
-        &mut self,
-        host: &mut impl Host,
-        account: AccountKey,
-        prober: &str,
-        resource: Option<&str>,
-    ) -> bool {
-        let prober = Jid::from_prepared(prober);
-        let probed = self.accounts.at(account);
-        let is_own = probed.jid.as_str() == prober.bare();
-        if !is_own && blocks(&probed.blocked, &prober) {
-            return false;
-        }
-        let item = probed.contact(prober.bare());
-        let sees_all = is_own || item.is_some_and(|item| item.subscription.is_from());
-        let mut answers = Vec::new();
-        for &key in &probed.sessions {
-            let session = self.sessions.at(key);
-            if resource.is_some_and(|resource| session.resource() != resource) {
-                continue;
-            }
-            let bare;
-            let answer = match &session.presence {
-                Some(presence) if sees_all => presence,
-                // A subscriber's probe comes with his login, and this is less than he was told.
-                _ if !sees_all && session.has_directed(prober.as_str()) => {
-                    bare = Presence::available(session.full());
-                    &bare
-                }
-                _ => continue,
-            };
-            let mut bytes = Vec::new();
-            answer.write(prober.as_str(), &mut bytes);
-            answers.push(bytes);
-        }
-        let is_answered = !answers.is_empty();
-        for bytes in answers {
-            self.route_bytes(host, &prober, bytes);
-        }
-        is_answered
-    }
-
     /// Sends a presence, or a probe, to every contact of an audience that it concerns: once per
     /// shard.
     pub(crate) fn broadcast(
@@ -373,10 +343,7 @@ impl Shard {
             Audience::Contact(_) | Audience::Chosen(_) => Vec::new(),
         };
         let account = self.accounts.at(self.sessions.at(key).account);
-        let items = match audience {
-            Audience::All(_) | Audience::Chosen(_) => &account.roster[..],
-            Audience::Contact(contact) => account.contact(contact).map_or(&[][..], slice::from_ref),
-        };
+        let items = audience.items(account);
         self.sessions.addressed += items.len();
         let chosen = match (audience, purpose) {
             (Audience::Chosen(chosen), _) => chosen.clone(),
@@ -407,11 +374,14 @@ impl Shard {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     write_target(contact, slot.get_or_insert_with(|| host.buffer()));
                 }
-                Route::Server | Route::Remote => {}
+                Route::Server | Route::Component(_) | Route::Remote => {}
             }
         }
         for bytes in late {
             self.receive(host, &bytes);
+        }
+        if self.router.has_components() {
+            self.broadcast_abroad(host, key, presence, purpose, audience, &chosen);
         }
         let prober = (!asked.is_empty()).then(|| self.sessions.at(key).full().to_owned());
         let prober = prober.unwrap_or_default();
@@ -424,7 +394,8 @@ impl Shard {
         self.flush_fanout(host, presence, purpose, &chosen);
     }
 
-    /// Names resources as targets of a fan-out; for those at home here answers what they get.
+    /// Names resources as targets of a fan-out, or tells their component; for those at home here
+    /// answers what they get.
     pub(crate) fn address_resources(
         &mut self,
         host: &mut impl Host,
@@ -433,7 +404,8 @@ impl Shard {
     ) -> Vec<Buffer> {
         let mut late = Vec::new();
         for to in resources {
-            match self.router.route_account(Jid::from_prepared(to).bare()) {
+            match self.router.route(&Jid::from_prepared(to)) {
+                Route::Component(id) => self.tell_component(host, id, presence, to),
                 Route::Here(_) => late.extend(self.missed(to, presence.halves())),
                 Route::Shard(shard) => self.fanout[usize::from(shard.0)]
                     .get_or_insert_with(|| host.buffer())
@@ -648,7 +620,7 @@ impl Shard {
 
 impl Presence {
     /// One that says no more than that a session is available.
-    fn available(from: &str) -> Presence {
+    pub(crate) fn available(from: &str) -> Presence {
         Presence::bare(from, format_args!(""))
     }
 
@@ -684,7 +656,7 @@ impl Presence {
 
 /// Whether a presence, or a probe, of an account is for a contact.
 #[inline]
-fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> bool {
+pub(crate) fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> bool {
     let concerned = match purpose {
         FanoutPurpose::Presence | FanoutPurpose::Event => item.subscription.is_from(),
         FanoutPurpose::Probe | FanoutPurpose::Refresh => item.subscription.is_to(),

@@ -7,7 +7,8 @@ use crate::host::{Host, Timestamp};
 use crate::limit::{LOAD_QUEUE_MAX, LOAD_QUEUE_SIZE_MAX};
 use crate::session::Presence;
 use crate::shard::{Shard, Timer};
-use stanza::jid::home_hash;
+use crate::xep::blocking::blocks;
+use stanza::jid::{Jid, home_hash};
 use std::collections::{HashSet, VecDeque};
 
 /// Milliseconds between two accounts of a shard that are woken because somebody logs in: a hundred
@@ -49,6 +50,55 @@ impl Shard {
     /// Whether a contact who is at home here may have something to say to who logs in.
     pub(crate) fn may_answer(&self, hash: u64, bare: &str) -> bool {
         self.accounts.find(hash, bare).is_some() || !self.sessions_known || self.is_dormant(bare)
+    }
+
+    /// RFC 6121 4.3.2: only who is subscribed, or the account itself, learns anything. Others are
+    /// not told `unsubscribed`, as they SHOULD be: that takes every contact of whoever logs in out
+    /// of storage, and told for those in memory alone it would say who is there.
+    ///
+    /// RFC 6121 4.6.6: who has directed presence may ask whether it still holds, as a room does
+    /// that looks for occupants who are gone. The answer says that and nothing else: what is
+    /// broadcast is said to subscribers only, and what was said to the asker he has.
+    pub(crate) fn answer_probe(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        prober: &str,
+        resource: Option<&str>,
+    ) -> bool {
+        let prober = Jid::from_prepared(prober);
+        let probed = self.accounts.at(account);
+        let is_own = probed.jid.as_str() == prober.bare();
+        if !is_own && blocks(&probed.blocked, &prober) {
+            return false;
+        }
+        let item = probed.contact(prober.bare());
+        let sees_all = is_own || item.is_some_and(|item| item.subscription.is_from());
+        let mut answers = Vec::new();
+        for &key in &probed.sessions {
+            let session = self.sessions.at(key);
+            if resource.is_some_and(|resource| session.resource() != resource) {
+                continue;
+            }
+            let bare;
+            let answer = match &session.presence {
+                Some(presence) if sees_all => presence,
+                // A subscriber's probe comes with his login, and this is less than he was told.
+                _ if !sees_all && session.has_directed(prober.as_str()) => {
+                    bare = Presence::available(session.full());
+                    &bare
+                }
+                _ => continue,
+            };
+            let mut bytes = Vec::new();
+            answer.write(prober.as_str(), &mut bytes);
+            answers.push(bytes);
+        }
+        let is_answered = !answers.is_empty();
+        for bytes in answers {
+            self.route_bytes(host, &prober, bytes);
+        }
+        is_answered
     }
 
     fn is_awake(&self, account: AccountKey) -> bool {

@@ -1,7 +1,10 @@
 //! Where a JID lives: a pure function from address to [`Route`].
 
 use crate::host::ShardId;
+use crate::settings::Settings;
+use crate::xep::components::ComponentId;
 use stanza::jid::{Jid, home_hash};
+use std::sync::Arc;
 
 /// Where a stanza goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub enum Route {
     Shard(ShardId),
     /// To the server itself.
     Server,
+    /// To an external component, or to somebody whom it speaks for.
+    Component(ComponentId),
     /// To another domain.
     Remote,
 }
@@ -22,6 +27,8 @@ pub struct Router {
     domain: Box<str>,
     shards: u16,
     here: ShardId,
+    /// The domains of components, in the order of the settings.
+    components: Arc<[Box<str>]>,
 }
 
 /// Virtual shards: stable across restarts and changes of the shard count.
@@ -35,7 +42,35 @@ impl Router {
             domain: domain.into(),
             shards,
             here,
+            components: Arc::default(),
         }
+    }
+
+    /// The router of shard `here` of a server with these settings.
+    pub fn of(settings: &Settings, here: ShardId) -> Router {
+        let domains = settings.components.iter().map(|one| one.domain.clone());
+        Router {
+            components: domains.collect(),
+            ..Router::new(&settings.domain, settings.shards, here)
+        }
+    }
+
+    /// The component of a domain, prepared.
+    pub fn component(&self, domain: &str) -> Option<ComponentId> {
+        let mut domains = self.components.iter();
+        let index = domains.position(|known| **known == *domain)?;
+        Some(ComponentId(index as u16))
+    }
+
+    /// The shard that has a component's stream: that of its domain.
+    pub fn component_home(&self, id: ComponentId) -> ShardId {
+        self.home(&self.components[usize::from(id.0)])
+    }
+
+    /// Whether there are components at all.
+    #[inline]
+    pub(crate) fn has_components(&self) -> bool {
+        !self.components.is_empty()
     }
 
     /// Whether the domain is ours.
@@ -62,7 +97,10 @@ impl Router {
     /// Where stanzas for `to` go.
     pub fn route(&self, to: &Jid<'_>) -> Route {
         if !self.is_local(to.domain()) {
-            return Route::Remote;
+            return match self.component(to.domain()) {
+                Some(id) => Route::Component(id),
+                None => Route::Remote,
+            };
         }
         if to.local().is_none() {
             return Route::Server;

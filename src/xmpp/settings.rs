@@ -2,6 +2,7 @@
 
 use crate::limit::Limits;
 use crate::stream::sasl::Mechanism;
+use crate::xep::components::Component;
 use crate::xep::external_services::ExternalService;
 use crate::xep::upload::UploadPolicy;
 use std::fmt;
@@ -100,6 +101,8 @@ pub struct Settings {
     pub external_services: Vec<ExternalService>,
     /// What files users may upload (XEP-0363), if any.
     pub uploads: Option<UploadPolicy>,
+    /// Who may connect as which domain beside the one served (XEP-0114).
+    pub components: Vec<Component>,
     /// The version in XEP-0092 replies.
     pub software_version: &'static str,
     /// Whether accounts have archives (XEP-0313), where something is stored at all.
@@ -126,6 +129,7 @@ impl Settings {
             contacts: Vec::new(),
             external_services: Vec::new(),
             uploads: None,
+            components: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
             archive: false,
         }
@@ -174,6 +178,7 @@ impl fmt::Debug for Settings {
             .field("registration_open", &self.registration_open)
             .field("scram_iterations", &self.scram_iterations)
             .field("agents", &self.agents)
+            .field("components", &self.components)
             .field("software_version", &self.software_version)
             .finish_non_exhaustive()
     }

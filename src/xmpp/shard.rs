@@ -34,6 +34,7 @@ pub(crate) use crate::timer::Timer;
 use crate::wake::Waking;
 use crate::xep::archive::ArchiveRequest;
 use crate::xep::capabilities::Capabilities;
+use crate::xep::components::Components;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
 use crate::xep::pubsub::PubSub;
 use crate::xep::register::AccountChange;
@@ -158,6 +159,7 @@ pub struct Shard {
     pub(crate) settings: Arc<Settings>,
     pub(crate) capabilities: Capabilities,
     pub(crate) router: Router,
+    pub(crate) components: Components,
     /// The scope of complete stanzas: nothing declared but `jabber:client`.
     pub(crate) client_scope: Arc<StreamScope>,
     pub(crate) scopes: Scopes,
@@ -263,7 +265,8 @@ impl Shard {
         let shards = usize::from(settings.shards);
         Shard {
             id,
-            router: Router::new(&settings.domain, settings.shards, id),
+            router: Router::of(&settings, id),
+            components: Components::new(&settings.components),
             capabilities: Capabilities::new(&settings),
             sessions: Sessions::new(settings.archives()),
             settings,
@@ -672,11 +675,14 @@ impl Shard {
         let Some(stream) = self.conns.take(conn) else {
             return;
         };
-        if let Phase::Bound(key) = stream.phase {
-            self.conns.put(conn, stream);
-            return self.check_farewell(host, key);
+        match stream.phase {
+            Phase::Bound(key) => {
+                self.conns.put(conn, stream);
+                self.check_farewell(host, key);
+            }
+            Phase::Component(_) => self.conns.put(conn, stream),
+            _ => self.end_late(host, conn, stream),
         }
-        self.end_late(host, conn, stream);
     }
 
     fn end_late(&mut self, host: &mut impl Host, conn: ConnId, mut stream: Box<StreamState>) {

@@ -205,8 +205,12 @@ impl Shard {
             if self.hears_broadcasts(account, &jid) || self.is_blocking(account, &jid) {
                 continue;
             }
-            match self.router.route_account(jid.bare()) {
+            match self.router.route(&jid) {
                 Route::Here(_) => self.answer_refresh(host, &stranger, &prober),
+                Route::Component(id) => {
+                    let probe = Presence::of("probe", &prober);
+                    self.tell_component(host, id, &probe, &stranger);
+                }
                 Route::Shard(shard) => {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     write_target(&stranger, slot.get_or_insert_with(|| host.buffer()));

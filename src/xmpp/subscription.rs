@@ -200,7 +200,9 @@ impl Shard {
             let error = StanzaError::NotAllowed;
             return self.refuse(host, key, view, scope, type_, error);
         }
-        if contact.local().is_none() {
+        let route = self.router.route(&contact.as_jid());
+        // A component's own address may be a contact: gateways are.
+        if contact.local().is_none() && !matches!(route, Route::Component(_)) {
             let error = StanzaError::ServiceUnavailable;
             return self.refuse(host, key, view, scope, type_, error);
         }
@@ -209,7 +211,7 @@ impl Shard {
         if lists && let Err(error) = self.may_begin(account, contact) {
             return self.refuse(host, key, view, scope, type_, error);
         }
-        let remote = !self.router.is_local(contact.domain());
+        let remote = matches!(route, Route::Remote);
         if remote && type_ == Type::Subscribe {
             // Nobody there would ever answer, so the roster does not say that somebody was asked.
             let error = StanzaError::RemoteServerNotFound;
@@ -404,7 +406,7 @@ impl Shard {
         if step.hide {
             self.withdraw_account(host, account, contact.as_str(), None);
         }
-        if step.begins {
+        if step.begins && self.router.is_local(contact.domain()) {
             self.catch_up_with(host, account, contact);
         }
     }
@@ -417,7 +419,10 @@ impl Shard {
         from: &str,
         contact: &BareJid,
     ) {
-        if let Route::Here(_) | Route::Shard(_) = self.router.route(&contact.as_jid()) {
+        if !matches!(
+            self.router.route(&contact.as_jid()),
+            Route::Server | Route::Remote
+        ) {
             let bytes = simple_presence(type_, from, contact.as_str());
             self.route_bytes(host, &contact.as_jid(), bytes);
         }

@@ -285,7 +285,12 @@ impl Shard {
         let chosen = &Chosen::all_but(blocked.clone());
         let mut targets = host.buffer();
         write_target(to.as_str(), &mut targets);
-        match self.router.route_account(to.as_str()) {
+        match self.router.route(to) {
+            // Whose resources are whose is the component's business.
+            Route::Component(id) => {
+                host.recycle(self.id, targets);
+                self.tell_component(host, id, presence, to.as_str());
+            }
             Route::Shard(shard) => {
                 self.fanout[usize::from(shard.0)] = Some(targets);
                 self.flush_fanout(host, presence, FanoutPurpose::Presence, chosen);

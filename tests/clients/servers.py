@@ -114,7 +114,7 @@ class Vorpal(Server):
         assert named, "set VORPAL to the server binary, or use tests/clients/run.sh"
         return pathlib.Path(named).resolve()
 
-    def configure(self, mechanisms=None, more=""):
+    def configure(self, mechanisms=None, more="", listen=""):
         make_certificates(self.directory)
         auth = f"[auth]\nmechanisms = {mechanisms!r}\n" if mechanisms else ""
         self.config.write_text(
@@ -122,7 +122,7 @@ class Vorpal(Server):
             f'data = "{self.directory / "data"}"\n'
             "shards = 2\n"
             f'[listen]\nc2s = "127.0.0.1:{self.port}"\nc2s_tls = "127.0.0.1:{self.tls_port}"\n'
-            f'https = "127.0.0.1:{self.web_port}"\n'
+            f'https = "127.0.0.1:{self.web_port}"\n{listen}'
             f'[tls]\ncert = "{self.directory / "cert.pem"}"\nkey = "{self.directory / "key.pem"}"\n'
             f"{auth}{more}"
         )
@@ -135,8 +135,8 @@ class Vorpal(Server):
         """What an operator types; gives what it printed."""
         return run(self.binary(), *words, "--config", self.config)
 
-    def start(self, mechanisms=None, more=""):
-        self.configure(mechanisms, more)
+    def start(self, mechanisms=None, more="", listen=""):
+        self.configure(mechanisms, more, listen)
         self.command("user", "make", "u%d", "--count", 2, "--clique", 2, "--password", PASSWORD)
         self.command("user", "add", self.stranger, "--password", PASSWORD)
         listed = self.command("user", "list").split()

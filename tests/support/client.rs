@@ -1,7 +1,7 @@
 //! A blocking client: plain TCP, SASL PLAIN, and nothing that hides what the server sent.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::element::{Element, Piece, cut};
@@ -35,7 +35,12 @@ pub(crate) struct Client {
 impl Client {
     /// Connects and sends nothing.
     pub(crate) fn connect(server: &Server) -> Client {
-        let socket = TcpStream::connect(server.address()).expect("the server listens");
+        Client::connect_to(server.address())
+    }
+
+    /// The same to an address of the server.
+    pub(crate) fn connect_to(address: SocketAddr) -> Client {
+        let socket = TcpStream::connect(address).expect("the server listens");
         socket
             .set_read_timeout(Some(SILENCE_MAX))
             .expect("a timeout can be set");

@@ -1,6 +1,7 @@
 //! The keys of the configuration file, their ranges, and what they mean together.
 
 use super::complaint::{ConfigError, Places, Source};
+use super::components::{self, ComponentFile};
 use super::services::{self, ExternalServiceFile};
 use super::upload::{Around, UploadFile};
 use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
@@ -12,6 +13,7 @@ use super::{
 use crate::host::BURST_FACTOR;
 use crate::logging::Log;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +27,12 @@ const DATA_DEFAULT: &str = "data";
 
 /// RFC 6120 14.7.
 const C2S_PORT: u16 = 5222;
+
+/// The keys of `[listen]`, those that clients connect to first.
+const LISTENERS: [&str; 5] = ["c2s", "c2s_tls", "http", "https", COMPONENT_LISTENER];
+
+/// The key of those that components connect to.
+pub(super) const COMPONENT_LISTENER: &str = "component";
 
 /// The port that clients of direct TLS look for by custom.
 const C2S_TLS_PORT: u16 = 5223;
@@ -59,6 +67,7 @@ pub(super) struct File {
     web: WebFile,
     #[serde(default)]
     upload: UploadFile,
+    component: BTreeMap<String, Spanned<ComponentFile>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -68,6 +77,7 @@ struct ListenFile {
     c2s_tls: Option<Addresses>,
     http: Option<Addresses>,
     https: Option<Addresses>,
+    component: Option<Addresses>,
 }
 
 #[derive(Default, Deserialize)]
@@ -240,12 +250,11 @@ impl File {
         let listen = self.listen;
         let c2s = addresses(listen.c2s, C2S_PORT);
         let c2s_tls = addresses(listen.c2s_tls, C2S_TLS_PORT);
-        let [http, https] = [listen.http, listen.https].map(Addresses::or_none);
-        let kinds = [&c2s, &c2s_tls, &http, &https];
-        check_listeners(
-            ["c2s", "c2s_tls", "http", "https"].into_iter().zip(kinds),
-            source,
-        )?;
+        let [http, https, component] =
+            [listen.http, listen.https, listen.component].map(Addresses::or_none);
+        let kinds = [&c2s, &c2s_tls, &http, &https, &component];
+        check_listeners(LISTENERS.into_iter().zip(kinds), source)?;
+        let components = components::check(self.component, &domain, &component, source)?;
         let tls_required = self.tls.required.unwrap_or(true);
         let site = self.web.site(&domain, https.first(), tls_required);
         let data = at(self.data.unwrap_or_else(|| DATA_DEFAULT.into()));
@@ -272,6 +281,8 @@ impl File {
             c2s_tls,
             http,
             https,
+            component,
+            components,
             certificate: certificate(self.tls.cert.map(at), self.tls.key.map(at), source)?,
             tls_required,
             mechanisms: mechanisms(self.auth.mechanisms, anonymous, source)?,
@@ -355,7 +366,7 @@ fn check_listeners<'a>(
 ) -> Result<(), ConfigError> {
     let named = kinds.flat_map(|(key, list)| list.iter().map(move |address| (key, address)));
     let all: Vec<(&str, &SocketAddr)> = named.collect();
-    if all.is_empty() {
+    if all.iter().all(|(key, _)| *key == COMPONENT_LISTENER) {
         let what = "no key of [listen] has an address, so that nobody could connect".into();
         return Err(source.refuse(Some("listen"), "c2s", what, "give one of them an address"));
     }

@@ -5,6 +5,7 @@ use super::*;
 use tracing_subscriber::filter::LevelFilter;
 use xmpp::settings::Durability;
 
+mod components;
 mod services;
 mod upload;
 mod web;
@@ -186,7 +187,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         refusal("domain = \"a.b\"\nfoo = 1"),
         "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
          log, listen, tls, auth, limits, registration, durability, archive, contact, \
-         external_service, web, upload"
+         external_service, web, upload, component"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
@@ -459,6 +460,7 @@ fn the_manual_names_every_key_and_its_range() {
         "c2s_tls",
         "http",
         "https",
+        "component",
         "url",
         "origins",
         "trusted_proxies",

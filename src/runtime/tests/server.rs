@@ -41,6 +41,7 @@ fn config(shards: u16) -> RuntimeConfig {
         idle_spin: Duration::ZERO,
         c2s: vec!["127.0.0.1:0".parse().unwrap()],
         c2s_tls: Vec::new(),
+        component: Vec::new(),
         http: Vec::new(),
         https: Vec::new(),
         site: runtime::transport::http::Site::default(),

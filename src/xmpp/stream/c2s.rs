@@ -3,7 +3,7 @@
 use super::sasl::{self, SaslError};
 use super::{Flow, Phase, Profile, StreamState};
 use crate::error::StreamError;
-use crate::host::{ConnId, Host};
+use crate::host::{ConnId, Host, StreamKind};
 use crate::port::Origin;
 use crate::request::Asker;
 use crate::session::{SessionHandle, SessionKey};
@@ -90,6 +90,9 @@ impl Shard {
             self.sessions.activate(host, key);
             self.end_session(host, key);
         }
+        if let Phase::Component(id) = stream.phase {
+            self.end_component(host, conn, id);
+        }
         if !matches!(stream.phase, Phase::ExpectTls | Phase::ExpectHeader(_)) {
             host.output(conn).extend_from_slice(b"</stream:stream>");
         }
@@ -111,6 +114,9 @@ impl Shard {
             Ok(header) => header,
             Err(error) => return self.stream_error(host, conn, stream, error.into(), None),
         };
+        if stream.kind == StreamKind::Component {
+            return self.on_component_header(host, conn, stream, header);
+        }
         // RFC 6120 4.7.2: the answer is for the bare address, where one is named.
         let from = header.from.as_deref();
         let from = from.and_then(|from| Jid::parse(from).ok());
@@ -205,7 +211,7 @@ impl Shard {
             .expect("a stream past its header has a scope");
         let flow = match StanzaView::parse(bytes, &scope) {
             // RFC 6120 4.8.3: a client's stanzas are of the content namespace of its stream.
-            Ok(view) if view.kind() != Kind::Other && view.ns() != Ns::Client => {
+            Ok(view) if view.kind() != Kind::Other && !stream.takes(view.ns()) => {
                 self.stream_error(host, conn, stream, StreamError::InvalidNamespace, None)
             }
             Ok(view) => self.on_view(host, conn, stream, &view, &scope),
@@ -259,6 +265,11 @@ impl Shard {
                 stream.scope = Some(scope.clone());
                 self.on_bind(host, conn, stream, view)
             }
+            Phase::Component(id) => {
+                let id = *id;
+                self.on_component_stanza(host, conn, stream, id, view, scope)
+            }
+            Phase::ExpectHandshake(_) => self.on_handshake(host, conn, stream, view, scope),
             _ => self.on_negotiation(host, conn, stream, view, scope),
         }
     }

@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod bind;
 pub mod c2s;
+mod component;
 mod derivations;
 pub mod features;
 mod profile;
@@ -22,6 +23,7 @@ use crate::port::{AgentId, SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::settings::Settings;
 use crate::shard::{Shard, Timer};
+use crate::xep::components::ComponentId;
 use crate::xep::fast::Visit;
 use crate::xep::sasl2::Inline;
 pub(crate) use derivations::Derivations;
@@ -59,8 +61,8 @@ pub struct StreamState {
     agent: Option<NonZeroU64>,
     /// Whether the bytes are protected by TLS.
     pub(crate) secure: bool,
-    /// Whether it came over the web, where there is no STARTTLS (RFC 7395 3.9).
-    pub(crate) of_web: bool,
+    /// How it came in.
+    pub(crate) kind: StreamKind,
     /// How many authentications failed.
     pub(crate) tries: u8,
     /// Registration requests since the last that made an account.
@@ -99,6 +101,10 @@ pub(crate) enum Phase {
     ExpectResume(Box<ExpectResume>),
     /// A bound session: stanzas flow.
     Bound(SessionKey),
+    /// A component's proof that it knows its secret.
+    ExpectHandshake(Box<component::ExpectHandshake>),
+    /// A component that has proved it: stanzas flow.
+    Component(ComponentId),
 }
 
 impl Phase {
@@ -218,7 +224,9 @@ impl StreamState {
         peer: IpAddr,
     ) -> Self {
         let phase = match kind {
-            StreamKind::C2s => Phase::ExpectHeader(ExpectHeader { account: None }),
+            StreamKind::C2s | StreamKind::Component => {
+                Phase::ExpectHeader(ExpectHeader { account: None })
+            }
             StreamKind::C2sDirectTls | StreamKind::C2sWeb => Phase::ExpectTls,
         };
         StreamState {
@@ -233,7 +241,7 @@ impl StreamState {
             inline: None,
             agent: None,
             secure: false,
-            of_web: kind == StreamKind::C2sWeb,
+            kind,
             tries: 0,
             asked: 0,
             whitespace: 0,
@@ -269,7 +277,8 @@ impl StreamState {
 
     /// Whether its client may ask for TLS.
     fn may_start_tls(&self, settings: &Settings) -> bool {
-        !self.secure && !self.of_web && settings.tls_available
+        // RFC 7395 3.9: there is no STARTTLS over the web.
+        !self.secure && self.kind != StreamKind::C2sWeb && settings.tls_available
     }
 
     /// What its client's failures and registrations are counted by.
@@ -285,7 +294,8 @@ impl StreamState {
             | Phase::ExpectBind(_)
             | Phase::ExpectAccount(_)
             | Phase::ExpectResume(_)
-            | Phase::Bound(_) => true,
+            | Phase::Bound(_)
+            | Phase::Component(_) => true,
             _ => false,
         }
     }
@@ -399,8 +409,10 @@ impl Shard {
     ) -> Flow {
         tracing::debug!(condition = error.condition(), text, peer = %stream.peer, "stream error");
         self.count_unfinished(host, stream);
-        if let Phase::Bound(key) = stream.phase {
-            self.end_session(host, key);
+        match stream.phase {
+            Phase::Bound(key) => self.end_session(host, key),
+            Phase::Component(id) => self.end_component(host, conn, id),
+            _ => {}
         }
         if let Phase::ExpectTls = stream.phase {
             host.close(conn);
@@ -408,7 +420,10 @@ impl Shard {
         }
         if !stream.header_sent() {
             // RFC 6120 4.9.1.1: the error needs a stream around it, so its header comes first.
-            self.write_header(host, conn, None);
+            match stream.kind {
+                StreamKind::Component => self.write_component_header(host, conn, None),
+                _ => self.write_header(host, conn, None),
+            }
         }
         error.write(text, host.output(conn));
         host.close(conn);

@@ -3,7 +3,7 @@
 
 use super::{ExpectHeader, Phase};
 use crate::error::StreamError;
-use crate::host::{ConnId, Host, TlsFacts};
+use crate::host::{ConnId, Host, StreamKind, TlsFacts};
 use crate::shard::Shard;
 use std::net::IpAddr;
 
@@ -14,7 +14,8 @@ impl Shard {
         let Some(mut stream) = self.conns.take(conn) else {
             return;
         };
-        debug_assert!(stream.of_web && matches!(stream.phase, Phase::ExpectTls));
+        debug_assert!(stream.kind == StreamKind::C2sWeb);
+        debug_assert!(matches!(stream.phase, Phase::ExpectTls));
         stream.secure = facts.is_some();
         stream.tls = facts.map(Box::new);
         stream.peer = peer;

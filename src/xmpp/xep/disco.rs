@@ -18,7 +18,7 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub struct Disco;
 
-/// disco#items: the available resources of an account; the server has no services yet.
+/// disco#items: the available resources of an account, and the components of the server.
 #[derive(Debug)]
 pub struct DiscoItems;
 
@@ -209,10 +209,19 @@ impl Extension for DiscoItems {
             return Err(StanzaError::ItemNotFound);
         }
         open_query(Ns::DiscoItems, node, payload);
-        if is_seen && request.target != Target::Server {
-            for full in context.available.addresses() {
-                put(payload, format_args!("<item jid='{}'/>", Attr(full)));
+        let item = |jid: &str, out: &mut Vec<u8>| {
+            put(out, format_args!("<item jid='{}'/>", Attr(jid)));
+        };
+        match request.target {
+            Target::Server => {
+                let components = &context.settings.components;
+                components.iter().for_each(|one| item(&one.domain, payload));
             }
+            Target::Account | Target::Other if is_seen => {
+                let available = context.available.addresses();
+                available.for_each(|full| item(full, payload));
+            }
+            Target::Account | Target::Other => {}
         }
         payload.extend_from_slice(b"</query>");
         Ok(Answer::Now)

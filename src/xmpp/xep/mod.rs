@@ -9,6 +9,7 @@ pub mod capabilities;
 pub mod carbons;
 pub mod client_access;
 pub mod client_state;
+pub mod components;
 pub mod contact;
 pub mod disco;
 pub mod downgrade;
@@ -268,6 +269,7 @@ extensions! {
     carbons: carbons::Carbons,
     client_access: client_access::ClientAccess,
     client_state: client_state::ClientState,
+    components: components::ComponentProtocol,
     contact: contact::Contact,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,

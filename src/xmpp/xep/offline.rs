@@ -447,6 +447,9 @@ impl Shard {
                 self.sessions.ask_later(host, key);
             }
         }
+        if let Phase::Component(id) = stream.phase {
+            self.on_component_written(host, id);
+        }
         self.conns.put(conn, stream);
     }
 

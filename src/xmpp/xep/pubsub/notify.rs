@@ -31,12 +31,16 @@ impl Shard {
             return;
         }
         let message = message(self.accounts.at(key).jid.as_str(), &event.content);
-        let mut own = Buffer::new();
+        let (mut own, mut abroad) = (Buffer::new(), Vec::new());
         write_target(&node.name, &mut own);
         for target in self.audience(key, node) {
             let bare = bare_of(target.trim_start_matches('/'));
-            match self.router.route_account(bare) {
+            match self.router.route(&Jid::from_prepared(bare)) {
                 Route::Here(_) => write_target(&target, &mut own),
+                // What resources there are interested in is not known; who asked for it is.
+                Route::Component(id) => {
+                    abroad.extend(target.strip_prefix('/').map(|to| (id, to.to_owned())));
+                }
                 Route::Shard(shard) => {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     let targets = slot.get_or_insert_with(|| {
@@ -48,6 +52,9 @@ impl Shard {
                 }
                 Route::Server | Route::Remote => {}
             }
+        }
+        for (id, to) in abroad {
+            self.tell_component(host, id, &message, &to);
         }
         let chosen = Chosen::all_but(self.accounts.at(key).blocked.clone());
         self.flush_fanout(host, &message, FanoutPurpose::Event, &chosen);
@@ -63,7 +70,7 @@ impl Shard {
             let to = Jid::from_prepared(jid);
             let is_blocked = blocks(&account.blocked, &to);
             !is_blocked
-                && self.router.is_local(to.domain())
+                && !matches!(self.router.route(&to), Route::Remote)
                 && Visitor::at(account, jid).may_read(node).is_ok()
         };
         let subscribers = node.subscriptions.iter().filter(|jid| is_told(jid));
