@@ -73,3 +73,31 @@ fn contacts_who_are_interested_are_told_and_have_the_last_item_after_a_restart()
     let mut other = follower(&server, "u1", "watch", true);
     assert_eq!(event(&mut other), (format!("u0@{DOMAIN}"), "1".into()));
 }
+
+/// XEP-0490 4.5.3
+#[test]
+fn how_far_a_chat_was_displayed_is_taken_out_of_a_message_and_published() {
+    const DISPLAYED: &str = "urn:xmpp:mds:displayed:0";
+    let server = Server::start(&Options::default());
+    let mut alice = Client::available(&server, "u0", "desk");
+    let mut bob = Client::available(&server, "u1", "phone");
+    let to = format!("u1@{DOMAIN}");
+    alice.send(&format!(
+        "<message to='{to}' type='chat' id='m'><displayed xmlns='urn:xmpp:chat-markers:0' id='1'/>\
+         <displayed xmlns='{DISPLAYED}'><stanza-id xmlns='urn:xmpp:sid:0' by='u0@{DOMAIN}' id='a'/>\
+         </displayed></message>"
+    ));
+    let message = bob.until(|it| it.name == "message");
+    let marks = message.children.iter().filter(|it| it.name == "displayed");
+    assert_eq!(marks.count(), 1, "{message:?}");
+    let read = format!(
+        "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='{DISPLAYED}'/></pubsub>"
+    );
+    let answer = alice.ask("", "get", &read);
+    let items = answer.child("pubsub").and_then(|it| it.child("items"));
+    let item = items.and_then(|items| items.children.first());
+    let item = item.expect("the item is there");
+    assert_eq!(item.attr("id"), Some(&*to));
+    let said = item.child("displayed").and_then(|it| it.child("stanza-id"));
+    assert_eq!(said.and_then(|it| it.attr("id")), Some("a"), "{answer:?}");
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use sim::scram::{Scram, plain};
+use sim::scram::{Hash, Scram, plain, salted};
 use support::client::header;
 use support::element::{Piece, cut};
 use support::{Client, DOMAIN, Element, Options, PASSWORD, Server};
@@ -279,4 +279,91 @@ fn a_client_has_its_resource_again_after_a_restart_and_without_tls_hears_nothing
     let (_, _, features) = Client::open(&server);
     assert!(features.child("mechanisms").is_some(), "{features:?}");
     assert!(features.child("authentication").is_none(), "{features:?}");
+}
+
+/// The SASL mechanisms that a stream offers, and what an account that lacks some can give.
+fn offered(features: &Element) -> (Vec<String>, Vec<String>) {
+    let offer = features.child("authentication").expect("it is offered");
+    let texts = |name: &str| {
+        let named = offer.children.iter().filter(|it| it.name == name);
+        named.map(|it| it.text.to_string()).collect()
+    };
+    (texts("mechanism"), texts("upgrade"))
+}
+
+impl Secure {
+    /// Authenticates `old`, an account of SCRAM-SHA-1 at first, and asks for more; what comes
+    /// behind the proof.
+    fn authenticate_old(&mut self, (hash, mechanism): (Hash, &str), inner: &str) -> Element {
+        let (mut scram, first) = Scram::start_with(hash, "old", "pencil", "nonce", None);
+        self.send(&format!(
+            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'>\
+             <initial-response>{first}</initial-response>{inner}</authenticate>"
+        ));
+        let response = scram.respond(&self.element().text).expect("a challenge");
+        self.send(&format!(
+            "<response xmlns='urn:xmpp:sasl:2'>{response}</response>"
+        ));
+        let answer = self.element();
+        let data = answer.child_text("additional-data");
+        scram.verify(data).expect("the server knows the password");
+        answer
+    }
+}
+
+/// XEP-0480 3
+#[test]
+fn an_imported_account_gives_the_keys_that_it_lacks_and_then_all_can_use_every_mechanism() {
+    let mut server = Server::start(&Options::default());
+    let (all, none) = offered(&Secure::open(&server).1);
+    assert_eq!(none, Vec::<String>::new());
+    // The example of RFC 5802 5.
+    let line = "old:SCRAM-SHA-1$4096:QSXCR+Q6sek8bf92$6dlGYMOdZcOPutkcNY8U2g7vK9Y=:\
+                D+CSWLOshSulAsxiupA+qs2/fTE=";
+    std::fs::write(server.directory().join("users"), line).expect("it is writable");
+    let imported = std::process::Command::new(env!("CARGO_BIN_EXE_vorpal"))
+        .current_dir(server.directory())
+        .args(["user", "import", "users", "--config", "vorpal.toml"])
+        .status();
+    assert!(imported.expect("the binary was built").success());
+    server.restart();
+    let (mut client, features) = Secure::open(&server);
+    let (fewer, upgrades) = offered(&features);
+    assert_eq!(upgrades, ["UPGR-SCRAM-SHA-256", "UPGR-SCRAM-SHA-512"]);
+    assert_eq!(fewer, ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"]);
+    let wanted = upgrades
+        .iter()
+        .map(|task| format!("<upgrade xmlns='urn:xmpp:sasl:upgrade:0'>{task}</upgrade>"));
+    let inner: String = wanted.collect();
+    let old = (Hash::Sha1, "SCRAM-SHA-1");
+    let mut answer = client.authenticate_old(old, &inner);
+    for hash in [Hash::Sha512, Hash::Sha256] {
+        assert_eq!(answer.name, "continue", "{answer:?}");
+        let task = &answer.child("tasks").expect("what to do").children[0].text;
+        client.send(&format!("<next xmlns='urn:xmpp:sasl:2' task='{task}'/>"));
+        let data = client.element();
+        let salt = data.child("salt").expect("a salt");
+        let rounds = salt.attr("iterations").expect("how often");
+        let rounds = rounds.parse().expect("a number");
+        let hash = salted(hash, "pencil", &salt.text, rounds).expect("a good salt");
+        client.send(&format!(
+            "<task-data xmlns='urn:xmpp:sasl:2'>\
+             <hash xmlns='urn:xmpp:scram-upgrade:0'>{hash}</hash></task-data>"
+        ));
+        answer = client.element();
+    }
+    assert!(answer.is("success", "urn:xmpp:sasl:2"), "{answer:?}");
+    server.kill();
+    server.start_again();
+    let (_, features) = Secure::open(&server);
+    assert_eq!(offered(&features), (all, none));
+    for way in [
+        old,
+        (Hash::Sha256, "SCRAM-SHA-256"),
+        (Hash::Sha512, "SCRAM-SHA-512"),
+    ] {
+        let (mut client, _) = Secure::open(&server);
+        let answer = client.authenticate_old(way, "");
+        assert!(answer.is("success", "urn:xmpp:sasl:2"), "{answer:?}");
+    }
 }

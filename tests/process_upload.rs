@@ -353,6 +353,33 @@ fn a_large_file_takes_little_memory_however_slowly_it_goes() {
 }
 
 #[test]
+fn who_rests_while_a_file_goes_gets_all_of_it() {
+    // In pieces that come from the disk at once.
+    const SIZES: std::ops::RangeInclusive<usize> = 20..=80;
+    const STEP: usize = 64 << 10;
+    // Longer than what is said before a close may take.
+    const REST: Duration = Duration::from_secs(7);
+    let site = Site::start("");
+    let mut client = Client::log_in(&site.server, "u0", "phone");
+    let file = bytes(SIZES.end() * STEP);
+    let slot = site.put(&mut client, "a", &file, "");
+    // Of whatever size, the end of one of them has no room in the kernel.
+    let wires = Vec::from_iter(SIZES.map(|count| {
+        let mut wire = site.wire();
+        let path = &slot.path;
+        let last = count * STEP - 1;
+        let head = format!("GET {path} HTTP/1.1\r\nHost: a\r\nRange: bytes=0-{last}\r\n\r\n");
+        wire.write_all(head.as_bytes()).expect("the server reads");
+        (wire, last + 1)
+    }));
+    sleep(REST);
+    for (mut wire, size) in wires {
+        let body = response(&mut wire).body;
+        assert!(body == file[..size], "{} of {size} bytes came", body.len());
+    }
+}
+
+#[test]
 fn who_has_no_room_is_told_and_so_is_whose_file_is_too_large() {
     let site = Site::start("max_file_size = 100000\nquota = 250000\ndaily_quota = 400000\n");
     let mut client = Client::log_in(&site.server, "u0", "phone");
@@ -504,11 +531,14 @@ fn what_is_old_is_removed_and_makes_room() {
 #[test]
 fn so_many_files_come_from_one_address_at_once() {
     const TRANSFERS_PER_ADDRESS_MAX: usize = 64;
+    const COMING_PER_USER_MAX: usize = 16;
+    const SLOTS_PER_USER_MAX: usize = 64;
     let site = Site::start("");
-    let mut client = Client::log_in(&site.server, "u0", "phone");
+    let mut clients = ["u0", "u1", "u2", "u3"].map(|user| Client::log_in(&site.server, user, "a"));
     let mut wires = Vec::new();
     for number in 0..TRANSFERS_PER_ADDRESS_MAX {
-        let slot = site.slot(&mut client, "a", 10, "");
+        let client = &mut clients[number / COMING_PER_USER_MAX];
+        let slot = site.slot(client, "a", 10, "");
         let mut wire = site.wire();
         let head = put_head(&slot, 10, "Expect: 100-continue\r\n");
         wire.write_all(head.as_bytes()).expect("the server reads");
@@ -516,9 +546,17 @@ fn so_many_files_come_from_one_address_at_once() {
         wire.read_exact(&mut told).expect("an answer");
         assert!(told.starts_with(b"HTTP/1.1 100 "), "{number}");
         wires.push((slot, wire));
+        if number + 1 == COMING_PER_USER_MAX {
+            let slot = site.slot(client, "a", 10, "");
+            let busy = put(site.wire(), &slot, b"0123456789");
+            assert_eq!((busy.status, busy.header("Retry-After")), (503, Some("10")));
+        }
     }
-    // That many slots of one account are open, too.
-    let (condition, error) = refusal(&ask_slot(&mut client, "a", 10, ""));
+    let client = &mut clients[0];
+    for _ in COMING_PER_USER_MAX + 1..SLOTS_PER_USER_MAX {
+        site.slot(client, "a", 10, "");
+    }
+    let (condition, error) = refusal(&ask_slot(client, "a", 10, ""));
     assert_eq!(condition, "resource-constraint");
     assert!(error.child("retry").is_some());
     let (slot, mut wire) = wires.pop().expect("there are some");
@@ -557,8 +595,34 @@ fn a_server_that_is_told_to_stop_does_not_wait_for_files() {
     until("it comes", || site.partial() == 1);
     site.server.terminate();
     assert!(site.server.wait().success());
+    // Those are cut as soon as it is told, and not when its time is over.
+    let log = site.server.log();
+    assert!(
+        log.contains("files on their way were cut by the end"),
+        "{log}"
+    );
     site.server.start_again();
     assert_eq!(site.partial(), 0);
+}
+
+#[test]
+fn a_file_that_comes_ends_with_its_account() {
+    let site = Site::start("");
+    let mut client = Client::log_in(&site.server, "u0", "phone");
+    let slot = site.slot(&mut client, "a", 10, "");
+    let mut wire = site.wire();
+    let head = put_head(&slot, 10, "Expect: 100-continue\r\n");
+    wire.write_all(head.as_bytes()).expect("the server reads");
+    let mut told = [0; 25];
+    wire.read_exact(&mut told).expect("an answer");
+    delete(site.server.directory(), "u0");
+    // Long before its client's time is over.
+    until("it is removed", || site.partial() == 0);
+    let mut rest = Vec::new();
+    // The connection ends, in order or not.
+    let _ended = wire.read_to_end(&mut rest);
+    assert_eq!(rest, b"");
+    assert_eq!(put(site.wire(), &slot, b"0123456789").status, 403);
 }
 
 #[test]

@@ -176,6 +176,11 @@ impl Accounts {
                     .pop()
             }
             Reach::Store(store) => {
+                // What is here may not be there after a crash that comes between the two.
+                self.place.config.mark_uploads(account).map_err(|text| {
+                    let name = account.as_str();
+                    Failure(format!("{name} was not deleted: {text}."))
+                })?;
                 let mut ops = delete::partings(&mut **store, account, &self.place.domain, now());
                 ops.push(op);
                 let mut replies = Vec::new();
@@ -278,7 +283,7 @@ pub(crate) fn tell_partial(count: u64) {
         eprintln!(
             "vorpal: {count} new accounts have keys for some SCRAM hashes only. From its next \
              start on the server offers nobody the others, until all their passwords have been \
-             changed; restart it if it runs."
+             changed or given anew by clients that know XEP-0480; restart it if it runs."
         );
     }
 }

@@ -17,6 +17,7 @@ use xmpp::port::{Credentials, RosterItem, Space, WholeAccount};
 use super::Failure;
 use super::accounts::Accounts;
 use super::element::{self, Element};
+use super::nodes;
 
 /// XEP-0227 4.
 pub(crate) const PIE: &str = "urn:xmpp:pie:0";
@@ -176,6 +177,10 @@ pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn F
     for (_, _, bytes) in of(Space::Vcard) {
         copy("the vCard", bytes, "", PIE, out);
     }
+    let ns = Ns::PubSub.as_str();
+    nodes::write(&whole.nodes, out, |what, item, out| {
+        copy(what, item, ns, ns, out);
+    });
     for (_, _, bytes) in of(Space::Activity) {
         writer::open(out, "activity")
             .attr("xmlns", ACTIVITY)
@@ -184,9 +189,6 @@ pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn F
         let text = readable(&text, "the last status", left_out);
         writer::escape_text(&text, out);
         writer::close(out, "activity");
-    }
-    for (node, _) in &whole.nodes {
-        left_out(format!("the node {} with its items", node.name));
     }
     if of(Space::Archiving).next().is_some() {
         left_out("which messages are to be archived".into());

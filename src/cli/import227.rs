@@ -27,7 +27,7 @@ use xmpp::subscription::REQUESTS_SIZE_MAX;
 use super::accounts::{self, Accounts, Trouble};
 use super::element::{self, Element};
 use super::export::{ACTIVITY, PIE, PRIVACY, SCRAM};
-use super::{Failure, derive};
+use super::{Failure, derive, nodes};
 
 const XINCLUDE: &str = "http://www.w3.org/2001/XInclude";
 const BLOCKING: &str = "urn:xmpp:blocking";
@@ -459,6 +459,12 @@ impl Import {
                 "",
                 element.text().into_bytes().into(),
             ),
+            ("pubsub", ns) if ns == Ns::PubSubOwner.as_str() => {
+                nodes::configurations(element, whole, &self.limits)
+            }
+            ("pubsub", ns) if ns == Ns::PubSub.as_str() => {
+                nodes::items(element, whole, &self.limits)
+            }
             ("query", PRIVACY) => privacy(element, &mut whole.data.blocked),
             ("blocklist", BLOCKING) => {
                 let items = element.children().filter_map(|item| item.attr("jid"));

@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod import227;
 mod make;
+mod nodes;
 mod password;
 mod serve;
 mod user;

@@ -53,7 +53,9 @@ pub(crate) fn serve(
     } else {
         let store = Embedded::open(&data).map_err(|error| Failure::new(error.to_string()))?;
         refuse_foreign(&config, &store)?;
-        offer_what_all_can(&mut runtime_config.settings.mechanisms, store.lacking());
+        let settings = &mut runtime_config.settings;
+        settings.upgrades = upgrades(&settings.mechanisms, store.lacking());
+        offer_what_all_can(&mut settings.mechanisms, store.lacking());
         Box::new(store)
     };
     // Not before: it may be that of a server which has the store.
@@ -83,6 +85,21 @@ fn refuse_foreign(config: &Config, store: &Embedded) -> Result<(), Failure> {
         }
         Err(error) => Err(Failure(format!("The accounts cannot be listed: {error}."))),
     }
+}
+
+/// The mechanisms that would be offered if no account lacked a key, and that are worth to ask for
+/// one: a hash that is weaker than the others is not.
+fn upgrades(mechanisms: &[Mechanism], lacking: Lacking) -> Vec<Mechanism> {
+    let of_hashes = [
+        (Mechanism::ScramSha256, lacking.sha256),
+        (Mechanism::ScramSha512, lacking.sha512),
+    ];
+    let lacked = of_hashes.into_iter().filter(|(_, count)| *count > 0);
+    let wanted = lacked.map(|(mechanism, _)| mechanism).filter(|of_hash| {
+        let mut all = mechanisms.iter();
+        all.any(|one| one.as_str().starts_with(of_hash.as_str()))
+    });
+    wanted.collect()
 }
 
 /// Takes the mechanisms away for which some account has no key: its client would choose one of them
@@ -184,6 +201,17 @@ mod tests {
             sha512: 2,
             ..Lacking::default()
         };
+        assert_eq!(
+            upgrades(&mechanisms, lacking),
+            [Mechanism::ScramSha256, Mechanism::ScramSha512]
+        );
+        let only = [Mechanism::ScramSha512Plus, Mechanism::ScramSha1];
+        assert_eq!(upgrades(&only, lacking), [Mechanism::ScramSha512]);
+        let weak = Lacking {
+            sha1: 1,
+            ..Lacking::default()
+        };
+        assert_eq!(upgrades(&mechanisms, weak), []);
         offer_what_all_can(&mut mechanisms, lacking);
         let names: Vec<_> = mechanisms.iter().map(|known| known.as_str()).collect();
         assert_eq!(

@@ -112,6 +112,10 @@ pub struct Config {
     pub durability: Durability,
     /// Whether messages are archived (XEP-0313).
     pub archive: bool,
+    /// Who administers the server by commands (XEP-0133), sorted.
+    pub admins: Vec<BareJid>,
+    /// Where it is said whether the server is out of service (XEP-0455).
+    pub status_addresses: Vec<Box<str>>,
     /// Kinds of contact with their addresses (XEP-0157).
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// What clients are told of that runs beside the server (XEP-0215).
@@ -223,6 +227,8 @@ impl Config {
             registration_open: self.registration_open,
             durability: self.durability,
             archive: self.archive,
+            admins: self.admins.clone(),
+            status_addresses: self.status_addresses.clone(),
             contacts: self.contacts.clone(),
             external_services: self.external_services.clone(),
             uploads: self
@@ -351,12 +357,25 @@ impl Config {
     /// # Errors
     /// The secret's, or the directory's.
     pub fn remove_uploads(&self, account: &BareJid) -> Result<(), String> {
+        self.with_uploads(|directory, keys| uploads::remove(directory, keys, account))
+    }
+
+    /// Notes that an account is about to be deleted where no server runs. The next start removes
+    /// its files if it is no more then, or else the note.
+    ///
+    /// # Errors
+    /// The secret's, or the directory's.
+    pub fn mark_uploads(&self, account: &BareJid) -> Result<(), String> {
+        self.with_uploads(|directory, keys| uploads::mark(directory, keys, account))
+    }
+
+    fn with_uploads(&self, act: impl FnOnce(&Path, &Keys) -> io::Result<()>) -> Result<(), String> {
         let secret = self.salt_secret().map_err(|error| error.to_string())?;
         let (Some(kept), Some(secret)) = (&self.uploads, secret) else {
             return Ok(());
         };
-        let removed = uploads::remove(&kept.directory, &Keys::new(&secret), account);
-        removed.map_err(|error| format!("{}: {error}", kept.directory.display()))
+        let acted = act(&kept.directory, &Keys::new(&secret));
+        acted.map_err(|error| format!("{}: {error}", kept.directory.display()))
     }
 
     /// Where the certificate is that we make ourselves.

@@ -14,7 +14,7 @@ use crate::transport::tls::{ServerConfig, Tls};
 use crate::uploads::UploadLink;
 use ring::Pool;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use xmpp::parcel::{Buffer, Parcel};
 use xmpp::port::StoreOp;
 use xmpp::stream::StreamState;
@@ -52,6 +52,8 @@ pub(crate) struct World {
     pub(crate) ready: VecDeque<ConnId>,
     /// Connections whose end is to be seen to.
     pub(crate) ending: VecDeque<ConnId>,
+    /// When a command has the server go down.
+    pub(crate) end: Arc<OnceLock<Timestamp>>,
     /// When the protocol wants its timer.
     pub(crate) wish: Option<Timestamp>,
     pub(crate) clock: Clock,
@@ -365,6 +367,14 @@ impl Host for World {
         let uploads = self.uploads.as_ref();
         let uploads = uploads.expect("slots are given where files are kept");
         uploads.ask_slot(ticket, request);
+    }
+
+    fn shut_down(&mut self, at: Timestamp) -> bool {
+        self.end.set(at).is_ok()
+    }
+
+    fn is_going_down(&self) -> bool {
+        self.end.get().is_some()
     }
 
     fn wake_at(&mut self, at: Timestamp) {

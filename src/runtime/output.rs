@@ -151,7 +151,7 @@ impl Turn {
         if taken > 0
             && let Some(transfer) = conn.transfer()
         {
-            transfer.note(self.world.now);
+            transfer.note_sent(taken.into(), self.world.now);
         }
         if rest > 0 && taken > 0 && conn.life != Life::Cut {
             conn.sending = rest;

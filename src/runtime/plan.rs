@@ -5,6 +5,7 @@
 
 use crate::accept::{LANES, head_room};
 use crate::config::{RuntimeConfig, SHARDS_MAX};
+use crate::uploads::DESCRIPTORS;
 use std::fmt;
 
 /// Plain descriptors that stay for everything else.
@@ -42,7 +43,12 @@ impl Plan {
         let fixed = config.shards_fixed.then_some(config.settings.shards);
         let wished = (config.connections_max != crate::config::CONNECTIONS_MAX_DEFAULT)
             .then_some(config.connections_max);
-        Plan::of(fixed, wished, cores as u64, descriptors)
+        let files = config.uploads.as_ref().map_or(0, |_| DESCRIPTORS);
+        let left = descriptors.saturating_sub(files);
+        Plan {
+            descriptors,
+            ..Plan::of(fixed, wished, cores as u64, left)
+        }
     }
 
     /// How many shards a processor runs, rounded up.

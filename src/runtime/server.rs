@@ -24,12 +24,12 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use xmpp::port::Store;
-use xmpp::{Settings, Shard};
+use xmpp::{Settings, Shard, Timestamp};
 
 /// Connections that may wait in the kernel for their accept, per listener.
 const BACKLOG: i32 = 4096;
@@ -72,6 +72,14 @@ pub struct Tuning {
     pub stop_ms_max: u64,
     /// Whether shards are pinned to processors.
     pub pinned: bool,
+}
+
+impl Tuning {
+    /// Items of a lane between two of so many shards.
+    fn mesh_capacity(&self, shards: usize) -> usize {
+        self.lane_capacity
+            .unwrap_or_else(|| mesh::lane_capacity(shards))
+    }
 }
 
 impl Default for Tuning {
@@ -143,6 +151,9 @@ pub struct Server {
     /// Each running shard holds one more.
     alive: Arc<()>,
     stop_ms_max: u64,
+    clock: Clock,
+    /// When a command has it go down.
+    end: Arc<OnceLock<Timestamp>>,
 }
 
 /// What a shard's thread starts with.
@@ -159,6 +170,7 @@ struct Seed {
     bells: Vec<Arc<Doorbell>>,
     admission: Arc<Admission>,
     clock: Clock,
+    end: Arc<OnceLock<Timestamp>>,
     alive: Arc<()>,
 }
 
@@ -240,10 +252,7 @@ impl Server {
         });
         let (listeners, addresses) = listen(&config, count)?;
         let bells = Vec::from_iter((0..count).map(|_| Arc::new(Doorbell::new(count))));
-        let capacity = tuning
-            .lane_capacity
-            .unwrap_or_else(|| mesh::lane_capacity(count));
-        let meshes = mesh::weave(&bells, capacity);
+        let meshes = mesh::weave(&bells, tuning.mesh_capacity(count));
         let (requests, receive) = mpsc::channel();
         let capacity = tuning.lane_capacity.unwrap_or(storage::LANE_CAPACITY);
         let (files, jobs, uploads) = keep_uploads(&config, &mut *store, &bells, features)?;
@@ -263,8 +272,7 @@ impl Server {
         );
         let per_address = config.connections_per_address_max;
         let admission = Arc::new(Admission::new(plan.connections_max, per_address));
-        let clock = Clock::new();
-        let alive = Arc::new(());
+        let (clock, alive, end) = (Clock::new(), Arc::new(()), Arc::new(OnceLock::new()));
         let links = stored.links.into_iter().zip(derive_links).zip(files);
         let ends = share_out(meshes, links, listeners.into_iter().zip(receivers));
         let seed = |(index, ends)| Seed {
@@ -280,6 +288,7 @@ impl Server {
             bells: bells.clone(),
             admission: admission.clone(),
             clock,
+            end: end.clone(),
             alive: alive.clone(),
         };
         let seeds = ends.enumerate().map(seed).collect();
@@ -293,6 +302,8 @@ impl Server {
             uploads,
             alive,
             stop_ms_max: tuning.stop_ms_max,
+            clock,
+            end,
         };
         Ok((server, seeds))
     }
@@ -316,6 +327,12 @@ impl Server {
     /// Whether all shards still run.
     pub fn is_alive(&self) -> bool {
         Arc::strong_count(&self.alive) > self.shards.len()
+    }
+
+    /// Whether an administrator's command has it go down now.
+    pub fn is_to_end(&self) -> bool {
+        let end = self.end.get();
+        end.is_some_and(|end| *end <= self.clock.now())
     }
 
     /// Ends every stream, writes what can be written in bounded time, and joins the threads. One
@@ -358,7 +375,8 @@ impl Server {
     }
 }
 
-/// Serves until SIGTERM or SIGINT. `ready` is called once connections are accepted.
+/// Serves until SIGTERM or SIGINT, or until an administrator's command says so. `ready` is called
+/// once connections are accepted.
 ///
 /// # Errors
 /// Why the server could not start, or that a shard failed.
@@ -371,7 +389,7 @@ pub fn serve(
     let server = Server::start(config, &Tuning::default(), store)?;
     ready(&server);
     while !signals.wait(WATCH) {
-        if !server.is_alive() {
+        if !server.is_alive() || server.is_to_end() {
             break;
         }
     }
@@ -552,6 +570,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         dirty: Vec::new(),
         ready: VecDeque::new(),
         ending: VecDeque::new(),
+        end: seed.end,
         wish: None,
         clock: seed.clock,
         now: seed.clock.now(),

@@ -292,7 +292,7 @@ impl Storage {
                 let Some((ticket, op)) = client.ops.pop() else {
                     break;
                 };
-                match op.reads_archive() {
+                match op.reads_much() {
                     true => self.readings.push(((index, ticket), op)),
                     false => {
                         self.batch.push(op);

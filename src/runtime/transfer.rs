@@ -33,11 +33,10 @@ pub(crate) fn begin(shard: &mut Shard, world: &mut World, id: ConnId, request: F
     };
     let size = match &request.ask {
         Ask::Put(put) => put.size,
-        // How large it is is not known here: as long as something moves it may take a day.
-        Ask::Get(_) => 86_400_000,
+        Ask::Get(_) => 0,
     };
     transfer.begin(size, now);
-    begun.push((transfer.deadline(), id));
+    begun.push((transfer.look_at(now), id));
     let uploads = uploads
         .as_ref()
         .expect("there are files where they are asked for");
@@ -98,17 +97,21 @@ impl Turn {
 
     /// A piece of a file is with the disk.
     fn on_piece_taken(&mut self, id: ConnId) {
+        let now = self.world.now;
         let Some(conn) = self.world.conns.open_mut(id) else {
             return;
         };
         let paused = conn.paused;
-        if conn.transfer().is_some_and(|transfer| transfer.relieve()) && paused {
+        let transfer = conn.transfer();
+        if transfer.is_some_and(|transfer| transfer.relieve(now)) && paused {
             self.world.resume(id);
         }
     }
 
-    /// A part of an answer.
+    /// A part of an answer. The connection stays open until the last one is written, so that its
+    /// client has the time that a transfer has, and not that of a close.
     fn on_file_bytes(&mut self, id: ConnId, bytes: Vec<u8>, is_last: bool) {
+        let now = self.world.now;
         let Some(conn) = self.world.conns.open_mut(id) else {
             return;
         };
@@ -116,15 +119,9 @@ impl Turn {
         let Some(transfer) = web.transfer() else {
             return;
         };
-        match is_last {
-            true => transfer.stop(),
-            false => transfer.owe(),
-        }
+        transfer.owe(is_last, now);
         web.say(bytes);
-        match is_last {
-            true => conn.life = Life::Closing,
-            false => conn.tells_written = true,
-        }
+        conn.tells_written = true;
         self.world.touch(id);
     }
 
@@ -133,8 +130,16 @@ impl Turn {
         let World { conns, uploads, .. } = &mut self.world;
         let transfer = conns.open_mut(id).and_then(|conn| conn.transfer());
         match (transfer, uploads) {
+            (Some(transfer), _) if transfer.is_answered() => self.close_written(id),
             (Some(transfer), Some(uploads)) => uploads.more(id, transfer.settle()),
             _ => self.shard.on_written(&mut self.world, id),
+        }
+    }
+
+    fn close_written(&mut self, id: ConnId) {
+        if let Some(conn) = self.world.conns.open_mut(id) {
+            conn.life = Life::Closing;
+            self.world.touch(id);
         }
     }
 
@@ -148,19 +153,35 @@ impl Turn {
     pub(crate) fn see_to_transfer(&mut self, id: ConnId) {
         let now = self.world.now;
         let conn = self.world.conns.open_mut(id);
-        let Some(deadline) = conn.and_then(|conn| Some(conn.transfer()?.deadline())) else {
+        let Some(transfer) = conn.and_then(|conn| conn.transfer()) else {
             return;
         };
-        match deadline <= now {
+        match transfer.deadline() <= now {
             true => self.lose(id),
-            false => self.endings.push(Reverse((deadline, id))),
+            false => self.endings.push(Reverse((transfer.look_at(now), id))),
         }
     }
 
-    /// The shard ends: so do the files on their way, of which no stream tells their clients.
+    /// The shard ends: so do the files on their way, of which no stream tells their clients. An
+    /// answer that is whole has the time that streams have for their last words.
     pub(crate) fn end_transfers(&mut self) {
+        let mut cut = 0;
         for id in self.world.conns.transfers() {
-            self.lose(id);
+            let conn = self.world.conns.open_mut(id);
+            match conn.and_then(|conn| Some(conn.transfer()?.is_answered())) {
+                Some(true) => self.close_written(id),
+                Some(false) => {
+                    cut += 1;
+                    self.lose(id);
+                }
+                None => {}
+            }
+        }
+        if cut > 0 {
+            tracing::info!(
+                count = cut,
+                "files on their way were cut by the end of the server"
+            );
         }
     }
 }

@@ -41,10 +41,15 @@ pub(crate) const CHUNKS_AHEAD: u32 = 2;
 pub(crate) const SLOT_LIFETIME: Duration = Duration::from_secs(300);
 /// Slots of one account that are not used yet.
 const SLOTS_PER_USER_MAX: usize = 64;
-/// Files that come and go at once: with what is ahead of each, at most some 100 MB of memory.
-const TRANSFERS_MAX: usize = 256;
-/// Those from and to one address.
+/// Files that come at once, and files that go: with what is ahead of each, at most some 100 MB of
+/// memory. Each has its own, as files go to whoever has a URL.
+const TRANSFERS_MAX: usize = 128;
+/// Those from and to one address, together; an IPv6 network of 64 bits is one.
 const TRANSFERS_PER_ADDRESS_MAX: u32 = 64;
+/// Plain descriptors of all those, and of what is done beside them.
+pub(crate) const DESCRIPTORS: u64 = 2 * TRANSFERS_MAX as u64 + 32;
+/// Files of one account that come at once.
+const COMING_PER_USER_MAX: usize = 16;
 
 /// What is kept of uploads, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,6 +282,14 @@ pub(crate) fn start(
         jobs: sender,
         thread,
     })
+}
+
+/// Notes that an account is about to be deleted, where no server runs.
+///
+/// # Errors
+/// The directory's.
+pub fn mark(directory: &Path, keys: &Keys, account: &BareJid) -> io::Result<()> {
+    depot::mark(directory, &keys.user(account.as_str()))
 }
 
 /// Removes what an account has put, where no server runs.

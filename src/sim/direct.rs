@@ -120,6 +120,14 @@ impl Host for Bench {
         panic!("nobody uploads, but {request:?}");
     }
 
+    fn shut_down(&mut self, _at: Timestamp) -> bool {
+        false
+    }
+
+    fn is_going_down(&self) -> bool {
+        true
+    }
+
     fn wake_at(&mut self, _at: Timestamp) {}
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Side {
     pub rings: Vec<Ring>,
     pub ring_capacity: usize,
     pub wake: Option<u64>,
+    /// When a command has the server go down.
+    pub ends_at: Option<Timestamp>,
     /// Buffers taken and not given back.
     pub balance: i64,
     pool: Vec<Buffer>,
@@ -102,6 +104,7 @@ impl Side {
             rings: (0..shards).map(|_| Ring::default()).collect(),
             ring_capacity: faults.ring_capacity,
             wake: None,
+            ends_at: None,
             balance: 0,
             pool: Vec::new(),
             returned: Vec::new(),
@@ -317,6 +320,16 @@ impl Host for Side {
 
     fn slot(&mut self, ticket: Ticket, request: Box<SlotRequest>) {
         self.effects.push(Effect::Slot(ticket, request));
+    }
+
+    fn shut_down(&mut self, at: Timestamp) -> bool {
+        let is_first = self.ends_at.is_none();
+        self.ends_at.get_or_insert(at);
+        is_first
+    }
+
+    fn is_going_down(&self) -> bool {
+        self.ends_at.is_some()
     }
 
     fn wake_at(&mut self, at: Timestamp) {

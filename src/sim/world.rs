@@ -4,6 +4,7 @@
 //! is on them; a full ring neither drops nor blocks; while a parcel waits outside its ring, or a
 //! request outside what storage takes, nothing new is admitted; every buffer goes home.
 
+mod check;
 mod crash;
 mod turn;
 mod wire;
@@ -23,7 +24,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use store::Memory;
-use wire::{Place, Wire};
+use wire::Wire;
 use xmpp::port::{Credentials, Store as _, StoreOp, StoreReply};
 use xmpp::stream::StreamState;
 use xmpp::stream::sasl::{DeriveJob, Derived, derive_credentials};
@@ -310,10 +311,7 @@ impl World {
             credentials,
             keeps: None,
         });
-        let home = self.home(&account);
-        let (told, heard) = mpsc::channel();
-        self.input(home, Input::NewKeys { account, told });
-        heard
+        self.tell_new_keys(account)
     }
 
     fn account_with(&self, jid: &str, password: &str) -> (BareJid, Box<Credentials>) {
@@ -335,6 +333,12 @@ impl World {
         let mut replies = Vec::new();
         self.disk.perform(&mut std::iter::once(op), &mut replies);
         replies.pop().expect("storage answers every request")
+    }
+
+    /// When a command has the server go down, in microseconds.
+    pub fn ends_at(&self) -> Option<u64> {
+        let mut ends = self.nodes.iter().filter_map(|node| node.side.ends_at);
+        ends.next().map(|end| end.0)
     }
 
     /// An administrator has the server delete an account; what it answers comes to the receiver.
@@ -721,73 +725,6 @@ impl World {
             Some(Leave::Politely) => self.leave(ClientId(client)),
             Some(Leave::HalfClosed) => self.half_close(ClientId(client)),
             Some(Leave::Vanishing) => self.vanish(ClientId(client)),
-        }
-    }
-
-    /// Checks what holds between any two events, and at rest.
-    ///
-    /// # Panics
-    /// With the seed, if it does not hold.
-    pub fn check_homes(&self) {
-        let router =
-            xmpp::router::Router::new(&self.settings.domain, self.settings.shards, ShardId(0));
-        for node in &self.nodes {
-            for jid in node.shard.account_jids() {
-                let home = router.home(jid.as_str());
-                let here = node.side.id;
-                assert_eq!(
-                    home, here,
-                    "seed {}: {jid} has state on {here:?}",
-                    self.seed
-                );
-            }
-        }
-    }
-
-    /// Checks what holds when nothing is under way.
-    ///
-    /// # Panics
-    /// With the seed, if it does not hold.
-    pub fn check_rest(&self) {
-        let seed = self.seed;
-        assert!(
-            self.agenda.is_empty(),
-            "seed {seed}: something is under way"
-        );
-        self.check_homes();
-        for node in &self.nodes {
-            let side = &node.side;
-            let id = side.id;
-            assert_eq!(
-                side.balance, 0,
-                "seed {seed}: buffers of {id:?} did not come home"
-            );
-            assert_eq!(
-                node.shard.in_flight_count(),
-                0,
-                "seed {seed}: parcels of {id:?} were not settled"
-            );
-            for ring in &side.rings {
-                let waiting = ring.queue.len() + ring.spill.len();
-                assert_eq!(waiting, 0, "seed {seed}: parcels of {id:?} were not taken");
-            }
-            assert!(
-                node.inbox.is_empty() && node.answers.is_empty(),
-                "seed {seed}: {id:?} did not handle its input"
-            );
-            let unanswered = (side.requests, node.shard.unanswered_count());
-            assert_eq!(unanswered, (0, 0), "seed {seed}: {id:?} was not answered");
-            let asked = node.shard.request_count();
-            assert_eq!(asked, 0, "seed {seed}: clients of {id:?} were not answered");
-            let open = self.wires.iter().filter(
-                |wire| matches!(wire.place, Place::At(shard, _) if shard == usize::from(id.0)),
-            );
-            let open = open.count();
-            assert_eq!(
-                node.shard.stream_count(),
-                open,
-                "seed {seed}: streams of {id:?}"
-            );
         }
     }
 }

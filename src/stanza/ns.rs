@@ -169,6 +169,10 @@ namespaces! {
     Bind2 = "urn:xmpp:bind:0";
     /// Fast authentication (XEP-0484).
     Fast = "urn:xmpp:fast:0";
+    /// Upgrades of SASL mechanisms (XEP-0480).
+    SaslUpgrade = "urn:xmpp:sasl:upgrade:0";
+    /// Upgrades to SCRAM with another hash (XEP-0480).
+    ScramUpgrade = "urn:xmpp:scram-upgrade:0";
     /// Client access management (XEP-0494).
     ClientAccess = "urn:xmpp:cam:0";
     /// OMEMO, the version in the field (XEP-0384).
@@ -189,6 +193,18 @@ namespaces! {
     Bookmarks = "storage:bookmarks";
     /// Bookmarks, one item each (XEP-0402).
     Bookmarks2 = "urn:xmpp:bookmarks:1";
+    /// That those are also in private storage (XEP-0402 6).
+    BookmarksCompat = "urn:xmpp:bookmarks:1#compat";
+    /// That those are also in one item (XEP-0402 6).
+    BookmarksCompatPep = "urn:xmpp:bookmarks:1#compat-pep";
+    /// That bookmarks in private storage are also in a node (XEP-0411).
+    BookmarksConversion = "urn:xmpp:bookmarks-conversion:0";
+    /// That the picture of a card is that of a node (XEP-0398).
+    AvatarConversion = "urn:xmpp:pep-vcard-conversion:0";
+    /// How far a chat was displayed, for the account's own devices (XEP-0490).
+    Displayed = "urn:xmpp:mds:displayed:0";
+    /// That a server takes that from messages (XEP-0490 4.5.2).
+    DisplayedAssist = "urn:xmpp:mds:server-assist:0";
     /// Offline message retrieval and `msgoffline` (XEP-0160 announces it by this name).
     Offline = "msgoffline";
 }
@@ -247,6 +263,16 @@ impl Ns {
             }
             at = (at + 1) % SLOTS;
         }
+    }
+
+    /// Several namespaces, bit by bit, for [`crate::view::StanzaView::has_child_in`].
+    pub const fn set(all: &[Ns]) -> u128 {
+        let (mut set, mut index) = (0, 0);
+        while index < all.len() {
+            set |= 1 << all[index] as u8;
+            index += 1;
+        }
+        set & !(1 << Ns::Unknown as u8)
     }
 
     /// The name, as it stands in `xmlns`; empty for `Unknown`.

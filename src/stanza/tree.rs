@@ -12,6 +12,7 @@ use crate::lexis::Span;
 use crate::ns::Ns;
 use crate::scope::StreamScope;
 use crate::simd;
+use crate::view::is_content;
 use crate::walk::Walk;
 
 /// Namespace declarations in an element written anew ([`Node::write`]).
@@ -94,6 +95,25 @@ impl<'a> Tree<'a> {
         let mut builder = build::Builder::new(source);
         Walk::new(source, scope).run(&mut builder)?;
         Ok(builder.finish())
+    }
+
+    /// Puts what is of a content namespace, as is all around it, into that of the outermost
+    /// element.
+    pub(crate) fn unify_content(&mut self) {
+        let own = self.elements[0].ns;
+        let mut open = vec![0];
+        while let Some(index) = open.pop() {
+            let mut at = self.elements[index as usize].first;
+            while let Some(item) = self.items.get(at as usize).copied() {
+                at = item.next;
+                if let Content::Element(child) = item.content
+                    && is_content(self.elements[child as usize].ns.ns)
+                {
+                    self.elements[child as usize].ns = own;
+                    open.push(child);
+                }
+            }
+        }
     }
 
     /// The outermost element.

@@ -170,6 +170,12 @@ impl<'a> StanzaView<'a> {
         ns != Ns::Unknown && self.child_ns & 1 << ns as u8 != 0
     }
 
+    /// Whether a child element is in one of several namespaces, see [`Ns::set`].
+    #[inline]
+    pub fn has_child_in(&self, set: u128) -> bool {
+        self.child_ns & set != 0
+    }
+
     /// Whether there is a `<body/>` in the element's own namespace.
     pub fn has_body(&self) -> bool {
         self.has_body

@@ -2,7 +2,7 @@
 
 mod restamp;
 
-pub use restamp::restamp;
+pub use restamp::{restamp, unify};
 
 use crate::ns::Ns;
 

@@ -417,6 +417,9 @@ impl Engine {
 
     /// See [`xmpp::port::Store::reading`]. It keeps the database open until it is used.
     pub(crate) fn reading(&self, op: &StoreOp) -> xmpp::port::Reading {
+        if let StoreOp::Accounts { names_max } = op {
+            return self.counting(*names_max);
+        }
         let (snapshot, keyspace) = (self.database.snapshot(), self.keyspace(Table::Archive));
         let (keyspace, op, lent) = (keyspace.clone(), op.clone(), self.lend());
         Box::new(move || {

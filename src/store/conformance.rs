@@ -499,6 +499,21 @@ fn accounts_are_listed_by_jid_until_told_to_stop(store: &mut dyn Store) {
     assert_eq!(list(store, 3), names[..3]);
     one(store, delete(names[1].as_str()));
     assert_eq!(list(store, 2), [names[0].clone(), names[2].clone()]);
+    // To name some takes no look at all.
+    for (names_max, expected) in [(0, (99, 0)), (5, (5, 5)), (100, (99, 99))] {
+        let op = StoreOp::Accounts { names_max };
+        let reading = store.reading(&op).map(|reading| reading());
+        let answer = one(store, op);
+        assert!(reading.is_none_or(|read| read == answer));
+        let StoreReply::Accounts { count, names: some } = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!((count, some.len()), expected);
+        assert!(
+            some.iter()
+                .all(|name| names.contains(name) && *name != names[1])
+        );
+    }
 }
 
 fn blocked(store: &mut dyn Store, of: &str) -> Vec<Box<str>> {

@@ -17,7 +17,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
 use xmpp::port::{
-    AccountData, ArchiveId, Origin, SessionId, Snapshot, StoreOp, StoreReply, WholeAccount,
+    AccountData, AgentId, ArchiveId, Credentials, Origin, SessionId, Snapshot, StoreOp, StoreReply,
+    WholeAccount,
 };
 
 use crate::backup::{self, Table};
@@ -182,6 +183,14 @@ fn open_database(path: &Path) -> Result<Database, OpenError> {
     })
 }
 
+/// Why an account gets other keys.
+enum Change {
+    /// Its password is another one; one of its user agents may stay.
+    Password { keeps: Option<AgentId> },
+    /// They are those of the same password, if it has these.
+    Upgrade { prior: Box<Credentials> },
+}
+
 impl Engine {
     /// Opens the store in the server's data directory, creating both where they are missing.
     ///
@@ -276,13 +285,16 @@ impl Engine {
 
     pub(crate) fn apply(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
         match op {
+            StoreOp::Accounts { .. } => Ok(self.reading(&op)()),
             StoreOp::Credentials { account } => self.credentials(staged, &account),
             StoreOp::CreateAccount {
                 account,
                 credentials,
             } => self.create_whole(staged, WholeAccount::new(account, *credentials)),
             StoreOp::CreateWhole { whole } => self.create_whole(staged, *whole),
-            StoreOp::SetCredentials { .. } => self.set_credentials(staged, op),
+            StoreOp::SetCredentials { .. } | StoreOp::UpgradeCredentials { .. } => {
+                self.set_credentials(staged, op)
+            }
             StoreOp::DeleteAccount { account } => self.delete(staged, &account),
             StoreOp::Account { account } => self.account(staged, &account),
             StoreOp::PutRosterItem { account, item } => {
@@ -351,22 +363,34 @@ impl Engine {
     }
 
     fn set_credentials(&self, staged: &mut Staged, op: StoreOp) -> Result<StoreReply, Trouble> {
-        let StoreOp::SetCredentials {
-            account,
-            credentials,
-            keeps,
-        } = op
-        else {
-            return Ok(StoreReply::Failed("not a write of this kind".into()));
+        let (account, credentials, change) = match op {
+            StoreOp::SetCredentials {
+                account,
+                credentials,
+                keeps,
+            } => (account, credentials, Change::Password { keeps }),
+            StoreOp::UpgradeCredentials {
+                account,
+                prior,
+                credentials,
+            } => (account, credentials, Change::Upgrade { prior }),
+            _ => return Ok(StoreReply::Failed("not a write of this kind".into())),
         };
         let key = schema::account_key(&account);
         let Some(before) = read(self.keyspace(Table::Accounts), &staged.accounts, &key)? else {
             return Ok(StoreReply::Missing);
         };
+        if let Change::Upgrade { prior } = &change
+            && schema::decode_credentials(&before).map_err(damaged)? != **prior
+        {
+            return Ok(StoreReply::Outdated);
+        }
         let less = Lacking::of_account(&before);
         let lacking = staged.lacking.minus(less).plus(Lacking::of(&credentials));
         let record = schema::encode_credentials(*credentials).map_err(damaged)?;
-        agents::remove_but(self.keyspace(Table::Kept), staged, &account, keeps)?;
+        if let Change::Password { keeps } = change {
+            agents::remove_but(self.keyspace(Table::Kept), staged, &account, keeps)?;
+        }
         staged.accounts.insert(key.into(), Some(record));
         staged.lacking = lacking;
         Ok(StoreReply::Done)
@@ -394,6 +418,7 @@ impl Engine {
             blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
             newest_waiting: kept::newest_waiting(self.keyspace(Table::Kept), staged, account)?,
             newest_archived: self.archive(staged).newest(account)?,
+            photo: nodes::photo(self.keyspace(Table::Kept), staged, account)?,
             archiving: kept::archiving(self.keyspace(Table::Kept), staged, account)?,
         }))))
     }
@@ -414,6 +439,7 @@ impl Engine {
             staged.gaps.note_op(&op);
             return Ok(StoreReply::Missing);
         }
+        let kept = self.keyspace(Table::Kept);
         match op {
             StoreOp::SetBlocked { account, blocked } => {
                 kept::set_blocked(staged, &account, blocked)
@@ -423,30 +449,25 @@ impl Engine {
                 space,
                 key,
                 bytes,
-            } => {
-                let kept = self.keyspace(Table::Kept);
-                kept::put_document(kept, staged, &account, space, &key, &bytes)
-            }
+            } => kept::put_document(kept, staged, &account, space, &key, &bytes),
             StoreOp::PutUserAgent {
                 account,
                 agent,
                 prior,
                 forget_before,
-            } => {
-                let kept = self.keyspace(Table::Kept);
-                agents::put(kept, staged, &account, &agent, prior, forget_before)
-            }
+            } => agents::put(kept, staged, &account, &agent, prior, forget_before),
             StoreOp::RemoveUserAgents { account, which } => {
-                let kept = self.keyspace(Table::Kept);
                 match which {
                     Some(id) => agents::remove(kept, staged, &account, id)?,
                     None => agents::remove_but(kept, staged, &account, None)?,
                 }
                 Ok(StoreReply::Done)
             }
-            StoreOp::ChangeNodes { account, changes } => {
-                nodes::change(self.keyspace(Table::Kept), staged, &account, changes)
-            }
+            StoreOp::ChangeNodes {
+                account,
+                changes,
+                document,
+            } => nodes::change(kept, staged, &account, changes, document),
             StoreOp::PutOffline {
                 account,
                 arrived,
@@ -454,7 +475,6 @@ impl Engine {
                 quota,
                 origin,
             } => {
-                let kept = self.keyspace(Table::Kept);
                 let reply = kept::put_offline(kept, staged, &account, (arrived, &stanza), quota)?;
                 match origin {
                     // The mark of a later one must not cover what was refused.
@@ -543,6 +563,32 @@ impl Engine {
             first.push(account);
         }
         Ok(first.into_sorted_vec())
+    }
+
+    /// Counts the accounts, as [`xmpp::port::Store::reading`] does.
+    pub(crate) fn counting(&self, names_max: usize) -> xmpp::port::Reading {
+        let (snapshot, keyspace) = (self.database.snapshot(), self.keyspace(Table::Accounts));
+        let (keyspace, lent) = (keyspace.clone(), self.lend());
+        Box::new(move || {
+            let (mut count, mut names) = (0, Vec::new());
+            for entry in snapshot.iter(&keyspace) {
+                let account = entry.key().map_err(engine).and_then(|key| {
+                    let is_named = names.len() < names_max;
+                    let account = is_named.then(|| schema::account_of_key(&key).map_err(damaged));
+                    account.transpose()
+                });
+                match account {
+                    Ok(name) => names.extend(name),
+                    Err(why) => return StoreReply::Failed(why),
+                }
+                count += 1;
+                if count == names_max as u64 {
+                    break;
+                }
+            }
+            drop(lent);
+            StoreReply::Accounts { count, names }
+        })
     }
 
     /// Performs one call; one that writes, or has no operations, removes some of the remains, too.

@@ -8,10 +8,11 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    ARCHIVE_PAGE_SIZE_MAX, AccountData, AgentId, ArchiveEntry, ArchiveId, ArchivePage,
-    ArchiveQuery, Arrived, Credentials, DOCUMENTS_MAX, Enqueue, Mark, Node, NodeChange,
-    OfflineQuota, Origin, QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp,
-    StoreReply, StoredSession, USER_AGENTS_MAX, UserAgent, WholeAccount,
+    ARCHIVE_PAGE_SIZE_MAX, AVATAR_DATA, AVATAR_METADATA, AccountData, AgentId, ArchiveEntry,
+    ArchiveId, ArchivePage, ArchiveQuery, Arrived, Credentials, DOCUMENTS_MAX, Document, Enqueue,
+    Mark, Node, NodeChange, OfflineQuota, Origin, PhotoHash, QueuedStanza, RosterItem,
+    SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession, USER_AGENTS_MAX,
+    UserAgent, WholeAccount, shown_photo,
 };
 
 /// Accounts in a map. It is as large as what is put into it.
@@ -43,6 +44,12 @@ struct Account {
 }
 
 impl Account {
+    /// The picture that it shows to everybody.
+    fn photo(&self) -> Option<PhotoHash> {
+        let node = |name| self.nodes.get(name).map(|(node, _)| node);
+        shown_photo(node(AVATAR_METADATA), node(AVATAR_DATA))
+    }
+
     fn put_agent(&mut self, agent: UserAgent, prior: Option<u64>, before: Timestamp) -> StoreReply {
         let known = self.agents.get(&agent.id).map(|known| known.stamp);
         if known != prior {
@@ -134,8 +141,32 @@ impl Memory {
         self.marks.retain(|(session, _), _| there.contains(session));
     }
 
+    fn upgrade(
+        &mut self,
+        account: &BareJid,
+        prior: &Credentials,
+        credentials: Credentials,
+    ) -> StoreReply {
+        match self.accounts.get_mut(account) {
+            None => StoreReply::Missing,
+            Some(found) if found.credentials != *prior => StoreReply::Outdated,
+            Some(found) => {
+                found.credentials = credentials;
+                StoreReply::Done
+            }
+        }
+    }
+
     fn apply(&mut self, op: StoreOp) -> StoreReply {
         match op {
+            StoreOp::Accounts { names_max } => {
+                let names: Vec<_> = self.accounts.keys().take(names_max).cloned().collect();
+                let count = match names_max {
+                    0 => self.accounts.len() as u64,
+                    _ => names.len() as u64,
+                };
+                StoreReply::Accounts { count, names }
+            }
             StoreOp::Credentials { account } => {
                 let found = self.accounts.get(&account);
                 StoreReply::Credentials(found.map(|found| Box::new(found.credentials.clone())))
@@ -153,6 +184,11 @@ impl Memory {
                 found.credentials = *credentials;
                 found.agents.retain(|id, _| Some(*id) == keeps);
             }),
+            StoreOp::UpgradeCredentials {
+                account,
+                prior,
+                credentials,
+            } => self.upgrade(&account, &prior, *credentials),
             StoreOp::DeleteAccount { account } => match self.accounts.remove(&account) {
                 Some(gone) => {
                     for session in gone.sessions.keys() {
@@ -170,6 +206,7 @@ impl Memory {
                         blocked: found.blocked.clone(),
                         newest_waiting: found.offline.values().map(|(arrived, _)| *arrived).max(),
                         newest_archived: found.newest_archived,
+                        photo: found.photo(),
                         archiving: found.documents.get(&(Space::Archiving, "".into())).cloned(),
                     })
                 }))
@@ -287,18 +324,17 @@ impl Memory {
                 key,
                 bytes,
             } => self.put_document(&account, space, key, bytes),
-            StoreOp::Nodes { account } => {
-                let found = self.accounts.get(&account);
-                let nodes = found.map(|found| found.nodes.values());
-                let nodes = nodes.into_iter().flatten();
-                StoreReply::Nodes(nodes.map(|(node, _)| node.clone()).collect())
-            }
+            StoreOp::Nodes { account, only } => self.nodes(&account, only.as_deref()),
             StoreOp::Items {
                 account,
                 node,
                 numbers,
             } => self.items(&account, &node, &numbers),
-            StoreOp::ChangeNodes { account, changes } => self.change_nodes(&account, changes),
+            StoreOp::ChangeNodes {
+                account,
+                changes,
+                document,
+            } => self.change_nodes(&account, changes, document),
             StoreOp::PutOffline {
                 account,
                 arrived,
@@ -617,10 +653,32 @@ impl Memory {
         StoreReply::Items(numbers.iter().filter_map(say).collect())
     }
 
-    fn change_nodes(&mut self, account: &BareJid, changes: Vec<NodeChange>) -> StoreReply {
+    fn nodes(&self, account: &BareJid, only: Option<&str>) -> StoreReply {
+        if let Some(Err(why)) = only.map(check_name) {
+            return StoreReply::Failed(why);
+        }
+        let found = self.accounts.get(account);
+        let nodes = found.map(|found| found.nodes.values());
+        let nodes = nodes.into_iter().flatten().map(|(node, _)| node);
+        let asked = nodes.filter(|node| only.is_none_or(|only| *only == *node.name));
+        StoreReply::Nodes(asked.cloned().collect())
+    }
+
+    fn change_nodes(
+        &mut self,
+        account: &BareJid,
+        changes: Vec<NodeChange>,
+        document: Option<Document>,
+    ) -> StoreReply {
         let mut names = changes.iter().map(|change| check_name(&change.name));
         if let Some(why) = names.find_map(Result::err) {
             return StoreReply::Failed(why);
+        }
+        if let Some((space, key, bytes)) = document {
+            let reply = self.put_document(account, space, key, bytes);
+            if reply != StoreReply::Done {
+                return reply;
+            }
         }
         self.change(account, |found| {
             for change in changes {

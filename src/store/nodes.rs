@@ -14,8 +14,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccessModel, Affiliation, Node, NodeChange, NodeConfig, NodeItem, PublishModel, SendLast,
-    StoreOp, StoreReply, WholeNode,
+    AVATAR_DATA, AVATAR_METADATA, AccessModel, Affiliation, Document, Node, NodeChange, NodeConfig,
+    NodeItem, PhotoHash, PublishModel, SendLast, StoreOp, StoreReply, WholeNode, shown_photo,
 };
 
 /// Bytes of an item's number behind its node's name and the zero byte.
@@ -172,7 +172,17 @@ pub(crate) fn read_op(
     op: &StoreOp,
 ) -> Result<StoreReply, Trouble> {
     match op {
-        StoreOp::Nodes { account } => nodes(kept, staged, account),
+        StoreOp::Nodes {
+            account,
+            only: None,
+        } => nodes(kept, staged, account),
+        StoreOp::Nodes {
+            account,
+            only: Some(name),
+        } => {
+            let node = node(kept, staged, account, name)?;
+            Ok(StoreReply::Nodes(node.into_iter().collect()))
+        }
         StoreOp::Items {
             account,
             node,
@@ -213,12 +223,38 @@ fn items(
     Ok(StoreReply::Items(found))
 }
 
-/// Writes and removes nodes with their items; all or none.
+/// The picture that an account shows to everybody.
+pub(crate) fn photo(
+    kept: &Keyspace,
+    staged: &Staged,
+    account: &BareJid,
+) -> Result<Option<PhotoHash>, Trouble> {
+    let Some(metadata) = node(kept, staged, account, AVATAR_METADATA)? else {
+        return Ok(None);
+    };
+    let data = node(kept, staged, account, AVATAR_DATA)?;
+    Ok(shown_photo(Some(&metadata), data.as_ref()))
+}
+
+/// The node of a name.
+fn node(
+    kept: &Keyspace,
+    staged: &Staged,
+    account: &BareJid,
+    name: &str,
+) -> Result<Option<Node>, Trouble> {
+    let found = read(kept, &staged.kept, &node_key(account, name)?)?;
+    let found = found.as_deref();
+    found.map(|it| decode(name.as_bytes(), it)).transpose()
+}
+
+/// Writes and removes nodes with their items, and a document along with them; all or none.
 pub(crate) fn change(
     kept: &Keyspace,
     staged: &mut Staged,
     account: &BareJid,
     changes: Vec<NodeChange>,
+    document: Option<Document>,
 ) -> Result<StoreReply, Trouble> {
     let mut writes = Vec::new();
     for change in changes {
@@ -241,6 +277,12 @@ pub(crate) fn change(
         for (number, bytes) in change.put {
             let key = item_key(account, name, number)?;
             writes.push((key, Some(kept::record(&bytes))));
+        }
+    }
+    if let Some((space, name, bytes)) = document {
+        let reply = kept::put_document(kept, staged, account, space, &name, &bytes)?;
+        if reply != StoreReply::Done {
+            return Ok(reply);
         }
     }
     let writes = writes.into_iter();

@@ -1,9 +1,10 @@
 //! A bare JID's live state on its home shard, and the table of the resident ones.
 
+use crate::errand::Deleter;
 use crate::handed::Handed;
 use crate::host::{Ticket, Timestamp};
 use crate::limit::{Limits, ROSTER_ITEM_SIZE_MEAN};
-use crate::port::{RosterItem, SessionId, StoreReply, StoredSession};
+use crate::port::{PhotoHash, RosterItem, SessionId, StoredSession};
 use crate::session::SessionKey;
 use crate::settle::{Held, Telling};
 use crate::xep::blocking::{BlockChanges, BlockList};
@@ -13,7 +14,6 @@ use crate::xep::pubsub::LastItems;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
-use std::sync::mpsc::Sender;
 
 /// An account's place in [`Accounts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,7 +42,7 @@ pub(crate) enum Waiter {
     /// A session elsewhere that wants the last items of its nodes.
     LastItems(Box<LastItems>),
     /// An administrator's deletion, and whom to tell how it went.
-    Deletion(Sender<StoreReply>),
+    Deletion(Deleter),
 }
 
 /// Stanzas that wait for one account.
@@ -78,6 +78,8 @@ pub struct Account {
     pub(crate) archive_reads: u16,
     /// It is nowhere in storage and lives as long as its stream.
     pub(crate) is_anonymous: bool,
+    /// The picture that it shows to everybody (XEP-0398).
+    pub(crate) photo: Option<Box<PhotoHash>>,
     /// Storage has no node of it (XEP-0060).
     pub(crate) has_no_nodes: bool,
     /// The bound resources, oldest first.
@@ -256,6 +258,7 @@ impl Accounts {
             newest_archived: Timestamp::default(),
             archive_reads: 0,
             is_anonymous: false,
+            photo: None,
             has_no_nodes: false,
             sessions: SmallVec::new(),
             copied_to: 0,

@@ -131,11 +131,10 @@ impl Shard {
     ) {
         let modes = self.sessions.at(key).modes;
         let message = Stanza::received(view, scope, type_, "", to);
-        let is_kept = modes.has(Modes::IS_ARCHIVED) && is_worth_keeping(&message);
-        let id = is_kept.then(|| {
-            let at = self.archive_time(host);
-            ArchiveId::new(at, host.random())
-        });
+        let id = match modes.has(Modes::IS_ARCHIVED) {
+            true => self.archive_id(host, &message),
+            false => None,
+        };
         if modes.has(Modes::IS_COPIED) || id.is_some() {
             self.note_sent(host, key, view, scope, (type_, id), to);
         }
@@ -144,6 +143,18 @@ impl Shard {
         let stamp = id.filter(|_| has_archive);
         let stamp = stamp.map(|id| Stamp { by: to.bare(), id });
         self.carry(host, key, view, scope, type_, to, route, stamp.as_ref());
+    }
+
+    /// What archives are to know a message by, where they are to have it.
+    pub(crate) fn archive_id(
+        &mut self,
+        host: &mut impl Host,
+        message: &Stanza<'_>,
+    ) -> Option<ArchiveId> {
+        is_worth_keeping(message).then(|| {
+            let at = self.archive_time(host);
+            ArchiveId::new(at, host.random())
+        })
     }
 
     /// When what is archived next comes: later than all that was before.

@@ -6,10 +6,13 @@
 use crate::limit::{BULK_PER_TURN_MAX, PROMPT_SIZE_MAX};
 use crate::shard::Shard;
 
-/// How much more large input this turn takes.
+/// How much more this turn takes of what takes long.
 #[derive(Debug)]
 pub(crate) struct Bulk {
+    /// Bytes of large input.
     left: usize,
+    /// Bound streams that may end.
+    pub ends_left: usize,
     turn: u32,
 }
 
@@ -24,6 +27,7 @@ impl Default for Bulk {
     fn default() -> Bulk {
         Bulk {
             left: BULK_PER_TURN_MAX,
+            ends_left: usize::MAX,
             turn: 0,
         }
     }

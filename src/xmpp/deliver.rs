@@ -42,6 +42,7 @@ impl Shard {
             return self.stream_error(host, conn, stream, error, None);
         }
         if let Some(bytes) = self.without_claims(view, scope) {
+            self.note_displayed(host, key, view, scope);
             return match StanzaView::parse(&bytes, scope) {
                 Ok(view) => self.on_stanza(host, conn, stream, key, &view, scope),
                 Err(error) => {
@@ -73,13 +74,13 @@ impl Shard {
         }
         match kind {
             Kind::Message => self.on_message(host, key, view, scope, type_, to),
-            Kind::Presence => self.on_presence(host, key, view, scope, type_, to),
+            Kind::Presence => self.on_presence_of_client(host, key, view, scope, type_, to),
             Kind::Iq | Kind::Other => self.on_iq(host, key, view, scope, type_, to),
         }
         Flow::Next
     }
 
-    fn is_own_address(&self, key: SessionKey, from: &str) -> bool {
+    pub(crate) fn is_own_address(&self, key: SessionKey, from: &str) -> bool {
         let session = self.sessions.at(key);
         if from == session.full() || from == session.bare() {
             return true;
@@ -292,7 +293,8 @@ impl Shard {
         let asks = match stanza.kind {
             Kind::Message => may_wait(stanza.type_),
             Kind::Iq => stanza.asks(),
-            Kind::Presence | Kind::Other => return false,
+            Kind::Presence => return self.is_late_refusal(stanza),
+            Kind::Other => return false,
         };
         asks || self.is_dormant(stanza.to.bare())
     }

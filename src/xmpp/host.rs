@@ -116,7 +116,21 @@ pub trait Host {
 
     /// Asks the keeper of files for a slot (XEP-0363); answered by `Shard::on_slot`.
     fn slot(&mut self, ticket: Ticket, request: Box<SlotRequest>);
+    /// Has the server go down at `at`; `false` where it is going to already.
+    fn shut_down(&mut self, at: Timestamp) -> bool;
+
+    /// Whether [`Host::shut_down`] was asked for already.
+    fn is_going_down(&self) -> bool;
 
     /// Asks for `Shard::on_timer` at `at` or soon after. One wish at a time: a new one replaces it.
     fn wake_at(&mut self, at: Timestamp);
+}
+
+/// Bytes that nobody can predict: a salt, or a nonce.
+pub(crate) fn random_bytes<const SIZE: usize>(host: &mut impl Host) -> [u8; SIZE] {
+    let mut bytes = [0; SIZE];
+    for chunk in bytes.chunks_mut(size_of::<u64>()) {
+        chunk.copy_from_slice(&host.random().to_le_bytes()[..chunk.len()]);
+    }
+    bytes
 }

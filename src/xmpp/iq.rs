@@ -4,7 +4,7 @@ use crate::account::AccountKey;
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket};
 use crate::outbox::Keep;
-use crate::port::StoreReply;
+use crate::port::{Document, StoreOp, StoreReply};
 use crate::router::Route;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
@@ -152,8 +152,10 @@ impl Shard {
             return false;
         };
         self.sessions.send(host, session, stanza);
-        // Only a server sends for an account, and it sends no result that nobody asked for.
-        if stanza.type_ == Type::Result && !stanza.from.contains('/') {
+        // Only a server sends for an account, and ours sends no result that nobody asked for.
+        let from = Jid::from_prepared(stanza.from);
+        let is_ours = from.is_bare() && self.router.is_local(from.domain());
+        if stanza.type_ == Type::Result && is_ours {
             self.sessions.at_mut(session).outlet.note_answer();
         }
         true
@@ -191,6 +193,9 @@ impl Shard {
             }
             (Ns::Mam, Target::Account) if self.settings.archives() => {
                 self.on_archive_request(host, key, view, &tree, is_set)
+            }
+            (Ns::Commands, Target::Server) if is_set && !self.settings.admins.is_empty() => {
+                self.on_command(host, key, view, &tree)
             }
             (Ns::Carbons, Target::Account) if is_set => self.on_carbons(host, key, view, name),
             // XEP-0077 3.2 shows it without an address, 3.3 with the server's.
@@ -302,6 +307,7 @@ impl Shard {
             payload: payload.ok_or(StanzaError::BadRequest)?,
         };
         let bound = asked.known.map(|account| self.accounts.at(account));
+        let is_leaving = bound.is_some_and(|account| account.leaving.is_some());
         let has_nodes = bound.is_some_and(|account| !account.is_anonymous);
         if asked.target != Target::Server && is_for_nodes(&request, has_nodes) {
             let (account, known) = (&asked.account, asked.known);
@@ -324,13 +330,28 @@ impl Shard {
         };
         let ns = request.payload.ns();
         let mut payload = Vec::new();
-        match xep::iq(ns, &context, &request, &mut payload)? {
-            Answer::Now => self.reply(host, &answered, Ok(&payload)),
+        let answer = xep::iq(ns, &context, &request, &mut payload)?;
+        let answer = match (answer, asked.known.filter(|_| has_nodes)) {
+            (Answer::Change(document), Some(key)) => {
+                return self.on_document(host, key, document, answered);
+            }
+            (Answer::Change(document), None) => Answer::Ask(put_document(&asked.account, document)),
+            (answer, _) => answer,
+        };
+        match answer {
+            Answer::Change(_) | Answer::Now => self.reply(host, &answered, Ok(&payload)),
             Answer::Refuse => self.reply_by(host, &answered, "error", &payload),
             Answer::Ask(op) => {
+                let waits = |key: &AccountKey| self.waits_for_nodes(*key, answered.asker(), &op);
+                let known = asked.known.filter(waits);
                 let ticket = self.keep_request(ns, payload, answered);
-                host.store(ticket, op);
+                match known {
+                    Some(key) => self.enqueue_read(host, key, ticket, op),
+                    None => host.store(ticket, op),
+                }
             }
+            // Who is leaving would have a file that nobody takes along.
+            Answer::Slot(_) if is_leaving => return Err(StanzaError::UnexpectedRequest),
             Answer::Slot(request) => {
                 let ticket = self.keep_request(ns, payload, answered);
                 host.slot(ticket, request);
@@ -446,6 +467,16 @@ impl Shard {
                 sessions.at_mut(key).outlet.note_answer();
             }
         }
+    }
+}
+
+/// The write of a document that nothing else goes with.
+fn put_document(account: &BareJid, (space, key, bytes): Document) -> StoreOp {
+    StoreOp::PutDocument {
+        account: account.clone(),
+        space,
+        key,
+        bytes,
     }
 }
 

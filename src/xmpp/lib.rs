@@ -13,6 +13,7 @@ mod conns;
 mod deliver;
 mod dispose;
 mod ends;
+pub mod errand;
 pub mod error;
 mod farewell;
 pub mod gate;

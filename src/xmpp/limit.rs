@@ -139,12 +139,23 @@ pub const LOAD_QUEUE_MAX: usize = 1_024;
 /// Bytes of those stanzas.
 pub const LOAD_QUEUE_SIZE_MAX: usize = 4 << 20;
 
-/// Stanzas that wait for one component (XEP-0114) which reads slowly; the next one bounces
-/// `resource-constraint`, and of presence it is dropped.
+/// Messages and requests that wait for one component (XEP-0114) which reads slowly; the next one
+/// bounces `resource-constraint`. Of answers to what it asked there may be twice as many.
 pub const COMPONENT_QUEUE_MAX: usize = 4_096;
 
 /// Bytes of those stanzas.
 pub const COMPONENT_QUEUE_SIZE_MAX: usize = 4 << 20;
+
+/// Presences that wait for one component, or, where that is more, as many as the logins of some
+/// accounts with the largest rosters are; the next one is dropped. Twice as many where one is not
+/// said again, as `unavailable`: the next one of these ends the component's stream.
+pub const COMPONENT_PRESENCE_MAX: usize = 1 << 16;
+
+/// Bytes of those presences.
+pub const COMPONENT_PRESENCE_SIZE_MAX: usize = 32 << 20;
+
+/// Senders who share each room for a component at least: one has no more than its part of it.
+pub const COMPONENT_SENDERS_MIN: usize = 4;
 
 /// Bytes under way to a component at once, where a stanza may be as large: they are kept until its
 /// socket has taken them all.

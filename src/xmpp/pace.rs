@@ -62,13 +62,13 @@ struct Legacy {
 impl Shard {
     /// A turn begins: bound streams end when they are let in.
     pub fn put_off_ends(&mut self) {
-        self.ends_left = 0;
+        self.bulk.ends_left = 0;
     }
 
     /// So many more may end in this turn. Each tells contacts and storage, and when a whole network
     /// is lost, they are thousands: whoever is left must not wait for all of them.
     pub fn admit_ends(&mut self, count: usize) {
-        self.ends_left = count;
+        self.bulk.ends_left = count;
     }
 
     /// Whether a stream may end now; one that is not bound tells nobody.
@@ -76,8 +76,8 @@ impl Shard {
         if !matches!(stream.phase, Phase::Bound(_)) {
             return true;
         }
-        let is_admitted = self.ends_left > 0;
-        self.ends_left = self.ends_left.saturating_sub(1);
+        let is_admitted = self.bulk.ends_left > 0;
+        self.bulk.ends_left = self.bulk.ends_left.saturating_sub(1);
         is_admitted
     }
 

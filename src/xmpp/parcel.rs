@@ -3,6 +3,7 @@
 //! Invariant: a parcel's bytes are namespace-neutral: the stanza's own tag carries no default
 //! namespace; the receiving stream's outlet adds it where its kind of stream needs it.
 
+use crate::errand::{Errand, Giver, Told};
 use crate::host::ShardId;
 use crate::port::{Origin, StoreReply};
 use crate::presence::Chosen;
@@ -114,6 +115,20 @@ pub enum Control {
         /// Its keys.
         credentials: Box<crate::port::Credentials>,
     },
+    /// An administrator's command has something done here; answered by `Told`.
+    Errand {
+        /// Who is told.
+        giver: Giver,
+        /// What is to be done.
+        errand: Errand,
+    },
+    /// What an errand came to.
+    Told {
+        /// Who gave it.
+        giver: Giver,
+        /// What it came to.
+        told: Told,
+    },
     /// An administrator deletes an account: it ends as if its client cancelled it.
     Delete {
         /// The account.
@@ -135,7 +150,7 @@ pub enum Control {
     /// It has been sent all that it may have.
     LastItemsSent,
     /// An account has new keys in storage, or no user agents any more: what was begun with the old
-    /// ones proves nothing, and its sessions end.
+    /// ones proves nothing, its sessions end, and storage forgets user agents noted since.
     NewKeys {
         /// The account.
         account: BareJid,

@@ -11,8 +11,8 @@ pub use agents::{
     AgentId, Token, TokenBinding, USER_AGENT_TEXT_SIZE_MAX, USER_AGENTS_MAX, UserAgent,
 };
 pub use nodes::{
-    AccessModel, Affiliation, Node, NodeChange, NodeConfig, NodeItem, NumberedItems, PublishModel,
-    SendLast, WholeNode,
+    AVATAR_DATA, AVATAR_METADATA, AccessModel, Affiliation, Node, NodeChange, NodeConfig, NodeItem,
+    NumberedItems, PhotoHash, PublishModel, SendLast, WholeNode, is_everybodys, shown_photo,
 };
 
 use crate::host::Timestamp;
@@ -27,6 +27,11 @@ pub use sessions::*;
 /// One request to storage. Operations of one shard are performed in the order they were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreOp {
+    /// Count the accounts, or name some. Answered by [`StoreReply::Accounts`].
+    Accounts {
+        /// How many to name; 0 to count all.
+        names_max: usize,
+    },
     /// Read an account's SCRAM keys. Answered by [`StoreReply::Credentials`].
     Credentials {
         /// Whose.
@@ -55,6 +60,17 @@ pub enum StoreOp {
         credentials: Box<Credentials>,
         /// The user agent that stays, where it was that which made them.
         keeps: Option<AgentId>,
+    },
+    /// Replace an account's keys by those of the same password, where storage has the ones that
+    /// were read. Its user agents and their tokens stay. Answered by `Done`, `Missing`, or
+    /// `Outdated`.
+    UpgradeCredentials {
+        /// Whose.
+        account: BareJid,
+        /// The keys that were read.
+        prior: Box<Credentials>,
+        /// The keys from now on.
+        credentials: Box<Credentials>,
     },
     /// Read a user agent of an account. Answered by [`StoreReply::UserAgent`].
     UserAgent {
@@ -144,11 +160,14 @@ pub enum StoreOp {
         /// What it says.
         bytes: Box<[u8]>,
     },
-    /// Read all nodes of an account (XEP-0060), ordered by name. Answered by [`StoreReply::Nodes`],
-    /// which has none where there is no such account.
+    /// Read all nodes of an account (XEP-0060), ordered by name, or one. Answered by
+    /// [`StoreReply::Nodes`], which has none where there is no such account or node.
     Nodes {
         /// Whose.
         account: BareJid,
+        /// Its name, where only one is asked for; one of more than [`DOCUMENT_NAME_SIZE_MAX`] is
+        /// `Failed`.
+        only: Option<Box<str>>,
     },
     /// Read what items of a node say. Answered by [`StoreReply::Items`], without those that are not
     /// there; a name of more than [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
@@ -161,12 +180,16 @@ pub enum StoreOp {
         numbers: Vec<u64>,
     },
     /// Change nodes. Nothing is compared with what was there: who asks has read it. Answered by
-    /// `Done` or `Missing`; a name of more than [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
+    /// `Done`, `Missing`, or `Full` for the document; a name of more than
+    /// [`DOCUMENT_NAME_SIZE_MAX`] is `Failed`.
     ChangeNodes {
         /// Whose.
         account: BareJid,
         /// What becomes of which.
         changes: Vec<NodeChange>,
+        /// A document that says the same as one of them, and is written as by
+        /// [`StoreOp::PutDocument`] in the same commit: where it finds no room, nothing is changed.
+        document: Option<Document>,
     },
     /// Put a message among what waits for an account. Answered by `Done`, `Missing`, or `Full`
     /// where the quota has no room for it.
@@ -377,11 +400,17 @@ impl Space {
 }
 
 impl StoreOp {
+    /// Whether answering it may take so long that nobody is to wait for it meanwhile.
+    pub fn reads_much(&self) -> bool {
+        self.reads_archive() || matches!(self, StoreOp::Accounts { .. })
+    }
+
     /// Whether it changes nothing.
     pub fn is_read(&self) -> bool {
         matches!(
             self,
             StoreOp::Credentials { .. }
+                | StoreOp::Accounts { .. }
                 | StoreOp::Account { .. }
                 | StoreOp::Document { .. }
                 | StoreOp::Nodes { .. }
@@ -400,6 +429,13 @@ impl StoreOp {
 pub enum StoreReply {
     /// The keys, or `None` where there is no such account.
     Credentials(Option<Box<Credentials>>),
+    /// How many accounts there are, or so many of them in the engine's order.
+    Accounts {
+        /// All of them; where they are named, those that are.
+        count: u64,
+        /// The first.
+        names: Vec<BareJid>,
+    },
     /// The account's data, or `None` where there is no such account.
     Account(Option<Box<AccountData>>),
     /// The write is durable.
@@ -454,6 +490,8 @@ pub struct AccountData {
     pub newest_archived: Option<ArchiveId>,
     /// Which messages it wants archived, see [`Space::Archiving`].
     pub archiving: Option<Box<[u8]>>,
+    /// The picture that it shows to everybody, see [`shown_photo`].
+    pub photo: Option<PhotoHash>,
 }
 
 /// A document's kind, its name within that, and what it says.
@@ -674,15 +712,16 @@ pub trait Store: Send {
         Err("accounts are kept in memory only".into())
     }
 
-    /// What it takes to answer an operation that reads an archive on any thread, with all that was
-    /// committed before; `None` where the store does that by [`Store::perform`] only.
+    /// What it takes to answer an operation that [reads much](StoreOp::reads_much) on any thread,
+    /// with all that was committed before; `None` where the store does that by [`Store::perform`]
+    /// only.
     fn reading(&mut self, op: &StoreOp) -> Option<Reading> {
         let _ = op;
         None
     }
 }
 
-/// Gives the answer to an operation that reads an archive.
+/// Gives the answer to an operation that reads much.
 pub type Reading = Box<dyn FnOnce() -> StoreReply + Send>;
 
 /// A frozen view of a store.

@@ -74,7 +74,9 @@ impl Chosen {
             return vec![bare.to_owned()];
         }
         let only = resources_barred(&self.only, bare);
-        only.map(|resource| format!("{bare}/{resource}")).collect()
+        let only = only.map(|resource| format!("{bare}/{resource}"));
+        only.filter(|full| !blocks(&self.blocked, &Jid::from_prepared(full)))
+            .collect()
     }
 
     #[inline]
@@ -380,9 +382,6 @@ impl Shard {
         for bytes in late {
             self.receive(host, &bytes);
         }
-        if self.router.has_components() {
-            self.broadcast_abroad(host, key, presence, purpose, audience, &chosen);
-        }
         let prober = (!asked.is_empty()).then(|| self.sessions.at(key).full().to_owned());
         let prober = prober.unwrap_or_default();
         for (hash, contact) in asked {
@@ -392,6 +391,9 @@ impl Shard {
             }
         }
         self.flush_fanout(host, presence, purpose, &chosen);
+        if self.router.has_components() {
+            self.broadcast_abroad(host, key, presence, purpose, audience, &chosen);
+        }
     }
 
     /// Names resources as targets of a fan-out, or tells their component; for those at home here

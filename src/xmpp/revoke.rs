@@ -5,13 +5,16 @@
 //! Invariant: storage has it before anybody is told: who comes back at once meets it there.
 
 use crate::account::AccountKey;
+use crate::errand::{Giver, Told};
 use crate::error::StreamError;
 use crate::host::Host;
-use crate::port::AgentId;
+use crate::port::{AgentId, StoreOp, StoreReply};
 use crate::session::SessionKey;
-use crate::shard::Shard;
+use crate::shard::{Shard, Waiting};
 use crate::stream::StreamState;
+use crate::xep::register::AccountChange;
 use stanza::jid::{BareJid, home_hash};
+use std::sync::mpsc::Sender;
 
 /// Whose sessions end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +46,57 @@ impl Revoked {
     }
 }
 
+/// Who has given an account new keys, and waits for the end of what the old ones let in.
+#[derive(Debug)]
+pub(crate) enum Renewer {
+    /// An operator: what he waits for is that this is dropped.
+    Operator(Sender<()>),
+    /// A command.
+    Command(Giver),
+}
+
+impl From<Sender<()>> for Renewer {
+    fn from(told: Sender<()>) -> Renewer {
+        Renewer::Operator(told)
+    }
+}
+
 impl Shard {
-    /// An account has new keys, or none of its tokens is good any more, by an operator's word.
-    pub(crate) fn on_new_keys(&mut self, host: &mut impl Host, account: &BareJid) {
+    /// An account has new keys, or none of its tokens is good any more, by an operator's word. Who
+    /// has proved the old ones meanwhile may have had a user agent noted, and been given a token,
+    /// after storage forgot those: so it forgets them once more, after which none of them can come.
+    pub(crate) fn on_new_keys(&mut self, host: &mut impl Host, account: BareJid, by: Renewer) {
+        self.end_what_was_let_in(host, &account);
+        let ticket = self.ticket(Waiting::AccountChange);
+        let op = StoreOp::RemoveUserAgents {
+            account: account.clone(),
+            which: None,
+        };
+        let change = AccountChange::NewKeys { account, by };
+        self.account_changes.insert(ticket.0, change);
+        host.store(ticket, op);
+    }
+
+    /// Storage has forgotten them, or not: what one of them let in before that ends, too.
+    pub(crate) fn on_agents_forgotten(
+        &mut self,
+        host: &mut impl Host,
+        account: &BareJid,
+        by: Renewer,
+        reply: StoreReply,
+    ) {
+        if matches!(reply, StoreReply::Failed(_)) {
+            let account = account.as_str();
+            tracing::error!(?reply, account, "tokens of old keys may be left");
+        }
+        self.end_what_was_let_in(host, account);
+        match by {
+            Renewer::Operator(told) => drop(told),
+            Renewer::Command(giver) => self.tell_giver(host, giver, Told::Stored(reply)),
+        }
+    }
+
+    fn end_what_was_let_in(&mut self, host: &mut impl Host, account: &BareJid) {
         let bare = account.as_str();
         self.outdate_proofs(bare);
         self.revoke(host, bare, Revoked::All { but: None }, "access was revoked");

@@ -269,6 +269,7 @@ impl Shard {
         }
         let item = owner.contact_mut(&contact);
         let before = Fields::of(item);
+        let regroups = item.subscription.is_from() && item.groups != groups;
         item.name = name;
         item.groups = groups;
         item.listed = true;
@@ -284,7 +285,7 @@ impl Shard {
             session: key,
             full,
             iq,
-            contact,
+            contact: contact.clone(),
             undo: Some(Undo {
                 before,
                 changed,
@@ -293,6 +294,9 @@ impl Shard {
         };
         self.accounts.at_mut(account).unsure_changes += 1;
         self.roster_requests.insert(ticket.0, request);
+        if regroups {
+            self.recalculate_access(host, account, &contact);
+        }
         Ok(())
     }
 
@@ -316,6 +320,7 @@ impl Shard {
         *owner.contact_mut(&contact) = RosterItem::new(contact.clone());
         owner.renew(&contact, host.now());
         owner.unsure_changes += 1;
+        self.recalculate_access(host, account, &contact);
         let request = RosterRequest {
             account,
             session: key,

@@ -502,6 +502,11 @@ impl Sessions {
         self.slots.iter().flatten()
     }
 
+    /// How many places there are, taken or not: keys are below this.
+    pub(crate) fn places(&self) -> usize {
+        self.slots.len()
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.slots.len() - self.free.len()

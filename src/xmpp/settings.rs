@@ -5,6 +5,7 @@ use crate::stream::sasl::Mechanism;
 use crate::xep::components::Component;
 use crate::xep::external_services::ExternalService;
 use crate::xep::upload::UploadPolicy;
+use stanza::jid::BareJid;
 use std::fmt;
 
 /// PBKDF2 rounds of new accounts (RFC 5802 5.1, RFC 7677 4).
@@ -82,6 +83,9 @@ pub struct Settings {
     pub tls_required: bool,
     /// The mechanisms allowed; -PLUS ones are offered where TLS gives a binding.
     pub mechanisms: Vec<Mechanism>,
+    /// Those for whose hash some account has no key, and that are offered to nobody therefore: who
+    /// lacks one may give it when he logs in (XEP-0480). By their names without -PLUS.
+    pub upgrades: Vec<Mechanism>,
     /// Whether PLAIN is allowed in clear.
     pub plain_without_tls: bool,
     /// Whether ANONYMOUS is offered.
@@ -95,6 +99,10 @@ pub struct Settings {
     /// Makes the salts shown for unknown users, and tokens of their seeds; the same across
     /// restarts, known to nobody.
     pub fake_salt_secret: [u8; 32],
+    /// Who administers the server by commands (XEP-0133), sorted.
+    pub admins: Vec<BareJid>,
+    /// Where it is said whether the server is out of service, as URIs (XEP-0455).
+    pub status_addresses: Vec<Box<str>>,
     /// Kinds of contact (`abuse`, `admin`, ..) with their addresses as URIs (XEP-0157).
     pub contacts: Vec<(Box<str>, Vec<Box<str>>)>,
     /// What clients are told of that runs beside the server (XEP-0215).
@@ -107,6 +115,9 @@ pub struct Settings {
     pub software_version: &'static str,
     /// Whether accounts have archives (XEP-0313), where something is stored at all.
     pub archive: bool,
+    /// Whether bookmarks are the same wherever clients keep them (XEP-0402 6, XEP-0411); no
+    /// configuration says so yet.
+    pub converts_bookmarks: bool,
 }
 
 impl Settings {
@@ -120,24 +131,43 @@ impl Settings {
             tls_available: true,
             tls_required: true,
             mechanisms: Settings::mechanisms_default(),
+            upgrades: Vec::new(),
             plain_without_tls: false,
             anonymous: false,
             registration_open: false,
             scram_iterations: SCRAM_ITERATIONS_DEFAULT,
             agents: AgentPolicy::default(),
             fake_salt_secret: [0; 32],
+            admins: Vec::new(),
+            status_addresses: Vec::new(),
             contacts: Vec::new(),
             external_services: Vec::new(),
             uploads: None,
             components: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
             archive: false,
+            converts_bookmarks: false,
         }
+    }
+
+    /// Whether an account administers the server.
+    pub fn is_admin(&self, account: &BareJid) -> bool {
+        self.admins.binary_search(account).is_ok()
     }
 
     /// Whether messages are archived.
     pub fn archives(&self) -> bool {
         self.archive && self.durability != Durability::Memory
+    }
+
+    /// Whether accounts make nodes (XEP-0060), and so have converted to nodes what they keep.
+    pub fn has_nodes(&self) -> bool {
+        self.limits.nodes_max > 0
+    }
+
+    /// Whether what is changed of bookmarks in one place is changed in the others.
+    pub(crate) fn has_bookmarks_converted(&self) -> bool {
+        self.converts_bookmarks && self.has_nodes()
     }
 
     /// All mechanisms that prove a password, the one to prefer first.
@@ -173,6 +203,7 @@ impl fmt::Debug for Settings {
             .field("tls_available", &self.tls_available)
             .field("tls_required", &self.tls_required)
             .field("mechanisms", &self.mechanisms)
+            .field("upgrades", &self.upgrades)
             .field("plain_without_tls", &self.plain_without_tls)
             .field("anonymous", &self.anonymous)
             .field("registration_open", &self.registration_open)

@@ -8,6 +8,7 @@ use crate::archive::Archiving;
 use crate::bulk::Bulk;
 use crate::conns::Conns;
 use crate::ends::SessionEnd;
+use crate::errand::{Deleter, Told};
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
@@ -34,6 +35,7 @@ pub(crate) use crate::timer::Timer;
 use crate::wake::Waking;
 use crate::xep::archive::ArchiveRequest;
 use crate::xep::capabilities::Capabilities;
+use crate::xep::commands::Commands;
 use crate::xep::components::Components;
 use crate::xep::offline::{OfflineRead, OfflineWrite};
 use crate::xep::pubsub::PubSub;
@@ -137,6 +139,8 @@ pub(crate) enum Waiting {
     Dormant,
     /// One of them, which is to wait in memory.
     Waking,
+    /// Part of an administrator's command.
+    Command { run: u64, place: u16 },
     /// A read of an archive, or a change of what goes there.
     Archive,
     /// A write that nobody waits for; a failure is logged.
@@ -188,6 +192,7 @@ pub struct Shard {
     pub(crate) account_changes: HashMap<u64, AccountChange>,
     pub(crate) iq_requests: HashMap<u64, IqRequest>,
     pub(crate) pubsub: PubSub,
+    pub(crate) commands: Commands,
     pub(crate) offline_writes: HashMap<u64, OfflineWrite>,
     pub(crate) offline_reads: HashMap<u64, OfflineRead>,
     pub(crate) session_ends: HashMap<u64, SessionEnd>,
@@ -255,8 +260,6 @@ pub struct Shard {
     pub(crate) moving_to: Option<ShardId>,
     pub(crate) stopping: bool,
     pub(crate) bulk: Bulk,
-    /// How many more bound streams may end in this turn.
-    pub(crate) ends_left: usize,
 }
 
 impl Shard {
@@ -288,6 +291,7 @@ impl Shard {
             account_changes: HashMap::new(),
             iq_requests: HashMap::new(),
             pubsub: PubSub::default(),
+            commands: Commands::default(),
             offline_writes: HashMap::new(),
             offline_reads: HashMap::new(),
             session_ends: HashMap::new(),
@@ -328,7 +332,6 @@ impl Shard {
             moving_to: None,
             stopping: false,
             bulk: Bulk::default(),
-            ends_left: usize::MAX,
         }
     }
 
@@ -541,8 +544,12 @@ impl Shard {
                 self.on_last_items(host, from, &account, to, nodes);
             }
             Control::LastItemsSent => self.on_last_sent(host),
-            Control::Delete { account, answer } => self.on_deletion(host, &account, answer),
-            Control::NewKeys { account, told: _ } => self.on_new_keys(host, &account),
+            Control::Delete { account, answer } => {
+                self.on_deletion(host, &account, Deleter::Operator(answer));
+            }
+            Control::Errand { giver, errand } => self.on_errand(host, giver, errand),
+            Control::Told { giver, told } => self.on_told(host, giver.run, giver.place, told),
+            Control::NewKeys { account, told } => self.on_new_keys(host, account, told.into()),
         }
     }
 
@@ -596,6 +603,7 @@ impl Shard {
             }
             Waiting::Roster(write) => self.on_roster_stored(host, ticket, write, reply),
             Waiting::Blocking(account) => self.on_blocking_stored(host, account, reply),
+            Waiting::Command { run, place } => self.on_told(host, run, place, Told::Stored(reply)),
             Waiting::Iq => self.on_iq_stored(host, ticket, reply),
             Waiting::PubSub(account) => self.on_nodes_stored(host, account, reply),
             Waiting::OfflineWrite => self.on_offline_written(host, ticket, reply),
@@ -636,6 +644,7 @@ impl Shard {
         self.complete(host, ticket, |shard, host, waiting| match waiting {
             Waiting::Auth(conn) => shard.on_stream_derived(host, conn, ticket, derived),
             Waiting::AccountChange => shard.on_password_derived(host, ticket, derived),
+            Waiting::Command { run, .. } => shard.on_command_derived(host, run, derived),
             _ => {}
         });
     }
@@ -667,6 +676,8 @@ impl Shard {
                 Timer::Asking => self.on_asking(host),
                 Timer::Load(key) => self.on_load_again(host, key),
                 Timer::Probes => self.on_probes(host),
+                Timer::Walk => self.on_walk(host),
+                Timer::Runs => self.on_runs(host),
             }
         }
     }
@@ -680,7 +691,7 @@ impl Shard {
                 self.conns.put(conn, stream);
                 self.check_farewell(host, key);
             }
-            Phase::Component(_) => self.conns.put(conn, stream),
+            Phase::Component(id) => self.check_component(host, conn, stream, id),
             _ => self.end_late(host, conn, stream),
         }
     }

@@ -104,6 +104,7 @@ impl Shard {
     /// The server will go down as soon as all shards have heard of it: what sessions that wait for
     /// their clients have in memory only does not outlive it, and who sent it hears of that now.
     pub fn on_shutdown_near(&mut self, host: &mut impl Host) {
+        self.end_components(host);
         self.dispose_legacies_up_to(host, usize::MAX);
         let mut lost = Vec::new();
         for &(_, key) in &self.hibernating {

@@ -344,12 +344,20 @@ impl Shard {
         from: &str,
     ) {
         let from = Jid::from_prepared(from);
-        self.on_farewell_bounced(host, account, &from);
+        let is_local = self.router.is_local(from.domain());
+        // A component keeps nothing of ours that an account would have to stay for.
+        if is_local {
+            self.on_farewell_bounced(host, account, &from);
+        }
         let owner = self.accounts.at_mut(account);
-        let asked = owner.contact(from.bare()).is_some_and(|item| item.ask);
-        let contact = from.to_bare();
+        let item = owner.contact(from.bare()).filter(|item| item.ask);
+        // A component's errors come late; with nothing else between the two there is nothing but
+        // the request that they answer.
+        let is_late = item.is_some_and(|it| !is_local && it.subscription == Subscription::None);
+        let (asked, contact) = (item.is_some(), from.to_bare());
         // An earlier request may be there although another one came back.
-        if !asked || !from.is_bare() || !owner.is_telling_request(&contact) {
+        let is_settled = is_late || owner.is_telling_request(&contact);
+        if !asked || !from.is_bare() || !is_settled {
             return;
         }
         owner.contact_mut(&contact).ask = false;
@@ -357,6 +365,13 @@ impl Shard {
         owner.change_before(&contact, |before| before.ask = false);
         self.store_step(host, account, &contact);
         self.push_item(host, account, &contact);
+    }
+
+    /// Whether a request may have come back from a component when who made it has gone.
+    pub(crate) fn is_late_refusal(&self, stanza: &Stanza<'_>) -> bool {
+        let is_refusal = stanza.type_ == Type::Error && stanza.to.is_bare();
+        let from = Jid::from_prepared(stanza.from);
+        is_refusal && from.is_bare() && !self.router.is_local(from.domain())
     }
 
     /// Applies one step of the table; answers what the item was before, if it has to be stored.
@@ -377,6 +392,9 @@ impl Shard {
             self.accounts
                 .at_mut(account)
                 .remove_contact(contact.as_str());
+        }
+        if before.subscription.is_from() && !item.subscription.is_from() {
+            self.recalculate_access(host, account, contact);
         }
         match known {
             Some(known) if known == item => return (step, None),

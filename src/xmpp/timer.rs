@@ -39,4 +39,8 @@ pub(crate) enum Timer {
     Load(AccountKey),
     /// The next of those whose contacts sleep in storage is to be answered.
     Probes,
+    /// The next step along all sessions.
+    Walk,
+    /// An administrator's command has taken too long.
+    Runs,
 }

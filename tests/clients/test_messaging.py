@@ -495,8 +495,8 @@ class Portrayed(Person):
                 continue
             answer = await self.plugin["xep_0054"].get_vcard(bare, timeout=SECONDS_MAX)
             picture = answer["vcard_temp"]["PHOTO"]["BINVAL"]
-            if len(picture) == size:
-                assert stamp == hashlib.sha1(picture).hexdigest()
+            # The server and the client both announce it: one of the picture before may still come.
+            if len(picture) == size and stamp == hashlib.sha1(picture).hexdigest():
                 return picture
 
 

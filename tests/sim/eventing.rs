@@ -128,6 +128,7 @@ fn world_with(limits: Limits, names: &[&str]) -> World {
     let settings = Settings {
         shards: 2,
         limits,
+        converts_bookmarks: true,
         ..Settings::for_tests("example.org")
     };
     let mut world = World::new(5, settings, Faults::calm());
@@ -355,6 +356,291 @@ fn whoever_is_let_in_has_the_last_items() {
         "result"
     );
     assert_eq!(events(&world.received(bob)), []);
+}
+
+fn subscribe(node: &str, jid: &str) -> String {
+    format!(
+        "<iq type='set' id='s' to='{ALICE}'><pubsub \
+         xmlns='http://jabber.org/protocol/pubsub'><subscribe node='{node}' jid='{jid}'/>\
+         </pubsub></iq>"
+    )
+}
+
+/// How many are subscribed to a node of the client's own account.
+fn subscriber_count(world: &mut World, client: ClientId, node: &str) -> usize {
+    let asked = format!(
+        "<iq type='get' id='l'><pubsub xmlns='http://jabber.org/protocol/pubsub#owner'>\
+         <subscriptions node='{node}'/></pubsub></iq>"
+    );
+    let answers = ask(world, client, &asked);
+    let all = answers
+        .iter()
+        .find_map(|it| it.child("pubsub")?.child("subscriptions"));
+    all.expect("the list is there").children.len()
+}
+
+/// XEP-0163 7.1
+#[test]
+fn who_loses_access_is_not_subscribed_any_more_when_he_gets_it_back() {
+    let remove = "<iq type='set' id='r'><query xmlns='jabber:iq:roster'>\
+                  <item jid='bob@example.org' subscription='remove'/></query></iq>";
+    let ends = [
+        (true, "<presence type='unsubscribed' to='bob@example.org'/>"),
+        (
+            false,
+            "<presence type='unsubscribe' to='alice@example.org'/>",
+        ),
+        (true, remove),
+    ];
+    for shards in 1..=2 {
+        let mut world = World::of_three(13, shards);
+        world.befriend(ALICE, BOB);
+        let alice = world.log_in("alice@example.org/x");
+        let bob = world.log_in("bob@example.org/x");
+        assert_eq!(
+            outcome(&mut world, alice, &publish("n", "0", "x")),
+            "result"
+        );
+        for (number, (is_by_owner, end)) in ends.into_iter().enumerate() {
+            let asked = subscribe("n", "bob@example.org/x");
+            assert_eq!(outcome(&mut world, bob, &asked), "result");
+            assert_eq!(subscriber_count(&mut world, alice, "n"), 1);
+            world.tell(if is_by_owner { alice } else { bob }, end);
+            assert_eq!(subscriber_count(&mut world, alice, "n"), 0, "{end}");
+            world.tell(bob, "<presence type='subscribe' to='alice@example.org'/>");
+            world.tell(alice, "<presence type='subscribed' to='bob@example.org'/>");
+            world.received(bob);
+            let published = publish("n", &number.to_string(), "x");
+            assert_eq!(outcome(&mut world, alice, &published), "result");
+            assert_eq!(events(&world.received(bob)), [], "{end}");
+            // He may read it, and subscribe again.
+            assert_eq!(items_of(&mut world, bob, ALICE, "n"), [number.to_string()]);
+        }
+        world.check_rest();
+    }
+}
+
+#[test]
+fn a_subscription_ends_when_the_node_or_a_group_is_for_others() {
+    let mut world = World::of_three(14, 2);
+    world.befriend(ALICE, BOB);
+    let alice = world.log_in("alice@example.org/x");
+    let bob = world.log_in("bob@example.org/x");
+    assert_eq!(
+        outcome(&mut world, alice, &publish("n", "0", "x")),
+        "result"
+    );
+    let configure = |access: &str| {
+        owners(&format!(
+            "<configure node='n'><x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'>\
+             <value>http://jabber.org/protocol/pubsub#node_config</value></field>\
+             <field var='pubsub#access_model'><value>{access}</value></field>\
+             <field var='pubsub#roster_groups_allowed'><value>Friends</value></field></x>\
+             </configure>"
+        ))
+    };
+    let group = |name: &str| {
+        format!(
+            "<iq type='set' id='g'><query xmlns='jabber:iq:roster'><item \
+             jid='bob@example.org'><group>{name}</group></item></query></iq>"
+        )
+    };
+    let affiliation = |what: &str| {
+        owners(&format!(
+            "<affiliations node='n'><affiliation jid='{BOB}' affiliation='{what}'/></affiliations>"
+        ))
+    };
+    let steps = [
+        (String::new(), configure("whitelist")),
+        (group("Friends"), group("Others")),
+        (affiliation("member"), affiliation("none")),
+    ];
+    for (place, (before, after)) in steps.into_iter().enumerate() {
+        match place {
+            0 => {}
+            1 => assert_eq!(outcome(&mut world, alice, &configure("roster")), "result"),
+            _ => assert_eq!(
+                outcome(&mut world, alice, &configure("whitelist")),
+                "result"
+            ),
+        }
+        if place > 0 {
+            assert_eq!(outcome(&mut world, alice, &before), "result");
+        }
+        let asked = subscribe("n", "bob@example.org/x");
+        assert_eq!(outcome(&mut world, bob, &asked), "result");
+        assert_eq!(subscriber_count(&mut world, alice, "n"), 1);
+        assert_eq!(outcome(&mut world, alice, &after), "result");
+        assert_eq!(subscriber_count(&mut world, alice, "n"), 0, "{after}");
+    }
+    world.check_rest();
+}
+
+/// XEP-0398 4, over a crash of the process: the account comes from storage with its picture.
+#[test]
+fn the_hash_of_a_picture_is_known_after_a_crash() {
+    const HASH: &str = "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d";
+    let mut world = World::of_three(15, 2);
+    world.befriend(ALICE, BOB);
+    let alice = world.log_in("alice@example.org/x");
+    let card = "<iq type='set' id='v'><vCard xmlns='vcard-temp'><PHOTO>\
+                <BINVAL>aGVsbG8=</BINVAL></PHOTO></vCard></iq>";
+    assert_eq!(outcome(&mut world, alice, card), "result");
+    assert_eq!(
+        items_of(&mut world, alice, ALICE, "urn:xmpp:avatar:metadata"),
+        [HASH]
+    );
+    world.crash();
+    world.run();
+    let bob = world.arrive("bob@example.org/x");
+    world.received(bob);
+    world.arrive("alice@example.org/x");
+    let received = world.received(bob);
+    let said = received.iter().find_map(|it| it.child("x")?.child("photo"));
+    assert_eq!(said.map(|photo| photo.text.as_str()), Some(HASH));
+}
+
+/// XEP-0402 5.3: all of it is in one commit, or nothing is.
+#[test]
+fn bookmarks_that_find_no_room_are_refused_and_nothing_is_changed() {
+    let limits = Limits {
+        nodes_max: 2,
+        item_size_max: 4_000,
+        ..Limits::default()
+    };
+    let store = |name: &str| {
+        format!(
+            "<iq type='set' id='b'><query xmlns='jabber:iq:private'>\
+             <storage xmlns='storage:bookmarks'><conference jid='a@b' name='{name}'/></storage>\
+             </query></iq>"
+        )
+    };
+    let kept = "<iq type='get' id='k'><query xmlns='jabber:iq:private'>\
+                <storage xmlns='storage:bookmarks'/></query></iq>";
+    let names = |world: &mut World, client| -> Vec<String> {
+        let answers = ask(world, client, kept);
+        let storage = answers
+            .iter()
+            .find_map(|it| it.child("query")?.child("storage"));
+        let rooms = &storage.expect("an element is there").children;
+        rooms.iter().map(|it| it.attr("name").to_owned()).collect()
+    };
+    let mut world = world_with(limits, &["alice"]);
+    let alice = world.log_in("alice@example.org/x");
+    assert_eq!(
+        outcome(&mut world, alice, &publish("n", "1", "x")),
+        "result"
+    );
+    // One of the two nodes has no room.
+    let refused = outcome(&mut world, alice, &store("one"));
+    assert_eq!(refused, "resource-constraint");
+    assert_eq!(names(&mut world, alice), [""; 0]);
+    let gone = outcome(&mut world, alice, &read(ALICE, "storage:bookmarks"));
+    assert_eq!(gone, "item-not-found");
+    assert_eq!(
+        outcome(&mut world, alice, &owners("<delete node='n'/>")),
+        "result"
+    );
+    assert_eq!(outcome(&mut world, alice, &store("one")), "result");
+    let refused = outcome(&mut world, alice, &store(&"x".repeat(4_000)));
+    assert_eq!(refused, "not-acceptable");
+    assert_eq!(names(&mut world, alice), ["one"]);
+    world.faults.disk_full = true;
+    let refused = outcome(&mut world, alice, &store("two"));
+    assert_eq!(refused, "internal-server-error");
+    world.faults.disk_full = false;
+    assert_eq!(names(&mut world, alice), ["one"]);
+    assert_eq!(
+        items_of(&mut world, alice, ALICE, "urn:xmpp:bookmarks:1"),
+        ["a@b"]
+    );
+    // What is asked for behind a change is what that left.
+    world.tell(alice, &(store("three") + kept));
+    let answers = world.received(alice);
+    let last = answers
+        .iter()
+        .find_map(|it| it.child("query")?.child("storage"));
+    let last = last.and_then(|storage| storage.children.first());
+    assert_eq!(last.map(|room| room.attr("name")), Some("three"));
+    world.check_rest();
+}
+
+/// XEP-0402 5.3
+#[test]
+fn bookmarks_that_are_too_many_for_one_place_can_be_taken_away() {
+    const LIST: &str = "urn:xmpp:bookmarks:1";
+    let limits = Limits {
+        item_size_max: 1_024,
+        ..Limits::default()
+    };
+    let mut world = world_with(limits, &["alice"]);
+    let alice = world.log_in("alice@example.org/x");
+    let name = "x".repeat(400);
+    let form = |kind: &str, access: &str| {
+        format!(
+            "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE' type='hidden'><value>\
+             http://jabber.org/protocol/pubsub#{kind}</value></field><field \
+             var='pubsub#max_items'><value>max</value></field><field \
+             var='pubsub#access_model'><value>{access}</value></field></x>"
+        )
+    };
+    let options = form("publish-options", "open");
+    for room in ["a@b", "c@d", "e@f"] {
+        let published = format!(
+            "<iq type='set' id='p'><pubsub xmlns='http://jabber.org/protocol/pubsub'>\
+             <publish node='{LIST}'><item id='{room}'><conference xmlns='{LIST}' name='{name}'/>\
+             </item></publish><publish-options>{options}</publish-options></pubsub></iq>"
+        );
+        assert_eq!(outcome(&mut world, alice, &published), "result");
+    }
+    let form = form("node_config", "whitelist");
+    let configured = owners(&format!("<configure node='{LIST}'>{form}</configure>"));
+    assert_eq!(outcome(&mut world, alice, &configured), "result");
+    let rooms = |world: &mut World| {
+        let mut rooms = items_of(world, alice, ALICE, LIST);
+        rooms.sort();
+        rooms
+    };
+    assert_eq!(rooms(&mut world), ["a@b", "c@d", "e@f"]);
+    let retracted = format!(
+        "<iq type='set' id='r'><pubsub xmlns='http://jabber.org/protocol/pubsub'>\
+         <retract node='{LIST}'><item id='a@b'/></retract></pubsub></iq>"
+    );
+    assert_eq!(outcome(&mut world, alice, &retracted), "result");
+    assert_eq!(rooms(&mut world), ["c@d", "e@f"]);
+    // From now on there is room for the rest everywhere.
+    let all = items_of(&mut world, alice, ALICE, "storage:bookmarks");
+    assert_eq!(all, ["current"]);
+    world.check_rest();
+}
+
+#[test]
+fn where_nobody_makes_nodes_cards_and_bookmarks_are_kept_and_nothing_is_announced() {
+    let limits = Limits {
+        nodes_max: 0,
+        ..Limits::default()
+    };
+    let mut world = world_with(limits, &["alice"]);
+    let alice = world.log_in("alice@example.org/x");
+    let card = "<iq type='set' id='v'><vCard xmlns='vcard-temp'><PHOTO>\
+                <BINVAL>aGVsbG8=</BINVAL></PHOTO></vCard></iq>";
+    assert_eq!(outcome(&mut world, alice, card), "result");
+    let rooms = "<iq type='set' id='b'><query xmlns='jabber:iq:private'><storage \
+                 xmlns='storage:bookmarks'><conference jid='a@b'/></storage></query></iq>";
+    assert_eq!(outcome(&mut world, alice, rooms), "result");
+    let asked = format!("<iq type='get' id='d' to='{ALICE}'><query xmlns='{INFO}'/></iq>");
+    let answers = ask(&mut world, alice, &asked);
+    let query = answers.iter().find_map(|it| it.child("query"));
+    let features = query.expect("it is told").children.iter();
+    let features: Vec<&str> = features.map(|feature| feature.attr("var")).collect();
+    let converted = ["pep-vcard-conversion", "urn:xmpp:bookmarks", "urn:xmpp:mds"];
+    let is_said = |name: &&str| features.iter().any(|feature| feature.contains(name));
+    assert_eq!(
+        converted.iter().find(|name| is_said(name)),
+        None,
+        "{features:?}"
+    );
+    assert!(features.contains(&INFO));
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn settings(scenario: &Scenario, shards: u16) -> Settings {
             "plain_without_tls" => settings.plain_without_tls = *on,
             "anonymous" => settings.anonymous = *on,
             "archive" => settings.archive = *on,
+            "converts_bookmarks" => settings.converts_bookmarks = *on,
             "registration_open" => settings.registration_open = *on,
             "external_services" if *on => settings.external_services = external_services(),
             _ => panic!("{}: {name} is no setting", scenario.title),

@@ -214,6 +214,22 @@ fn only_the_server_gives_slots_and_not_to_guests() {
 }
 
 #[test]
+fn who_is_leaving_gets_no_slot() {
+    let mut world = world(6, true);
+    let alice = world.log_in("alice@example.org/a");
+    let cancel = "<iq type='set' id='c'><query xmlns='jabber:iq:register'><remove/></query></iq>";
+    let request = wanted("filename='a' size='1'", "");
+    world.send(alice, &format!("{cancel}{request}"));
+    world.run();
+    let received = world.received(alice);
+    let answer = received.iter().find(|answer| answer.attr("id") == "s");
+    assert!(
+        answer.is_some_and(|answer| answer.condition() == "unexpected-request"),
+        "{received:?}"
+    );
+}
+
+#[test]
 fn many_requests_at_once_are_all_answered() {
     let mut world = world(5, true);
     let alice = world.log_in("alice@example.org/a");

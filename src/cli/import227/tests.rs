@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::cli::export;
+use xmpp::port::{AccessModel, Affiliation, Node, NodeConfig, NodeItem, SendLast, WholeNode};
 
 const DOMAIN: &str = "a.example";
 
@@ -488,4 +489,121 @@ fn contacts_and_who_asks_come_in_by_their_prepared_bare_addresses() {
     let request = nurse.pending_in.as_deref().map(String::from_utf8_lossy);
     let expected = "<presence from='nurse@a.example' type='subscribe' to='romeo@a.example'/>";
     assert_eq!(request.as_deref(), Some(expected));
+}
+
+fn some_nodes() -> Vec<WholeNode> {
+    let config = NodeConfig {
+        title: "Verses & <more>".into(),
+        access: AccessModel::Roster,
+        groups: vec!["Friends & foes".into()],
+        items_max: u32::MAX,
+        send_last: SendLast::Never,
+        notifies_config: true,
+        ..NodeConfig::default()
+    };
+    let payloads = ["<a xmlns='urn:x'>1 &lt; 2</a>", "<b xmlns='urn:y' c='d'/>"];
+    let said = |(number, payload): (u64, &str)| -> (u64, Box<[u8]>) {
+        let text = format!("<item id='{number}&amp;'>{payload}</item>");
+        (number, text.into_bytes().into())
+    };
+    let items: Vec<_> = (1..).zip(payloads).map(said).collect();
+    let known = items.iter().map(|(number, bytes)| NodeItem {
+        number: *number,
+        id: format!("{number}&").into(),
+        size: bytes.len() as u32,
+        at: Timestamp(0),
+    });
+    let full = Node {
+        affiliations: vec![("r@b.example".into(), Affiliation::Publisher)],
+        subscriptions: vec!["r@b.example/x".into()],
+        items: known.collect(),
+        last: 2,
+        ..Node::new("urn:x:verses", config)
+    };
+    let empty = Node::new("urn:x:empty", NodeConfig::default());
+    vec![(empty, Vec::new()), (full, items)]
+}
+
+/// XEP-0227 4.9.1, 4.9.2
+#[test]
+fn nodes_are_exported_and_come_in_as_they_were_but_for_their_times() {
+    let scratch = Scratch::new("nodes");
+    let mut whole = some_account();
+    whole.nodes = some_nodes();
+    let mut users = Vec::new();
+    export::user(&whole, &mut users, &mut |what| {
+        panic!("{what} was left out")
+    });
+    let text = document(&String::from_utf8(users).unwrap());
+    let (mut arrivals, read, import) = imported(&scratch.file("file", &text));
+    assert_eq!(read, Ok(()));
+    assert_eq!((import.notes.count, import.unknown.len()), (0, 0));
+    let arrived = &mut arrivals[0].whole;
+    for item in arrived.nodes.iter_mut().flat_map(|it| &mut it.0.items) {
+        assert!(item.at > Timestamp(0));
+        item.at = Timestamp(0);
+    }
+    assert_eq!(*arrived, whole);
+}
+
+/// An account with a node `good` that keeps two items, with this among its configurations, and
+/// these items.
+fn with_node(owner: &str, items: &str) -> String {
+    let good = configure("good", "whitelist");
+    document(&format!(
+        "<user name='juliet' password='p'>\
+         <pubsub xmlns='http://jabber.org/protocol/pubsub#owner'>{good}{owner}</pubsub>\
+         <pubsub xmlns='http://jabber.org/protocol/pubsub'>{items}</pubsub></user>"
+    ))
+}
+
+fn configure(name: &str, access: &str) -> String {
+    format!(
+        "<configure node='{name}'><x xmlns='jabber:x:data' type='form'>\
+         <field var='pubsub#access_model'><value>{access}</value></field>\
+         <field var='pubsub#max_items'><value>2</value></field>\
+         <field var='other#unknown'><value>x</value></field></x></configure>"
+    )
+}
+
+#[test]
+fn what_no_node_here_can_be_is_left_out_and_the_rest_comes_in() {
+    let scratch = Scratch::new("nodes-left-out");
+    let item = |id: &str, said: &str| format!("<item id='{id}'>{said}</item>");
+    let of = |node: &str, items: &str| format!("<items node='{node}'>{items}</items>");
+    let one = item("1", "<a xmlns='urn:x'/>");
+    let with = |more: &str| of("good", &format!("{one}{more}"));
+    let no_jid = "<subscriptions node='good'><subscription jid='@'/></subscriptions>";
+    let long = "x".repeat(Limits::default().item_size_max);
+    let left_out = [
+        (configure("", "open"), with("")),
+        (configure("bad", "authorize"), with("")),
+        (configure("good", "open"), with("")),
+        ("<affiliations node='none'/>".into(), with("")),
+        (no_jid.into(), with("")),
+        (String::new(), of("bad", &one) + &with("")),
+        (String::new(), with(&item("", "<a/>"))),
+        (String::new(), with(&one)),
+        (String::new(), with(&item("x", "<a/><b/>"))),
+        (String::new(), with(&item("x", &long))),
+    ];
+    for (number, (owner, items)) in left_out.into_iter().enumerate() {
+        let file = scratch.file(&number.to_string(), &with_node(&owner, &items));
+        let (arrivals, read, import) = imported(&file);
+        assert_eq!((read, import.notes.count), (Ok(()), 1), "{owner} {items}");
+        let [(node, said)] = &arrivals[0].whole.nodes[..] else {
+            panic!("one node comes in: {owner} {items}");
+        };
+        let config = &node.config;
+        assert_eq!(
+            (&*node.name, config.access),
+            ("good", AccessModel::Whitelist)
+        );
+        assert_eq!((node.items.len(), said.len()), (1, 1));
+        assert_eq!(&*node.items[0].id, "1");
+    }
+    let more = item("2", "<a/>") + &item("3", "<a/>");
+    let (arrivals, _, import) = imported(&scratch.file("many", &with_node("", &with(&more))));
+    assert_eq!(import.notes.count, 1);
+    assert_eq!(arrivals[0].whole.nodes[0].0.items.len(), 2);
 }

@@ -207,6 +207,7 @@ impl From<StoreReply> for Outcome {
             StoreReply::Failed(text) | StoreReply::Damaged(text) => Outcome::Failed(text.into()),
             StoreReply::Full => Outcome::Full,
             StoreReply::Credentials(_)
+            | StoreReply::Accounts { .. }
             | StoreReply::Account(_)
             | StoreReply::Document(_)
             | StoreReply::Nodes(_)

@@ -4,7 +4,7 @@ use super::complaint::{ConfigError, Places, Source};
 use super::components::{self, ComponentFile};
 use super::services::{self, ExternalServiceFile};
 use super::upload::{Around, UploadFile};
-use super::value::{Addresses, ContactUri, Domain, List, Number, Text};
+use super::value::{Addresses, AdminJid, ContactUri, Domain, List, Number, Text, WebAddress};
 use super::web::WebFile;
 use super::{
     CONNECTIONS_MAX_DEFAULT, CONNECTIONS_PER_ADDRESS_MAX_DEFAULT, Config, IDLE_SPIN_US_MAX,
@@ -13,6 +13,7 @@ use super::{
 use crate::host::BURST_FACTOR;
 use crate::logging::Log;
 use serde::Deserialize;
+use stanza::jid::BareJid;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -67,7 +68,12 @@ pub(super) struct File {
     web: WebFile,
     #[serde(default)]
     upload: UploadFile,
+    #[serde(default)]
     component: BTreeMap<String, Spanned<ComponentFile>>,
+    #[serde(default)]
+    admin: AdminFile,
+    #[serde(default)]
+    outage: OutageFile,
 }
 
 #[derive(Default, Deserialize)]
@@ -135,10 +141,48 @@ struct DurabilityFile {
     mode: Option<Text<Durability>>,
 }
 
+impl DurabilityFile {
+    fn chosen(self) -> Durability {
+        self.mode
+            .map_or_else(Durability::default, |Text(mode)| mode)
+    }
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the section [archive]")]
 struct ArchiveFile {
     enabled: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [admin]")]
+struct AdminFile {
+    jids: Option<List<AdminJid>>,
+}
+
+impl AdminFile {
+    /// The administrators, sorted.
+    fn sorted(self, domain: &str, source: &Source<'_>) -> Result<Vec<BareJid>, ConfigError> {
+        let listed = self.jids.map_or_else(Vec::new, |List(listed)| listed);
+        let mut admins: Vec<BareJid> = listed.into_iter().map(|AdminJid(jid)| jid).collect();
+        if let Some(foreign) = admins.iter().find(|jid| jid.domain() != domain) {
+            let what = format!(
+                "admin.jids has {}, which is no account here",
+                foreign.as_str()
+            );
+            let remedy = format!("name accounts of {domain}");
+            return Err(source.refuse(Some("admin"), "jids", what, &remedy));
+        }
+        admins.sort_unstable();
+        admins.dedup();
+        Ok(admins)
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "the section [outage]")]
+struct OutageFile {
+    urls: Option<List<WebAddress>>,
 }
 
 /// The kinds of contact (XEP-0157 3) by name.
@@ -258,16 +302,15 @@ impl File {
         let tls_required = self.tls.required.unwrap_or(true);
         let site = self.web.site(&domain, https.first(), tls_required);
         let data = at(self.data.unwrap_or_else(|| DATA_DEFAULT.into()));
-        let durability = self
-            .durability
-            .mode
-            .map_or_else(Durability::default, |Text(mode)| mode);
+        let durability = self.durability.chosen();
         let around = Around {
             data: &data,
             site: &site,
             is_served: !http.is_empty() || !https.is_empty(),
             durability,
         };
+        let admins = self.admin.sorted(&domain, source)?;
+        let status = self.outage.urls.map_or_else(Vec::new, |List(urls)| urls);
         Ok(Config {
             uploads: self.upload.check(&around, at, source)?,
             site,
@@ -292,6 +335,8 @@ impl File {
             registration_open: self.registration.open.unwrap_or(false),
             durability,
             archive: self.archive.enabled.unwrap_or(false),
+            admins,
+            status_addresses: status.into_iter().map(|WebAddress(url)| url).collect(),
             contacts: self.contact.listed(),
             external_services: services::check(self.external_service, source)?,
             output_max,

@@ -5,6 +5,7 @@ use super::*;
 use tracing_subscriber::filter::LevelFilter;
 use xmpp::settings::Durability;
 
+mod administration;
 mod components;
 mod services;
 mod upload;
@@ -187,7 +188,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         refusal("domain = \"a.b\"\nfoo = 1"),
         "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
          log, listen, tls, auth, limits, registration, durability, archive, contact, \
-         external_service, web, upload, component"
+         external_service, web, upload, component, admin, outage"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
@@ -505,10 +506,10 @@ fn the_manual_names_every_key_and_its_range() {
     good(example().expect("an example"));
     let mut more = 0;
     while let Some(example) = example() {
-        good(&format!("domain = \"a.b\"\n{example}"));
+        good(&format!("domain = \"example.org\"\n{example}"));
         more += 1;
     }
-    assert_eq!(more, 4);
+    assert_eq!(more, 7);
 }
 
 #[test]

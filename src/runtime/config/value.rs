@@ -4,7 +4,7 @@
 
 use crate::logging::Log;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
-use stanza::jid::Jid;
+use stanza::jid::{BareJid, Jid};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use xmpp::settings::Durability;
@@ -155,6 +155,51 @@ impl FromText for ContactUri {
 
 impl InList for ContactUri {
     const LIST: &'static str = "[\"mailto:admin@example.org\"]";
+}
+
+/// An account that administers the server (XEP-0133).
+pub(super) struct AdminJid(pub(super) BareJid);
+
+impl FromText for AdminJid {
+    const EXPECTED: &'static str = "a JID in quotes";
+
+    fn from_text(text: &str) -> Result<AdminJid, String> {
+        let jid = BareJid::parse(text).ok();
+        let jid = jid.filter(|jid| jid.local().is_some());
+        jid.map(AdminJid).ok_or_else(|| {
+            format!("has what is no account ({text:?}); write it like \"juliet@example.org\"")
+        })
+    }
+}
+
+impl InList for AdminJid {
+    const LIST: &'static str = "[\"juliet@example.org\"]";
+}
+
+/// Where something is on the web (XEP-0455).
+pub(super) struct WebAddress(pub(super) Box<str>);
+
+impl FromText for WebAddress {
+    const EXPECTED: &'static str = "an address in quotes";
+
+    fn from_text(text: &str) -> Result<WebAddress, String> {
+        let rest = ["https://", "http://"].into_iter();
+        let mut rest = rest.filter_map(|scheme| text.strip_prefix(scheme));
+        let is_foreign = |c: char| c.is_whitespace() || c.is_control() || "<>\"".contains(c);
+        match rest.next() {
+            Some(rest) if !rest.is_empty() && !rest.contains(is_foreign) => {
+                Ok(WebAddress(text.into()))
+            }
+            _ => Err(format!(
+                "has what is no address on the web ({text:?}); write it like \
+                 \"https://status.example.net/example.org.json\""
+            )),
+        }
+    }
+}
+
+impl InList for WebAddress {
+    const LIST: &'static str = "[\"https://status.example.net/example.org.json\"]";
 }
 
 impl FromText for SocketAddr {

@@ -6,10 +6,16 @@ use crate::uploads::{CHUNK_SIZE, CHUNKS_AHEAD};
 use std::mem;
 use xmpp::Timestamp;
 
-/// How long nothing may move of a file that is not whole, in milliseconds.
+/// How long nothing may move of a file that comes, in milliseconds.
 const IDLE_MS_MAX: u64 = 60_000;
-/// How slow a file may be, in bytes per millisecond; that long it may take, and [`IDLE_MS_MAX`].
+/// How long nothing may move of one that goes: the kernel takes more only when a third of what it
+/// holds is with the client, which may be more than a megabyte.
+const IDLE_AWAY_MS_MAX: u64 = 300_000;
+/// How slow a file may be, in bytes per millisecond; that long it may take, and as long as nothing
+/// may move. What waits for the disk is not slow.
 const SLOWEST: u64 = 1;
+/// How long the disk may take for a piece.
+const DISK_MS_MAX: u64 = 600_000;
 
 /// A file that comes or goes.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,6 +32,10 @@ pub struct Transfer {
     ahead: u32,
     /// Pieces on their way to the client.
     owed: u32,
+    /// Whether the last of those is among them, or written.
+    is_answered: bool,
+    /// How long nothing may move.
+    idle_ms: u64,
     /// When something moved, and when all has to be over.
     moved: Timestamp,
     until: Timestamp,
@@ -41,27 +51,58 @@ impl Transfer {
             has_come: false,
             ahead: u32::from(left > 0),
             owed: 0,
+            is_answered: false,
+            idle_ms: if left > 0 {
+                IDLE_MS_MAX
+            } else {
+                IDLE_AWAY_MS_MAX
+            },
             moved: Timestamp(0),
             until: Timestamp(0),
         }
     }
 
-    /// It begins.
+    /// It begins; so much comes.
     pub fn begin(&mut self, size: u64, now: Timestamp) {
         self.moved = now;
-        let longest_ms = (size / SLOWEST).saturating_add(IDLE_MS_MAX);
+        let longest_ms = (size / SLOWEST).saturating_add(self.idle_ms);
         // A century is as good as any time that is too long for a clock.
         self.until = now.plus_ms(longest_ms.min(100 * 365 * 86_400_000));
     }
 
-    /// Something moved.
+    /// Something moved. The time that the disk took is not the client's.
     pub fn note(&mut self, now: Timestamp) {
+        if self.waits_for_disk() {
+            let waited_us = now.0.saturating_sub(self.moved.0);
+            self.until = Timestamp(self.until.0.saturating_add(waited_us));
+        }
         self.moved = now;
     }
 
-    /// When it has to be looked at again; it is too slow where that is over.
+    /// So much of a file that goes was taken: its client has earned the time for that.
+    pub fn note_sent(&mut self, size: u64, now: Timestamp) {
+        self.moved = now;
+        if self.idle_ms == IDLE_AWAY_MS_MAX {
+            self.until = self.until.plus_ms(size / SLOWEST);
+        }
+    }
+
+    /// Whether the next step is the keeper's, not the client's.
+    fn waits_for_disk(&self) -> bool {
+        !self.is_answered && self.owed == 0 && self.is_full()
+    }
+
+    /// When it is too slow.
     pub fn deadline(&self) -> Timestamp {
-        self.moved.plus_ms(IDLE_MS_MAX).min(self.until)
+        match self.waits_for_disk() {
+            true => self.moved.plus_ms(DISK_MS_MAX),
+            false => self.moved.plus_ms(self.idle_ms).min(self.until),
+        }
+    }
+
+    /// When it has to be looked at again: no later than it could be too slow after its next step.
+    pub fn look_at(&self, now: Timestamp) -> Timestamp {
+        self.deadline().min(now.plus_ms(self.idle_ms))
     }
 
     /// Takes what is the file's off the front of `bytes`; gives a piece that is full, or the last.
@@ -93,7 +134,8 @@ impl Transfer {
     }
 
     /// The keeper has one piece less before it; whether its client may go on.
-    pub fn relieve(&mut self) -> bool {
+    pub fn relieve(&mut self, now: Timestamp) -> bool {
+        self.note(now);
         self.ahead = self.ahead.saturating_sub(1);
         !self.is_full()
     }
@@ -103,9 +145,19 @@ impl Transfer {
         mem::take(&mut self.expects) && !self.has_come
     }
 
-    /// Another piece is for its client.
-    pub fn owe(&mut self) {
+    /// Another piece is for its client, and perhaps the last.
+    pub fn owe(&mut self, is_last: bool, now: Timestamp) {
+        self.note(now);
         self.owed += 1;
+        if is_last {
+            self.is_answered = true;
+            self.stop();
+        }
+    }
+
+    /// Whether all that its client gets was said.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered
     }
 
     /// All pieces are written: how many.
@@ -149,10 +201,11 @@ mod tests {
         assert!(!transfer.is_full());
         assert!(transfer.take(&mut &*piece).is_some());
         assert!(transfer.is_full(), "it may not have begun");
-        assert!(transfer.relieve());
+        let now = Timestamp(0);
+        assert!(transfer.relieve(now));
         assert!(transfer.take(&mut &*piece).is_some());
         assert!(transfer.is_full());
-        assert!(transfer.relieve() && transfer.relieve());
+        assert!(transfer.relieve(now) && transfer.relieve(now));
     }
 
     #[test]
@@ -162,5 +215,36 @@ mod tests {
         assert_eq!(transfer.deadline(), Timestamp(0).plus_ms(IDLE_MS_MAX));
         transfer.note(Timestamp(0).plus_ms(50_000));
         assert_eq!(transfer.deadline(), Timestamp(0).plus_ms(61_000));
+    }
+
+    #[test]
+    fn what_waits_for_the_disk_is_not_slow() {
+        let at = |ms| Timestamp(0).plus_ms(ms);
+        let mut transfer = Transfer::new(10, false);
+        transfer.begin(10, at(0));
+        assert!(transfer.take(&mut &[0; 10][..]).is_some());
+        transfer.note(at(10));
+        assert_eq!(transfer.deadline(), at(10 + DISK_MS_MAX));
+        assert_eq!(transfer.look_at(at(10)), at(10 + IDLE_MS_MAX));
+        transfer.owe(true, at(100_000));
+        // What is left to do is its client's, who has his own time for it.
+        assert_eq!(transfer.deadline(), at(100_000 + IDLE_MS_MAX));
+    }
+
+    #[test]
+    fn who_takes_a_file_slowly_and_steadily_gets_it() {
+        let mut transfer = Transfer::new(0, false);
+        let at = |ms| Timestamp(0).plus_ms(ms);
+        transfer.begin(0, at(0));
+        transfer.owe(false, at(0));
+        for step in 1..100 {
+            transfer.note_sent(2 * 60_000, at(step * 60_000));
+            assert!(transfer.deadline() > at((step + 1) * 60_000), "{step}");
+        }
+        // One that takes a byte now and then does not.
+        for step in 100..1_000 {
+            transfer.note_sent(1, at(step * 60_000));
+        }
+        assert!(transfer.deadline() < at(1_000 * 60_000));
     }
 }

@@ -11,12 +11,13 @@
 
 use super::UploadConfig;
 use super::slot::{FileId, Keys, Permit, User, hex, unhex};
-use super::{SLOT_LIFETIME, SLOTS_PER_USER_MAX, TRANSFERS_MAX, TRANSFERS_PER_ADDRESS_MAX};
+use super::{COMING_PER_USER_MAX, SLOT_LIFETIME, SLOTS_PER_USER_MAX};
+use super::{TRANSFERS_MAX, TRANSFERS_PER_ADDRESS_MAX};
 use crate::transport::http::files::{FILES_PATH, Put, encoded};
 use serde::{Deserialize, Serialize};
 use stanza::jid::BareJid;
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
 use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use xmpp::Timestamp;
+use xmpp::limit::counted_address;
 use xmpp::port::Store;
 use xmpp::xep::upload::{Slot, SlotAnswer, SlotRequest};
 
@@ -36,6 +38,8 @@ const DAY_S: u64 = 86_400;
 const FILES: &str = "files";
 /// Where those are that come, and what is to be removed.
 const PARTIAL: &str = "partial";
+/// Says of a directory that it is ours; locked by who uses it.
+const CLAIM: &str = "vorpal-uploads";
 /// Whose files those beside it are.
 const OWNER: &str = "owner";
 /// Says of those beside it that their account is being deleted.
@@ -75,6 +79,8 @@ pub(super) enum Refusal {
     There,
     /// There is no room.
     Full,
+    /// As many of the account come already.
+    Busy,
 }
 
 /// A file that has a slot and is not there yet.
@@ -96,6 +102,9 @@ struct Usage {
     day: (u64, u64),
     reserved: Vec<Reserved>,
     has_directory: bool,
+    /// Since when that is there, in seconds since 1970: older slots are of an account of this name
+    /// that is no more.
+    since_s: u64,
 }
 
 impl Usage {
@@ -115,12 +124,28 @@ impl Usage {
         if self.day.1.saturating_add(coming) > config.daily {
             // What is more than all of a day's has no day.
             let fits = taken(size) <= config.daily;
-            return Err(fits.then_some((now_s / DAY_S + 1) * DAY_S));
+            let is_full = self.day.1.saturating_add(taken(size)) > config.daily;
+            let midnight = (now_s / DAY_S + 1) * DAY_S;
+            let retry = if is_full {
+                Some(midnight)
+            } else {
+                self.slot_over_at(now_s)
+            };
+            return Err(retry.filter(|_| fits));
         }
         match self.size.saturating_add(coming) <= config.quota {
             true => Ok(()),
             false => Err(None),
         }
+    }
+
+    /// When the next slot is over that is not used; in seconds since 1970.
+    fn slot_over_at(&self, now_s: u64) -> Option<u64> {
+        let unused = self.reserved.iter().filter(|it| !it.is_coming);
+        unused
+            .map(|it| it.until_s + 1)
+            .filter(|at| *at > now_s)
+            .min()
     }
 
     fn is_nothing(&self) -> bool {
@@ -137,10 +162,15 @@ fn taken(size: u64) -> u64 {
 pub(super) struct Depot {
     config: UploadConfig,
     keys: Arc<Keys>,
+    /// Locked as long as it is open.
+    _claim: File,
     users: HashMap<User, Usage>,
     /// Transfers under way, by address.
     transfers: HashMap<IpAddr, u32>,
-    transfer_count: usize,
+    /// Those that go, and those that come.
+    transfer_counts: [usize; 2],
+    /// When this began, in seconds since 1970; it knows all slots that were given since.
+    opened_s: u64,
     /// Numbers what is to be removed.
     removals: u64,
 }
@@ -153,6 +183,7 @@ impl Depot {
     pub(super) fn open(mut config: UploadConfig, keys: Arc<Keys>) -> io::Result<Depot> {
         // glommio (0.9) opens what is relative below a descriptor that is none.
         config.directory = std::path::absolute(config.directory)?;
+        let claim = claim(&config.directory)?;
         let partial = config.directory.join(PARTIAL);
         match fs::remove_dir_all(&partial) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -164,12 +195,14 @@ impl Depot {
         let mut depot = Depot {
             config,
             keys,
+            _claim: claim,
             users: HashMap::new(),
             transfers: HashMap::new(),
-            transfer_count: 0,
+            transfer_counts: [0; 2],
+            opened_s: seconds(SystemTime::now()),
             removals: 0,
         };
-        depot.count(seconds(SystemTime::now()) / DAY_S)?;
+        depot.count(depot.opened_s / DAY_S)?;
         Ok(depot)
     }
 
@@ -180,17 +213,25 @@ impl Depot {
             let Some(user) = entry.file_name().to_str().and_then(unhex) else {
                 continue;
             };
+            let owner = fs::metadata(entry.path().join(OWNER));
             let mut usage = Usage {
                 has_directory: true,
                 day: (today, 0),
+                since_s: owner.map_or(0, |metadata| came_at(&metadata)),
                 ..Usage::default()
             };
-            each_file(&entry.path(), &mut |_, metadata| {
+            let counted = each_file(&entry.path(), &mut |_, metadata| {
                 usage.size += metadata.len();
                 if came_at(metadata) / DAY_S == today {
                     usage.day.1 += metadata.len();
                 }
-            })?;
+            });
+            // One that is damaged is no reason for all others to be without a server.
+            if let Err(error) = counted {
+                let place = entry.path();
+                tracing::error!(%error, ?place, "an account's files cannot be counted");
+                continue;
+            }
             self.users.insert(user, usage);
         }
         Ok(())
@@ -200,7 +241,7 @@ impl Depot {
     /// in the store for another reason keeps them: it may be the wrong store.
     ///
     /// # Errors
-    /// Why accounts cannot be listed, or files not be removed.
+    /// Why accounts cannot be listed.
     pub(super) fn without_deleted(mut self, store: &mut dyn Store) -> Result<Depot, String> {
         let marked = self.users.keys().filter_map(|user| {
             let directory = self.directory(user);
@@ -223,13 +264,18 @@ impl Depot {
         let removed = marked
             .values()
             .map(|user| remove(&self.config.directory, user));
-        for outcome in unmarked.chain(removed) {
-            outcome.map_err(|error| error.to_string())?;
+        for error in unmarked.chain(removed).filter_map(Result::err) {
+            tracing::error!(%error, "what a deletion has left stays until the next start");
         }
         for user in marked.values() {
             self.users.remove(user);
         }
         Ok(self)
+    }
+
+    /// The name of an account.
+    pub(super) fn user(&self, account: &BareJid) -> User {
+        self.keys.user(account.as_str())
     }
 
     pub(super) fn is_durable(&self) -> bool {
@@ -260,8 +306,8 @@ impl Depot {
         let usage = self.users.entry(user).or_default();
         usage.tidy(now_s);
         if usage.reserved.len() >= SLOTS_PER_USER_MAX {
-            let first = usage.reserved.iter().map(|it| it.until_s).min();
-            return SlotAnswer::Full(first.map(|at| Timestamp((at + 1) * 1_000_000)));
+            let first = usage.slot_over_at(now_s);
+            return SlotAnswer::Full(first.map(|at| Timestamp(at * 1_000_000)));
         }
         if let Err(retry) = usage.room(request.size, now_s, &self.config) {
             return SlotAnswer::Full(retry.map(|at| Timestamp(at * 1_000_000)));
@@ -276,7 +322,7 @@ impl Depot {
                 tracing::error!(%error, "an account cannot have files");
                 return SlotAnswer::Failed;
             }
-            usage.has_directory = true;
+            (usage.has_directory, usage.since_s) = (true, now_s);
         }
         let until_s = now_s + SLOT_LIFETIME.as_secs();
         usage.reserved.push(Reserved {
@@ -320,8 +366,13 @@ impl Depot {
         let usage = self.users.get_mut(&put.file.user);
         let usage = usage.filter(|it| it.has_directory).ok_or(Refusal::Over)?;
         usage.tidy(now_s);
+        let coming = usage.reserved.iter().filter(|it| it.is_coming);
+        let is_busy = coming.count() >= COMING_PER_USER_MAX;
         let mut reserved = usage.reserved.iter_mut();
         if let Some(reserved) = reserved.find(|it| it.number == put.file.number) {
+            if is_busy && !reserved.is_coming {
+                return Err(Refusal::Busy);
+            }
             let was_coming = std::mem::replace(&mut reserved.is_coming, true);
             return if was_coming {
                 Err(Refusal::There)
@@ -329,7 +380,14 @@ impl Depot {
                 Ok(())
             };
         }
-        // Of before a restart.
+        // Of before a restart, and of this account; any other was used or is an older account's.
+        let given_s = put.until_s.saturating_sub(SLOT_LIFETIME.as_secs());
+        if given_s < usage.since_s || given_s > self.opened_s {
+            return Err(Refusal::Over);
+        }
+        if is_busy {
+            return Err(Refusal::Busy);
+        }
         usage
             .room(put.size, now_s, &self.config)
             .map_err(|_| Refusal::Full)?;
@@ -340,6 +398,15 @@ impl Depot {
             is_coming: true,
         });
         Ok(())
+    }
+
+    /// Whether a file is still one that comes: its account may have gone, and another one have its
+    /// name.
+    pub(super) fn is_coming(&self, file: &FileId) -> bool {
+        self.users.get(&file.user).is_some_and(|usage| {
+            let mut reserved = usage.reserved.iter();
+            reserved.any(|it| it.number == file.number && it.is_coming)
+        })
     }
 
     /// A file is there, or does not come any more: its slot is as it was then.
@@ -361,19 +428,22 @@ impl Depot {
     }
 
     /// Lets a transfer of an address begin, if there are not too many.
-    pub(super) fn enter(&mut self, peer: IpAddr) -> bool {
-        let count = self.transfers.entry(peer).or_default();
-        if *count >= TRANSFERS_PER_ADDRESS_MAX || self.transfer_count >= TRANSFERS_MAX {
+    pub(super) fn enter(&mut self, peer: IpAddr, comes: bool) -> bool {
+        let peer = counted_address(peer);
+        let of_peer = self.transfers.get(&peer).copied().unwrap_or_default();
+        let all = &mut self.transfer_counts[usize::from(comes)];
+        if of_peer >= TRANSFERS_PER_ADDRESS_MAX || *all >= TRANSFERS_MAX {
             return false;
         }
-        *count += 1;
-        self.transfer_count += 1;
+        *all += 1;
+        self.transfers.insert(peer, of_peer + 1);
         true
     }
 
     /// One has ended.
-    pub(super) fn leave(&mut self, peer: IpAddr) {
-        self.transfer_count -= 1;
+    pub(super) fn leave(&mut self, peer: IpAddr, comes: bool) {
+        let peer = counted_address(peer);
+        self.transfer_counts[usize::from(comes)] -= 1;
         if let Some(count) = self.transfers.get_mut(&peer) {
             *count -= 1;
             if *count == 0 {
@@ -406,27 +476,26 @@ impl Depot {
         self.users.keys().copied().collect()
     }
 
-    /// Removes what an account's files have outlived, and forgets it where nothing is left.
-    pub(super) fn expire(&mut self, user: &User, now_s: u64) {
+    /// What removes the files of an account that have outlived their time, and says how many bytes
+    /// those were; it waits for the disk. `None` where there are none.
+    pub(super) fn removal_of_old(
+        &self,
+        user: &User,
+        now_s: u64,
+    ) -> Option<impl FnOnce() -> u64 + Send + use<>> {
+        let lifetime_s = self.config.lifetime?.as_secs();
+        let directory = self.directory(user);
+        let usage = self.users.get(user).filter(|it| it.has_directory);
+        usage.map(|_| move || remove_old(&directory, lifetime_s, now_s))
+    }
+
+    /// So many bytes of an account have gone; forgets it where nothing is left.
+    pub(super) fn forget(&mut self, user: &User, freed: u64, now_s: u64) {
         let directory = self.directory(user);
         let Some(usage) = self.users.get_mut(user) else {
             return;
         };
         usage.tidy(now_s);
-        let lifetime_s = self.config.lifetime.map_or(u64::MAX, |it| it.as_secs());
-        let mut freed = 0;
-        if usage.has_directory {
-            let walked = each_file(&directory, &mut |path, metadata| {
-                let is_old = now_s.saturating_sub(came_at(metadata)) >= lifetime_s;
-                if is_old && fs::remove_file(path).is_ok() {
-                    freed += metadata.len();
-                }
-            });
-            if let Err(error) = walked {
-                tracing::warn!(%error, "old files cannot be looked for");
-                return;
-            }
-        }
         usage.size = usage.size.saturating_sub(freed);
         // There may be slots of before a restart.
         let made_at = fs::metadata(&directory).map_or(0, |metadata| came_at(&metadata));
@@ -436,6 +505,24 @@ impl Depot {
                 fs::remove_file(directory.join(OWNER)).and_then(|()| fs::remove_dir(&directory));
         }
     }
+}
+
+/// Removes what is too old; gives how many bytes that was.
+fn remove_old(directory: &Path, lifetime_s: u64, now_s: u64) -> u64 {
+    let mut freed = 0;
+    let walked = each_file(directory, &mut |path, metadata| {
+        let is_old = now_s.saturating_sub(came_at(metadata)) >= lifetime_s;
+        if is_old && fs::remove_file(path).is_ok() {
+            freed += metadata.len();
+        }
+    });
+    match walked {
+        // The account has gone meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(%error, "old files cannot be looked for"),
+        Ok(()) => {}
+    }
+    freed
 }
 
 /// When a file came, in seconds since 1970.
@@ -452,8 +539,14 @@ pub(super) fn seconds(at: SystemTime) -> u64 {
 fn each_file(directory: &Path, each: &mut dyn FnMut(&Path, &Metadata)) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().to_str().and_then(unhex).is_some() {
-            each(&entry.path(), &entry.metadata()?);
+        if entry.file_name().to_str().and_then(unhex).is_none() {
+            continue;
+        }
+        match entry.metadata() {
+            Ok(metadata) => each(&entry.path(), &metadata),
+            // An operator may remove files.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -489,6 +582,27 @@ pub(super) fn unmark(directory: &Path, user: &User) -> io::Result<()> {
 fn make_directory(directory: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700).create(directory)
+}
+
+/// Makes a directory ours, and nobody else's meanwhile. What others have put into it stays theirs.
+fn claim(directory: &Path) -> io::Result<File> {
+    make_directory(directory)?;
+    let place = directory.join(CLAIM);
+    if !place.exists() && fs::read_dir(directory)?.next().is_some() {
+        let what = "it is not empty, and was not made for uploads";
+        return Err(io::Error::other(what));
+    }
+    let mut options = File::options();
+    let claim = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(place)?;
+    match claim.try_lock() {
+        Ok(()) => Ok(claim),
+        Err(TryLockError::WouldBlock) => Err(io::Error::other("another server uses it")),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Makes an account's directory, which says whose it is.

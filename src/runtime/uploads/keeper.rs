@@ -5,14 +5,16 @@
 //! by itself, and what of a file had come is removed.
 
 use super::depot::{Depot, Refusal, seconds};
+use super::slot::User;
 use super::{CHUNKS_AHEAD, Client, Job, Said, Waker, put, take};
 use crate::doorbell::{Caller, Doorbell};
 use crate::park::PREEMPT;
-use crate::transport::http::files::{Ask, Put, page};
+use crate::transport::http::files::{Ask, Put, instead, page};
 use glommio::channels::local_channel::{LocalSender, new_unbounded};
 use glommio::io::BufferedFile;
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, timer};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, timer};
 use ring::{Bell, EventFd, Features};
+use stanza::jid::BareJid;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -20,9 +22,10 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::time::{Duration, SystemTime};
 use xmpp::Timestamp;
+use xmpp::xep::upload::SlotAnswer;
 
 /// Memory of the executor's own I/O: files are read and written through the kernel's.
 const EXECUTOR_MEMORY: usize = 64 << 10;
@@ -32,6 +35,11 @@ const EXECUTOR_DEPTH: usize = 128;
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
 /// How long that rests after each account, so that files go on meanwhile.
 const EXPIRY_REST: Duration = Duration::from_millis(1);
+
+/// Threads that do for the executor what its rings cannot.
+const BLOCKING_THREADS: usize = 4;
+/// What who is refused for a while is told besides.
+const RETRY: &str = "Retry-After: 10\r\n";
 
 /// The running thread.
 pub(crate) type Thread = ExecutorJoinHandle<()>;
@@ -54,12 +62,18 @@ pub(super) enum Step {
     More(u32),
 }
 
+/// A transfer that goes on.
+struct Task {
+    steps: LocalSender<Step>,
+    user: User,
+}
+
 /// What all tasks share.
 pub(super) struct Keeper {
     pub(super) depot: RefCell<Depot>,
     ways: Vec<(Sender<Said>, Arc<Doorbell>)>,
     bell: RefCell<Bell>,
-    tasks: RefCell<HashMap<Client, LocalSender<Step>>>,
+    tasks: RefCell<HashMap<Client, Task>>,
 }
 
 /// Starts the thread.
@@ -67,22 +81,42 @@ pub(super) struct Keeper {
 /// # Errors
 /// Why it cannot be.
 pub(super) fn spawn(start: Start) -> Result<Thread, String> {
-    LocalExecutorBuilder::new(Placement::Unbound)
+    let (up, ready) = mpsc::channel();
+    let thread = LocalExecutorBuilder::new(Placement::Unbound)
         .name("uploads")
         .io_memory(EXECUTOR_MEMORY)
         .ring_depth(EXECUTOR_DEPTH)
         .preempt_timer(PREEMPT)
-        .spawn(move || run(start))
-        .map_err(|error| error.to_string())
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
+        .spawn(move || run(start, up))
+        .map_err(|error| error.to_string())?;
+    match ready.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(error),
+        // Its executor was not made; why that is it says at its end.
+        Err(_) => Err(thread.join().map_or_else(
+            |error| error.to_string(),
+            |()| "its thread did not start".to_owned(),
+        )),
+    }
 }
 
-/// Does what it is asked until nobody can ask any more.
-async fn run(start: Start) {
+/// Does what it is asked until nobody can ask any more; says before that it does, or why not.
+async fn run(start: Start, up: Sender<Result<(), String>>) {
+    let bell = match Bell::new(&start.features) {
+        Ok(bell) => bell,
+        Err(error) => {
+            let _told = up.send(Err(error.to_string()));
+            return;
+        }
+    };
+    let _told = up.send(Ok(()));
+    drop(up);
     let signalled: BufferedFile = ring::adopt(OwnedFd::from(start.event));
     let keeper = Rc::new(Keeper {
         depot: RefCell::new(start.depot),
         ways: start.ways,
-        bell: RefCell::new(Bell::new(&start.features).expect("rings were probed")),
+        bell: RefCell::new(bell),
         tasks: RefCell::default(),
     });
     glommio::spawn_local(expire(keeper.clone())).detach();
@@ -104,10 +138,27 @@ async fn run(start: Start) {
         // The tasks run meanwhile.
         if let Err(error) = signalled.read_at(0, size_of::<u64>()).await {
             tracing::error!(%error, "files are kept no more");
+            keeper.give_up();
+            refuse_all(&start.jobs, |shard, said| keeper.say(shard, said));
             break;
         }
     }
     let _it_is_ours = signalled.close().await;
+}
+
+/// Answers whoever asks that nothing is kept any more, until nobody can ask. It blocks.
+fn refuse_all(jobs: &Receiver<Job>, say: impl Fn(u16, Said)) {
+    for job in jobs {
+        match job {
+            Job::Slot(shard, ticket, _) => say(shard, Said::Slot(ticket, SlotAnswer::Failed)),
+            Job::Begin(client, ..) => {
+                let refusal = page("503 Service Unavailable", "");
+                say(client.shard, Said::Bytes(client.conn, refusal, true));
+            }
+            // What a deletion has marked goes at the next start.
+            Job::Remove(_) | Job::Chunk(..) | Job::More(..) | Job::Cancel(_) => {}
+        }
+    }
 }
 
 /// Removes what is too old, again and again.
@@ -115,7 +166,12 @@ async fn expire(keeper: Rc<Keeper>) {
     loop {
         let users = keeper.depot.borrow().users();
         for user in users {
-            keeper.depot.borrow_mut().expire(&user, now_s());
+            let removal = keeper.depot.borrow().removal_of_old(&user, now_s());
+            let freed = match removal {
+                Some(removal) => glommio::executor().spawn_blocking(removal).await,
+                None => 0,
+            };
+            keeper.depot.borrow_mut().forget(&user, freed, now_s());
             timer::sleep(EXPIRY_REST).await;
         }
         timer::sleep(EXPIRY_INTERVAL).await;
@@ -142,6 +198,7 @@ impl Keeper {
                 self.tasks.borrow_mut().remove(&client);
             }
             Job::Remove(account) => {
+                self.end_tasks(&account);
                 let away = self.depot.borrow_mut().take_away(&account);
                 if let Some(away) = away {
                     let removal = glommio::executor().spawn_blocking(move || {
@@ -154,20 +211,55 @@ impl Keeper {
         }
     }
 
+    /// Ends all that goes on for an account that is no more.
+    fn end_tasks(&self, account: &BareJid) {
+        let user = self.depot.borrow().user(account);
+        let ended = self
+            .tasks
+            .borrow_mut()
+            .extract_if(|_, task| task.user == user)
+            .collect();
+        self.break_off(ended);
+    }
+
+    /// Ends all that goes on.
+    fn give_up(&self) {
+        let ended = self.tasks.borrow_mut().drain().collect();
+        self.break_off(ended);
+    }
+
+    /// Who waits for what these would do waits for nothing.
+    fn break_off(&self, tasks: Vec<(Client, Task)>) {
+        for (client, _it_ends_without_its_steps) in tasks {
+            self.say(client.shard, Said::Broken(client.conn));
+        }
+    }
+
     /// A task may have ended, and its client have sent more.
     fn tell(&self, client: Client, step: Step) {
         if let Some(task) = self.tasks.borrow().get(&client) {
-            let _it_may_end_now = task.try_send(step);
+            let _it_may_end_now = task.steps.try_send(step);
         }
     }
 
     fn begin(self: &Rc<Keeper>, client: Client, ask: Ask, peer: IpAddr) {
-        if !self.depot.borrow_mut().enter(peer) {
-            let busy = page("503 Service Unavailable", "Retry-After: 10\r\n");
+        let (user, comes) = match &ask {
+            Ask::Put(put) => (put.file.user, true),
+            Ask::Get(get) => (get.file.user, false),
+        };
+        if !self.depot.borrow_mut().enter(peer, comes) {
+            let busy = match &ask {
+                Ask::Put(_) => page("503 Service Unavailable", RETRY),
+                Ask::Get(get) => instead(get, "503 Service Unavailable", RETRY),
+            };
             return self.say(client.shard, Said::Bytes(client.conn, busy, true));
         }
         let (sender, steps) = new_unbounded();
-        self.tasks.borrow_mut().insert(client, sender);
+        let task = Task {
+            steps: sender,
+            user,
+        };
+        self.tasks.borrow_mut().insert(client, task);
         let keeper = self.clone();
         let task = async move {
             match ask {
@@ -175,7 +267,7 @@ impl Keeper {
                 Ask::Get(get) => take::take(&keeper, client, &get, &steps).await,
             }
             keeper.tasks.borrow_mut().remove(&client);
-            keeper.depot.borrow_mut().leave(peer);
+            keeper.depot.borrow_mut().leave(peer, comes);
         };
         glommio::spawn_local(task).detach();
     }
@@ -191,6 +283,7 @@ impl Keeper {
         let answer = match begun {
             Err(Refusal::Over) => page("403 Forbidden", ""),
             Err(Refusal::There) => page("409 Conflict", ""),
+            Err(Refusal::Busy) => page("503 Service Unavailable", RETRY),
             Err(Refusal::Full) => page("413 Content Too Large", ""),
             Ok(()) => {
                 self.say(client.shard, Said::Ready(client.conn));
@@ -222,3 +315,57 @@ impl Keeper {
 
 /// How many pieces a task may send before it is told of more.
 pub(super) const CREDIT: u32 = CHUNKS_AHEAD;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::http::files::Get;
+    use crate::uploads::slot::FileId;
+    use xmpp::xep::upload::SlotRequest;
+    use xmpp::{ConnId, Ticket};
+
+    #[test]
+    fn a_keeper_that_has_failed_answers_whoever_asks() {
+        let (sender, jobs) = mpsc::channel();
+        let client = Client {
+            shard: 2,
+            conn: ConnId {
+                index: 3,
+                generation: 4,
+            },
+        };
+        let get = Get {
+            file: FileId {
+                user: [1; 16],
+                number: [2; 16],
+            },
+            name: "a".into(),
+            tag: "".into(),
+            has_it: false,
+            span: None,
+            is_head: false,
+        };
+        let request = SlotRequest {
+            account: BareJid::from_prepared("a@b.c"),
+            name: "a".into(),
+            content_type: "".into(),
+            size: 1,
+        };
+        for job in [
+            Job::Begin(client, Box::new(Ask::Get(get)), [192, 0, 2, 1].into()),
+            Job::More(client, 1),
+            Job::Slot(1, Ticket(5), Box::new(request)),
+        ] {
+            sender.send(job).expect("it is there");
+        }
+        drop(sender);
+        let said = RefCell::new(Vec::new());
+        refuse_all(&jobs, |shard, what| said.borrow_mut().push((shard, what)));
+        let said = said.into_inner();
+        let [(2, Said::Bytes(conn, page, true)), (1, slot)] = &said[..] else {
+            panic!("{said:?}");
+        };
+        assert!(*conn == client.conn && page.starts_with(b"HTTP/1.1 503 "));
+        assert!(matches!(slot, Said::Slot(Ticket(5), SlotAnswer::Failed)));
+    }
+}

@@ -103,7 +103,16 @@ async fn publish(keeper: &Keeper, put: &Put, partial: &Path) -> io::Result<bool>
         let directory = depot.directory(&put.file.user);
         (depot.place(&put.file), directory, depot.is_durable())
     };
+    // What its account's deletion has overtaken must not be the next owner's of the name.
+    let comes = || keeper.depot.borrow().is_coming(&put.file);
+    if !comes() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     rename(partial, &place).await?;
+    if !comes() {
+        let _it_may_have_gone_already = remove(&place).await;
+        return Err(io::ErrorKind::NotFound.into());
+    }
     if is_durable && let Err(error) = sync(&directory).await {
         // What the client is told to have failed is not there.
         let _it_was_ours = remove(&place).await;

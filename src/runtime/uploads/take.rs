@@ -3,7 +3,7 @@
 use super::depot::{LABEL_SIZE, Label};
 use super::keeper::{CREDIT, Keeper, Step};
 use super::{CHUNK_SIZE, Client, Said};
-use crate::transport::http::files::{Get, head, page};
+use crate::transport::http::files::{Get, head, instead};
 use glommio::channels::local_channel::LocalReceiver;
 use glommio::io::BufferedFile;
 use std::io;
@@ -11,16 +11,27 @@ use std::io;
 /// Sends a file, or says that it is not there.
 pub(super) async fn take(keeper: &Keeper, client: Client, get: &Get, steps: &LocalReceiver<Step>) {
     let place = keeper.depot.borrow().place(&get.file);
-    // Most files that are not there were removed; what else there may be is not the client's.
-    let Ok(file) = BufferedFile::open(&place).await else {
-        let missing = page("404 Not Found", "");
-        return keeper.say(client.shard, Said::Bytes(client.conn, missing, true));
+    let file = match BufferedFile::open(&place).await.map_err(io::Error::from) {
+        Ok(file) => file,
+        Err(error) => {
+            let answer = missing(get, &error);
+            return keeper.say(client.shard, Said::Bytes(client.conn, answer, true));
+        }
     };
     if let Err(error) = send(keeper, client, get, steps, &file).await {
         tracing::warn!(%error, "a file could not be read");
         keeper.say(client.shard, Said::Broken(client.conn));
     }
     let _it_was_read = file.close().await;
+}
+
+/// The answer where a file cannot be opened: what is wrong with us passes.
+fn missing(get: &Get, error: &io::Error) -> Vec<u8> {
+    if error.kind() == io::ErrorKind::NotFound {
+        return instead(get, "404 Not Found", "");
+    }
+    tracing::warn!(%error, "a file could not be opened");
+    instead(get, "503 Service Unavailable", "Retry-After: 10\r\n")
 }
 
 async fn send(
@@ -35,7 +46,7 @@ async fn send(
     let label = Label::read(&label).filter(|label| label.name == get.name);
     let size = file.file_size().await?.checked_sub(LABEL_SIZE as u64);
     let (Some(label), Some(size)) = (label, size) else {
-        say(page("404 Not Found", ""), true);
+        say(instead(get, "404 Not Found", ""), true);
         return Ok(());
     };
     let (head, range) = head(get, size, &label.content_type);

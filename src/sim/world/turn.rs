@@ -4,6 +4,8 @@ use super::wire::{Away, Place};
 use super::{Event, Input, Node, World};
 use crate::files;
 use crate::host::Effect;
+use stanza::jid::BareJid;
+use std::sync::mpsc::{self, Receiver};
 use xmpp::parcel::{Control, Parcel};
 use xmpp::{ConnId, StreamKind, TlsFacts};
 
@@ -11,6 +13,15 @@ use xmpp::{ConnId, StreamKind, TlsFacts};
 const ENDS_PER_TURN: usize = 2;
 
 impl World {
+    /// An account's shard hears that storage has new keys. The receiver's other end goes when it
+    /// has seen to that.
+    pub fn tell_new_keys(&mut self, account: BareJid) -> Receiver<()> {
+        let home = self.home(&account);
+        let (told, heard) = mpsc::channel();
+        self.input(home, Input::NewKeys { account, told });
+        heard
+    }
+
     pub(super) fn turn(&mut self, shard: usize) {
         self.trace.note("turn", self.now, shard as u64, &[]);
         let node = &mut self.nodes[shard];

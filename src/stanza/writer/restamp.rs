@@ -95,6 +95,27 @@ fn rewrite(
     root.write_stamped(outside, stamps, out)
 }
 
+/// The content namespaces of clients and components, which name what both say alike.
+const CONTENT: [&[u8]; 2] = [b"jabber:client", b"jabber:component:accept"];
+
+/// A stanza, already stamped, with everything that belongs to it in the namespace of its root. A
+/// client may name `jabber:client` inside of one, and a component what its stream has: on another
+/// stream that is a foreign namespace. What is inside of something else, as a forwarded message, is
+/// left alone. `None` where the stanza names no content namespace, and where it cannot be written
+/// anew ([`crate::tree::Node::write`]).
+pub fn unify(stanza: &[u8], scope: &StreamScope) -> Option<Vec<u8>> {
+    let names = |name: &[u8]| stanza.windows(name.len()).any(|it| it == name);
+    if !CONTENT.into_iter().any(names) {
+        return None;
+    }
+    let mut tree = Tree::parse(stanza, scope).ok()?;
+    tree.unify_content();
+    let root = tree.root();
+    let mut out = Vec::with_capacity(stanza.len());
+    root.write_within(root.ns_str(), &mut out).ok()?;
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,5 +216,34 @@ mod tests {
         let stanza = format!("<message{attributes}>{used}</message>");
         let text = stamped(&header, &stanza);
         assert!(text.contains(" xmlns:p62='urn:62'"));
+    }
+
+    #[test]
+    fn what_a_stanza_says_is_of_its_own_namespace() {
+        let client = StreamScope::client();
+        let unified = |stanza: &str| {
+            let out = unify(stanza.as_bytes(), &client);
+            out.map(|out| String::from_utf8(out).expect("UTF-8"))
+        };
+        let plain = "<message><body>x</body><x xmlns='u:x'/></message>";
+        assert_eq!(unified(plain), None);
+        for other in [
+            "<message><body xmlns='jabber:client'>x</body><x xmlns='u:x'/></message>",
+            "<message xmlns:c='jabber:component:accept'><c:body>x</c:body>\
+             <x xmlns='u:x'/></message>",
+        ] {
+            assert_eq!(unified(other).as_deref(), Some(plain), "{other}");
+        }
+        // Within its own, but not within another one.
+        let other = "<iq><error xmlns='jabber:component:accept'><text><a/></text>\
+                     <x xmlns='u:x'><message xmlns='jabber:client'/></x></error></iq>";
+        let expected = "<iq><error><text><a/></text>\
+                        <x xmlns='u:x'><message xmlns='jabber:client'/></x></error></iq>";
+        assert_eq!(unified(other).as_deref(), Some(expected));
+        let many = format!(
+            "<iq xmlns:p='jabber:client:x'>{}</iq>",
+            "<p:a/>".repeat(300)
+        );
+        assert_eq!(unified(&many), None);
     }
 }

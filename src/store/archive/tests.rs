@@ -131,7 +131,10 @@ fn a_store_of_schema_10_gets_user_agents_nodes_and_archives() {
     let agents = StoreOp::UserAgents { account: account() };
     let none = StoreReply::UserAgents(Vec::new());
     assert_eq!(one(&mut store, agents), none);
-    let nodes = StoreOp::Nodes { account: account() };
+    let nodes = StoreOp::Nodes {
+        account: account(),
+        only: None,
+    };
     assert_eq!(one(&mut store, nodes), StoreReply::Nodes(vec![]));
     let node = change(ROMEO, full_node("n"), &[(3, "x")], &[]);
     let agent = put(agent(1, 1), None, 0);

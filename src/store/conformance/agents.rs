@@ -3,15 +3,17 @@
 use super::{create, jid, keys, one};
 use xmpp::Timestamp;
 use xmpp::port::{
-    AgentId, Store, StoreOp, StoreReply, Token, TokenBinding, USER_AGENTS_MAX, UserAgent,
+    AgentId, Credentials, Store, StoreOp, StoreReply, Token, TokenBinding, USER_AGENTS_MAX,
+    UserAgent,
 };
 
 /// The parts of the suite.
-pub(super) const PARTS: [fn(&mut dyn Store); 4] = [
+pub(super) const PARTS: [fn(&mut dyn Store); 5] = [
     a_user_agent_is_read_as_it_was_written,
     a_user_agent_that_was_written_meanwhile_is_not_written_over,
     of_too_many_user_agents_the_one_seen_longest_ago_goes,
     user_agents_go_with_the_password_and_with_their_account,
+    keys_are_upgraded_where_they_are_those_that_were_read,
 ];
 
 const ROMEO: &str = "romeo@a.example";
@@ -163,4 +165,38 @@ fn user_agents_go_with_the_password_and_with_their_account(store: &mut dyn Store
     one(store, StoreOp::DeleteAccount { account });
     one(store, create(ROMEO, 1));
     assert!(all(store).is_empty());
+}
+
+fn keys_are_upgraded_where_they_are_those_that_were_read(store: &mut dyn Store) {
+    let fewer = Box::new(Credentials {
+        sha1: keys(1).sha1,
+        ..Credentials::default()
+    });
+    let upgrade = |prior: &Credentials| StoreOp::UpgradeCredentials {
+        account: jid(ROMEO),
+        prior: Box::new(prior.clone()),
+        credentials: keys(1),
+    };
+    let account = jid(ROMEO);
+    assert_eq!(one(store, upgrade(&fewer)), StoreReply::Missing);
+    let credentials = fewer.clone();
+    one(
+        store,
+        StoreOp::CreateAccount {
+            account,
+            credentials,
+        },
+    );
+    one(store, put(agent(1, 1), None, 0));
+    let known = |store: &mut dyn Store| {
+        let account = jid(ROMEO);
+        one(store, StoreOp::Credentials { account })
+    };
+    assert_eq!(one(store, upgrade(&keys(1))), StoreReply::Outdated);
+    let before = StoreReply::Credentials(Some(fewer.clone()));
+    assert_eq!(known(store), before);
+    assert_eq!(one(store, upgrade(&fewer)), StoreReply::Done);
+    assert_eq!(known(store), StoreReply::Credentials(Some(keys(1))));
+    assert_eq!(all(store), [1], "its tokens are as good as before");
+    assert_eq!(one(store, upgrade(&fewer)), StoreReply::Outdated);
 }

@@ -2,16 +2,19 @@
 
 use xmpp::Timestamp;
 use xmpp::port::{
-    AccessModel, Affiliation, DOCUMENT_NAME_SIZE_MAX, Node, NodeChange, NodeConfig, NodeItem,
-    PublishModel, SendLast, Store, StoreOp, StoreReply, WholeAccount,
+    AVATAR_DATA, AVATAR_METADATA, AccessModel, Affiliation, DOCUMENT_NAME_SIZE_MAX, DOCUMENTS_MAX,
+    Node, NodeChange, NodeConfig, NodeItem, PhotoHash, PublishModel, SendLast, Space, Store,
+    StoreOp, StoreReply, WholeAccount,
 };
 
-use super::{account, create, delete, jid, keys, longest, one};
+use super::{account, create, delete, document, jid, keys, longest, one, put_document};
 
-pub(super) const PARTS: [fn(&mut dyn Store); 6] = [
+pub(super) const PARTS: [fn(&mut dyn Store); 8] = [
     a_node_is_replaced_as_a_whole_and_its_items_one_by_one,
     a_node_ends_with_its_items_and_no_other_does,
     nodes_of_no_account_are_not_written,
+    a_document_is_written_with_nodes_or_neither_is,
+    the_picture_that_everybody_sees_comes_with_the_account,
     an_account_comes_with_its_nodes_and_goes_with_them,
     a_call_sees_the_nodes_that_it_writes,
     the_longest_name_of_a_node_has_room_and_a_longer_one_fails_alone,
@@ -56,7 +59,13 @@ pub(crate) fn full_node(name: &str) -> Node {
 }
 
 fn nodes(store: &mut dyn Store, of: &str) -> Vec<Node> {
-    match one(store, StoreOp::Nodes { account: jid(of) }) {
+    match one(
+        store,
+        StoreOp::Nodes {
+            account: jid(of),
+            only: None,
+        },
+    ) {
         StoreReply::Nodes(nodes) => nodes,
         other => panic!("{of} should have nodes: {other:?}"),
     }
@@ -100,6 +109,7 @@ pub(crate) fn change(of: &str, node: Node, put: &[(u64, &str)], remove: &[u64]) 
     StoreOp::ChangeNodes {
         account: jid(of),
         changes: vec![change],
+        document: None,
     }
 }
 
@@ -113,6 +123,7 @@ fn end(of: &str, name: &str) -> StoreOp {
     StoreOp::ChangeNodes {
         account: jid(of),
         changes: vec![change],
+        document: None,
     }
 }
 
@@ -121,6 +132,81 @@ fn said(items: &[(u64, &str)]) -> Vec<(u64, String)> {
     items
         .map(|(number, text)| (*number, (*text).to_owned()))
         .collect()
+}
+
+/// Has a document in the same commit.
+fn with_document(op: StoreOp, key: &str, text: &str) -> StoreOp {
+    match op {
+        StoreOp::ChangeNodes {
+            account, changes, ..
+        } => StoreOp::ChangeNodes {
+            account,
+            changes,
+            document: Some((Space::Private, key.into(), text.as_bytes().into())),
+        },
+        other => other,
+    }
+}
+
+fn a_document_is_written_with_nodes_or_neither_is(store: &mut dyn Store) {
+    one(store, create(ROMEO, 1));
+    let node = Node::new("n", NodeConfig::default());
+    let put = with_document(change(ROMEO, node.clone(), &[(1, "x")], &[]), "a", "1");
+    assert_eq!(one(store, put), StoreReply::Done);
+    let read = |key| document(ROMEO, Space::Private, key);
+    let found = |text: &str| StoreReply::Document(Some(text.as_bytes().into()));
+    assert_eq!(one(store, read("a")), found("1"));
+    assert_eq!(nodes(store, ROMEO), std::slice::from_ref(&node));
+    for number in 1..DOCUMENTS_MAX {
+        one(
+            store,
+            put_document(ROMEO, Space::Private, &format!("d{number}"), "x"),
+        );
+    }
+    let other = Node::new("o", NodeConfig::default());
+    let put = with_document(change(ROMEO, other.clone(), &[], &[]), "b", "1");
+    assert_eq!(one(store, put), StoreReply::Full);
+    assert_eq!(nodes(store, ROMEO), std::slice::from_ref(&node));
+    // One that is there is written anew.
+    let put = with_document(change(ROMEO, other.clone(), &[], &[]), "a", "2");
+    assert_eq!(one(store, put), StoreReply::Done);
+    assert_eq!(one(store, read("a")), found("2"));
+    assert_eq!(nodes(store, ROMEO), [node, other]);
+    let put = with_document(change(JULIET, full_node("n"), &[], &[]), "a", "1");
+    assert_eq!(one(store, put), StoreReply::Missing);
+}
+
+fn the_picture_that_everybody_sees_comes_with_the_account(store: &mut dyn Store) {
+    const HASH: &str = "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d";
+    one(store, create(ROMEO, 1));
+    let node = |name: &str, id: &str, access| {
+        let config = NodeConfig {
+            access,
+            ..NodeConfig::default()
+        };
+        let mut node = Node::new(name, config);
+        node.items.push(NodeItem {
+            number: 1,
+            id: id.into(),
+            size: 1,
+            at: Timestamp(1),
+        });
+        node
+    };
+    let mut shown = |name: &str, id: &str, access| {
+        let put = change(ROMEO, node(name, id, access), &[(1, "x")], &[]);
+        assert_eq!(one(store, put), StoreReply::Done);
+        match one(store, account(ROMEO)) {
+            StoreReply::Account(Some(data)) => data.photo,
+            other => panic!("the account is there: {other:?}"),
+        }
+    };
+    let open = AccessModel::Open;
+    assert_eq!(shown(AVATAR_METADATA, HASH, open), None);
+    assert_eq!(shown(AVATAR_DATA, HASH, AccessModel::Presence), None);
+    assert_eq!(shown(AVATAR_DATA, HASH, open), PhotoHash::parse(HASH));
+    assert_eq!(shown(AVATAR_METADATA, "none", open), None);
+    assert_eq!(shown(AVATAR_DATA, "none", open), None);
 }
 
 fn a_node_is_replaced_as_a_whole_and_its_items_one_by_one(store: &mut dyn Store) {
@@ -135,6 +221,15 @@ fn a_node_is_replaced_as_a_whole_and_its_items_one_by_one(store: &mut dyn Store)
         said(&[(9, "new"), (3, "old")])
     );
     let bare = Node::new("n", NodeConfig::default());
+    let only = |name: &str| StoreOp::Nodes {
+        account: jid(ROMEO),
+        only: Some(name.into()),
+    };
+    let found = StoreReply::Nodes(vec![full_node("n")]);
+    assert_eq!(one(store, only("n")), found);
+    assert_eq!(one(store, only("m")), StoreReply::Nodes(Vec::new()));
+    let too_long = "n".repeat(DOCUMENT_NAME_SIZE_MAX + 1);
+    assert!(matches!(one(store, only(&too_long)), StoreReply::Failed(_)));
     let put = change(ROMEO, bare.clone(), &[(4, "newer")], &[3]);
     assert_eq!(one(store, put), StoreReply::Done);
     let first = Node::new("a", NodeConfig::default());
@@ -212,6 +307,7 @@ fn a_call_sees_the_nodes_that_it_writes(store: &mut dyn Store) {
         change(ROMEO, full_node("n"), &[(3, "y")], &[]),
         StoreOp::Nodes {
             account: jid(ROMEO),
+            only: None,
         },
         items_op(ROMEO, "n", &[3]),
         end(ROMEO, "n"),
@@ -219,6 +315,7 @@ fn a_call_sees_the_nodes_that_it_writes(store: &mut dyn Store) {
         items_op(ROMEO, "n", &[3]),
         StoreOp::Nodes {
             account: jid(ROMEO),
+            only: None,
         },
     ];
     let mut replies = Vec::new();

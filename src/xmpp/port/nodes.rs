@@ -221,6 +221,56 @@ impl Node {
     }
 }
 
+/// The node that has pictures, by their hashes (XEP-0084).
+pub const AVATAR_DATA: &str = "urn:xmpp:avatar:data";
+
+/// The node that says which of them is shown (XEP-0084).
+pub const AVATAR_METADATA: &str = "urn:xmpp:avatar:metadata";
+
+/// The SHA-1 of a picture in lower-case hexadecimal digits, which is its id (XEP-0084 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PhotoHash([u8; 40]);
+
+impl PhotoHash {
+    /// That of these bytes.
+    pub fn of(sha1: &[u8; 20]) -> PhotoHash {
+        let digit = |half: u8| b"0123456789abcdef"[usize::from(half)];
+        let place = |at: usize| match at % 2 {
+            0 => digit(sha1[at / 2] >> 4),
+            _ => digit(sha1[at / 2] & 15),
+        };
+        PhotoHash(std::array::from_fn(place))
+    }
+
+    /// One as it is written; `None` where it is none.
+    pub fn parse(text: &str) -> Option<PhotoHash> {
+        let digits: [u8; 40] = text.as_bytes().try_into().ok()?;
+        let is_digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        digits.iter().all(is_digit).then_some(PhotoHash(digits))
+    }
+
+    /// As it is written.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits are ASCII")
+    }
+}
+
+/// Whether a node is everybody's to read, with no exception.
+pub fn is_everybodys(node: &Node) -> bool {
+    let mut all = node.affiliations.iter();
+    node.config.access == AccessModel::Open && all.all(|(_, it)| *it != Affiliation::Outcast)
+}
+
+/// The picture that an account shows to everybody, by its nodes [`AVATAR_METADATA`] and
+/// [`AVATAR_DATA`]: the last item of the one is called as an item of the other is.
+pub fn shown_photo(metadata: Option<&Node>, data: Option<&Node>) -> Option<PhotoHash> {
+    let (metadata, data) = (metadata?, data?);
+    let id = &metadata.items.last()?.id;
+    let is_there = data.items.iter().any(|item| item.id == *id);
+    let is_shown = is_there && is_everybodys(metadata) && is_everybodys(data);
+    PhotoHash::parse(id).filter(|_| is_shown)
+}
+
 /// What becomes of a node. All changes of one operation are one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeChange {

@@ -9,7 +9,7 @@ use super::sasl::{
 };
 use super::{ExpectHeader, ExpectResponse, ExpectVerdict, Flow, Phase, Profile, StreamState};
 use crate::error::{StreamError, put};
-use crate::host::{ConnId, Host, Ticket, Timestamp};
+use crate::host::{ConnId, Host, Ticket, Timestamp, random_bytes};
 use crate::port::{Credentials, StoreOp, StoreReply};
 use crate::shard::{Shard, Waiting};
 use crate::xep::fast::TokenLogin;
@@ -337,6 +337,9 @@ impl Shard {
         if let Phase::ExpectAgent(_) = stream.phase {
             return self.on_agent_stored(host, conn, stream, ticket, reply);
         }
+        if let Phase::ExpectUpgrade(_) = stream.phase {
+            return self.on_upgrade_stored(host, conn, stream, ticket, reply);
+        }
         let Some(expect) = take_verdict(stream, ticket) else {
             return Flow::Next;
         };
@@ -351,7 +354,12 @@ impl Shard {
             (Request::Token(login), reply) => {
                 return self.on_token_stored(host, conn, stream, login, reply);
             }
-            (request, StoreReply::Credentials(credentials)) => (request, credentials),
+            (request, StoreReply::Credentials(credentials)) => {
+                if let Some(inline) = &mut stream.inline {
+                    inline.upgrades.learn(credentials.as_deref());
+                }
+                (request, credentials)
+            }
             (_, reply) => {
                 tracing::error!(?reply, "storage did not answer an authentication");
                 let error = SaslError::TemporaryAuthFailure;
@@ -422,10 +430,7 @@ impl Shard {
         mut exchange: Exchange,
         keys: Option<&Credentials>,
     ) -> Flow {
-        let mut nonce = [0; sasl::NONCE_SIZE];
-        for chunk in nonce.chunks_mut(8) {
-            chunk.copy_from_slice(&host.random().to_le_bytes()[..chunk.len()]);
-        }
+        let nonce = random_bytes(host);
         let secret = &self.settings.fake_salt_secret;
         let rounds = self.settings.scram_iterations;
         let message = exchange.challenge(keys, nonce, secret, rounds);

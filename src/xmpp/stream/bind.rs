@@ -16,7 +16,6 @@ use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Type;
 use crate::xep::blocking::BlockList;
 use crate::xep::preferences::Preferences;
-use crate::xep::register::tell;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
 use stanza::ns::Ns;
@@ -136,6 +135,7 @@ impl Shard {
                 account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = BlockList::new(data.blocked);
                 account.has_waiting = data.newest_waiting.is_some();
+                account.photo = data.photo.map(Box::new);
                 let archived = data.newest_archived.unwrap_or_default().time();
                 account.newest_archived = archived;
                 account.archiving = data.archiving.map(|wishes| Preferences::read(&wishes));
@@ -217,7 +217,7 @@ impl Shard {
                 self.take_up(host, held, |shard, host, bytes| shard.receive(host, bytes));
             }
             Waiter::LastItems(wanted) => self.begin_last_items(host, key, *wanted),
-            Waiter::Deletion(answer) => self.delete(host, key, answer),
+            Waiter::Deletion(by) => self.delete(host, key, by),
         }
     }
 
@@ -263,15 +263,15 @@ impl Shard {
                 shard.answer_without_account(host, bytes, error);
             }),
             Waiter::LastItems(wanted) => self.tell_last_sent(host, &wanted),
-            Waiter::Deletion(answer) => tell(
-                &answer,
-                match error {
+            Waiter::Deletion(by) => {
+                let reply = match error {
                     StanzaError::InternalServerError => {
                         StoreReply::Failed("storage failed to read it".into())
                     }
                     _ => StoreReply::Missing,
-                },
-            ),
+                };
+                self.tell_deleter(host, by, reply);
+            }
         }
     }
 

@@ -5,13 +5,18 @@
 //! what it sends is from that domain.
 
 use super::{Flow, Phase, StreamState};
+use crate::archive::Stamp;
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{ConnId, Host, StreamKind};
+use crate::parcel::FanoutPurpose;
+use crate::presence::{Chosen, write_target};
 use crate::router::Route;
+use crate::session::Presence;
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type, write_content, write_reply_head};
 use crate::xep::components::{ComponentId, handshake};
 use crate::xml::Attr;
+use stanza::error::XmlError;
 use stanza::jid::Jid;
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
@@ -140,17 +145,19 @@ impl Shard {
         };
         let component = expect.component;
         let configured = &self.settings.components[usize::from(component.0)];
-        // Beside others at the same address one that has a wrong secret tries again and again.
+        // One that has a wrong secret tries again and again: the log says so often enough.
         let counted = format!("{} {}", configured.domain, stream.counted_peer());
         let max = self.settings.limits.auth_failures_per_minute_max;
         let now = host.now();
-        let has_proved = !self.throttle.is_over(&counted, now, max)
-            && is_proof(tree.root().text(), &expect.id, &configured.secret);
-        if !has_proved {
-            let (component, peer) = (&configured.domain, stream.peer);
-            tracing::warn!(component, %peer, "a component's handshake failed");
+        if !is_proof(tree.root().text(), &expect.id, &configured.secret) {
+            // The right one is always taken: secrets are too long to be guessed, and whoever tries
+            // at the component's own address would keep it out.
+            if !self.throttle.is_over(&counted, now, max) {
+                let (component, peer) = (&configured.domain, stream.peer);
+                tracing::warn!(component, %peer, "a component's handshake failed");
+            }
             self.throttle.count(&counted, now);
-            let text = Some("the secret is another one, or too many tries failed");
+            let text = Some("the secret is another one");
             return self.stream_error(host, conn, stream, StreamError::NotAuthorized, text);
         }
         stream.phase = Phase::Component(component);
@@ -191,8 +198,10 @@ impl Shard {
             return self.stream_error(host, conn, stream, StreamError::InvalidFrom, text);
         };
         let Ok(to) = Jid::parse(&to) else {
-            self.refuse_component(host, component, &from, view, scope);
-            return Flow::Next;
+            return match self.refuse_component(host, component, &from, view, scope) {
+                Ok(()) => Flow::Next,
+                Err(error) => self.stream_error(host, conn, stream, error.into(), None),
+            };
         };
         let type_ = Type::parse(view.kind(), view.type_().as_deref());
         // RFC 6121 3.1.2: subscription stanzas carry bare addresses on both sides.
@@ -219,6 +228,9 @@ impl Shard {
         bytes: &mut Vec<u8>,
     ) -> Result<(), StreamError> {
         let scope = self.client_scope.clone();
+        if let Some(unified) = writer::unify(bytes, &scope) {
+            *bytes = unified;
+        }
         if let Some(without) = self.without_claims(&StanzaView::parse(bytes, &scope)?, &scope) {
             *bytes = without;
         }
@@ -237,17 +249,44 @@ impl Shard {
             Route::Here(_) | Route::Shard(_) if is_kept_back(&stanza) => {
                 self.bounce(host, &stanza, StanzaError::Forbidden);
             }
-            Route::Here(hash) => self.deliver(host, hash, &stanza),
-            Route::Shard(shard) => {
-                let mut buffer = host.buffer();
-                stanza.write(&mut buffer);
-                self.forward_stanza(host, shard, buffer, None);
+            route @ (Route::Here(_) | Route::Shard(_)) => {
+                self.carry_to_account(host, stanza, route);
             }
             Route::Component(id) => self.carry_to_component(host, id, &stanza),
             Route::Server => self.on_asked_by_component(host, &stanza),
             Route::Remote => self.bounce(host, &stanza, StanzaError::RemoteServerNotFound),
         }
         Ok(())
+    }
+
+    /// Brings a component's stanza to an account, with the id that its archive is to know it by.
+    fn carry_to_account(&mut self, host: &mut impl Host, stanza: Stanza<'_>, route: Route) {
+        let asks_account = stanza.type_ == Type::Probe && stanza.to.is_bare();
+        let id = match stanza.kind {
+            Kind::Message if self.settings.archives() => self.archive_id(host, &stanza),
+            _ => None,
+        };
+        let by = stanza.to.bare();
+        let stamp = id.map(|id| Stamp { by, id });
+        let stanza = stanza.stamped(stamp.as_ref());
+        match route {
+            // As that of a login: it finds an account whose sessions sleep.
+            Route::Here(hash) if asks_account => self.on_probe(host, hash, by, stanza.from),
+            Route::Shard(shard) if asks_account => {
+                let mut targets = host.buffer();
+                write_target(by, &mut targets);
+                self.fanout[usize::from(shard.0)] = Some(targets);
+                let probe = Presence::of("probe", stanza.from);
+                self.flush_fanout(host, &probe, FanoutPurpose::Probe, &Chosen::default());
+            }
+            Route::Here(hash) => self.deliver(host, hash, &stanza),
+            Route::Shard(shard) => {
+                let mut buffer = host.buffer();
+                stanza.write(&mut buffer);
+                self.forward_stanza(host, shard, buffer, None);
+            }
+            _ => debug_assert!(false, "only accounts are carried to"),
+        }
     }
 
     /// A component's stanza to the server itself.
@@ -271,12 +310,16 @@ impl Shard {
         from: &Jid<'_>,
         view: &StanzaView<'_>,
         scope: &StreamScope,
-    ) {
+    ) -> Result<(), XmlError> {
         let type_ = Type::parse(view.kind(), view.type_().as_deref());
         if matches!(type_, Type::Error | Type::Result) {
-            return;
+            return Ok(());
         }
         let (claimed, id) = (view.to().unwrap_or_default(), view.id());
+        // Written anew where its tag is not plain: only that can fail.
+        let (mut plain, own) = (Vec::new(), self.client_scope.clone());
+        writer::restamp(view, scope, from.as_str(), &claimed, &mut plain)?;
+        let plain = StanzaView::parse(&plain, &own)?;
         let mut bytes = Vec::new();
         write_reply_head(
             view.kind(),
@@ -286,10 +329,11 @@ impl Shard {
             id,
             &mut bytes,
         );
-        write_content(view, scope, &mut bytes);
+        write_content(&plain, &own, &mut bytes);
         StanzaError::JidMalformed.write(&mut bytes);
-        writer::close(&mut bytes, view.name());
+        writer::close(&mut bytes, plain.name());
         self.say_to_component(host, component, bytes);
+        Ok(())
     }
 }
 

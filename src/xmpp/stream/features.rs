@@ -2,10 +2,11 @@
 
 use crate::error::put;
 use crate::host::{ConnId, Host};
+use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::stream::sasl::Offer;
 use crate::stream::{Phase, StreamState};
-use crate::xep::bind2;
+use crate::xep::{bind2, upgrade};
 use crate::xml::Attr;
 use stanza::framing;
 
@@ -50,11 +51,7 @@ impl Shard {
                 out.extend_from_slice(b"</starttls>");
             }
             if !must_secure {
-                write_mechanisms(
-                    Offer::new(settings, stream.tls.as_deref()),
-                    stream.secure,
-                    out,
-                );
+                write_mechanisms(settings, stream, out);
                 if settings.registration_open {
                     out.extend_from_slice(
                         b"<register xmlns='http://jabber.org/features/iq-register'/>",
@@ -95,7 +92,8 @@ impl Shard {
 
 /// Writes the SASL mechanisms for both profiles, and with -PLUS among them the channel bindings
 /// (XEP-0440 3).
-fn write_mechanisms(offer: Offer<'_>, is_secure: bool, out: &mut Vec<u8>) {
+fn write_mechanisms(settings: &Settings, stream: &StreamState, out: &mut Vec<u8>) {
+    let offer = Offer::new(settings, stream.tls.as_deref());
     // There may be none before TLS.
     if offer.mechanisms().next().is_none() {
         return;
@@ -103,7 +101,7 @@ fn write_mechanisms(offer: Offer<'_>, is_secure: bool, out: &mut Vec<u8>) {
     out.extend_from_slice(b"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
     write_names(offer, out);
     out.extend_from_slice(b"</mechanisms>");
-    if is_secure {
+    if stream.secure {
         // XEP-0388 3: only where there is TLS.
         out.extend_from_slice(b"<authentication xmlns='urn:xmpp:sasl:2'>");
         write_names(offer, out);
@@ -124,7 +122,9 @@ fn write_mechanisms(offer: Offer<'_>, is_secure: bool, out: &mut Vec<u8>) {
         for feature in bind2::INLINE {
             put(out, format_args!("<feature var='{}'/>", feature.as_str()));
         }
-        out.extend_from_slice(b"</inline></bind></inline></authentication>");
+        out.extend_from_slice(b"</inline></bind></inline>");
+        upgrade::write_offer(settings, out);
+        out.extend_from_slice(b"</authentication>");
     }
     if offer.offers_plus() {
         out.extend_from_slice(b"<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");

@@ -26,6 +26,7 @@ use crate::shard::{Shard, Timer};
 use crate::xep::components::ComponentId;
 use crate::xep::fast::Visit;
 use crate::xep::sasl2::Inline;
+use crate::xep::upgrade::{self, ExpectUpgrade};
 pub(crate) use derivations::Derivations;
 pub(crate) use profile::Profile;
 use sasl::{Exchange, Mechanism};
@@ -91,6 +92,8 @@ pub(crate) enum Phase {
     ExpectResponse(Box<ExpectResponse>),
     /// Storage or derivation; the connection is paused.
     ExpectVerdict(Box<ExpectVerdict>),
+    /// That an authenticated client gives a key that its account lacks.
+    ExpectUpgrade(Box<ExpectUpgrade>),
     /// What storage knows of the user agent of an authenticated client; the connection is paused.
     ExpectAgent(Box<ExpectAgent>),
     /// The bind request of an authenticated client.
@@ -122,6 +125,7 @@ impl Phase {
     fn proved(&self) -> Option<&BareJid> {
         match self {
             Phase::ExpectHeader(expect) => expect.account.as_ref(),
+            Phase::ExpectUpgrade(expect) => Some(&expect.account),
             Phase::ExpectAgent(expect) => Some(&expect.account),
             Phase::ExpectBind(account) => Some(account),
             Phase::ExpectResume(expect) => Some(&expect.account),
@@ -310,18 +314,20 @@ impl StreamState {
 
     /// Whether an exchange is under way in which a client may say nothing else (XEP-0388 2.4).
     fn is_proving_alone(&self) -> bool {
-        self.profile == Some(Profile::Sasl2) && self.is_proving()
+        let has_more_to_do = matches!(self.phase, Phase::ExpectUpgrade(_));
+        self.profile == Some(Profile::Sasl2) && (self.is_proving() || has_more_to_do)
     }
 
     /// Whether it waits for storage or a derivation, and no byte is looked at meanwhile.
     pub(crate) fn waits(&self) -> bool {
-        matches!(
-            self.phase,
+        match &self.phase {
+            Phase::ExpectUpgrade(expect) => matches!(expect.step, upgrade::Step::Stored(_)),
             Phase::ExpectVerdict(_)
-                | Phase::ExpectAgent(_)
-                | Phase::ExpectAccount(_)
-                | Phase::ExpectResume(_)
-        )
+            | Phase::ExpectAgent(_)
+            | Phase::ExpectAccount(_)
+            | Phase::ExpectResume(_) => true,
+            _ => false,
+        }
     }
 
     /// The server ends the stream while it is its own turn to answer: that is no exchange which its

@@ -38,7 +38,7 @@ impl Profile {
         );
     }
 
-    pub(super) fn write_failure(self, error: SaslError, out: &mut Vec<u8>) {
+    pub(crate) fn write_failure(self, error: SaslError, out: &mut Vec<u8>) {
         let (ns, condition) = (self.ns(), error.condition());
         put(out, format_args!("<failure xmlns='{ns}'><{condition}"));
         // XEP-0388 2.6.2: the conditions are those of RFC 6120 6.5, in its namespace.

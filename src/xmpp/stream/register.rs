@@ -4,10 +4,10 @@
 //! attempts; the account is made at its home.
 
 use super::bind::may_be_guests;
-use super::sasl::{DeriveJob, Password, SALT_SIZE, Salts};
+use super::sasl::{DeriveJob, Password, Salts};
 use super::{ExpectVerdict, Flow, Phase, StreamState, auth};
 use crate::error::{StanzaError, StreamError, put};
-use crate::host::{ConnId, Host, ShardId, Ticket};
+use crate::host::{ConnId, Host, ShardId, Ticket, random_bytes};
 use crate::limit::{CONFLICTS_PER_REGISTRATION, REGISTRATION_REQUESTS_MAX};
 use crate::parcel::{Control, Parcel};
 use crate::port::{Credentials, StoreOp, StoreReply};
@@ -164,10 +164,7 @@ impl Shard {
         password: Password,
         iq: &str,
     ) -> Flow {
-        let mut salts: Salts = [[0; SALT_SIZE]; 3];
-        for chunk in salts.as_flattened_mut().chunks_mut(8) {
-            chunk.copy_from_slice(&host.random().to_le_bytes()[..chunk.len()]);
-        }
+        let salts: Salts = [random_bytes(host), random_bytes(host), random_bytes(host)];
         let rounds = self.settings.scram_iterations;
         let Ok(job) = DeriveJob::new_credentials(&password, salts, rounds) else {
             return self.register_error(host, conn, iq, StanzaError::NotAcceptable);
@@ -198,6 +195,11 @@ impl Shard {
         let ticket = self.ticket(Waiting::Auth(conn));
         let account = request.account.clone();
         match self.router.home(account.as_str()) {
+            // Who had an administrator's name could do what he may: to whoever asks it is taken,
+            // whether or not, and after as long, so that nobody learns whose name that is.
+            _ if self.settings.is_admin(&account) => {
+                host.store(ticket, StoreOp::Credentials { account });
+            }
             home if home == self.id => {
                 host.store(
                     ticket,
@@ -237,7 +239,7 @@ impl Shard {
                 self.register_result(host, conn, &request.iq, "");
                 Flow::Next
             }
-            StoreReply::Exists => {
+            StoreReply::Exists | StoreReply::Credentials(_) => {
                 self.count_conflict(host, stream);
                 self.register_error(host, conn, &request.iq, StanzaError::Conflict)
             }

@@ -1,22 +1,27 @@
 //! XEP-0114: external components: what waits for them, and what becomes of it. Their streams are in
 //! [`crate::stream`].
 //!
-//! Invariant: a stanza for a component is written to it, or its sender hears that it was not, where
-//! it is one that is answered at all. So much of them waits, and no more.
+//! Invariant: a message or request for a component is output to it, or its sender hears that it was
+//! not; what its socket has taken counts as read, which the protocol cannot tell. So much of
+//! everything waits, and no more; presence beyond that is dropped.
+
+mod link;
 
 use super::{Extension, Xep};
 use crate::error::{StanzaError, StreamError};
 use crate::host::{ConnId, Host};
-use crate::limit::{COMPONENT_QUEUE_MAX, COMPONENT_QUEUE_SIZE_MAX, COMPONENT_WINDOW_MAX};
+use crate::limit::COMPONENT_WINDOW_MAX;
 use crate::parcel::FanoutPurpose;
 use crate::presence::{Audience, Chosen, concerns};
 use crate::session::{Presence, SessionKey};
-use crate::shard::Shard;
-use crate::stanza::Stanza;
+use crate::shard::{Shard, Timer};
+use crate::stanza::{Stanza, Type, simple_presence};
+use crate::stream::StreamState;
+use link::{Class, Full, Link};
 use sha1::{Digest as _, Sha1};
 use stanza::jid::Jid;
 use stanza::view::{Kind, StanzaView};
-use std::collections::VecDeque;
+use stanza::writer;
 use std::fmt;
 
 /// Components that may be configured.
@@ -66,18 +71,8 @@ pub struct ComponentId(pub u16);
 #[derive(Debug)]
 pub(crate) struct Components {
     links: Box<[Link]>,
-}
-
-/// The way to a component.
-#[derive(Debug, Default)]
-struct Link {
-    conn: Option<ConnId>,
-    /// What was output and may not be with the component yet: its socket has not taken all of it.
-    given: Vec<Vec<u8>>,
-    given_size: usize,
-    /// What waits behind that.
-    queue: VecDeque<Vec<u8>>,
-    queue_size: usize,
+    /// The server will go down: nothing waits any more.
+    are_ending: bool,
 }
 
 impl Components {
@@ -86,40 +81,12 @@ impl Components {
         let links = components.iter().map(|_| Link::default());
         Components {
             links: links.collect(),
+            are_ending: false,
         }
     }
 
     fn at_mut(&mut self, id: ComponentId) -> &mut Link {
         &mut self.links[usize::from(id.0)]
-    }
-}
-
-impl Link {
-    fn has_room(&self, size: usize) -> bool {
-        self.queue.len() < COMPONENT_QUEUE_MAX && self.queue_size + size <= COMPONENT_QUEUE_SIZE_MAX
-    }
-
-    fn push(&mut self, stanza: Vec<u8>) {
-        self.queue_size += stanza.len();
-        self.queue.push_back(stanza);
-    }
-
-    /// The next one to be written, where so much may be under way.
-    fn next(&mut self, window: usize) -> Option<&[u8]> {
-        let size = self.queue.front()?.len();
-        if !self.given.is_empty() && self.given_size + size > window {
-            return None;
-        }
-        self.queue_size -= size;
-        self.given_size += size;
-        self.given.extend(self.queue.pop_front());
-        self.given.last().map(Vec::as_slice)
-    }
-
-    /// What may not be with the component.
-    fn take_given(&mut self) -> Vec<Vec<u8>> {
-        self.given_size = 0;
-        std::mem::take(&mut self.given)
     }
 }
 
@@ -205,15 +172,39 @@ impl Shard {
     ) {
         let mut bytes = Vec::new();
         stanza.write(&mut bytes);
+        if let Some(unified) = writer::unify(&bytes, &self.client_scope) {
+            bytes = unified;
+        }
+        let (size, window) = (bytes.len(), self.component_window());
+        let sender = self.sender_to_component(stanza.from);
+        let of = (Class::of(stanza), sender);
+        let roster_items_max = self.settings.limits.roster_items_max;
+        let are_ending = self.components.are_ending;
         let link = self.components.at_mut(id);
-        if link.conn.is_none() {
+        if link.conn.is_none() || are_ending && !link.is_free(size, window) {
             return self.turn_back(host, stanza, StanzaError::RemoteServerTimeout);
         }
-        if !link.has_room(bytes.len()) {
-            return self.turn_back(host, stanza, StanzaError::ResourceConstraint);
+        match link.check(of, size, roster_items_max) {
+            Ok(()) => {
+                link.push(bytes, of);
+                self.flush_component(host, id);
+            }
+            Err(full) => {
+                if full == Full::OfAll && of.0 == Class::Parting {
+                    self.overflow_component(host, id);
+                }
+                self.turn_back(host, stanza, StanzaError::ResourceConstraint);
+            }
         }
-        link.push(bytes);
-        self.flush_component(host, id);
+    }
+
+    /// Whom a stanza counts for: an account, or another component, whoever of its users it is from.
+    fn sender_to_component<'a>(&self, from: &'a str) -> &'a str {
+        let bare = from.split_once('/').map_or(from, |(bare, _)| bare);
+        match bare.split_once('@') {
+            Some((_, domain)) if !self.router.is_local(domain) => domain,
+            _ => bare,
+        }
     }
 
     /// Says something to a component that is of no use to anybody else.
@@ -223,29 +214,84 @@ impl Shard {
         id: ComponentId,
         stanza: Vec<u8>,
     ) {
+        let of = (Class::Answer, &*self.settings.domain);
+        let roster_items_max = self.settings.limits.roster_items_max;
         let link = self.components.at_mut(id);
-        if link.conn.is_some() && link.has_room(stanza.len()) {
-            link.push(stanza);
+        if link.conn.is_some() && link.check(of, stanza.len(), roster_items_max).is_ok() {
+            link.push(stanza, of);
             self.flush_component(host, id);
         }
     }
 
-    /// Answers a stanza that a component does not get. Of presence only what is between an account
-    /// and a contact is worth it: an answer to anything else would tell of nothing that its sender
-    /// could do.
-    fn turn_back(&mut self, host: &mut impl Host, stanza: &Stanza<'_>, error: StanzaError) {
-        if stanza.kind != Kind::Presence || stanza.type_.is_subscription() {
-            // Storage knows nothing of it that had to be forgotten.
-            let origin = self.origin.take();
-            self.bounce(host, stanza, error);
-            self.origin = origin;
+    /// A component has lost what it is not told again. It begins anew, soon: the stanza in hand may
+    /// be its own.
+    fn overflow_component(&mut self, host: &mut impl Host, id: ComponentId) {
+        let link = self.components.at_mut(id);
+        if let Some(conn) = link.conn
+            && !std::mem::replace(&mut link.has_overflowed, true)
+        {
+            let now = host.now();
+            self.arm(host, now, Timer::Bound(conn));
         }
+    }
+
+    /// Ends the stream of a component that has lost what it is not told again.
+    pub(crate) fn check_component(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: Box<StreamState>,
+        id: ComponentId,
+    ) {
+        let link = self.components.at_mut(id);
+        if link.conn != Some(conn) || !link.has_overflowed {
+            return self.conns.put(conn, stream);
+        }
+        let component = &self.settings.components[usize::from(id.0)].domain;
+        tracing::warn!(component, "component ended: too much presence waits for it");
+        let text = Some("too much waits to be read");
+        self.stream_error(host, conn, &stream, StreamError::ResourceConstraint, text);
+    }
+
+    /// Answers a stanza that a component does not get. Of presence only what its sender waits for,
+    /// and a request for a subscription: a roster says that somebody was asked.
+    fn turn_back(&mut self, host: &mut impl Host, stanza: &Stanza<'_>, error: StanzaError) {
+        // Storage knows nothing of it that had to be forgotten.
+        let origin = self.origin.take();
+        match (stanza.kind, stanza.type_) {
+            // Whom somebody's client remembers as there is not there any more.
+            (Kind::Presence, Type::Probe) if error == StanzaError::RemoteServerTimeout => {
+                let gone = simple_presence("unavailable", stanza.to.as_str(), stanza.from);
+                self.route_bytes(host, &Jid::from_prepared(stanza.from), gone);
+            }
+            // Who enters a channel names an occupant; broadcasts are for bare addresses.
+            (Kind::Presence, Type::Available) if stanza.to.is_bare() => {}
+            (Kind::Presence, Type::Available | Type::Subscribe) => {
+                self.bounce(host, stanza, error);
+            }
+            (Kind::Presence, _) => {}
+            _ => self.bounce(host, stanza, error),
+        }
+        self.origin = origin;
+    }
+
+    /// The server will go down: what waits for components does so no longer.
+    pub(crate) fn end_components(&mut self, host: &mut impl Host) {
+        self.components.are_ending = true;
+        for index in 0..self.components.links.len() {
+            let waiting = self.components.links[index].take_queue();
+            self.bounce_ungiven(host, waiting);
+        }
+    }
+
+    fn component_window(&self) -> usize {
+        COMPONENT_WINDOW_MAX.min(self.settings.limits.stanza_size_max)
     }
 
     /// Writes what waits, as far as a connection may have it: what its socket has taken all of is
     /// with the component.
     fn flush_component(&mut self, host: &mut impl Host, id: ComponentId) {
-        let window = COMPONENT_WINDOW_MAX.min(self.settings.limits.stanza_size_max);
+        let window = self.component_window();
         let link = self.components.at_mut(id);
         let Some(conn) = link.conn else { return };
         let mut is_written = false;
@@ -269,6 +315,7 @@ impl Shard {
     pub(crate) fn begin_component(&mut self, host: &mut impl Host, conn: ConnId, id: ComponentId) {
         let link = self.components.at_mut(id);
         let old = link.conn.replace(conn);
+        link.has_overflowed = false;
         let given = link.take_given();
         let domain = &self.settings.components[usize::from(id.0)].domain;
         match old {
@@ -295,10 +342,9 @@ impl Shard {
         if link.conn != Some(conn) {
             return;
         }
-        link.conn = None;
+        (link.conn, link.has_overflowed) = (None, false);
         let mut lost = link.take_given();
-        lost.extend(link.queue.drain(..));
-        link.queue_size = 0;
+        lost.extend(link.take_queue());
         let domain = &self.settings.components[usize::from(id.0)].domain;
         tracing::info!(
             component = domain,
@@ -328,32 +374,16 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::xep::blocking::BlockList;
 
     #[test]
-    fn so_much_is_under_way_and_so_much_waits() {
-        let mut link = Link::default();
-        let mut written = 0;
-        for _ in 0..5 {
-            link.push(vec![b'x'; 40]);
-        }
-        while link.next(100).is_some() {
-            written += 1;
-        }
-        assert_eq!((written, link.queue.len(), link.queue_size), (2, 3, 120));
-        link.take_given();
-        link.queue.push_front(vec![b'x'; 500]);
-        link.queue_size += 500;
-        assert!(link.next(100).is_some(), "one goes out, however large");
-        assert!(link.next(100).is_none());
-        let mut full = Link::default();
-        while full.has_room(1) {
-            full.push(vec![b'x']);
-        }
-        assert_eq!(full.queue.len(), COMPONENT_QUEUE_MAX);
-        let mut large = Link::default();
-        assert!(!large.has_room(COMPONENT_QUEUE_SIZE_MAX + 1));
-        large.push(vec![b'x'; COMPONENT_QUEUE_SIZE_MAX]);
-        assert!(!large.has_room(1));
+    fn who_is_still_blocked_is_not_told() {
+        let list = |jids: &[&str]| BlockList::new(jids.iter().map(|it| (*it).into()).collect());
+        let chosen = Chosen {
+            blocked: list(&["n@a.example/x"]),
+            only: list(&["n@a.example/x", "n@a.example/y"]),
+        };
+        assert_eq!(chosen.addresses("n@a.example"), ["n@a.example/y"]);
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! presence.
 
 use super::{
-    Answer, Context, Extension, Request, Target, Xep, account_features, features, info_forms,
-    only_get, pubsub,
+    Answer, Context, Extension, Request, Target, Xep, account_features, commands, features,
+    info_forms, only_get, pubsub,
 };
 use crate::error::{StanzaError, put};
 use crate::settings::{SOFTWARE_NAME, Settings};
@@ -172,6 +172,9 @@ impl Extension for Disco {
         }
         only_get(request)?;
         let node = request.payload.attr("node");
+        if let Some(node) = node.filter(|node| commands::has_node(context, request, node)) {
+            return commands::info(context, node, payload);
+        }
         let is_there =
             |node| request.target == Target::Server && context.capabilities.is_node(node);
         // XEP-0030 7: a node that is not there is an item that is not found.
@@ -202,6 +205,10 @@ impl Extension for DiscoItems {
     ) -> Result<Answer, StanzaError> {
         only_get(request)?;
         let node = request.payload.attr("node");
+        if let Some(node) = node.filter(|node| commands::has_node(context, request, node)) {
+            commands::items(context, node, payload);
+            return Ok(Answer::Now);
+        }
         // XEP-0030 8: whoever does not get the presence is told of nothing, with a node or without,
         // and of an account that does not exist just the same.
         let is_seen = request.target != Target::Other || context.sees_presence;
@@ -229,7 +236,7 @@ impl Extension for DiscoItems {
 }
 
 /// XEP-0030 3.2: an answer names the node that was asked for.
-fn open_query(ns: Ns, node: Option<&str>, payload: &mut Vec<u8>) {
+pub(super) fn open_query(ns: Ns, node: Option<&str>, payload: &mut Vec<u8>) {
     put(payload, format_args!("<query xmlns='{}'", ns.as_str()));
     if let Some(node) = node {
         put(payload, format_args!(" node='{}'", Attr(node)));

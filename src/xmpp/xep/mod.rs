@@ -3,15 +3,19 @@
 //! Invariant: a namespace has at most one owner; a second one is an error of the build.
 
 pub mod archive;
+pub mod avatars;
 pub mod bind2;
 pub mod blocking;
+pub mod bookmarks;
 pub mod capabilities;
 pub mod carbons;
 pub mod client_access;
 pub mod client_state;
+pub mod commands;
 pub mod components;
 pub mod contact;
 pub mod disco;
+pub mod displayed;
 pub mod downgrade;
 pub mod external_services;
 pub mod fast;
@@ -20,6 +24,7 @@ pub mod interest;
 pub mod last;
 pub mod limits;
 pub mod offline;
+pub mod outage;
 pub mod ping;
 pub mod preferences;
 pub mod private;
@@ -31,13 +36,14 @@ pub mod sasl2;
 pub mod stable_ids;
 pub mod stream_management;
 pub mod time;
+pub mod upgrade;
 pub mod upload;
 pub mod vcard;
 pub mod version;
 
 use crate::error::StanzaError;
 use crate::host::Timestamp;
-use crate::port::{StoreOp, StoreReply};
+use crate::port::{Document, StoreOp, StoreReply};
 use crate::session::{SessionKey, Sessions};
 use crate::settings::Settings;
 use capabilities::Capabilities;
@@ -130,6 +136,8 @@ impl<'a> Available<'a> {
 pub enum Answer {
     /// By the payload that was appended.
     Now,
+    /// Empty, when storage has this document, with what the account's nodes say of the same.
+    Change(Document),
     /// By what storage says; `Extension::stored` writes the payload then.
     Ask(StoreOp),
     /// By what the keeper of files says; `upload::answer` writes the payload then.
@@ -262,17 +270,23 @@ macro_rules! extensions {
 }
 
 extensions! {
+    administration: commands::administration::Administration,
     archive: archive::Archive,
+    avatars: avatars::AvatarConversion,
     bind2: bind2::Bind2,
     blocking: blocking::Blocking,
+    bookmarks: bookmarks::Bookmarks,
+    bookmarks_conversion: bookmarks::BookmarksConversion,
     capabilities: capabilities::EntityCapabilities,
     carbons: carbons::Carbons,
     client_access: client_access::ClientAccess,
     client_state: client_state::ClientState,
     components: components::ComponentProtocol,
+    commands: commands::AdHocCommands,
     contact: contact::Contact,
     disco: disco::Disco,
     disco_items: disco::DiscoItems,
+    displayed: displayed::Displayed,
     downgrade: downgrade::Downgrade,
     external_services: external_services::ExternalServices,
     fast: fast::Fast,
@@ -280,6 +294,7 @@ extensions! {
     last: last::LastActivity,
     limits: limits::Limits,
     offline: offline::Offline,
+    outage: outage::OutageStatus,
     personal_eventing: pubsub::PersonalEventing,
     ping: ping::Ping,
     preferences: preferences::ArchivePreferences,
@@ -295,6 +310,7 @@ extensions! {
     stream_management: stream_management::StreamManagement,
     time: time::Time,
     upload: upload::HttpUpload,
+    upgrade: upgrade::Upgrade,
     vcard: vcard::Vcard,
     version: version::Version,
 }

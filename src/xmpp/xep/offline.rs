@@ -4,6 +4,7 @@
 //! acknowledgement with stream management, else on the write to its connection.
 
 use super::blocking::BlockList;
+use super::displayed::is_for_server;
 use super::time::utc;
 use super::{Extension, Xep};
 use crate::account::AccountKey;
@@ -15,6 +16,7 @@ use crate::outbox::{Acks, Keep};
 use crate::parcel::Buffer;
 use crate::port::{Arrived, OfflineQuota, SessionId, StoreOp, StoreReply};
 use crate::session::{Address, Session, SessionKey};
+
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type, append_child};
 use crate::stream::Phase;
@@ -135,21 +137,25 @@ impl Shard {
     }
 
     /// A client's stanza without what it says in the server's name: delays (XEP-0203 4) and ids
-    /// (XEP-0359 5) are only worth what their origin is. `None` where it says nothing like that.
+    /// (XEP-0359 5) are only worth what their origin is; nor what it says to the server alone
+    /// (XEP-0490). `None` where it says nothing like that.
     pub(crate) fn without_claims(
         &self,
         view: &StanzaView<'_>,
         scope: &StreamScope,
     ) -> Option<Vec<u8>> {
-        if !view.has_child_ns(Ns::Delay) && !view.has_child_ns(Ns::StanzaId) {
+        const CLAIMS: u128 = Ns::set(&[Ns::Delay, Ns::StanzaId, Ns::Displayed]);
+        if !view.has_child_in(CLAIMS) {
             return None;
         }
         let tree = Tree::parse(view.bytes(), scope).ok()?;
         let mut bytes = Vec::with_capacity(view.bytes().len());
         let mut copied = 0;
         let domain = &self.settings.domain;
-        let claims = |node: &Node<'_>| is_delay_of(*node, domain) || is_id_of(*node, domain);
-        for node in tree.root().children().filter(claims) {
+        let goes = |node: &Node<'_>| {
+            is_delay_of(*node, domain) || is_id_of(*node, domain) || is_for_server(view, *node)
+        };
+        for node in tree.root().children().filter(goes) {
             let place = node.place();
             append_content(&view.bytes()[copied..place.start], &mut bytes);
             copied = place.end;

@@ -1,6 +1,6 @@
 //! XEP-0049: Private XML Storage. A client's own documents, one per element name and namespace.
 
-use super::{Answer, Context, Extension, Request, Target, Xep};
+use super::{Answer, Context, Extension, Request, Target, Xep, bookmarks};
 use crate::error::StanzaError;
 use crate::port::{DOCUMENT_NAME_SIZE_MAX, Space, StoreOp, StoreReply};
 use stanza::ns::Ns;
@@ -60,6 +60,9 @@ impl Extension for Private {
             return Err(StanzaError::ResourceConstraint);
         }
         let bytes = bytes.into();
+        if *key == *bookmarks::KEY {
+            return Ok(Answer::Change((Space::Private, key, bytes)));
+        }
         Ok(Answer::Ask(StoreOp::PutDocument {
             account,
             space: Space::Private,

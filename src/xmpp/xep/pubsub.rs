@@ -4,7 +4,8 @@
 //! a change is answered and told when storage has it.
 
 mod action;
-mod form;
+mod convert;
+pub(super) mod form;
 mod last;
 mod notify;
 mod refusal;
@@ -12,7 +13,8 @@ mod rights;
 mod service;
 mod work;
 
-pub(crate) use action::{NAME_SIZE_MAX, is_for_nodes};
+pub(crate) use action::{Action, NAME_SIZE_MAX, NewItem, Options, Publication, is_for_nodes};
+pub(crate) use form::private_options;
 pub(crate) use last::{LastItems, NodeNames};
 pub(crate) use work::PubSub;
 
@@ -23,7 +25,29 @@ pub use service::{
 pub use work::{JOBS_PER_ACCOUNT_MAX, STRANGERS_JOBS_MAX};
 
 use super::{Extension, Xep};
+use crate::port::NodeConfig;
 use stanza::ns::Ns;
+
+/// The values of a form's fields, by their names.
+pub type FormFields = Vec<(Box<str>, Vec<Box<str>>)>;
+
+/// The configuration that a form's fields ask for (XEP-0060 16.4.4), at its default where they say
+/// nothing; fields that no node has are passed over. `None` where no node here can be so.
+pub fn configured(fields: &FormFields) -> Option<NodeConfig> {
+    let mut config = NodeConfig::default();
+    form::apply(&mut config, fields).ok()?;
+    Some(config)
+}
+
+/// Appends the form by which a node is configured, filled in.
+pub fn write_configuration(config: &NodeConfig, out: &mut Vec<u8>) {
+    form::write_config(config, out);
+}
+
+/// Whether a node may be called so.
+pub fn is_node_name(name: &str) -> bool {
+    action::is_name(name)
+}
 
 /// What accounts do of it. The server itself is no such service, and announces nothing.
 #[derive(Debug)]

@@ -9,15 +9,16 @@
 use super::client_access::AccessRequest;
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::account::{AccountKey, Residence, Waiter};
+use crate::errand::Deleter;
 use crate::error::{StanzaError, StreamError, put};
-use crate::host::{Host, Ticket};
+use crate::host::{Host, Ticket, random_bytes};
 use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
-use crate::revoke::Revoked;
+use crate::revoke::{Renewer, Revoked};
 use crate::session::SessionKey;
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
 use crate::stanza::Type;
-use crate::stream::sasl::{DeriveJob, Derived, Password, SALT_SIZE, Salts};
+use crate::stream::sasl::{DeriveJob, Derived, Password, Salts};
 use crate::subscription::{Step, outbound};
 use crate::xml::Attr;
 use stanza::jid::{BareJid, Jid};
@@ -25,7 +26,6 @@ use stanza::ns::Ns;
 use stanza::tree::{Node, Tree};
 use stanza::view::StanzaView;
 use std::collections::VecDeque;
-use std::sync::mpsc::Sender;
 
 /// Contacts that are told at a time of an account's end. Each takes a few requests to storage.
 pub const CONTACTS_TOLD_MAX: usize = 32;
@@ -78,6 +78,8 @@ pub(crate) enum AccountChange {
     Cancellation(Cancellation),
     /// What has access to it, to be listed or to be taken back.
     Access(AccessRequest),
+    /// The end of what its old keys let in.
+    NewKeys { account: BareJid, by: Renewer },
 }
 
 /// The end of an account: of its subscriptions first, on both sides, then of what waits for it, and
@@ -103,8 +105,8 @@ pub(crate) struct Cancellation {
 enum Canceller {
     /// Its client.
     Client(crate::iq::IqRequest),
-    /// An administrator, who may not wait any more.
-    Administrator(Sender<StoreReply>),
+    /// An administrator.
+    Administrator(Deleter),
 }
 
 impl Shard {
@@ -140,10 +142,7 @@ impl Shard {
         if owner.changes_password {
             return Err(StanzaError::ResourceConstraint);
         }
-        let mut salts: Salts = [[0; SALT_SIZE]; 3];
-        for chunk in salts.as_flattened_mut().chunks_mut(8) {
-            chunk.copy_from_slice(&host.random().to_le_bytes()[..chunk.len()]);
-        }
+        let salts: Salts = [random_bytes(host), random_bytes(host), random_bytes(host)];
         let rounds = self.settings.scram_iterations;
         let job = DeriveJob::new_credentials(&password, salts, rounds)
             .map_err(|_| StanzaError::NotAcceptable)?;
@@ -241,6 +240,9 @@ impl Shard {
                 }
             }
             AccountChange::Access(request) => self.on_access_stored(host, request, reply),
+            AccountChange::NewKeys { account, by } => {
+                self.on_agents_forgotten(host, &account, by, reply);
+            }
             AccountChange::Cancellation(Cancellation { account, by, .. }) => {
                 let owner = self.accounts.at_mut(account);
                 (owner.leaving, owner.is_ending) = (None, false);
@@ -250,7 +252,7 @@ impl Shard {
                         let outcome = super::done(reply);
                         self.reply(host, &answer, outcome.map(|()| &[][..]));
                     }
-                    Canceller::Administrator(answer) => tell(&answer, reply),
+                    Canceller::Administrator(by) => self.tell_deleter(host, by, reply),
                 }
                 if is_done {
                     let jid = self.accounts.at(account).jid.clone();
@@ -266,33 +268,23 @@ impl Shard {
     }
 
     /// An administrator deletes an account at home here.
-    pub(crate) fn on_deletion(
-        &mut self,
-        host: &mut impl Host,
-        account: &BareJid,
-        answer: Sender<StoreReply>,
-    ) {
+    pub(crate) fn on_deletion(&mut self, host: &mut impl Host, account: &BareJid, by: Deleter) {
         let key = self.loaded_or_loading(host, account.as_str());
         match &mut self.accounts.at_mut(key).residence {
-            Residence::Loading(queue) => queue.push(Waiter::Deletion(answer)),
-            Residence::Resident => self.delete(host, key, answer),
+            Residence::Loading(queue) => queue.push(Waiter::Deletion(by)),
+            Residence::Resident => self.delete(host, key, by),
         }
     }
 
     /// The same once it is loaded: it ends as if its client cancelled it.
-    pub(crate) fn delete(
-        &mut self,
-        host: &mut impl Host,
-        account: AccountKey,
-        answer: Sender<StoreReply>,
-    ) {
+    pub(crate) fn delete(&mut self, host: &mut impl Host, account: AccountKey, by: Deleter) {
         if self.accounts.at(account).leaving.is_some() {
             let why = "its end is under way already".into();
-            return tell(&answer, StoreReply::Failed(why));
+            return self.tell_deleter(host, by, StoreReply::Failed(why));
         }
         // Whatever led to the load has nothing to do with it.
         let before = (self.cause.take(), self.asker.take());
-        self.cancel(host, account, Canceller::Administrator(answer));
+        self.cancel(host, account, Canceller::Administrator(by));
         (self.cause, self.asker) = before;
     }
 
@@ -523,13 +515,6 @@ impl Shard {
         if let Some(cancellation) = self.cancellation(ticket) {
             cancellation.refused = true;
         }
-    }
-}
-
-/// Tells an administrator what became of a deletion.
-pub(crate) fn tell(answer: &Sender<StoreReply>, reply: StoreReply) {
-    if answer.send(reply).is_err() {
-        tracing::warn!("an administrator did not wait for the end of a deletion");
     }
 }
 

@@ -8,10 +8,12 @@
 use super::bind2::Bind;
 use super::fast::{Asked, Issued, Names};
 use super::stream_management::{Wanted, write_failed};
+use super::upgrade::Upgrades;
 use super::{Extension, Xep};
 use crate::error::{StreamError, put};
 use crate::host::{ConnId, Host};
 use crate::port::TokenBinding;
+use crate::settings::Settings;
 use crate::shard::Shard;
 use crate::stream::sasl::{self, Offer, SaslError};
 use crate::stream::{Flow, Phase, StreamState};
@@ -50,6 +52,8 @@ pub(crate) struct Inline {
     pub tokens: Asked,
     /// The token that it is given.
     pub issued: Option<Issued>,
+    /// The keys that its account lacks and it may give.
+    pub upgrades: Upgrades,
     pub resume: Resume,
     pub bind: Option<Bind>,
     /// The mechanism's last message.
@@ -67,7 +71,7 @@ pub(crate) enum Resume {
 
 impl Inline {
     /// Takes what `<authenticate/>` asks for; that of an earlier one is void.
-    fn read(&mut self, authenticate: Node<'_>) {
+    fn read(&mut self, authenticate: Node<'_>, settings: &Settings) {
         let user_agent = authenticate.child("user-agent", Ns::Sasl2);
         let resume = authenticate.child("resume", Ns::StreamManagement);
         let bind = authenticate.child("bind", Ns::Bind2);
@@ -78,6 +82,7 @@ impl Inline {
             is_noted: false,
             tokens: Asked::read(authenticate),
             issued: None,
+            upgrades: Upgrades::read(authenticate, settings),
             resume: match resume.map(Wanted::read) {
                 None => Resume::Unasked,
                 Some(Some(wanted)) => Resume::Wanted(wanted),
@@ -141,11 +146,14 @@ impl Shard {
             // XEP-0388 3: never before TLS.
             return self.auth_failed(host, conn, stream, SaslError::EncryptionRequired, None);
         }
+        if let Phase::ExpectUpgrade(_) = stream.phase {
+            return self.on_upgrade(host, conn, stream, root);
+        }
         match root.name() {
             "authenticate" if stream.is_proving() => self.interrupted(host, conn, stream),
             "authenticate" => {
                 let inline = stream.inline.get_or_insert_default();
-                inline.read(root);
+                inline.read(root, &self.settings);
                 // XEP-0484 3.2: one of those that are offered.
                 let offer = Offer::new(&self.settings, stream.tls.as_deref());
                 let wanted = inline.tokens.wanted;
@@ -193,6 +201,20 @@ impl Shard {
     ) -> Flow {
         let inline = stream.inline.get_or_insert_default();
         inline.additional_data = last.map(Box::from);
+        if self.begin_upgrade(host, conn, stream, &account) {
+            return Flow::Next;
+        }
+        self.on_sasl2_complete(host, conn, stream, account)
+    }
+
+    /// The same, when its account has all keys that its client gives.
+    pub(crate) fn on_sasl2_complete(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+        account: BareJid,
+    ) -> Flow {
         if self.note_agent(host, conn, stream, &account) {
             return Flow::Stop;
         }

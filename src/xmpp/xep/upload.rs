@@ -92,7 +92,8 @@ pub fn is_name(name: &str) -> bool {
         && !name.contains(is_foreign)
 }
 
-/// Whether a file may have this type (RFC 9110 8.3.1), perhaps with parameters.
+/// Whether a file may have this type (RFC 9110 8.3.1), perhaps with parameters. Behind a comma
+/// browsers look for another one.
 pub fn is_type(text: &str) -> bool {
     let is_token = |part: &str| {
         let known = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
@@ -102,7 +103,9 @@ pub fn is_type(text: &str) -> bool {
     let parts = essence.split_once('/');
     text.len() <= TYPE_SIZE_MAX
         && parts.is_some_and(|(kind, rest)| is_token(kind) && is_token(rest))
-        && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b' '..=b'~') && byte != b',')
 }
 
 impl Extension for HttpUpload {
@@ -267,7 +270,17 @@ mod tests {
         for known in ["image/jpeg", "text/plain; charset=utf-8", "a/b+c"] {
             assert!(is_type(known), "{known:?}");
         }
-        for foreign in ["image", "/", "a/", "a/b\r\nX: y", "a b/c", "ä/b", "<a>/b"] {
+        let foreign = [
+            "image",
+            "/",
+            "a/",
+            "a/b\r\nX: y",
+            "a b/c",
+            "ä/b",
+            "<a>/b",
+            "image/png;x=y, text/html",
+        ];
+        for foreign in foreign {
             assert!(!is_type(foreign), "{foreign:?}");
         }
         assert!(!is_type(&format!("a/{}", "b".repeat(TYPE_SIZE_MAX - 1))));

@@ -50,13 +50,7 @@ impl Extension for Vcard {
                 if bytes.len() > VCARD_SIZE_MAX {
                     return Err(StanzaError::ResourceConstraint);
                 }
-                let bytes = bytes.into();
-                Ok(Answer::Ask(StoreOp::PutDocument {
-                    account,
-                    space,
-                    key,
-                    bytes,
-                }))
+                Ok(Answer::Change((space, key, bytes.into())))
             }
         }
     }

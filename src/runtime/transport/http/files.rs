@@ -134,10 +134,14 @@ impl Asked<'_> {
 
     pub(super) fn answer_for_file(&self, keys: &Keys, path: &str, head_size: usize) -> Answer {
         let (peer, is_clear) = self.client();
+        let method = self.request.method.unwrap_or_default();
+        let refuse = |status, more| match refuse(status, more) {
+            Answer::Page(page) if method == "HEAD" => Answer::Page(without_body(page)),
+            refusal => refusal,
+        };
         if is_clear && self.site.must_secure {
             return refuse("403 Forbidden", SHARED);
         }
-        let method = self.request.method.unwrap_or_default();
         if method == "OPTIONS" {
             return preflight();
         }
@@ -222,14 +226,17 @@ impl Asked<'_> {
         let has_it = values(self.request.headers, "if-none-match").any(names);
         // RFC 9110 13.1.5: of another file the part is of no use.
         let is_same = |known: &[u8]| known.trim_ascii() == tag.as_bytes();
-        let span = self.header("range").and_then(parse_range);
+        let is_head = self.request.method == Some("HEAD");
+        // RFC 9110 14.2: of a GET only.
+        let range = self.header("range").filter(|_| !is_head);
+        let span = range.and_then(parse_range);
         let span = span.filter(|_| self.header("if-range").is_none_or(is_same));
         Get {
             file,
             name,
             has_it,
             span,
-            is_head: self.request.method == Some("HEAD"),
+            is_head,
             tag,
         }
     }
@@ -315,6 +322,22 @@ pub(crate) fn page(status: &str, more: &str) -> Vec<u8> {
     }
 }
 
+/// The answer to a HEAD that a GET would have this answer to.
+fn without_body(mut page: Vec<u8>) -> Vec<u8> {
+    let end = page.windows(4).position(|four| four == b"\r\n\r\n");
+    page.truncate(end.map_or(page.len(), |end| end + 4));
+    page
+}
+
+/// What is said instead of a file.
+pub(crate) fn instead(get: &Get, status: &str, more: &str) -> Vec<u8> {
+    let page = page(status, more);
+    match get.is_head {
+        true => without_body(page),
+        false => page,
+    }
+}
+
 /// A file was taken.
 pub(crate) fn created() -> Vec<u8> {
     format!("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n{SHARED}Connection: close\r\n\r\n")
@@ -340,14 +363,17 @@ pub(crate) fn head(get: &Get, size: u64, content_type: &str) -> (Vec<u8>, std::o
         // RFC 9110 15.5.17
         Some(None) => {
             let more = format!("Content-Range: bytes */{size}\r\n");
-            return (page("416 Range Not Satisfiable", &more), 0..0);
+            return (instead(get, "416 Range Not Satisfiable", &more), 0..0);
         }
     };
     let content_type = match is_type(content_type) {
         true => content_type,
         false => TYPE_UNKNOWN,
     };
-    let is_shown = INLINE.contains(&&*essence(content_type));
+    let essence = essence(content_type);
+    let is_shown = INLINE.contains(&&*essence);
+    // What is shown is nothing but what we looked at.
+    let content_type = if is_shown { &essence } else { content_type };
     let disposition = if is_shown { "inline" } else { "attachment" };
     let length = range.end - range.start;
     let head = format!(

@@ -76,14 +76,26 @@ impl Hash {
         }
     }
 
+    /// Where an account's key for this hash is.
+    pub(super) fn slot(self, credentials: &Credentials) -> &Option<ScramKey> {
+        match self {
+            Hash::Sha1 => &credentials.sha1,
+            Hash::Sha256 => &credentials.sha256,
+            Hash::Sha512 => &credentials.sha512,
+        }
+    }
+
+    pub(super) fn slot_mut(self, credentials: &mut Credentials) -> &mut Option<ScramKey> {
+        match self {
+            Hash::Sha1 => &mut credentials.sha1,
+            Hash::Sha256 => &mut credentials.sha256,
+            Hash::Sha512 => &mut credentials.sha512,
+        }
+    }
+
     /// The account's key for this hash, if it is one that can be compared with.
     pub(super) fn key_of(self, credentials: &Credentials) -> Option<&ScramKey> {
-        let key = match self {
-            Hash::Sha1 => credentials.sha1.as_ref(),
-            Hash::Sha256 => credentials.sha256.as_ref(),
-            Hash::Sha512 => credentials.sha512.as_ref(),
-        };
-        key.filter(|key| {
+        self.slot(credentials).as_ref().filter(|key| {
             key.stored_key.len() == self.size()
                 && key.server_key.len() == self.size()
                 && key.iterations > 0
@@ -126,12 +138,17 @@ impl Hash {
     /// The keys of a prepared password (RFC 5802 3). Slow: `iterations` rounds of HMAC.
     pub(super) fn derive(self, password: &str, salt: &[u8], iterations: u32) -> ScramKey {
         let salted = self.stretch(password.as_bytes(), salt, iterations);
-        let client_key = self.hmac(&salted, &[b"Client Key"]);
+        self.keys(&salted, salt, iterations)
+    }
+
+    /// The keys of a salted password.
+    pub(super) fn keys(self, salted: &[u8], salt: &[u8], iterations: u32) -> ScramKey {
+        let client_key = self.hmac(salted, &[b"Client Key"]);
         ScramKey {
             salt: salt.into(),
             iterations,
             stored_key: (*self.digest(&client_key)).into(),
-            server_key: (*self.hmac(&salted, &[b"Server Key"])).into(),
+            server_key: (*self.hmac(salted, &[b"Server Key"])).into(),
         }
     }
 }
@@ -144,6 +161,11 @@ fn sign<M: Mac + KeyInit>(key: &[u8], parts: &[&[u8]]) -> Octets {
 
 #[cfg(test)]
 impl Hash {
+    /// What a client derives first: SaltedPassword.
+    pub(super) fn salted(self, password: &str, salt: &[u8], rounds: u32) -> Octets {
+        self.stretch(password.as_bytes(), salt, rounds)
+    }
+
     /// What a client derives: ClientKey and StoredKey.
     pub(super) fn client_keys(self, password: &str, salt: &[u8], rounds: u32) -> (Octets, Octets) {
         let salted = self.stretch(password.as_bytes(), salt, rounds);

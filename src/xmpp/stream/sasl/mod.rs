@@ -14,6 +14,7 @@ mod offer;
 mod plain;
 mod scram;
 mod token;
+mod upgrade;
 
 pub use derive::{
     BadPassword, DeriveJob, Derived, SALT_SIZE, Salts, check_password, derive_credentials,
@@ -21,6 +22,7 @@ pub use derive::{
 pub use offer::Offer;
 pub use scram::{Exchange, NONCE_SIZE};
 pub use token::{TokenProof, TokenText};
+pub use upgrade::{has_kept, lacks_key, upgraded};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -6,7 +6,7 @@
 use super::form::{self, Fields};
 use super::refusal::Refusal;
 use crate::error::StanzaError;
-use crate::port::Affiliation;
+use crate::port::{Affiliation, Document};
 use crate::xep::Request;
 use stanza::jid::Jid;
 use stanza::ns::Ns;
@@ -59,6 +59,12 @@ pub(crate) enum Action {
     ListAffiliations(Box<str>),
     /// XEP-0060 8.9.2
     SetAffiliations(Box<str>, Vec<(Box<str>, Option<Affiliation>)>),
+    /// XEP-0163 7.1: what lies between the account and this bare JID has changed.
+    Recalculate(Box<str>),
+    /// Bookmarks are to be the same wherever they are kept.
+    Adopt,
+    /// A document is written of which nodes say the same.
+    Put(Document),
 }
 
 /// Items to be published.
@@ -66,8 +72,20 @@ pub(crate) enum Action {
 pub(crate) struct Publication {
     pub node: Box<str>,
     pub items: Vec<NewItem>,
-    /// What the publisher expects of the node.
-    pub options: Option<Fields>,
+    pub options: Options,
+}
+
+/// What a publication has to do with the node's configuration.
+#[derive(Debug)]
+pub(crate) enum Options {
+    /// Nothing.
+    None,
+    /// The node must be so, or is made so (XEP-0060 7.1.5).
+    Expected(Fields),
+    /// The node is made so; one that is there stays as it is.
+    Initial(Fields),
+    /// The same; one that is there must be a list of its owner's alone.
+    Private(Fields),
 }
 
 /// One of them.
@@ -92,7 +110,7 @@ pub(crate) fn is_for_nodes(request: &Request<'_>, has_nodes: bool) -> bool {
 }
 
 /// Whether a node may be called so: a line break would end its name among the targets of a fan-out.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= NAME_SIZE_MAX && !name.contains(char::is_control)
 }
 
@@ -157,7 +175,9 @@ fn read_set(asked: Element<'_>, next: Option<Element<'_>>) -> Result<Action, Ref
                 items: named(asked, "item")
                     .map(new_item)
                     .collect::<Result<_, _>>()?,
-                options: options.transpose()?,
+                options: options
+                    .transpose()?
+                    .map_or(Options::None, Options::Expected),
             }))
         }
         "retract" => {

@@ -23,24 +23,57 @@ const TEXT_SIZE_MAX: usize = 1_023;
 const GROUPS_MAX: usize = 64;
 
 /// The fields of a form with their values.
-pub(super) type Fields = Vec<(Box<str>, Vec<Box<str>>)>;
+pub(crate) type Fields = super::FormFields;
+
+/// What stands in the fields of a form.
+pub(in crate::xep) fn fields(x: Element<'_>) -> Fields {
+    let fields = x
+        .children()
+        .filter(|field| field.is("field", Ns::DataForms));
+    let read = |field: Element<'_>| {
+        let values = field.children();
+        let values = values.filter(|value| value.is("value", Ns::DataForms));
+        let var = field.attr("var").unwrap_or_default().into();
+        (var, values.map(|value| value.text().into()).collect())
+    };
+    fields.map(read).collect()
+}
+
+/// How a node of many items is configured that is its owner's alone (XEP-0223 3).
+pub(crate) fn private_options() -> Fields {
+    as_fields(&[
+        ("pubsub#access_model", AccessModel::Whitelist.as_str()),
+        ("pubsub#send_last_published_item", SendLast::Never.as_str()),
+        ("pubsub#max_items", MAX),
+        ("pubsub#persist_items", "true"),
+    ])
+}
+
+/// The same of a node that has one item (XEP-0048 3.1).
+pub(super) fn single_options() -> Fields {
+    as_fields(&[
+        ("pubsub#access_model", AccessModel::Whitelist.as_str()),
+        ("pubsub#persist_items", "true"),
+    ])
+}
+
+/// How a node is configured that is everybody's to read (XEP-0222 3).
+pub(super) fn public_options() -> Fields {
+    as_fields(&[("pubsub#access_model", AccessModel::Open.as_str())])
+}
+
+fn as_fields(all: &[(&str, &str)]) -> Fields {
+    let all = all.iter();
+    all.map(|(var, value)| ((*var).into(), vec![(*value).into()]))
+        .collect()
+}
 
 /// What a submitted form says; `None` where it is of another kind, or none at all.
 pub(super) fn read(x: Element<'_>, kind: &str) -> Option<Fields> {
     if !x.is("x", Ns::DataForms) || x.attr("type") != Some("submit") {
         return None;
     }
-    let fields = x
-        .children()
-        .filter(|field| field.is("field", Ns::DataForms));
-    let mut fields: Fields = fields
-        .map(|field| {
-            let values = field.children();
-            let values = values.filter(|value| value.is("value", Ns::DataForms));
-            let var = field.attr("var").unwrap_or_default().into();
-            (var, values.map(|value| value.text().into()).collect())
-        })
-        .collect();
+    let mut fields = fields(x);
     // XEP-0068 3.1
     let place = fields.iter().position(|(var, _)| &**var == "FORM_TYPE")?;
     let (_, kinds) = fields.remove(place);
@@ -272,16 +305,10 @@ fn choice<T: Copy>(
 mod tests {
     use super::*;
 
-    fn fields(all: &[(&str, &str)]) -> Fields {
-        let all = all.iter();
-        all.map(|(var, value)| ((*var).into(), vec![(*value).into()]))
-            .collect()
-    }
-
     #[test]
     fn a_node_is_as_its_form_says() {
         let mut config = NodeConfig::default();
-        let form = fields(&[
+        let form = as_fields(&[
             ("pubsub#access_model", "whitelist"),
             ("pubsub#max_items", "max"),
             ("pubsub#persist_items", "true"),
@@ -309,7 +336,7 @@ mod tests {
             ("pubsub#title", &long),
         ] {
             let mut config = NodeConfig::default();
-            let applied = apply(&mut config, &fields(&[(var, value)]));
+            let applied = apply(&mut config, &as_fields(&[(var, value)]));
             let condition = applied.map_err(Refusal::condition);
             assert_eq!(condition, Err(StanzaError::NotAcceptable), "{var} {value}");
         }
@@ -322,7 +349,7 @@ mod tests {
     fn what_a_publisher_expects_is_so_or_is_refused() {
         let config = NodeConfig::default();
         let expected = |var, value| {
-            let outcome = expect(&config, &fields(&[(var, value)]));
+            let outcome = expect(&config, &as_fields(&[(var, value)]));
             outcome.map_err(Refusal::condition)
         };
         assert_eq!(expected("pubsub#access_model", "presence"), Ok(()));
@@ -333,7 +360,7 @@ mod tests {
         let unknown = Err(StanzaError::BadRequest);
         assert_eq!(expected("pubsub#item_expire", "60"), unknown);
         let mut made = NodeConfig::default();
-        let form = fields(&[("pubsub#item_expire", "60")]);
+        let form = as_fields(&[("pubsub#item_expire", "60")]);
         let prepared = prepare(&mut made, &form).map_err(Refusal::condition);
         assert_eq!(prepared, unknown);
     }

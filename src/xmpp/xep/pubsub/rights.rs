@@ -16,16 +16,23 @@ pub(super) struct Visitor<'a> {
     pub item: Option<&'a RosterItem>,
 }
 
+use stanza::jid::BareJid;
 pub(super) use stanza::jid::bare_of;
 
 impl<'a> Visitor<'a> {
     /// Somebody at an account in memory.
     pub(super) fn at(account: &'a Account, jid: &'a str) -> Visitor<'a> {
+        Visitor::of(&account.jid, &account.roster, jid)
+    }
+
+    /// Somebody at an account with this roster, which is sorted by contact.
+    pub(super) fn of(account: &BareJid, roster: &'a [RosterItem], jid: &'a str) -> Visitor<'a> {
         let bare = bare_of(jid);
+        let place = roster.binary_search_by(|item| item.contact.as_str().cmp(bare));
         Visitor {
             jid,
-            is_account: bare == account.jid.as_str(),
-            item: account.contact(bare),
+            is_account: bare == account.as_str(),
+            item: place.ok().map(|place| &roster[place]),
         }
     }
 

@@ -3,6 +3,8 @@
 //! Invariant: nothing is changed by an action that is refused, and what is changed is told only
 //! when storage has it.
 
+mod bookmarks;
+mod conversion;
 mod discovery;
 mod owner;
 mod publish;
@@ -13,9 +15,10 @@ use super::rights::{Visitor, bare_of};
 use crate::error::{StanzaError, put};
 use crate::host::Timestamp;
 use crate::limit::Limits;
-use crate::port::{Affiliation, Node, NodeChange, SendLast};
+use crate::port::{Affiliation, Document, Node, NodeChange, PhotoHash, RosterItem, SendLast};
 use crate::xml::Attr;
 use stanza::jid::BareJid;
+use std::collections::HashSet;
 
 /// Who may be subscribed to one node.
 pub const SUBSCRIPTIONS_MAX: usize = 256;
@@ -35,6 +38,8 @@ pub(super) struct Service<'a> {
     /// Ordered by name.
     pub nodes: Vec<Node>,
     pub visitor: Visitor<'a>,
+    /// The account's roster.
+    pub roster: &'a [RosterItem],
     /// The account's available resources, by their full JIDs.
     pub resources: Vec<&'a str>,
     pub limits: &'a Limits,
@@ -52,6 +57,12 @@ pub(super) struct Outcome {
     pub events: Vec<Event>,
     /// Who is to have the last item of which node.
     pub last_for: Option<(Box<str>, Box<str>)>,
+    /// A document that is written with the changes.
+    pub document: Option<Document>,
+    /// Nothing yet: bookmarks are to be the same wherever they are kept.
+    pub adopts: bool,
+    /// The picture that everybody sees from now on, where it is another one.
+    pub photo: Option<Option<PhotoHash>>,
 }
 
 /// How it is answered.
@@ -106,7 +117,7 @@ pub(super) fn outline(node: &Node) -> Node {
 
 impl Service<'_> {
     /// Does what is asked.
-    pub(super) fn perform(mut self, action: Action) -> Result<Outcome, Refusal> {
+    pub(super) fn perform(&mut self, action: Action) -> Result<Outcome, Refusal> {
         let outcome = self.outcome_of(action)?;
         let changed = outcome.changes.iter();
         for node in changed.filter_map(|change| change.node.as_deref()) {
@@ -154,6 +165,15 @@ impl Service<'_> {
             Action::SetSubscriptions(node, all) => self.set_subscriptions(&node, all),
             Action::ListAffiliations(node) => self.list_affiliations(&node),
             Action::SetAffiliations(node, all) => self.set_affiliations(&node, all),
+            Action::Recalculate(jid) => Ok(self.recalculate(&jid)),
+            Action::Adopt => Ok(Outcome {
+                adopts: true,
+                ..Outcome::default()
+            }),
+            Action::Put(document) => Ok(Outcome {
+                document: Some(document),
+                ..Outcome::default()
+            }),
         }
     }
 
@@ -184,7 +204,8 @@ impl Service<'_> {
         self.visitor.may_read(node)?;
         let mut size = 0;
         let asked = node.items.iter().rev();
-        let asked = asked.filter(|item| ids.is_empty() || ids.contains(&item.id));
+        let named: HashSet<&str> = ids.iter().map(|id| &**id).collect();
+        let asked = asked.filter(|item| named.is_empty() || named.contains(&*item.id));
         let fitting = asked
             .take(count_max)
             .enumerate()
@@ -257,6 +278,34 @@ impl Service<'_> {
             ));
         }
         Ok(Outcome::change(changed))
+    }
+
+    /// XEP-0163 7.1: who may not read a node any more is not subscribed to it.
+    fn recalculate(&self, bare: &str) -> Outcome {
+        let mut outcome = Outcome::default();
+        for node in &self.nodes {
+            let mut changed = node.clone();
+            let is_his = |jid: &str| bare_of(jid) == bare;
+            let may_stay = |jid: &str| !is_his(jid) || self.may_read(jid, node);
+            changed.subscriptions.retain(|jid| may_stay(jid));
+            if changed.subscriptions.len() < node.subscriptions.len() {
+                outcome.changes.extend(Outcome::change(changed).changes);
+            }
+        }
+        outcome
+    }
+
+    /// Whether somebody may read a node.
+    fn may_read(&self, jid: &str, node: &Node) -> bool {
+        let somebody = Visitor::of(self.account, self.roster, jid);
+        somebody.may_read(node).is_ok()
+    }
+
+    /// Cancels the subscriptions of those who may not read a node as it is from now on.
+    fn cancel_lost(&self, node: &mut Node) {
+        let mut subscriptions = std::mem::take(&mut node.subscriptions);
+        subscriptions.retain(|jid| self.may_read(jid, node));
+        node.subscriptions = subscriptions;
     }
 
     fn subscriptions(&self, of: Option<&str>) -> Result<Outcome, Refusal> {

@@ -2,19 +2,20 @@
 //! changes is stored before the next one reads.
 
 use super::action::{self, Action};
+use super::convert::{Gathering, adopts_first};
 use super::last::{CatchUps, LastItems};
 use super::refusal::Refusal;
 use super::rights::{Visitor, bare_of};
 use super::service::{Outcome, Reply, Service};
 use crate::account::AccountKey;
 use crate::error::StanzaError;
-use crate::host::Host;
+use crate::host::{Host, Ticket};
 use crate::iq::IqRequest;
-use crate::port::{Node, NumberedItems, StoreOp, StoreReply};
+use crate::port::{Document, Node, NumberedItems, Space, StoreOp, StoreReply};
 use crate::request::Asker;
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
-use crate::xep::Request;
+use crate::xep::{Request, bookmarks};
 use stanza::jid::BareJid;
 use stanza::ns::Ns;
 use std::collections::{HashMap, VecDeque};
@@ -44,22 +45,27 @@ struct Queue {
 pub(super) enum Job {
     Request(Asked),
     Last(LastItems),
+    /// A document is read as any other is, behind what may be changing it.
+    Document(Box<(Ticket, StoreOp)>),
 }
 
-/// Somebody's request.
+/// Somebody's request, or what an account does by itself.
 #[derive(Debug)]
 pub(super) struct Asked {
-    answered: IqRequest,
+    /// How the one is answered; the other is not.
+    answered: Option<IqRequest>,
     action: Option<Action>,
     /// Whose input waits when it has made many.
     asker: Option<Asker>,
     /// The stanza that is not settled before the answer.
     cause: Option<Cause>,
+    /// Bookmarks from before it are in nodes, or there are none.
+    has_adopted: bool,
 }
 
 /// What the first of the jobs waits for.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// The nodes.
     Reading,
     /// What items of a node say.
@@ -68,6 +74,38 @@ enum Step {
     Writing(Box<Outcome>),
     /// Items that are sent one after another, the last one first.
     Sending(Vec<(Node, u64)>),
+    /// What it takes to convert a change.
+    Gathering(Box<Gathering>),
+}
+
+impl Job {
+    /// The only node that it takes, where somebody else than its owner reads one.
+    fn only(&self, account: &BareJid) -> Option<&str> {
+        let Job::Request(asked) = self else {
+            return None;
+        };
+        let asker = asked.answered.as_ref()?.asker();
+        match asked.action.as_ref()? {
+            _ if bare_of(asker) == account.as_str() => None,
+            Action::Read(node, ..) | Action::Describe(node) | Action::List(Some(node)) => {
+                Some(node)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Asked {
+    /// What an account does before a request of its own.
+    fn adoption() -> Asked {
+        Asked {
+            answered: None,
+            action: Some(Action::Adopt),
+            asker: None,
+            cause: None,
+            has_adopted: true,
+        }
+    }
 }
 
 impl Shard {
@@ -95,35 +133,91 @@ impl Shard {
             }
         };
         let Some(key) = known else {
-            let outcome = self.perform(host, account, None, Vec::new(), answered.asker(), action);
+            let asker = answered.asker();
+            let (_, outcome) = self.perform(host, account, None, Vec::new(), asker, action);
             self.answer_nodes(host, &answered, outcome.map(|outcome| outcome.reply));
             return Ok(());
         };
         if self.accounts.at(key).is_anonymous {
             return Err(StanzaError::ServiceUnavailable);
         }
-        let visitor = Visitor::at(self.accounts.at(key), answered.asker());
-        let jobs_max = match visitor.sees_presence() {
-            true => JOBS_PER_ACCOUNT_MAX,
-            false => STRANGERS_JOBS_MAX,
-        };
+        self.enqueue_request(host, key, action, request.is_set, answered)
+    }
+
+    /// A client writes a document of its account of which nodes say the same.
+    ///
+    /// # Errors
+    /// Too much waits already.
+    pub(crate) fn on_document(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        document: Document,
+        answered: IqRequest,
+    ) -> Result<(), StanzaError> {
+        self.enqueue_request(host, key, Action::Put(document), true, answered)
+    }
+
+    fn enqueue_request(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        action: Action,
+        is_set: bool,
+        answered: IqRequest,
+    ) -> Result<(), StanzaError> {
+        let jobs_max = self.jobs_max(key, answered.asker());
         let count = self.pubsub.queues.get(&key).map_or(0, |it| it.jobs.len());
         if count >= jobs_max {
             return Err(StanzaError::ResourceConstraint);
         }
         // What only reads leaves nothing behind that a crash could take.
-        let cause = match request.is_set {
+        let cause = match is_set {
             true => self.open_effect(),
             false => None,
         };
         let asked = Asked {
-            answered,
+            answered: Some(answered),
             action: Some(action),
             asker: self.count_request(),
             cause,
+            has_adopted: false,
         };
         self.enqueue_job(host, key, Job::Request(asked));
         Ok(())
+    }
+
+    /// An account does something with its own nodes that no request asked for. Where too much
+    /// waits already it is left undone.
+    pub(crate) fn do_with_nodes(&mut self, host: &mut impl Host, key: AccountKey, action: Action) {
+        let account = self.accounts.at(key);
+        let count = self.pubsub.queues.get(&key).map_or(0, |it| it.jobs.len());
+        if account.is_anonymous || account.is_gone || count >= JOBS_PER_ACCOUNT_MAX {
+            return;
+        }
+        let asked = Asked {
+            answered: None,
+            action: Some(action),
+            asker: self.count_request(),
+            cause: self.open_effect(),
+            has_adopted: false,
+        };
+        self.enqueue_job(host, key, Job::Request(asked));
+    }
+
+    /// Something between an account and a contact has changed: where the contact may not read a
+    /// node any more, he is not subscribed to it (XEP-0163 7.1).
+    pub(crate) fn recalculate_access(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        contact: &BareJid,
+    ) {
+        let account = self.accounts.at(key);
+        // One that is leaving loses all of its contacts, and then its nodes.
+        if !account.has_no_nodes && account.leaving.is_none() {
+            self.do_with_nodes(host, key, Action::Recalculate(contact.as_str().into()));
+        }
     }
 
     pub(super) fn enqueue_job(&mut self, host: &mut impl Host, key: AccountKey, job: Job) {
@@ -140,12 +234,82 @@ impl Shard {
         }
     }
 
+    /// Begins the next of an account's jobs, if there is one.
     fn begin_job(&mut self, host: &mut impl Host, key: AccountKey) {
-        let account = self.accounts.at(key).jid.clone();
-        self.ask_nodes(host, key, Step::Reading, StoreOp::Nodes { account });
+        let Some(mut queue) = self.pubsub.queues.remove(&key) else {
+            return;
+        };
+        while let Some(job) = queue.jobs.pop_front() {
+            if let Job::Document(asked) = job {
+                let (ticket, op) = *asked;
+                host.store(ticket, op);
+                continue;
+            }
+            let account = self.accounts.at(key).jid.clone();
+            let only = job.only(&account).map(Box::from);
+            queue.jobs.push_front(job);
+            self.pubsub.queues.insert(key, queue);
+            let op = StoreOp::Nodes { account, only };
+            return self.ask_nodes(host, key, Step::Reading, op);
+        }
+        self.accounts.at_mut(key).pins -= 1;
+        self.evict_if_idle(key);
     }
 
-    fn ask_nodes(&mut self, host: &mut impl Host, key: AccountKey, step: Step, op: StoreOp) {
+    /// Whether somebody's read has to wait for what is done with an account's nodes, and does.
+    pub(crate) fn waits_for_nodes(&self, key: AccountKey, asker: &str, op: &StoreOp) -> bool {
+        let is_shared = match op {
+            StoreOp::Document { space, .. } => matches!(space, Space::Private | Space::Vcard),
+            _ => false,
+        };
+        let count = self.pubsub.queues.get(&key).map_or(0, |it| it.jobs.len());
+        is_shared && (count > 0 || self.adopts_before(key, op)) && count < self.jobs_max(key, asker)
+    }
+
+    /// Whether a document is one of bookmarks, which nodes may have, too.
+    fn adopts_before(&self, key: AccountKey, op: &StoreOp) -> bool {
+        let account = self.accounts.at(key);
+        let is_bookmarks = match op {
+            StoreOp::Document { space, key, .. } => {
+                *space == Space::Private && **key == *bookmarks::KEY
+            }
+            _ => false,
+        };
+        is_bookmarks
+            && self.settings.has_bookmarks_converted()
+            && !account.has_no_nodes
+            && !account.is_anonymous
+    }
+
+    /// How many jobs may wait before somebody's next one.
+    fn jobs_max(&self, key: AccountKey, asker: &str) -> usize {
+        match Visitor::at(self.accounts.at(key), asker).sees_presence() {
+            true => JOBS_PER_ACCOUNT_MAX,
+            false => STRANGERS_JOBS_MAX,
+        }
+    }
+
+    /// Such a read is done in its turn.
+    pub(crate) fn enqueue_read(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        ticket: Ticket,
+        op: StoreOp,
+    ) {
+        if self.adopts_before(key, &op) {
+            self.enqueue_job(host, key, Job::Request(Asked::adoption()));
+        }
+        self.enqueue_job(host, key, Job::Document(Box::new((ticket, op))));
+    }
+
+    pub(super) fn ask_nodes(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        step: Step,
+        op: StoreOp,
+    ) {
         if let Some(queue) = self.pubsub.queues.get_mut(&key) {
             queue.step = step;
         }
@@ -183,6 +347,9 @@ impl Shard {
             (Step::Writing(outcome), StoreReply::Done) => {
                 self.on_nodes_written(host, key, *outcome)
             }
+            (Step::Gathering(it), reply @ (StoreReply::Document(_) | StoreReply::Items(_))) => {
+                self.on_gathered(host, key, it, reply);
+            }
             (Step::Sending(rest), StoreReply::Items(items)) => {
                 self.send_next(host, key, rest, Some(items));
             }
@@ -190,6 +357,7 @@ impl Shard {
                 let error = match reply {
                     // It was deleted meanwhile.
                     StoreReply::Missing => StanzaError::ItemNotFound,
+                    StoreReply::Full => StanzaError::ResourceConstraint,
                     reply => {
                         tracing::error!(?reply, "storage did not answer about nodes");
                         StanzaError::InternalServerError
@@ -202,34 +370,68 @@ impl Shard {
     }
 
     fn on_nodes_read(&mut self, host: &mut impl Host, key: AccountKey, nodes: Vec<Node>) {
-        self.accounts.at_mut(key).has_no_nodes = nodes.is_empty();
-        let front = self.pubsub.queues.get_mut(&key);
-        let (asker, action) = match front.and_then(|queue| queue.jobs.front_mut()) {
-            Some(Job::Request(asked)) => {
-                let asker = asked.answered.asker().to_owned();
-                (asker, asked.action.take())
-            }
+        let account = self.accounts.at(key).jid.clone();
+        let Some(queue) = self.pubsub.queues.get_mut(&key) else {
+            return;
+        };
+        let front = queue.jobs.front();
+        if front.is_some_and(|job| job.only(&account).is_none()) {
+            self.accounts.at_mut(key).has_no_nodes = nodes.is_empty();
+        }
+        let asked = match queue.jobs.front_mut() {
+            Some(Job::Request(asked)) => asked,
             Some(Job::Last(wanted)) => {
                 let (to, wanted) = (wanted.to.clone(), wanted.wanted.clone());
                 let rest = self.last_items_for(key, nodes, &to, &wanted);
                 return self.send_next(host, key, rest, None);
             }
-            None => return,
+            Some(Job::Document(_)) | None => return,
         };
-        let Some(action) = action else { return };
-        let account = self.accounts.at(key).jid.clone();
-        match self.perform(host, &account, Some(key), nodes, &asker, action) {
+        let Some(action) = asked.action.take() else {
+            return;
+        };
+        let asker = asked.answered.as_ref().map(|answered| answered.asker());
+        let asker = asker.unwrap_or(account.as_str()).to_owned();
+        if self.settings.has_bookmarks_converted()
+            && !asked.has_adopted
+            && adopts_first(&nodes, account.as_str(), &asker, &action)
+        {
+            (asked.action, asked.has_adopted) = (Some(action), true);
+            queue.jobs.push_front(Job::Request(Asked::adoption()));
+            let adoption = Outcome {
+                adopts: true,
+                ..Outcome::default()
+            };
+            return self.on_performed(host, key, nodes, adoption);
+        }
+        let (nodes, outcome) = self.perform(host, &account, Some(key), nodes, &asker, action);
+        match outcome {
+            Ok(outcome) => self.on_performed(host, key, nodes, outcome),
             Err(refusal) => self.end_job(host, key, Err(refusal)),
-            Ok(mut outcome) if !outcome.changes.is_empty() => {
-                let changes = std::mem::take(&mut outcome.changes);
-                self.accounts.at_mut(key).has_no_nodes = false;
-                let step = Step::Writing(Box::new(outcome));
-                self.ask_nodes(host, key, step, StoreOp::ChangeNodes { account, changes });
-            }
-            Ok(Outcome {
-                reply: Reply::Items(node, numbers),
-                ..
-            }) => {
+        }
+    }
+
+    /// What an action led to is stored, if anything is to be.
+    pub(super) fn commit_nodes(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        mut outcome: Outcome,
+    ) {
+        let account = self.accounts.at(key).jid.clone();
+        if !outcome.changes.is_empty() || outcome.document.is_some() {
+            let changes = std::mem::take(&mut outcome.changes);
+            let document = outcome.document.take();
+            self.accounts.at_mut(key).has_no_nodes &= changes.is_empty();
+            let op = StoreOp::ChangeNodes {
+                account,
+                changes,
+                document,
+            };
+            return self.ask_nodes(host, key, Step::Writing(Box::new(outcome)), op);
+        }
+        match outcome.reply {
+            Reply::Items(node, numbers) => {
                 let of = node.clone();
                 let op = StoreOp::Items {
                     account,
@@ -239,7 +441,7 @@ impl Shard {
                 self.ask_nodes(host, key, Step::Fetching(of), op);
             }
             // What nothing is stored of is told at once.
-            Ok(outcome) => self.on_nodes_written(host, key, outcome),
+            _ => self.on_nodes_written(host, key, outcome),
         }
     }
 
@@ -252,31 +454,32 @@ impl Shard {
         nodes: Vec<Node>,
         asker: &str,
         action: Action,
-    ) -> Result<Outcome, Refusal> {
-        let bare = bare_of(asker);
+    ) -> (Vec<Node>, Result<Outcome, Refusal>) {
         let found = known.map(|key| self.accounts.at(key));
-        let visitor = Visitor {
-            jid: asker,
-            is_account: bare == account.as_str(),
-            item: found.and_then(|found| found.contact(bare)),
-        };
+        let roster = found.map_or(&[][..], |found| &found.roster);
+        let visitor = Visitor::of(account, roster, asker);
         let sessions = found.map_or(&[][..], |found| &found.sessions);
         let sessions = sessions.iter().map(|key| self.sessions.at(*key));
         let seen = sessions.filter(|session| session.available && visitor.sees_presence());
-        let service = Service {
+        let mut service = Service {
             account,
             nodes,
             resources: seen.map(|session| session.full()).collect(),
             visitor,
+            roster,
             limits: &self.settings.limits,
             at: host.wall(),
             random: &mut || host.random(),
         };
-        service.perform(action)
+        let outcome = service.perform(action);
+        (service.nodes, outcome)
     }
 
     /// What was asked for is durable.
     fn on_nodes_written(&mut self, host: &mut impl Host, key: AccountKey, outcome: Outcome) {
+        if let Some(photo) = outcome.photo {
+            self.set_photo(host, key, photo);
+        }
         for event in &outcome.events {
             self.tell_of_node(host, key, event);
         }
@@ -320,7 +523,12 @@ impl Shard {
     }
 
     /// The first of an account's jobs is done: the next one begins.
-    fn end_job(&mut self, host: &mut impl Host, key: AccountKey, outcome: Result<Reply, Refusal>) {
+    pub(super) fn end_job(
+        &mut self,
+        host: &mut impl Host,
+        key: AccountKey,
+        outcome: Result<Reply, Refusal>,
+    ) {
         let Some(queue) = self.pubsub.queues.get_mut(&key) else {
             return;
         };
@@ -328,13 +536,19 @@ impl Shard {
         let is_last = queue.jobs.is_empty();
         match job {
             Some(Job::Request(asked)) => {
-                self.answer_nodes(host, &asked.answered, outcome);
+                match (&asked.answered, outcome) {
+                    (Some(answered), outcome) => self.answer_nodes(host, answered, outcome),
+                    (None, Ok(_)) => {}
+                    (None, Err(refusal)) => {
+                        tracing::debug!(?refusal, "nothing was done with an account's nodes");
+                    }
+                }
                 (self.cause, self.asker) = (None, None);
                 self.end_request(host, asked.asker);
                 self.close_effect(host, asked.cause);
             }
             Some(Job::Last(wanted)) => self.tell_last_sent(host, &wanted),
-            None => {}
+            Some(Job::Document(_)) | None => {}
         }
         // What the answer led to may have brought another.
         let has_more = self
@@ -342,14 +556,8 @@ impl Shard {
             .queues
             .get(&key)
             .is_some_and(|it| !it.jobs.is_empty());
-        match has_more {
-            true if is_last => {}
-            true => self.begin_job(host, key),
-            false => {
-                self.pubsub.queues.remove(&key);
-                self.accounts.at_mut(key).pins -= 1;
-                self.evict_if_idle(key);
-            }
+        if !(has_more && is_last) {
+            self.begin_job(host, key);
         }
     }
 

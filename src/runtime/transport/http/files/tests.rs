@@ -127,6 +127,28 @@ fn what_a_client_has_it_does_not_get_again() {
     }
 }
 
+/// RFC 9110 9.3.2, 14.2
+#[test]
+fn a_head_has_no_body_and_no_part() {
+    let ask = |path: &str| {
+        asked(&format!(
+            "HEAD {path} HTTP/1.1\r\nHost: a\r\nRange: bytes=9-"
+        ))
+    };
+    let Answer::File(request) = ask(&path()) else {
+        panic!("it is a file's");
+    };
+    let Ask::Get(head) = request.ask else {
+        panic!("it is asked for");
+    };
+    assert_eq!((head.is_head, head.span), (true, None));
+    let missing = String::from_utf8(instead(&head, "404 Not Found", "")).expect("text");
+    for page in [missing, page_of(ask("/upload/a/b"))] {
+        assert!(page.starts_with("HTTP/1.1 404 ") && page.ends_with("\r\n\r\n"));
+        assert!(page.contains("\r\nContent-Length: 14\r\n"), "{page}");
+    }
+}
+
 #[test]
 fn what_a_browser_could_run_is_to_be_saved() {
     let shown = |content_type: &str| {
@@ -148,10 +170,17 @@ fn what_a_browser_could_run_is_to_be_saved() {
         "text/html",
         "text/plain",
         "application/pdf",
+        "image/png;x=y, text/html",
         "",
     ] {
         assert!(!shown(content_type), "{content_type}");
     }
+    let (inline, _) = head(&get(""), 5, "Image/PNG; x=text/html");
+    let inline = String::from_utf8(inline).expect("text");
+    assert!(
+        inline.contains("\r\nContent-Type: image/png\r\n"),
+        "{inline}"
+    );
     let (head, _) = head(&get(""), 5, "a/b\r\nX: y");
     let head = String::from_utf8(head).expect("text");
     assert!(

@@ -6,7 +6,6 @@ use crate::error::{StanzaError, put};
 use crate::port::{Affiliation, Node, NodeChange, NodeConfig};
 use crate::xep::pubsub::form::{Fields, apply, write_config};
 use crate::xep::pubsub::refusal::Refusal;
-use crate::xep::pubsub::rights::bare_of;
 use crate::xml::Attr;
 
 impl Service<'_> {
@@ -84,6 +83,10 @@ impl Service<'_> {
         };
         let mut changed = node.clone();
         apply(&mut changed.config, fields)?;
+        let access = |node: &Node| (node.config.access, node.config.groups.clone());
+        if access(node) != access(&changed) {
+            self.cancel_lost(&mut changed);
+        }
         let kept = match changed.config.persists {
             true => self.items_max(&changed),
             false => 0,
@@ -203,13 +206,11 @@ impl Service<'_> {
                 continue;
             }
             changed.affiliations.retain(|(known, _)| *known != jid);
-            if affiliation == Some(Affiliation::Outcast) {
-                changed.subscriptions.retain(|of| bare_of(of) != &*jid);
-            }
             if let Some(affiliation) = affiliation {
                 changed.affiliations.push((jid, affiliation));
             }
         }
+        self.cancel_lost(&mut changed);
         match changed.affiliations.len() <= AFFILIATIONS_MAX {
             true => Ok(Outcome::change(changed)),
             false => Err(StanzaError::ResourceConstraint.into()),

@@ -3,10 +3,12 @@
 use super::{Event, Outcome, Reply, Service, outline};
 use crate::error::{StanzaError, put};
 use crate::port::{Node, NodeChange, NodeItem};
-use crate::xep::pubsub::action::{NewItem, Publication};
-use crate::xep::pubsub::form::{Fields, expect, prepare};
+use crate::xep::pubsub::action::{NewItem, Options, Publication};
+use crate::xep::pubsub::convert::is_list;
+use crate::xep::pubsub::form::{expect, prepare};
 use crate::xep::pubsub::refusal::Refusal;
 use crate::xml::Attr;
+use std::collections::HashMap;
 
 /// A node that is being published to.
 struct Edition {
@@ -37,7 +39,7 @@ impl Service<'_> {
             items,
             options,
         } = publication;
-        let node = self.edited(&node, options.as_ref())?;
+        let node = self.edited(&node, &options)?;
         let room = self.items_max(&node);
         if items.is_empty() && (node.config.persists || node.config.delivers_payloads) {
             return Err(Refusal::with(StanzaError::BadRequest, "item-required"));
@@ -62,11 +64,14 @@ impl Service<'_> {
     }
 
     /// The node that is published to, made where it is not there.
-    fn edited(&self, name: &str, options: Option<&Fields>) -> Result<Node, Refusal> {
+    fn edited(&self, name: &str, options: &Options) -> Result<Node, Refusal> {
         if let Some(node) = self.find(name) {
             self.visitor.may_publish(node)?;
-            if let Some(options) = options {
-                expect(&node.config, options)?;
+            if let Options::Expected(fields) = options {
+                expect(&node.config, fields)?;
+            }
+            if matches!(options, Options::Private(_)) && !is_list(node) {
+                return Err(Refusal::with(StanzaError::Conflict, "precondition-not-met"));
             }
             return Ok(node.clone());
         }
@@ -75,8 +80,10 @@ impl Service<'_> {
             return Err(StanzaError::ItemNotFound.into());
         }
         let mut node = self.fresh(name)?;
-        if let Some(options) = options {
-            prepare(&mut node.config, options)?;
+        if let Options::Expected(fields) | Options::Initial(fields) | Options::Private(fields) =
+            options
+        {
+            prepare(&mut node.config, fields)?;
         }
         Ok(node)
     }
@@ -161,7 +168,7 @@ impl Service<'_> {
             reply: Reply::Payload(payload),
             changes: if is_changed { vec![change] } else { Vec::new() },
             events: vec![event],
-            last_for: None,
+            ..Outcome::default()
         }
     }
 
@@ -179,12 +186,13 @@ impl Service<'_> {
         }
         let mut changed = node.clone();
         let (mut remove, mut content) = (Vec::new(), Vec::new());
+        let items = node.items.iter().map(|item| (&*item.id, item.number));
+        let mut known: HashMap<&str, u64> = items.collect();
         for id in ids {
-            let place = changed.items.iter().position(|item| item.id == *id);
-            let place = place.ok_or(StanzaError::ItemNotFound)?;
-            remove.push(changed.items.remove(place).number);
+            remove.push(known.remove(&**id).ok_or(StanzaError::ItemNotFound)?);
             put(&mut content, format_args!("<retract id='{}'/>", Attr(id)));
         }
+        changed.items.retain(|item| known.contains_key(&*item.id));
         let tells = tells || node.config.notifies_retract;
         let events = match tells {
             true => vec![of_items(node, &content)],
