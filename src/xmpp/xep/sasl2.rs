@@ -96,13 +96,7 @@ impl Inline {
     /// Writes `<success/>` up to where the results of inline features stand that went well.
     pub(crate) fn open_success(&self, identity: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<success xmlns='urn:xmpp:sasl:2'>");
-        if let Some(data) = &self.additional_data {
-            let data = sasl::encode(data);
-            put(
-                out,
-                format_args!("<additional-data>{data}</additional-data>"),
-            );
-        }
+        write_additional_data(self.additional_data.as_deref(), out);
         put(
             out,
             format_args!(
@@ -117,6 +111,17 @@ impl Inline {
         if let Resume::Refused = self.resume {
             write_failed(out, "item-not-found");
         }
+    }
+}
+
+/// Writes a mechanism's last message, where it has one.
+pub(super) fn write_additional_data(data: Option<&[u8]>, out: &mut Vec<u8>) {
+    if let Some(data) = data {
+        let data = sasl::encode(data);
+        put(
+            out,
+            format_args!("<additional-data>{data}</additional-data>"),
+        );
     }
 }
 

@@ -5,7 +5,7 @@
 //! Invariant: who has proved the password in this exchange gives keys, never who has used a token;
 //! and only where storage still has the keys that it was proved with. No key is replaced.
 
-use super::sasl2::Inline;
+use super::sasl2::{Inline, write_additional_data};
 use super::{Extension, Xep};
 use crate::error::{StreamError, put};
 use crate::host::{ConnId, Host, Ticket, random_bytes};
@@ -118,13 +118,7 @@ pub(crate) fn write_offer(settings: &Settings, out: &mut Vec<u8>) {
 fn write_continue(inline: &mut Inline, task: Mechanism, out: &mut Vec<u8>) {
     out.extend_from_slice(b"<continue xmlns='urn:xmpp:sasl:2'>");
     // XEP-0388 2.6.3: that of the mechanism; success tells of the task.
-    if let Some(data) = inline.additional_data.take() {
-        let data = sasl::encode(&data);
-        put(
-            out,
-            format_args!("<additional-data>{data}</additional-data>"),
-        );
-    }
+    write_additional_data(inline.additional_data.take().as_deref(), out);
     put(
         out,
         format_args!(
