@@ -246,6 +246,9 @@ pub struct Floor {
 /// What the same load cost without TLS or WebSocket, in the same run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plain {
+    /// What these went without; nothing where that was TLS and the result is an old one.
+    #[serde(default)]
+    pub without: String,
     /// Server CPU seconds per million deliveries.
     pub cpu_per_million: f64,
     /// Deliveries a second.
@@ -278,8 +281,10 @@ pub struct Plain {
 impl Plain {
     /// What these went without.
     pub fn layers(&self) -> &str {
-        let name = self.latency.name.as_str();
-        name.strip_prefix("without ").unwrap_or("TLS")
+        match self.without.as_str() {
+            "" => "TLS",
+            without => without,
+        }
     }
 
     /// What that added, with its error: `0.52 ± 0.11 us` where the turns tell it.

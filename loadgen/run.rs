@@ -92,7 +92,7 @@ pub fn server(args: &RunArgs, features: Features) -> Result<Ran, String> {
                 slices,
                 &own,
                 &mut live,
-                beside_label(args),
+                beside_without(args),
             )?)
         }
         None => None,
@@ -203,7 +203,7 @@ fn take_turns(
     }));
     contestants.extend(beside.map(|fleet| Contestant {
         fleet,
-        label: beside_label(args).to_owned(),
+        label: format!("without {}", beside_without(args)),
         whose: Whose::Plain,
         cost: &cost,
     }));
@@ -392,12 +392,12 @@ fn measure(load: &LoadArgs, contestants: &[Contestant<'_>], live: &mut Live) -> 
     slices
 }
 
-/// What the neighbours of these clients are called: what they go without.
-fn beside_label(args: &RunArgs) -> &'static str {
+/// What the neighbours of these clients go without.
+fn beside_without(args: &RunArgs) -> &'static str {
     match (args.websocket.is_some(), args.tls) {
-        (false, _) => "without TLS",
-        (true, TlsMode::None) => "without WebSocket",
-        (true, _) => "without TLS and WebSocket",
+        (false, _) => "TLS",
+        (true, TlsMode::None) => "WebSocket",
+        (true, _) => "TLS and WebSocket",
     }
 }
 
@@ -427,17 +427,18 @@ fn finish_plain(
     slices: Vec<Slice>,
     secure: &[Slice],
     live: &mut Live,
-    label: &str,
+    without: &str,
 ) -> Result<Plain, String> {
     let control = fleet.control.clone();
     let findings = fleet.finish()?;
-    live.label(label, Whose::Plain);
+    live.label("beside it", Whose::Plain);
     live.take(&control, u64::MAX);
     let below = Slice::cpu_per_million(&slices);
     Ok(Plain {
         cpu_per_million: below.unwrap_or(0.0),
         rate: Slice::rate(&slices),
-        latency: Times::of(label, &findings.meter.latency),
+        latency: Times::of(&format!("without {without}"), &findings.meter.latency),
+        without: without.to_owned(),
         lag: Times::of("lag beside", &findings.meter.lag),
         mechanism: findings.meter.mechanism(),
         waited: findings.meter.waited,
@@ -511,9 +512,6 @@ pub(crate) fn watch(pid: u32) -> Result<Server, String> {
 
 /// The certificates that a server is checked by; none where any will do.
 pub(crate) fn ca(args: &RunArgs) -> Result<Option<Ca>, String> {
-    if args.websocket.is_some() && args.tls == TlsMode::Starttls {
-        return Err("--websocket goes with --tls none or direct: no STARTTLS is inside it".into());
-    }
     if args.tls != TlsMode::None && args.ca.is_none() && !args.insecure {
         return Err(
             "say --ca FILE to check the server's certificate, or --insecure, or --tls none".into(),
@@ -529,11 +527,15 @@ pub(crate) fn tls(
     domain: &str,
     ca: Option<&Ca>,
 ) -> Result<TlsSetup, String> {
-    // XEP-0368: the protocol's name for ALPN.
     let alpn = match mode {
         TlsMode::None => return Ok(None),
+        TlsMode::Starttls if is_web => {
+            let why = "--websocket goes with --tls none or direct: no STARTTLS is inside it";
+            return Err(why.into());
+        }
         TlsMode::Starttls => None,
         TlsMode::Direct if is_web => Some("http/1.1"),
+        // XEP-0368: the protocol's name for ALPN.
         TlsMode::Direct => Some("xmpp-client"),
     };
     let config = crate::tls::configure(ca, alpn)?;

@@ -31,6 +31,9 @@ const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// An answer to the request that is longer is none.
 const ANSWER_SIZE_MAX: usize = 16 << 10;
 
+/// A frame that is longer is none of what clients here are sent.
+const FRAME_SIZE_MAX: usize = 16 << 20;
+
 const FINAL: u8 = 0x80;
 const MASKED: u8 = 0x80;
 const RESERVED: u8 = 0x70;
@@ -59,6 +62,7 @@ enum State {
 pub struct Web {
     state: State,
     key: String,
+    /// That of all frames, as no browser has it: what a fresh one for each costs is the generator's.
     mask: [u8; 4],
     /// The beginning of what has not wholly come.
     tail: Vec<u8>,
@@ -291,6 +295,9 @@ impl<'a> Frame<'a> {
             },
             size => (2, usize::from(size)),
         };
+        if size > FRAME_SIZE_MAX {
+            return Err(format!("a WebSocket frame of {size} bytes"));
+        }
         let payload = bytes[head..].get(..size);
         Ok(payload.map(|payload| Frame {
             kind: first & !(FINAL | RESERVED),
@@ -444,6 +451,9 @@ mod tests {
         assert!(other.contains("another"), "{other}");
         let endless = refusal(&vec![b'x'; ANSWER_SIZE_MAX + 1]);
         assert!(endless.contains("without an end"), "{endless}");
+        let (mut web, _) = open();
+        let endless = [&[FINAL | TEXT, 127][..], &[0xff; 8]].concat();
+        assert!(web.read(&endless, &mut Vec::new()).is_err());
         let (mut web, _) = open();
         assert!(
             web.read(&[FINAL | TEXT, MASKED | 1], &mut Vec::new())

@@ -1,6 +1,6 @@
 //! The accounts of a server, through its admin socket where it runs and in its store where not.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use runtime::admin::{Answer, Client};
@@ -23,8 +23,6 @@ const TOO_MANY: &str = "It has more documents of a kind than an account may have
 /// Where the accounts of a server are, which nothing was asked of yet.
 pub(crate) struct Place {
     domain: String,
-    data: PathBuf,
-    limits: Limits,
     config: Box<Config>,
 }
 
@@ -54,8 +52,6 @@ impl Place {
         let config = Config::load(config).map_err(|error| Failure::new(error.to_string()))?;
         Ok(Place {
             domain: config.domain.to_string(),
-            data: config.data.clone(),
-            limits: config.limits.clone(),
             config: Box::new(config),
         })
     }
@@ -73,7 +69,7 @@ impl Place {
     /// Reaches the accounts. From then on nobody else can where no server runs, and a running one
     /// waits a minute only for what is asked: whatever takes its time comes before.
     pub(crate) fn open(self) -> Result<Accounts, Failure> {
-        let reach = reach(&self.data)?;
+        let reach = reach(&self.config.data)?;
         Ok(Accounts { place: self, reach })
     }
 }
@@ -91,17 +87,17 @@ impl Accounts {
 
     /// What may wait for one account.
     pub(crate) fn offline(&self) -> OfflineQuota {
-        self.place.limits.offline()
+        self.limits().offline()
     }
 
     /// What an account may have.
     pub(crate) fn limits(&self) -> &Limits {
-        &self.place.limits
+        &self.place.config.limits
     }
 
     /// The data directory.
     pub(crate) fn data(&self) -> &Path {
-        &self.place.data
+        &self.place.config.data
     }
 
     /// Writes a backup of this moment to an absolute path; gives the number of its records.

@@ -370,10 +370,11 @@ impl Config {
     }
 
     fn with_uploads(&self, act: impl FnOnce(&Path, &Keys) -> io::Result<()>) -> Result<(), String> {
-        let secret = self.salt_secret().map_err(|error| error.to_string())?;
-        let (Some(kept), Some(secret)) = (&self.uploads, secret) else {
+        let Some(kept) = &self.uploads else {
             return Ok(());
         };
+        let secret = self.salt_secret().map_err(|error| error.to_string())?;
+        let Some(secret) = secret else { return Ok(()) };
         let acted = act(&kept.directory, &Keys::new(&secret));
         acted.map_err(|error| format!("{}: {error}", kept.directory.display()))
     }

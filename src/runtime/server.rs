@@ -107,7 +107,7 @@ pub enum ServeError {
     Shard(u16, String),
     /// A thread could not be started.
     Thread(io::Error),
-    /// Files cannot be kept in this directory.
+    /// Files cannot be kept; why, and what helps.
     Uploads(String),
     /// Shards did not end in time; their threads are left behind.
     Stuck(usize),
@@ -125,11 +125,7 @@ impl fmt::Display for ServeError {
             ),
             ServeError::Memory(needed) => write!(f, "the server needs {needed}: {LOCKED_REMEDY}"),
             ServeError::Shard(shard, error) => write!(f, "shard {shard} failed: {error}"),
-            ServeError::Uploads(what) => write!(
-                f,
-                "uploads cannot be kept in {what}: let the server's user write there, or name \
-                 another directory in [upload]"
-            ),
+            ServeError::Uploads(why) => write!(f, "uploads cannot be kept: {why}"),
             ServeError::Stuck(count) => write!(f, "{count} shards did not end in time"),
             ServeError::Thread(error) => write!(
                 f,
@@ -468,8 +464,7 @@ fn keep_uploads(
         return Ok((bells.iter().map(|_| None).collect(), None, None));
     };
     let started = uploads::start(kept.clone(), keys.clone(), store, bells, features);
-    let started = started
-        .map_err(|error| ServeError::Uploads(format!("{} ({error})", kept.directory.display())))?;
+    let started = started.map_err(ServeError::Uploads)?;
     let links = started.links.into_iter().map(Some).collect();
     Ok((links, Some(started.jobs), Some(started.thread)))
 }

@@ -234,7 +234,7 @@ impl Storage {
         let worked = !self.batch.is_empty() || reads || is_behind;
         if !self.batch.is_empty() || (is_behind && !reads) {
             self.gather();
-            let deleted = deleted(self.uploads.as_ref(), &self.batch);
+            let deleted = mark_deletions(self.uploads.as_ref(), &self.batch);
             let mut ops = self.batch.drain(..);
             self.store.perform(&mut ops, &mut self.replies);
             drop(ops);
@@ -368,7 +368,7 @@ impl Storage {
         match request {
             Request::Perform(ops, answer) => {
                 let mut replies = Vec::with_capacity(ops.len());
-                let deleted = deleted(self.uploads.as_ref(), &ops);
+                let deleted = mark_deletions(self.uploads.as_ref(), &ops);
                 self.store.perform(&mut ops.into_iter(), &mut replies);
                 self.tell_deleted(deleted, &replies);
                 let _ = answer.send(replies);
@@ -391,8 +391,9 @@ impl Storage {
     }
 }
 
-/// Which of these operations delete an account, where somebody wants to know, who knows then.
-fn deleted(uploads: Option<&Jobs>, ops: &[StoreOp]) -> Vec<(usize, BareJid)> {
+/// Marks the accounts that these operations delete where files are kept, which waits for that disk;
+/// gives their places among the operations.
+fn mark_deletions(uploads: Option<&Jobs>, ops: &[StoreOp]) -> Vec<(usize, BareJid)> {
     let Some(uploads) = uploads else {
         return Vec::new();
     };

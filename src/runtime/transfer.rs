@@ -6,7 +6,7 @@
 
 use crate::connection::Life;
 use crate::host::World;
-use crate::transport::http::files::{Ask, FileRequest};
+use crate::transport::http::files::FileRequest;
 use crate::turn::Turn;
 use crate::uploads::Said;
 use std::cmp::Reverse;
@@ -31,11 +31,7 @@ pub(crate) fn begin(shard: &mut Shard, world: &mut World, id: ConnId, request: F
     let Some(transfer) = conn.transfer() else {
         return;
     };
-    let size = match &request.ask {
-        Ask::Put(put) => put.size,
-        Ask::Get(_) => 0,
-    };
-    transfer.begin(size, now);
+    transfer.begin(request.ask.size(), now);
     begun.push((transfer.look_at(now), id));
     let uploads = uploads
         .as_ref()

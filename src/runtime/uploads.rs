@@ -135,7 +135,7 @@ pub(crate) struct Jobs {
 impl Jobs {
     pub(crate) fn push(&self, job: Job) {
         let jobs = self.jobs.as_ref().expect("it goes with this");
-        // A keeper that failed was told of, and answers nobody.
+        // It takes jobs as long as anybody can send some, after a failure, too.
         let _sent = jobs.send(job);
         self.waker.wake();
     }
@@ -244,7 +244,14 @@ pub(crate) fn start(
         directory: config.directory.clone(),
         keys: keys.clone(),
     });
-    let depot = depot::Depot::open(config, keys).map_err(|error| error.to_string())?;
+    let directory = config.directory.clone();
+    let depot = depot::Depot::open(config, keys).map_err(|error| {
+        let directory = directory.display();
+        format!(
+            "{directory} ({error}): let the server's user write there and nobody else, or name \
+             another directory in [upload]"
+        )
+    })?;
     let depot = depot.without_deleted(store)?;
     let event = EventFd::new().map_err(|error| error.to_string())?;
     let own = event.try_clone().map_err(|error| error.to_string())?;
@@ -252,6 +259,8 @@ pub(crate) fn start(
         is_sleeping: AtomicBool::new(false),
         event: File::from(OwnedFd::from(event)),
     });
+    // What waits is bounded by who asks: of a connection a beginning, what is ahead and an end; of a
+    // session as many slots as it may have requests; and what is said is an answer to those.
     let (sender, jobs) = mpsc::channel();
     let sender = Jobs {
         jobs: Some(sender),

@@ -256,14 +256,16 @@ fn page(kind: &str, body: &str, is_head: bool) -> Answer {
 
 /// `more` are header lines.
 fn refuse(status: &str, more: &str) -> Answer {
+    Answer::Page(refusal(status, more))
+}
+
+fn refusal(status: &str, more: &str) -> Vec<u8> {
     let size = status.len() + 1;
-    Answer::Page(
-        format!(
-            "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\
-             Connection: close\r\n{more}\r\n{status}\n"
-        )
-        .into_bytes(),
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\
+         Connection: close\r\n{more}\r\n{status}\n"
     )
+    .into_bytes()
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ pub struct Transfer {
     owed: u32,
     /// Whether the last of those is among them, or written.
     is_answered: bool,
-    /// How long nothing may move.
-    idle_ms: u64,
+    /// Whether it comes, or goes.
+    comes: bool,
     /// When something moved, and when all has to be over.
     moved: Timestamp,
     until: Timestamp,
@@ -52,20 +52,24 @@ impl Transfer {
             ahead: u32::from(left > 0),
             owed: 0,
             is_answered: false,
-            idle_ms: if left > 0 {
-                IDLE_MS_MAX
-            } else {
-                IDLE_AWAY_MS_MAX
-            },
+            comes: left > 0,
             moved: Timestamp(0),
             until: Timestamp(0),
+        }
+    }
+
+    /// How long nothing may move.
+    fn idle_ms(&self) -> u64 {
+        match self.comes {
+            true => IDLE_MS_MAX,
+            false => IDLE_AWAY_MS_MAX,
         }
     }
 
     /// It begins; so much comes.
     pub fn begin(&mut self, size: u64, now: Timestamp) {
         self.moved = now;
-        let longest_ms = (size / SLOWEST).saturating_add(self.idle_ms);
+        let longest_ms = (size / SLOWEST).saturating_add(self.idle_ms());
         // A century is as good as any time that is too long for a clock.
         self.until = now.plus_ms(longest_ms.min(100 * 365 * 86_400_000));
     }
@@ -82,7 +86,7 @@ impl Transfer {
     /// So much of a file that goes was taken: its client has earned the time for that.
     pub fn note_sent(&mut self, size: u64, now: Timestamp) {
         self.moved = now;
-        if self.idle_ms == IDLE_AWAY_MS_MAX {
+        if !self.comes {
             self.until = self.until.plus_ms(size / SLOWEST);
         }
     }
@@ -96,13 +100,13 @@ impl Transfer {
     pub fn deadline(&self) -> Timestamp {
         match self.waits_for_disk() {
             true => self.moved.plus_ms(DISK_MS_MAX),
-            false => self.moved.plus_ms(self.idle_ms).min(self.until),
+            false => self.moved.plus_ms(self.idle_ms()).min(self.until),
         }
     }
 
     /// When it has to be looked at again: no later than it could be too slow after its next step.
     pub fn look_at(&self, now: Timestamp) -> Timestamp {
-        self.deadline().min(now.plus_ms(self.idle_ms))
+        self.deadline().min(now.plus_ms(self.idle_ms()))
     }
 
     /// Takes what is the file's off the front of `bytes`; gives a piece that is full, or the last.

@@ -3,7 +3,7 @@
 //! Invariant: behind the frame that closes nothing is written, and nothing is read behind the one
 //! of the client. What waits here to be written goes before what the stream says.
 
-use super::http::files::{Ask, FileRequest};
+use super::http::files::FileRequest;
 use super::http::{self, Answer, Site};
 use super::transfer::Transfer;
 use super::websocket::{self, Code, Event, Reader};
@@ -176,11 +176,8 @@ impl Web {
             }
             Answer::File(request) => {
                 *bytes = &bytes[request.head_size - before..];
-                let left = match &request.ask {
-                    Ask::Put(put) => put.size,
-                    Ask::Get(_) => 0,
-                };
-                self.stage = Stage::Transfer(Transfer::new(left, request.expects));
+                let transfer = Transfer::new(request.ask.size(), request.expects);
+                self.stage = Stage::Transfer(transfer);
                 Step::Asked(request)
             }
             Answer::Upgrade(upgrade) => {

@@ -415,15 +415,17 @@ impl Depot {
             return;
         };
         usage.tidy(now_s);
+        let mut reserved = usage.reserved.iter();
+        // Where it is not reserved its account has gone, and this is the next of the name.
+        let Some(place) = reserved.position(|it| it.number == put.file.number) else {
+            return;
+        };
         if is_there {
-            usage.reserved.retain(|it| it.number != put.file.number);
+            usage.reserved.swap_remove(place);
             usage.size += taken(put.size);
             usage.day.1 += taken(put.size);
-            return;
-        }
-        let mut reserved = usage.reserved.iter_mut();
-        if let Some(reserved) = reserved.find(|it| it.number == put.file.number) {
-            reserved.is_coming = false;
+        } else {
+            usage.reserved[place].is_coming = false;
         }
     }
 
@@ -497,9 +499,12 @@ impl Depot {
         };
         usage.tidy(now_s);
         usage.size = usage.size.saturating_sub(freed);
+        if !usage.is_nothing() {
+            return;
+        }
         // There may be slots of before a restart.
         let made_at = fs::metadata(&directory).map_or(0, |metadata| came_at(&metadata));
-        if usage.is_nothing() && now_s > made_at + SLOT_LIFETIME.as_secs() {
+        if now_s > made_at + SLOT_LIFETIME.as_secs() {
             self.users.remove(user);
             let _stays_if_it_has_something =
                 fs::remove_file(directory.join(OWNER)).and_then(|()| fs::remove_dir(&directory));
@@ -552,12 +557,23 @@ fn each_file(directory: &Path, each: &mut dyn FnMut(&Path, &Metadata)) -> io::Re
     Ok(())
 }
 
-/// Removes all of an account.
+/// Removes all of an account, beginning with the names by which its files are found: what a crash
+/// leaves of it is taken away at the next start.
 pub(super) fn remove(directory: &Path, user: &User) -> io::Result<()> {
-    match fs::remove_dir_all(directory.join(FILES).join(hex(user))) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+    let own = directory.join(FILES).join(hex(user));
+    if !own.exists() {
+        return Ok(());
     }
+    let partial = directory.join(PARTIAL);
+    make_directory(&partial)?;
+    let away = partial.join(format!("removed-{}", hex(user)));
+    // What a crash has left of the account that had the name before.
+    match fs::remove_dir_all(&away) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::rename(own, &away)?;
+    fs::remove_dir_all(away)
 }
 
 /// Notes that an account is about to be deleted, should a crash come between that and the end of

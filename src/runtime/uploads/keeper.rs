@@ -6,10 +6,10 @@
 
 use super::depot::{Depot, Refusal, seconds};
 use super::slot::User;
-use super::{CHUNKS_AHEAD, Client, Job, Said, Waker, put, take};
+use super::{Client, Job, Said, Waker, put, take};
 use crate::doorbell::{Caller, Doorbell};
 use crate::park::PREEMPT;
-use crate::transport::http::files::{Ask, Put, instead, page};
+use crate::transport::http::files::{Ask, Put, created, instead, page};
 use glommio::channels::local_channel::{LocalSender, new_unbounded};
 use glommio::io::BufferedFile;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement, timer};
@@ -38,8 +38,10 @@ const EXPIRY_REST: Duration = Duration::from_millis(1);
 
 /// Threads that do for the executor what its rings cannot.
 const BLOCKING_THREADS: usize = 4;
-/// What who is refused for a while is told besides.
-const RETRY: &str = "Retry-After: 10\r\n";
+/// What who is refused for a while is told.
+pub(super) const UNAVAILABLE: &str = "503 Service Unavailable";
+/// What he is told besides.
+pub(super) const RETRY: &str = "Retry-After: 10\r\n";
 
 /// The running thread.
 pub(crate) type Thread = ExecutorJoinHandle<()>;
@@ -151,13 +153,20 @@ fn refuse_all(jobs: &Receiver<Job>, say: impl Fn(u16, Said)) {
     for job in jobs {
         match job {
             Job::Slot(shard, ticket, _) => say(shard, Said::Slot(ticket, SlotAnswer::Failed)),
-            Job::Begin(client, ..) => {
-                let refusal = page("503 Service Unavailable", "");
-                say(client.shard, Said::Bytes(client.conn, refusal, true));
+            Job::Begin(client, ask, _) => {
+                say(client.shard, Said::Bytes(client.conn, busy(&ask), true));
             }
             // What a deletion has marked goes at the next start.
             Job::Remove(_) | Job::Chunk(..) | Job::More(..) | Job::Cancel(_) => {}
         }
+    }
+}
+
+/// The answer to what cannot be done now.
+fn busy(ask: &Ask) -> Vec<u8> {
+    match ask {
+        Ask::Put(_) => page(UNAVAILABLE, RETRY),
+        Ask::Get(get) => instead(get, UNAVAILABLE, RETRY),
     }
 }
 
@@ -248,11 +257,7 @@ impl Keeper {
             Ask::Get(get) => (get.file.user, false),
         };
         if !self.depot.borrow_mut().enter(peer, comes) {
-            let busy = match &ask {
-                Ask::Put(_) => page("503 Service Unavailable", RETRY),
-                Ask::Get(get) => instead(get, "503 Service Unavailable", RETRY),
-            };
-            return self.say(client.shard, Said::Bytes(client.conn, busy, true));
+            return self.say(client.shard, Said::Bytes(client.conn, busy(&ask), true));
         }
         let (sender, steps) = new_unbounded();
         let task = Task {
@@ -283,16 +288,16 @@ impl Keeper {
         let answer = match begun {
             Err(Refusal::Over) => page("403 Forbidden", ""),
             Err(Refusal::There) => page("409 Conflict", ""),
-            Err(Refusal::Busy) => page("503 Service Unavailable", RETRY),
+            Err(Refusal::Busy) => page(UNAVAILABLE, RETRY),
             Err(Refusal::Full) => page("413 Content Too Large", ""),
             Ok(()) => {
                 self.say(client.shard, Said::Ready(client.conn));
                 let outcome = put::put(self, client, put, steps).await;
-                let is_there = matches!(outcome, Ok(Some(_)));
+                let is_there = matches!(outcome, Ok(true));
                 self.depot.borrow_mut().end(put, is_there, now_s());
                 match outcome {
-                    Ok(Some(answer)) => answer,
-                    Ok(None) => return,
+                    Ok(true) => created(),
+                    Ok(false) => return,
                     Err(error) => {
                         tracing::warn!(%error, "a file could not be kept");
                         page(put::status(&error), "")
@@ -312,9 +317,6 @@ impl Keeper {
         }
     }
 }
-
-/// How many pieces a task may send before it is told of more.
-pub(super) const CREDIT: u32 = CHUNKS_AHEAD;
 
 #[cfg(test)]
 mod tests {
@@ -343,7 +345,7 @@ mod tests {
             tag: "".into(),
             has_it: false,
             span: None,
-            is_head: false,
+            is_head: true,
         };
         let request = SlotRequest {
             account: BareJid::from_prepared("a@b.c"),
@@ -366,6 +368,7 @@ mod tests {
             panic!("{said:?}");
         };
         assert!(*conn == client.conn && page.starts_with(b"HTTP/1.1 503 "));
+        assert!(page.ends_with(b"\r\n\r\n"), "a HEAD is answered by a head");
         assert!(matches!(slot, Said::Slot(Ticket(5), SlotAnswer::Failed)));
     }
 }

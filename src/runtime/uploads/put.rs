@@ -3,13 +3,13 @@
 use super::depot::{LABEL_SIZE, Label};
 use super::keeper::{Keeper, Step};
 use super::{Client, Said};
-use crate::transport::http::files::{Put, created};
+use crate::transport::http::files::Put;
 use glommio::channels::local_channel::LocalReceiver;
 use glommio::io::{BufferedFile, Directory, remove, rename};
 use std::io;
 use std::path::Path;
 
-/// Takes a file; gives what the client is told, or nothing where it has gone.
+/// Takes a file; whether it is there then, or its client has gone.
 ///
 /// # Errors
 /// The file system's. Nothing of the file is left then.
@@ -18,7 +18,7 @@ pub(super) async fn put(
     client: Client,
     put: &Put,
     steps: &LocalReceiver<Step>,
-) -> io::Result<Option<Vec<u8>>> {
+) -> io::Result<bool> {
     let partial = keeper.depot.borrow().partial(&put.file);
     let came = match receive(keeper, client, put, steps, &partial).await {
         Ok(true) => publish(keeper, put, &partial).await,
@@ -27,13 +27,15 @@ pub(super) async fn put(
     if !matches!(came, Ok(true)) {
         let _it_may_not_be_there = remove(&partial).await;
     }
-    came.map(|is_there| is_there.then(created))
+    came
 }
 
 /// The answer to a failure.
 pub(super) fn status(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "507 Insufficient Storage",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "507 Insufficient Storage"
+        }
         // The account went meanwhile, and its directory with it.
         io::ErrorKind::NotFound => "403 Forbidden",
         _ => "500 Internal Server Error",
@@ -126,4 +128,24 @@ async fn sync(directory: &Path) -> io::Result<()> {
     let synced = directory.sync().await;
     directory.close().await?;
     Ok(synced?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_is_told_from_other_failures() {
+        let of = |number| status(&io::Error::from_raw_os_error(number));
+        const ENOENT: i32 = 2;
+        const EIO: i32 = 5;
+        const EFBIG: i32 = 27;
+        const ENOSPC: i32 = 28;
+        const EDQUOT: i32 = 122;
+        for full in [EFBIG, ENOSPC, EDQUOT] {
+            assert_eq!(of(full), "507 Insufficient Storage");
+        }
+        assert_eq!(of(ENOENT), "403 Forbidden");
+        assert_eq!(of(EIO), "500 Internal Server Error");
+    }
 }

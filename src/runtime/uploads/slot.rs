@@ -1,7 +1,7 @@
 //! What stands in the URLs of files, and in the tokens that allow to put one.
 //!
-//! Invariant: who does not know the server's secret can make neither; and who knows URLs cannot
-//! tell from them which are of one account.
+//! Invariant: who does not know the server's secret can make no token, nor a URL that leads to a
+//! file; and who knows URLs cannot tell from them which are of one account.
 
 use aws_lc_rs::hmac::{HMAC_SHA256, Key, sign, verify};
 use base64::Engine as _;

@@ -1,8 +1,8 @@
 //! A file that goes: read as fast as its client takes it.
 
 use super::depot::{LABEL_SIZE, Label};
-use super::keeper::{CREDIT, Keeper, Step};
-use super::{CHUNK_SIZE, Client, Said};
+use super::keeper::{Keeper, RETRY, Step, UNAVAILABLE};
+use super::{CHUNK_SIZE, CHUNKS_AHEAD, Client, Said};
 use crate::transport::http::files::{Get, head, instead};
 use glommio::channels::local_channel::LocalReceiver;
 use glommio::io::BufferedFile;
@@ -31,7 +31,7 @@ fn missing(get: &Get, error: &io::Error) -> Vec<u8> {
         return instead(get, "404 Not Found", "");
     }
     tracing::warn!(%error, "a file could not be opened");
-    instead(get, "503 Service Unavailable", "Retry-After: 10\r\n")
+    instead(get, UNAVAILABLE, RETRY)
 }
 
 async fn send(
@@ -51,7 +51,7 @@ async fn send(
     };
     let (head, range) = head(get, size, &label.content_type);
     say(head, range.is_empty());
-    let (mut at, mut credit) = (range.start, CREDIT - 1);
+    let (mut at, mut credit) = (range.start, CHUNKS_AHEAD - 1);
     while at < range.end {
         if credit == 0 {
             match steps.recv().await {

@@ -1,9 +1,9 @@
 //! Requests for files (XEP-0363): what is asked, and the heads of the answers.
 //!
-//! Invariant: what is asked of the disk is named by numbers that our own key has made, never by
-//! anything that stands in a request.
+//! Invariant: a path on the disk is made of two numbers of 16 bytes; no text of a request is part of
+//! it, and who was not told a file's numbers cannot guess them.
 
-use super::{Answer, Asked, refuse, values};
+use super::{Answer, Asked, refusal, values};
 use crate::uploads::slot::{FileId, Keys};
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -68,6 +68,16 @@ pub enum Ask {
     Put(Put),
     /// To show one.
     Get(Get),
+}
+
+impl Ask {
+    /// Bytes that come.
+    pub fn size(&self) -> u64 {
+        match self {
+            Ask::Put(put) => put.size,
+            Ask::Get(_) => 0,
+        }
+    }
 }
 
 /// A file that comes, by a token of ours.
@@ -135,9 +145,12 @@ impl Asked<'_> {
     pub(super) fn answer_for_file(&self, keys: &Keys, path: &str, head_size: usize) -> Answer {
         let (peer, is_clear) = self.client();
         let method = self.request.method.unwrap_or_default();
-        let refuse = |status, more| match refuse(status, more) {
-            Answer::Page(page) if method == "HEAD" => Answer::Page(without_body(page)),
-            refusal => refusal,
+        let refuse = |status, more| {
+            let page = refusal(status, more);
+            Answer::Page(match method {
+                "HEAD" => without_body(page),
+                _ => page,
+            })
         };
         if is_clear && self.site.must_secure {
             return refuse("403 Forbidden", SHARED);
@@ -316,10 +329,7 @@ fn preflight() -> Answer {
 
 /// An answer that is no file.
 pub(crate) fn page(status: &str, more: &str) -> Vec<u8> {
-    match refuse(status, &format!("{more}{SHARED}")) {
-        Answer::Page(page) => page,
-        _ => unreachable!("a refusal is a page"),
-    }
+    refusal(status, &format!("{more}{SHARED}"))
 }
 
 /// The answer to a HEAD that a GET would have this answer to.
