@@ -11,6 +11,7 @@ use io_uring::{IoUring, cqueue, squeue};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 /// The size of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +52,28 @@ pub(crate) struct AcceptLane {
     pub(crate) in_flight: bool,
 }
 
+/// How often a ring's memory is asked for.
+const BUILD_TRIES: u32 = 20;
+/// How long that rests between.
+const BUILD_REST: Duration = Duration::from_millis(1);
+
+/// Sets a ring up, whatever fills memory: the kernel asks for all its pages at once and gives up
+/// with ENOMEM where it gets fewer (`io_region_allocate_pages`, Linux 6.14). So it does while files
+/// fill its cache, though it need only take some back from there: of 100,000 set up beside a large
+/// copy 100 failed, and each at once succeeded.
+fn build(builder: &io_uring::Builder, entries: u32) -> io::Result<IoUring> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match builder.build(entries) {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory && tries < BUILD_TRIES => {
+                std::thread::sleep(BUILD_REST);
+            }
+            other => return other,
+        }
+    }
+}
+
 /// An io_uring with a table of direct descriptors. Only the thread that made it may use it
 /// (SINGLE_ISSUER), which it is not `Send` for.
 pub struct Ring {
@@ -83,7 +106,7 @@ impl Ring {
         if features.no_sqarray {
             builder.setup_no_sqarray();
         }
-        let uring = builder.build(config.entries)?;
+        let uring = build(&builder, config.entries)?;
         uring.submitter().register_files_sparse(config.slots)?;
         Ok(Ring {
             uring,
