@@ -2,7 +2,7 @@
 
 use super::complaint::{ConfigError, Source};
 use super::value::Number;
-use crate::transport::http::{Site, WEBSOCKET_PATH};
+use crate::transport::http::Site;
 use crate::uploads::{LABEL_SIZE, UploadConfig};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -66,10 +66,7 @@ impl UploadFile {
                 "give listen.https or listen.http an address",
             );
         }
-        let websocket = around.site.websocket_url.as_deref();
-        let host =
-            websocket.and_then(|url| url.strip_prefix("wss://")?.strip_suffix(WEBSOCKET_PATH));
-        let Some(host) = host else {
+        let Some(authority) = &around.site.authority else {
             let what = "upload.enabled is true, but it is not known where clients find files";
             let remedy = "set web.url, or give listen.https an address";
             return refuse("enabled", what.to_owned(), remedy);
@@ -96,7 +93,7 @@ impl UploadFile {
         let directory = self.directory.map(at);
         Ok(Some(UploadConfig {
             directory: directory.unwrap_or_else(|| around.data.join(DIRECTORY_DEFAULT)),
-            url: format!("https://{host}").into(),
+            url: format!("https://{authority}").into(),
             size_max,
             quota,
             daily,

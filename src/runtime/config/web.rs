@@ -1,7 +1,7 @@
 //! `[web]`: what is served on the ports for the web, and to whom.
 
 use super::value::{FromText, InList, List, Text};
-use crate::transport::http::{Site, WEBSOCKET_PATH};
+use crate::transport::http::Site;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,10 +20,10 @@ impl WebFile {
     /// What is served; `https` is where the first listener with TLS is.
     pub(super) fn site(self, domain: &str, https: Option<&SocketAddr>, must_secure: bool) -> Site {
         let own = https.map(|address| match address.port() {
-            HTTPS_PORT => format!("wss://{domain}"),
-            port => format!("wss://{domain}:{port}"),
+            HTTPS_PORT => domain.to_owned(),
+            port => format!("{domain}:{port}"),
         });
-        let url = self.url.map(|Text(Url(url))| url).or(own);
+        let authority = self.url.map(|Text(Url(authority))| authority).or(own);
         let origins = self.origins.map_or_else(Vec::new, |List(list)| list);
         let named: Vec<Box<str>> = origins.into_iter().map(|Origin(origin)| origin).collect();
         let is_open = named.is_empty() || named.iter().any(|origin| &**origin == "*");
@@ -34,13 +34,13 @@ impl WebFile {
             origins: (!is_open).then_some(named),
             trusted_proxies: proxies.into_iter().map(|Proxy(address)| address).collect(),
             must_secure,
-            websocket_url: url.map(|url| (url + WEBSOCKET_PATH).into()),
+            authority: authority.map(String::into_boxed_str),
             uploads: None,
         }
     }
 }
 
-/// Where the site is for all the world, as the beginning of a WebSocket's URL.
+/// Where the site is for all the world: the host, perhaps with a port.
 struct Url(String);
 
 impl FromText for Url {
@@ -52,8 +52,8 @@ impl FromText for Url {
         let authority = base
             .strip_prefix("https://")
             .filter(|rest| is_authority(rest));
-        let found = authority.map(|authority| format!("wss://{authority}"));
-        found.map(Url).ok_or_else(|| {
+        let found = authority.map(|authority| Url(authority.to_owned()));
+        found.ok_or_else(|| {
             format!(
                 "is no URL of HTTPS without a path ({text:?}); write it like \
                  \"https://chat.example.org\""

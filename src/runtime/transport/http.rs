@@ -43,10 +43,18 @@ pub struct Site {
     pub trusted_proxies: Vec<IpAddr>,
     /// Whether nobody may connect in clear.
     pub must_secure: bool,
-    /// Where WebSocket is for all the world, if anywhere.
-    pub websocket_url: Option<Box<str>>,
+    /// The host, perhaps with a port, where all of it is by HTTPS for all the world, if anywhere.
+    pub authority: Option<Box<str>>,
     /// What files are found by, where there are some.
     pub uploads: Option<Arc<Keys>>,
+}
+
+impl Site {
+    /// Where WebSocket is for all the world, if anywhere.
+    pub fn websocket_url(&self) -> Option<String> {
+        let authority = self.authority.as_deref()?;
+        Some(format!("wss://{authority}{WEBSOCKET_PATH}"))
+    }
 }
 
 /// What a request's head is answered with.
@@ -113,11 +121,11 @@ impl Asked<'_> {
         let target = self.request.path.unwrap_or_default();
         let path = target.split('?').next().unwrap_or_default();
         let method = self.request.method.unwrap_or_default();
-        let url = self.site.websocket_url.as_deref();
+        let url = self.site.websocket_url();
         if let Some(keys) = self.files(path) {
             return self.answer_for_file(keys, path, head_size);
         }
-        match (path, method, url) {
+        match (path, method, url.as_deref()) {
             (WEBSOCKET_PATH, "GET", _) => self.upgrade(head_size),
             (HOST_META | HOST_META_JSON, "GET" | "HEAD", None) => refuse("404 Not Found", ""),
             (HOST_META, "GET" | "HEAD", Some(url)) => {

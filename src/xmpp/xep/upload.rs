@@ -92,6 +92,11 @@ pub fn is_name(name: &str) -> bool {
         && !name.contains(is_foreign)
 }
 
+/// Whether this is a number, and nothing but its digits.
+pub fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Whether a file may have this type (RFC 9110 8.3.1), perhaps with parameters. Behind a comma
 /// browsers look for another one.
 pub fn is_type(text: &str) -> bool {
@@ -167,10 +172,7 @@ fn read(asked: Node<'_>, account: &BareJid) -> Result<SlotRequest, StanzaError> 
         return Err(StanzaError::FeatureNotImplemented);
     }
     let name = asked.attr("filename").filter(|name| is_name(name));
-    let digits = asked.attr("size").filter(|size| {
-        let is_digit = |byte: u8| byte.is_ascii_digit();
-        !size.is_empty() && size.bytes().all(is_digit)
-    });
+    let digits = asked.attr("size").filter(|size| is_number(size));
     // What is no number of 64 bits is too large in any case.
     let size = digits.map(|size| size.parse::<u64>().unwrap_or(u64::MAX));
     let content_type = asked.attr("content-type").unwrap_or_default();

@@ -11,23 +11,23 @@ fn nothing_is_served_to_the_web_unless_it_is_asked_for() {
     let config = good("domain = \"a.b\"");
     assert!(config.http.is_empty() && config.https.is_empty());
     let site = config.site;
-    assert_eq!((site.origins, site.websocket_url), (None, None));
+    assert_eq!((site.origins, site.authority), (None, None));
     assert!(site.trusted_proxies.is_empty() && site.must_secure);
     assert!(!self::site("[tls]\nrequired = false").must_secure);
 }
 
 #[test]
 fn where_the_websocket_is_follows_from_the_first_port_with_tls_unless_it_is_said() {
-    let url = |lines: &str| site(lines).websocket_url.unwrap_or_default();
-    assert_eq!(&*url("[listen]\nhttp = \"0.0.0.0:80\""), "");
+    let url = |lines: &str| site(lines).websocket_url().unwrap_or_default();
+    assert_eq!(url("[listen]\nhttp = \"0.0.0.0:80\""), "");
     let https = "[listen]\nhttps = [\"0.0.0.0:443\", \"[::]:5281\"]\n";
-    assert_eq!(&*url(https), "wss://a.b/xmpp-websocket");
+    assert_eq!(url(https), "wss://a.b/xmpp-websocket");
     assert_eq!(
-        &*url("[listen]\nhttps = \"0.0.0.0:5281\""),
+        url("[listen]\nhttps = \"0.0.0.0:5281\""),
         "wss://a.b:5281/xmpp-websocket"
     );
     let said = |url: &str| format!("{https}[web]\nurl = {url:?}");
-    assert_eq!(&*url(&said("https://c.d:1/")), "wss://c.d:1/xmpp-websocket");
+    assert_eq!(url(&said("https://c.d:1/")), "wss://c.d:1/xmpp-websocket");
 }
 
 #[test]

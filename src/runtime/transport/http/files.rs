@@ -7,7 +7,7 @@ use super::{Answer, Asked, refusal, values};
 use crate::uploads::slot::{FileId, Keys};
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use xmpp::xep::upload::{is_name, is_type};
+use xmpp::xep::upload::{is_name, is_number, is_type};
 
 /// What all paths of files begin with.
 pub const FILES_PATH: &str = "/upload/";
@@ -204,11 +204,7 @@ impl Asked<'_> {
         }
         let mut sizes = values(self.request.headers, "content-length");
         let size = sizes.next().ok_or("411 Length Required")?;
-        let digits = std::str::from_utf8(size).ok().filter(|size| {
-            let is_digit = |byte: u8| byte.is_ascii_digit();
-            !size.is_empty() && size.bytes().all(is_digit)
-        });
-        let size = digits.and_then(|size| size.parse::<u64>().ok());
+        let size = std::str::from_utf8(size).ok().and_then(number);
         if size != Some(permit.size) || sizes.next().is_some() {
             return Err("400 Bad Request");
         }
@@ -255,18 +251,15 @@ impl Asked<'_> {
     }
 }
 
+fn number(digits: &str) -> Option<u64> {
+    is_number(digits).then(|| digits.parse().ok())?
+}
+
 /// RFC 9110 14.2: one part; what is more or no part of bytes is as if nothing was said.
 fn parse_range(value: &[u8]) -> Option<Span> {
     let text = std::str::from_utf8(value).ok()?;
     let (unit, range) = text.split_once('=')?;
     let (first, last) = range.trim().split_once('-')?;
-    let number = |digits: &str| {
-        let is_digit = |byte: u8| byte.is_ascii_digit();
-        digits
-            .bytes()
-            .all(is_digit)
-            .then(|| digits.parse::<u64>().ok())?
-    };
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
     }

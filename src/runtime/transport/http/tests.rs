@@ -10,7 +10,7 @@ const UPGRADE: &str = "GET /xmpp-websocket?a=b HTTP/1.1\r\nHost: example.org\r\n
 
 fn site() -> Site {
     Site {
-        websocket_url: Some("wss://a.example/xmpp-websocket?\"&'".into()),
+        authority: Some("a.example\"&'".into()),
         ..Site::default()
     }
 }
@@ -188,7 +188,7 @@ fn host_meta_says_where_the_websocket_is_to_pages_of_any_site() {
         head.contains(&format!("Content-Length: {}\r\n", body.len())),
         "{head}"
     );
-    let href = "href='wss://a.example/xmpp-websocket?&quot;&amp;&apos;'";
+    let href = "href='wss://a.example&quot;&amp;&apos;/xmpp-websocket'";
     assert!(
         body.contains("rel='urn:xmpp:alt-connections:websocket'"),
         "{body}"
@@ -207,7 +207,7 @@ fn host_meta_says_where_the_websocket_is_to_pages_of_any_site() {
     );
     assert_eq!(
         value["links"][0]["href"],
-        "wss://a.example/xmpp-websocket?\"&'"
+        "wss://a.example\"&'/xmpp-websocket"
     );
     let (head, body) = xml.split_at(xml.find("\r\n\r\n").expect("a body") + 4);
     assert_eq!(get("HEAD", HOST_META, &site()), head);
