@@ -62,7 +62,8 @@ enum State {
 pub struct Web {
     state: State,
     key: String,
-    /// That of all frames, as no browser has it: what a fresh one for each costs is the generator's.
+    /// That of all frames, as no browser has it: what a fresh one for each costs is the
+    /// generator's.
     mask: [u8; 4],
     /// The beginning of what has not wholly come.
     tail: Vec<u8>,

@@ -73,7 +73,8 @@ pub(crate) struct Conn {
     pub(crate) overflowed: bool,
     /// STARTTLS was granted while its bytes were fed: what stands behind it is dropped.
     pub(crate) upgraded: bool,
-    /// Somebody wants to know, the protocol or the keeper of files, when nothing waits to be written any more.
+    /// Somebody wants to know, the protocol or the keeper of files, when nothing waits to be
+    /// written any more.
     pub(crate) tells_written: bool,
     /// `close_notify` is in the wire buffer.
     pub(crate) notified: bool,

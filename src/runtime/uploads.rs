@@ -259,8 +259,8 @@ pub(crate) fn start(
         is_sleeping: AtomicBool::new(false),
         event: File::from(OwnedFd::from(event)),
     });
-    // What waits is bounded by who asks: of a connection a beginning, what is ahead and an end; of a
-    // session as many slots as it may have requests; and what is said is an answer to those.
+    // What waits is bounded by who asks: of a connection a beginning, what is ahead and an end; of
+    // a session as many slots as it may have requests; and what is said is an answer to those.
     let (sender, jobs) = mpsc::channel();
     let sender = Jobs {
         jobs: Some(sender),

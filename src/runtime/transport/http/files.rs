@@ -1,7 +1,7 @@
 //! Requests for files (XEP-0363): what is asked, and the heads of the answers.
 //!
-//! Invariant: a path on the disk is made of two numbers of 16 bytes; no text of a request is part of
-//! it, and who was not told a file's numbers cannot guess them.
+//! Invariant: a path on the disk is made of two numbers of 16 bytes; no text of a request is part
+//! of it, and who was not told a file's numbers cannot guess them.
 
 use super::{Answer, Asked, refusal, values};
 use crate::uploads::slot::{FileId, Keys};
