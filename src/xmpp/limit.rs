@@ -184,8 +184,8 @@ pub const TARGETS_PER_TURN_MAX: usize = 1_000;
 /// session's input waits for what siblings have of them before them. Most fan-outs have fewer.
 pub const TARGETS_SIZE_PER_REQUEST: usize = 1 << 10;
 
-/// Bytes of a presence that a session is known by, as its contacts get it, without their address.
-/// A probe of a few bytes is answered by one of every session of a contact.
+/// Bytes of a presence that every contact gets, without their address. It is written once for each
+/// of them, and a probe of a few bytes is answered by one of every session of a contact.
 pub const PRESENCE_SIZE_MAX: usize = 16 << 10;
 
 /// Requests to storage and to other shards that one session may have unanswered: its input waits

@@ -104,10 +104,17 @@ impl Shard {
             (Type::Invalid, _) => {
                 self.refuse(host, key, view, scope, type_, StanzaError::BadRequest)
             }
-            (Type::Available, None) => self.on_available(host, key, view, scope),
-            (Type::Unavailable, None) => {
+            (Type::Available | Type::Unavailable, None) => {
                 let presence = encode(view, scope, self.sessions.at(key).full());
-                self.on_unavailable(host, key, &presence);
+                if presence.bytes.len() > PRESENCE_SIZE_MAX {
+                    // The session stays what it was.
+                    let error = StanzaError::PolicyViolation;
+                    return self.refuse(host, key, view, scope, type_, error);
+                }
+                match type_ {
+                    Type::Available => self.on_available(host, key, view, scope, presence),
+                    _ => self.on_unavailable(host, key, &presence),
+                }
             }
             (Type::Error, None) => {}
             (_, None) => self.refuse(host, key, view, scope, type_, StanzaError::BadRequest),
@@ -132,16 +139,12 @@ impl Shard {
         key: SessionKey,
         view: &StanzaView<'_>,
         scope: &StreamScope,
+        presence: Presence,
     ) {
         let (priority, caps) = match parse_available(view, scope) {
             Ok(said) => said,
             Err(error) => return self.refuse(host, key, view, scope, Type::Available, error),
         };
-        let presence = encode(view, scope, self.sessions.at(key).full());
-        if presence.bytes.len() > PRESENCE_SIZE_MAX {
-            let error = StanzaError::PolicyViolation;
-            return self.refuse(host, key, view, scope, Type::Available, error);
-        }
         let session = self.sessions.at_mut(key);
         let is_initial = !session.available;
         let took_bare = session.takes_bare();

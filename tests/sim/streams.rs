@@ -646,10 +646,17 @@ fn a_presence_that_contacts_keep_asking_for_has_so_many_bytes() {
     let alice = world.log_in("alice@example.org/x");
     let around = "<presence from='alice@example.org/x' to=''><status></status></presence>";
     let most = PRESENCE_SIZE_MAX - around.len();
-    for (size, condition) in [(most, None), (most + 1, Some("policy-violation"))] {
+    let (gone, refused) = (" type='unavailable'", Some("policy-violation"));
+    // Who goes says no more than who comes, and is there until then.
+    for (type_, size, condition) in [
+        ("", most, None),
+        ("", most + 1, refused),
+        (gone, most - gone.len() + 1, refused),
+        (gone, most - gone.len(), None),
+    ] {
         world.received(bob);
         let status = "s".repeat(size);
-        let presence = format!("<presence><status>{status}</status></presence>");
+        let presence = format!("<presence{type_}><status>{status}</status></presence>");
         world.tell(alice, &presence);
         let told = world.received(bob).len();
         assert_eq!(told, usize::from(condition.is_none()));
