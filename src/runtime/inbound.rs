@@ -150,7 +150,8 @@ impl Turn {
     /// among those who have not said who they are, so that they cut nobody else's stanza.
     fn relieve_held(&mut self) {
         let mut holders = self.world.conns.holders(HELD_SMALL);
-        let rank = |(held, conn): &(usize, ConnId)| (self.shard.is_bound(*conn), Reverse(*held));
+        let is_established = |conn| self.shard.is_established(conn);
+        let rank = |(held, conn): &(usize, ConnId)| (is_established(*conn), Reverse(*held));
         holders.sort_by_cached_key(rank);
         let enough = self.held_max - self.held_max / 4;
         for (_, conn) in holders {

@@ -78,8 +78,9 @@ impl Shard {
         self.stream_error(host, conn, &stream, StreamError::ResourceConstraint, text);
     }
 
-    /// Whether a connection's stream has a session, or is a component's.
-    pub fn is_bound(&self, conn: ConnId) -> bool {
+    /// Whether a connection's stream has a session, or is that of a component that has proved who
+    /// it is.
+    pub fn is_established(&self, conn: ConnId) -> bool {
         let stream = self.conns.peek(conn);
         stream.is_some_and(|stream| matches!(stream.phase, Phase::Bound(_) | Phase::Component(_)))
     }

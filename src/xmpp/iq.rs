@@ -43,6 +43,34 @@ struct Asked {
     sees_presence: bool,
 }
 
+/// RFC 6120 8.2.3: an id always; one child in a request, at most one in a result.
+pub(crate) fn is_shapely(view: &StanzaView<'_>, type_: Type) -> bool {
+    let children = view.child_count();
+    let may_have = match type_ {
+        Type::Get | Type::Set => children == 1,
+        Type::Result => children <= 1,
+        type_ => type_ == Type::Error,
+    };
+    may_have && view.id().is_some()
+}
+
+/// The namespace of what an iq asks or says.
+pub(crate) fn payload_ns(view: &StanzaView<'_>) -> Ns {
+    view.payload().map_or(Ns::Unknown, |(ns, _)| ns)
+}
+
+/// Whether it tells a client of a change to its roster or its block list, as only its own server
+/// does (RFC 6121 2.1.6, XEP-0191 3.3).
+pub(crate) fn is_push(type_: Type, ns: Ns) -> bool {
+    type_ == Type::Set && matches!(ns, Ns::Roster | Ns::Blocking)
+}
+
+/// Whether it asks a client how long its user has been idle, which is for those who see the
+/// presence (XEP-0012 4).
+pub(crate) fn asks_client_activity(type_: Type, ns: Ns, to: &Jid<'_>) -> bool {
+    type_ == Type::Get && ns == Ns::Last && !to.is_bare()
+}
+
 impl Shard {
     /// An iq of a bound client.
     pub(crate) fn on_iq(
@@ -54,15 +82,7 @@ impl Shard {
         type_: Type,
         to: Option<Jid<'_>>,
     ) {
-        let is_request = matches!(type_, Type::Get | Type::Set);
-        let is_answer = matches!(type_, Type::Result | Type::Error);
-        // RFC 6120 8.2.3: an id always; one child in a request, at most one in a result.
-        let shapely = match type_ {
-            Type::Get | Type::Set => view.child_count() == 1,
-            Type::Result => view.child_count() <= 1,
-            _ => true,
-        };
-        if view.id().is_none() || !shapely || !(is_request || is_answer) {
+        if !is_shapely(view, type_) {
             return self.refuse(host, key, view, scope, type_, StanzaError::BadRequest);
         }
         let session = self.sessions.at(key);
@@ -71,7 +91,7 @@ impl Shard {
             return self.answer(host, key, view, scope, type_, Target::Account);
         }
         let to = to.expect("an iq without an address is for the sender's account");
-        let ns = view.payload().map_or(Ns::Unknown, |(ns, _)| ns);
+        let (ns, is_request) = (payload_ns(view), matches!(type_, Type::Get | Type::Set));
         match self.router.route(&to) {
             Route::Server if to.is_bare() => {
                 self.answer(host, key, view, scope, type_, Target::Server);
@@ -91,19 +111,12 @@ impl Shard {
             route @ Route::Component(_) => {
                 self.carry(host, key, view, scope, type_, &to, route, None);
             }
-            // RFC 6121 2.1.5: nobody reads or writes another account's roster, nor pushes it; nor
-            // does anybody push a change of its block list (XEP-0191 3.3).
-            _ if ns == Ns::Roster && to.is_bare()
-                || matches!(ns, Ns::Roster | Ns::Blocking) && type_ == Type::Set =>
-            {
+            // RFC 6121 2.1.5: nobody reads or writes another account's roster, nor pushes it.
+            _ if ns == Ns::Roster && to.is_bare() || is_push(type_, ns) => {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
-            // XEP-0012 4: who may not see the presence may not ask a resource, either.
-            _ if ns == Ns::Last
-                && type_ == Type::Get
-                && !to.is_bare()
-                && !self.sees(key, to.bare()) =>
-            {
+            // Nor does who may not see the presence ask a resource.
+            _ if asks_client_activity(type_, ns, &to) && !self.sees(key, to.bare()) => {
                 self.refuse(host, key, view, scope, type_, StanzaError::Forbidden);
             }
             // What nobody answers for an account need not go to its home.

@@ -147,12 +147,14 @@ pub const COMPONENT_QUEUE_MAX: usize = 4_096;
 pub const COMPONENT_QUEUE_SIZE_MAX: usize = 4 << 20;
 
 /// Presences that wait for one component, or, where that is more, as many as the logins of some
-/// accounts with the largest rosters are; the next one is dropped. Twice as many where one is not
-/// said again, as `unavailable`: the next one of these ends the component's stream.
+/// accounts with the largest rosters are; the next one is dropped, unless it is for a resource: who
+/// enters a channel is told. Twice as many where one is not said again, as `unavailable`: the next
+/// one of these ends the component's stream.
 pub const COMPONENT_PRESENCE_MAX: usize = 1 << 16;
 
-/// Bytes of those presences.
-pub const COMPONENT_PRESENCE_SIZE_MAX: usize = 32 << 20;
+/// Bytes of one of those presences, on average: they have room for as many as there may be of this
+/// size. Half of a login's are probes, which are short.
+pub const COMPONENT_PRESENCE_SIZE_MEAN: usize = 512;
 
 /// Senders who share each room for a component at least: one has no more than its part of it.
 pub const COMPONENT_SENDERS_MIN: usize = 4;

@@ -691,7 +691,7 @@ impl Shard {
                 self.conns.put(conn, stream);
                 self.check_farewell(host, key);
             }
-            Phase::Component(id) => self.check_component(host, conn, stream, id),
+            Phase::Component(id) => self.end_overflowed_component(host, conn, stream, id),
             _ => self.end_late(host, conn, stream),
         }
     }

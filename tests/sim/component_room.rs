@@ -6,11 +6,16 @@ use sim::{Element, Faults, World};
 use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::limit::{
-    COMPONENT_PRESENCE_SIZE_MAX, COMPONENT_QUEUE_MAX, COMPONENT_SENDERS_MIN, COMPONENT_WINDOW_MAX,
+    COMPONENT_PRESENCE_MAX, COMPONENT_PRESENCE_SIZE_MEAN, COMPONENT_QUEUE_MAX,
+    COMPONENT_SENDERS_MIN, COMPONENT_WINDOW_MAX,
 };
 use xmpp::port::{StoreOp, StoreReply, Subscription};
 
 const CONTACT: &str = "n@irc.example.org";
+
+/// Bytes of presence that one sender may have waiting.
+const PRESENCE_SHARE: usize =
+    COMPONENT_PRESENCE_MAX * COMPONENT_PRESENCE_SIZE_MEAN / COMPONENT_SENDERS_MIN;
 
 /// Many more than what is under way to a component.
 fn large_messages() -> String {
@@ -161,6 +166,75 @@ fn who_sends_a_lot_leaves_room_for_others() {
 }
 
 #[test]
+fn presence_that_finds_no_room_is_dropped_unless_somebody_waits_for_its_answer() {
+    let mut world = world(2, 2);
+    let alice = world.arrive("alice@example.org/a");
+    let gateway = world.attach(GATEWAY, SECRET);
+    world.received(alice);
+    world.set_reading(gateway, false);
+    let status = "x".repeat(15_000);
+    let fills = PRESENCE_SHARE / status.len() + 40;
+    for number in 0..fills {
+        // Each second one enters a channel.
+        let resource = ["", "/x"][number % 2];
+        world.send(
+            alice,
+            &format!(
+                "<presence to='{CONTACT}{resource}' id='{number}'>\
+                 <status>{status}</status></presence>"
+            ),
+        );
+    }
+    world.tell(
+        alice,
+        &format!("<presence to='{CONTACT}' type='subscribe' id='s'/>"),
+    );
+    let received = world.received(alice);
+    let refused = errors(&received);
+    assert!(!refused.is_empty());
+    for (id, error) in &refused {
+        assert_eq!(*error, "resource-constraint");
+        let number: usize = id.parse().expect("a number");
+        assert_eq!(number % 2, 1, "a broadcast is not answered");
+    }
+    world.set_reading(gateway, true);
+    world.run();
+    let received = world.received(gateway);
+    let entered = received.iter().filter(|it| it.attr("to") != CONTACT);
+    assert_eq!(entered.count() + refused.len(), fills / 2);
+    let told = received.iter().filter(|it| it.attr("to") == CONTACT);
+    assert!((2..fills.div_ceil(2)).contains(&told.count()));
+    assert!(received.iter().any(|it| it.attr("id") == "s"));
+}
+
+#[test]
+fn what_waits_for_a_component_goes_to_the_connection_that_takes_over() {
+    for (seed, shards) in WORLDS {
+        let mut world = world(seed, shards);
+        let alice = world.arrive("alice@example.org/a");
+        let old = world.attach(GATEWAY, SECRET);
+        world.received(alice);
+        world.set_reading(old, false);
+        world.send(alice, &large_messages());
+        world.run();
+        assert_eq!(errors(&world.received(alice)), [], "seed {seed}");
+        let new = world.attach(GATEWAY, SECRET);
+        world.run();
+        assert_eq!(ended_by(&world, old), Some("conflict"), "seed {seed}");
+        // The wire to the old one may have taken some before. What was under way to it comes back.
+        let received = world.received(alice);
+        let back: Vec<&str> = errors(&received).iter().map(|it| it.0).collect();
+        let received = world.received(new);
+        let rest = messages(&received);
+        assert!(!back.is_empty() && !rest.is_empty(), "{back:?} {rest:?}");
+        let all = [back, rest].concat();
+        let expected: Vec<String> = (10 - all.len()..10).map(|it| it.to_string()).collect();
+        assert_eq!(all, expected, "seed {seed}");
+        world.check_rest();
+    }
+}
+
+#[test]
 fn a_component_that_loses_what_is_not_said_again_begins_anew() {
     let mut world = world(2, 1);
     let gateway = world.attach(GATEWAY, SECRET);
@@ -169,7 +243,7 @@ fn a_component_that_loses_what_is_not_said_again_begins_anew() {
     let gone =
         format!("<presence to='{CONTACT}' type='unavailable'><status>{status}</status></presence>");
     // Each has as much as one may, and the last one a bit more.
-    let share = 2 * COMPONENT_PRESENCE_SIZE_MAX / COMPONENT_SENDERS_MIN / status.len();
+    let share = 2 * PRESENCE_SHARE / status.len();
     for number in 0..=COMPONENT_SENDERS_MIN {
         let name = format!("u{number}@example.org");
         world.add_account(&name, "secret");

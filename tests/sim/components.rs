@@ -482,7 +482,8 @@ fn a_component_that_does_not_read_has_so_much_waiting_and_no_more() {
         refused.iter().all(|it| it.1 == "resource-constraint"),
         "{refused:?}"
     );
-    assert_eq!(received.len(), refused.len(), "no presence comes back");
+    let is_message = |it: &Element| it.name == "message";
+    assert!(received.iter().all(is_message), "presence has its own room");
     assert!(
         world.output_peak() <= 2 * COMPONENT_WINDOW_MAX,
         "{}",

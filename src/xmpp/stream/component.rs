@@ -8,6 +8,7 @@ use super::{Flow, Phase, StreamState};
 use crate::archive::Stamp;
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{ConnId, Host, StreamKind};
+use crate::iq::{self, asks_client_activity, is_push, payload_ns};
 use crate::parcel::FanoutPurpose;
 use crate::presence::{Chosen, write_target};
 use crate::router::Route;
@@ -145,13 +146,13 @@ impl Shard {
         };
         let component = expect.component;
         let configured = &self.settings.components[usize::from(component.0)];
-        // One that has a wrong secret tries again and again: the log says so often enough.
-        let counted = format!("{} {}", configured.domain, stream.counted_peer());
-        let max = self.settings.limits.auth_failures_per_minute_max;
-        let now = host.now();
+        // The right one is always taken: secrets are too long to be guessed, and whoever tries at
+        // the component's own address would keep it out.
         if !is_proof(tree.root().text(), &expect.id, &configured.secret) {
-            // The right one is always taken: secrets are too long to be guessed, and whoever tries
-            // at the component's own address would keep it out.
+            // One that has a wrong secret tries again and again: the log says so often enough.
+            let counted = format!("{} {}", configured.domain, stream.counted_peer());
+            let max = self.settings.limits.auth_failures_per_minute_max;
+            let now = host.now();
             if !self.throttle.is_over(&counted, now, max) {
                 let (component, peer) = (&configured.domain, stream.peer);
                 tracing::warn!(component, %peer, "a component's handshake failed");
@@ -211,7 +212,7 @@ impl Shard {
         };
         let mut bytes = host.buffer();
         let sent = match writer::restamp(view, scope, from, to, &mut bytes) {
-            Ok(()) => self.on_component_sent(host, &mut bytes),
+            Ok(()) => self.on_component_sent(host, &bytes),
             Err(error) => Err(error.into()),
         };
         host.recycle(self.id, bytes);
@@ -222,26 +223,23 @@ impl Shard {
     }
 
     /// Sends a component's complete stanza on its way.
-    fn on_component_sent(
-        &mut self,
-        host: &mut impl Host,
-        bytes: &mut Vec<u8>,
-    ) -> Result<(), StreamError> {
+    fn on_component_sent(&mut self, host: &mut impl Host, bytes: &[u8]) -> Result<(), StreamError> {
         let scope = self.client_scope.clone();
-        if let Some(unified) = writer::unify(bytes, &scope) {
-            *bytes = unified;
-        }
-        if let Some(without) = self.without_claims(&StanzaView::parse(bytes, &scope)?, &scope) {
-            *bytes = without;
-        }
-        let view = StanzaView::parse(bytes, &scope)?;
+        let unified = writer::unify(bytes, &scope);
+        let view = StanzaView::parse(unified.as_deref().unwrap_or(bytes), &scope)?;
+        let without = self.without_claims(&view, &scope);
+        let view = match &without {
+            Some(without) => StanzaView::parse(without, &scope)?,
+            None => view,
+        };
         let (from, to) = (
             view.from().unwrap_or_default(),
             view.to().unwrap_or_default(),
         );
         let to = Jid::from_prepared(&to);
         let stanza = Stanza::complete(&view, &from, &to);
-        if !is_shapely(&stanza) {
+        let is_shapely = stanza.kind != Kind::Iq || iq::is_shapely(&view, stanza.type_);
+        if stanza.type_ == Type::Invalid || !is_shapely {
             self.bounce(host, &stanza, StanzaError::BadRequest);
             return Ok(());
         }
@@ -347,27 +345,10 @@ fn is_proof(text: &str, id: &str, secret: &str) -> bool {
     digits.as_bytes().ct_eq(text.trim().as_bytes()).into()
 }
 
-/// RFC 6120 8.2.3: an id always; one child in a request, at most one in a result.
-fn is_shapely(stanza: &Stanza<'_>) -> bool {
-    let children = stanza.view().child_count();
-    match (stanza.kind, stanza.type_) {
-        (_, Type::Invalid) => false,
-        (Kind::Iq, Type::Get | Type::Set) => stanza.id().is_some() && children == 1,
-        (Kind::Iq, Type::Result) => stanza.id().is_some() && children <= 1,
-        (Kind::Iq, _) => stanza.id().is_some(),
-        _ => true,
-    }
-}
-
-/// What no stranger may ask of a client, or tell it: only its own server does (RFC 6121 2.1.6,
-/// XEP-0191 3.3, XEP-0012 4).
+/// What no stranger may ask of a client, or tell it.
 fn is_kept_back(stanza: &Stanza<'_>) -> bool {
-    let ns = stanza.view().payload().map_or(Ns::Unknown, |(ns, _)| ns);
-    match stanza.type_ {
-        Type::Set => matches!(ns, Ns::Roster | Ns::Blocking),
-        Type::Get => ns == Ns::Last && !stanza.to.is_bare(),
-        _ => false,
-    }
+    let (type_, ns) = (stanza.type_, payload_ns(stanza.view()));
+    is_push(type_, ns) || asks_client_activity(type_, ns, stanza.to)
 }
 
 #[cfg(test)]

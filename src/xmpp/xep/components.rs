@@ -3,7 +3,8 @@
 //!
 //! Invariant: a message or request for a component is output to it, or its sender hears that it was
 //! not; what its socket has taken counts as read, which the protocol cannot tell. So much of
-//! everything waits, and no more; presence beyond that is dropped.
+//! everything waits, and no more. Presence beyond that is dropped, but for what its sender waits
+//! for: a request for a subscription, and presence to a resource, as of a channel, come back.
 
 mod link;
 
@@ -19,7 +20,7 @@ use crate::stanza::{Stanza, Type, simple_presence};
 use crate::stream::StreamState;
 use link::{Class, Full, Link};
 use sha1::{Digest as _, Sha1};
-use stanza::jid::Jid;
+use stanza::jid::{Jid, bare_of};
 use stanza::view::{Kind, StanzaView};
 use stanza::writer;
 use std::fmt;
@@ -123,7 +124,7 @@ impl Shard {
         self.forward_stanza(host, home, bytes, None);
     }
 
-    /// Tells somebody at a component of a presence, or asks there for presence.
+    /// Sends what is made for many, a presence, probe or event, to one address at a component.
     pub(crate) fn tell_component(
         &mut self,
         host: &mut impl Host,
@@ -200,7 +201,7 @@ impl Shard {
 
     /// Whom a stanza counts for: an account, or another component, whoever of its users it is from.
     fn sender_to_component<'a>(&self, from: &'a str) -> &'a str {
-        let bare = from.split_once('/').map_or(from, |(bare, _)| bare);
+        let bare = bare_of(from);
         match bare.split_once('@') {
             Some((_, domain)) if !self.router.is_local(domain) => domain,
             _ => bare,
@@ -236,7 +237,7 @@ impl Shard {
     }
 
     /// Ends the stream of a component that has lost what it is not told again.
-    pub(crate) fn check_component(
+    pub(crate) fn end_overflowed_component(
         &mut self,
         host: &mut impl Host,
         conn: ConnId,
@@ -264,7 +265,8 @@ impl Shard {
                 let gone = simple_presence("unavailable", stanza.to.as_str(), stanza.from);
                 self.route_bytes(host, &Jid::from_prepared(stanza.from), gone);
             }
-            // Who enters a channel names an occupant; broadcasts are for bare addresses.
+            // Who enters a channel names an occupant; broadcasts are for bare addresses, but for
+            // those that name resources.
             (Kind::Presence, Type::Available) if stanza.to.is_bare() => {}
             (Kind::Presence, Type::Available | Type::Subscribe) => {
                 self.bounce(host, stanza, error);
@@ -331,7 +333,7 @@ impl Shard {
             let text = Some("another connection is this component's now");
             self.stream_error(host, old, &stream, StreamError::Conflict, text);
         }
-        // What the old one has not had goes to the new one, in its order.
+        // What was under way to the old one comes back; what waited behind it goes to the new one.
         self.bounce_ungiven(host, given);
         self.flush_component(host, id);
     }

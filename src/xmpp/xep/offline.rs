@@ -16,7 +16,6 @@ use crate::outbox::{Acks, Keep};
 use crate::parcel::Buffer;
 use crate::port::{Arrived, OfflineQuota, SessionId, StoreOp, StoreReply};
 use crate::session::{Address, Session, SessionKey};
-
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::{Stanza, Type, append_child};
 use crate::stream::Phase;

@@ -3,7 +3,7 @@
 
 use crate::host::ConnId;
 use crate::limit::{
-    COMPONENT_PRESENCE_MAX, COMPONENT_PRESENCE_SIZE_MAX, COMPONENT_QUEUE_MAX,
+    COMPONENT_PRESENCE_MAX, COMPONENT_PRESENCE_SIZE_MEAN, COMPONENT_QUEUE_MAX,
     COMPONENT_QUEUE_SIZE_MAX, COMPONENT_SENDERS_MIN,
 };
 use crate::stanza::{Stanza, Type};
@@ -88,7 +88,7 @@ impl Class {
         let count = COMPONENT_PRESENCE_MAX.max(2 * COMPONENT_SENDERS_MIN * roster_items_max);
         let presence = Used {
             count,
-            size: COMPONENT_PRESENCE_SIZE_MAX,
+            size: count * COMPONENT_PRESENCE_SIZE_MEAN,
         };
         let asked = Used {
             count: COMPONENT_QUEUE_MAX,
@@ -111,7 +111,7 @@ impl Used {
         }
     }
 
-    /// Whether there is room for one more; where nothing is there is, however large it is.
+    /// Whether there is room for one more. Where nothing waits there is, however large it is.
     fn has_room(self, size: usize, max: Used, parts: usize) -> bool {
         let fits = self.count < max.count / parts && self.size + size <= max.size / parts;
         self.count == 0 || fits
@@ -277,9 +277,14 @@ mod tests {
 
     #[test]
     fn a_login_with_the_largest_roster_is_within_the_room_of_one_sender() {
-        for roster_items_max in [10, 4_000, 100_000] {
-            let share = Class::Presence.max(roster_items_max).count / COMPONENT_SENDERS_MIN;
-            assert!(share >= 2 * roster_items_max);
+        for roster_items_max in [10, 4_000, 20_000] {
+            let (mut link, login) = (Link::default(), 2 * roster_items_max);
+            let of = (Class::Presence, "a@b.example");
+            for _ in 0..login {
+                let found = link.check(of, COMPONENT_PRESENCE_SIZE_MEAN, roster_items_max);
+                assert_eq!(found, Ok(()), "{roster_items_max}");
+                link.push(vec![b'x'; COMPONENT_PRESENCE_SIZE_MEAN], of);
+            }
         }
     }
 }
