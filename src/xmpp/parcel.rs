@@ -77,7 +77,8 @@ pub struct Fanout {
     pub split: u32,
     /// The bare JIDs to deliver to, all at home on the receiving shard, joined by newlines. Beside
     /// them, each behind a slash, full JIDs: resources that were told of the sender, and that get
-    /// this only if they are not available, and so not reached by their bare JID.
+    /// this only if they are not available, and so not reached by their bare JID. And, each behind
+    /// an `@`, whoever is at a component that is at home there, by the JID that is told.
     pub targets: Buffer,
     /// Which resources of the targets get this by their bare JID.
     pub(crate) chosen: Chosen,

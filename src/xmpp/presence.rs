@@ -1,7 +1,9 @@
 //! Presence (RFC 6121 4): broadcast, probes and directed presence.
 
+mod encoded;
+
 use crate::account::{Account, AccountKey};
-use crate::error::{StanzaError, put};
+use crate::error::StanzaError;
 use crate::host::{Host, ShardId};
 use crate::limit::{PRESENCE_SIZE_MAX, REQUESTS_PER_SESSION_MAX, TARGETS_SIZE_PER_REQUEST};
 use crate::outbox::Keep;
@@ -13,18 +15,21 @@ use crate::shard::Shard;
 use crate::stanza::{Stanza, Type};
 use crate::xep::blocking::{BlockList, blocks};
 use crate::xep::interest::Caps;
-use crate::xml::Attr;
+use encoded::encode;
+pub(crate) use encoded::write_addressed;
 use smallvec::SmallVec;
 use stanza::jid::{Jid, home_hash};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::tree::Tree;
 use stanza::view::StanzaView;
-use stanza::writer::{self, escape_attr};
-use std::{fmt, slice};
+use std::slice;
 
 /// What stands before a full JID among the targets of a fan-out; no JID begins with it.
 const RESOURCE_SIGN: char = '/';
+
+/// What stands before the JID of somebody at a component; no JID begins with it, either.
+pub(crate) const COMPONENT_SIGN: char = '@';
 
 /// Whom a presence is for.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +45,7 @@ pub(crate) enum Audience<'a> {
 
 impl Audience<'_> {
     /// The contacts that it is of.
-    pub(crate) fn items<'a>(&self, account: &'a Account) -> &'a [RosterItem] {
+    fn items<'a>(&self, account: &'a Account) -> &'a [RosterItem] {
         match self {
             Audience::All(_) | Audience::Chosen(_) => &account.roster[..],
             Audience::Contact(contact) => account.contact(contact).map_or(&[][..], slice::from_ref),
@@ -357,13 +362,13 @@ impl Shard {
             }
             (_, FanoutPurpose::Probe | FanoutPurpose::Refresh) => Chosen::default(),
         };
-        let mut asked = Vec::new();
+        let (mut asked, mut abroad) = (Vec::new(), Vec::new());
         for item in items {
-            if !concerns(account, item, purpose) || !self.router.is_local(item.contact.domain()) {
+            if !concerns(account, item, purpose) {
                 continue;
             }
             let contact = item.contact.as_str();
-            match self.router.route_account(contact) {
+            match self.router.route(&item.contact.as_jid()) {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
                     let found = self.accounts.find(hash, contact);
                     let found = found.map(|key| self.accounts.at(key));
@@ -379,7 +384,11 @@ impl Shard {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     write_target(contact, slot.get_or_insert_with(|| host.buffer()));
                 }
-                Route::Server | Route::Component(_) | Route::Remote => {}
+                Route::Component(id) => {
+                    let addresses = chosen.addresses(contact).into_iter();
+                    abroad.extend(addresses.map(|to| (id, to)));
+                }
+                Route::Server | Route::Remote => {}
             }
         }
         for bytes in late {
@@ -393,14 +402,13 @@ impl Shard {
                 _ => self.on_probe(host, hash, contact.as_str(), &prober),
             }
         }
-        self.flush_fanout(host, presence, purpose, &chosen);
-        if self.router.has_components() {
-            self.broadcast_abroad(host, key, presence, purpose, audience, &chosen);
+        for (id, to) in abroad {
+            self.address_abroad(host, id, &to);
         }
+        self.flush_fanout(host, presence, purpose, &chosen);
     }
 
-    /// Names resources as targets of a fan-out, or tells their component; for those at home here
-    /// answers what they get.
+    /// Names resources as targets of a fan-out; for those at home here answers what they get.
     pub(crate) fn address_resources(
         &mut self,
         host: &mut impl Host,
@@ -410,7 +418,7 @@ impl Shard {
         let mut late = Vec::new();
         for to in resources {
             match self.router.route(&Jid::from_prepared(to)) {
-                Route::Component(id) => self.tell_component(host, id, presence, to),
+                Route::Component(id) => self.address_abroad(host, id, to),
                 Route::Here(_) => late.extend(self.missed(to, presence.halves())),
                 Route::Shard(shard) => self.fanout[usize::from(shard.0)]
                     .get_or_insert_with(|| host.buffer())
@@ -434,7 +442,8 @@ impl Shard {
         (!self.sessions.at(*session).available).then_some(bytes)
     }
 
-    /// Sends each sibling its targets, of whose resources these get the presence.
+    /// Sends each sibling its targets, of whose resources these get the presence; and gives it to
+    /// those at components that are at home here.
     pub(crate) fn flush_fanout(
         &mut self,
         host: &mut impl Host,
@@ -442,6 +451,7 @@ impl Shard {
         purpose: FanoutPurpose,
         chosen: &Chosen,
     ) {
+        let own = self.fanout[usize::from(self.id.0)].take();
         for index in 0..self.fanout.len() {
             let Some(targets) = self.fanout[index].take() else {
                 continue;
@@ -460,6 +470,11 @@ impl Shard {
                 home: self.id,
             };
             host.forward(ShardId(index as u16), Parcel::Fanout(Box::new(fanout)));
+        }
+        if let Some(targets) = own {
+            let text = std::str::from_utf8(&targets).expect("targets are JIDs");
+            self.tell_abroad(host, text, (&presence.bytes, presence.split as usize));
+            host.recycle(self.id, targets);
         }
     }
 
@@ -500,6 +515,9 @@ impl Shard {
         } = fanout;
         let split = split as usize;
         let text = std::str::from_utf8(&targets).expect("targets are JIDs");
+        if self.router.has_components() && purpose != FanoutPurpose::Event {
+            self.tell_abroad(host, text, (&bytes, split));
+        }
         match purpose {
             FanoutPurpose::Presence => {
                 self.present_all(host, text, &chosen, bytes.split_at(split));
@@ -513,7 +531,7 @@ impl Shard {
                     .ok()
                     .and_then(|view| view.from().map(|from| from.into_owned()));
                 let prober = prober.unwrap_or_default();
-                for bare in text.lines() {
+                for bare in text.lines().filter(|to| !to.starts_with(COMPONENT_SIGN)) {
                     if purpose == FanoutPurpose::Refresh {
                         self.answer_refresh(host, bare, &prober);
                     } else {
@@ -539,6 +557,9 @@ impl Shard {
     ) {
         let mut late = Vec::new();
         for to in targets.lines() {
+            if to.starts_with(COMPONENT_SIGN) {
+                continue;
+            }
             match to.strip_prefix(RESOURCE_SIGN) {
                 None => {
                     let found = self.accounts.find(home_hash(to), to);
@@ -623,45 +644,9 @@ impl Shard {
     }
 }
 
-impl Presence {
-    /// One that says no more than that a session is available.
-    pub(crate) fn available(from: &str) -> Presence {
-        Presence::bare(from, format_args!(""))
-    }
-
-    /// One that says no more than its type.
-    pub(crate) fn of(type_: &str, from: &str) -> Presence {
-        Presence::bare(from, format_args!(" type='{type_}'"))
-    }
-
-    fn bare(from: &str, type_: fmt::Arguments<'_>) -> Presence {
-        let mut bytes = Vec::new();
-        put(
-            &mut bytes,
-            format_args!("<presence from='{}' to='", Attr(from)),
-        );
-        let split = bytes.len() as u32;
-        put(&mut bytes, format_args!("'{type_}/>"));
-        Presence {
-            bytes: bytes.into(),
-            split,
-        }
-    }
-
-    /// Appends the stanza for one receiver.
-    pub(crate) fn write(&self, to: &str, out: &mut Vec<u8>) {
-        write_addressed(self.halves(), to, out);
-    }
-
-    /// What stands before and behind the value of `to`.
-    pub(crate) fn halves(&self) -> (&[u8], &[u8]) {
-        self.bytes.split_at(self.split as usize)
-    }
-}
-
 /// Whether a presence, or a probe, of an account is for a contact.
 #[inline]
-pub(crate) fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> bool {
+fn concerns(account: &Account, item: &RosterItem, purpose: FanoutPurpose) -> bool {
     let concerned = match purpose {
         FanoutPurpose::Presence | FanoutPurpose::Event => item.subscription.is_from(),
         FanoutPurpose::Probe | FanoutPurpose::Refresh => item.subscription.is_to(),
@@ -726,29 +711,6 @@ fn present(
             let to = if is_for_all { bare } else { address.full() };
             write_addressed(halves, to, out);
         });
-    }
-}
-
-fn write_addressed((head, tail): (&[u8], &[u8]), to: &str, out: &mut Vec<u8>) {
-    out.extend_from_slice(head);
-    escape_attr(to, out);
-    out.extend_from_slice(tail);
-}
-
-/// Encodes a presence once around the place of its `to`.
-fn encode(view: &StanzaView<'_>, scope: &StreamScope, from: &str) -> Presence {
-    const PLACE: &[u8] = b" to='?";
-    let mut bytes = Vec::new();
-    writer::restamp(view, scope, from, "?", &mut bytes).expect("a plain stanza is copied");
-    // The writer puts `from` and `to` first; an escaped `from` holds no apostrophe.
-    let place = bytes
-        .windows(PLACE.len())
-        .position(|window| window == PLACE);
-    let split = place.expect("a stamped stanza has `to`") + PLACE.len() - 1;
-    bytes.remove(split);
-    Presence {
-        bytes: bytes.into(),
-        split: split as u32,
     }
 }
 

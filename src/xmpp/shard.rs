@@ -179,7 +179,7 @@ pub struct Shard {
     pub(crate) reports: Throttle,
     /// Room for the address of whoever sends the message in hand.
     pub(crate) sender: String,
-    /// Targets of the fan-out under way, per sibling; empty between fan-outs.
+    /// Targets of the fan-out under way, per shard; empty between fan-outs.
     pub(crate) fanout: Vec<Option<Buffer>>,
     /// Roster items and errors of roster writes under way, by ticket.
     pub(crate) roster_requests: HashMap<u64, RosterRequest>,

@@ -207,10 +207,7 @@ impl Shard {
             }
             match self.router.route(&jid) {
                 Route::Here(_) => self.answer_refresh(host, &stranger, &prober),
-                Route::Component(id) => {
-                    let probe = Presence::of("probe", &prober);
-                    self.tell_component(host, id, &probe, &stranger);
-                }
+                Route::Component(id) => self.address_abroad(host, id, &stranger),
                 Route::Shard(shard) => {
                     let slot = &mut self.fanout[usize::from(shard.0)];
                     write_target(&stranger, slot.get_or_insert_with(|| host.buffer()));

@@ -1,8 +1,10 @@
 //! Contacts at components: subscriptions, presence both ways, and whom users block.
 
 use super::{GATEWAY, SECRET, WORLDS, seen, world};
-use sim::steps::{errors, message};
+use sim::steps::{errors, homes, message};
 use sim::{ClientId, Element, World};
+use xmpp::limit::REQUESTS_PER_SESSION_MAX;
+use xmpp::port::Subscription;
 
 /// Alice and a contact at a component ask each other and say yes (RFC 6121 3.1).
 fn subscribe(world: &mut World, alice: ClientId, gateway: ClientId, contact: &str) {
@@ -88,6 +90,69 @@ fn a_contact_at_a_component_hears_of_presence_and_is_heard() {
         heard.sort_unstable();
         assert_eq!(heard, [presence("")[0], presence("probe")[0]]);
     });
+}
+
+/// What one stanza leads to on the shard of a component is as bounded as what it leads to elsewhere.
+#[test]
+fn who_tells_many_contacts_at_a_component_waits_until_they_are_told() {
+    const CONTACTS: usize = 200;
+    const ROUNDS: usize = 30;
+    let mut world = world(2, 2);
+    let gateway = world.attach(GATEWAY, SECRET);
+    // One of them is at home on another shard than the component.
+    let senders = [0, 1].map(|shard| {
+        let name = homes(2, shard).next().expect("they do not end");
+        world.add_account(&name, "secret");
+        for number in 0..CONTACTS {
+            let contact = format!("n{number}@irc.example.org");
+            world.give_contact(&name, &contact, Subscription::From);
+        }
+        world.arrive(&format!("{name}/x"))
+    });
+    world.received(gateway);
+    let status = "s".repeat(1_000);
+    let presence = format!("<presence><status>{status}</status></presence>");
+    for sender in senders {
+        world.send(sender, &presence.repeat(ROUNDS));
+    }
+    let (mut most, start) = (0, world.now());
+    for step in 1..5_000 {
+        world.run_until(start + step * 20);
+        let under_way = world.shards().map(|shard| shard.request_count());
+        most = most.max(under_way.sum::<usize>());
+    }
+    world.run();
+    // A few kilobytes of addresses are a few requests.
+    let may_be = usize::from(REQUESTS_PER_SESSION_MAX) + 5;
+    assert!((2..=may_be).contains(&most), "{most}");
+    assert_eq!(world.received(gateway).len(), 2 * CONTACTS * ROUNDS);
+    world.check_rest();
+}
+
+/// What is made for many is put right once, for each that gets it.
+#[test]
+fn a_broadcast_that_names_its_namespace_is_understood_by_all() {
+    for (seed, shards) in WORLDS {
+        let mut world = world(seed, shards);
+        let gateway = world.attach(GATEWAY, SECRET);
+        let contacts = ["a@irc.example.org", "b@irc.example.org"];
+        for contact in &contacts {
+            world.give_contact("alice@example.org", contact, Subscription::From);
+        }
+        let alice = world.arrive("alice@example.org/a");
+        world.received(gateway);
+        let status = "<status xmlns='jabber:client'>x</status>";
+        world.tell(alice, &format!("<presence>{status}</presence>"));
+        let received = world.received(gateway);
+        let mut told: Vec<&str> = received.iter().map(|it| it.attr("to")).collect();
+        told.sort_unstable();
+        assert_eq!(told, contacts, "seed {seed}");
+        for presence in &received {
+            assert_eq!(presence.attr("from"), "alice@example.org/a");
+            let status = presence.child("status").expect("a status");
+            assert_eq!(status.ns, "jabber:component:accept");
+        }
+    }
 }
 
 #[test]

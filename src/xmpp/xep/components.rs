@@ -12,9 +12,8 @@ use super::{Extension, Xep};
 use crate::error::{StanzaError, StreamError};
 use crate::host::{ConnId, Host};
 use crate::limit::COMPONENT_WINDOW_MAX;
-use crate::parcel::FanoutPurpose;
-use crate::presence::{Audience, Chosen, concerns};
-use crate::session::{Presence, SessionKey};
+use crate::presence::{COMPONENT_SIGN, write_addressed, write_target};
+use crate::session::Presence;
 use crate::shard::{Shard, Timer};
 use crate::stanza::{Stanza, Type, simple_presence};
 use crate::stream::StreamState;
@@ -124,7 +123,7 @@ impl Shard {
         self.forward_stanza(host, home, bytes, None);
     }
 
-    /// Sends what is made for many, a presence, probe or event, to one address at a component.
+    /// Sends what is made for many, a presence or event, to one address at a component.
     pub(crate) fn tell_component(
         &mut self,
         host: &mut impl Host,
@@ -137,30 +136,50 @@ impl Shard {
         self.route_to_component(host, id, &bytes);
     }
 
-    /// Sends a presence, or a probe, to every contact at a component that it concerns.
-    pub(crate) fn broadcast_abroad(
+    /// Adds somebody at a component to the targets of a fan-out.
+    pub(crate) fn address_abroad(&mut self, host: &mut impl Host, id: ComponentId, to: &str) {
+        let home = self.router.component_home(id);
+        let slot = &mut self.fanout[usize::from(home.0)];
+        let targets = slot.get_or_insert_with(|| host.buffer());
+        targets.push(COMPONENT_SIGN as u8);
+        write_target(to, targets);
+    }
+
+    /// Gives a presence, or a probe, to those targets of a fan-out that are at components, which are
+    /// at home here.
+    pub(crate) fn tell_abroad(
         &mut self,
         host: &mut impl Host,
-        key: SessionKey,
-        presence: &Presence,
-        purpose: FanoutPurpose,
-        audience: Audience<'_>,
-        chosen: &Chosen,
+        targets: &str,
+        (bytes, split): (&[u8], usize),
     ) {
-        let account = self.accounts.at(self.sessions.at(key).account);
-        let mut told = Vec::new();
-        for item in audience.items(account) {
-            let component = self.router.component(item.contact.domain());
-            if let Some(id) = component
-                && purpose != FanoutPurpose::Event
-                && concerns(account, item, purpose)
-            {
-                let addresses = chosen.addresses(item.contact.as_str()).into_iter();
-                told.extend(addresses.map(|to| (id, to)));
-            }
+        let targets = targets.lines();
+        let mut abroad = targets
+            .filter_map(|to| to.strip_prefix(COMPONENT_SIGN))
+            .peekable();
+        if abroad.peek().is_none() {
+            return;
         }
-        for (id, to) in told {
-            self.tell_component(host, id, presence, &to);
+        // Once for all of them.
+        let (scope, mut whole) = (self.client_scope.clone(), Vec::new());
+        write_addressed(bytes.split_at(split), "?", &mut whole);
+        let unified = writer::unify(&whole, &scope).map(Presence::placed);
+        let halves = match &unified {
+            Some(unified) => unified.halves(),
+            None => bytes.split_at(split),
+        };
+        let Ok(view) = StanzaView::parse(&whole, &scope) else {
+            debug_assert!(false, "a fan-out holds a checked stanza");
+            return;
+        };
+        let from = view.from().unwrap_or_default();
+        for to in abroad {
+            let to = Jid::from_prepared(to);
+            if let Some(id) = self.router.component(to.domain()) {
+                let mut bytes = Vec::new();
+                write_addressed(halves, to.as_str(), &mut bytes);
+                self.queue_for_component(host, id, &Stanza::complete(&view, &from, &to), bytes);
+            }
         }
     }
 
@@ -176,6 +195,17 @@ impl Shard {
         if let Some(unified) = writer::unify(&bytes, &self.client_scope) {
             bytes = unified;
         }
+        self.queue_for_component(host, id, stanza, bytes);
+    }
+
+    /// The same, as the component is to have it.
+    fn queue_for_component(
+        &mut self,
+        host: &mut impl Host,
+        id: ComponentId,
+        stanza: &Stanza<'_>,
+        bytes: Vec<u8>,
+    ) {
         let (size, window) = (bytes.len(), self.component_window());
         let sender = self.sender_to_component(stanza.from);
         let of = (Class::of(stanza), sender);
@@ -376,6 +406,7 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::Chosen;
     use crate::xep::blocking::BlockList;
 
     #[test]
