@@ -7,7 +7,7 @@ use ring::{Bell, Features};
 use stanza::jid::BareJid;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xmpp::ShardId;
 use xmpp::parcel::{Control as News, Parcel};
 use xmpp::port::{StoreOp, StoreReply};
@@ -16,7 +16,8 @@ use xmpp::router::Router;
 /// How long an account's contacts may take to hear of its end: less than an admin client waits.
 const DELETION_WAIT_MAX: Duration = Duration::from_secs(100);
 
-/// How long shards may take to hear of new keys: they are awake within one turn.
+/// How long shards may take to end what old keys let in: they are awake within one turn, and wait
+/// for one write.
 const NEW_KEYS_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What a shard is told from outside.
@@ -109,22 +110,21 @@ impl Control {
     }
 
     /// Has the homes of accounts forget what was begun with their old keys, and end their sessions,
-    /// and waits for that: who has heard of a new password may rely on it.
-    fn outdate_proofs(&self, accounts: Vec<BareJid>) {
-        if accounts.is_empty() {
-            return;
-        }
-        let (told, all_told) = mpsc::channel();
-        for account in accounts {
+    /// and waits for that: who has heard of a new password may rely on it. Where it fails, so does
+    /// the operation: its reply is given with the account.
+    fn outdate_proofs(&self, accounts: Vec<(BareJid, &mut StoreReply)>) {
+        let begin = |(account, reply): (BareJid, _)| {
             let home = usize::from(self.0.router.home(account.as_str()).0);
-            let told = told.clone();
-            let news = Box::new(News::NewKeys { account, told });
+            let (answer, outcome) = mpsc::channel();
+            let news = Box::new(News::NewKeys { account, answer });
             self.tell(home, Command::Parcel(Parcel::Control(news)));
-        }
-        drop(told);
-        // Nothing comes: the last of them closes the channel.
-        if all_told.recv_timeout(NEW_KEYS_WAIT_MAX) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("logins begun with an old password may still succeed");
+            (outcome, reply)
+        };
+        let begun: Vec<_> = accounts.into_iter().map(begin).collect();
+        let until = Instant::now() + NEW_KEYS_WAIT_MAX;
+        for (outcome, reply) in begun {
+            let patience = until.saturating_duration_since(Instant::now());
+            note_end(reply, outcome.recv_timeout(patience));
         }
     }
 
@@ -147,19 +147,21 @@ impl AdminBackend for Control {
 
     fn perform(&self, ops: Vec<StoreOp>) -> Vec<StoreReply> {
         let count = ops.len();
-        let new_keys = ops.iter().filter_map(|op| match op {
+        let new_keys = ops.iter().map(|op| match op {
             StoreOp::SetCredentials { account, .. } | StoreOp::RemoveUserAgents { account, .. } => {
                 Some(account.clone())
             }
             _ => None,
         });
-        let new_keys: Vec<BareJid> = new_keys.collect();
+        let new_keys: Vec<Option<BareJid>> = new_keys.collect();
         let (answer, replies) = mpsc::channel();
         self.request(Request::Perform(ops, answer));
-        let replies = replies
+        let mut replies = replies
             .recv()
             .unwrap_or_else(|_| vec![StoreReply::Failed("the server is going down".into()); count]);
-        self.outdate_proofs(new_keys);
+        let outdated = new_keys.into_iter().zip(&mut replies);
+        let outdated = outdated.filter_map(|(account, reply)| Some((account?, reply)));
+        self.outdate_proofs(outdated.collect());
         replies
     }
 
@@ -194,5 +196,53 @@ impl AdminBackend for Control {
                     RecvTimeoutError::Disconnected => "the server is going down".into(),
                 })
             })
+    }
+}
+
+/// What an operation came to whose account's home has ended what old keys let in, or has not: who
+/// hears of success may rely on that.
+fn note_end(reply: &mut StoreReply, ended: Result<StoreReply, RecvTimeoutError>) {
+    if *reply != StoreReply::Done {
+        return;
+    }
+    let why = match ended {
+        Ok(StoreReply::Failed(why)) => why,
+        // Done, or the account is gone meanwhile.
+        Ok(_) => return,
+        Err(RecvTimeoutError::Timeout) => "its shard did not answer in time".into(),
+        Err(RecvTimeoutError::Disconnected) => "the server is going down".into(),
+    };
+    let why = format!("it is written, but tokens of before may be left ({why}): do it once more");
+    *reply = StoreReply::Failed(why.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_fails_where_what_old_keys_let_in_may_be_left() {
+        let failed = |why: &str| StoreReply::Failed(why.into());
+        let after = |mut reply: StoreReply, ended| {
+            note_end(&mut reply, ended);
+            reply
+        };
+        for ended in [StoreReply::Done, StoreReply::Missing] {
+            assert_eq!(after(StoreReply::Done, Ok(ended)), StoreReply::Done);
+        }
+        for (ended, what) in [
+            (Ok(failed("no space")), "(no space)"),
+            (Err(RecvTimeoutError::Timeout), "in time"),
+            (Err(RecvTimeoutError::Disconnected), "going down"),
+        ] {
+            match after(StoreReply::Done, ended) {
+                StoreReply::Failed(why) => assert!(why.contains(what), "{why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        // What was not even begun keeps its reason.
+        for first in [StoreReply::Missing, failed("before")] {
+            assert_eq!(after(first.clone(), Ok(failed("behind"))), first);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::faults::Faults;
 use crate::random::Random;
 use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
 use xmpp::parcel::{Buffer, Parcel};
 use xmpp::port::StoreOp;
 use xmpp::stream::StreamState;
@@ -69,8 +70,8 @@ pub(crate) struct Side {
     pub rings: Vec<Ring>,
     pub ring_capacity: usize,
     pub wake: Option<u64>,
-    /// When a command has the server go down.
-    pub ends_at: Option<Timestamp>,
+    /// When a command has the server go down: the process's.
+    pub end: Arc<OnceLock<Timestamp>>,
     /// Buffers taken and not given back.
     pub balance: i64,
     pool: Vec<Buffer>,
@@ -91,7 +92,13 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    pub(crate) fn new(id: ShardId, shards: u16, random: Random, faults: &Faults) -> Side {
+    pub(crate) fn new(
+        id: ShardId,
+        shards: u16,
+        random: Random,
+        faults: &Faults,
+        end: Arc<OnceLock<Timestamp>>,
+    ) -> Side {
         Side {
             id,
             now: 0,
@@ -104,7 +111,7 @@ impl Side {
             rings: (0..shards).map(|_| Ring::default()).collect(),
             ring_capacity: faults.ring_capacity,
             wake: None,
-            ends_at: None,
+            end,
             balance: 0,
             pool: Vec::new(),
             returned: Vec::new(),
@@ -323,13 +330,11 @@ impl Host for Side {
     }
 
     fn shut_down(&mut self, at: Timestamp) -> bool {
-        let is_first = self.ends_at.is_none();
-        self.ends_at.get_or_insert(at);
-        is_first
+        self.end.set(at).is_ok()
     }
 
     fn is_going_down(&self) -> bool {
-        self.ends_at.is_some()
+        self.end.get().is_some()
     }
 
     fn wake_at(&mut self, at: Timestamp) {

@@ -21,8 +21,8 @@ use stanza::jid::BareJid;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use store::Memory;
 use wire::Wire;
 use xmpp::port::{Credentials, Store as _, StoreOp, StoreReply};
@@ -133,7 +133,7 @@ enum Input {
     },
     NewKeys {
         account: BareJid,
-        told: Sender<()>,
+        answer: Sender<StoreReply>,
     },
     ShutdownNear,
     Shutdown,
@@ -226,11 +226,12 @@ fn nodes(
     faults: &Faults,
     started: u64,
 ) -> Vec<Node> {
+    let end = Arc::new(OnceLock::new());
     let node = |index| {
         let id = ShardId(index);
         Node {
             shard: Shard::new(id, settings.clone(), Timestamp(started)),
-            side: Side::new(id, settings.shards, random.fork(), faults),
+            side: Side::new(id, settings.shards, random.fork(), faults, end.clone()),
             inbox: VecDeque::new(),
             answers: VecDeque::new(),
             awake: false,
@@ -299,12 +300,12 @@ impl World {
         });
     }
 
-    /// An administrator gives an account a new password: storage has it at once. The receiver's
-    /// other end goes when its shard has heard of it.
+    /// An administrator gives an account a new password: storage has it at once. The receiver
+    /// gets an answer when its shard has heard of it.
     ///
     /// # Panics
     /// If the address or the password cannot be used.
-    pub fn set_password(&mut self, jid: &str, password: &str) -> Receiver<()> {
+    pub fn set_password(&mut self, jid: &str, password: &str) -> Receiver<StoreReply> {
         let (account, credentials) = self.account_with(jid, password);
         self.perform(StoreOp::SetCredentials {
             account: account.clone(),
@@ -337,8 +338,8 @@ impl World {
 
     /// When a command has the server go down, in microseconds.
     pub fn ends_at(&self) -> Option<u64> {
-        let mut ends = self.nodes.iter().filter_map(|node| node.side.ends_at);
-        ends.next().map(|end| end.0)
+        let end = self.nodes.first()?.side.end.get();
+        end.map(|end| end.0)
     }
 
     /// An administrator has the server delete an account; what it answers comes to the receiver.

@@ -1,6 +1,6 @@
 //! A bare JID's live state on its home shard, and the table of the resident ones.
 
-use crate::errand::Deleter;
+use crate::errand::Administrator;
 use crate::handed::Handed;
 use crate::host::{Ticket, Timestamp};
 use crate::limit::{Limits, ROSTER_ITEM_SIZE_MEAN};
@@ -42,7 +42,7 @@ pub(crate) enum Waiter {
     /// A session elsewhere that wants the last items of its nodes.
     LastItems(Box<LastItems>),
     /// An administrator's deletion, and whom to tell how it went.
-    Deletion(Deleter),
+    Deletion(Administrator),
 }
 
 /// Stanzas that wait for one account.

@@ -7,7 +7,7 @@ use crate::host::{Host, ShardId};
 use crate::outbox::Keep;
 use crate::parcel::{Control, Parcel};
 use crate::port::StoreReply;
-use crate::revoke::{Renewer, Revoked};
+use crate::revoke::Revoked;
 use crate::session::SessionKey;
 use crate::shard::{Shard, Timer};
 use crate::stanza::write_reply_head;
@@ -22,8 +22,11 @@ use std::sync::mpsc::Sender;
 /// Sessions that are looked at, or told something, in one step of a walk.
 const WALKED_PER_STEP_MAX: usize = 256;
 
-/// Milliseconds between two steps: 50,000 sessions are told something in a second.
+/// Milliseconds between two steps: at most 51,200 places are passed in a second.
 const STEP_MS: u64 = 5;
+
+/// Walks of a shard that wait or are under way; the next one is refused.
+const WALKS_MAX: usize = 64;
 
 /// Something to be done on one shard.
 #[derive(Debug)]
@@ -80,6 +83,8 @@ pub enum Told {
     Stored(StoreReply),
     /// It is done.
     Done,
+    /// It is not even begun: too much else is.
+    Busy,
 }
 
 /// Who gave an errand: the shard, its command under way, and the errand's place in that.
@@ -90,13 +95,19 @@ pub struct Giver {
     pub(crate) place: u16,
 }
 
-/// Who hears what became of a deletion.
+/// Who changes an account that is not his own, and hears what storage says of it.
 #[derive(Debug)]
-pub(crate) enum Deleter {
+pub(crate) enum Administrator {
     /// An operator, who may not wait any more.
     Operator(Sender<StoreReply>),
     /// A command.
     Command(Giver),
+}
+
+impl From<Sender<StoreReply>> for Administrator {
+    fn from(answer: Sender<StoreReply>) -> Administrator {
+        Administrator::Operator(answer)
+    }
 }
 
 /// A way along all sessions of a shard.
@@ -118,7 +129,7 @@ enum Walked {
     Announce(Arc<str>),
 }
 
-/// Those under way: one after the other. There are as many as commands under way at most.
+/// Those under way: one after the other, and at most [`WALKS_MAX`].
 #[derive(Debug, Default)]
 pub(crate) struct Walks {
     queue: VecDeque<Walk>,
@@ -162,10 +173,10 @@ impl Shard {
             }
             Errand::Announce { text } => return self.walk(host, giver, Walked::Announce(text)),
             Errand::Delete { account } => {
-                return self.on_deletion(host, &account, Deleter::Command(giver));
+                return self.on_deletion(host, &account, Administrator::Command(giver));
             }
             Errand::NewKeys { account } => {
-                return self.on_new_keys(host, account, Renewer::Command(giver));
+                return self.on_new_keys(host, account, Administrator::Command(giver));
             }
             Errand::Sessions { account } => Told::Sessions(self.sessions_of(&account)),
             Errand::End { account, resource } => {
@@ -186,20 +197,20 @@ impl Shard {
         }
     }
 
-    /// Tells who had an account deleted what became of that.
-    pub(crate) fn tell_deleter(
+    /// Tells who had an account changed what became of that.
+    pub(crate) fn tell_administrator(
         &mut self,
         host: &mut impl Host,
-        deleter: Deleter,
+        administrator: Administrator,
         reply: StoreReply,
     ) {
-        match deleter {
-            Deleter::Operator(answer) => {
+        match administrator {
+            Administrator::Operator(answer) => {
                 if answer.send(reply).is_err() {
-                    tracing::warn!("an administrator did not wait for the end of a deletion");
+                    tracing::warn!("an operator did not wait for the end of a change");
                 }
             }
-            Deleter::Command(giver) => self.tell_giver(host, giver, Told::Stored(reply)),
+            Administrator::Command(giver) => self.tell_giver(host, giver, Told::Stored(reply)),
         }
     }
 
@@ -242,6 +253,9 @@ impl Shard {
 
     fn walk(&mut self, host: &mut impl Host, giver: Giver, errand: Walked) {
         let next = 0;
+        if self.commands.walks.queue.len() >= WALKS_MAX {
+            return self.tell_giver(host, giver, Told::Busy);
+        }
         if self.commands.walks.queue.is_empty() {
             let now = host.now();
             self.arm(host, now, Timer::Walk);

@@ -116,6 +116,7 @@ pub trait Host {
 
     /// Asks the keeper of files for a slot (XEP-0363); answered by `Shard::on_slot`.
     fn slot(&mut self, ticket: Ticket, request: Box<SlotRequest>);
+
     /// Has the server go down at `at`; `false` where it is going to already.
     fn shut_down(&mut self, at: Timestamp) -> bool;
 

@@ -155,8 +155,9 @@ pub enum Control {
     NewKeys {
         /// The account.
         account: BareJid,
-        /// Dropped when that is so.
-        told: Sender<()>,
+        /// Gets what storage says of those user agents when that is so; nothing where the shard
+        /// ends first.
+        answer: Sender<StoreReply>,
     },
     /// The answer to `Register`: whether the account was made; `None` is a storage failure.
     Registered {

@@ -5,7 +5,7 @@
 //! Invariant: storage has it before anybody is told: who comes back at once meets it there.
 
 use crate::account::AccountKey;
-use crate::errand::{Giver, Told};
+use crate::errand::Administrator;
 use crate::error::StreamError;
 use crate::host::Host;
 use crate::port::{AgentId, StoreOp, StoreReply};
@@ -14,7 +14,6 @@ use crate::shard::{Shard, Waiting};
 use crate::stream::StreamState;
 use crate::xep::register::AccountChange;
 use stanza::jid::{BareJid, home_hash};
-use std::sync::mpsc::Sender;
 
 /// Whose sessions end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +22,7 @@ pub(crate) enum Revoked {
     All { but: Option<SessionKey> },
     /// Those of a user agent.
     Agent(AgentId),
-    /// One of a client that does not say which it is.
+    /// One.
     Session(SessionKey),
 }
 
@@ -46,26 +45,16 @@ impl Revoked {
     }
 }
 
-/// Who has given an account new keys, and waits for the end of what the old ones let in.
-#[derive(Debug)]
-pub(crate) enum Renewer {
-    /// An operator: what he waits for is that this is dropped.
-    Operator(Sender<()>),
-    /// A command.
-    Command(Giver),
-}
-
-impl From<Sender<()>> for Renewer {
-    fn from(told: Sender<()>) -> Renewer {
-        Renewer::Operator(told)
-    }
-}
-
 impl Shard {
     /// An account has new keys, or none of its tokens is good any more, by an operator's word. Who
     /// has proved the old ones meanwhile may have had a user agent noted, and been given a token,
     /// after storage forgot those: so it forgets them once more, after which none of them can come.
-    pub(crate) fn on_new_keys(&mut self, host: &mut impl Host, account: BareJid, by: Renewer) {
+    pub(crate) fn on_new_keys(
+        &mut self,
+        host: &mut impl Host,
+        account: BareJid,
+        by: Administrator,
+    ) {
         self.end_what_was_let_in(host, &account);
         let ticket = self.ticket(Waiting::AccountChange);
         let op = StoreOp::RemoveUserAgents {
@@ -82,7 +71,7 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         account: &BareJid,
-        by: Renewer,
+        by: Administrator,
         reply: StoreReply,
     ) {
         if matches!(reply, StoreReply::Failed(_)) {
@@ -90,10 +79,7 @@ impl Shard {
             tracing::error!(?reply, account, "tokens of old keys may be left");
         }
         self.end_what_was_let_in(host, account);
-        match by {
-            Renewer::Operator(told) => drop(told),
-            Renewer::Command(giver) => self.tell_giver(host, giver, Told::Stored(reply)),
-        }
+        self.tell_administrator(host, by, reply);
     }
 
     fn end_what_was_let_in(&mut self, host: &mut impl Host, account: &BareJid) {

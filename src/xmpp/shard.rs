@@ -8,7 +8,7 @@ use crate::archive::Archiving;
 use crate::bulk::Bulk;
 use crate::conns::Conns;
 use crate::ends::SessionEnd;
-use crate::errand::{Deleter, Told};
+use crate::errand::Told;
 use crate::error::StreamError;
 use crate::host::{ConnId, Host, ShardId, StreamKind, Ticket, Timestamp, TlsFacts};
 use crate::iq::IqRequest;
@@ -544,12 +544,10 @@ impl Shard {
                 self.on_last_items(host, from, &account, to, nodes);
             }
             Control::LastItemsSent => self.on_last_sent(host),
-            Control::Delete { account, answer } => {
-                self.on_deletion(host, &account, Deleter::Operator(answer));
-            }
+            Control::Delete { account, answer } => self.on_deletion(host, &account, answer.into()),
             Control::Errand { giver, errand } => self.on_errand(host, giver, errand),
             Control::Told { giver, told } => self.on_told(host, giver.run, giver.place, told),
-            Control::NewKeys { account, told } => self.on_new_keys(host, account, told.into()),
+            Control::NewKeys { account, answer } => self.on_new_keys(host, account, answer.into()),
         }
     }
 

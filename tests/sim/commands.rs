@@ -7,6 +7,8 @@ use xmpp::port::{StoreOp, StoreReply};
 
 #[path = "commands/edges.rs"]
 mod edges;
+#[path = "commands/hindered.rs"]
+mod hindered;
 
 const COMMANDS: &str = "http://jabber.org/protocol/commands";
 const ADMIN: &str = "http://jabber.org/protocol/admin";

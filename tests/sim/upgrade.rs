@@ -359,7 +359,11 @@ fn a_token_that_an_old_password_brought_ends_with_it() {
         let proof = sim::token::proof("alice", token.attr("token"), b"");
         let heard = world.tell_new_keys(alice());
         world.run();
-        assert!(heard.recv().is_err(), "her shard has heard of it");
+        assert_eq!(
+            heard.try_recv(),
+            Ok(StoreReply::Done),
+            "her shard has heard of it"
+        );
         let client = open(&mut world);
         let got = ask(
             &mut world,
@@ -420,6 +424,16 @@ fn two_clients_that_give_the_same_key_are_both_let_in_and_the_first_key_stays() 
 }
 
 #[test]
+fn whoever_gives_an_account_new_keys_hears_that_tokens_of_the_old_ones_may_be_left() {
+    let mut world = world(1);
+    let heard = world.set_password("alice@example.org", "other");
+    world.faults.disk_full = true;
+    world.run();
+    let told = heard.try_recv();
+    assert!(matches!(told, Ok(StoreReply::Failed(_))), "{told:?}");
+}
+
+#[test]
 fn a_new_password_ends_a_task() {
     let mut world = world(1);
     let client = open(&mut world);
@@ -427,7 +441,11 @@ fn a_new_password_ends_a_task() {
     ask(&mut world, client, NEXT);
     let heard = world.set_password("alice@example.org", "other");
     world.run();
-    assert!(heard.recv().is_err(), "its shard has heard of it");
+    assert_eq!(
+        heard.try_recv(),
+        Ok(StoreReply::Done),
+        "its shard has heard of it"
+    );
     let new = keys(&mut world);
     let error = world.client(client).stream_error.as_deref();
     assert_eq!(error, Some("reset"));
@@ -447,7 +465,11 @@ fn a_key_on_its_way_to_storage_comes_to_nothing_with_a_new_password() {
     let heard = world.set_password("alice@example.org", "other");
     let new = keys(&mut world);
     world.run();
-    assert!(heard.recv().is_err(), "its shard has heard of it");
+    assert_eq!(
+        heard.try_recv(),
+        Ok(StoreReply::Done),
+        "its shard has heard of it"
+    );
     assert!(!names(&world.received(client)).contains(&"success"));
     assert_eq!(keys(&mut world), new);
     world.check_rest();

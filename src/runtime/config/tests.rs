@@ -485,6 +485,8 @@ fn the_manual_names_every_key_and_its_range() {
         "transport",
         "secret",
         "lifetime_s",
+        "jids",
+        "urls",
         "enabled",
         "directory",
         "max_file_size",

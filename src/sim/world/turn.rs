@@ -7,18 +7,19 @@ use crate::host::Effect;
 use stanza::jid::BareJid;
 use std::sync::mpsc::{self, Receiver};
 use xmpp::parcel::{Control, Parcel};
+use xmpp::port::StoreReply;
 use xmpp::{ConnId, StreamKind, TlsFacts};
 
 /// Bound streams that may end in one turn: few, so that others wait for theirs.
 const ENDS_PER_TURN: usize = 2;
 
 impl World {
-    /// An account's shard hears that storage has new keys. The receiver's other end goes when it
-    /// has seen to that.
-    pub fn tell_new_keys(&mut self, account: BareJid) -> Receiver<()> {
+    /// An account's shard hears that storage has new keys. The receiver gets an answer when it has
+    /// seen to that.
+    pub fn tell_new_keys(&mut self, account: BareJid) -> Receiver<StoreReply> {
         let home = self.home(&account);
-        let (told, heard) = mpsc::channel();
-        self.input(home, Input::NewKeys { account, told });
+        let (answer, heard) = mpsc::channel();
+        self.input(home, Input::NewKeys { account, answer });
         heard
     }
 
@@ -135,8 +136,8 @@ impl World {
             Input::Delete { account, answer } => {
                 self.control(shard, Control::Delete { account, answer });
             }
-            Input::NewKeys { account, told } => {
-                self.control(shard, Control::NewKeys { account, told });
+            Input::NewKeys { account, answer } => {
+                self.control(shard, Control::NewKeys { account, answer });
             }
             Input::ShutdownNear => {
                 let Node { shard, side, .. } = &mut self.nodes[shard];

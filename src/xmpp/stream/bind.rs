@@ -270,7 +270,7 @@ impl Shard {
                     }
                     _ => StoreReply::Missing,
                 };
-                self.tell_deleter(host, by, reply);
+                self.tell_administrator(host, by, reply);
             }
         }
     }

@@ -196,7 +196,7 @@ impl Shard {
         let account = request.account.clone();
         match self.router.home(account.as_str()) {
             // Who had an administrator's name could do what he may: to whoever asks it is taken,
-            // whether or not, and after as long, so that nobody learns whose name that is.
+            // whether or not, and after a derivation, too.
             _ if self.settings.is_admin(&account) => {
                 host.store(ticket, StoreOp::Credentials { account });
             }

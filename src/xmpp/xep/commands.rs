@@ -1,5 +1,5 @@
 //! XEP-0050: Ad-Hoc Commands of the server. What there is to do is in [`administration`]; here is
-//! how it is found, and how its forms are walked through.
+//! how it is found, and how its form is filled in. No command has more than one.
 //!
 //! Invariant: an execution belongs to the full JID that began it, and nobody else can guess its id.
 //! Whether the asker may run the command is asked at every step.
@@ -42,13 +42,14 @@ impl Extension for AdHocCommands {
     }
 }
 
-/// Executions that are remembered of one asker; the oldest makes room.
+/// Executions that are remembered of one asker; the oldest makes room, of those that have ended
+/// first.
 const EXECUTIONS_PER_ASKER_MAX: usize = 8;
 
-/// Those of a shard.
+/// Those of a shard; likewise.
 const EXECUTIONS_MAX: usize = 128;
 
-/// How long the next step of one may take, in microseconds.
+/// How long a form may take to be filled in, in microseconds.
 const STEP_US_MAX: u64 = 600_000_000;
 
 /// Bytes of a language tag (RFC 5646 2.1): longer ones are none that anybody uses.
@@ -74,11 +75,9 @@ struct Execution {
     /// The full JID of who began it.
     asker: Box<str>,
     command: &'static Command,
-    /// Which form is awaited; `None` where it has ended.
-    stage: Option<usize>,
-    /// What the forms before that one said.
-    said: Fields,
-    /// When that form was shown.
+    /// Whether its form is awaited.
+    is_open: bool,
+    /// When it began.
     since: Timestamp,
 }
 
@@ -102,32 +101,6 @@ impl Action {
             "cancel" => Action::Cancel,
             _ => return None,
         })
-    }
-}
-
-/// What follows from an action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// This form is shown.
-    Show(usize),
-    /// The command is carried out.
-    Perform,
-    /// Nothing more.
-    Cancel,
-}
-
-impl Step {
-    /// What an action means at one of so many forms; `None` where it is not allowed there.
-    fn of(action: Action, stage: usize, count: usize) -> Option<Step> {
-        let is_last = stage + 1 == count;
-        match action {
-            Action::Cancel => Some(Step::Cancel),
-            Action::Prev => stage.checked_sub(1).map(Step::Show),
-            // XEP-0050 3.4: the default action.
-            Action::Execute | Action::Complete if is_last => Some(Step::Perform),
-            Action::Execute | Action::Next if !is_last => Some(Step::Show(stage + 1)),
-            Action::Execute | Action::Next | Action::Complete => None,
-        }
     }
 }
 
@@ -238,62 +211,41 @@ fn open_command(command: &Command, id: &str, status: &str, out: &mut Vec<u8>) {
     );
 }
 
-/// Writes which actions a form allows beside `cancel`.
-fn write_actions(stage: usize, count: usize, out: &mut Vec<u8>) {
-    let is_last = stage + 1 == count;
-    let default = if is_last { "complete" } else { "next" };
-    put(out, format_args!("<actions execute='{default}'>"));
-    if stage > 0 {
-        out.extend_from_slice(b"<prev/>");
-    }
-    put(out, format_args!("<{default}/></actions>"));
+/// What a form says.
+///
+/// # Errors
+/// It does not answer the one that was shown.
+fn submitted(form: &Form, payload: Node<'_>) -> Result<Fields, Refusal> {
+    let x = payload.child("x", Ns::DataForms);
+    // XEP-0050 3.5.1: `cancel` is to be taken for `submit`.
+    let x = x.filter(|x| matches!(x.attr("type"), Some("submit" | "cancel")));
+    let x = x.ok_or(Refusal::BAD_PAYLOAD)?;
+    form.accept(fields(x)).ok_or(Refusal::BAD_PAYLOAD)
 }
 
 impl Execution {
     fn has_expired(&self, now: Timestamp) -> bool {
         now.0 >= self.since.0 + STEP_US_MAX
     }
-
-    fn current_form(&self) -> Option<&'static Form> {
-        self.command.forms.get(self.stage?)
-    }
-
-    /// Notes what the awaited form says.
-    ///
-    /// # Errors
-    /// It is not one that answers it.
-    fn submit(&mut self, payload: Node<'_>) -> Result<(), Refusal> {
-        let form = self.current_form().ok_or(Refusal::EXPIRED)?;
-        let x = payload.child("x", Ns::DataForms);
-        // XEP-0050 3.5.1: `cancel` is to be taken for `submit`.
-        let x = x.filter(|x| matches!(x.attr("type"), Some("submit" | "cancel")));
-        let x = x.ok_or(Refusal::BAD_PAYLOAD)?;
-        let values = form.accept(fields(x)).ok_or(Refusal::BAD_PAYLOAD)?;
-        let of_form = |var: &str| form.fields.iter().any(|field| field.var == var);
-        self.said.retain(|(var, _)| !of_form(var));
-        self.said.extend(values);
-        Ok(())
-    }
 }
 
 impl Commands {
-    /// The place of an execution that its asker goes on with.
-    fn place_of(
+    /// Whether an asker may go on with an execution.
+    fn check(
         &self,
         id: &str,
         asker: &str,
         command: &Command,
         now: Timestamp,
-    ) -> Result<usize, Refusal> {
+    ) -> Result<(), Refusal> {
         let mut all = self.executions.iter();
-        let is_it = |one: &Execution| {
+        let is_it = |one: &&Execution| {
             *one.id == *id && *one.asker == *asker && one.command.node == command.node
         };
-        let place = all.position(is_it).ok_or(Refusal::BAD_SESSION)?;
-        let found = &self.executions[place];
-        match found.stage.is_none() || found.has_expired(now) {
-            true => Err(Refusal::EXPIRED),
-            false => Ok(place),
+        let found = all.find(is_it).ok_or(Refusal::BAD_SESSION)?;
+        match found.is_open && !found.has_expired(now) {
+            true => Ok(()),
+            false => Err(Refusal::EXPIRED),
         }
     }
 
@@ -301,19 +253,26 @@ impl Commands {
         let of_asker = |one: &Execution| one.asker == execution.asker;
         let count = self.executions.iter().filter(|one| of_asker(one)).count();
         if count >= EXECUTIONS_PER_ASKER_MAX {
-            let oldest = self.executions.iter().position(of_asker);
-            oldest.and_then(|place| self.executions.remove(place));
+            self.remove_oldest(of_asker);
         }
         if self.executions.len() >= EXECUTIONS_MAX {
-            self.executions.pop_front();
+            self.remove_oldest(|_| true);
         }
         self.executions.push_back(execution);
+    }
+
+    /// Removes one of some executions: one that has ended, if there is one.
+    fn remove_oldest(&mut self, is_one: impl Fn(&Execution) -> bool) {
+        let all = || self.executions.iter();
+        let ended = all().position(|one| is_one(one) && !one.is_open);
+        let oldest = ended.or_else(|| all().position(&is_one));
+        oldest.and_then(|place| self.executions.remove(place));
     }
 
     /// An execution has ended.
     fn end(&mut self, id: &str) {
         if let Some(found) = self.executions.iter_mut().find(|one| *one.id == *id) {
-            (found.stage, found.said) = (None, Fields::new());
+            found.is_open = false;
         }
     }
 }
@@ -368,23 +327,20 @@ impl Shard {
             Ok(permitted) => permitted,
             Err(refusal) => return Err((answer, refusal)),
         };
-        let id = match payload.attr("sessionid") {
-            Some(id) => Box::from(id),
-            // XEP-0050 3.3: what is not begun is begun by `execute` only.
-            None if action != Action::Execute => return Err((answer, Refusal::BAD_ACTION)),
-            None => {
-                let id = self.begin_execution(host, answer.asker(), command);
-                if !command.forms.is_empty() {
-                    self.show_form(host, &answer, &id);
-                    return Ok(());
-                }
-                id
+        if let Some(id) = payload.attr("sessionid") {
+            return self.go_on(host, answer, (command, id), action, payload);
+        }
+        // XEP-0050 3.3: what is not begun is begun by `execute` only.
+        if action != Action::Execute {
+            return Err((answer, Refusal::BAD_ACTION));
+        }
+        let id = self.begin_execution(host, answer.asker(), command);
+        match &command.form {
+            None => self.run_command(host, answer, command, id, &Fields::new()),
+            Some(form) => {
+                self.show_form(host, &answer, (command, &id), form);
+                Ok(())
             }
-        };
-        let is_simple = command.forms.is_empty();
-        match is_simple && payload.attr("sessionid").is_none() {
-            true => self.run_command(host, answer, command, id, &Fields::new()),
-            false => self.go_on(host, answer, (command, id), action, payload),
         }
     }
 
@@ -425,8 +381,7 @@ impl Shard {
             id: id.clone(),
             asker: asker.into(),
             command,
-            stage: (!command.forms.is_empty()).then_some(0),
-            said: Fields::new(),
+            is_open: command.form.is_some(),
             since: host.now(),
         });
         id
@@ -436,66 +391,48 @@ impl Shard {
         &mut self,
         host: &mut impl Host,
         answer: IqRequest,
-        (command, id): (&'static Command, Box<str>),
+        (command, id): (&'static Command, &str),
         action: Action,
         payload: Node<'_>,
     ) -> Result<(), (IqRequest, Refusal)> {
-        let now = host.now();
-        let place = self.commands.place_of(&id, answer.asker(), command, now);
-        let place = match place {
-            Ok(place) => place,
+        let checked = self.commands.check(id, answer.asker(), command, host.now());
+        // One without a form is never open.
+        let form = checked.and(command.form.as_ref().ok_or(Refusal::EXPIRED));
+        let form = match form {
+            Ok(form) => form,
             Err(refusal) => return Err((answer, refusal)),
         };
-        let execution = &mut self.commands.executions[place];
-        let stage = execution.stage.expect("an execution that goes on has one");
-        let Some(step) = Step::of(action, stage, command.forms.len()) else {
-            return Err((answer, Refusal::BAD_ACTION));
-        };
-        // Who goes back, or gives up, need not have filled in anything.
-        let is_forward = step == Step::Perform || step == Step::Show(stage + 1);
-        if is_forward && let Err(refusal) = execution.submit(payload) {
-            return Err((answer, refusal));
-        }
-        match step {
-            Step::Show(stage) => {
-                (execution.stage, execution.since) = (Some(stage), now);
-                self.show_form(host, &answer, &id);
-                Ok(())
-            }
-            Step::Cancel => {
-                self.commands.end(&id);
+        match action {
+            Action::Next | Action::Prev => return Err((answer, Refusal::BAD_ACTION)),
+            Action::Cancel => {
                 let mut reply = Vec::new();
-                open_command(command, &id, "canceled", &mut reply);
+                open_command(command, id, "canceled", &mut reply);
                 reply.extend_from_slice(b"</command>");
                 self.reply(host, &answer, Ok(&reply));
-                Ok(())
             }
-            Step::Perform => {
-                let said = std::mem::take(&mut execution.said);
-                let begun = self.run_command(host, answer, command, id.clone(), &said);
-                match begun {
-                    Ok(()) => self.commands.end(&id),
-                    // It may be asked for again.
-                    Err(_) => self.commands.executions[place].said = said,
-                }
-                begun
-            }
+            // XEP-0050 3.4: `execute` is the default action, which is `complete` here.
+            Action::Execute | Action::Complete => match submitted(form, payload) {
+                Ok(said) => self.run_command(host, answer, command, id.into(), &said)?,
+                Err(refusal) => return Err((answer, refusal)),
+            },
         }
+        // One that was refused may be asked for again.
+        self.commands.end(id);
+        Ok(())
     }
 
-    fn show_form(&mut self, host: &mut impl Host, answer: &IqRequest, id: &str) {
-        let mut all = self.commands.executions.iter();
-        let Some(execution) = all.find(|one| *one.id == *id) else {
-            return;
-        };
-        let (Some(stage), Some(form)) = (execution.stage, execution.current_form()) else {
-            return;
-        };
-        let command = execution.command;
+    fn show_form(
+        &mut self,
+        host: &mut impl Host,
+        answer: &IqRequest,
+        (command, id): (&Command, &str),
+        form: &Form,
+    ) {
         let mut reply = Vec::new();
         open_command(command, id, "executing", &mut reply);
-        write_actions(stage, command.forms.len(), &mut reply);
-        form.write(&execution.said, &mut reply);
+        // `cancel` is allowed always.
+        reply.extend_from_slice(b"<actions execute='complete'><complete/></actions>");
+        form.write(&mut reply);
         reply.extend_from_slice(b"</command>");
         self.reply(host, answer, Ok(&reply));
     }

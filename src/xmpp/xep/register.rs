@@ -9,11 +9,11 @@
 use super::client_access::AccessRequest;
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::account::{AccountKey, Residence, Waiter};
-use crate::errand::Deleter;
+use crate::errand::Administrator;
 use crate::error::{StanzaError, StreamError, put};
 use crate::host::{Host, Ticket, random_bytes};
 use crate::port::{RosterItem, StoreOp, StoreReply, Subscription};
-use crate::revoke::{Renewer, Revoked};
+use crate::revoke::Revoked;
 use crate::session::SessionKey;
 use crate::settle::Cause;
 use crate::shard::{Shard, Waiting};
@@ -79,7 +79,7 @@ pub(crate) enum AccountChange {
     /// What has access to it, to be listed or to be taken back.
     Access(AccessRequest),
     /// The end of what its old keys let in.
-    NewKeys { account: BareJid, by: Renewer },
+    NewKeys { account: BareJid, by: Administrator },
 }
 
 /// The end of an account: of its subscriptions first, on both sides, then of what waits for it, and
@@ -106,7 +106,7 @@ enum Canceller {
     /// Its client.
     Client(crate::iq::IqRequest),
     /// An administrator.
-    Administrator(Deleter),
+    Administrator(Administrator),
 }
 
 impl Shard {
@@ -252,7 +252,7 @@ impl Shard {
                         let outcome = super::done(reply);
                         self.reply(host, &answer, outcome.map(|()| &[][..]));
                     }
-                    Canceller::Administrator(by) => self.tell_deleter(host, by, reply),
+                    Canceller::Administrator(by) => self.tell_administrator(host, by, reply),
                 }
                 if is_done {
                     let jid = self.accounts.at(account).jid.clone();
@@ -268,7 +268,12 @@ impl Shard {
     }
 
     /// An administrator deletes an account at home here.
-    pub(crate) fn on_deletion(&mut self, host: &mut impl Host, account: &BareJid, by: Deleter) {
+    pub(crate) fn on_deletion(
+        &mut self,
+        host: &mut impl Host,
+        account: &BareJid,
+        by: Administrator,
+    ) {
         let key = self.loaded_or_loading(host, account.as_str());
         match &mut self.accounts.at_mut(key).residence {
             Residence::Loading(queue) => queue.push(Waiter::Deletion(by)),
@@ -277,10 +282,10 @@ impl Shard {
     }
 
     /// The same once it is loaded: it ends as if its client cancelled it.
-    pub(crate) fn delete(&mut self, host: &mut impl Host, account: AccountKey, by: Deleter) {
+    pub(crate) fn delete(&mut self, host: &mut impl Host, account: AccountKey, by: Administrator) {
         if self.accounts.at(account).leaving.is_some() {
             let why = "its end is under way already".into();
-            return self.tell_deleter(host, by, StoreReply::Failed(why));
+            return self.tell_administrator(host, by, StoreReply::Failed(why));
         }
         // Whatever led to the load has nothing to do with it.
         let before = (self.cause.take(), self.asker.take());

@@ -14,7 +14,6 @@ use crate::settings::Settings;
 use crate::shard::{Shard, Waiting};
 use crate::stream::sasl::{self, Mechanism, SALT_SIZE, SaslError};
 use crate::stream::{Flow, Phase, Profile, StreamState};
-use crate::xml::Attr;
 use stanza::jid::BareJid;
 use stanza::ns::Ns;
 use stanza::tree::Node;
@@ -212,7 +211,7 @@ impl Shard {
                 "<task-data xmlns='urn:xmpp:sasl:2'>\
                  <salt xmlns='urn:xmpp:scram-upgrade:0' iterations='{}'>{}</salt></task-data>",
                 self.settings.scram_iterations,
-                Attr(&sasl::encode(&salt))
+                sasl::encode(&salt)
             ),
         );
         salt

@@ -3,11 +3,14 @@
 //! Invariant: what a command does to accounts is what an operator's request does, in the same
 //! order: storage has new keys before the account's home hears of them, and that before the asker.
 
-use super::catalogue::{ADMIN, NO_MAXIMUM};
-use super::form::{Results, values};
+mod outcome;
+
+use self::outcome::late_outcome;
+use super::catalogue::NO_MAXIMUM;
+use super::form::values;
 use super::{Fields, Refusal, open_command};
 use crate::errand::{Errand, Told};
-use crate::error::{StanzaError, put};
+use crate::error::StanzaError;
 use crate::host::{Host, ShardId, Ticket, Timestamp, random_bytes};
 use crate::iq::IqRequest;
 use crate::port::{Space, StoreOp, StoreReply};
@@ -15,9 +18,7 @@ use crate::settings::Settings;
 use crate::shard::{Shard, Timer, Waiting};
 use crate::stream::bind::may_be_guests;
 use crate::stream::sasl::{DeriveJob, Derived, Password};
-use crate::xep::time::utc;
 use crate::xep::{Extension, Xep};
-use crate::xml::Attr;
 use stanza::jid::{BareJid, Jid, check_new_local};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,8 +39,12 @@ impl Extension for Administration {
 /// Accounts that one command is about.
 pub(super) const SUBJECTS_MAX: usize = 20;
 
-/// Commands under way on a shard.
-pub(super) const RUNS_MAX: usize = 8;
+/// Commands under way on a shard whose askers wait for an answer.
+pub const AWAITED_RUNS_MAX: usize = 8;
+
+/// Commands under way on a shard, with those that go on after they were answered, for they took too
+/// long.
+pub const RUNS_MAX: usize = 64;
 
 /// Names in a list without a maximum.
 pub(super) const NAMES_MAX: usize = 1_000;
@@ -47,12 +52,9 @@ pub(super) const NAMES_MAX: usize = 1_000;
 /// Bytes of an announcement.
 pub(super) const ANNOUNCEMENT_SIZE_MAX: usize = 4_096;
 
-/// Milliseconds that one of them may take; what it has begun goes on, but nobody is told.
+/// Milliseconds after which one is answered in any case: one that changes something goes on, but
+/// nobody is told what comes of it.
 const RUN_MS_MAX: u64 = 100_000;
-
-/// What is said where nothing better is known.
-const STORAGE_FAILED: (StanzaError, &str) =
-    (StanzaError::InternalServerError, "storage did not answer");
 
 /// Questions to storage about when an account was used.
 const LOGIN_QUESTIONS: u16 = 3;
@@ -99,8 +101,8 @@ pub(super) struct Command {
     pub kind: Kind,
     pub node: &'static str,
     pub name: &'static str,
-    /// What it asks for, form by form.
-    pub forms: &'static [super::Form],
+    /// What it asks for, if anything.
+    pub form: Option<super::Form>,
 }
 
 /// Whom a command is about: an account, or a session of it.
@@ -113,7 +115,8 @@ struct Subject {
 /// A command that is carried out.
 #[derive(Debug)]
 pub(crate) struct Run {
-    answer: IqRequest,
+    /// Who is to be answered; nobody once it took too long.
+    answer: Option<IqRequest>,
     command: &'static Command,
     /// The execution's id.
     id: Box<str>,
@@ -127,7 +130,7 @@ pub(crate) struct Run {
     open: usize,
     /// Whether its second parts have begun.
     is_second: bool,
-    /// When it ends, whatever is missing.
+    /// When it is answered, whatever is missing.
     until: Timestamp,
 }
 
@@ -138,7 +141,7 @@ enum Part {
     Derive(Box<DeriveJob>),
 }
 
-/// What the forms of a command say, understood.
+/// What the form of a command says, understood.
 struct Plan {
     subjects: Vec<Subject>,
     password: Option<Password>,
@@ -230,7 +233,9 @@ impl Shard {
             Ok(planned) => planned,
             Err(refusal) => return Err((answer, refusal)),
         };
-        if self.commands.runs.len() >= RUNS_MAX {
+        let runs = self.commands.runs.values();
+        let awaited_count = runs.filter(|run| run.answer.is_some()).count();
+        if awaited_count >= AWAITED_RUNS_MAX || self.commands.runs.len() >= RUNS_MAX {
             return Err((answer, StanzaError::ResourceConstraint.into()));
         }
         tracing::info!(
@@ -242,7 +247,7 @@ impl Shard {
         // Its asker's input waits where there are many, and the answer is owed to a farewell.
         let Ticket(run) = self.ticket(Waiting::Nothing);
         let begun = Run {
-            answer,
+            answer: Some(answer),
             command,
             id,
             subjects: plan.subjects,
@@ -260,9 +265,21 @@ impl Shard {
         if parts.is_empty() {
             self.go_on_with(host, run);
         }
-        self.begin_parts(host, run, (0..).zip(parts));
+        let begun = self.begin_parts(host, run, (0..).zip(parts));
         self.cause = cause;
-        Ok(())
+        match begun {
+            true => Ok(()),
+            false => self.undo_run(host, run),
+        }
+    }
+
+    /// The first part of a command could not be begun: it may be asked for again.
+    fn undo_run(&mut self, host: &mut impl Host, run: u64) -> Result<(), (IqRequest, Refusal)> {
+        self.forget(host, Ticket(run));
+        let answer = self.commands.runs.remove(&run).and_then(|it| it.answer);
+        answer.map_or(Ok(()), |answer| {
+            Err((answer, StanzaError::ResourceConstraint.into()))
+        })
     }
 
     /// What a command is made of.
@@ -321,12 +338,14 @@ impl Shard {
         })
     }
 
+    /// Begins parts of a command, and says whether that was possible: a derivation, which is alone,
+    /// is refused where too many wait.
     fn begin_parts(
         &mut self,
         host: &mut impl Host,
         run: u64,
         parts: impl Iterator<Item = (u16, Part)>,
-    ) {
+    ) -> bool {
         for (place, part) in parts {
             match part {
                 Part::Store(op) => {
@@ -340,11 +359,12 @@ impl Shard {
                     let ticket = self.ticket(Waiting::Command { run, place });
                     if !host.derive(ticket, job) {
                         self.forget(host, ticket);
-                        self.end_run(host, run, Err(StanzaError::ResourceConstraint.into()));
+                        return false;
                     }
                 }
             }
         }
+        true
     }
 
     /// The keys of a password are there.
@@ -394,39 +414,47 @@ impl Shard {
         };
         found.open = second.len();
         if !second.is_empty() {
-            return self.begin_parts(host, run, second.into_iter());
+            self.begin_parts(host, run, second.into_iter());
+            return;
         }
         let outcome = found.outcome();
         self.finish_run(host, run, outcome);
     }
 
-    /// The time of those is over that have taken too long: they make room for others.
+    /// The time of those is over that have taken too long: they make room for others. What changes
+    /// something goes on to its last part.
     pub(crate) fn on_runs(&mut self, host: &mut impl Host) {
         self.commands.is_armed = false;
         let now = host.now();
         let runs = self.commands.runs.iter();
-        let late = runs.filter(|(_, found)| found.until <= now);
+        let late = runs.filter(|(_, found)| found.answer.is_some() && found.until <= now);
         let mut late: Vec<u64> = late.map(|(run, _)| *run).collect();
         late.sort_unstable();
         for run in late {
-            if let Some(found) = self.commands.runs.get(&run) {
-                tracing::warn!(command = found.command.node, "a command takes long");
-                let outcome = found.late_outcome();
-                self.finish_run(host, run, outcome);
+            let Some(found) = self.commands.runs.get(&run) else {
+                continue;
+            };
+            let command = found.command;
+            tracing::warn!(command = command.node, "a command takes long");
+            self.answer_run(host, run, late_outcome(command.kind));
+            if command.kind.is_read() {
+                self.commands.runs.remove(&run);
             }
         }
         self.arm_runs(host);
     }
 
     fn arm_runs(&mut self, host: &mut impl Host) {
-        let next = self.commands.runs.values().map(|run| run.until).min();
+        let runs = self.commands.runs.values();
+        let awaited = runs.filter(|run| run.answer.is_some());
+        let next = awaited.map(|run| run.until).min();
         if let Some(next) = next.filter(|_| !self.commands.is_armed) {
             self.commands.is_armed = true;
             self.arm(host, next, Timer::Runs);
         }
     }
 
-    /// Does what is done last, and answers who asked.
+    /// Does what is done last, and answers who asked: where something failed, the server stays up.
     fn finish_run(
         &mut self,
         host: &mut impl Host,
@@ -434,31 +462,37 @@ impl Shard {
         mut outcome: Result<Vec<u8>, Refusal>,
     ) {
         let delay_s = self.commands.runs.get(&run).and_then(|it| it.delay_s);
-        if let Some(delay_s) = delay_s {
+        if let Some(delay_s) = delay_s.filter(|_| outcome.is_ok()) {
             let at = host.now().plus_ms(delay_s * 1000);
             if !host.shut_down(at) {
                 outcome = Err(StanzaError::Conflict.into());
             }
         }
-        self.end_run(host, run, outcome);
+        self.answer_run(host, run, outcome);
+        self.commands.runs.remove(&run);
     }
 
-    /// Answers who asked.
-    fn end_run(&mut self, host: &mut impl Host, run: u64, outcome: Result<Vec<u8>, Refusal>) {
-        let Some(ended) = self.commands.runs.remove(&run) else {
+    /// Answers who asked, once.
+    fn answer_run(&mut self, host: &mut impl Host, run: u64, outcome: Result<Vec<u8>, Refusal>) {
+        let Some(found) = self.commands.runs.get_mut(&run) else {
             return;
+        };
+        let (command, id) = (found.command, found.id.clone());
+        let Some(answer) = found.answer.take() else {
+            let (command, is_done) = (command.node, outcome.is_ok());
+            return tracing::warn!(command, is_done, "a late command has ended");
         };
         self.complete(host, Ticket(run), |shard, host, _| match outcome {
             Ok(inner) => {
                 let mut reply = Vec::new();
-                open_command(ended.command, &ended.id, "completed", &mut reply);
+                open_command(command, &id, "completed", &mut reply);
                 reply.extend_from_slice(&inner);
                 reply.extend_from_slice(b"</command>");
-                shard.reply(host, &ended.answer, Ok(&reply));
+                shard.reply(host, &answer, Ok(&reply));
             }
             Err(refusal) => {
-                let named = [Some(ended.command.node), Some(&*ended.id)];
-                shard.refuse_command(host, &ended.answer, named, refusal);
+                let named = [Some(command.node), Some(&*id)];
+                shard.refuse_command(host, &answer, named, refusal);
             }
         });
     }
@@ -526,254 +560,4 @@ impl Run {
     fn is_missing(&self) -> bool {
         matches!(self.told.get(&0), Some(Told::Stored(StoreReply::Missing)))
     }
-
-    /// Whether storage has an account.
-    fn is_known(&self, place: u16) -> bool {
-        let told = self.told.get(&place);
-        matches!(told, Some(Told::Stored(StoreReply::Credentials(Some(_)))))
-    }
-
-    /// What stands in the answer.
-    fn outcome(&self) -> Result<Vec<u8>, Refusal> {
-        let mut out = Vec::new();
-        match self.command.kind {
-            Kind::AddUser | Kind::ChangeUserPassword | Kind::DeleteUser | Kind::EndUserSession => {
-                self.write_failures(&mut out)?;
-            }
-            Kind::Announce | Kind::Shutdown => {}
-            Kind::GetUserLastlogin => self.write_logins(&mut out)?,
-            Kind::GetUserStats => self.write_stats(&mut out)?,
-            Kind::GetRegisteredUsersNum | Kind::GetRegisteredUsersList => {
-                self.write_registered(&mut out)?;
-            }
-            Kind::GetOnlineUsersNum | Kind::GetOnlineUsersList => self.write_online(&mut out),
-        }
-        Ok(out)
-    }
-
-    /// The same where some of its parts are not there in time. Those that change something go on.
-    fn late_outcome(&self) -> Result<Vec<u8>, Refusal> {
-        match self.command.kind {
-            kind if kind.is_read() => Err(StanzaError::ResourceConstraint.into()),
-            _ => {
-                let mut out = Vec::new();
-                out.extend_from_slice(
-                    b"<note type='warn'>It takes long: see later whether it is done.</note>",
-                );
-                Ok(out)
-            }
-        }
-    }
-
-    /// Why nothing was done about a subject.
-    fn failure(&self, place: u16) -> Option<(StanzaError, &str)> {
-        if self.command.kind == Kind::EndUserSession {
-            let ended = self.told.get(&(self.subjects.len() as u16 + place));
-            let subject = &self.subjects[usize::from(place)];
-            return match (ended, self.told.get(&place)) {
-                (Some(Told::Ended(1..)), _) => None,
-                (Some(Told::Ended(0)), Some(Told::Stored(StoreReply::Credentials(Some(_))))) => {
-                    let no_session = (StanzaError::ItemNotFound, "there is no such session");
-                    subject.resource.is_some().then_some(no_session)
-                }
-                (_, known) => failure_of(known).or(Some(STORAGE_FAILED)),
-            };
-        }
-        let first = failure_of(self.told.get(&place));
-        match self.command.kind {
-            // What the old password let in has to be over, too.
-            Kind::ChangeUserPassword if first.is_none() => {
-                let second = self.told.get(&(self.subjects.len() as u16 + place));
-                let is_over = matches!(second, Some(Told::Stored(StoreReply::Missing)));
-                failure_of(second).filter(|_| !is_over)
-            }
-            _ => first,
-        }
-    }
-
-    /// XEP-0050 3.6: what of it failed stands in notes; where there is one subject, the whole does.
-    fn write_failures(&self, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let count = self.subjects.len();
-        for (place, subject) in (0..).zip(&self.subjects) {
-            let Some((error, why)) = self.failure(place) else {
-                continue;
-            };
-            if count == 1 {
-                return Err(error.into());
-            }
-            write_note(&format!("{}: {why}.", subject.account.as_str()), out);
-        }
-        Ok(())
-    }
-
-    fn write_logins(&self, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let (mut known, mut times) = (Vec::new(), Vec::new());
-        for (index, subject) in (0..).zip(&self.subjects) {
-            let first = index * LOGIN_QUESTIONS;
-            let is_known = self.is_known(first);
-            let last = (first..first + LOGIN_QUESTIONS)
-                .filter_map(|place| last_seen(self.told.get(&place)))
-                .max();
-            let mut told = (first..first + LOGIN_QUESTIONS).map(|place| self.told.get(&place));
-            if let Some((error, why)) = told.find_map(trouble_of) {
-                if self.subjects.len() == 1 {
-                    return Err(error.into());
-                }
-                write_note(&format!("{}: {why}.", subject.account.as_str()), out);
-                continue;
-            }
-            match last {
-                Some(last) if is_known => {
-                    known.push(subject.account.as_str());
-                    times.push(utc(last));
-                }
-                None if is_known => {
-                    let text = format!("{}: nobody has logged in.", subject.account.as_str());
-                    write_note(&text, out);
-                }
-                _ if self.subjects.len() == 1 => return Err(StanzaError::ItemNotFound.into()),
-                _ => {
-                    let text = format!("{}: there is no such account.", subject.account.as_str());
-                    write_note(&text, out);
-                }
-            }
-        }
-        Results::open(ADMIN, out)
-            .field(("accountjids", "jid-multi", "Accounts"), known)
-            .field(
-                ("lastlogin", "text-multi", "Last seen, in their order"),
-                times,
-            )
-            .close();
-        Ok(())
-    }
-
-    fn write_stats(&self, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let roster_size = match self.told.get(&0) {
-            Some(Told::Stored(StoreReply::Account(Some(data)))) => {
-                data.roster.iter().filter(|item| item.listed).count()
-            }
-            Some(Told::Stored(StoreReply::Account(None))) => {
-                return Err(StanzaError::ItemNotFound.into());
-            }
-            _ => return Err(StanzaError::InternalServerError.into()),
-        };
-        let none = Vec::new();
-        let sessions = match self.told.get(&1) {
-            Some(Told::Sessions(sessions)) => sessions,
-            _ => &none,
-        };
-        let addresses = sessions.iter().filter_map(|(_, address)| *address);
-        let addresses = addresses.map(|address| address.to_string());
-        let resources = sessions.iter().map(|(resource, _)| resource);
-        let account = self
-            .subjects
-            .first()
-            .map(|subject| subject.account.as_str());
-        Results::open(ADMIN, out)
-            .field(("accountjid", "jid-single", "Account"), account)
-            .field(("ipaddresses", "text-multi", "Where from"), addresses)
-            .field(
-                ("rostersize", "text-single", "Contacts"),
-                [roster_size.to_string()],
-            )
-            .field(("onlineresources", "text-multi", "Resources"), resources)
-            .close();
-        Ok(())
-    }
-
-    fn write_registered(&self, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let Some(Told::Stored(StoreReply::Accounts { count, names })) = self.told.get(&0) else {
-            return Err(StanzaError::InternalServerError.into());
-        };
-        let mut names: Vec<&str> = names.iter().map(BareJid::as_str).collect();
-        names.sort_unstable();
-        self.write_names(
-            ("registeredusersnum", "registereduserjids"),
-            *count,
-            names,
-            out,
-        );
-        Ok(())
-    }
-
-    fn write_online(&self, out: &mut Vec<u8>) {
-        let (mut sum, mut all) = (0, Vec::new());
-        for told in self.told.values() {
-            if let Told::Online { count, names } = told {
-                sum += count;
-                all.extend(names.iter().map(|name| &**name));
-            }
-        }
-        all.sort_unstable();
-        self.write_names(("onlineusersnum", "onlineuserjids"), sum, all, out);
-    }
-
-    fn write_names(
-        &self,
-        (number, list): (&str, &str),
-        count: u64,
-        mut names: Vec<&str>,
-        out: &mut Vec<u8>,
-    ) {
-        names.truncate(self.names_max);
-        let results = Results::open(ADMIN, out);
-        match self.command.forms.is_empty() {
-            true => results.field((number, "text-single", "Users"), [count.to_string()]),
-            false => results.field((list, "jid-multi", "Users"), names),
-        }
-        .close();
-    }
-}
-
-/// Why storage did not do something, if it did not.
-fn failure_of(told: Option<&Told>) -> Option<(StanzaError, &str)> {
-    match told {
-        Some(Told::Stored(StoreReply::Done)) => None,
-        Some(Told::Stored(StoreReply::Exists)) => {
-            Some((StanzaError::Conflict, "there is such an account already"))
-        }
-        Some(Told::Stored(StoreReply::Missing | StoreReply::Credentials(None))) => {
-            Some((StanzaError::ItemNotFound, "there is no such account"))
-        }
-        Some(Told::Stored(StoreReply::Failed(why))) => {
-            Some((StanzaError::InternalServerError, why))
-        }
-        _ => Some(STORAGE_FAILED),
-    }
-}
-
-/// Why storage did not say something, if it did not.
-fn trouble_of(told: Option<&Told>) -> Option<(StanzaError, &str)> {
-    match told {
-        Some(Told::Stored(
-            StoreReply::Credentials(_) | StoreReply::UserAgents(_) | StoreReply::Document(_),
-        )) => None,
-        // An account that is gone meanwhile.
-        Some(Told::Stored(StoreReply::Missing)) => None,
-        other => failure_of(other),
-    }
-}
-
-/// When somebody was there last by an answer of storage.
-fn last_seen(told: Option<&Told>) -> Option<Timestamp> {
-    match told {
-        Some(Told::Stored(StoreReply::UserAgents(agents))) => {
-            agents.iter().map(|agent| agent.last_seen).max()
-        }
-        Some(Told::Stored(StoreReply::Document(Some(document)))) => {
-            let text = std::str::from_utf8(document).ok()?;
-            let at = text.split(' ').next()?.parse().ok()?;
-            Some(Timestamp(at))
-        }
-        _ => None,
-    }
-}
-
-/// XEP-0050 4.3
-fn write_note(text: &str, out: &mut Vec<u8>) {
-    put(
-        out,
-        format_args!("<note type='error'>{}</note>", Attr(text)),
-    );
 }

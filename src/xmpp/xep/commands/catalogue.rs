@@ -71,7 +71,7 @@ pub(super) static COMMANDS: &[Command] = &[
         kind: Kind::AddUser,
         node: "http://jabber.org/protocol/admin#add-user",
         name: "Add User",
-        forms: &[form(
+        form: Some(form(
             "Add a user",
             "Say who is to have an account, and with which password.",
             &[
@@ -79,105 +79,105 @@ pub(super) static COMMANDS: &[Command] = &[
                 PASSWORD,
                 required("password-verify", "text-private", "The password once more"),
             ],
-        )],
+        )),
     },
     Command {
         kind: Kind::DeleteUser,
         node: "http://jabber.org/protocol/admin#delete-user",
         name: "Delete User",
-        forms: &[form(
+        form: Some(form(
             "Delete users",
             "Say whose accounts are to go, with all that is in them.",
             &[ACCOUNTS],
-        )],
+        )),
     },
     Command {
         kind: Kind::EndUserSession,
         node: "http://jabber.org/protocol/admin#end-user-session",
         name: "End User Session",
-        forms: &[form(
+        form: Some(form(
             "End sessions",
             "Say whose sessions are to end: a resource names one, an address without one all.",
             &[ACCOUNTS],
-        )],
+        )),
     },
     Command {
         kind: Kind::ChangeUserPassword,
         node: "http://jabber.org/protocol/admin#change-user-password",
         name: "Change User Password",
-        forms: &[form(
+        form: Some(form(
             "Change a password",
             "Say whose password is to be another one. All sessions of the account end.",
             &[ACCOUNT, PASSWORD],
-        )],
+        )),
     },
     Command {
         kind: Kind::GetUserLastlogin,
         node: "http://jabber.org/protocol/admin#get-user-lastlogin",
         name: "Get User Last Login Time",
-        forms: &[form(
+        form: Some(form(
             "See when users were there last",
             "Say which users.",
             &[ACCOUNTS],
-        )],
+        )),
     },
     Command {
         kind: Kind::GetUserStats,
         node: "http://jabber.org/protocol/admin#get-user-stats",
         name: "Get User Statistics",
-        forms: &[form(
+        form: Some(form(
             "See how an account is used",
             "Say which account.",
             &[ACCOUNT],
-        )],
+        )),
     },
     Command {
         kind: Kind::GetRegisteredUsersNum,
         node: "http://jabber.org/protocol/admin#get-registered-users-num",
         name: "Get Number of Registered Users",
-        forms: &[],
+        form: None,
     },
     Command {
         kind: Kind::GetOnlineUsersNum,
         node: "http://jabber.org/protocol/admin#get-online-users-num",
         name: "Get Number of Online Users",
-        forms: &[],
+        form: None,
     },
     Command {
         kind: Kind::GetRegisteredUsersList,
         node: "http://jabber.org/protocol/admin#get-registered-users-list",
         name: "Get List of Registered Users",
-        forms: &[form(
+        form: Some(form(
             "See who has an account",
             "Say how many are to be shown.",
             &[NAMES_MAX],
-        )],
+        )),
     },
     Command {
         kind: Kind::GetOnlineUsersList,
         node: "http://jabber.org/protocol/admin#get-online-users-list",
         name: "Get List of Online Users",
-        forms: &[form(
+        form: Some(form(
             "See who is online",
             "Say how many are to be shown.",
             &[NAMES_MAX],
-        )],
+        )),
     },
     Command {
         kind: Kind::Announce,
         node: "http://jabber.org/protocol/admin#announce",
         name: "Send Announcement to Online Users",
-        forms: &[form(
+        form: Some(form(
             "Make an announcement",
             "Say what all who are online are to be told.",
             &[required("announcement", "text-multi", "The announcement")],
-        )],
+        )),
     },
     Command {
         kind: Kind::Shutdown,
         node: "http://jabber.org/protocol/admin#shutdown",
         name: "Shut Down Service",
-        forms: &[form(
+        form: Some(form(
             "Shut the server down",
             "Say when it is to end, and what all who are online are to be told before.",
             &[
@@ -187,6 +187,6 @@ pub(super) static COMMANDS: &[Command] = &[
                     ..required("announcement", "text-multi", "The announcement")
                 },
             ],
-        )],
+        )),
     },
 ];

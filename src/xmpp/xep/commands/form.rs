@@ -62,8 +62,8 @@ impl Form {
         Some(accepted)
     }
 
-    /// Writes it, filled in with what was said before.
-    pub(super) fn write(&self, said: &Fields, out: &mut Vec<u8>) {
+    /// Writes it, to be filled in.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         put(
             out,
             format_args!(
@@ -83,9 +83,6 @@ impl Form {
             );
             if field.is_required {
                 out.extend_from_slice(b"<required/>");
-            }
-            for value in values(said, var) {
-                put(out, format_args!("<value>{}</value>", Attr(value)));
             }
             for (label, option) in field.options {
                 let (label, option) = (Attr(label), Attr(option));
