@@ -222,7 +222,7 @@ fn who_administers_nothing_runs_nothing_at_any_step() {
     assert!(matches!(there, StoreReply::Credentials(Some(_))));
 }
 
-/// XEP-0050 4.4
+/// XEP-0050 3.4, 4.4
 #[test]
 fn what_does_not_fit_an_execution_is_refused_by_the_condition_for_it() {
     let mut world = world(1);
