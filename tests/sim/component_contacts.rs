@@ -92,7 +92,8 @@ fn a_contact_at_a_component_hears_of_presence_and_is_heard() {
     });
 }
 
-/// What one stanza leads to on the shard of a component is as bounded as what it leads to elsewhere.
+/// What one stanza leads to on the shard of a component is as bounded as what it leads to
+/// elsewhere.
 #[test]
 fn who_tells_many_contacts_at_a_component_waits_until_they_are_told() {
     const CONTACTS: usize = 200;

@@ -145,8 +145,8 @@ impl Shard {
         write_target(to, targets);
     }
 
-    /// Gives a presence, or a probe, to those targets of a fan-out that are at components, which are
-    /// at home here.
+    /// Gives a presence, or a probe, to those targets of a fan-out that are at components, which
+    /// are at home here.
     pub(crate) fn tell_abroad(
         &mut self,
         host: &mut impl Host,
