@@ -10,6 +10,7 @@ use xmpp::limit::{
     COMPONENT_SENDERS_MIN, COMPONENT_WINDOW_MAX,
 };
 use xmpp::port::{StoreOp, StoreReply, Subscription};
+use xmpp::xep::components::handshake;
 
 const CONTACT: &str = "n@irc.example.org";
 
@@ -218,7 +219,10 @@ fn what_waits_for_a_component_goes_to_the_connection_that_takes_over() {
         world.send(alice, &large_messages());
         world.run();
         assert_eq!(errors(&world.received(alice)), [], "seed {seed}");
-        let new = world.attach(GATEWAY, SECRET);
+        let (new, received) = world.open_component(GATEWAY);
+        let proof = handshake(received[0].attr("id"), SECRET);
+        world.tell(new, &format!("<handshake>{proof}</handshake>"));
+        world.set_reading(old, true);
         world.run();
         assert_eq!(ended_by(&world, old), Some("conflict"), "seed {seed}");
         // The wire to the old one may have taken some before. What was under way to it comes back.
