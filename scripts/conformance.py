@@ -66,6 +66,8 @@ NAMES = {
     "XEP-0313": "Message Archive Management",
     "XEP-0334": "Message Processing Hints",
     "XEP-0352": "Client State Indication",
+    "XEP-0353": "Jingle Message Initiation",
+    "XEP-0357": "Push Notifications",
     "XEP-0359": "Unique and Stable Stanza IDs",
     "XEP-0363": "HTTP File Upload",
     "XEP-0368": "SRV records for XMPP over TLS",

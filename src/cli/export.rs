@@ -126,6 +126,12 @@ fn write(
     Ok(written.and_then(|()| out.write_all(b"</host>\n</server-data>\n")))
 }
 
+/// Documents that the format has no place for, and what they say.
+const UNKNOWN: [(Space, &str); 2] = [
+    (Space::Archiving, "which messages are to be archived"),
+    (Space::Push, "where devices are notified"),
+];
+
 /// Writes one account and tells `left_out` what cannot be written.
 pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn FnMut(String)) {
     let local = whole.account.local().unwrap_or_default();
@@ -190,9 +196,9 @@ pub(crate) fn user(whole: &WholeAccount, out: &mut Vec<u8>, left_out: &mut dyn F
         writer::escape_text(&text, out);
         writer::close(out, "activity");
     }
-    if of(Space::Archiving).next().is_some() {
-        left_out("which messages are to be archived".into());
-    }
+    let has = |known: &&(Space, &str)| of(known.0).next().is_some();
+    let unknown = UNKNOWN.iter().filter(has);
+    unknown.for_each(|(_, what)| left_out((*what).into()));
     privacy(&whole.data.blocked, out);
     writer::close(out, "user");
     out.push(b'\n');

@@ -8,6 +8,7 @@ mod complaint;
 mod components;
 mod directory;
 mod file;
+mod push;
 mod services;
 mod upload;
 mod value;
@@ -37,6 +38,7 @@ use xmpp::settings::{AgentPolicy, Durability};
 use xmpp::stream::sasl::Mechanism;
 use xmpp::xep::components::Component;
 use xmpp::xep::external_services::ExternalService;
+use xmpp::xep::push::PushPolicy;
 use xmpp::xep::upload::UploadPolicy;
 
 /// Bytes of a configuration file; a larger one is something else.
@@ -122,6 +124,8 @@ pub struct Config {
     pub external_services: Vec<ExternalService>,
     /// The files that users may put on the server, if they may.
     pub uploads: Option<UploadConfig>,
+    /// Whether devices that are away are notified, and of what (XEP-0357).
+    pub push: Option<PushPolicy>,
     /// The limits of the protocol.
     pub limits: Limits,
     /// Bytes that may wait for one connection before it is cut.
@@ -235,6 +239,7 @@ impl Config {
                 .uploads
                 .as_ref()
                 .map(|it| UploadPolicy::new(it.size_max)),
+            push: self.push,
             components: self.components.clone(),
             ..Settings::new(&self.domain)
         }

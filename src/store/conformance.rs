@@ -545,6 +545,16 @@ fn documents_are_told_apart_by_kind_and_key(store: &mut dyn Store) {
     );
     one(store, create(ROMEO, 1));
     assert_eq!(one(store, document(ROMEO, Space::Private, "a")), none);
+    // These are read with the account.
+    for space in [Space::Archiving, Space::Push] {
+        let put = put_document(ROMEO, space, "", "x");
+        assert_eq!(one(store, put), StoreReply::Done);
+    }
+    let StoreReply::Account(Some(data)) = one(store, account(ROMEO)) else {
+        panic!("the account is there");
+    };
+    let said = [&data.archiving, &data.push].map(|it| it.as_deref());
+    assert_eq!(said, [Some(&b"x"[..]); 2]);
     for (space, key, text) in [
         (Space::Private, "a", "1"),
         (Space::Private, "ab", "2"),

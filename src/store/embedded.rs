@@ -17,8 +17,8 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable};
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
 use xmpp::port::{
-    AccountData, AgentId, ArchiveId, Credentials, Origin, SessionId, Snapshot, StoreOp, StoreReply,
-    WholeAccount,
+    AccountData, AgentId, ArchiveId, Credentials, Origin, SessionId, Snapshot, Space, StoreOp,
+    StoreReply, WholeAccount,
 };
 
 use crate::backup::{self, Table};
@@ -413,13 +413,16 @@ impl Engine {
                 Ok(())
             },
         )?;
+        let kept = self.keyspace(Table::Kept);
+        let only = |space| kept::only_document(kept, staged, account, space);
         Ok(StoreReply::Account(Some(Box::new(AccountData {
             roster,
-            blocked: kept::blocked(self.keyspace(Table::Kept), staged, account)?,
-            newest_waiting: kept::newest_waiting(self.keyspace(Table::Kept), staged, account)?,
+            blocked: kept::blocked(kept, staged, account)?,
+            newest_waiting: kept::newest_waiting(kept, staged, account)?,
             newest_archived: self.archive(staged).newest(account)?,
-            photo: nodes::photo(self.keyspace(Table::Kept), staged, account)?,
-            archiving: kept::archiving(self.keyspace(Table::Kept), staged, account)?,
+            photo: nodes::photo(kept, staged, account)?,
+            archiving: only(Space::Archiving)?,
+            push: only(Space::Push)?,
         }))))
     }
 

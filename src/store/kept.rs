@@ -142,13 +142,14 @@ pub(crate) fn document(
     Ok(StoreReply::Document(found.map(Box::from)))
 }
 
-/// Which messages the account wants archived, as a document says it.
-pub(crate) fn archiving(
+/// The document of a kind of which an account has one only.
+pub(crate) fn only_document(
     kept: &Keyspace,
     staged: &Staged,
     account: &BareJid,
+    space: Space,
 ) -> Result<Option<Box<[u8]>>, Trouble> {
-    match document(kept, staged, account, Space::Archiving, "")? {
+    match document(kept, staged, account, space, "")? {
         StoreReply::Document(found) => Ok(found),
         _ => Ok(None),
     }

@@ -44,6 +44,11 @@ struct Account {
 }
 
 impl Account {
+    /// The document of a kind of which an account has one only.
+    fn only(&self, space: Space) -> Option<Box<[u8]>> {
+        self.documents.get(&(space, "".into())).cloned()
+    }
+
     /// The picture that it shows to everybody.
     fn photo(&self) -> Option<PhotoHash> {
         let node = |name| self.nodes.get(name).map(|(node, _)| node);
@@ -207,7 +212,8 @@ impl Memory {
                         newest_waiting: found.offline.values().map(|(arrived, _)| *arrived).max(),
                         newest_archived: found.newest_archived,
                         photo: found.photo(),
-                        archiving: found.documents.get(&(Space::Archiving, "".into())).cloned(),
+                        archiving: found.only(Space::Archiving),
+                        push: found.only(Space::Push),
                     })
                 }))
             }

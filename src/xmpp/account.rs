@@ -11,6 +11,7 @@ use crate::xep::blocking::{BlockChanges, BlockList};
 use crate::xep::carbons::Answerable;
 use crate::xep::preferences::Preferences;
 use crate::xep::pubsub::LastItems;
+use crate::xep::push::{Notifications, Registrations, Unwanted};
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 use stanza::jid::{BareJid, home_hash};
@@ -43,6 +44,8 @@ pub(crate) enum Waiter {
     LastItems(Box<LastItems>),
     /// An administrator's deletion, and whom to tell how it went.
     Deletion(Administrator),
+    /// The end of registrations for push.
+    Unpush(Box<Unwanted>),
 }
 
 /// Stanzas that wait for one account.
@@ -72,6 +75,8 @@ pub struct Account {
     pub(crate) changes_password: bool,
     /// Which messages it wants archived; all where it has said nothing.
     pub(crate) archiving: Option<Box<Preferences>>,
+    /// Where its devices are woken (XEP-0357), if anywhere.
+    pub(crate) push: Option<Box<Registrations>>,
     /// When the newest message of its archive came.
     pub(crate) newest_archived: Timestamp,
     /// How many reads of its archive are under way.
@@ -224,6 +229,8 @@ pub struct Accounts {
     table: HashTable<AccountKey>,
     slots: Vec<Option<Account>>,
     free: Vec<u32>,
+    /// What their devices are to be told, also of those that are not in memory any more.
+    pub(crate) notifications: Notifications,
 }
 
 impl Accounts {
@@ -233,6 +240,7 @@ impl Accounts {
             table: HashTable::with_capacity(count),
             slots: Vec::with_capacity(count),
             free: Vec::new(),
+            notifications: Notifications::default(),
         }
     }
 
@@ -255,6 +263,7 @@ impl Accounts {
             is_ending: false,
             changes_password: false,
             archiving: None,
+            push: None,
             newest_archived: Timestamp::default(),
             archive_reads: 0,
             is_anonymous: false,

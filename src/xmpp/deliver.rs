@@ -613,6 +613,9 @@ impl Shard {
     /// Ends a session: contacts learn that it is unavailable, then it is gone.
     pub(crate) fn end_session(&mut self, host: &mut impl Host, key: SessionKey) {
         let was_available = self.sessions.at(key).available;
+        if self.sessions.at(key).outlet.conn.is_some() {
+            self.push_unacked(host, key);
+        }
         if self.cause.is_some_and(|cause| cause.is_of(key)) {
             (self.cause, self.origin) = (None, None);
         }
@@ -641,6 +644,7 @@ impl Shard {
 
     /// Ends every session of an account that is gone, and every stream on the way to one.
     pub(crate) fn end_account(&mut self, host: &mut impl Host, bare: &str, error: StreamError) {
+        self.forget_push(bare);
         let Some(key) = self.accounts.find(stanza::jid::home_hash(bare), bare) else {
             return;
         };

@@ -207,6 +207,7 @@ impl Shard {
             (Ns::Mam, Target::Account) if self.settings.archives() => {
                 self.on_archive_request(host, key, view, &tree, is_set)
             }
+            (Ns::Push, Target::Account) if is_set => self.on_push_request(host, key, view, &tree),
             (Ns::Commands, Target::Server) if is_set && !self.settings.admins.is_empty() => {
                 self.on_command(host, key, view, &tree)
             }
@@ -259,7 +260,7 @@ impl Shard {
         let is_set = match stanza.type_ {
             Type::Get => false,
             Type::Set => true,
-            _ => return,
+            _ => return self.on_push_answered(host, stanza),
         };
         let Some(tree) = stanza.tree() else { return };
         let known = account.map(|account| self.accounts.at(account));
@@ -374,7 +375,7 @@ impl Shard {
     }
 
     /// Keeps an extension's request until an event of this ticket answers it.
-    fn keep_request(&mut self, ns: Ns, payload: Vec<u8>, answered: IqRequest) -> Ticket {
+    pub(crate) fn keep_request(&mut self, ns: Ns, payload: Vec<u8>, answered: IqRequest) -> Ticket {
         let ticket = self.ticket(Waiting::Iq);
         let request = IqRequest {
             ns,

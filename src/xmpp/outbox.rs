@@ -698,6 +698,18 @@ impl Acks {
         })
     }
 
+    /// The number of the last stanza that its client has acknowledged.
+    pub(crate) fn acked(&self) -> u32 {
+        self.acked
+    }
+
+    /// The messages that its client has not acknowledged.
+    pub(crate) fn messages(&self) -> Vec<Box<[u8]>> {
+        let messages = self.queue.iter().map(|sent| &sent.bytes);
+        let messages = messages.filter(|bytes| bytes.starts_with(b"<message"));
+        messages.cloned().collect()
+    }
+
     /// What its client has not acknowledged and storage does not have.
     pub(crate) fn unstored(&mut self) -> impl Iterator<Item = &mut Sent> {
         let sent = self.queue.iter_mut();

@@ -387,15 +387,19 @@ pub enum Space {
     /// Which messages are archived (XEP-0441), as [`crate::xep::preferences`] writes it; one, with
     /// an empty key.
     Archiving = 4,
+    /// Where devices are woken (XEP-0357), as [`crate::xep::push`] writes it; one, with an empty
+    /// key.
+    Push = 5,
 }
 
 impl Space {
     /// All of them.
-    pub const ALL: [Space; 4] = [
+    pub const ALL: [Space; 5] = [
         Space::Private,
         Space::Vcard,
         Space::Activity,
         Space::Archiving,
+        Space::Push,
     ];
 }
 
@@ -490,6 +494,8 @@ pub struct AccountData {
     pub newest_archived: Option<ArchiveId>,
     /// Which messages it wants archived, see [`Space::Archiving`].
     pub archiving: Option<Box<[u8]>>,
+    /// Where its devices are woken, see [`Space::Push`].
+    pub push: Option<Box<[u8]>>,
     /// The picture that it shows to everybody, see [`shown_photo`].
     pub photo: Option<PhotoHash>,
 }

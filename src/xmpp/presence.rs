@@ -160,6 +160,7 @@ impl Shard {
         self.announce(host, key, &presence, &[]);
         if is_initial {
             self.greet(host, key, FanoutPurpose::Probe);
+            self.push_seen(host, key);
         }
         // XEP-0160 2: what waits goes to the first resource that takes messages.
         if !took_bare && self.sessions.at(key).takes_bare() {

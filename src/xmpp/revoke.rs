@@ -12,6 +12,7 @@ use crate::port::{AgentId, StoreOp, StoreReply};
 use crate::session::SessionKey;
 use crate::shard::{Shard, Waiting};
 use crate::stream::StreamState;
+use crate::xep::push::{Device, Unwanted};
 use crate::xep::register::AccountChange;
 use stanza::jid::{BareJid, home_hash};
 
@@ -85,7 +86,27 @@ impl Shard {
     fn end_what_was_let_in(&mut self, host: &mut impl Host, account: &BareJid) {
         let bare = account.as_str();
         self.outdate_proofs(bare);
-        self.revoke(host, bare, Revoked::All { but: None }, "access was revoked");
+        self.revoke_access(host, bare, Revoked::All { but: None }, "access was revoked");
+    }
+
+    /// The same as [`Shard::revoke`] where the devices are not trusted any more: they are not told
+    /// either what comes while they are away.
+    pub(crate) fn revoke_access(
+        &mut self,
+        host: &mut impl Host,
+        bare: &str,
+        whose: Revoked,
+        text: &'static str,
+    ) {
+        let unwanted = match whose {
+            Revoked::All { but } => Unwanted::All {
+                but: but.map(|key| self.device_of(key)),
+            },
+            Revoked::Agent(id) => Unwanted::Of(Device::of_agent(id)),
+            Revoked::Session(key) => Unwanted::Of(self.device_of(key)),
+        };
+        self.end_push(host, bare, unwanted);
+        self.revoke(host, bare, whose, text);
     }
 
     /// Ends sessions of an account, and streams that somebody has authenticated on and that have

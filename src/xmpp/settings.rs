@@ -4,6 +4,7 @@ use crate::limit::Limits;
 use crate::stream::sasl::Mechanism;
 use crate::xep::components::Component;
 use crate::xep::external_services::ExternalService;
+use crate::xep::push::PushPolicy;
 use crate::xep::upload::UploadPolicy;
 use stanza::jid::BareJid;
 use std::fmt;
@@ -109,6 +110,8 @@ pub struct Settings {
     pub external_services: Vec<ExternalService>,
     /// What files users may upload (XEP-0363), if any.
     pub uploads: Option<UploadPolicy>,
+    /// Whether devices that are away are notified (XEP-0357), and of what.
+    pub push: Option<PushPolicy>,
     /// Who may connect as which domain beside the one served (XEP-0114).
     pub components: Vec<Component>,
     /// The version in XEP-0092 replies.
@@ -143,6 +146,7 @@ impl Settings {
             contacts: Vec::new(),
             external_services: Vec::new(),
             uploads: None,
+            push: None,
             components: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
             archive: false,

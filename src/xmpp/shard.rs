@@ -676,6 +676,7 @@ impl Shard {
                 Timer::Probes => self.on_probes(host),
                 Timer::Walk => self.on_walk(host),
                 Timer::Runs => self.on_runs(host),
+                Timer::Push => self.on_push(host),
             }
         }
     }

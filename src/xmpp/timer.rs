@@ -43,4 +43,6 @@ pub(crate) enum Timer {
     Walk,
     /// An administrator's command has taken too long.
     Runs,
+    /// Something is to be published to push services, or has to be answered by now.
+    Push,
 }

@@ -422,6 +422,7 @@ fn space_name(space: Space) -> &'static str {
         Space::Vcard => "vcard",
         Space::Activity => "activity",
         Space::Archiving => "archiving",
+        Space::Push => "push",
     }
 }
 

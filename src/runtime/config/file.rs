@@ -2,6 +2,7 @@
 
 use super::complaint::{ConfigError, Places, Source};
 use super::components::{self, ComponentFile};
+use super::push::PushFile;
 use super::services::{self, ExternalServiceFile};
 use super::upload::{Around, UploadFile};
 use super::value::{Addresses, AdminJid, ContactUri, Domain, List, Number, Text, WebAddress};
@@ -68,6 +69,8 @@ pub(super) struct File {
     web: WebFile,
     #[serde(default)]
     upload: UploadFile,
+    #[serde(default)]
+    push: PushFile,
     #[serde(default)]
     component: BTreeMap<String, Spanned<ComponentFile>>,
     #[serde(default)]
@@ -291,11 +294,10 @@ impl File {
         // What waits for an account goes out in one burst, beside which there is room for more.
         let burst = (output_max * BURST_FACTOR / 2) as u64;
         limits.offline_size_max = limits.offline_size_max.min(burst);
-        let listen = self.listen;
-        let c2s = addresses(listen.c2s, C2S_PORT);
-        let c2s_tls = addresses(listen.c2s_tls, C2S_TLS_PORT);
+        let ListenFile { c2s, c2s_tls, .. } = self.listen;
+        let [c2s, c2s_tls] = [addresses(c2s, C2S_PORT), addresses(c2s_tls, C2S_TLS_PORT)];
         let [http, https, component] =
-            [listen.http, listen.https, listen.component].map(Addresses::or_none);
+            [self.listen.http, self.listen.https, self.listen.component].map(Addresses::or_none);
         let kinds = [&c2s, &c2s_tls, &http, &https, &component];
         check_listeners(LISTENERS.into_iter().zip(kinds), source)?;
         let components = components::check(self.component, &domain, &component, source)?;
@@ -339,6 +341,7 @@ impl File {
             status_addresses: status.into_iter().map(|WebAddress(url)| url).collect(),
             contacts: self.contact.listed(),
             external_services: services::check(self.external_service, source)?,
+            push: self.push.policy(),
             output_max,
             limits,
             connections_per_address_max: count(

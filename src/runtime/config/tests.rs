@@ -4,6 +4,7 @@ use super::file::{RANGES, limit};
 use super::*;
 use tracing_subscriber::filter::LevelFilter;
 use xmpp::settings::Durability;
+use xmpp::xep::push::ShownBody;
 
 mod administration;
 mod components;
@@ -53,11 +54,26 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert_eq!(settings.mechanisms, Settings::mechanisms_default());
     assert_eq!(settings.durability, Durability::Full);
     assert!(!settings.archives());
+    assert_eq!(settings.push, None);
     assert_eq!(settings.contacts, []);
     assert_eq!(
         settings.limits.stanza_size_max,
         Limits::default().stanza_size_max
     );
+}
+
+#[test]
+fn devices_are_notified_where_that_is_turned_on() {
+    let push = |keys: &str| good(&format!("domain = \"a.b\"\n[push]\n{keys}")).push;
+    assert_eq!(push("sender = true"), None);
+    assert_eq!(push("enabled = true"), Some(PushPolicy::default()));
+    let all = "enabled = true\nsender = true\nbody = \"notice\"\nregistrations_max = 3";
+    let expected = PushPolicy {
+        registrations_max: 3,
+        shows_sender: true,
+        body: ShownBody::Notice,
+    };
+    assert_eq!(push(all), Some(expected));
 }
 
 #[test]
@@ -188,7 +204,7 @@ fn unknown_keys_are_refused_with_the_nearest_known_one() {
         refusal("domain = \"a.b\"\nfoo = 1"),
         "vorpal.toml:2: unknown key `foo`; known here are domain, data, shards, idle_spin_us, \
          log, listen, tls, auth, limits, registration, durability, archive, contact, \
-         external_service, web, upload, component, admin, outage"
+         external_service, web, upload, push, component, admin, outage"
     );
     assert_eq!(
         refusal("domain = \"a.b\"\n[tls]\nchain = \"x\""),
@@ -323,6 +339,11 @@ fn values_that_check_themselves_say_what_to_write_instead() {
             "[durability]\nmode = \"fast\"",
             2,
             "`mode` is no mode (\"fast\"); write \"full\", \"archive\" or \"memory\"",
+        ),
+        (
+            "[push]\nbody = \"all\"",
+            2,
+            "`body` is nothing that could be shown (\"all\"); write \"none\", \"notice\" or",
         ),
         (
             "[contact]\nadmin = [\"admin@example.org\"]",

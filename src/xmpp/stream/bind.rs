@@ -16,6 +16,7 @@ use crate::shard::{Shard, Timer, Waiting};
 use crate::stanza::Type;
 use crate::xep::blocking::BlockList;
 use crate::xep::preferences::Preferences;
+use crate::xep::push::Registrations;
 use crate::xml::Attr;
 use stanza::jid::{BareJid, home_hash, prepare_resource};
 use stanza::ns::Ns;
@@ -139,6 +140,7 @@ impl Shard {
                 let archived = data.newest_archived.unwrap_or_default().time();
                 account.newest_archived = archived;
                 account.archiving = data.archiving.map(|wishes| Preferences::read(&wishes));
+                account.push = Registrations::read(data.push.as_deref(), &self.settings);
                 account.residence = Residence::Loading(queue);
                 // What comes now came later, whatever the clock says.
                 self.raise_arrival(data.newest_waiting.max(Some(archived)));
@@ -218,6 +220,7 @@ impl Shard {
             }
             Waiter::LastItems(wanted) => self.begin_last_items(host, key, *wanted),
             Waiter::Deletion(by) => self.delete(host, key, by),
+            Waiter::Unpush(unwanted) => self.disable_push(host, key, &unwanted),
         }
     }
 
@@ -263,6 +266,7 @@ impl Shard {
                 shard.answer_without_account(host, bytes, error);
             }),
             Waiter::LastItems(wanted) => self.tell_last_sent(host, &wanted),
+            Waiter::Unpush(_) => tracing::debug!(?error, "registrations for push may stay"),
             Waiter::Deletion(by) => {
                 let reply = match error {
                     StanzaError::InternalServerError => {

@@ -330,6 +330,9 @@ impl Shard {
             0 => Copies::default(),
             _ => self.copies_of(account, receivers, stanza),
         };
+        if self.accounts.at(account).push.is_some() {
+            self.push_given(host, account, (receivers, &copies.to), stanza);
+        }
         self.give_with(host, account, receivers, &copies, stanza);
     }
 

@@ -183,7 +183,7 @@ impl Shard {
             (Step::Forget { id, knows_password }, StoreReply::Done) => {
                 self.answer_revoked(host, &answer, knows_password);
                 let bare = self.accounts.at(account).jid.clone();
-                self.revoke(host, bare.as_str(), Revoked::Agent(id), BY_OWNER);
+                self.revoke_access(host, bare.as_str(), Revoked::Agent(id), BY_OWNER);
             }
             (Step::End { key, serial }, StoreReply::Credentials(found)) => {
                 let knows_password = found.is_some_and(|keys| keys.has_any());
@@ -212,7 +212,7 @@ impl Shard {
         }
         let bare = owner.jid.clone();
         self.answer_revoked(host, answer, knows_password);
-        self.revoke(host, bare.as_str(), Revoked::Session(key), BY_OWNER);
+        self.revoke_access(host, bare.as_str(), Revoked::Session(key), BY_OWNER);
     }
 
     /// XEP-0494 3.2: whoever knows the password is kept out by another one only.

@@ -29,6 +29,7 @@ pub mod ping;
 pub mod preferences;
 pub mod private;
 pub mod pubsub;
+pub mod push;
 pub mod register;
 pub mod reporting;
 pub mod result_sets;
@@ -302,6 +303,7 @@ extensions! {
     private_data: pubsub::PrivateData,
     public_data: pubsub::PublicData,
     pubsub: pubsub::PubSubCore,
+    push: push::PushNotifications,
     register: register::Register,
     reporting: reporting::Reporting,
     result_sets: result_sets::ResultSets,

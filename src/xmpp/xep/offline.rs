@@ -55,6 +55,8 @@ pub(crate) struct OfflineRead {
 pub(crate) struct OfflineWrite {
     account: AccountKey,
     stanza: Buffer,
+    /// Whether nobody was given it before.
+    is_new: bool,
 }
 
 impl Shard {
@@ -89,6 +91,7 @@ impl Shard {
         let write = OfflineWrite {
             account: key,
             stanza: bytes,
+            is_new: self.late_since.is_none(),
         };
         self.offline_writes.insert(ticket.0, write);
         host.store(ticket, op);
@@ -197,8 +200,12 @@ impl Shard {
                 Some(StanzaError::InternalServerError)
             }
         };
-        if let Some(error) = error {
-            self.bounce_bytes(host, &write.stanza, error);
+        match error {
+            Some(error) => self.bounce_bytes(host, &write.stanza, error),
+            None if write.is_new && self.accounts.at(write.account).push.is_some() => {
+                self.push_stored(host, write.account, &write.stanza);
+            }
+            None => {}
         }
         // Also after a failure: what was not answered may be there.
         self.on_stored_waiting(host, write.account, true);

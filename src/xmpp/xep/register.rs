@@ -236,7 +236,7 @@ impl Shard {
                 self.password_changed(host, account, &answer, super::done(reply));
                 if is_done {
                     let whose = Revoked::All { but };
-                    self.revoke(host, jid.as_str(), whose, "the password was changed");
+                    self.revoke_access(host, jid.as_str(), whose, "the password was changed");
                 }
             }
             AccountChange::Access(request) => self.on_access_stored(host, request, reply),

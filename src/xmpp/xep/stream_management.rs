@@ -666,6 +666,7 @@ impl Shard {
         acks.rewrite(host, conn, &self.settings.domain);
         tracing::debug!(jid = address.full(), "session resumed");
         self.clear(host, key, cleared);
+        self.push_seen(host, key);
         if was_late {
             let account = self.sessions.at(key).account;
             self.deliver_late(host, account);
@@ -683,7 +684,8 @@ impl Shard {
         if stopping && !acks.saved {
             return self.end_session(host, key);
         }
-        session.outlet.conn = None;
+        self.push_unacked(host, key);
+        self.sessions.at_mut(key).outlet.conn = None;
         // XEP-0352 5.2: a session that is resumed is active.
         self.sessions.activate(host, key);
         let session = self.sessions.at(key);

@@ -1,0 +1,451 @@
+//! What registered devices are to be told, and when: one publication under way for each, with all
+//! that came meanwhile behind it.
+//!
+//! Invariant: every number of the agenda and of the idle ones is that of a target.
+
+use super::Registration;
+use super::summary::{Last, Urgency};
+use crate::host::Timestamp;
+use crate::session::SessionKey;
+use smallvec::SmallVec;
+use stanza::jid::BareJid;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+
+/// Devices of one shard that are remembered for what they have not seen. For one more the one is
+/// forgotten that has been told everything longest ago; where there is none, it is not told.
+pub const TARGETS_MAX: usize = 16_384;
+
+/// Publications of one shard that are not answered; further ones wait.
+pub const REQUESTS_MAX: usize = 1_024;
+
+/// Milliseconds for which those wait.
+pub(super) const CROWDED_MS: u64 = 1_000;
+
+/// Milliseconds that a service has for its answer.
+pub const ANSWER_MS_MAX: u64 = 30_000;
+
+/// Milliseconds between two publications for one device: what comes between is told at once.
+pub const INTERVAL_MS: u64 = 5_000;
+
+/// The same before one that tells of a call.
+pub(super) const CALL_INTERVAL_MS: u64 = 1_000;
+
+/// Milliseconds after which a publication is tried again that failed for the moment; then it is
+/// given up until something else comes.
+pub const RETRY_MS: [u64; 3] = [10_000, 60_000, 300_000];
+
+/// Milliseconds that a client has to acknowledge something of what it was sent; then it may be gone
+/// without a word.
+pub const ACK_MS_MAX: u64 = 30_000;
+
+/// A session whose client may not be there, by how far it had acknowledged: as long as that is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Doubt {
+    pub key: SessionKey,
+    pub serial: u32,
+    pub acked: u32,
+}
+
+/// Where a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It has been told everything, at that time.
+    Idle(Timestamp),
+    /// It is to be told then.
+    Due(Timestamp),
+    /// The service has until then to answer the publication of this id.
+    Asked { id: u64, until: Timestamp },
+}
+
+/// A device that has not seen everything.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub account: BareJid,
+    pub registration: Rc<Registration>,
+    /// How many messages it has not seen.
+    pub count: u32,
+    /// The last of them.
+    pub last: Option<Last>,
+    pub step: Step,
+    /// Whether something came that no publication tells of.
+    has_news: bool,
+    /// How much that matters.
+    urgency: Urgency,
+    /// How often the publication has failed.
+    failures: usize,
+    /// When the last publication went out.
+    sent: Timestamp,
+    /// Its session that seems to be there, where that has been told.
+    doubt: Option<Doubt>,
+}
+
+impl Target {
+    /// When it may be told what it has not been told, from a time on.
+    fn due(&self, from: Timestamp) -> Timestamp {
+        from.max(self.sent.plus_ms(self.urgency.interval_ms()))
+    }
+}
+
+/// The targets of a shard, by numbers that are never used again.
+#[derive(Debug, Default)]
+pub(crate) struct Notifications {
+    targets: HashMap<u64, Target>,
+    by_account: HashMap<BareJid, SmallVec<[u64; 2]>>,
+    /// What is due, or has to be answered, by when.
+    agenda: BTreeSet<(Timestamp, u64)>,
+    idle: BTreeSet<(Timestamp, u64)>,
+    /// How many publications are not answered.
+    asked: usize,
+    last: u64,
+    /// Sessions that were sent something to be told of, each once, in the order of time.
+    watched: VecDeque<(Timestamp, Doubt)>,
+    watched_keys: HashSet<SessionKey>,
+    /// When the timer is to come, if it is.
+    pub(super) armed: Option<Timestamp>,
+}
+
+/// Something that a device is to know.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Whose session seems to be there.
+    pub doubt: Option<Doubt>,
+    pub urgency: Urgency,
+    pub last: Option<Last>,
+}
+
+impl Notifications {
+    /// A device is away, and there is something to know for it: it is told then or later.
+    pub(super) fn note(
+        &mut self,
+        from: Timestamp,
+        account: &BareJid,
+        registration: &Rc<Registration>,
+        news: News,
+    ) {
+        let found = self.find(account, registration);
+        let Some(number) = found.or_else(|| self.add(from, account, registration)) else {
+            tracing::debug!("too many devices wait for notifications");
+            return;
+        };
+        let target = self.at_mut(number);
+        target.registration = registration.clone();
+        target.count = target.count.saturating_add(1);
+        target.last = news.last.or(target.last.take());
+        target.has_news = true;
+        target.doubt = news.doubt.or(target.doubt);
+        target.urgency = target.urgency.max(news.urgency);
+        let due = target.due(from);
+        match target.step {
+            Step::Idle(_) => self.set(number, Step::Due(due)),
+            Step::Due(at) if target.failures == 0 && due < at => self.set(number, Step::Due(due)),
+            Step::Due(_) | Step::Asked { .. } => {}
+        }
+    }
+
+    fn add(
+        &mut self,
+        now: Timestamp,
+        account: &BareJid,
+        registration: &Rc<Registration>,
+    ) -> Option<u64> {
+        if self.targets.len() >= TARGETS_MAX {
+            let (_, oldest) = *self.idle.first()?;
+            self.remove(oldest);
+        }
+        self.last += 1;
+        let target = Target {
+            account: account.clone(),
+            registration: registration.clone(),
+            count: 0,
+            last: None,
+            step: Step::Idle(now),
+            has_news: false,
+            urgency: Urgency::Message,
+            failures: 0,
+            sent: Timestamp::default(),
+            doubt: None,
+        };
+        self.targets.insert(self.last, target);
+        self.idle.insert((now, self.last));
+        let numbers = self.by_account.entry(account.clone()).or_default();
+        numbers.push(self.last);
+        Some(self.last)
+    }
+
+    fn find(&self, account: &BareJid, registration: &Registration) -> Option<u64> {
+        let mut numbers = self.by_account.get(account)?.iter().copied();
+        numbers.find(|number| {
+            let known = &self.at(*number).registration;
+            known.is(&registration.service, &registration.node)
+        })
+    }
+
+    /// The session that made a device be told although it seems to be there.
+    pub(super) fn doubt(&self, account: &BareJid, registration: &Registration) -> Option<Doubt> {
+        self.at(self.find(account, registration)?).doubt
+    }
+
+    /// A session was sent something that its device will be told of, unless it acknowledges.
+    pub(super) fn watch(&mut self, now: Timestamp, doubt: Doubt) {
+        if self.watched_keys.insert(doubt.key) {
+            let at = now.plus_ms(ACK_MS_MAX);
+            self.watched.push_back((at, doubt));
+        }
+    }
+
+    /// The next session whose time to acknowledge is over.
+    pub(super) fn next_watched(&mut self, now: Timestamp) -> Option<Doubt> {
+        let (_, doubt) = self.watched.pop_front_if(|(at, _)| *at <= now)?;
+        self.watched_keys.remove(&doubt.key);
+        Some(doubt)
+    }
+
+    fn numbers(&self, account: &str) -> impl Iterator<Item = u64> + use<> {
+        let account = BareJid::from_prepared(account);
+        let numbers = self.by_account.get(&account).cloned();
+        numbers.unwrap_or_default().into_iter()
+    }
+
+    /// A target, which is there as long as it has a number in the agenda.
+    pub(super) fn at(&self, number: u64) -> &Target {
+        &self.targets[&number]
+    }
+
+    fn at_mut(&mut self, number: u64) -> &mut Target {
+        let target = self.targets.get_mut(&number);
+        target.expect("a number is that of a target")
+    }
+
+    fn set(&mut self, number: u64, step: Step) {
+        let old = std::mem::replace(&mut self.at_mut(number).step, step);
+        self.unlist(number, old);
+        match step {
+            Step::Idle(since) => drop(self.idle.insert((since, number))),
+            Step::Due(at) => drop(self.agenda.insert((at, number))),
+            Step::Asked { until, .. } => {
+                self.agenda.insert((until, number));
+                self.asked += 1;
+            }
+        }
+    }
+
+    fn unlist(&mut self, number: u64, step: Step) {
+        match step {
+            Step::Idle(since) => drop(self.idle.remove(&(since, number))),
+            Step::Due(at) => drop(self.agenda.remove(&(at, number))),
+            Step::Asked { until, .. } => {
+                self.agenda.remove(&(until, number));
+                self.asked -= 1;
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, number: u64) {
+        let Some(target) = self.targets.remove(&number) else {
+            return;
+        };
+        self.unlist(number, target.step);
+        if let Some(numbers) = self.by_account.get_mut(&target.account) {
+            numbers.retain(|known| *known != number);
+            if numbers.is_empty() {
+                self.by_account.remove(&target.account);
+            }
+        }
+    }
+
+    /// Nothing is told any more by some of an account's registrations.
+    pub(crate) fn forget(&mut self, account: &str, is_it: impl Fn(&Registration) -> bool) {
+        for number in self.numbers(account) {
+            if is_it(&self.at(number).registration) {
+                self.remove(number);
+            }
+        }
+    }
+
+    /// Nothing is told any more of an account, which is gone.
+    pub(crate) fn forget_account(&mut self, account: &str) {
+        self.forget(account, |_| true);
+    }
+
+    /// The same of one device.
+    pub(super) fn see_by(
+        &mut self,
+        now: Timestamp,
+        account: &BareJid,
+        registration: &Registration,
+    ) {
+        if let Some(number) = self.find(account, registration) {
+            self.see_one(now, number);
+        }
+    }
+
+    /// A device is there and sees everything. What is under way may still be answered.
+    pub(super) fn see(
+        &mut self,
+        now: Timestamp,
+        account: &str,
+        is_it: impl Fn(&Registration) -> bool,
+    ) {
+        for number in self.numbers(account) {
+            if is_it(&self.at(number).registration) {
+                self.see_one(now, number);
+            }
+        }
+    }
+
+    pub(super) fn see_one(&mut self, now: Timestamp, number: u64) {
+        let target = self.at_mut(number);
+        (target.count, target.last, target.has_news) = (0, None, false);
+        (target.failures, target.doubt) = (0, None);
+        if let Step::Due(_) = target.step {
+            self.set(number, Step::Idle(now));
+        }
+    }
+
+    /// The first that is due, or has not been answered in time.
+    pub(super) fn first(&self) -> Option<(Timestamp, u64)> {
+        self.agenda.first().copied()
+    }
+
+    /// When something has to be done next.
+    pub(super) fn first_time(&self) -> Option<Timestamp> {
+        let watched = self.watched.front().map(|(at, _)| *at);
+        let due = self.first().map(|(at, _)| at);
+        watched.into_iter().chain(due).min()
+    }
+
+    /// Whether as many publications are under way as may be.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.asked >= REQUESTS_MAX
+    }
+
+    pub(super) fn postpone(&mut self, number: u64, until: Timestamp) {
+        self.set(number, Step::Due(until));
+    }
+
+    /// A publication goes out, with all that is known.
+    pub(super) fn send(&mut self, now: Timestamp, number: u64, id: u64) {
+        let target = self.at_mut(number);
+        (target.has_news, target.urgency) = (false, Urgency::Message);
+        target.sent = now;
+        let until = now.plus_ms(ANSWER_MS_MAX);
+        self.set(number, Step::Asked { id, until });
+    }
+
+    /// The target of an account whose publication is not answered and is the one that `is_it`.
+    pub(super) fn asked(
+        &self,
+        account: &str,
+        is_it: impl Fn(&Registration, u64) -> bool,
+    ) -> Option<u64> {
+        self.numbers(account).find(|number| {
+            let target = self.at(*number);
+            match target.step {
+                Step::Asked { id, .. } => is_it(&target.registration, id),
+                Step::Idle(_) | Step::Due(_) => false,
+            }
+        })
+    }
+
+    /// The service has taken a publication.
+    pub(super) fn take(&mut self, now: Timestamp, number: u64) {
+        let target = self.at_mut(number);
+        target.failures = 0;
+        let step = match target.has_news {
+            true => Step::Due(target.due(now)),
+            false => Step::Idle(now),
+        };
+        self.set(number, step);
+    }
+
+    /// A publication failed for the moment: whether it is tried again.
+    pub(super) fn fail(&mut self, now: Timestamp, number: u64) -> bool {
+        let target = self.at_mut(number);
+        let retry = RETRY_MS.get(target.failures);
+        // Whose device has been there meanwhile need not be woken.
+        let retry = retry.filter(|_| target.count > 0);
+        target.failures = retry.map_or(0, |_| target.failures + 1);
+        target.has_news = retry.is_some();
+        let step = retry.map_or(Step::Idle(now), |ms| Step::Due(now.plus_ms(*ms)));
+        self.set(number, step);
+        retry.is_some()
+    }
+
+    /// How many targets there are, and how many of their publications are not answered.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.targets.len(), self.asked)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Device, Registration};
+    use super::*;
+
+    fn registration(node: &str) -> Rc<Registration> {
+        Rc::new(Registration {
+            service: "push.example.org".into(),
+            node: node.into(),
+            options: Box::default(),
+            device: Device::default(),
+        })
+    }
+
+    fn news() -> News {
+        News {
+            doubt: None,
+            urgency: Urgency::Message,
+            last: None,
+        }
+    }
+
+    #[test]
+    fn for_one_target_too_many_the_one_goes_that_was_told_longest_ago() {
+        let mut all = Notifications::default();
+        let registration = registration("n");
+        let account = |index: usize| BareJid::from_prepared(&format!("a{index}@example.org"));
+        let at = Timestamp(1_000_000_000);
+        for index in 0..TARGETS_MAX {
+            all.note(at, &account(index), &registration, news());
+        }
+        // All have something to be told: one more is not.
+        all.note(at, &account(TARGETS_MAX), &registration, news());
+        assert_eq!(all.counts(), (TARGETS_MAX, 0));
+        assert_eq!(all.numbers(account(TARGETS_MAX).as_str()).count(), 0);
+        for (index, id) in [(7, 1), (5, 2)] {
+            let number = all.numbers(account(index).as_str()).next().expect("one");
+            all.send(at.plus_ms(id), number, id);
+            assert_eq!(all.counts(), (TARGETS_MAX, 1));
+            let found = all.asked(account(index).as_str(), |_, asked| asked == id);
+            assert_eq!(found, Some(number));
+            all.take(at.plus_ms(id), number);
+        }
+        all.note(at, &account(TARGETS_MAX), &registration, news());
+        assert_eq!(all.counts(), (TARGETS_MAX, 0));
+        for (index, count) in [(7, 0), (5, 1), (TARGETS_MAX, 1)] {
+            let known = all.numbers(account(index).as_str()).count();
+            assert_eq!(known, count, "{index}");
+        }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_nowhere_any_more() {
+        let mut all = Notifications::default();
+        let account = BareJid::from_prepared("a@example.org");
+        let at = Timestamp(1_000_000_000);
+        for node in ["idle", "due", "asked"] {
+            all.note(at, &account, &registration(node), news());
+        }
+        let numbers: Vec<u64> = all.numbers(account.as_str()).collect();
+        all.see_one(at, numbers[0]);
+        all.send(at, numbers[2], 1);
+        assert_eq!(
+            (all.counts(), all.first()),
+            ((3, 1), Some((at, numbers[1])))
+        );
+        all.forget_account(account.as_str());
+        assert_eq!((all.counts(), all.first()), ((0, 0), None));
+        assert!(all.idle.is_empty() && all.by_account.is_empty());
+    }
+}
