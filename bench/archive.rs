@@ -2,12 +2,13 @@
 //! says otherwise.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use stanza::jid::BareJid;
+use stanza::jid::{BareJid, bare_of};
 use std::hint::black_box;
 use store::Embedded;
 use xmpp::Timestamp;
 use xmpp::port::{
     ArchiveEntry, ArchiveId, ArchiveQuery, Credentials, Enqueue, Store, StoreOp, StoreReply,
+    known_as,
 };
 
 /// Messages of one commit.
@@ -35,8 +36,14 @@ fn message(number: u64) -> StoreOp {
             number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
         ),
         is_sent: false,
-        peer: peer.into(),
         message: text.into_bytes().into(),
+        known_as: Some(known_as(
+            bare_of(&peer),
+            "owner@bench.localhost",
+            &format!("m{number}"),
+        )),
+        retracts: None,
+        peer: peer.into(),
     };
     let nothing = Enqueue {
         account: owner(),

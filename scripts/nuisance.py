@@ -448,7 +448,7 @@ class Server:
         config.write_text(
             f'domain = "{DOMAIN}"\ndata = "{directory / "data"}"\nshards = {shards}\nlog = "warn"\n'
             f'[listen]\nc2s = "127.0.0.1:{port}"\nc2s_tls = []\n[tls]\nrequired = false\n'
-            "[auth]\nplain_without_tls = true\n"
+            "[auth]\nplain_without_tls = true\n[archive]\nenabled = false\n"
         )
         for pattern, count in (("u%d", CLIENTS), ("n%d", 8), ("s%d", SUBSCRIPTIONS)):
             subprocess.run(

@@ -69,6 +69,8 @@ c2s_tls = []
 required = false
 [auth]
 plain_without_tls = true
+[archive]
+enabled = false
 ${clients:+[limits]
 connections_max = $((${clients:-0} + 1000))}
 END

@@ -96,3 +96,48 @@ fn what_was_shown_is_in_the_archive_after_a_kill_and_pages_lead_through_it() {
         assert_eq!(refused.condition(STANZA_ERRORS), Some("forbidden"));
     }
 }
+
+/// XEP-0424: also behind a kill.
+#[test]
+fn what_was_retracted_is_a_tombstone_in_both_archives() {
+    let mut server = Server::start(&Options {
+        shards: 2,
+        archive: true,
+        ..Options::default()
+    });
+    {
+        let mut alice = Client::available(&server, "u0", "a");
+        let mut bob = Client::available(&server, "u1", "b");
+        let to = bob.jid.clone();
+        say(&mut alice, &to, "m1");
+        say(&mut alice, &to, "m2");
+        let retract = "<retract xmlns='urn:xmpp:message-retract:1' id='m1'/>";
+        alice.send(&format!(
+            "<message to='{to}' type='chat' id='r'>{retract}</message>"
+        ));
+        bob.until(|it| it.attr("id") == Some("r"));
+    }
+    server.kill();
+    server.wait();
+    server.start_again();
+    for user in ["u0", "u1"] {
+        let mut client = Client::log_in(&server, user, "later");
+        client.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>");
+        let mut left = Vec::new();
+        loop {
+            let element = client.element();
+            if element.attr("id") == Some("q") {
+                break;
+            }
+            let result = element.child("result").and_then(|it| it.child("forwarded"));
+            if let Some(message) = result.and_then(|it| it.child("message")) {
+                let says = ["body", "retracted", "retract"].into_iter();
+                let says: Vec<_> = says.filter(|it| message.child(it).is_some()).collect();
+                left.push((message.attr("id").unwrap_or_default().to_owned(), says));
+            }
+        }
+        let expected = [("m1", "retracted"), ("m2", "body"), ("r", "retract")];
+        let expected = expected.map(|(id, says)| (id.to_owned(), vec![says]));
+        assert_eq!(left, expected, "{user}");
+    }
+}

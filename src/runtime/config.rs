@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use xmpp::Settings;
 use xmpp::limit::Limits;
-use xmpp::settings::{AgentPolicy, Durability};
+use xmpp::settings::{AgentPolicy, ArchivePolicy, Durability};
 use xmpp::stream::sasl::Mechanism;
 use xmpp::xep::components::Component;
 use xmpp::xep::external_services::ExternalService;
@@ -114,6 +114,8 @@ pub struct Config {
     pub durability: Durability,
     /// Whether messages are archived (XEP-0313).
     pub archive: bool,
+    /// What archives keep.
+    pub retention: ArchivePolicy,
     /// Who administers the server by commands (XEP-0133), sorted.
     pub admins: Vec<BareJid>,
     /// Where it is said whether the server is out of service (XEP-0455).
@@ -231,6 +233,7 @@ impl Config {
             registration_open: self.registration_open,
             durability: self.durability,
             archive: self.archive,
+            retention: self.retention,
             admins: self.admins.clone(),
             status_addresses: self.status_addresses.clone(),
             contacts: self.contacts.clone(),

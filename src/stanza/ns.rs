@@ -119,6 +119,8 @@ namespaces! {
     MamExtended = "urn:xmpp:mam:2#extended";
     /// Message retraction (XEP-0424).
     Retract = "urn:xmpp:message-retract:1";
+    /// That archives put something in the place of what is retracted (XEP-0424 4).
+    RetractTombstone = "urn:xmpp:message-retract:1#tombstone";
     /// Message reactions (XEP-0444).
     Reactions = "urn:xmpp:reactions:0";
     /// Result sets (XEP-0059).

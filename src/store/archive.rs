@@ -11,11 +11,14 @@
 use std::ops::Bound::Included;
 
 use fjall::{Keyspace, Readable, Slice, Snapshot};
-use stanza::jid::{BareJid, Jid, bare_of, virtual_shard};
+use stanza::jid::{BareJid, Jid, bare_of};
 use xmpp::port::{
     ARCHIVE_PAGE_SIZE_MAX, ARCHIVE_SCAN_MAX, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery,
     StoreOp, StoreReply,
 };
+
+mod bodies;
+mod retention;
 
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, Staged, Trouble, Writes, damaged, engine};
@@ -29,7 +32,14 @@ const ENTRY: u8 = 1;
 /// The same by whom it is with.
 const PEER: u8 = 2;
 
+/// A tombstone that an archive has in the place of a body (XEP-0424), by id.
+const TOMBSTONE: u8 = 3;
+
+/// A bit of a row: the account sent it.
 const SENT: u8 = 1;
+
+/// The same: the archive has a tombstone of it.
+const RETRACTED: u8 = 2;
 
 /// Before an account whose archive was purged: no virtual shard has this number.
 const PURGED: [u8; 2] = [0xff, 0xff];
@@ -55,9 +65,9 @@ fn peer_key(account: &BareJid, peer: &str, id: ArchiveId) -> Key {
     key
 }
 
-fn body_key(sender: &str, id: ArchiveId) -> Key {
-    let mut key = Key::from_slice(&virtual_shard(sender).to_be_bytes());
-    key.push(0);
+fn tombstone_key(account: &BareJid, id: ArchiveId) -> Key {
+    let mut key = schema::session_prefix(account);
+    key.push(TOMBSTONE);
     key.extend_from_slice(&id.0.to_be_bytes());
     key
 }
@@ -75,21 +85,53 @@ fn id_of(key: &[u8]) -> Result<ArchiveId, Trouble> {
     Ok(ArchiveId(u128::from_be_bytes(*id)))
 }
 
-/// Which way a message went, and an address or the end of one.
-fn row(is_sent: bool, address: &str) -> Vec<u8> {
-    let mut record = Vec::with_capacity(address.len() + 2);
-    record.extend_from_slice(&[kept::VERSION, if is_sent { SENT } else { 0 }]);
-    record.extend_from_slice(address.as_bytes());
-    record
+/// What a row says.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    is_sent: bool,
+    is_retracted: bool,
+    /// Whom the message is to or from; its resource, where the key has the bare JID.
+    address: &'a str,
 }
 
-fn read_row(record: &[u8]) -> Result<(bool, &str), Trouble> {
-    let Some((&[kept::VERSION, flags], address)) = record.split_first_chunk() else {
-        return Err("a row of an archive has an unknown record version".into());
+impl<'a> Row<'a> {
+    fn record(self) -> Vec<u8> {
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let flags = flag(self.is_sent, SENT) | flag(self.is_retracted, RETRACTED);
+        let mut record = Vec::with_capacity(self.address.len() + 2);
+        record.extend_from_slice(&[kept::VERSION, flags]);
+        record.extend_from_slice(self.address.as_bytes());
+        record
+    }
+
+    fn read(record: &'a [u8]) -> Result<Row<'a>, Trouble> {
+        let Some((&[kept::VERSION, flags], address)) = record.split_first_chunk() else {
+            return Err("a row of an archive has an unknown record version".into());
+        };
+        let address = std::str::from_utf8(address);
+        Ok(Row {
+            is_sent: flags & SENT != 0,
+            is_retracted: flags & RETRACTED != 0,
+            address: address.map_err(|_| "a row of an archive names no address")?,
+        })
+    }
+}
+
+/// The rows of a message, by its id and by whom it is with.
+fn rows(account: &BareJid, id: ArchiveId, row: Row<'_>) -> [(Key, Option<Vec<u8>>); 2] {
+    let address = Jid::from_prepared(row.address);
+    let resource = address.resource().unwrap_or_default();
+    let by_peer = Row {
+        address: resource,
+        ..row
     };
-    let address = std::str::from_utf8(address);
-    let address = address.map_err(|_| "a row of an archive names no address")?;
-    Ok((flags & SENT != 0, address))
+    [
+        (entry_key(account, id), Some(row.record())),
+        (
+            peer_key(account, address.bare(), id),
+            Some(by_peer.record()),
+        ),
+    ]
 }
 
 /// Puts a message into an archive; where the other one has it already by this id, its body is
@@ -100,17 +142,16 @@ pub(crate) fn put(staged: &mut Staged, entry: &ArchiveEntry) {
         id,
         is_sent,
         peer,
-        message,
+        ..
     } = entry;
-    let address = Jid::from_prepared(peer);
+    let row = Row {
+        is_sent: *is_sent,
+        is_retracted: false,
+        address: peer,
+    };
+    staged.archive.extend(rows(account, *id, row));
     let sender = sender_of(account, *is_sent, peer);
-    let resource = address.resource().unwrap_or_default();
-    let by_peer = peer_key(account, address.bare(), *id);
-    staged.archive.extend([
-        (entry_key(account, *id), Some(row(*is_sent, peer))),
-        (by_peer, Some(row(*is_sent, resource))),
-        (body_key(sender, *id), Some(kept::record(message))),
-    ]);
+    bodies::put(staged, sender, entry);
 }
 
 /// The table as a call sees it: what it staged itself lies over what is committed.
@@ -214,8 +255,21 @@ impl View<'_> {
         from: ArchiveId,
         is_backward: bool,
     ) -> Result<Option<ArchiveId>, Trouble> {
+        self.end_between(account, (from, ArchiveId::MAX), is_backward)
+    }
+
+    /// The same of what it has between two ids.
+    fn end_between(
+        &self,
+        account: &BareJid,
+        (first, last): (ArchiveId, ArchiveId),
+        is_backward: bool,
+    ) -> Result<Option<ArchiveId>, Trouble> {
         let mut found = None;
-        let (first, last) = (entry_key(account, from), entry_key(account, ArchiveId::MAX));
+        if first > last {
+            return Ok(None);
+        }
+        let (first, last) = (entry_key(account, first), entry_key(account, last));
         self.each((&first, &last), is_backward, &mut |key, _| {
             found = Some(id_of(key)?);
             Ok(false)
@@ -235,12 +289,6 @@ impl View<'_> {
     pub(crate) fn newest(&self, account: &BareJid) -> Result<Option<ArchiveId>, Trouble> {
         let newest = self.end(account, ArchiveId(0), true)?;
         Ok(newest.max(self.purged(account)?))
-    }
-
-    fn body(&self, sender: &str, id: ArchiveId) -> Result<Box<[u8]>, Trouble> {
-        let body = self.get(&body_key(sender, id))?;
-        let body = body.ok_or("a message of an archive has no body")?;
-        Ok(kept::content(&body, "a body")?.into())
     }
 
     /// See [`StoreOp::ArchivePage`].
@@ -275,15 +323,15 @@ impl View<'_> {
             };
             let keys = (&*keys[0], &*keys[1]);
             let mut each = |key: &[u8], record: &[u8]| {
-                let (is_sent, address) = read_row(record)?;
+                let row = Row::read(record)?;
                 let id = id_of(key)?;
                 let Some(with) = &with else {
-                    let sender = sender_of(account, is_sent, address);
-                    return finding.take(id, sender, true);
+                    return finding.take(id, row, row.address, true);
                 };
-                let wanted = with.resource().is_none_or(|resource| resource == address);
-                let sender = sender_of(account, is_sent, with.bare());
-                finding.take(id, sender, wanted)
+                let wanted = with
+                    .resource()
+                    .is_none_or(|resource| resource == row.address);
+                finding.take(id, row, with.bare(), wanted)
             };
             self.each(keys, query.is_backward, &mut each)?;
         }
@@ -311,7 +359,13 @@ struct Finding<'a> {
 
 impl Finding<'_> {
     /// Takes the next message if it is wanted and has room; whether to go on.
-    fn take(&mut self, id: ArchiveId, sender: &str, is_wanted: bool) -> Result<bool, Trouble> {
+    fn take(
+        &mut self,
+        id: ArchiveId,
+        row: Row<'_>,
+        peer: &str,
+        is_wanted: bool,
+    ) -> Result<bool, Trouble> {
         self.looked += 1;
         if self.looked > ARCHIVE_SCAN_MAX {
             self.page.is_complete = false;
@@ -329,7 +383,11 @@ impl Finding<'_> {
             self.page.is_complete = false;
             return Ok(false);
         }
-        let body = self.view.body(sender, id)?;
+        let sender = sender_of(self.account, row.is_sent, peer);
+        let body = match row.is_retracted {
+            true => self.view.tombstone(self.account, id)?,
+            false => self.view.body(sender, id)?,
+        };
         self.size += body.len();
         self.page.messages.push((id, body));
         Ok(true)
@@ -347,13 +405,12 @@ impl Finding<'_> {
             let Some(record) = self.view.get(&entry_key(self.account, id))? else {
                 continue;
             };
-            let (is_sent, address) = read_row(&record)?;
-            let peer = Jid::from_prepared(address);
+            let row = Row::read(&record)?;
+            let peer = Jid::from_prepared(row.address);
             let with = self.query.with.as_deref();
-            let is_with = with.is_none_or(|with| with == address || with == peer.bare());
+            let is_with = with.is_none_or(|with| with == row.address || with == peer.bare());
             let is_between = (first..=self.query.last).contains(&id);
-            let sender = sender_of(self.account, is_sent, address);
-            if !self.take(id, sender, is_with && is_between)? {
+            if !self.take(id, row, row.address, is_with && is_between)? {
                 break;
             }
         }
@@ -380,6 +437,7 @@ fn answer(view: &View<'_>, op: &StoreOp) -> Result<StoreReply, Trouble> {
     match op {
         StoreOp::ArchivePage { account, query } => view.page(account, query),
         StoreOp::ArchiveEnds { account } => view.ends(account),
+        StoreOp::SweepArchives { place, retention } => view.sweep(place, *retention),
         _ => Err("not a read of an archive".into()),
     }
 }
@@ -403,6 +461,7 @@ impl Engine {
             StoreOp::Archive { entry, and } => {
                 let reply = self.apply(staged, *and)?;
                 if reply == StoreReply::Done {
+                    self.retract(staged, &entry)?;
                     put(staged, &entry);
                 }
                 Ok(reply)
@@ -465,27 +524,32 @@ impl Engine {
         Ok(accounts)
     }
 
-    /// Removes a few of the messages that were purged of an archive; whether those were the last.
+    /// Removes a few of the messages that were purged of an archive, from an id on; where the next
+    /// ones begin, unless those were the last.
     pub(crate) fn remove_purged(
         &self,
         staged: &mut Staged,
         account: &BareJid,
-    ) -> Result<bool, Trouble> {
+        from: ArchiveId,
+    ) -> Result<Option<ArchiveId>, Trouble> {
         let view = self.archive(staged);
         let mut gone: Vec<Key> = Vec::new();
-        let mut count = 0;
-        if let Some(purged) = view.purged(account)? {
-            let (first, last) = (entry_key(account, ArchiveId(0)), entry_key(account, purged));
+        let (mut count, mut next) = (0, from);
+        let purged = view.purged(account)?;
+        if let Some(purged) = purged.filter(|purged| *purged >= from) {
+            let (first, last) = (entry_key(account, from), entry_key(account, purged));
             view.each((&first, &last), false, &mut |key, record| {
-                let (id, (is_sent, peer)) = (id_of(key)?, read_row(record)?);
-                let other = bare_of(peer);
+                let (id, row) = (id_of(key)?, Row::read(record)?);
                 gone.push(Key::from_slice(key));
-                gone.push(peer_key(account, other, id));
-                let other = BareJid::from_prepared(other);
-                if other == *account || !view.has(&entry_key(&other, id))? {
-                    gone.push(body_key(sender_of(account, is_sent, peer), id));
+                gone.push(peer_key(account, bare_of(row.address), id));
+                if row.is_retracted {
+                    let way = (row.is_sent, row.address);
+                    gone.extend(view.tombstone_keys(account, way, id)?);
                 }
-                count += 1;
+                if !view.shares_body(account, row.address, id)? {
+                    gone.extend(view.body_keys(sender_of(account, row.is_sent, row.address), id)?);
+                }
+                (count, next) = (count + 1, id);
                 Ok(count < PART)
             })?;
         }
@@ -493,14 +557,12 @@ impl Engine {
         // What comes next has a later id than what was there, as long as that is known.
         let known = self.keyspace(Table::Accounts);
         let is_there = exists(known, &staged.accounts, &schema::account_key(account))?;
-        if is_last
-            && (!is_there || view.end(account, ArchiveId(0), true)? > view.purged(account)?)
-        {
+        if is_last && (!is_there || view.end(account, ArchiveId(0), true)? > purged) {
             gone.push(purged_key(account));
         }
         let gone = gone.into_iter().map(|key| (key, None));
         staged.archive.extend(gone);
-        Ok(is_last)
+        Ok((!is_last).then_some(next))
     }
 }
 

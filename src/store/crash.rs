@@ -364,7 +364,7 @@ fn a_newer_schema_is_refused_with_both_numbers() {
     let error = open_error(&scratch);
     assert!(matches!(error, OpenError::Newer(_)), "{error:?}");
     let text = error.to_string();
-    let names_both = text.contains("schema 12") && text.contains("knows 11");
+    let names_both = text.contains("schema 13") && text.contains("knows 12");
     assert!(names_both, "{text}");
     assert_eq!(text.matches(". ").count(), 0, "one sentence: {text}");
 }

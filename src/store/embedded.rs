@@ -346,10 +346,10 @@ impl Engine {
                 staged.gaps.note_op(&op);
                 Ok(StoreReply::Done)
             }
-            StoreOp::Archive { .. }
-            | StoreOp::ArchivePage { .. }
-            | StoreOp::ArchiveEnds { .. }
-            | StoreOp::PurgeArchive { .. } => self.apply_to_archive(staged, op),
+            StoreOp::Archive { .. } | StoreOp::PurgeArchive { .. } => {
+                self.apply_to_archive(staged, op)
+            }
+            op if op.reads_archive() => self.apply_to_archive(staged, op),
             on_sessions => self.apply_to_sessions(staged, on_sessions),
         }
     }

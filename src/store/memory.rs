@@ -8,12 +8,13 @@ use crate::records::check_name;
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
 use xmpp::port::{
-    ARCHIVE_PAGE_SIZE_MAX, AVATAR_DATA, AVATAR_METADATA, AccountData, AgentId, ArchiveEntry,
-    ArchiveId, ArchivePage, ArchiveQuery, Arrived, Credentials, DOCUMENTS_MAX, Document, Enqueue,
-    Mark, Node, NodeChange, OfflineQuota, Origin, PhotoHash, QueuedStanza, RosterItem,
-    SavedSession, SessionId, Space, Store, StoreOp, StoreReply, StoredSession, USER_AGENTS_MAX,
-    UserAgent, WholeAccount, shown_photo,
+    AVATAR_DATA, AVATAR_METADATA, AccountData, AgentId, ArchiveEntry, ArchiveId, Arrived,
+    Credentials, DOCUMENTS_MAX, Document, Enqueue, Mark, Node, NodeChange, OfflineQuota, Origin,
+    PhotoHash, QueuedStanza, RosterItem, SavedSession, SessionId, Space, Store, StoreOp,
+    StoreReply, StoredSession, USER_AGENTS_MAX, UserAgent, WholeAccount, shown_photo,
 };
+
+mod archive;
 
 /// Accounts in a map. It is as large as what is put into it.
 #[derive(Clone, Debug, Default)]
@@ -273,40 +274,6 @@ impl Memory {
         };
         self.accounts.insert(whole.account, fresh);
         StoreReply::Done
-    }
-
-    /// The operations on archives.
-    fn apply_to_archive(&mut self, op: StoreOp) -> StoreReply {
-        match op {
-            StoreOp::Archive { entry, and } => {
-                let reply = self.apply(*and);
-                if reply == StoreReply::Done
-                    && let Some(found) = self.accounts.get_mut(&entry.account)
-                {
-                    found.newest_archived = found.newest_archived.max(Some(entry.id));
-                    found.archive.insert(entry.id, *entry);
-                }
-                reply
-            }
-            StoreOp::PurgeArchive { account, up_to } => {
-                if let Some(found) = self.accounts.get_mut(&account) {
-                    found.archive.retain(|id, _| *id > up_to);
-                }
-                StoreReply::Done
-            }
-            StoreOp::ArchivePage { account, query } => {
-                let nothing = BTreeMap::new();
-                let found = self.accounts.get(&account);
-                page(found.map_or(&nothing, |found| &found.archive), &query)
-            }
-            StoreOp::ArchiveEnds { account } => {
-                let archive = self.accounts.get(&account).map(|found| &found.archive);
-                let first = archive.and_then(|archive| archive.keys().next().copied());
-                let last = archive.and_then(|archive| archive.keys().next_back().copied());
-                StoreReply::ArchiveEnds(first.zip(last))
-            }
-            other => self.apply_to_kept(other),
-        }
     }
 
     /// The operations on what an account keeps besides keys, roster and block list.
@@ -727,42 +694,6 @@ impl Memory {
             None => StoreReply::Missing,
         }
     }
-}
-
-/// What a query asks for of an archive.
-fn page(archive: &BTreeMap<ArchiveId, ArchiveEntry>, query: &ArchiveQuery) -> StoreReply {
-    let ids = query.ids.as_deref().unwrap_or_default();
-    let mut known = query.known.iter().chain(ids);
-    if !known.all(|id| archive.contains_key(id)) {
-        return StoreReply::Missing;
-    }
-    let is_wanted = |entry: &&ArchiveEntry| {
-        let is_with = |with: &str| with == &*entry.peer || with == entry.peer_bare();
-        (query.first..=query.last).contains(&entry.id)
-            && query.with.as_deref().is_none_or(is_with)
-            && query.ids.as_ref().is_none_or(|ids| ids.contains(&entry.id))
-    };
-    let mut wanted: Vec<&ArchiveEntry> = archive.values().filter(is_wanted).collect();
-    if query.is_backward {
-        wanted.reverse();
-    }
-    let mut page = ArchivePage {
-        count: (query.count == 0).then_some(wanted.len()),
-        ..ArchivePage::default()
-    };
-    let mut size = 0;
-    for entry in wanted.iter().take(query.count) {
-        if size >= ARCHIVE_PAGE_SIZE_MAX {
-            break;
-        }
-        size += entry.message.len();
-        page.messages.push((entry.id, entry.message.clone()));
-    }
-    page.is_complete = page.messages.len() == wanted.len();
-    if query.is_backward {
-        page.messages.reverse();
-    }
-    StoreReply::ArchivePage(Box::new(page))
 }
 
 impl Store for Memory {

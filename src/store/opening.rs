@@ -234,8 +234,8 @@ pub(crate) fn check_schema(database: &Database, path: &Path) -> Result<Keyspace,
                 SCHEMA => Ok(about),
                 // Schema 2 added what accounts keep, 3 the sessions, 4 the log, 5 when a queued
                 // stanza came, 6 the versions of rosters, 10 when the newest that waits offline
-                // came, 11 the user agents, the nodes and the archives; the records of all are read
-                // as they are.
+                // came, 11 the user agents, the nodes and the archives, 12 what finds archived
+                // messages by their senders' ids; the records of all are read as they are.
                 1..SCHEMA => {
                     tracing::info!(from = found, to = SCHEMA, "store schema upgraded");
                     about

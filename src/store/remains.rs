@@ -7,7 +7,7 @@
 //! it, whoever has the account's name by then, no backup has it, and an opening removes it.
 
 use stanza::jid::BareJid;
-use xmpp::port::SessionId;
+use xmpp::port::{ArchiveId, SessionId};
 
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, Staged, Trouble};
@@ -23,8 +23,8 @@ pub(crate) struct Remains {
     ranges: Vec<Range>,
     /// Of accounts that the present call deletes: what it wrote before is not committed yet.
     fresh: Vec<Range>,
-    /// Accounts of whose archives something was purged.
-    archives: Vec<BareJid>,
+    /// Accounts of whose archives something was purged, and where the rest of that begins.
+    archives: Vec<(BareJid, ArchiveId)>,
 }
 
 /// What begins with a prefix.
@@ -42,7 +42,10 @@ impl Remains {
     /// What a store that is opened still has of what was purged.
     pub(crate) fn of_archives(archives: Vec<BareJid>) -> Remains {
         Remains {
-            archives,
+            archives: archives
+                .into_iter()
+                .map(|account| (account, ArchiveId(0)))
+                .collect(),
             ..Remains::default()
         }
     }
@@ -58,8 +61,8 @@ impl Remains {
 
     /// Something of an account's archive was purged.
     pub(crate) fn add_archive(&mut self, account: &BareJid) {
-        if !self.archives.contains(account) {
-            self.archives.push(account.clone());
+        if !self.archives.iter().any(|(other, _)| other == account) {
+            self.archives.push((account.clone(), ArchiveId(0)));
         }
     }
 
@@ -167,14 +170,15 @@ impl Engine {
     /// Removes a few of the records that are nobody's. What cannot be read the next opening
     /// removes.
     pub(crate) fn remove_remains(&self, staged: &mut Staged) {
-        if let Some(account) = staged.remains.archives.first().cloned() {
-            let removed = self.remove_purged(staged, &account);
-            let is_last = removed.unwrap_or_else(|error| {
+        if let Some((account, from)) = staged.remains.archives.first().cloned() {
+            let removed = self.remove_purged(staged, &account, from);
+            let next = removed.unwrap_or_else(|error| {
                 tracing::warn!(%error, "what was purged of an archive stays in the store");
-                true
+                None
             });
-            if is_last {
-                staged.remains.archives.remove(0);
+            match next {
+                Some(next) => staged.remains.archives[0].1 = next,
+                None => drop(staged.remains.archives.remove(0)),
             }
         }
         let mut room = PART;

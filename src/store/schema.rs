@@ -12,7 +12,7 @@ use stanza::jid::{BareJid, virtual_shard};
 use xmpp::port::{Credentials, RosterItem, ScramKey, Subscription};
 
 /// The layout that this build writes, and the newest that it reads.
-pub const SCHEMA: u32 = 11;
+pub const SCHEMA: u32 = 12;
 
 /// The version byte of every record here, from schema 1 on.
 const RECORD_V1: u8 = 1;

@@ -6,13 +6,14 @@
 
 use crate::account::{Account, AccountKey};
 use crate::host::{Host, Timestamp};
-use crate::port::{ARCHIVE_ID_SIZE, ArchiveEntry, ArchiveId, Enqueue, StoreOp};
+use crate::port::{ARCHIVE_ID_SIZE, ArchiveEntry, ArchiveId, Enqueue, StoreOp, known_as};
 use crate::router::Route;
 use crate::session::{Modes, SessionKey};
 use crate::shard::{Shard, Waiting};
 use crate::stanza::{MESSAGE_END, Stanza, Type, append_child};
 use crate::xep::offline::is_of_the_moment;
-use stanza::jid::{BareJid, Jid};
+use crate::xep::retraction::retraction_in;
+use stanza::jid::{BareJid, Jid, bare_of};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::view::{Kind, StanzaView};
@@ -77,11 +78,34 @@ fn size_of_stamp(by: &str) -> usize {
 /// clients claim of that kind was taken out, see [`Shard::without_claims`].
 pub(crate) fn stamp_in(message: &[u8], by: &str) -> Option<(Range<usize>, ArchiveId)> {
     let end = message.strip_suffix(MESSAGE_END)?.len();
+    stamp_before(message, end, by)
+}
+
+/// The same where it ends before this place.
+fn stamp_before(message: &[u8], end: usize, by: &str) -> Option<(Range<usize>, ArchiveId)> {
     let start = end.checked_sub(size_of_stamp(by))?;
     let rest = message[start..end].strip_prefix(STAMP)?;
     let rest = rest.strip_prefix(by.as_bytes())?.strip_prefix(STAMP_ID)?;
     let id = std::str::from_utf8(rest.strip_suffix(STAMP_END)?).ok()?;
     Some((start..end, ArchiveId::parse(id)?))
+}
+
+/// Takes the id of a message that bounces out of it: whoever sent it does not know that archive. Of
+/// one that waited, the server stamped the time behind it.
+pub(crate) fn take_out_stamp(message: &mut Vec<u8>, by: &str) {
+    const DELAY: &[u8] = b"<delay xmlns='urn:xmpp:delay' from='";
+    let Some(content) = message.strip_suffix(MESSAGE_END) else {
+        return;
+    };
+    let before_delay = || {
+        let start = content.windows(DELAY.len()).rposition(|it| it == DELAY)?;
+        let is_last = !content[start + 1..].contains(&b'<');
+        is_last.then(|| stamp_before(content, start, by))?
+    };
+    let found = stamp_before(content, content.len(), by).or_else(before_delay);
+    if let Some((place, _)) = found {
+        message.drain(place);
+    }
 }
 
 /// XEP-0313 5.1.1: whether archives are to have a message; XEP-0334 has the hints. What a person
@@ -95,6 +119,12 @@ fn is_worth_keeping(stanza: &Stanza<'_>) -> bool {
     view.has_body()
         || others.iter().any(|ns| view.has_child_ns(*ns))
         || view.has_child_ns(Ns::Hints) && says_store(stanza)
+}
+
+/// What storage is to find a message by (XEP-0424).
+fn known_as_of(stanza: &Stanza<'_>) -> Option<u64> {
+    let id = stanza.id()?;
+    Some(known_as(bare_of(stanza.from), stanza.to.bare(), &id))
 }
 
 fn says_store(stanza: &Stanza<'_>) -> bool {
@@ -185,6 +215,8 @@ impl Shard {
             is_sent: true,
             peer: stanza.to.as_str().into(),
             message: message.into(),
+            known_as: known_as_of(stanza),
+            retracts: retraction_in(stanza),
         }))
     }
 
@@ -293,6 +325,8 @@ impl Shard {
             is_sent: is_own,
             peer: peer.as_str().into(),
             message: message.into(),
+            known_as: known_as_of(stanza),
+            retracts: retraction_in(stanza),
         }))
     }
 }
@@ -356,6 +390,24 @@ mod tests {
             };
             assert_eq!(stamp.take_out(&bytes), full.as_bytes());
             assert_eq!(stamp.take_out(full.as_bytes()), full.as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_bounces_shows_no_id_whether_or_not_it_waited() {
+        let foreign = "<delay xmlns='urn:xmpp:delay' from='x' stamp='y'/>";
+        let own = "<delay xmlns='urn:xmpp:delay' from='b.example' stamp='z'/></message>";
+        for content in ["<body>x</body>", foreign, "", "]]&gt;"] {
+            let plain = format!("<message>{content}</message>");
+            let mut bytes = stamped(&plain);
+            let waited = String::from_utf8_lossy(&bytes).replace("</message>", own);
+            take_out_stamp(&mut bytes, "a@b.example");
+            assert_eq!(bytes, plain.as_bytes());
+            let mut waited = waited.into_bytes();
+            take_out_stamp(&mut waited, "a@b.example");
+            assert_eq!(waited, plain.replace("</message>", own).as_bytes());
+            take_out_stamp(&mut waited, "a@b.example");
+            assert_eq!(waited, plain.replace("</message>", own).as_bytes());
         }
     }
 

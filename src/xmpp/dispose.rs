@@ -8,6 +8,7 @@ use crate::archive::is_archived_result;
 use crate::error::StanzaError;
 use crate::host::{Host, Ticket, Timestamp};
 use crate::outbox::{Acks, Keep, Sent};
+use crate::port::Arrived;
 use crate::settle::Cause;
 use crate::shard::Shard;
 use crate::stanza::{Stanza, Type};
@@ -84,6 +85,23 @@ impl Shard {
             let to = Jid::from_prepared(&to);
             let stanza = Stanza::complete(&view, &from, &to);
             self.dispose(host, account, &stanza, sent.arrived);
+        }
+    }
+
+    /// All who were to get a message without stream management have gone before storage had it.
+    pub(crate) fn pass_on(
+        &mut self,
+        host: &mut impl Host,
+        account: AccountKey,
+        (arrived, message): Arrived,
+    ) {
+        let scope = self.client_scope.clone();
+        if let Ok(view) = StanzaView::parse(&message, &scope)
+            && let (Some(from), Some(to)) = (view.from(), view.to())
+        {
+            let to = Jid::from_prepared(&to);
+            let stanza = Stanza::complete(&view, &from, &to);
+            self.dispose(host, account, &stanza, arrived);
         }
     }
 

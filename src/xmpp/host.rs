@@ -29,6 +29,11 @@ impl Timestamp {
     pub fn plus_ms(self, ms: u64) -> Timestamp {
         Timestamp(self.0 + ms * 1000)
     }
+
+    /// This moment, `s` seconds earlier, or the first one.
+    pub fn minus_s(self, s: u64) -> Timestamp {
+        Timestamp(self.0.saturating_sub(s.saturating_mul(1_000_000)))
+    }
 }
 
 /// Who asked for something that is answered by an event. Opaque to the host; unique on its shard.

@@ -14,6 +14,7 @@ use crate::stanza::{Stanza, Type};
 use crate::xep::carbons::{Copies, Direction, taken_out, write_copy};
 use crate::xep::offline::is_of_the_moment;
 use smallvec::SmallVec;
+use stanza::jid::BareJid;
 use stanza::view::Kind;
 
 /// The sessions that get one message.
@@ -327,7 +328,7 @@ impl Shard {
             is_delivered,
             ..
         } = enqueued;
-        let mut refused = None;
+        let (mut refused, has_places) = (None, !copies.is_empty());
         let by = archived
             .as_ref()
             .map(|_| self.accounts.at(account).jid.clone());
@@ -368,23 +369,41 @@ impl Shard {
             }
             self.sessions.ask_later(host, key);
         }
-        if let Some((archived, stamp)) = archived.as_deref().zip(stamp) {
-            let is_stored = reply == StoreReply::Done;
-            self.open_gates(host, ticket, archived, |stanza| match is_stored {
-                true => Some(stanza.to_vec()),
-                false => is_delivered.then(|| stamp.take_out(stanza)),
-            });
-        }
-        if reply != StoreReply::Done {
+        let is_stored = reply == StoreReply::Done;
+        let settled = archived.zip(by).map(|(archived, by)| {
+            self.settle_archived(host, ticket, (*archived, &by), (is_stored, is_delivered))
+        });
+        let (is_taken, message) = settled.unwrap_or_default();
+        if !is_stored {
             tracing::error!(?reply, "a message was not stored");
-            let message = archived.and_then(|archived| archived.message);
             refused = message.filter(|_| !is_delivered).or(refused);
+        } else if let Some(message) = message.filter(|_| !is_taken && !has_places) {
+            self.pass_on(host, account, message);
         }
         if let Some(refused) = refused {
             self.give_back(host, refused);
         }
         self.accounts.at_mut(account).pins -= 1;
         self.evict_if_idle(account);
+    }
+
+    /// Lets those go on who waited for an archive; whether any of them is there, and the message.
+    fn settle_archived(
+        &mut self,
+        host: &mut impl Host,
+        ticket: Ticket,
+        (archived, by): (Archived, &BareJid),
+        (is_stored, is_delivered): (bool, bool),
+    ) -> (bool, Option<Arrived>) {
+        let stamp = Stamp {
+            by: by.as_str(),
+            id: archived.id,
+        };
+        let is_taken = self.open_gates(host, ticket, &archived, |stanza| match is_stored {
+            true => Some(stanza.to_vec()),
+            false => is_delivered.then(|| stamp.take_out(stanza)),
+        });
+        (is_taken, archived.message)
     }
 
     /// Nobody has what storage refused. Of a copy its message is left.
@@ -396,21 +415,25 @@ impl Shard {
         }
     }
 
-    /// Lets those go on who waited for an archive, with what `change` makes of the message.
+    /// Lets those go on who waited for an archive, with what `change` makes of the message; whether
+    /// any of them is still there.
     fn open_gates(
         &mut self,
         host: &mut impl Host,
         ticket: Ticket,
         archived: &Archived,
         change: impl Fn(&[u8]) -> Option<Vec<u8>>,
-    ) {
+    ) -> bool {
+        let mut is_taken = false;
         for &(key, serial) in &archived.waiting {
             if self.session_of(key, serial).is_none() {
-                continue; // The archive has it, or its sender hears that it does not.
+                continue;
             }
+            is_taken = true;
             self.sessions.open_gate(host, key, ticket, &change);
             self.sessions.ask_later(host, key);
         }
+        is_taken
     }
 
     /// Remembers that a session's queue may have outgrown its limits: the turn's end looks.

@@ -32,6 +32,7 @@ pub mod probes;
 pub mod removed;
 mod request;
 mod resume;
+pub mod retention;
 mod revive;
 mod revoke;
 pub mod roster;

@@ -327,6 +327,13 @@ pub enum StoreOp {
         /// Whose.
         account: BareJid,
     },
+    /// Search archives for what is to go, one step. Answered by [`StoreReply::Swept`].
+    SweepArchives {
+        /// Where to begin.
+        place: SweepPlace,
+        /// What is to stay.
+        retention: Retention,
+    },
     /// Remove the messages of an archive up to an id. They are gone for whoever asks as soon as it
     /// is answered, and from the disk a little later. Answered by `Done`.
     PurgeArchive {
@@ -462,6 +469,8 @@ pub enum StoreReply {
     ArchivePage(Box<ArchivePage>),
     /// The oldest and the newest message of an archive.
     ArchiveEnds(ArchiveEnds),
+    /// What is to go of archives.
+    Swept(Box<Swept>),
     /// A quota is used up; nothing was changed.
     Full,
     /// Only so many would have fitted a quota; nothing was changed.

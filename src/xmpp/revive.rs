@@ -207,6 +207,7 @@ impl Shard {
         }
         let ticket = self.ticket_for_itself(Waiting::Sessions);
         host.store(ticket, StoreOp::Sessions);
+        self.begin_retention(host);
     }
 
     /// Storage named the sessions that it has.

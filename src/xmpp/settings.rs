@@ -67,6 +67,34 @@ impl Default for AgentPolicy {
     }
 }
 
+/// How long archives keep messages, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArchivePolicy {
+    /// Seconds; 0 is for ever.
+    pub keep_s: u64,
+    /// Messages of one archive, the newest ones; 0 is any number.
+    pub messages_max: u32,
+}
+
+/// Messages of one archive unless configured: more than fifty for each day of ten years.
+pub const ARCHIVE_MESSAGES_MAX_DEFAULT: u32 = 200_000;
+
+impl ArchivePolicy {
+    /// Whether something is to go at all.
+    pub(crate) fn is_bounded(self) -> bool {
+        self.keep_s > 0 || self.messages_max > 0
+    }
+}
+
+impl Default for ArchivePolicy {
+    fn default() -> ArchivePolicy {
+        ArchivePolicy {
+            keep_s: 0,
+            messages_max: ARCHIVE_MESSAGES_MAX_DEFAULT,
+        }
+    }
+}
+
 /// The settings of all shards.
 #[derive(Clone)]
 pub struct Settings {
@@ -118,6 +146,8 @@ pub struct Settings {
     pub software_version: &'static str,
     /// Whether accounts have archives (XEP-0313), where something is stored at all.
     pub archive: bool,
+    /// What they keep.
+    pub retention: ArchivePolicy,
     /// Whether bookmarks are the same wherever clients keep them (XEP-0402 6, XEP-0411); no
     /// configuration says so yet.
     pub converts_bookmarks: bool,
@@ -149,7 +179,8 @@ impl Settings {
             push: None,
             components: Vec::new(),
             software_version: env!("CARGO_PKG_VERSION"),
-            archive: false,
+            archive: true,
+            retention: ArchivePolicy::default(),
             converts_bookmarks: false,
         }
     }

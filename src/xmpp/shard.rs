@@ -33,7 +33,7 @@ use crate::stream::scopes::Scopes;
 use crate::stream::{Derivations, Flow, Phase, StreamState, frame_size};
 pub(crate) use crate::timer::Timer;
 use crate::wake::Waking;
-use crate::xep::archive::ArchiveRequest;
+use crate::xep::archive::ArchiveRequests;
 use crate::xep::capabilities::Capabilities;
 use crate::xep::commands::Commands;
 use crate::xep::components::Components;
@@ -222,8 +222,7 @@ pub struct Shard {
     pub(crate) origin: Option<Origin>,
     /// What is to be archived with what becomes of the message in hand.
     pub(crate) archiving: Option<Archiving>,
-    /// Requests of archives that storage works on, by ticket.
-    pub(crate) archive_requests: HashMap<u64, ArchiveRequest>,
+    pub(crate) archive_requests: ArchiveRequests,
     /// The managed sessions in memory.
     pub(crate) managed: HashMap<SessionId, SessionKey>,
     /// Sessions of the last process that nobody has come back to yet.
@@ -309,7 +308,7 @@ impl Shard {
             cause: None,
             origin: None,
             archiving: None,
-            archive_requests: HashMap::new(),
+            archive_requests: ArchiveRequests::default(),
             managed: HashMap::new(),
             dormant: BTreeMap::new(),
             sweep: Sweep::default(),
@@ -677,6 +676,7 @@ impl Shard {
                 Timer::Walk => self.on_walk(host),
                 Timer::Runs => self.on_runs(host),
                 Timer::Push => self.on_push(host),
+                Timer::Retention => self.on_retention(host),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One stanza on its way to its receiver: the facts that delivery asks for, and its bytes.
 
-use crate::archive::{Stamp, stamp_in};
+use crate::archive::{Stamp, take_out_stamp};
 use crate::error::StanzaError;
 use crate::xml::Attr;
 use stanza::jid::Jid;
@@ -185,10 +185,7 @@ impl<'a> Stanza<'a> {
         );
         let mut whole = Vec::new();
         self.write(&mut whole);
-        // No archive has it.
-        if let Some((place, _)) = stamp_in(&whole, self.to.bare()) {
-            whole.drain(place);
-        }
+        take_out_stamp(&mut whole, self.to.bare());
         write_payload(&whole, out);
         error.write(out);
         let name = self.view.name();

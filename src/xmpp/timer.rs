@@ -45,4 +45,6 @@ pub(crate) enum Timer {
     Runs,
     /// Something is to be published to push services, or has to be answered by now.
     Push,
+    /// The next step along all archives.
+    Retention,
 }

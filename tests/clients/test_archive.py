@@ -1,4 +1,4 @@
-"""The archive of an account (XEP-0313, 0359, 0441) by slixmpp: two devices, one of which was away."""
+"""The archive of an account (XEP-0313, 0359, 0424, 0441) by slixmpp: two devices, one of which was away."""
 
 import pytest
 
@@ -15,7 +15,7 @@ class Reader(Client):
 
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
-        for plugin in ("xep_0059", "xep_0297", "xep_0313", "xep_0359", "xep_0441"):
+        for plugin in ("xep_0059", "xep_0297", "xep_0313", "xep_0359", "xep_0424", "xep_0441"):
             self.register_plugin(plugin)
 
     async def archive(self, **query):
@@ -33,7 +33,7 @@ def shown(message):
 
 
 def test_a_device_that_was_away_finds_what_the_others_sent_and_got(tmp_path):
-    server = started(tmp_path, more="[archive]\nenabled = true\n")
+    server = started(tmp_path)
     one, two = server.friends
 
     async def play():
@@ -64,6 +64,39 @@ def test_a_device_that_was_away_finds_what_the_others_sent_and_got(tmp_path):
             metadata = await phone.plugin["xep_0313"].get_archive_metadata(timeout=SECONDS_MAX)
             told = metadata["mam_metadata"]
             assert (told["start"]["id"], told["end"]["id"]) == (first, last)
+
+    try:
+        scenario(play())
+    finally:
+        server.stop()
+
+
+def test_what_was_retracted_is_in_neither_archive_any_more(tmp_path):
+    server = started(tmp_path)
+    one, two = server.friends
+
+    async def play():
+        async with Reader(server, f"{one}/desk") as desk, Reader(server, f"{two}/x") as friend:
+            friend.send_presence()
+            for number in range(3):
+                message = desk.make_message(mto=f"{two}/x", mbody=f"secret {number}", mtype="chat")
+                message["id"] = f"m{number}"
+                message.send()
+                await friend.message()
+            retraction = desk.plugin["xep_0424"].send_retraction(f"{two}/x", "m1")
+            assert (await friend.message())["retract"]["id"] == "m1"
+            for reader in (desk, friend):
+                found = []
+                async for message in reader.plugin["xep_0313"].iterate():
+                    found.append(message["mam_result"]["forwarded"]["stanza"])
+                assert len(found) == 4
+                assert [stanza["body"] for stanza in found[:3]] == ["secret 0", "", "secret 2"]
+                assert found[1]["id"] == "m1"
+                assert found[1]["retracted"]["id"] == retraction["id"]
+                assert found[3]["retract"]["id"] == "m1"
+            info = await desk.plugin["xep_0030"].get_info(jid=one, timeout=SECONDS_MAX)
+            retract = "urn:xmpp:message-retract:1"
+            assert {retract, f"{retract}#tombstone"} <= set(info["disco_info"]["features"])
 
     try:
         scenario(play())

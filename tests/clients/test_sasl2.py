@@ -9,7 +9,7 @@ import re
 import pytest
 
 from servers import PASSWORD
-from test_slixmpp import Client, scenario
+from test_slixmpp import SECONDS_MAX, Client, scenario
 from test_starttls import Wire, context, name, only_vorpal
 
 USER_AGENT = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>"
@@ -91,6 +91,27 @@ def test_the_resource_is_the_same_at_the_next_login(server, bound):
     answer = again.until("</stream:features>")
     assert f"<authorization-identifier>{full}<" in answer
     assert "<conflict" in wire.rest()
+
+
+def test_the_bind_says_where_the_archive_begins_and_ends(fresh_server):
+    only_vorpal(fresh_server)
+    one, two = fresh_server.friends
+    ends = []
+
+    async def play():
+        async with Client(fresh_server, one) as client:
+            client.register_plugin("xep_0313")
+            for number in range(3):
+                client.send_message(mto=two, mbody=str(number), mtype="chat")
+            told = await client.plugin["xep_0313"].get_archive_metadata(timeout=SECONDS_MAX)
+            ends.extend(told["mam_metadata"][end]["id"] for end in ("start", "end"))
+
+    scenario(play())
+    wire = opened(fresh_server)
+    wire.send(authenticate(name(one), BIND))
+    success = wire.until("</stream:features>")
+    metadata = re.search("<metadata xmlns='urn:xmpp:mam:2'>(.*)</metadata></bound>", success)
+    assert re.findall(" id='([^']*)'", metadata.group(1)) == ends
 
 
 def by_token(user, token, mechanism, channel=b"", fast=""):

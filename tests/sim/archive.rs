@@ -7,7 +7,8 @@ use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::gate::GATED_MAX;
 use xmpp::port::{ArchivePage, ArchiveQuery, StoreOp, StoreReply};
-use xmpp::settings::Durability;
+use xmpp::retention::{FIRST_ROUND_MS, ROUND_MS};
+use xmpp::settings::{ArchivePolicy, Durability};
 use xmpp::xep::archive::{PAGE_MAX, READS_MAX};
 
 const QUERY: &str = "<query xmlns='urn:xmpp:mam:2'/>";
@@ -355,4 +356,228 @@ fn a_session_ends_where_more_waits_for_its_archive_than_may() {
         let told = world.client(bob).stream_error.as_deref();
         assert_eq!(told, error, "{behind}");
     }
+}
+
+fn retract(to: &str, id: &str, retracted: &str) -> String {
+    let retract = format!("<retract xmlns='urn:xmpp:message-retract:1' id='{retracted}'/>");
+    format!("<message to='{to}' type='chat' id='{id}'>{retract}</message>")
+}
+
+/// The ids of those messages of an archive of which a tombstone is left.
+fn tombstones(world: &mut World, name: &str) -> Vec<String> {
+    let ids = archived(world, name).into_iter();
+    let messages = page(world, name).messages.into_iter();
+    let each = ids.zip(messages).filter(|(_, (_, message))| {
+        let text = String::from_utf8_lossy(message);
+        assert!(!text.contains("<body>") || !text.contains("<retracted "));
+        text.contains("<retracted ")
+    });
+    each.map(|(id, _)| id).collect()
+}
+
+/// XEP-0424 4: on whichever shard they are, and over a crash.
+#[test]
+fn what_a_sender_retracts_is_a_tombstone_in_both_archives() {
+    for shards in [1, 2, 3] {
+        let mut world = world(shards);
+        let alice = world.arrive("alice@example.org/a");
+        let bob = world.arrive("bob@example.org/b");
+        world.tell(alice, &message("chat", "bob@example.org/b", "1"));
+        world.tell(bob, &message("chat", "alice@example.org", "2"));
+        world.tell(alice, &message("chat", "bob@example.org", "3"));
+        world.tell(alice, &message("chat", "carl@example.org", "4"));
+        world.tell(bob, &retract("alice@example.org", "5", "1"));
+        world.tell(alice, &retract("carl@example.org", "6", "1"));
+        for name in ["alice", "bob", "carl"] {
+            assert_eq!(tombstones(&mut world, name), [""; 0], "{shards}");
+        }
+        world.tell(alice, &retract("bob@example.org", "7", "1"));
+        world.tell(alice, &retract("carl@example.org", "8", "4"));
+        world.crash();
+        for (name, gone) in [
+            ("alice", &["1", "4"][..]),
+            ("bob", &["1"]),
+            ("carl", &["4"]),
+        ] {
+            assert_eq!(tombstones(&mut world, name), gone, "{shards}");
+        }
+        assert_eq!(archived(&mut world, "bob"), ["1", "2", "3", "5", "7"]);
+    }
+}
+
+/// What storage refuses is nowhere, and nothing is retracted by it.
+#[test]
+fn a_retraction_that_storage_refuses_retracts_nothing() {
+    let mut world = world(2);
+    let alice = world.arrive("alice@example.org/a");
+    world.arrive("bob@example.org/b");
+    world.tell(alice, &message("chat", "bob@example.org/b", "1"));
+    world.faults.disk_full = true;
+    world.tell(alice, &retract("bob@example.org", "2", "1"));
+    world.faults.disk_full = false;
+    for name in ["alice", "bob"] {
+        assert_eq!(tombstones(&mut world, name), [""; 0]);
+    }
+    world.tell(alice, &retract("bob@example.org", "3", "1"));
+    for name in ["alice", "bob"] {
+        assert_eq!(tombstones(&mut world, name), ["1"]);
+    }
+}
+
+/// All who were to get a message have gone before its archive had it: it waits, by the same id.
+#[test]
+fn what_waited_for_an_archive_waits_on_when_its_client_has_gone() {
+    for shards in [1, 2] {
+        for durability in [Durability::Full, Durability::Archive] {
+            let mut world = world_of(shards, durability);
+            let alice = world.arrive("alice@example.org/a");
+            let bob = world.arrive("bob@example.org/b");
+            let usual = world.faults.disk_us;
+            world.faults.disk_us = (500_000, 500_000);
+            let to = "bob@example.org/b";
+            world.send(
+                alice,
+                &(message("chat", to, "1") + &message("chat", to, "2")),
+            );
+            world.run_for(100);
+            world.vanish(bob);
+            world.run();
+            world.faults.disk_us = usual;
+            assert!(errors(&world.received(alice)).is_empty());
+            let bob = world.arrive(to);
+            let came = world.received(bob);
+            let ids: Vec<_> = came.iter().filter_map(shown).collect();
+            let stored = page(&mut world, "bob").messages.into_iter();
+            let stored: Vec<_> = stored.map(|(id, _)| id.to_string()).collect();
+            assert_eq!(ids, stored, "{shards} {durability:?}");
+            assert_eq!(archived(&mut world, "bob"), ["1", "2"]);
+        }
+    }
+}
+
+/// Another device has it: then it does not wait.
+#[test]
+fn what_another_device_has_does_not_wait_for_one_that_has_gone() {
+    let mut world = world(2);
+    let alice = world.arrive("alice@example.org/a");
+    let [one, two] = ["b", "c"].map(|it| world.arrive(&format!("bob@example.org/{it}")));
+    for client in [one, two] {
+        world.received(client);
+    }
+    let usual = world.faults.disk_us;
+    world.faults.disk_us = (500_000, 500_000);
+    world.send(alice, &message("chat", "bob@example.org", "1"));
+    world.run_for(100);
+    world.vanish(one);
+    world.run();
+    world.faults.disk_us = usual;
+    let message_of = |came: &[Element]| came.iter().filter(|it| it.name == "message").count();
+    assert_eq!(message_of(&world.received(two)), 1);
+    let again = world.arrive("bob@example.org/b");
+    assert_eq!(message_of(&world.received(again)), 0);
+}
+
+fn world_that_keeps(keep_s: u64, messages_max: u32) -> World {
+    let settings = Settings {
+        shards: 2,
+        archive: true,
+        retention: ArchivePolicy {
+            keep_s,
+            messages_max,
+        },
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    for name in ["alice", "bob", "carl"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    world
+}
+
+#[test]
+fn what_is_too_old_goes_with_the_next_round() {
+    let mut world = world_that_keeps(ROUND_MS / 1000, 0);
+    let alice = world.arrive("alice@example.org/a");
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    world.tell(alice, &message("chat", "carl@example.org", "2"));
+    world.run_for(2 * FIRST_ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), ["1", "2"]);
+    world.run_for(ROUND_MS / 2);
+    world.tell(alice, &message("chat", "bob@example.org", "3"));
+    world.run_for(ROUND_MS / 2 + FIRST_ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), ["3"]);
+    assert_eq!(archived(&mut world, "bob"), ["3"]);
+    assert_eq!(archived(&mut world, "carl"), [""; 0]);
+    // A disk that fails delays it.
+    world.faults.disk_failures = 1000;
+    world.run_for(ROUND_MS);
+    world.faults.disk_failures = 0;
+    assert_eq!(archived(&mut world, "alice"), ["3"]);
+    world.run_for(ROUND_MS + FIRST_ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), [""; 0]);
+}
+
+#[test]
+fn of_more_than_an_archive_may_have_the_oldest_go() {
+    let mut world = world_that_keeps(0, 3);
+    let alice = world.arrive("alice@example.org/a");
+    for number in 0..5 {
+        world.tell(
+            alice,
+            &message("chat", "bob@example.org", &number.to_string()),
+        );
+    }
+    world.tell(alice, &message("chat", "carl@example.org", "5"));
+    assert_eq!(archived(&mut world, "alice").len(), 6);
+    world.run_for(2 * FIRST_ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), ["3", "4", "5"]);
+    assert_eq!(archived(&mut world, "bob"), ["2", "3", "4"]);
+    assert_eq!(archived(&mut world, "carl"), ["5"]);
+}
+
+/// XEP-0386 3.2: what is told at a bind is what there is then, or nothing.
+#[test]
+fn who_is_bound_is_told_of_no_end_behind_which_something_has_come() {
+    let mut told = Vec::new();
+    for ms in (25..2_000).step_by(50) {
+        let settings = Settings {
+            shards: 2,
+            archive: true,
+            tls_available: true,
+            ..Settings::for_tests("example.org")
+        };
+        let mut world = World::new(3, settings, Faults::calm());
+        for name in ["alice", "bob"] {
+            world.add_account(&format!("{name}@example.org"), "secret");
+        }
+        world.arrive("alice@example.org/a");
+        let bob = world.arrive("bob@example.org/b");
+        world.tell(bob, &message("chat", "alice@example.org", "1"));
+        let client = world.connect_raw_by_tls();
+        let header = sim::client::header("example.org");
+        world.tell(client, &String::from_utf8_lossy(&header));
+        world.received(client);
+        world.faults.disk_us = (500_000, 500_000);
+        let plain = sim::scram::plain("alice", "secret");
+        let authenticate = format!(
+            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>\
+             <initial-response>{plain}</initial-response><bind xmlns='urn:xmpp:bind:0'/>\
+             </authenticate>"
+        );
+        world.send(client, &authenticate);
+        world.run_for(ms);
+        if !world.received(client).is_empty() {
+            break;
+        }
+        world.send(bob, &message("chat", "alice@example.org", "2"));
+        world.run();
+        let received = world.received(client);
+        let success = received.iter().find(|it| it.name == "success").unwrap();
+        let metadata = success.child("bound").unwrap().child("metadata");
+        let end = metadata.map(|it| it.child("end").unwrap().attr("id").to_owned());
+        let newest = page(&mut world, "alice").messages[1].0.to_string();
+        assert!(end.as_ref().is_none_or(|end| *end == newest), "{ms}");
+        told.push(end.is_some());
+    }
+    assert!(told.contains(&true) && told.contains(&false), "{told:?}");
 }

@@ -220,6 +220,7 @@ impl From<StoreReply> for Outcome {
             | StoreReply::Outdated
             | StoreReply::ArchivePage(_)
             | StoreReply::ArchiveEnds(_)
+            | StoreReply::Swept(_)
             | StoreReply::Sessions(_) => {
                 Outcome::Failed("the store answered another question".into())
             }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 use xmpp::limit::Limits;
-use xmpp::settings::{AgentPolicy, Durability, Settings};
+use xmpp::settings::{AgentPolicy, ArchivePolicy, Durability, Settings};
 use xmpp::stream::sasl::Mechanism;
 
 /// Where everything is kept unless configured, beside the configuration file.
@@ -155,6 +155,23 @@ impl DurabilityFile {
 #[serde(deny_unknown_fields, expecting = "the section [archive]")]
 struct ArchiveFile {
     enabled: Option<bool>,
+    keep_days: Option<Number<0, 36_500>>,
+    messages_max: Option<Number<0, { u32::MAX as u64 }>>,
+}
+
+impl ArchiveFile {
+    /// What archives keep.
+    fn policy(&self) -> ArchivePolicy {
+        const DAY_S: u64 = 86_400;
+        let mut policy = ArchivePolicy::default();
+        if let Some(Number(days)) = self.keep_days {
+            policy.keep_s = days * DAY_S;
+        }
+        if let Some(Number(count)) = self.messages_max {
+            policy.messages_max = count as u32;
+        }
+        policy
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -287,8 +304,7 @@ impl File {
             return Err(source.refuse_all("`domain` is missing", remedy));
         };
         let at = |path: PathBuf| source.path.parent().unwrap_or(Path::new("")).join(path);
-        let anonymous = self.auth.anonymous.unwrap_or(false);
-        let agents = self.auth.agents();
+        let (anonymous, agents) = (self.auth.anonymous.unwrap_or(false), self.auth.agents());
         let mut limits = self.limits.protocol();
         let output_max = output_max(&self.limits, &limits, source)?;
         // What waits for an account goes out in one burst, beside which there is room for more.
@@ -336,7 +352,8 @@ impl File {
             agents,
             registration_open: self.registration.open.unwrap_or(false),
             durability,
-            archive: self.archive.enabled.unwrap_or(false),
+            archive: self.archive.enabled.unwrap_or(true),
+            retention: self.archive.policy(),
             admins,
             status_addresses: status.into_iter().map(|WebAddress(url)| url).collect(),
             contacts: self.contact.listed(),

@@ -3,8 +3,8 @@
 use super::file::{RANGES, limit};
 use super::*;
 use tracing_subscriber::filter::LevelFilter;
-use xmpp::settings::Durability;
 use xmpp::xep::push::ShownBody;
+use xmpp::settings::{ArchivePolicy, Durability};
 
 mod administration;
 mod components;
@@ -53,8 +53,9 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert!(!settings.plain_without_tls && !settings.anonymous && !settings.registration_open);
     assert_eq!(settings.mechanisms, Settings::mechanisms_default());
     assert_eq!(settings.durability, Durability::Full);
-    assert!(!settings.archives());
     assert_eq!(settings.push, None);
+    assert!(settings.archives());
+    assert_eq!(settings.retention, ArchivePolicy::default());
     assert_eq!(settings.contacts, []);
     assert_eq!(
         settings.limits.stanza_size_max,
@@ -145,6 +146,15 @@ fn every_key_is_understood() {
     assert_eq!(contacts, [("abuse", 1), ("support", 2)]);
     let names: Vec<_> = settings.mechanisms.iter().map(|one| one.as_str()).collect();
     assert_eq!(names, ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN"]);
+}
+
+#[test]
+fn what_archives_keep_is_configured() {
+    let config = "domain = \"a.example\"\n[archive]\nkeep_days = 30\nmessages_max = 7";
+    let kept = good(config).settings().retention;
+    assert_eq!((kept.keep_s, kept.messages_max), (30 * 86_400, 7));
+    let off = good("domain = \"a.example\"\n[archive]\nenabled = false").settings();
+    assert!(!off.archives());
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! What the suite says of archives.
 
 use super::{account, create, delete, jid, keys, one, wait};
+use stanza::jid::bare_of;
 use xmpp::Timestamp;
 use xmpp::port::{
-    ARCHIVE_PAGE_SIZE_MAX, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery, Enqueue, Store,
-    StoreOp, StoreReply,
+    ARCHIVE_PAGE_SIZE_MAX, ArchiveEntry, ArchiveId, ArchivePage, ArchiveQuery, Enqueue, Retention,
+    Retraction, Store, StoreOp, StoreReply, SweepPlace, Swept, known_as,
 };
 
-pub(crate) const PARTS: [fn(&mut dyn Store); 7] = [
+pub(crate) const PARTS: [fn(&mut dyn Store); 11] = [
     a_page_is_what_was_asked_for_in_its_order,
     who_is_asked_for_by_resource_is_one_of_those_of_the_bare_jid,
     an_id_that_is_not_there_is_missing,
@@ -15,6 +16,10 @@ pub(crate) const PARTS: [fn(&mut dyn Store); 7] = [
     what_is_refused_is_not_archived,
     what_was_purged_is_gone_and_its_ids_are_over,
     a_deleted_account_leaves_nothing_to_the_next_of_its_name,
+    what_is_retracted_is_replaced_in_both_archives,
+    nobody_retracts_what_another_one_said,
+    the_newest_of_an_id_is_retracted_and_a_retraction_is_not,
+    what_is_too_old_or_too_much_is_found,
 ];
 
 pub(crate) const ROMEO: &str = "romeo@a.example";
@@ -43,6 +48,8 @@ fn with_entry(of: &str, number: u64, (is_sent, peer): (bool, &str), text: &str) 
         is_sent,
         peer: peer.into(),
         message: text.as_bytes().into(),
+        known_as: None,
+        retracts: None,
     };
     StoreOp::Archive {
         entry: Box::new(entry),
@@ -317,4 +324,197 @@ fn a_deleted_account_leaves_nothing_to_the_next_of_its_name(store: &mut dyn Stor
     }
     assert_eq!(texts(store, ROMEO, all()).0, "g");
     assert_eq!(texts(store, JULIET, all()).0, "a b e");
+}
+
+/// Archives for one side what a full JID said to another, by an id, perhaps of an earlier one that
+/// it retracts.
+pub(crate) fn said(
+    (from, to): (&str, &str),
+    is_sent: bool,
+    number: u64,
+    (own, retracted): (&str, Option<&str>),
+) -> StoreOp {
+    let (sender, receiver) = (bare_of(from), bare_of(to));
+    let (of, peer) = if is_sent {
+        (sender, to)
+    } else {
+        (receiver, from)
+    };
+    let content = match retracted {
+        Some(id) => format!("<retract xmlns='urn:xmpp:message-retract:1' id='{id}'/>"),
+        None => "<body>x</body>".to_owned(),
+    };
+    let text = format!("<message from='{from}' to='{to}' id='{own}'>{content}</message>");
+    let mut op = with_entry(of, number, (is_sent, peer), &text);
+    if let StoreOp::Archive { entry, .. } = &mut op {
+        entry.known_as = Some(known_as(sender, receiver, own));
+        entry.retracts = retracted.map(|id| {
+            Box::new(Retraction {
+                known_as: known_as(sender, receiver, id),
+                id: id.into(),
+                by: own.into(),
+            })
+        });
+    }
+    op
+}
+
+/// What is left of each message of an archive: its sender's id, and what it says.
+pub(crate) fn left(store: &mut dyn Store, of: &str) -> String {
+    let messages = page(store, of, all()).messages;
+    let each = messages.iter().map(|(_, message)| {
+        let text = String::from_utf8_lossy(message);
+        let id = text
+            .split(" id='")
+            .nth(1)
+            .and_then(|it| it.split('\'').next());
+        let says = ["body", "retracted ", "retract "];
+        let says = says.iter().find(|name| text.contains(&format!("<{name}")));
+        format!(
+            "{} {}",
+            id.unwrap_or_default(),
+            says.map_or("", |name| name.trim())
+        )
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+const PHONE: &str = "romeo@a.example/phone";
+const DESK: &str = "romeo@a.example/desk";
+const BALCONY: &str = "juliet@a.example/balcony";
+
+fn both_say(
+    store: &mut dyn Store,
+    way: (&str, &str),
+    numbers: (u64, u64),
+    says: (&str, Option<&str>),
+) {
+    for (is_sent, number) in [(true, numbers.0), (false, numbers.1)] {
+        assert_eq!(
+            one(store, said(way, is_sent, number, says)),
+            StoreReply::Done
+        );
+    }
+}
+
+fn what_is_retracted_is_replaced_in_both_archives(store: &mut dyn Store) {
+    for name in [ROMEO, JULIET] {
+        one(store, create(name, 1));
+    }
+    both_say(store, (PHONE, BALCONY), (1, 1), ("a", None));
+    // Her archive had something newer, and gave it an id of its own.
+    both_say(store, (PHONE, JULIET), (2, 3), ("b", None));
+    both_say(store, (PHONE, JULIET), (4, 4), ("c", None));
+    // Whichever of his devices says so.
+    both_say(store, (DESK, JULIET), (5, 5), ("r1", Some("a")));
+    both_say(store, (DESK, BALCONY), (6, 6), ("r2", Some("b")));
+    let expected = "a retracted, b retracted, c body, r1 retract, r2 retract";
+    for name in [ROMEO, JULIET] {
+        assert_eq!(left(store, name), expected);
+        let tombstone = &page(store, name, all()).messages[0].1;
+        let text = String::from_utf8_lossy(tombstone);
+        assert_eq!(
+            text,
+            format!(
+                "<message from='{PHONE}' to='{BALCONY}' id='a'><retracted \
+                 xmlns='urn:xmpp:message-retract:1' id='r1' stamp='1970-01-01T00:00:00Z'/>\
+                 </message>"
+            )
+        );
+    }
+    // What she does not hear of, her archive does not lose.
+    one(store, said((DESK, JULIET), true, 7, ("r0", Some("c"))));
+    assert!(left(store, ROMEO).starts_with("a retracted, b retracted, c retracted, r1 retract"));
+    assert_eq!(left(store, JULIET), expected);
+    // Once more, and what is gone.
+    both_say(store, (DESK, JULIET), (8, 8), ("r3", Some("a")));
+    one(store, purge(JULIET, 4));
+    one(store, said((PHONE, JULIET), false, 9, ("r4", Some("c"))));
+    assert_eq!(
+        left(store, JULIET),
+        "r1 retract, r2 retract, r3 retract, r4 retract"
+    );
+}
+
+fn nobody_retracts_what_another_one_said(store: &mut dyn Store) {
+    for name in [ROMEO, JULIET] {
+        one(store, create(name, 1));
+    }
+    let (room, other) = ("room@rooms.example/a", "room@rooms.example/b");
+    both_say(store, (PHONE, BALCONY), (1, 1), ("a", None));
+    both_say(store, (BALCONY, PHONE), (2, 2), ("b", None));
+    one(store, said((room, BALCONY), false, 3, ("c", None)));
+    both_say(store, (BALCONY, PHONE), (4, 4), ("r1", Some("a")));
+    one(
+        store,
+        said(("nurse@a.example/x", BALCONY), false, 5, ("r2", Some("a"))),
+    );
+    both_say(store, (PHONE, "nurse@a.example"), (6, 6), ("r3", Some("a")));
+    // Who is in a room has its bare JID in common with all others who are (XEP-0424 5).
+    one(store, said((other, BALCONY), false, 7, ("r4", Some("c"))));
+    assert!(left(store, JULIET).starts_with("a body, b body, c body, "));
+    assert!(left(store, ROMEO).starts_with("a body, b body, "));
+    one(store, said((room, BALCONY), false, 8, ("r5", Some("c"))));
+    assert!(left(store, JULIET).starts_with("a body, b body, c retracted, "));
+}
+
+fn the_newest_of_an_id_is_retracted_and_a_retraction_is_not(store: &mut dyn Store) {
+    one(store, create(ROMEO, 1));
+    let way = (PHONE, JULIET);
+    for (number, says) in [
+        (1, ("a", None)),
+        (2, ("a", None)),
+        (3, ("r1", Some("a"))),
+        (4, ("r2", Some("a"))),
+        (5, ("r3", Some("r1"))),
+        (6, ("r4", Some("r4"))),
+        (7, ("r5", Some("none"))),
+    ] {
+        one(store, said(way, true, number, says));
+    }
+    let expected =
+        "a body, a retracted, r1 retract, r2 retract, r3 retract, r4 retract, r5 retract";
+    assert_eq!(left(store, ROMEO), expected);
+}
+
+/// All that is found to go, with what is left of each archive.
+fn sweep(store: &mut dyn Store, first: u64, count_max: u32) -> Vec<(String, ArchiveId)> {
+    let (mut place, mut found) = (SweepPlace::default(), Vec::new());
+    loop {
+        let first = ArchiveId::first_at(Timestamp(first));
+        let op = StoreOp::SweepArchives {
+            place,
+            retention: Retention { first, count_max },
+        };
+        let StoreReply::Swept(swept) = one(store, op) else {
+            panic!("nothing was searched");
+        };
+        let Swept { excess, next } = *swept;
+        if let Some((account, up_to)) = excess {
+            found.push((account.as_str().to_owned(), up_to));
+            one(store, StoreOp::PurgeArchive { account, up_to });
+        }
+        match next {
+            Some(next) => place = next,
+            None => {
+                found.sort();
+                return found;
+            }
+        }
+    }
+}
+
+fn what_is_too_old_or_too_much_is_found(store: &mut dyn Store) {
+    fill(store);
+    let found = |name: &str, number| (name.to_owned(), id(number));
+    assert_eq!(sweep(store, 0, 0), []);
+    assert_eq!(sweep(store, 1, 5), []);
+    assert_eq!(sweep(store, 2, 4), [found(JULIET, 1), found(ROMEO, 1)]);
+    assert_eq!(sweep(store, 2, 4), []);
+    assert_eq!(sweep(store, 0, 3), [found(ROMEO, 2)]);
+    assert_eq!(texts(store, ROMEO, all()).0, "c d e");
+    assert_eq!(texts(store, JULIET, all()).0, "b e");
+    assert_eq!(sweep(store, 9, 1), [found(JULIET, 5), found(ROMEO, 5)]);
+    assert_eq!(texts(store, ROMEO, all()).0, "");
+    assert_eq!(sweep(store, 9, 1), []);
 }

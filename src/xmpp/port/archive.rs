@@ -2,7 +2,7 @@
 
 use super::StoreOp;
 use crate::host::Timestamp;
-use stanza::jid::{BareJid, bare_of};
+use stanza::jid::{BareJid, Jid, bare_of, home_hash};
 use std::fmt;
 
 /// A message's id in an archive: when it came there in microseconds, then 64 random bits, so that
@@ -67,6 +67,10 @@ pub struct ArchiveEntry {
     pub peer: Box<str>,
     /// The complete stanza, without an id.
     pub message: Box<[u8]>,
+    /// What it is found by where its sender gave it an id: see [`known_as`].
+    pub known_as: Option<u64>,
+    /// What it says of an earlier message of its sender.
+    pub retracts: Option<Box<Retraction>>,
 }
 
 impl ArchiveEntry {
@@ -74,6 +78,34 @@ impl ArchiveEntry {
     pub fn peer_bare(&self) -> &str {
         bare_of(&self.peer)
     }
+
+    /// Whether an earlier message of the archive, which went this way and to or from this address,
+    /// has the sender of this one. Who is at another domain may share a bare JID with others
+    /// (XEP-0424 5).
+    pub fn has_sender_of(&self, is_sent: bool, peer: &str) -> bool {
+        let is_here = Jid::from_prepared(peer).domain() == self.account.domain();
+        self.is_sent == is_sent
+            && self.peer_bare() == bare_of(peer)
+            && (is_sent || is_here || peer == &*self.peer)
+    }
+}
+
+/// A retraction (XEP-0424): the message that it is about is replaced by what says so, in the commit
+/// that archives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retraction {
+    /// What that message is found by.
+    pub known_as: u64,
+    /// The id that its sender gave it.
+    pub id: Box<str>,
+    /// The id of the retraction itself.
+    pub by: Box<str>,
+}
+
+/// What a message is found by in storage: which bare JID sent it to which, and the id that it gave
+/// it. Others may have the same; whoever finds one looks at it.
+pub fn known_as(sender: &str, receiver: &str, id: &str) -> u64 {
+    home_hash(sender).rotate_left(21) ^ home_hash(receiver).rotate_left(42) ^ home_hash(id)
 }
 
 /// Which messages of an archive are asked for.
@@ -132,6 +164,38 @@ pub struct ArchivePage {
 /// The oldest and the newest message of an archive; `None` where there is none.
 pub type ArchiveEnds = Option<(ArchiveId, ArchiveId)>;
 
+/// What of archives has stayed too long, or is too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// What came before this id is to go.
+    pub first: ArchiveId,
+    /// Messages that an archive may have; the oldest go first. None is no limit.
+    pub count_max: u32,
+}
+
+/// How far a search for what is to go has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SweepPlace {
+    /// The account in whose archive it is, or behind whose; none at the beginning.
+    pub account: Option<BareJid>,
+    /// Its message that was counted last, where some are still to be.
+    pub counted_to: Option<ArchiveId>,
+    /// How many were.
+    pub counted: u32,
+}
+
+/// What such a search has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// An archive, and up to which id it is to be purged.
+    pub excess: Option<(BareJid, ArchiveId)>,
+    /// Where to go on; none where it was all.
+    pub next: Option<SweepPlace>,
+}
+
+/// Records of archives that one step of such a search looks at.
+pub const SWEEP_SCAN_MAX: usize = 20_000;
+
 impl StoreOp {
     /// The operation itself, without what is archived along with it.
     pub fn main(&self) -> &StoreOp {
@@ -146,7 +210,9 @@ impl StoreOp {
     pub fn reads_archive(&self) -> bool {
         matches!(
             self,
-            StoreOp::ArchivePage { .. } | StoreOp::ArchiveEnds { .. }
+            StoreOp::ArchivePage { .. }
+                | StoreOp::ArchiveEnds { .. }
+                | StoreOp::SweepArchives { .. }
         )
     }
 }

@@ -326,6 +326,7 @@ impl StreamState {
             | Phase::ExpectAgent(_)
             | Phase::ExpectAccount(_)
             | Phase::ExpectResume(_) => true,
+            Phase::ExpectBind(_) => self.inline.as_ref().is_some_and(|it| it.archive.is_asked()),
             _ => false,
         }
     }

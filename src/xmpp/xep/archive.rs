@@ -10,11 +10,13 @@ use super::time::{parse_utc, utc_exact};
 use super::{Answer, Context, Extension, Request, Target, Xep};
 use crate::account::AccountKey;
 use crate::error::{StanzaError, put};
-use crate::host::{Host, Ticket};
+use crate::host::{ConnId, Host, Ticket};
 use crate::iq::IqRequest;
 use crate::limit::REQUESTS_PER_SESSION_MAX;
 use crate::outbox::{Keep, UNACKED_MAX};
-use crate::port::{ArchiveEnds, ArchiveId, ArchivePage, ArchiveQuery, Space, StoreOp, StoreReply};
+use crate::port::{
+    ArchiveEnds, ArchiveId, ArchivePage, ArchiveQuery, Space, StoreOp, StoreReply, SweepPlace,
+};
 use crate::session::{Address, SessionKey};
 use crate::settings::Settings;
 use crate::shard::{Shard, Waiting};
@@ -23,6 +25,7 @@ use stanza::jid::Jid;
 use stanza::ns::Ns;
 use stanza::tree::{Node, Tree};
 use stanza::view::StanzaView;
+use std::collections::HashMap;
 
 /// Messages of a page where the client does not say how many it wants.
 pub const PAGE_DEFAULT: usize = 50;
@@ -84,6 +87,26 @@ impl Extension for Archive {
             Target::Other | Target::Account | Target::Server => StanzaError::ServiceUnavailable,
         })
     }
+}
+
+/// What storage is asked about archives.
+#[derive(Debug, Default)]
+pub(crate) struct ArchiveRequests {
+    /// What is not answered, by ticket.
+    pub pending: HashMap<u64, Pending>,
+    /// Where the next step of [`crate::retention`] begins.
+    pub sweep: SweepPlace,
+}
+
+/// Who waits for an answer about archives.
+#[derive(Debug)]
+pub(crate) enum Pending {
+    /// A client that asked.
+    Asked(ArchiveRequest),
+    /// A client that is bound when it is there (XEP-0386).
+    Bind(ConnId),
+    /// Who looks for what is too old.
+    Sweep,
 }
 
 /// A request of an archive that storage works on.
@@ -267,7 +290,8 @@ impl Shard {
             account,
             asked,
         };
-        self.archive_requests.insert(ticket.0, request);
+        let pending = &mut self.archive_requests.pending;
+        pending.insert(ticket.0, Pending::Asked(request));
         host.store(ticket, op);
         Ok(())
     }
@@ -279,9 +303,15 @@ impl Shard {
         ticket: Ticket,
         reply: StoreReply,
     ) {
-        let Some(request) = self.archive_requests.remove(&ticket.0) else {
-            return;
-        };
+        match self.archive_requests.pending.remove(&ticket.0) {
+            Some(Pending::Asked(request)) => self.answer_asked(host, request, reply),
+            Some(Pending::Bind(conn)) => self.on_ends_stored(host, conn, ticket, reply),
+            Some(Pending::Sweep) => self.on_swept(host, reply),
+            None => {}
+        }
+    }
+
+    fn answer_asked(&mut self, host: &mut impl Host, request: ArchiveRequest, reply: StoreReply) {
         let ArchiveRequest {
             answered,
             account,
@@ -383,7 +413,7 @@ fn write_fin(page: &ArchivePage, out: &mut Vec<u8>) {
 }
 
 /// XEP-0313 4.5
-fn write_metadata(ends: ArchiveEnds, out: &mut Vec<u8>) {
+pub(crate) fn write_metadata(ends: ArchiveEnds, out: &mut Vec<u8>) {
     out.extend_from_slice(b"<metadata xmlns='urn:xmpp:mam:2'>");
     if let Some((first, last)) = ends {
         for (name, id) in [("start", first), ("end", last)] {

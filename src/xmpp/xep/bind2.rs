@@ -4,14 +4,16 @@
 //! Invariant: what is offered inline is in [`INLINE`], and [`Bind::read`] understands all of it.
 //! What waits offline stays there, also where an archive has it (3.2): it comes by the same id.
 
+use super::archive::{Pending, write_metadata};
 use super::sasl2::SUCCESS_END;
 use super::stream_management::{Enable, write_enabled, write_failed};
 use super::{Extension, Xep};
 use crate::account::AccountKey;
-use crate::host::{ConnId, Host};
-use crate::port::AgentId;
+use crate::host::{ConnId, Host, Ticket, Timestamp};
+use crate::port::{AgentId, ArchiveEnds, StoreOp, StoreReply};
 use crate::session::{Modes, SessionKey};
-use crate::shard::Shard;
+use crate::shard::{Shard, Waiting};
+use crate::stream::bind::may_be_guests;
 use crate::stream::{Flow, Phase, StreamState};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -35,6 +37,36 @@ pub(crate) const INLINE: &[Ns] = &[Ns::StreamManagement, Ns::Carbons];
 
 /// Bytes of a tag; a longer one is left out of the resource.
 const TAG_SIZE_MAX: usize = 128;
+
+/// What is known of an archive when a client of its owner is bound.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) enum KnownEnds {
+    #[default]
+    Unasked,
+    /// Storage is asked, and the client waits.
+    Asked(Ticket),
+    /// It is not told: storage failed, or something has come since.
+    Unknown,
+    Known(ArchiveEnds),
+}
+
+impl KnownEnds {
+    /// Whether storage is still to answer.
+    pub(crate) fn is_asked(&self) -> bool {
+        matches!(self, KnownEnds::Asked(_))
+    }
+
+    /// Is void where something is newer that the account has archived: who is told that he has all
+    /// would not ask for it.
+    fn check(&mut self, newest: Timestamp) {
+        let KnownEnds::Known(ends) = self else {
+            return;
+        };
+        if ends.map_or(Timestamp::default(), |(_, last)| last.time()) < newest {
+            *self = KnownEnds::Unknown;
+        }
+    }
+}
 
 /// A client's request.
 #[derive(Debug, Default)]
@@ -98,6 +130,9 @@ impl Shard {
         conn: ConnId,
         stream: &mut StreamState,
     ) -> Flow {
+        if self.asks_for_ends(host, conn, stream) {
+            return Flow::Stop;
+        }
         let (Some(inline), Phase::ExpectBind(account)) = (&stream.inline, &stream.phase) else {
             return Flow::Next;
         };
@@ -112,6 +147,60 @@ impl Shard {
         };
         let resource = request.resource(&identifier.to_string());
         self.bind_when_loaded(host, conn, stream, Some(resource), None)
+    }
+
+    /// XEP-0386 3.2: has storage say where the account's archive begins and ends, before the client
+    /// is bound; whether it was asked.
+    fn asks_for_ends(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        stream: &mut StreamState,
+    ) -> bool {
+        let (Some(inline), Phase::ExpectBind(account)) = (&mut stream.inline, &stream.phase) else {
+            return false;
+        };
+        let is_due = inline.bind.is_some() && inline.archive == KnownEnds::Unasked;
+        // A guest has no archive.
+        let has_none = !self.settings.archives() || may_be_guests(&self.settings, account);
+        if !is_due || has_none {
+            return false;
+        }
+        let account = account.clone();
+        let ticket = self.ticket(Waiting::Archive);
+        inline.archive = KnownEnds::Asked(ticket);
+        let pending = &mut self.archive_requests.pending;
+        pending.insert(ticket.0, Pending::Bind(conn));
+        host.store(ticket, StoreOp::ArchiveEnds { account });
+        host.pause(conn);
+        true
+    }
+
+    /// Storage has answered that.
+    pub(crate) fn on_ends_stored(
+        &mut self,
+        host: &mut impl Host,
+        conn: ConnId,
+        ticket: Ticket,
+        reply: StoreReply,
+    ) {
+        let Some(mut stream) = self.conns.take(conn) else {
+            return;
+        };
+        let inline = stream.inline.as_mut();
+        let asked = inline.filter(|inline| inline.archive == KnownEnds::Asked(ticket));
+        let Some(inline) = asked else {
+            return self.conns.put(conn, stream);
+        };
+        inline.archive = match reply {
+            StoreReply::ArchiveEnds(ends) => KnownEnds::Known(ends),
+            reply => {
+                tracing::error!(?reply, "where an archive ends is not known");
+                KnownEnds::Unknown
+            }
+        };
+        let flow = self.bind_inline(host, conn, &mut stream);
+        self.settle_stream(host, conn, stream, flow);
     }
 
     /// Ends the earlier sessions of the client that binds this resource, whatever it called itself
@@ -144,8 +233,15 @@ impl Shard {
         stream: &mut StreamState,
         key: SessionKey,
     ) -> Flow {
-        let inline = stream.inline.as_ref();
-        let enable = inline.and_then(|inline| inline.bind.as_ref()?.enable);
+        let newest = self
+            .accounts
+            .at(self.sessions.at(key).account)
+            .newest_archived;
+        let inline = stream.inline.as_mut();
+        let enable = inline.and_then(|inline| {
+            inline.archive.check(newest);
+            inline.bind.as_ref()?.enable
+        });
         match enable.map(|enable| self.manage(host, key, enable)) {
             None => self.succeed_bound(host, conn, stream, key, None),
             Some(Ok(true)) => self.open_managed(host, key, Some(stream)),
@@ -196,6 +292,9 @@ impl Shard {
             (Some(condition), _) => write_failed(out, condition),
             (None, Some(acks)) => write_enabled(acks, out),
             (None, None) => {}
+        }
+        if let KnownEnds::Known(ends) = inline.archive {
+            write_metadata(ends, out);
         }
         out.extend_from_slice(b"</bound>");
         out.extend_from_slice(SUCCESS_END);

@@ -33,6 +33,7 @@ pub mod push;
 pub mod register;
 pub mod reporting;
 pub mod result_sets;
+pub mod retraction;
 pub mod sasl2;
 pub mod stable_ids;
 pub mod stream_management;
@@ -307,6 +308,7 @@ extensions! {
     register: register::Register,
     reporting: reporting::Reporting,
     result_sets: result_sets::ResultSets,
+    retraction: retraction::MessageRetraction,
     sasl2: sasl2::Sasl2,
     stable_ids: stable_ids::StableIds,
     stream_management: stream_management::StreamManagement,

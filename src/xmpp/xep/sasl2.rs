@@ -5,7 +5,7 @@
 //! a resource bound only where there is none then; while storage is asked for either, the stream's
 //! input waits. `<success/>` is written once, when all is known.
 
-use super::bind2::Bind;
+use super::bind2::{Bind, KnownEnds};
 use super::fast::{Asked, Issued, Names};
 use super::stream_management::{Wanted, write_failed};
 use super::upgrade::Upgrades;
@@ -56,6 +56,8 @@ pub(crate) struct Inline {
     pub upgrades: Upgrades,
     pub resume: Resume,
     pub bind: Option<Bind>,
+    /// Where its account's archive begins and ends, if it binds.
+    pub archive: KnownEnds,
     /// The mechanism's last message.
     pub additional_data: Option<Box<[u8]>>,
 }
@@ -89,6 +91,7 @@ impl Inline {
                 Some(None) => Resume::Refused,
             },
             bind: bind.map(Bind::read),
+            archive: KnownEnds::Unasked,
             additional_data: None,
         };
     }
