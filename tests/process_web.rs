@@ -453,6 +453,8 @@ fn host_meta_says_where_the_websocket_is() {
     let (_, body) = json.split_once("\r\n\r\n").expect("a body");
     let value: serde_json::Value = serde_json::from_str(body).expect("JSON");
     assert_eq!(value["links"][0]["href"], url);
+    let bosh = format!("https://{DOMAIN}:{}/http-bind", web.https);
+    assert_eq!(value["links"][1]["href"], bosh);
     let nowhere = fetch(connect(web.http), &get("/"));
     assert!(nowhere.starts_with("HTTP/1.1 404 "), "{nowhere}");
 }

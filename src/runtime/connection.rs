@@ -1,7 +1,8 @@
 //! One connection as the runtime sees it, and the table of all of a shard.
 //!
 //! Invariant: an idle connection owns no buffer; what it has is this record, its TLS state and the
-//! protocol's stream. Its index is its slot in the ring.
+//! protocol's stream. Its index is its slot in the ring; those of sessions of BOSH, which have no
+//! socket of their own, are behind all slots.
 
 use crate::handoff::Leaving;
 use crate::transport::tls::Tls;
@@ -161,6 +162,11 @@ impl Conn {
         self.web.as_mut()?.transfer()
     }
 
+    /// Whether it is no stream's, though it may be open.
+    pub(crate) fn has_no_stream(&mut self) -> bool {
+        self.transfer().is_some() || self.web.as_ref().is_some_and(|web| web.has_bodies())
+    }
+
     pub(crate) fn kind(&self) -> StreamKind {
         match (&self.web, self.direct_tls) {
             (Some(_), _) => StreamKind::C2sWeb,
@@ -171,10 +177,14 @@ impl Conn {
 }
 
 /// All connections of a shard.
-#[derive(Default)]
 pub(crate) struct Conns {
     slots: Vec<Conn>,
     used: u32,
+    /// Connections without a socket, by what their indices are beyond that.
+    floating: Vec<Conn>,
+    floating_from: u32,
+    /// Those of them that are free.
+    floating_free: Vec<u32>,
 }
 
 impl Conns {
@@ -184,6 +194,53 @@ impl Conns {
         Conns {
             slots: Vec::with_capacity(slots as usize),
             used: 0,
+            floating: Vec::new(),
+            floating_from: slots,
+            floating_free: Vec::new(),
+        }
+    }
+
+    /// Whether it has no socket.
+    pub(crate) fn is_floating(&self, id: ConnId) -> bool {
+        id.index >= self.floating_from
+    }
+
+    /// Connections without a socket.
+    pub(crate) fn floating(&self) -> usize {
+        self.floating.len() - self.floating_free.len()
+    }
+
+    /// Makes one.
+    pub(crate) fn float(&mut self) -> ConnId {
+        let place = self.floating_free.pop().unwrap_or_else(|| {
+            self.floating.push(Conn::default());
+            self.floating.len() as u32 - 1
+        });
+        let conn = &mut self.floating[place as usize];
+        let generation = conn.generation.wrapping_add(1) & Token::GENERATION_MASK;
+        *conn = Conn {
+            generation,
+            life: Life::Open,
+            ..Conn::default()
+        };
+        ConnId {
+            index: self.floating_from + place,
+            generation,
+        }
+    }
+
+    /// One of them is gone.
+    pub(crate) fn sink(&mut self, id: ConnId) {
+        let place = id.index.wrapping_sub(self.floating_from);
+        if let Some(conn) = self.floating.get_mut(place as usize)
+            && conn.generation == id.generation
+            && conn.life != Life::Free
+        {
+            *conn = Conn {
+                generation: conn.generation,
+                ..Conn::default()
+            };
+            self.floating_free.push(place);
         }
     }
 
@@ -230,7 +287,13 @@ impl Conns {
 
     /// The connection, unless its slot has another user or none.
     pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
-        let conn = self.slots.get_mut(id.index as usize)?;
+        let conn = match self.slots.get_mut(id.index as usize) {
+            Some(conn) => conn,
+            None => {
+                let place = id.index.wrapping_sub(self.floating_from);
+                self.floating.get_mut(place as usize)?
+            }
+        };
         (conn.generation == id.generation && conn.life != Life::Free).then_some(conn)
     }
 
@@ -248,7 +311,9 @@ impl Conns {
 
     /// The connections that hold more than `size` bytes undigested, with how many.
     pub(crate) fn holders(&self, size: usize) -> Vec<(usize, ConnId)> {
-        let holding = self.slots.iter().zip(0..).filter(|(conn, _)| {
+        let floating = self.floating.iter().zip(self.floating_from..);
+        let all = self.slots.iter().zip(0..).chain(floating);
+        let holding = all.filter(|(conn, _)| {
             // What is on its way out digests nothing, and holds no more than it had.
             conn.held() > size && conn.life == Life::Open
         });
@@ -261,12 +326,21 @@ impl Conns {
 
     /// Those over which files come or go.
     pub(crate) fn transfers(&mut self) -> Vec<ConnId> {
+        self.those(|conn| conn.transfer().is_some())
+    }
+
+    /// Those that await a request behind one with a body.
+    pub(crate) fn spare(&mut self) -> Vec<ConnId> {
+        self.those(|conn| conn.web.as_ref().is_some_and(|web| web.is_spare()))
+    }
+
+    fn those(&mut self, is_one: impl Fn(&mut Conn) -> bool) -> Vec<ConnId> {
         let all = self.slots.iter_mut().zip(0..);
-        let files = all.filter_map(|(conn, index)| {
+        let found = all.filter_map(|(conn, index)| {
             let generation = conn.generation;
-            conn.transfer().map(|_| ConnId { index, generation })
+            is_one(conn).then_some(ConnId { index, generation })
         });
-        files.collect()
+        found.collect()
     }
 
     /// The connection where the protocol still knows it.
@@ -280,5 +354,27 @@ pub(crate) fn id_of(token: Token) -> ConnId {
     ConnId {
         index: token.slot,
         generation: token.generation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_without_a_socket_are_behind_all_slots() {
+        let mut conns = Conns::with_capacity(2);
+        let socket = conns.open(1);
+        let (first, second) = (conns.float(), conns.float());
+        assert!(!conns.is_floating(socket) && conns.is_floating(first));
+        assert_eq!((first.index, second.index), (2, 3));
+        assert_eq!((conns.used(), conns.floating()), (1, 2));
+        conns.sink(first);
+        assert!(conns.get_mut(first).is_none() && conns.get_mut(second).is_some());
+        let third = conns.float();
+        assert_eq!(third.index, first.index);
+        assert!(conns.get_mut(first).is_none(), "its place has another user");
+        conns.sink(first);
+        assert_eq!((conns.used(), conns.floating()), (1, 2));
     }
 }

@@ -4,6 +4,7 @@
 //! Invariant: what is read from (receive buffers, the TLS state being read, undigested bytes being
 //! fed) is not in here while the protocol runs, so that everything in here can be written to.
 
+use crate::bosh::Bosh;
 use crate::clock::Clock;
 use crate::connection::{Conns, Life};
 use crate::derive::DeriveLink;
@@ -43,7 +44,10 @@ pub(crate) struct World {
     pub(crate) derive: DeriveLink,
     /// Where files are kept, if they are.
     pub(crate) uploads: Option<UploadLink>,
-    /// Transfers that began in this turn, with when they are looked at.
+    /// Sessions over many connections.
+    pub(crate) bosh: Bosh,
+    /// Transfers, and connections that carry bodies, that began in this turn, with when they are
+    /// looked at.
     pub(crate) begun: Vec<(Timestamp, ConnId)>,
     pub(crate) starttls: Option<Arc<ServerConfig>>,
     /// Connections to look at in the flush.
@@ -215,7 +219,10 @@ impl World {
             uploads.cancel(id);
         }
         conn.tls = None;
-        conn.web = None;
+        let asked = conn.web.take().and_then(|mut web| web.asked());
+        if let Some(sid) = asked {
+            self.bosh.lose(id, sid);
+        }
         conn.leaving = None;
     }
 }

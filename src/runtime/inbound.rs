@@ -7,11 +7,12 @@
 use crate::connection::{Life, Reading, id_of};
 use crate::host::World;
 use crate::transfer;
-use crate::transport::web::Step;
+use crate::transport::web::{IDLE_MS_MAX, Posted, Sizes, Step};
 use crate::turn::Turn;
 use ring::{Completion, Op, Token};
 use std::cmp::Reverse;
-use xmpp::{ConnId, Progress, Shard, TlsFacts};
+use std::net::IpAddr;
+use xmpp::{ConnId, Progress, Shard, StreamKind, TlsFacts};
 
 /// Single receives until a connection that did not move receives by itself: a login takes fewer.
 /// Who sends more than is handled at once begins anew.
@@ -160,10 +161,11 @@ impl Turn {
             }
             self.counters.cut_undigested += 1;
             self.shard.on_overload(&mut self.world, conn);
-            self.world.drop_held(conn);
             let found = self.world.conns.open_mut(conn);
+            let has_no_stream = found.is_some_and(|conn| conn.has_no_stream());
+            self.world.drop_held(conn);
             // No stream of its has an end to tell.
-            if found.is_some_and(|conn| conn.transfer().is_some()) {
+            if has_no_stream {
                 self.lose(conn);
             }
         }
@@ -223,6 +225,18 @@ impl Turn {
             let mut records = world.unhold(id, true);
             let used = open_records(shard, world, id, &mut records);
             world.rehold(id, records, used, true);
+        }
+        let Some(conn) = world.conns.get_mut(id) else {
+            return;
+        };
+        if let Some(web) = &mut conn.web
+            && web.has_bodies()
+        {
+            let ahead = web.take_ahead();
+            world.held -= ahead.len();
+            feed_web(shard, world, id, &ahead);
+        } else if world.conns.is_floating(id) {
+            take_bodies(shard, world, id);
         }
     }
 
@@ -370,11 +384,18 @@ fn feed_web(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
     let held = web.held();
     let mut stream = std::mem::take(&mut world.unframed);
     let mut rest = bytes;
-    let (mut asked, mut pieces) = (None, Vec::new());
+    let (mut asked, mut posted, mut upgraded, mut pieces) = (None, None, None, Vec::new());
+    let had_bodies = web.has_bodies();
+    let sizes = Sizes {
+        message: shard.element_size_max(id),
+        body: shard.stanza_size_max(),
+    };
     let step = loop {
         web.lend(&mut world.message);
-        match web.read(&mut rest, peer, shard.element_size_max(id), &mut stream) {
+        match web.read(&mut rest, peer, sizes, &mut stream) {
+            Step::Upgraded(facts, peer) if had_bodies => upgraded = Some((facts, peer)),
             Step::Upgraded(facts, peer) => shard.on_upgraded(id, facts, peer),
+            Step::Posted(body) => posted = Some(body),
             Step::Asked(request) => asked = Some(request),
             Step::Chunk(piece) => pieces.push(piece),
             step => break step,
@@ -386,6 +407,12 @@ fn feed_web(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
     let answers = web.waiting() > 0;
     if answers {
         world.touch(id);
+    }
+    if let Some((facts, peer)) = upgraded {
+        upgrade_late(shard, world, id, facts, peer);
+    }
+    if let Some(posted) = posted {
+        post(shard, world, id, posted, !had_bodies);
     }
     if let Some(request) = asked {
         transfer::begin(shard, world, id, *request);
@@ -412,6 +439,54 @@ fn feed_web(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
             conn.life = Life::Closing;
         }
         world.touch(id);
+    }
+}
+
+/// A body has come over a connection: whoever carries one has no stream of its own.
+fn post(shard: &mut Shard, world: &mut World, id: ConnId, posted: Posted, is_first: bool) {
+    if is_first {
+        shard.on_close(world, id);
+        world.begun.push((world.now.plus_ms(IDLE_MS_MAX), id));
+    }
+    world.bosh.post(id, posted);
+}
+
+/// A connection that carried bodies becomes a WebSocket: its stream ended with the first of them.
+fn upgrade_late(
+    shard: &mut Shard,
+    world: &mut World,
+    id: ConnId,
+    facts: Option<TlsFacts>,
+    peer: IpAddr,
+) {
+    shard.on_open(world, id, StreamKind::C2sWeb, peer);
+    shard.on_upgraded(id, facts, peer);
+}
+
+/// Has a session's bodies be said to its stream, as far as that is fed now.
+fn take_bodies(shard: &mut Shard, world: &mut World, id: ConnId) {
+    loop {
+        let Some(conn) = world.conns.get_mut(id) else {
+            return;
+        };
+        // What comes behind the stream's end is not said to anybody.
+        let is_over = matches!(conn.life, Life::Closing);
+        let waits = !is_over && (conn.is_blocked() || !conn.undigested.is_empty());
+        let now = world.now;
+        let Some(session) = world.bosh.session(id) else {
+            return;
+        };
+        // One is taken though nothing is fed now: it may be what its client gets its words by, for
+        // which all waits.
+        if waits && session.is_held() {
+            return;
+        }
+        let Some(said) = session.take(now) else {
+            return;
+        };
+        if !is_over && !said.is_empty() {
+            feed(shard, world, id, &said);
+        }
     }
 }
 

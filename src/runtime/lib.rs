@@ -9,6 +9,7 @@
 mod accept;
 pub mod admin;
 mod admission;
+mod bosh;
 pub mod certificate;
 mod clock;
 pub mod config;

@@ -5,6 +5,7 @@
 //! bytes, so a spill holds at most what the shard's inbound lanes could make it answer. Lanes in
 //! are drained whatever spills here; they wait only for storage, which waits for no shard.
 
+use crate::bosh::Word;
 use crate::doorbell::Doorbell;
 use crate::handoff::Envelope;
 use ring::spsc::{self, Consumer, Producer};
@@ -57,6 +58,8 @@ pub(crate) enum Item {
     Recall(u32),
     /// The envelope that was wanted back.
     Returned(Box<Envelope>),
+    /// Of a session of BOSH.
+    Bosh(Box<Word>),
 }
 
 /// How many items one lane holds among `shards`.

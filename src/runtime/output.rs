@@ -51,11 +51,13 @@ impl Turn {
     }
 
     fn flush_one(&mut self, id: ConnId) {
+        let is_floating = self.world.conns.is_floating(id);
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
         conn.dirty = false;
         match conn.life {
+            _ if is_floating => return self.flush_session(id),
             Life::Free | Life::Departed | Life::Released => return,
             Life::Cut if conn.sending > 0 || conn.shutting => return,
             Life::Cut => return self.release(id),
@@ -236,6 +238,9 @@ impl Turn {
 
     /// Frees the slot. No send is in flight; a receive is cancelled, its completion will be stale.
     pub(crate) fn release(&mut self, id: ConnId) {
+        if self.world.conns.is_floating(id) {
+            return self.release_session(id);
+        }
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
@@ -261,6 +266,10 @@ impl Turn {
                 return;
             }
             self.endings.pop();
+            if self.world.conns.is_floating(id) {
+                self.see_to_session(id);
+                continue;
+            }
             let life = self.world.conns.get_mut(id).map(|conn| conn.life);
             match life {
                 Some(Life::Closing | Life::Lingering) => self.lose(id),

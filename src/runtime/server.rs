@@ -2,6 +2,7 @@
 
 use crate::accept::{Accept, Listener};
 use crate::admission::Admission;
+use crate::bosh::Bosh;
 use crate::clock::Clock;
 use crate::config::RuntimeConfig;
 use crate::connection::{CHOKE_SIZE_MAX, Conns};
@@ -560,6 +561,7 @@ fn grow(seed: Seed) -> io::Result<Turn> {
         storage: ends.storage,
         derive: ends.derive,
         uploads: ends.uploads,
+        bosh: Bosh::default(),
         begun: Vec::new(),
         starttls: seed.starttls,
         dirty: Vec::new(),

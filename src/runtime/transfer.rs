@@ -7,13 +7,11 @@
 use crate::connection::Life;
 use crate::host::World;
 use crate::transport::http::files::FileRequest;
+use crate::transport::web::CONTINUE;
 use crate::turn::Turn;
 use crate::uploads::Said;
 use std::cmp::Reverse;
 use xmpp::{ConnId, Host as _, Shard};
-
-/// What a client is told that waits for it (RFC 9110 15.2.1).
-const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// A request for a file has come: from now on the connection is no stream's.
 pub(crate) fn begin(shard: &mut Shard, world: &mut World, id: ConnId, request: FileRequest) {
@@ -132,7 +130,7 @@ impl Turn {
         }
     }
 
-    fn close_written(&mut self, id: ConnId) {
+    pub(crate) fn close_written(&mut self, id: ConnId) {
         if let Some(conn) = self.world.conns.open_mut(id) {
             conn.life = Life::Closing;
             self.world.touch(id);
@@ -145,12 +143,12 @@ impl Turn {
         self.endings.extend(begun.map(Reverse));
     }
 
-    /// The time of a connection's transfer may be over, if it has one.
+    /// The time of a connection's transfer, or of its next request, may be over, if it has one.
     pub(crate) fn see_to_transfer(&mut self, id: ConnId) {
         let now = self.world.now;
         let conn = self.world.conns.open_mut(id);
         let Some(transfer) = conn.and_then(|conn| conn.transfer()) else {
-            return;
+            return self.see_to_request(id);
         };
         match transfer.deadline() <= now {
             true => self.lose(id),

@@ -153,6 +153,7 @@ impl Turn {
         drop(coming);
         self.completions = completions;
         self.drain_lanes();
+        self.see_to_bodies();
         self.shard.admit_bulk();
         self.feed_ready();
         self.see_to_ends();
@@ -169,7 +170,8 @@ impl Turn {
 
     /// Whether the next turn need not wait for anything.
     pub(crate) fn has_more(&self) -> bool {
-        let input = !self.world.ready.is_empty() || !self.withheld.is_empty();
+        let bodies = self.world.bosh.has_posts();
+        let input = bodies || !self.world.ready.is_empty() || !self.withheld.is_empty();
         let lanes = self.lanes_wait && !self.world.storage.is_spilling();
         let ends = !self.world.ending.is_empty() && self.world.storage.is_calm();
         lanes || (input || ends) && !self.world.is_backed_up()
@@ -182,7 +184,8 @@ impl Turn {
 
     /// Whether the shard has ended.
     pub(crate) fn is_over(&self) -> bool {
-        let quiet = || self.world.conns.used() == 0 && self.shard.unanswered_count() == 0;
+        let conns = || self.world.conns.used() as usize + self.world.conns.floating();
+        let quiet = || conns() == 0 && self.shard.unanswered_count() == 0;
         self.stopping
             .is_some_and(|deadline| self.world.now >= deadline || quiet())
     }
@@ -328,6 +331,10 @@ impl Turn {
                     share.take(0);
                     self.on_returned(from, *envelope);
                 }
+                Some(Item::Bosh(word)) => {
+                    share.take(word.size());
+                    self.on_word(*word);
+                }
             }
         }
         if self.world.mesh.release(from) {
@@ -365,6 +372,7 @@ impl Turn {
                     self.close_listeners();
                     self.shard.on_shutdown(&mut self.world);
                     self.end_transfers();
+                    self.end_exchanges();
                 }
                 Command::Stop => {}
             }

@@ -59,45 +59,113 @@ pub fn unframe(message: &[u8], stream: &mut Vec<u8>) {
 
 /// Appends the header that an `<open/>` stands for.
 fn open(root: Node<'_>, stream: &mut Vec<u8>) {
+    let names = ["to", "from", "version", "xml:lang"];
+    header(&names.map(|name| (name, root.attr(name))), stream);
+}
+
+/// Appends a stream's header behind an XML declaration, with those of these attributes that are
+/// there.
+pub fn header(attributes: &[(&str, Option<&str>)], stream: &mut Vec<u8>) {
     stream.extend_from_slice(HEADER.as_bytes());
     let mut tag = Open { out: stream };
-    for name in ["to", "from", "version", "xml:lang"] {
-        tag = tag.attr_if(name, root.attr(name));
+    for (name, value) in attributes {
+        tag = tag.attr_if(name, *value);
     }
     tag.start();
+}
+
+/// What stands next in what the server writes to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A header, by its attributes behind those that all have.
+    Header(&'a [u8]),
+    /// An element, by its name with the `<` before it, and what is behind that.
+    Element(&'a [u8], &'a [u8]),
+    /// The end.
+    End,
+}
+
+impl<'a> Piece<'a> {
+    /// What an element has to declare, where nothing around it does.
+    pub fn declaration(self) -> &'static [u8] {
+        match self {
+            Piece::Element(name, after) => declaration(name, after),
+            Piece::Header(_) | Piece::End => &[],
+        }
+    }
+
+    /// Whether it is an element of the stream itself: its features, or an error.
+    pub fn is_of_stream(self) -> bool {
+        matches!(self, Piece::Element(name, _) if name.starts_with(b"<stream:"))
+    }
+}
+
+/// Cuts what the server writes to a stream, whole elements, into pieces.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    scanner: Scanner,
+    rest: &'a [u8],
+}
+
+impl<'a> Pieces<'a> {
+    /// Of these bytes.
+    pub fn of(stream: &'a [u8]) -> Pieces<'a> {
+        Pieces {
+            scanner: Scanner::unlimited(),
+            rest: stream,
+        }
+    }
+
+    /// Bytes that are not cut yet.
+    pub fn left(&self) -> usize {
+        self.rest.len()
+    }
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        while !self.rest.is_empty() {
+            if let Some(behind) = self.rest.strip_prefix(HEADER.as_bytes()) {
+                // Nothing in an attribute of ours is a `>`: they are escaped.
+                let end = behind.iter().position(|byte| *byte == b'>');
+                let end = end.unwrap_or(behind.len() - 1);
+                self.rest = &behind[end + 1..];
+                return Some(Piece::Header(&behind[..end]));
+            }
+            if let Some(behind) = self.rest.strip_prefix(END.as_bytes()) {
+                self.rest = behind;
+                return Some(Piece::End);
+            }
+            let size = match self.scanner.next(self.rest) {
+                Ok(Frame::Element(size)) => size,
+                Ok(Frame::Whitespace(size)) => {
+                    self.rest = &self.rest[size..];
+                    continue;
+                }
+                other => {
+                    debug_assert!(false, "the server writes whole elements: {other:?}");
+                    self.rest.len()
+                }
+            };
+            let (element, behind) = self.rest.split_at(size);
+            let (name, after) = element.split_at(name_end(element));
+            self.rest = behind;
+            return Some(Piece::Element(name, after));
+        }
+        None
+    }
 }
 
 /// Cuts what the server writes to a stream, whole elements, into messages; each comes in three
 /// pieces, and they alone declare what it uses (RFC 7395 3.3).
 pub fn frame(stream: &[u8], mut each: impl FnMut([&[u8]; 3])) {
-    let mut scanner = Scanner::unlimited();
-    let mut rest = stream;
-    while !rest.is_empty() {
-        if let Some(behind) = rest.strip_prefix(HEADER.as_bytes()) {
-            // Nothing in an attribute of ours is a `>`: they are escaped.
-            let end = behind.iter().position(|byte| *byte == b'>');
-            let end = end.unwrap_or(behind.len() - 1);
-            each([OPEN, &behind[..end], b"/>"]);
-            rest = &behind[end + 1..];
-        } else if let Some(behind) = rest.strip_prefix(END.as_bytes()) {
-            each([CLOSE, &[], &[]]);
-            rest = behind;
-        } else {
-            let size = match scanner.next(rest) {
-                Ok(Frame::Element(size)) => size,
-                Ok(Frame::Whitespace(size)) => {
-                    rest = &rest[size..];
-                    continue;
-                }
-                other => {
-                    debug_assert!(false, "the server writes whole elements: {other:?}");
-                    rest.len()
-                }
-            };
-            let (element, behind) = rest.split_at(size);
-            let (name, after) = element.split_at(name_end(element));
-            each([name, declaration(name, after), after]);
-            rest = behind;
+    for piece in Pieces::of(stream) {
+        match piece {
+            Piece::Header(attributes) => each([OPEN, attributes, b"/>"]),
+            Piece::Element(name, after) => each([name, piece.declaration(), after]),
+            Piece::End => each([CLOSE, &[], &[]]),
         }
     }
 }

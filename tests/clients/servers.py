@@ -173,7 +173,7 @@ class Prosody(Server):
             f'https_ssl = {{ certificate = "{self.directory / "cert.pem"}", '
             f'key = "{self.directory / "key.pem"}" }}\n'
             'modules_enabled = { "roster", "saslauth", "tls", "disco", "ping", "time", "version", '
-            '"websocket" }\n'
+            '"websocket", "bosh" }\n'
             'modules_disabled = { "s2s", "offline" }\n'
             'authentication = "internal_hashed"\nstorage = "internal"\n'
             "c2s_require_encryption = true\n"

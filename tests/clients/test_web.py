@@ -1,4 +1,5 @@
-"""Clients of the web: xmpp.js and strophe.js over WebSocket with TLS (RFC 7395), and what browsers look for (XEP-0156)."""
+"""Clients of the web: xmpp.js and strophe.js over WebSocket with TLS (RFC 7395), strophe.js over BOSH (XEP-0124, XEP-0206),
+and what browsers look for (XEP-0156)."""
 
 import json
 import os
@@ -29,6 +30,8 @@ class Node:
             "CLIENT_PASSWORD": PASSWORD,
         }
         service = f"wss://{DOMAIN}:{server.web_port}/xmpp-websocket"
+        if program == "strophe-bosh":
+            program, service = "strophe", f"https://{DOMAIN}:{server.web_port}/http-bind"
         self.process = subprocess.Popen(
             ["node", "--dns-result-order=ipv4first", HERE / "node" / f"{program}.cjs",
              service, DOMAIN, name(jid), resource],
@@ -80,7 +83,7 @@ def by(full):
     return lambda event: event["message"] == full and event.get("body")
 
 
-@pytest.mark.parametrize("program", ["xmppjs", "strophe"])
+@pytest.mark.parametrize("program", ["xmppjs", "strophe", "strophe-bosh"])
 def test_it_talks_with_slixmpp(server, program):
     long = "ä<&>' " * 5_000
 
@@ -100,7 +103,7 @@ def test_it_talks_with_slixmpp(server, program):
     scenario(play())
 
 
-@pytest.mark.parametrize("program", ["xmppjs", "strophe"])
+@pytest.mark.parametrize("program", ["xmppjs", "strophe", "strophe-bosh"])
 def test_its_friend_sees_it_come_and_go(server, program):
     own, friend = server.friends
     with Node(server, program, friend, "watch") as watch:
@@ -132,5 +135,8 @@ def test_a_page_finds_the_websocket_by_host_meta(server):
     with urllib.request.urlopen(url, timeout=SECONDS_MAX, context=context(server)) as answer:
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         links = json.load(answer)["links"]
-    expected = f"wss://{DOMAIN}:{server.web_port}/xmpp-websocket"
-    assert links == [{"rel": "urn:xmpp:alt-connections:websocket", "href": expected}]
+    place = f"{DOMAIN}:{server.web_port}"
+    assert links == [
+        {"rel": "urn:xmpp:alt-connections:websocket", "href": f"wss://{place}/xmpp-websocket"},
+        {"rel": "urn:xmpp:alt-connections:xbosh", "href": f"https://{place}/http-bind"},
+    ]

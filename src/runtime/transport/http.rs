@@ -1,9 +1,11 @@
-//! HTTP/1.1 as far as XMPP needs it: one request, whose answer is an upgrade to WebSocket, a page
-//! that says where XMPP is (XEP-0156), a file that comes or goes (XEP-0363), or a refusal.
+//! HTTP/1.1 as far as XMPP needs it: a request, whose answer is an upgrade to WebSocket, a body of
+//! BOSH (XEP-0124), a page that says where XMPP is (XEP-0156), a file that comes or goes
+//! (XEP-0363), or a refusal.
 //!
-//! Invariant: after its first answer a connection is a WebSocket, or closed; so what stands behind
-//! a request is never taken for another one.
+//! Invariant: behind its answer a connection is a WebSocket, or closed, or awaits another request
+//! where a body was answered; so what stands behind any other request is never taken for one.
 
+pub mod bodies;
 pub mod files;
 mod forwarded;
 
@@ -11,6 +13,7 @@ use crate::uploads::slot::Keys;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bodies::{BOSH_PATH, BodyRequest};
 use files::FileRequest;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 use std::net::IpAddr;
@@ -55,6 +58,20 @@ impl Site {
         let authority = self.authority.as_deref()?;
         Some(format!("wss://{authority}{WEBSOCKET_PATH}"))
     }
+
+    /// The same of BOSH.
+    pub fn bosh_url(&self) -> Option<String> {
+        let authority = self.authority.as_deref()?;
+        Some(format!("https://{authority}{BOSH_PATH}"))
+    }
+
+    /// Where both are, by the relation that says what is there (XEP-0156 2.3).
+    fn links(&self) -> Option<[(&'static str, String); 2]> {
+        Some([
+            ("urn:xmpp:alt-connections:websocket", self.websocket_url()?),
+            ("urn:xmpp:alt-connections:xbosh", self.bosh_url()?),
+        ])
+    }
 }
 
 /// What a request's head is answered with.
@@ -64,6 +81,8 @@ pub enum Answer {
     Incomplete,
     /// The connection is a WebSocket behind this.
     Upgrade(Upgrade),
+    /// A body of a session comes behind this.
+    Body(Box<BodyRequest>),
     /// A file comes or goes behind this, and then the connection ends.
     File(Box<FileRequest>),
     /// This, and then the connection ends.
@@ -121,18 +140,19 @@ impl Asked<'_> {
         let target = self.request.path.unwrap_or_default();
         let path = target.split('?').next().unwrap_or_default();
         let method = self.request.method.unwrap_or_default();
-        let url = self.site.websocket_url();
+        let links = self.site.links();
         if let Some(keys) = self.files(path) {
             return self.answer_for_file(keys, path, head_size);
         }
-        match (path, method, url.as_deref()) {
+        match (path, method, &links) {
+            (BOSH_PATH, _, _) => self.answer_for_body(method, head_size),
             (WEBSOCKET_PATH, "GET", _) => self.upgrade(head_size),
             (HOST_META | HOST_META_JSON, "GET" | "HEAD", None) => refuse("404 Not Found", ""),
-            (HOST_META, "GET" | "HEAD", Some(url)) => {
-                page("application/xrd+xml", &host_meta(url), method == "HEAD")
+            (HOST_META, "GET" | "HEAD", Some(links)) => {
+                page("application/xrd+xml", &host_meta(links), method == "HEAD")
             }
-            (HOST_META_JSON, "GET" | "HEAD", Some(url)) => {
-                page("application/json", &host_meta_json(url), method == "HEAD")
+            (HOST_META_JSON, "GET" | "HEAD", Some(links)) => {
+                page("application/json", &host_meta_json(links), method == "HEAD")
             }
             (WEBSOCKET_PATH, _, _) => refuse("405 Method Not Allowed", "Allow: GET\r\n"),
             (HOST_META | HOST_META_JSON, _, _) => {
@@ -226,25 +246,28 @@ fn accept(key: &[u8]) -> String {
 }
 
 /// XEP-0156 2.3
-fn host_meta(url: &str) -> String {
+fn host_meta(links: &[(&str, String)]) -> String {
     let mut out = Vec::new();
     out.extend_from_slice(b"<?xml version='1.0' encoding='utf-8'?>\n");
     stanza::writer::open(&mut out, "XRD")
         .attr("xmlns", "http://docs.oasis-open.org/ns/xri/xrd-1.0")
         .start();
-    stanza::writer::open(&mut out, "Link")
-        .attr("rel", "urn:xmpp:alt-connections:websocket")
-        .attr("href", url)
-        .close_empty();
+    for (relation, url) in links {
+        stanza::writer::open(&mut out, "Link")
+            .attr("rel", relation)
+            .attr("href", url)
+            .close_empty();
+    }
     stanza::writer::close(&mut out, "XRD");
     out.push(b'\n');
     String::from_utf8_lossy(&out).into_owned()
 }
 
 /// XEP-0156 2.3
-fn host_meta_json(url: &str) -> String {
-    let link = serde_json::json!({"rel": "urn:xmpp:alt-connections:websocket", "href": url});
-    serde_json::json!({"links": [link]}).to_string() + "\n"
+fn host_meta_json(links: &[(&str, String)]) -> String {
+    let link = |(relation, url): &(&str, String)| serde_json::json!({"rel": relation, "href": url});
+    let links: Vec<_> = links.iter().map(link).collect();
+    serde_json::json!({"links": links}).to_string() + "\n"
 }
 
 /// A page for everybody, from wherever he asks.

@@ -32,6 +32,11 @@ impl Shard {
         }
     }
 
+    /// Bytes that any client may say in one element.
+    pub fn stanza_size_max(&self) -> usize {
+        self.settings.limits.stanza_size_max
+    }
+
     /// A connection's client says more in one element than it may, which is not looked at.
     pub fn on_oversized(&mut self, host: &mut impl Host, conn: ConnId) {
         let Some(mut stream) = self.conns.take(conn) else {

@@ -1,8 +1,21 @@
-// strophe.js, as Converse.js has it below.
+// strophe.js, as Converse.js has it below: over WebSocket, or over BOSH where the service is by HTTP.
 "use strict";
 
 const { Strophe, $msg, $pres } = require("strophe.js");
 const { service, domain, username, password, resource, say, obey } = require("./talk.cjs");
+
+// Browsers have it; and strophe.js looks at the document only.
+const { Agent } = require("node:https");
+const { DOMParser } = require("@xmldom/xmldom");
+const { XMLHttpRequest } = require("xmlhttprequest-ssl");
+const agent = new Agent({ keepAlive: true });
+globalThis.XMLHttpRequest = class extends XMLHttpRequest {
+  constructor() {
+    super({ agent });
+    const parsed = () => new DOMParser().parseFromString(this.responseText, "text/xml");
+    Object.defineProperty(this, "responseXML", { get: () => this.responseText && parsed() });
+  }
+};
 
 const connection = new Strophe.Connection(service);
 

@@ -23,9 +23,14 @@ fn said(answer: Answer) -> String {
     match answer {
         Answer::Incomplete => "more".to_owned(),
         Answer::File(request) => format!("{:?}", request.ask),
+        Answer::Body(request) => format!("HTTP/1.1 body of {}", request.size),
         Answer::Upgrade(upgrade) => String::from_utf8(upgrade.response).expect("text"),
         Answer::Page(page) => String::from_utf8(page).expect("text"),
     }
+}
+
+fn body_of(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
 /// The status that a request gets at `site`, by TLS.
@@ -209,9 +214,125 @@ fn host_meta_says_where_the_websocket_is_to_pages_of_any_site() {
         value["links"][0]["href"],
         "wss://a.example\"&'/xmpp-websocket"
     );
+    // XEP-0206 says nothing of where it is; XEP-0156 does.
+    let href = "href='https://a.example&quot;&amp;&apos;/http-bind'";
+    assert!(
+        body_of(&xml).contains(&format!("rel='urn:xmpp:alt-connections:xbosh' {href}")),
+        "{xml}"
+    );
+    assert_eq!(value["links"][1]["rel"], "urn:xmpp:alt-connections:xbosh");
+    assert_eq!(value["links"][1]["href"], "https://a.example\"&'/http-bind");
     let (head, body) = xml.split_at(xml.find("\r\n\r\n").expect("a body") + 4);
     assert_eq!(get("HEAD", HOST_META, &site()), head);
     assert!(!body.is_empty());
     assert!(get("POST", HOST_META, &site()).starts_with("HTTP/1.1 405 "));
     assert!(get("GET", HOST_META, &Site::default()).starts_with("HTTP/1.1 404 "));
+}
+
+/// A request with a body of three bytes.
+const POST: &str = "POST /http-bind HTTP/1.1\r\nHost: example.org\r\nContent-Length: 3\r\n\
+    Content-Type: text/xml; charset=utf-8\r\nOrigin: https://chat.example.org\r\n\r\n";
+
+fn body_request(request: &str, site: &Site) -> BodyRequest {
+    match answer(request.as_bytes(), site, peer(), true) {
+        Answer::Body(request) => *request,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_body_is_announced_with_its_size_and_answered_as_its_page_may_read_it() {
+    let asked = body_request(POST, &site());
+    assert_eq!((asked.head_size, asked.size), (POST.len(), 3));
+    assert!(asked.is_secured && !asked.expects && asked.reply.keeps);
+    let text = String::from_utf8(asked.reply.write("text/xml", b"<a/>")).expect("text");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a body");
+    assert_eq!(body, "<a/>");
+    for line in [
+        "Content-Type: text/xml",
+        "Content-Length: 4",
+        "Access-Control-Allow-Origin: *",
+        "X-Content-Type-Options: nosniff",
+    ] {
+        assert!(head.split("\r\n").any(|one| one == line), "{head}");
+    }
+    assert!(!head.contains("Connection: "), "{head}");
+    let only = |origin: &str| Site {
+        origins: Some(vec![origin.into()]),
+        ..site()
+    };
+    let asked = body_request(POST, &only("https://chat.example.org"));
+    let text = String::from_utf8(asked.reply.write("text/xml", b"")).expect("text");
+    assert!(
+        text.contains("Access-Control-Allow-Origin: https://chat.example.org\r\nVary: Origin\r\n"),
+        "{text}"
+    );
+    assert_eq!(status(POST, &only("https://a.example")), "403");
+    for last in [
+        POST.replace("Host", "Connection: close\r\nHost"),
+        POST.replace("HTTP/1.1", "HTTP/1.0"),
+    ] {
+        let asked = body_request(&last, &site());
+        let text = String::from_utf8(asked.reply.write("text/xml", b"")).expect("text");
+        assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_post_of_a_known_size_is_refused_and_others_are_told_what_is_there() {
+    let size = "Content-Length: 3";
+    for (request, expected) in [
+        (POST.replace(size, "A: b"), "411"),
+        (POST.replace(size, "Transfer-Encoding: chunked"), "411"),
+        (POST.replace(size, "Content-Length: +3"), "400"),
+        (POST.replace(size, "Content-Length: "), "400"),
+        (POST.replace(size, &format!("{size}\r\n{size}")), "400"),
+        (POST.replace(size, &format!("{size}{size}")), "400"),
+        (
+            POST.replace(size, &format!("Content-Length: {}", "9".repeat(30))),
+            "413",
+        ),
+        (
+            POST.replace(size, &format!("{size}\r\nContent-Encoding: gzip")),
+            "415",
+        ),
+        (POST.replace("POST", "PUT"), "405"),
+        (POST.replace("POST", "OPTIONS"), "204"),
+        (POST.replace("POST", "GET"), "200"),
+        (POST.replace("/http-bind", "/http-bind/"), "404"),
+    ] {
+        assert_eq!(status(&request, &site()), expected, "{request}");
+    }
+    let get = POST.replace("POST", "GET");
+    let told = said(answer(get.as_bytes(), &site(), peer(), true));
+    assert!(body_of(&told).contains("BOSH"), "{told}");
+    let preflight = POST.replace("POST", "OPTIONS");
+    let told = said(answer(preflight.as_bytes(), &site(), peer(), true));
+    assert!(
+        told.contains("Access-Control-Allow-Headers: Content-Type\r\n"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_body_in_clear_is_refused_where_tls_is_required() {
+    let strict = Site {
+        must_secure: true,
+        ..site()
+    };
+    let clear = |request: &str, site: &Site| {
+        let answer = answer(request.as_bytes(), site, peer(), false);
+        matches!(answer, Answer::Body(request) if request.is_secured)
+    };
+    assert!(!clear(POST, &strict));
+    let proxied = Site {
+        trusted_proxies: vec![peer()],
+        ..strict
+    };
+    let forwarded = POST.replace("Host", "X-Forwarded-For: 198.51.100.7\r\nHost");
+    assert!(clear(&forwarded, &proxied));
+    let asked = body_request(&forwarded, &proxied);
+    assert_eq!(asked.peer, IpAddr::from([198, 51, 100, 7]));
+    let in_clear = POST.replace("Host", "X-Forwarded-Proto: http\r\nHost");
+    assert!(!clear(&in_clear, &proxied));
 }
