@@ -66,6 +66,8 @@ pub(crate) fn import(config: &Path, files: &[PathBuf]) -> Result<ExitCode, Failu
 /// An account as it was read.
 struct Arrival {
     whole: WholeAccount,
+    /// Items of its nodes, and where they stand: how nodes are configured may stand behind them.
+    items: Vec<(Element, String)>,
     /// Its password, where that is all there is.
     password: Option<String>,
     /// Bytes of the messages that wait for it.
@@ -361,11 +363,16 @@ impl Import {
             .filter(|password| !password.is_empty());
         let mut arrival = Arrival {
             whole: WholeAccount::new(account, Credentials::default()),
+            items: Vec::new(),
             password: password.map(str::to_owned),
             waiting_size: 0,
             left_out: 0,
         };
         self.belongings(reader, &mut arrival)?;
+        let items = std::mem::take(&mut arrival.items);
+        for (at, what) in nodes::items(&items, &mut arrival.whole, &self.limits) {
+            self.note_left_out(&at, &arrival, Err(what));
+        }
         if arrival.whole.credentials.has_any() {
             arrival.password = None;
         } else if arrival.password.is_none() {
@@ -463,7 +470,8 @@ impl Import {
                 nodes::configurations(element, whole, &self.limits)
             }
             ("pubsub", ns) if ns == Ns::PubSub.as_str() => {
-                nodes::items(element, whole, &self.limits)
+                arrival.items.push((element.clone(), at.to_owned()));
+                Ok(())
             }
             ("query", PRIVACY) => privacy(element, &mut whole.data.blocked),
             ("blocklist", BLOCKING) => {
@@ -475,6 +483,10 @@ impl Import {
                 Ok(())
             }
         };
+        self.note_left_out(at, arrival, taken);
+    }
+
+    fn note_left_out(&mut self, at: &str, arrival: &Arrival, taken: Result<(), String>) {
         if let Err(what) = taken {
             let account = arrival.whole.account.as_str();
             self.notes

@@ -60,7 +60,7 @@ enum Command {
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Write every account, but for archives and nodes, in the format of XEP-0227.
+    /// Write every account, but for its archive and its clients' tokens, in the format of XEP-0227.
     Export {
         /// The file to be written.
         file: PathBuf,

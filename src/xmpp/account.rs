@@ -83,7 +83,8 @@ pub struct Account {
     pub(crate) archive_reads: u16,
     /// It is nowhere in storage and lives as long as its stream.
     pub(crate) is_anonymous: bool,
-    /// The picture that it shows to everybody (XEP-0398).
+    /// The picture that it shows to everybody (XEP-0398). Where nodes are not offered there is
+    /// none: clients say by themselves which they have.
     pub(crate) photo: Option<Box<PhotoHash>>,
     /// Storage has no node of it (XEP-0060).
     pub(crate) has_no_nodes: bool,

@@ -345,7 +345,8 @@ impl Shard {
         let ns = request.payload.ns();
         let mut payload = Vec::new();
         let answer = xep::iq(ns, &context, &request, &mut payload)?;
-        let answer = match (answer, asked.known.filter(|_| has_nodes)) {
+        let converts = has_nodes && self.settings.has_nodes();
+        let answer = match (answer, asked.known.filter(|_| converts)) {
             (Answer::Change(document), Some(key)) => {
                 return self.on_document(host, key, document, answered);
             }

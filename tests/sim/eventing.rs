@@ -11,6 +11,11 @@ use xmpp::xep::pubsub::{
     SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_PER_JID_MAX,
 };
 
+#[path = "eventing/bookmarks.rs"]
+mod bookmarks;
+#[path = "eventing/conversions.rs"]
+mod conversions;
+
 const ALICE: &str = "alice@example.org";
 const BOB: &str = "bob@example.org";
 const NODE: &str = "urn:x:a";
@@ -128,9 +133,23 @@ fn world_with(limits: Limits, names: &[&str]) -> World {
     let settings = Settings {
         shards: 2,
         limits,
-        converts_bookmarks: true,
         ..Settings::for_tests("example.org")
     };
+    world_by(settings, names)
+}
+
+/// One of alice alone, where bookmarks are converted or not.
+fn of_alice(limits: Limits, converts_bookmarks: bool) -> World {
+    let settings = Settings {
+        shards: 2,
+        limits,
+        converts_bookmarks,
+        ..Settings::for_tests("example.org")
+    };
+    world_by(settings, &["alice"])
+}
+
+fn world_by(settings: Settings, names: &[&str]) -> World {
     let mut world = World::new(5, settings, Faults::calm());
     for name in names {
         world.add_account(&format!("{name}@example.org"), "secret");
@@ -500,6 +519,28 @@ fn the_hash_of_a_picture_is_known_after_a_crash() {
     assert_eq!(said.map(|photo| photo.text.as_str()), Some(HASH));
 }
 
+/// XEP-0398 4, where the administrator wants no nodes any more.
+#[test]
+fn a_picture_of_nodes_that_are_not_offered_any_more_is_not_said() {
+    let mut world = World::of_three(16, 2);
+    world.befriend(ALICE, BOB);
+    let alice = world.log_in("alice@example.org/x");
+    let card = "<iq type='set' id='v'><vCard xmlns='vcard-temp'><PHOTO>\
+                <BINVAL>aGVsbG8=</BINVAL></PHOTO></vCard></iq>";
+    assert_eq!(outcome(&mut world, alice, card), "result");
+    world.set(|settings| settings.limits.nodes_max = 0);
+    world.crash();
+    world.run();
+    let bob = world.arrive("bob@example.org/x");
+    let alice = world.log_in("alice@example.org/x");
+    world.received(bob);
+    let said = "<presence><x xmlns='vcard-temp:x:update'><photo>its own</photo></x></presence>";
+    world.tell(alice, said);
+    let received = world.received(bob);
+    let said = received.iter().find_map(|it| it.child("x")?.child("photo"));
+    assert_eq!(said.map(|photo| photo.text.as_str()), Some("its own"));
+}
+
 /// XEP-0402 5.3: all of it is in one commit, or nothing is.
 #[test]
 fn bookmarks_that_find_no_room_are_refused_and_nothing_is_changed() {
@@ -525,7 +566,7 @@ fn bookmarks_that_find_no_room_are_refused_and_nothing_is_changed() {
         let rooms = &storage.expect("an element is there").children;
         rooms.iter().map(|it| it.attr("name").to_owned()).collect()
     };
-    let mut world = world_with(limits, &["alice"]);
+    let mut world = of_alice(limits, true);
     let alice = world.log_in("alice@example.org/x");
     assert_eq!(
         outcome(&mut world, alice, &publish("n", "1", "x")),
@@ -573,7 +614,7 @@ fn bookmarks_that_are_too_many_for_one_place_can_be_taken_away() {
         item_size_max: 1_024,
         ..Limits::default()
     };
-    let mut world = world_with(limits, &["alice"]);
+    let mut world = of_alice(limits, true);
     let alice = world.log_in("alice@example.org/x");
     let name = "x".repeat(400);
     let form = |kind: &str, access: &str| {
@@ -620,7 +661,7 @@ fn where_nobody_makes_nodes_cards_and_bookmarks_are_kept_and_nothing_is_announce
         nodes_max: 0,
         ..Limits::default()
     };
-    let mut world = world_with(limits, &["alice"]);
+    let mut world = of_alice(limits, true);
     let alice = world.log_in("alice@example.org/x");
     let card = "<iq type='set' id='v'><vCard xmlns='vcard-temp'><PHOTO>\
                 <BINVAL>aGVsbG8=</BINVAL></PHOTO></vCard></iq>";

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cli::export;
 use xmpp::port::{AccessModel, Affiliation, Node, NodeConfig, NodeItem, SendLast, WholeNode};
+use xmpp::xep::pubsub::SUBSCRIPTIONS_SIZE_MAX;
 
 const DOMAIN: &str = "a.example";
 
@@ -38,13 +39,17 @@ impl Drop for Scratch {
 
 /// What comes in from a file, and whether all of it did.
 fn imported(path: &Path) -> (Vec<Arrival>, Result<(), String>, Import) {
-    let mut arrivals = Vec::new();
     let limits = Limits {
         offline_max: OFFLINE.count,
         offline_size_max: OFFLINE.size,
         roster_items_max: 3,
         ..Limits::default()
     };
+    imported_within(path, limits)
+}
+
+fn imported_within(path: &Path, limits: Limits) -> (Vec<Arrival>, Result<(), String>, Import) {
+    let mut arrivals = Vec::new();
     let mut import = Import::new(DOMAIN.into(), limits);
     let mut create = |batch: Vec<Arrival>, _: &mut Notes| {
         arrivals.extend(batch);
@@ -574,7 +579,7 @@ fn what_no_node_here_can_be_is_left_out_and_the_rest_comes_in() {
     let one = item("1", "<a xmlns='urn:x'/>");
     let with = |more: &str| of("good", &format!("{one}{more}"));
     let no_jid = "<subscriptions node='good'><subscription jid='@'/></subscriptions>";
-    let long = "x".repeat(Limits::default().item_size_max);
+    let long = "x".repeat(Limits::default().item_size_max + 1);
     let left_out = [
         (configure("", "open"), with("")),
         (configure("bad", "authorize"), with("")),
@@ -605,5 +610,107 @@ fn what_no_node_here_can_be_is_left_out_and_the_rest_comes_in() {
     let more = item("2", "<a/>") + &item("3", "<a/>");
     let (arrivals, _, import) = imported(&scratch.file("many", &with_node("", &with(&more))));
     assert_eq!(import.notes.count, 1);
-    assert_eq!(arrivals[0].whole.nodes[0].0.items.len(), 2);
+    // The newest stay.
+    assert_eq!(kept(&arrivals), ["2", "3"]);
+    let most = item("x", &long[1..]);
+    let (arrivals, _, import) = imported(&scratch.file("most", &with_node("", &with(&most))));
+    assert_eq!((import.notes.count, kept(&arrivals)), (0, vec!["1", "x"]));
+}
+
+/// The ids of what the first node of the first account has, which says something each.
+fn kept(arrivals: &[Arrival]) -> Vec<&str> {
+    let (node, said) = &arrivals[0].whole.nodes[0];
+    let numbers = node.items.iter().map(|item| item.number);
+    assert!(numbers.eq(said.iter().map(|(number, _)| *number)));
+    node.items.iter().map(|item| &*item.id).collect()
+}
+
+/// Of all that a file has for it, wherever, and each once, as it was published last.
+#[test]
+fn a_node_has_the_newest_of_its_items_wherever_they_stand() {
+    let scratch = Scratch::new("nodes-twice");
+    let item = |id: &str, said: &str| format!("<item id='{id}'><{said} xmlns='urn:x'/></item>");
+    let of = |items: &str| format!("<items node='good'>{items}</items>");
+    let (first, second) = (
+        of(&(item("2", "a") + &item("3", "a"))),
+        of(&(item("2", "b") + &item("4", "a"))),
+    );
+    let between = "</pubsub><pubsub xmlns='http://jabber.org/protocol/pubsub'>";
+    for between in ["", between] {
+        let parts = format!("{first}{between}{second}");
+        let (arrivals, _, _) = imported(&scratch.file("twice", &with_node("", &parts)));
+        assert_eq!(kept(&arrivals), ["2", "4"]);
+        let said = String::from_utf8_lossy(&arrivals[0].whole.nodes[0].1[0].1);
+        assert!(said.contains("<b"), "{said}");
+    }
+}
+
+#[test]
+fn items_come_in_before_their_node_and_where_it_keeps_them() {
+    let scratch = Scratch::new("nodes-items");
+    let one = "<items node='good'><item id='1'><a xmlns='urn:x'/></item></items>";
+    // What is configured behind its items is configured all the same.
+    let parts = with_node("", one);
+    let (owners, items) = parts.split_once("</pubsub>").unwrap();
+    let (before, owners) = owners.split_once("<pubsub").unwrap();
+    let (items, after) = items.split_once("</pubsub>").unwrap();
+    let turned = format!("{before}{items}</pubsub><pubsub{owners}</pubsub>{after}");
+    let (arrivals, read, import) = imported(&scratch.file("turned", &turned));
+    assert_eq!((read, import.notes.count), (Ok(()), 0));
+    assert_eq!(kept(&arrivals), ["1"]);
+    // What keeps nothing keeps nothing.
+    let fleeting = "<field var='pubsub#persist_items'><value>0</value></field></x>";
+    let text = with_node("", one).replace("</x>", fleeting);
+    let (arrivals, _, import) = imported(&scratch.file("fleeting", &text));
+    assert_eq!((import.notes.count, kept(&arrivals).len()), (1, 0));
+}
+
+#[test]
+fn nodes_take_no_more_room_than_the_server_would_let_them_have() {
+    let scratch = Scratch::new("nodes-room");
+    // Subscriptions to all of them have so many bytes.
+    let long = "r".repeat(1_000);
+    let all = |node: &str| {
+        let each = (0..150).map(|number| {
+            format!("<subscription jid='n{number}@b/{long}' subscription='subscribed'/>")
+        });
+        let all: String = each.collect();
+        format!("<subscriptions node='{node}'>{all}</subscriptions>")
+    };
+    let owner = configure("more", "open") + &all("good") + &all("more");
+    let (arrivals, _, import) = imported(&scratch.file("subscribed", &with_node(&owner, "")));
+    assert_eq!(import.notes.count, 1);
+    let nodes = &arrivals[0].whole.nodes;
+    let sizes = nodes.iter().map(|(node, _)| node.subscriptions_size());
+    let sizes: Vec<u64> = sizes.collect();
+    assert!(sizes.iter().sum::<u64>() <= SUBSCRIPTIONS_SIZE_MAX);
+    assert!(sizes[0] > sizes[1] && sizes[1] > 0, "{sizes:?}");
+    // Nor do titles and whoever is affiliated have more bytes than items would.
+    let title = "x".repeat(1_000);
+    let titled = |number: usize| {
+        let title = format!("<field var='pubsub#title'><value>{title}</value></field></x>");
+        configure(&format!("n{number}"), "open").replace("</x>", &title)
+    };
+    let many: String = (0..5).map(titled).collect();
+    let limits = Limits {
+        items_size_max: 4_000,
+        ..Limits::default()
+    };
+    let path = scratch.file("titled", &with_node(&many, ""));
+    let (arrivals, _, _) = imported_within(&path, limits);
+    let nodes = &arrivals[0].whole.nodes;
+    assert_eq!(nodes.len(), 3);
+    assert!(nodes.iter().map(|(node, _)| node.size()).sum::<u64>() <= 4_000);
+    let members = (0..9).map(|it| format!("<affiliation jid='n{it}@b' affiliation='member'/>"));
+    let members: String = members.collect();
+    let owner = format!("<affiliations node='good'>{members}</affiliations>");
+    let limits = Limits {
+        items_size_max: 1_000,
+        ..Limits::default()
+    };
+    let path = scratch.file("affiliated", &with_node(&owner, ""));
+    let (arrivals, _, _) = imported_within(&path, limits);
+    let (node, _) = &arrivals[0].whole.nodes[0];
+    assert!(node.size() <= 1_000);
+    assert!((1..9).contains(&node.affiliations.len()));
 }

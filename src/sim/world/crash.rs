@@ -10,6 +10,7 @@ use super::{ClientId, Entry, Event, Reverse, World, nodes};
 use crate::client::Phase;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use xmpp::Settings;
 use xmpp::port::{SessionId, StoreOp, StoreReply};
 use xmpp::settings::Durability;
 
@@ -39,6 +40,11 @@ impl World {
     /// The administrator chooses another mode: the next process has it.
     pub fn set_durability(&mut self, durability: Durability) {
         Arc::make_mut(&mut self.settings).durability = durability;
+    }
+
+    /// The same of anything else.
+    pub fn set(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(Arc::make_mut(&mut self.settings));
     }
 
     /// A shard will panic when it has asked for `steps` more things, wherever in a turn that is.

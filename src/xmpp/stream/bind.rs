@@ -136,7 +136,8 @@ impl Shard {
                 account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = BlockList::new(data.blocked);
                 account.has_waiting = data.newest_waiting.is_some();
-                account.photo = data.photo.map(Box::new);
+                let photo = data.photo.filter(|_| self.settings.has_nodes());
+                account.photo = photo.map(Box::new);
                 let archived = data.newest_archived.unwrap_or_default().time();
                 account.newest_archived = archived;
                 account.archiving = data.archiving.map(|wishes| Preferences::read(&wishes));

@@ -60,7 +60,7 @@ impl Extension for Private {
             return Err(StanzaError::ResourceConstraint);
         }
         let bytes = bytes.into();
-        if *key == *bookmarks::KEY {
+        if *key == *bookmarks::KEY && context.settings.has_bookmarks_converted() {
             return Ok(Answer::Change((Space::Private, key, bytes)));
         }
         Ok(Answer::Ask(StoreOp::PutDocument {

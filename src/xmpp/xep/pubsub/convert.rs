@@ -1,4 +1,5 @@
-//! Nodes that say what a document says, too: avatars (XEP-0398) and bookmarks (XEP-0402, XEP-0411).
+//! Nodes that say what a document says, too: avatars (XEP-0398) and, where they are converted,
+//! bookmarks (XEP-0402, XEP-0411).
 //!
 //! Invariant: whichever of them is changed, the others are changed in the same commit, or none is.
 
@@ -73,12 +74,17 @@ pub(super) struct Gathered {
 }
 
 /// Whether a node of bookmarks is its owner's alone: no other is written to, nor read from.
-pub(super) fn is_private(node: &Node) -> bool {
+fn is_private(node: &Node) -> bool {
     let config = &node.config;
     let mut others = node.affiliations.iter();
     config.access == AccessModel::Whitelist
         && config.persists
         && others.all(|(_, what)| *what == Affiliation::Outcast)
+}
+
+/// Whether it has all bookmarks in one item, and is its owner's alone.
+pub(super) fn is_single(node: &Node) -> bool {
+    is_private(node) && node.config.items_max == 1
 }
 
 /// Whether it is a list of bookmarks: more than one, and its owner's alone.
@@ -108,13 +114,18 @@ pub(super) fn apply(nodes: &mut Vec<Node>, change: &NodeChange) {
     }
 }
 
-/// What is to be converted, and what it takes. `shown` is the picture that everybody sees.
+/// What is to be converted, and what it takes. `shown` is the picture that everybody sees;
+/// bookmarks are converted or not.
 fn plan(
     nodes: &[Node],
     outcome: &Outcome,
     shown: Option<PhotoHash>,
+    converts_bookmarks: bool,
 ) -> Option<(Conversion, Vec<Want>)> {
     let bookmarks = |place| {
+        if !converts_bookmarks {
+            return None;
+        }
         let mut wants = vec![Want::Document(Space::Private, bookmarks::KEY.into())];
         wants.extend(items_of(nodes, bookmarks::STORAGE));
         wants.extend(items_of(nodes, bookmarks::NODE));
@@ -141,7 +152,7 @@ fn plan(
     }
     if let Some(change) = changed(bookmarks::STORAGE) {
         // Only what is published counts: who takes the old node away keeps his bookmarks.
-        let is_published = !change.put.is_empty() && change.node.as_deref().is_some_and(is_private);
+        let is_published = !change.put.is_empty() && change.node.as_deref().is_some_and(is_single);
         return bookmarks(Place::Item).filter(|_| is_published);
     }
     let change = changed(bookmarks::NODE)?;
@@ -197,11 +208,11 @@ fn items_of(nodes: &[Node], name: &str) -> Option<Want> {
 /// The node of bookmarks that an action is about.
 fn bookmarks_in(action: &Action) -> Option<&str> {
     let node = match action {
+        // Who publishes all at once, or retracts, where nothing is has read nothing: if others had
+        // come there by then, he would take them away.
+        Action::Publish(publication) if *publication.node == *bookmarks::STORAGE => return None,
         Action::Publish(publication) => &publication.node,
-        Action::Create(Some(node), _)
-        | Action::Describe(node)
-        | Action::Read(node, ..)
-        | Action::Retract(node, ..) => node,
+        Action::Create(Some(node), _) | Action::Describe(node) | Action::Read(node, ..) => node,
         _ => return None,
     };
     [bookmarks::NODE, bookmarks::STORAGE]
@@ -228,10 +239,10 @@ impl Shard {
     ) {
         let shown = self.accounts.at(key).photo.as_deref().copied();
         let settings = &self.settings;
-        let planned = plan(&nodes, &outcome, shown).filter(|(conversion, _)| match conversion {
-            Conversion::Bookmarks(_) => settings.has_bookmarks_converted(),
-            Conversion::Card | Conversion::Avatar => settings.has_nodes(),
-        });
+        let planned = match settings.has_nodes() {
+            true => plan(&nodes, &outcome, shown, settings.has_bookmarks_converted()),
+            false => None,
+        };
         let Some((conversion, wants)) = planned else {
             return self.commit_nodes(host, key, outcome);
         };

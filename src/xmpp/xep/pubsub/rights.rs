@@ -4,6 +4,8 @@ use super::refusal::Refusal;
 use crate::account::Account;
 use crate::error::StanzaError;
 use crate::port::{AccessModel, Affiliation, Node, PublishModel, RosterItem};
+use stanza::jid::BareJid;
+pub(super) use stanza::jid::bare_of;
 
 /// Somebody, as an account knows him.
 #[derive(Clone, Copy, Debug)]
@@ -15,9 +17,6 @@ pub(super) struct Visitor<'a> {
     /// What its roster says of him.
     pub item: Option<&'a RosterItem>,
 }
-
-use stanza::jid::BareJid;
-pub(super) use stanza::jid::bare_of;
 
 impl<'a> Visitor<'a> {
     /// Somebody at an account in memory.

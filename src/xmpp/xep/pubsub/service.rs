@@ -10,6 +10,7 @@ mod owner;
 mod publish;
 
 use super::action::Action;
+use super::convert::find;
 use super::refusal::Refusal;
 use super::rights::{Visitor, bare_of};
 use crate::error::{StanzaError, put};
@@ -22,9 +23,8 @@ use std::collections::HashSet;
 
 /// Who may be subscribed to one node.
 pub const SUBSCRIPTIONS_MAX: usize = 256;
-
 /// Bytes of the subscriptions to all nodes of an account: every request reads them.
-pub(super) const SUBSCRIPTIONS_SIZE_MAX: u64 = 256 << 10;
+pub const SUBSCRIPTIONS_SIZE_MAX: u64 = 256 << 10;
 /// How often one bare JID may be, by itself and by its resources.
 pub const SUBSCRIPTIONS_PER_JID_MAX: usize = 4;
 /// Who may have an affiliation with one node.
@@ -59,6 +59,8 @@ pub(super) struct Outcome {
     pub last_for: Option<(Box<str>, Box<str>)>,
     /// A document that is written with the changes.
     pub document: Option<Document>,
+    /// Items that are gone were taken away; else they made room, or were published anew.
+    pub takes_away: bool,
     /// Nothing yet: bookmarks are to be the same wherever they are kept.
     pub adopts: bool,
     /// The picture that everybody sees from now on, where it is another one.
@@ -178,8 +180,7 @@ impl Service<'_> {
     }
 
     fn find(&self, name: &str) -> Option<&Node> {
-        let place = self.nodes.binary_search_by(|node| (*node.name).cmp(name));
-        place.ok().map(|place| &self.nodes[place])
+        find(&self.nodes, name)
     }
 
     fn node(&self, name: &str) -> Result<&Node, Refusal> {

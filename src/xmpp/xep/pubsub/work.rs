@@ -259,26 +259,31 @@ impl Shard {
     /// Whether somebody's read has to wait for what is done with an account's nodes, and does.
     pub(crate) fn waits_for_nodes(&self, key: AccountKey, asker: &str, op: &StoreOp) -> bool {
         let is_shared = match op {
-            StoreOp::Document { space, .. } => matches!(space, Space::Private | Space::Vcard),
-            _ => false,
+            StoreOp::Document {
+                space: Space::Vcard,
+                ..
+            } => self.settings.has_nodes(),
+            _ => self.is_of_bookmarks(op),
         };
         let count = self.pubsub.queues.get(&key).map_or(0, |it| it.jobs.len());
         is_shared && (count > 0 || self.adopts_before(key, op)) && count < self.jobs_max(key, asker)
     }
 
-    /// Whether a document is one of bookmarks, which nodes may have, too.
-    fn adopts_before(&self, key: AccountKey, op: &StoreOp) -> bool {
-        let account = self.accounts.at(key);
-        let is_bookmarks = match op {
+    /// Whether a document is one of bookmarks, which nodes have, too.
+    fn is_of_bookmarks(&self, op: &StoreOp) -> bool {
+        let is_of_bookmarks = match op {
             StoreOp::Document { space, key, .. } => {
                 *space == Space::Private && **key == *bookmarks::KEY
             }
             _ => false,
         };
-        is_bookmarks
-            && self.settings.has_bookmarks_converted()
-            && !account.has_no_nodes
-            && !account.is_anonymous
+        is_of_bookmarks && self.settings.has_bookmarks_converted()
+    }
+
+    /// Whether nodes may have bookmarks that such a document has not.
+    fn adopts_before(&self, key: AccountKey, op: &StoreOp) -> bool {
+        let account = self.accounts.at(key);
+        self.is_of_bookmarks(op) && !account.has_no_nodes && !account.is_anonymous
     }
 
     /// How many jobs may wait before somebody's next one.
@@ -398,11 +403,7 @@ impl Shard {
         {
             (asked.action, asked.has_adopted) = (Some(action), true);
             queue.jobs.push_front(Job::Request(Asked::adoption()));
-            let adoption = Outcome {
-                adopts: true,
-                ..Outcome::default()
-            };
-            return self.on_performed(host, key, nodes, adoption);
+            return self.on_nodes_read(host, key, nodes);
         }
         let (nodes, outcome) = self.perform(host, &account, Some(key), nodes, &asker, action);
         match outcome {

@@ -140,6 +140,7 @@ impl Service<'_> {
                 put: Vec::new(),
                 remove: Vec::new(),
             }],
+            takes_away: true,
             ..Outcome::default()
         })
     }

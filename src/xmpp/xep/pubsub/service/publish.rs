@@ -206,6 +206,7 @@ impl Service<'_> {
                 put: Vec::new(),
                 remove,
             }],
+            takes_away: true,
             ..Outcome::default()
         })
     }
@@ -237,6 +238,7 @@ impl Service<'_> {
                 put: Vec::new(),
                 remove,
             }],
+            takes_away: true,
             ..Outcome::default()
         })
     }
