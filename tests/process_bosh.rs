@@ -66,13 +66,20 @@ impl Wire {
     }
 
     fn post(&mut self, body: &str) {
+        self.write(&self.request(body));
+    }
+
+    fn request(&self, body: &str) -> String {
         let (size, more) = (body.len(), &self.more);
-        let request = format!(
+        format!(
             "POST /http-bind HTTP/1.1\r\nHost: {DOMAIN}\r\nContent-Length: {size}\r\n\
              Content-Type: text/xml; charset=utf-8\r\n{more}\r\n{body}"
-        );
+        )
+    }
+
+    fn write(&mut self, text: &str) {
         self.socket
-            .write_all(request.as_bytes())
+            .write_all(text.as_bytes())
             .expect("the server reads");
         self.socket.flush().expect("the server reads");
     }
@@ -321,7 +328,6 @@ fn what_a_lost_connection_was_to_bring_comes_over_the_next_and_again() {
 #[test]
 fn what_makes_no_sense_is_answered_with_why() {
     let web = start(&Options::default());
-    let mut wire = web.clear();
     for (body, expected) in [
         (opening(1, ""), "improper-addressing"),
         (opening(1, "to='elsewhere.example'"), "host-unknown"),
@@ -336,9 +342,16 @@ fn what_makes_no_sense_is_answered_with_why() {
             "item-not-found",
         ),
     ] {
-        let answer = wire.ask(&body);
+        let mut wire = web.clear();
+        wire.post(&body);
+        let (head, answer) = wire.response();
+        let answer = Element::document(&answer);
         assert_eq!(condition(&answer), Some(expected), "{body}");
+        // Who has no session has no connection for long.
+        let is_last = head.contains("\r\nConnection: close\r\n");
+        assert_eq!(is_last, expected != "host-unknown", "{head}");
     }
+    let mut wire = web.clear();
     // Beyond the window: that is the end of the session, and its contacts see it.
     let mut desk = Client::available(&web.server, "u1", "desk");
     let mut page = Session::log_in(&mut wire, "u0");
@@ -380,6 +393,47 @@ fn an_error_of_the_stream_is_told_with_what_was_before_it() {
     );
     let answer = wire.ask(&page.next(""));
     assert_eq!(condition(&answer), Some("item-not-found"));
+}
+
+#[test]
+fn an_end_between_two_requests_is_told_to_the_next() {
+    for shards in [1, 2] {
+        let web = start(&Options {
+            shards,
+            ..Options::default()
+        });
+        let mut wire = web.clear();
+        let mut page = Session::log_in(&mut wire, "u0");
+        Client::available(&web.server, "u0", "page");
+        let answer = wire.ask(&page.next(""));
+        assert_eq!(condition(&answer), Some("remote-stream-error"));
+        let error = answer.children[0].condition(STREAM_ERRORS);
+        assert_eq!(error, Some("conflict"), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_request_may_come_in_part_before_the_last_one_is_answered() {
+    let web = start(&Options::default());
+    let mut desk = Client::available(&web.server, "u1", "desk");
+    for mut wire in [web.clear(), web.tls()] {
+        let mut page = Session::log_in(&mut wire, "u0");
+        for _ in 0..20 {
+            let next = message(&format!("u1@{DOMAIN}/desk"), "there");
+            let [first, second] = [page.next(""), page.next(&next)].map(|it| wire.request(&it));
+            let (ahead, rest) = second.split_at(second.len() / 2);
+            wire.write(&(first + ahead));
+            desk.send(&message(&format!("u0@{DOMAIN}/page"), "here"));
+            let came = wire.body();
+            assert_eq!(came.children[0].child_text("body"), "here");
+            wire.write(rest);
+            let came = desk.until(|element| element.name == "message");
+            assert_eq!(came.child_text("body"), "there");
+            desk.send(&message(&format!("u0@{DOMAIN}/page"), "again"));
+            let came = wire.body();
+            assert_eq!(came.children[0].child_text("body"), "again");
+        }
+    }
 }
 
 #[test]
@@ -436,13 +490,13 @@ fn a_managed_session_goes_on_over_another_transport() {
 #[test]
 fn sessions_count_as_connections_of_their_address() {
     let web = start(&Options {
-        limits: "connections_per_address_max = 3",
+        limits: "connections_per_address_max = 4",
         ..Options::default()
     });
-    let mut wire = web.clear();
+    let (mut wire, mut other) = (web.clear(), web.clear());
     let (mut first, _) = Session::begin(&mut wire);
-    Session::begin(&mut wire);
-    let refused = wire.ask(&opening(5, &format!("to='{DOMAIN}'")));
+    Session::begin(&mut other);
+    let refused = other.ask(&opening(5, &format!("to='{DOMAIN}'")));
     assert_eq!(condition(&refused), Some("policy-violation"));
     let answer = wire.ask(&first.body("type='terminate'", ""));
     assert_eq!(condition(&answer), None);
@@ -464,6 +518,7 @@ fn over_the_connections_of_a_trusted_proxy_each_client_counts_for_himself() {
     Session::begin(&mut wire);
     let refused = wire.ask(&opening(5, &format!("to='{DOMAIN}'")));
     assert_eq!(condition(&refused), Some("policy-violation"));
+    let mut wire = web.clear();
     wire.more = from(2);
     let mut page = Session::log_in(&mut wire, "u1");
     // What the proxy says to come in clear is not taken, whoever knows the session.

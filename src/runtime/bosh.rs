@@ -6,8 +6,9 @@
 //! lanes behind the session itself. An answer goes straight to the connection that waits.
 
 use crate::connection::Life;
+use crate::inbound::take_bodies;
 use crate::transport::bosh::body::Body;
-use crate::transport::bosh::session::{Answer, Asker, Session};
+use crate::transport::bosh::session::{Answer, Asker, Session, Terms};
 use crate::transport::bosh::{Condition, terminated};
 use crate::transport::web::Posted;
 use crate::turn::Turn;
@@ -182,6 +183,7 @@ impl Turn {
             to,
             content: Arc::from(CONTENT),
             body: terminated(Some(condition)),
+            is_last: true,
         };
         self.tell(to.shard, Word::Answer(answer));
     }
@@ -258,18 +260,25 @@ impl Turn {
 
     /// A body has come for a session that is here. What it says is fed in its turn.
     fn on_body(&mut self, id: ConnId, body: Body, from: Asker, is_secured: bool) {
-        // Who has not said who he is makes nobody keep what is larger than he may say.
-        let is_large = body.stream.len() > 2 * self.shard.element_size_max(id);
+        let life = self.world.conns.get_mut(id).map(|conn| conn.life);
+        let is_leaving = life == Some(Life::Leaving);
+        let terms = Terms {
+            is_secured,
+            size_max: 2 * self.shard.element_size_max(id),
+            is_known: is_leaving || self.shard.is_established(id),
+        };
         let (now, mut answers) = (self.world.now, Vec::new());
         let Some(session) = self.world.bosh.session(id) else {
             return;
         };
-        session.receive(body, from, is_secured, now, &mut answers);
-        if is_large {
-            session.fail(Condition::PolicyViolation);
-        }
+        session.receive(body, from, terms, now, &mut answers);
+        self.world.count_kept(id);
         self.hand_out(answers);
-        self.world.enqueue(id);
+        match life {
+            // It is told how its stream ended.
+            Some(Life::Closing) => take_bodies(&mut self.shard, &mut self.world, id),
+            _ => self.world.enqueue(id),
+        }
         self.world.touch(id);
     }
 
@@ -280,14 +289,25 @@ impl Turn {
     }
 
     /// An answer for a connection here, if it is still there. What its client has sent meanwhile
-    /// is read behind it.
+    /// is read behind it, but not while he does not read himself.
     fn on_answer(&mut self, answer: Answer) {
-        let (id, now, ends) = (answer.to.conn, self.world.now, self.stopping.is_some());
-        let Some(conn) = self.world.conns.open_mut(id) else {
+        let (id, now) = (answer.to.conn, self.world.now);
+        let ends = answer.is_last || self.stopping.is_some();
+        let world = &mut self.world;
+        let Some(conn) = world.conns.open_mut(id) else {
             return;
         };
+        let is_slow = conn.unsent() > world.output_max;
         let Some(web) = &mut conn.web else { return };
-        match web.reply(&answer.content, &answer.body, ends, now) {
+        if is_slow {
+            self.counters.cut_slow += 1;
+            return self.lose(id);
+        }
+        let before = web.held();
+        let keeps = web.reply(&answer.content, &answer.body, ends, now);
+        world.held = world.held + web.held() - before;
+        conn.choke(world.choke_size);
+        match keeps {
             true => self.world.enqueue(id),
             false => conn.life = Life::Closing,
         }
@@ -317,9 +337,11 @@ impl Turn {
         };
         let is_over = session.answer(&mut output, ends, now, &mut answers);
         let is_away = session.is_away(AWAY_MS_MAX, now);
-        let armed = session.arm();
-        self.endings.extend(armed.map(|at| Reverse((at, id))));
         let output_max = self.world.output_max;
+        let is_much = output.len() > output_max;
+        let armed = session.arm(is_much.then_some(AWAY_MS_MAX));
+        self.endings.extend(armed.map(|at| Reverse((at, id))));
+        self.world.count_kept(id);
         let Some(conn) = self.world.conns.get_mut(id) else {
             return;
         };
@@ -405,6 +427,7 @@ impl Turn {
         let bosh = &mut self.world.bosh;
         bosh.places.insert(moved.session.sid().into(), place);
         bosh.sessions.insert(id, moved.session);
+        self.world.count_kept(id);
         self.counters.adopted += 1;
         self.shard.on_adopt(&mut self.world, id, moved.state);
         self.world.enqueue(id);

@@ -91,6 +91,8 @@ pub(crate) struct Conn {
     pub(crate) sending_since_ms: u32,
     /// What is not sent, as it was counted last, where that is more than one connection may have.
     pub(crate) burst: u32,
+    /// Bytes that a session without a socket keeps of bodies whose turn has not come.
+    pub(crate) kept: u32,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) tls: Option<Box<Tls>>,
     /// Where it came over the web: what stands between bytes and stream behind TLS.
@@ -154,7 +156,7 @@ impl Conn {
     /// Bytes that wait to be digested.
     pub(crate) fn held(&self) -> usize {
         let cut = self.web.as_ref().map_or(0, |web| web.held());
-        cut + self.undigested.len() + self.records.len()
+        cut + self.undigested.len() + self.records.len() + self.kept as usize
     }
 
     /// The file that comes or goes over it.

@@ -189,12 +189,22 @@ impl World {
         self.pool.give(newer);
     }
 
+    /// Counts what a session keeps of bodies whose turn has not come.
+    pub(crate) fn count_kept(&mut self, id: ConnId) {
+        let kept = self.bosh.session(id).map_or(0, |session| session.kept());
+        if let Some(conn) = self.conns.get_mut(id) {
+            self.held = self.held + kept - conn.kept as usize;
+            conn.kept = kept as u32;
+        }
+    }
+
     /// Throws away what a connection holds undigested.
     pub(crate) fn drop_held(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else {
             return;
         };
         self.held -= conn.held();
+        conn.kept = 0;
         if let Some(web) = &mut conn.web {
             web.give_up();
         }

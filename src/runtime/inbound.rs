@@ -229,12 +229,11 @@ impl Turn {
         let Some(conn) = world.conns.get_mut(id) else {
             return;
         };
-        if let Some(web) = &mut conn.web
-            && web.has_bodies()
-        {
-            let ahead = web.take_ahead();
-            world.held -= ahead.len();
-            feed_web(shard, world, id, &ahead);
+        if conn.web.as_ref().is_some_and(|web| web.has_bodies()) {
+            // What came of a request before the last one was answered.
+            if !conn.is_blocked() {
+                feed_web(shard, world, id, &[]);
+            }
         } else if world.conns.is_floating(id) {
             take_bodies(shard, world, id);
         }
@@ -383,7 +382,8 @@ fn feed_web(shard: &mut Shard, world: &mut World, id: ConnId, bytes: &[u8]) {
     };
     let held = web.held();
     let mut stream = std::mem::take(&mut world.unframed);
-    let mut rest = bytes;
+    let joined = web.join(bytes);
+    let mut rest = &*joined;
     let (mut asked, mut posted, mut upgraded, mut pieces) = (None, None, None, Vec::new());
     let had_bodies = web.has_bodies();
     let sizes = Sizes {
@@ -464,7 +464,7 @@ fn upgrade_late(
 }
 
 /// Has a session's bodies be said to its stream, as far as that is fed now.
-fn take_bodies(shard: &mut Shard, world: &mut World, id: ConnId) {
+pub(crate) fn take_bodies(shard: &mut Shard, world: &mut World, id: ConnId) {
     loop {
         let Some(conn) = world.conns.get_mut(id) else {
             return;
@@ -484,6 +484,7 @@ fn take_bodies(shard: &mut Shard, world: &mut World, id: ConnId) {
         let Some(said) = session.take(now) else {
             return;
         };
+        world.count_kept(id);
         if !is_over && !said.is_empty() {
             feed(shard, world, id, &said);
         }

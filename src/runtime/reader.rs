@@ -15,7 +15,8 @@ use xmpp::port::{Reading, StoreReply};
 /// Whose answer it is: a shard by its number, and what it asked.
 pub(crate) type Asker = (usize, Ticket);
 
-/// The storage thread's end. What is under way is bounded by what accounts may ask for at once.
+/// The storage thread's end. What is under way is bounded by what accounts may ask for at once, and
+/// by connections: each asks once when it is bound.
 pub(crate) struct Reader {
     questions: Option<Sender<(Asker, Reading)>>,
     answers: Receiver<(Asker, StoreReply)>,

@@ -5,7 +5,7 @@ use rkyv::rancor::Error as RkyvError;
 use rkyv::{Archive, Deserialize, Serialize};
 use stanza::jid::BareJid;
 use xmpp::Timestamp;
-use xmpp::port::{AgentId, StoreReply, Token, TokenBinding, USER_AGENTS_MAX, UserAgent};
+use xmpp::port::{AgentId, Space, StoreReply, Token, TokenBinding, USER_AGENTS_MAX, UserAgent};
 
 use crate::embedded::{Staged, Trouble};
 use crate::kept::{self, AGENT, content};
@@ -163,7 +163,8 @@ pub(crate) fn put(
     Ok(StoreReply::Done)
 }
 
-/// Removes all but one.
+/// Removes all but one. Where none stays nothing is trusted any more: no device is woken, either
+/// (XEP-0357).
 pub(crate) fn remove_but(
     kept: &Keyspace,
     staged: &mut Staged,
@@ -175,6 +176,9 @@ pub(crate) fn remove_but(
         if Some(&key) != stays.as_ref() {
             staged.kept.insert(key.into(), None);
         }
+    }
+    if stays.is_none() {
+        kept::put_document(kept, staged, account, Space::Push, "", &[])?;
     }
     Ok(())
 }

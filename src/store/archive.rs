@@ -46,8 +46,14 @@ const PURGED: [u8; 2] = [0xff, 0xff];
 
 const ID_SIZE: usize = 16;
 
-/// Messages that one commit removes of what was purged.
-const PART: usize = if cfg!(test) { 4 } else { 256 };
+/// Messages that one commit removes of what was purged, where nothing else waits for it.
+pub(crate) const PART: usize = if cfg!(test) { 4 } else { 256 };
+
+/// The same where something does: their bodies are read for that.
+pub(crate) const PART_BESIDE_WRITES: usize = if cfg!(test) { 2 } else { 16 };
+
+/// Before the id up to which an archive was purged, where nothing of that is on the disk any more.
+const IS_REMOVED: u8 = 1;
 
 fn entry_key(account: &BareJid, id: ArchiveId) -> Key {
     let mut key = schema::session_prefix(account);
@@ -76,6 +82,13 @@ fn purged_key(account: &BareJid) -> Key {
     let mut key = Key::from_slice(&PURGED);
     key.extend_from_slice(&schema::account_key(account));
     key
+}
+
+fn purged_record(up_to: ArchiveId, is_removed: bool) -> Vec<u8> {
+    let mut content = Vec::with_capacity(ID_SIZE + 1);
+    content.extend(is_removed.then_some(IS_REMOVED));
+    content.extend_from_slice(&up_to.0.to_be_bytes());
+    kept::record(&content)
 }
 
 /// The id at the end of a row's key.
@@ -461,7 +474,8 @@ impl Engine {
             StoreOp::Archive { entry, and } => {
                 let reply = self.apply(staged, *and)?;
                 if reply == StoreReply::Done {
-                    self.retract(staged, &entry)?;
+                    // What was applied stays, so nothing fails from here on.
+                    self.retract(staged, &entry);
                     put(staged, &entry);
                 }
                 Ok(reply)
@@ -501,36 +515,41 @@ impl Engine {
         up_to: ArchiveId,
     ) -> Result<(), Trouble> {
         let view = self.archive(staged);
-        let (begin, newest) = (view.begin(account)?, view.newest(account)?);
-        let Some(up_to) = newest.map(|newest| newest.min(up_to)) else {
+        let (purged, newest) = (view.purged(account)?, view.newest(account)?);
+        let Some(newest) = newest else {
             return Ok(());
         };
-        if up_to < begin {
-            return Ok(());
-        }
-        let record = kept::record(&up_to.0.to_be_bytes());
+        // What is purged already is so once more: the record goes with a deleted account.
+        let up_to = newest.min(up_to).max(purged.unwrap_or_default());
+        let record = purged_record(up_to, false);
         staged.archive.insert(purged_key(account), Some(record));
         staged.remains.add_archive(account);
         Ok(())
     }
 
-    /// The accounts of which something was purged that may still be on the disk.
+    /// The accounts of which something was purged that may still be on the disk. Those that are
+    /// empty since, of which there may be many, say so.
     pub(crate) fn purged_archives(&self) -> Result<Vec<BareJid>, Trouble> {
         let mut accounts = Vec::new();
         for entry in self.keyspace(Table::Archive).prefix(PURGED) {
-            let key = entry.key().map_err(engine)?;
+            let (key, record) = entry.into_inner().map_err(engine)?;
+            let content = kept::content(&record, "the end of a purge");
+            if content.is_ok_and(|content| content.len() > ID_SIZE) {
+                continue;
+            }
             accounts.push(schema::account_of_key(&key[PURGED.len()..]).map_err(damaged)?);
         }
         Ok(accounts)
     }
 
-    /// Removes a few of the messages that were purged of an archive, from an id on; where the next
-    /// ones begin, unless those were the last.
+    /// Removes so many of the messages that were purged of an archive, from an id on; where the
+    /// next ones begin, unless those were the last.
     pub(crate) fn remove_purged(
         &self,
         staged: &mut Staged,
         account: &BareJid,
         from: ArchiveId,
+        part: usize,
     ) -> Result<Option<ArchiveId>, Trouble> {
         let view = self.archive(staged);
         let mut gone: Vec<Key> = Vec::new();
@@ -542,26 +561,32 @@ impl Engine {
                 let (id, row) = (id_of(key)?, Row::read(record)?);
                 gone.push(Key::from_slice(key));
                 gone.push(peer_key(account, bare_of(row.address), id));
+                let sender = sender_of(account, row.is_sent, row.address);
+                let other = view.other_row(account, row.address, id)?;
+                // What finds it goes with the last row, whether that has a body or a tombstone.
                 if row.is_retracted {
-                    let way = (row.is_sent, row.address);
-                    gone.extend(view.tombstone_keys(account, way, id)?);
+                    let tombstone = view.tombstone_keys(account, sender, id, other.is_none())?;
+                    gone.extend(tombstone);
                 }
-                if !view.shares_body(account, row.address, id)? {
-                    gone.extend(view.body_keys(sender_of(account, row.is_sent, row.address), id)?);
+                if other.is_none_or(|other| other.is_retracted) {
+                    gone.extend(view.body_keys(sender, id, other.is_none())?);
                 }
                 (count, next) = (count + 1, id);
-                Ok(count < PART)
+                Ok(count < part)
             })?;
         }
-        let is_last = count < PART;
+        let is_last = count < part;
         // What comes next has a later id than what was there, as long as that is known.
         let known = self.keyspace(Table::Accounts);
         let is_there = exists(known, &staged.accounts, &schema::account_key(account))?;
-        if is_last && (!is_there || view.end(account, ArchiveId(0), true)? > purged) {
-            gone.push(purged_key(account));
-        }
+        let is_over = is_last && (!is_there || view.end(account, ArchiveId(0), true)? > purged);
         let gone = gone.into_iter().map(|key| (key, None));
         staged.archive.extend(gone);
+        if is_last {
+            let left = purged.filter(|_| !is_over);
+            let record = left.map(|purged| purged_record(purged, true));
+            staged.archive.insert(purged_key(account), record);
+        }
         Ok((!is_last).then_some(next))
     }
 }

@@ -606,7 +606,7 @@ impl Engine {
             gaps: std::mem::take(gaps),
             lacking: self.lacking.get(),
             sharing: self.sharing.take(),
-            remains: remains.clone(),
+            remains: remains.lend(),
             ..Staged::default()
         };
         let mut uncertain_from = None;
@@ -642,6 +642,7 @@ impl Engine {
             replies[from..].fill(StoreReply::Failed(trouble.clone()));
         }
         if committed.is_err() {
+            remains.take_back(left);
             return Performed::Failed;
         }
         self.sharing.replace(sharing);

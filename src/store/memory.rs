@@ -50,6 +50,14 @@ impl Account {
         self.documents.get(&(space, "".into())).cloned()
     }
 
+    /// Where none stays no device is woken, either (XEP-0357).
+    fn forget_agents_but(&mut self, stays: Option<AgentId>) {
+        self.agents.retain(|id, _| Some(*id) == stays);
+        if stays.is_none() {
+            self.documents.remove(&(Space::Push, "".into()));
+        }
+    }
+
     /// The picture that it shows to everybody.
     fn photo(&self) -> Option<PhotoHash> {
         let node = |name| self.nodes.get(name).map(|(node, _)| node);
@@ -188,7 +196,7 @@ impl Memory {
                 keeps,
             } => self.change(&account, |found| {
                 found.credentials = *credentials;
-                found.agents.retain(|id, _| Some(*id) == keeps);
+                found.forget_agents_but(keeps);
             }),
             StoreOp::UpgradeCredentials {
                 account,
@@ -362,11 +370,12 @@ impl Memory {
                 Some(found) => found.put_agent(*agent, prior, forget_before),
                 None => StoreReply::Missing,
             },
-            StoreOp::RemoveUserAgents { account, which } => self.change(&account, |found| {
-                found
-                    .agents
-                    .retain(|id, _| which.is_some_and(|which| which != *id));
-            }),
+            StoreOp::RemoveUserAgents { account, which } => {
+                self.change(&account, |found| match which {
+                    Some(which) => drop(found.agents.remove(&which)),
+                    None => found.forget_agents_but(None),
+                })
+            }
             other => self.apply_to_sessions(other),
         }
     }

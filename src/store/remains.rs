@@ -6,9 +6,12 @@
 //! queues' table a record of a session that is not there is nobody's. Nothing is answered out of
 //! it, whoever has the account's name by then, no backup has it, and an opening removes it.
 
+use std::collections::BTreeMap;
+
 use stanza::jid::BareJid;
 use xmpp::port::{ArchiveId, SessionId};
 
+use crate::archive;
 use crate::backup::Table;
 use crate::embedded::{Engine, Key, Staged, Trouble};
 use crate::schema;
@@ -24,7 +27,9 @@ pub(crate) struct Remains {
     /// Of accounts that the present call deletes: what it wrote before is not committed yet.
     fresh: Vec<Range>,
     /// Accounts of whose archives something was purged, and where the rest of that begins.
-    archives: Vec<(BareJid, ArchiveId)>,
+    archives: BTreeMap<BareJid, ArchiveId>,
+    /// Of which the present call removes a part, and where that begins.
+    begun: Option<(BareJid, ArchiveId)>,
 }
 
 /// What begins with a prefix.
@@ -50,6 +55,21 @@ impl Remains {
         }
     }
 
+    /// What a call works on. Archives, of which there may be many, are lent to it.
+    pub(crate) fn lend(&mut self) -> Remains {
+        let archives = std::mem::take(&mut self.archives);
+        Remains {
+            archives,
+            ..self.clone()
+        }
+    }
+
+    /// The call that these were lent to is not committed: what it removed is still there.
+    pub(crate) fn take_back(&mut self, lent: Remains) {
+        self.archives = lent.archives;
+        self.archives.extend(lent.begun);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.is_without_sessions() && self.archives.is_empty()
     }
@@ -61,8 +81,8 @@ impl Remains {
 
     /// Something of an account's archive was purged.
     pub(crate) fn add_archive(&mut self, account: &BareJid) {
-        if !self.archives.iter().any(|(other, _)| other == account) {
-            self.archives.push((account.clone(), ArchiveId(0)));
+        if !self.archives.contains_key(account) {
+            self.archives.insert(account.clone(), ArchiveId(0));
         }
     }
 
@@ -100,6 +120,7 @@ impl Remains {
     /// What the call deleted is committed.
     pub(crate) fn settled(mut self) -> Remains {
         self.ranges.append(&mut self.fresh);
+        self.begun = None;
         self
     }
 
@@ -170,16 +191,19 @@ impl Engine {
     /// Removes a few of the records that are nobody's. What cannot be read the next opening
     /// removes.
     pub(crate) fn remove_remains(&self, staged: &mut Staged) {
-        if let Some((account, from)) = staged.remains.archives.first().cloned() {
-            let removed = self.remove_purged(staged, &account, from);
+        let part = match staged.is_empty() {
+            true => archive::PART,
+            false => archive::PART_BESIDE_WRITES,
+        };
+        if let Some((account, from)) = staged.remains.archives.pop_first() {
+            let removed = self.remove_purged(staged, &account, from, part);
             let next = removed.unwrap_or_else(|error| {
                 tracing::warn!(%error, "what was purged of an archive stays in the store");
                 None
             });
-            match next {
-                Some(next) => staged.remains.archives[0].1 = next,
-                None => drop(staged.remains.archives.remove(0)),
-            }
+            let left = next.map(|next| (account.clone(), next));
+            staged.remains.archives.extend(left);
+            staged.remains.begun = Some((account, from));
         }
         let mut room = PART;
         while room > 0
@@ -438,6 +462,24 @@ mod tests {
             }
             assert_eq!(records(&store), 3);
         }
+    }
+
+    #[test]
+    fn what_a_call_removed_that_failed_is_removed_once_more() {
+        let mut remains = Remains::of_archives(vec![jid(JULIET), jid(ROMEO)]);
+        let all = remains.archives.clone();
+        let mut lent = remains.lend();
+        let (account, from) = lent.archives.pop_first().unwrap();
+        lent.begun = Some((account, from));
+        remains.take_back(lent);
+        assert_eq!(remains.archives, all);
+        let mut lent = remains.lend();
+        let (account, from) = lent.archives.pop_first().unwrap();
+        lent.archives.insert(account.clone(), ArchiveId(7));
+        lent.begun = Some((account, from));
+        assert!(remains.archives.is_empty());
+        remains.take_back(lent);
+        assert_eq!(remains.archives, all);
     }
 
     /// Its shard may write into its sessions' queues until it hears of the deletion.

@@ -406,7 +406,12 @@ impl Shard {
         };
         let mut payload = std::mem::take(&mut request.payload);
         match xep::stored(request.ns, reply, &mut payload) {
-            Ok(()) => self.reply(host, &request, Ok(&payload)),
+            Ok(()) => {
+                if request.ns == Ns::Push {
+                    self.on_push_request_stored(&request.full);
+                }
+                self.reply(host, &request, Ok(&payload));
+            }
             Err(error) => self.reply(host, &request, Err(error)),
         }
     }

@@ -51,8 +51,8 @@ pub enum StoreOp {
         /// The new account, as for `CreateAccount`; what may wait for it its maker has limited.
         whole: Box<WholeAccount>,
     },
-    /// Replace an account's keys, and forget its user agents with their tokens. Answered by `Done`,
-    /// or `Missing`.
+    /// Replace an account's keys, and forget its user agents with their tokens; where none stays
+    /// also where devices are woken ([`Space::Push`]). Answered by `Done`, or `Missing`.
     SetCredentials {
         /// Whose.
         account: BareJid,
@@ -97,8 +97,9 @@ pub enum StoreOp {
         /// Where it is a new one, those that were seen last before this are forgotten.
         forget_before: Timestamp,
     },
-    /// Forget a user agent of an account, or all, with their tokens. Answered by `Done`, also where
-    /// there is none, or `Missing` where there is no such account.
+    /// Forget a user agent of an account, or all, with their tokens; with all also where devices
+    /// are woken ([`Space::Push`]). Answered by `Done`, also where there is none, or `Missing`
+    /// where there is no such account.
     RemoveUserAgents {
         /// Whose.
         account: BareJid,

@@ -100,7 +100,8 @@ impl Shard {
     ) {
         let unwanted = match whose {
             Revoked::All { but } => Unwanted::All {
-                but: but.map(|key| self.device_of(key)),
+                // A resource is anybody's: who does not say which client it is enables again.
+                but: but.and_then(|key| self.sessions.agents.get(&key).copied()),
             },
             Revoked::Agent(id) => Unwanted::Of(Device::of_agent(id)),
             Revoked::Session(key) => Unwanted::Of(self.device_of(key)),

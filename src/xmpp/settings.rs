@@ -67,8 +67,8 @@ impl Default for AgentPolicy {
     }
 }
 
-/// How long archives keep messages, and how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long archives keep messages, and how many: all of them, and for ever, unless configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ArchivePolicy {
     /// Seconds; 0 is for ever.
     pub keep_s: u64,
@@ -76,22 +76,10 @@ pub struct ArchivePolicy {
     pub messages_max: u32,
 }
 
-/// Messages of one archive unless configured: more than fifty for each day of ten years.
-pub const ARCHIVE_MESSAGES_MAX_DEFAULT: u32 = 200_000;
-
 impl ArchivePolicy {
     /// Whether something is to go at all.
     pub(crate) fn is_bounded(self) -> bool {
         self.keep_s > 0 || self.messages_max > 0
-    }
-}
-
-impl Default for ArchivePolicy {
-    fn default() -> ArchivePolicy {
-        ArchivePolicy {
-            keep_s: 0,
-            messages_max: ARCHIVE_MESSAGES_MAX_DEFAULT,
-        }
     }
 }
 

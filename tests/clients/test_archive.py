@@ -6,6 +6,7 @@ from conftest import kind, started
 from test_slixmpp import SECONDS_MAX, Client, scenario
 
 SID = "{urn:xmpp:sid:0}stanza-id"
+ARCHIVE = "[archive]\nenabled = true\n"
 
 pytestmark = pytest.mark.skipif(kind() != "vorpal", reason="the other servers have no archive here")
 
@@ -33,7 +34,7 @@ def shown(message):
 
 
 def test_a_device_that_was_away_finds_what_the_others_sent_and_got(tmp_path):
-    server = started(tmp_path)
+    server = started(tmp_path, more=ARCHIVE)
     one, two = server.friends
 
     async def play():
@@ -72,7 +73,7 @@ def test_a_device_that_was_away_finds_what_the_others_sent_and_got(tmp_path):
 
 
 def test_what_was_retracted_is_in_neither_archive_any_more(tmp_path):
-    server = started(tmp_path)
+    server = started(tmp_path, more=ARCHIVE)
     one, two = server.friends
 
     async def play():

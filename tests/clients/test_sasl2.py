@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from conftest import kind, started
 from servers import PASSWORD
 from test_slixmpp import SECONDS_MAX, Client, scenario
 from test_starttls import Wire, context, name, only_vorpal
@@ -93,13 +94,14 @@ def test_the_resource_is_the_same_at_the_next_login(server, bound):
     assert "<conflict" in wire.rest()
 
 
-def test_the_bind_says_where_the_archive_begins_and_ends(fresh_server):
-    only_vorpal(fresh_server)
-    one, two = fresh_server.friends
+@pytest.mark.skipif(kind() != "vorpal", reason="the other servers have no archive here")
+def test_the_bind_says_where_the_archive_begins_and_ends(tmp_path):
+    server = started(tmp_path, more="[archive]\nenabled = true\n")
+    one, two = server.friends
     ends = []
 
     async def play():
-        async with Client(fresh_server, one) as client:
+        async with Client(server, one) as client:
             client.register_plugin("xep_0313")
             for number in range(3):
                 client.send_message(mto=two, mbody=str(number), mtype="chat")
@@ -107,11 +109,12 @@ def test_the_bind_says_where_the_archive_begins_and_ends(fresh_server):
             ends.extend(told["mam_metadata"][end]["id"] for end in ("start", "end"))
 
     scenario(play())
-    wire = opened(fresh_server)
+    wire = opened(server)
     wire.send(authenticate(name(one), BIND))
     success = wire.until("</stream:features>")
     metadata = re.search("<metadata xmlns='urn:xmpp:mam:2'>(.*)</metadata></bound>", success)
     assert re.findall(" id='([^']*)'", metadata.group(1)) == ends
+    server.stop()
 
 
 def by_token(user, token, mechanism, channel=b"", fast=""):

@@ -7,7 +7,7 @@ use stanza::jid::BareJid;
 use xmpp::Settings;
 use xmpp::gate::GATED_MAX;
 use xmpp::port::{ArchivePage, ArchiveQuery, StoreOp, StoreReply};
-use xmpp::retention::{FIRST_ROUND_MS, ROUND_MS};
+use xmpp::retention::{COUNTED_EVERY, FIRST_ROUND_MS, ROUND_MS};
 use xmpp::settings::{ArchivePolicy, Durability};
 use xmpp::xep::archive::{PAGE_MAX, READS_MAX};
 
@@ -518,6 +518,43 @@ fn what_is_too_old_goes_with_the_next_round() {
 }
 
 #[test]
+fn a_clock_that_goes_ahead_takes_nothing_before_it_was_seen_once_more() {
+    const YEAR_US: i64 = 365 * 86_400 * 1_000_000;
+    let mut world = world_that_keeps(8 * ROUND_MS / 1000, 0);
+    let alice = world.arrive("alice@example.org/a");
+    world.tell(alice, &message("chat", "bob@example.org", "1"));
+    // It is so at the first round, and has been set right by the second.
+    world.run_for(FIRST_ROUND_MS / 2);
+    world.faults.clock_ahead_us = YEAR_US;
+    world.run_for(FIRST_ROUND_MS);
+    world.faults.clock_ahead_us = 0;
+    world.run_for(ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), ["1"]);
+    // Once more, and it stays.
+    world.faults.clock_ahead_us = YEAR_US;
+    world.run_for(ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), ["1"]);
+    world.run_for(ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), [""; 0]);
+    assert_eq!(archived(&mut world, "bob"), [""; 0]);
+}
+
+/// All rows are read to count them.
+#[test]
+fn messages_are_counted_in_one_round_of_some() {
+    let mut world = world_that_keeps(0, 1);
+    let alice = world.arrive("alice@example.org/a");
+    world.run_for(2 * FIRST_ROUND_MS);
+    for number in ["1", "2"] {
+        world.tell(alice, &message("chat", "bob@example.org", number));
+    }
+    world.run_for((COUNTED_EVERY - 1) * ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), ["1", "2"]);
+    world.run_for(ROUND_MS);
+    assert_eq!(archived(&mut world, "alice"), ["2"]);
+}
+
+#[test]
 fn of_more_than_an_archive_may_have_the_oldest_go() {
     let mut world = world_that_keeps(0, 3);
     let alice = world.arrive("alice@example.org/a");
@@ -535,46 +572,60 @@ fn of_more_than_an_archive_may_have_the_oldest_go() {
     assert_eq!(archived(&mut world, "carl"), ["5"]);
 }
 
+/// Bob has told alice something, and a second client of hers is about to bind by XEP-0386.
+fn about_to_bind() -> (World, ClientId, ClientId) {
+    let settings = Settings {
+        shards: 2,
+        archive: true,
+        tls_available: true,
+        ..Settings::for_tests("example.org")
+    };
+    let mut world = World::new(3, settings, Faults::calm());
+    for name in ["alice", "bob"] {
+        world.add_account(&format!("{name}@example.org"), "secret");
+    }
+    world.arrive("alice@example.org/a");
+    let bob = world.arrive("bob@example.org/b");
+    world.tell(bob, &message("chat", "alice@example.org", "1"));
+    let client = world.connect_raw_by_tls();
+    let header = sim::client::header("example.org");
+    world.tell(client, &String::from_utf8_lossy(&header));
+    world.received(client);
+    (world, bob, client)
+}
+
+fn authenticate() -> String {
+    let plain = sim::scram::plain("alice", "secret");
+    format!(
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>\
+         <initial-response>{plain}</initial-response><bind xmlns='urn:xmpp:bind:0'/>\
+         </authenticate>"
+    )
+}
+
+/// The newest message that a bound client is told of, if it is told anything.
+fn told_end(received: &[Element]) -> Option<String> {
+    let success = received.iter().find(|it| it.name == "success");
+    let bound = success.and_then(|it| it.child("bound"));
+    let metadata = bound.expect("it is bound").child("metadata");
+    metadata.map(|it| it.child("end").expect("it ends").attr("id").to_owned())
+}
+
 /// XEP-0386 3.2: what is told at a bind is what there is then, or nothing.
 #[test]
 fn who_is_bound_is_told_of_no_end_behind_which_something_has_come() {
     let mut told = Vec::new();
     for ms in (25..2_000).step_by(50) {
-        let settings = Settings {
-            shards: 2,
-            archive: true,
-            tls_available: true,
-            ..Settings::for_tests("example.org")
-        };
-        let mut world = World::new(3, settings, Faults::calm());
-        for name in ["alice", "bob"] {
-            world.add_account(&format!("{name}@example.org"), "secret");
-        }
-        world.arrive("alice@example.org/a");
-        let bob = world.arrive("bob@example.org/b");
-        world.tell(bob, &message("chat", "alice@example.org", "1"));
-        let client = world.connect_raw_by_tls();
-        let header = sim::client::header("example.org");
-        world.tell(client, &String::from_utf8_lossy(&header));
-        world.received(client);
+        let (mut world, bob, client) = about_to_bind();
         world.faults.disk_us = (500_000, 500_000);
-        let plain = sim::scram::plain("alice", "secret");
-        let authenticate = format!(
-            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>\
-             <initial-response>{plain}</initial-response><bind xmlns='urn:xmpp:bind:0'/>\
-             </authenticate>"
-        );
-        world.send(client, &authenticate);
+        world.send(client, &authenticate());
         world.run_for(ms);
         if !world.received(client).is_empty() {
             break;
         }
         world.send(bob, &message("chat", "alice@example.org", "2"));
         world.run();
-        let received = world.received(client);
-        let success = received.iter().find(|it| it.name == "success").unwrap();
-        let metadata = success.child("bound").unwrap().child("metadata");
-        let end = metadata.map(|it| it.child("end").unwrap().attr("id").to_owned());
+        let end = told_end(&world.received(client));
         let newest = page(&mut world, "alice").messages[1].0.to_string();
         assert!(end.as_ref().is_none_or(|end| *end == newest), "{ms}");
         told.push(end.is_some());

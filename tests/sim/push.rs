@@ -16,6 +16,8 @@ use xmpp::xep::push::{
 };
 
 const SERVICE: &str = "push.example.org";
+/// Another one.
+const OTHER: &str = "other.example.org";
 const SECRET: &str = "north by northwest";
 const ALICE: &str = "alice@example.org";
 const PHONE: &str = "alice@example.org/phone";
@@ -27,14 +29,18 @@ const SOON_MS: u64 = 1_000;
 /// Seeds and shards; a seed above 2 is that of a rough world.
 const WORLDS: [(u64, u16); 4] = [(1, 1), (2, 2), (3, 3), (4, 2)];
 
+fn component(domain: &str) -> Component {
+    Component {
+        domain: domain.into(),
+        secret: SECRET.into(),
+    }
+}
+
 fn settings(shards: u16, push: PushPolicy) -> Settings {
     Settings {
         shards,
         push: Some(push),
-        components: vec![Component {
-            domain: SERVICE.into(),
-            secret: SECRET.into(),
-        }],
+        components: [SERVICE, OTHER].map(component).into(),
         ..Settings::for_tests("example.org")
     }
 }
@@ -83,6 +89,20 @@ fn registered(world: &mut World, node: &str) {
     assert_eq!(asked(world, phone, &enable(node, "s")), "result");
     world.leave(phone);
     world.run_for(SOON_MS);
+}
+
+/// Storage has a registration of an account.
+fn register(world: &mut World, account: &str, service: &str) {
+    let record = format!(
+        "<push xmlns='urn:xmpp:push:0'><enable jid='{service}' node='n' resource='r'/></push>"
+    );
+    let op = StoreOp::PutDocument {
+        account: BareJid::from_prepared(account),
+        space: Space::Push,
+        key: "".into(),
+        bytes: record.into_bytes().into(),
+    };
+    assert_eq!(world.perform(op), StoreReply::Done);
 }
 
 /// Somebody says something to alice.
@@ -239,15 +259,23 @@ fn a_call_does_not_wait_as_long_as_a_message() {
     say(&mut world, bob, "m1");
     let requests = published(&mut world, service);
     answer(&mut world, service, &requests[0], "result", "");
-    world.send(
-        bob,
-        &format!(
-            "<message type='chat' to='{ALICE}' id='c'><store xmlns='urn:xmpp:hints'/>\
-             <propose xmlns='urn:xmpp:jingle-message:0' id='1'/></message>"
-        ),
+    let call = format!(
+        "<message type='chat' to='{ALICE}' id='c'><store xmlns='urn:xmpp:hints'/>\
+         <propose xmlns='urn:xmpp:jingle-message:0' id='1'/></message>"
     );
+    world.send(bob, &call);
+    world.run_for(SOON_MS / 4);
+    let requests = published(&mut world, service);
+    assert_eq!(counts(&requests), [("n1", "2")]);
+    // Nor at once.
+    let id = requests[0].attr("id");
+    let result = format!("<iq type='result' id='{id}' from='{SERVICE}' to='{ALICE}'/>");
+    world.send(service, &result);
+    world.send(bob, &call);
+    world.run_for(SOON_MS / 4);
+    assert_eq!(published(&mut world, service), []);
     world.run_for(SOON_MS);
-    assert_eq!(counts(&published(&mut world, service)), [("n1", "2")]);
+    assert_eq!(counts(&published(&mut world, service)), [("n1", "3")]);
 }
 
 #[test]
@@ -376,6 +404,50 @@ fn a_client_that_acknowledges_nothing_may_be_gone() {
     world.vanish(phone);
     world.run_for(ACK_MS_MAX);
     assert_eq!(published(&mut world, service), []);
+}
+
+#[test]
+fn who_has_just_taken_its_session_up_again_is_there() {
+    let mut world = world(2, 2);
+    let service = world.attach(SERVICE, SECRET);
+    let (phone, id) = world.log_in_managed(PHONE);
+    world.tell(phone, "<presence/>");
+    assert_eq!(asked(&mut world, phone, &enable("n1", "s")), "result");
+    let bob = world.arrive("bob@example.org/b");
+    say(&mut world, bob, "m1");
+    world.run_for(ACK_MS_MAX - 5 * SOON_MS);
+    // By another connection, while the old one seems to be there.
+    world.resume(PHONE, &id, 0);
+    world.run_for(10 * SOON_MS);
+    assert_eq!(published(&mut world, service), []);
+    // What was sent again has as much time.
+    world.run_for(ACK_MS_MAX);
+    assert_eq!(counts(&published(&mut world, service)), [("n1", "1")]);
+}
+
+#[test]
+fn what_is_acknowledged_late_is_not_counted_again() {
+    let mut world = world(2, 2);
+    let service = world.attach(SERVICE, SECRET);
+    let (phone, _) = world.log_in_managed(PHONE);
+    world.tell(phone, "<presence/>");
+    let mut had = counted(&world.received(phone)) + 1;
+    assert_eq!(asked(&mut world, phone, &enable("n1", "s")), "result");
+    let bob = world.arrive("bob@example.org/b");
+    for id in ["m1", "m2", "m3"] {
+        say(&mut world, bob, id);
+    }
+    world.run_for(ACK_MS_MAX);
+    let requests = published(&mut world, service);
+    assert_eq!(counts(&requests), [("n1", "3")]);
+    answer(&mut world, service, &requests[0], "result", "");
+    had += counted(&world.received(phone));
+    world.tell(phone, &format!("<a xmlns='urn:xmpp:sm:3' h='{had}'/>"));
+    world.leave(phone);
+    world.run_for(INTERVAL_MS);
+    assert_eq!(published(&mut world, service), []);
+    say(&mut world, bob, "m4");
+    assert_eq!(counts(&published(&mut world, service)), [("n1", "1")]);
 }
 
 #[test]
@@ -567,22 +639,15 @@ fn so_many_publications_are_under_way_on_a_shard_and_the_rest_waits() {
     let mut world = world(1, 1);
     let service = world.attach(SERVICE, SECRET);
     let bob = world.arrive("bob@example.org/b");
-    let all: Vec<String> = homes(1, 0).take(REQUESTS_MAX + 10).collect();
+    let other = world.attach(OTHER, SECRET);
+    let mut all: Vec<String> = homes(1, 0).take(REQUESTS_MAX + 11).collect();
+    let last = all.pop().expect("one more");
     for account in &all {
         world.add_account(account, "secret");
-        let op = StoreOp::PutDocument {
-            account: BareJid::from_prepared(account),
-            space: Space::Push,
-            key: "".into(),
-            bytes: format!(
-                "<push xmlns='urn:xmpp:push:0'><enable jid='{SERVICE}' node='n' resource='r'/>\
-                 </push>"
-            )
-            .into_bytes()
-            .into(),
-        };
-        assert_eq!(world.perform(op), StoreReply::Done);
+        register(&mut world, account, SERVICE);
     }
+    world.add_account(&last, "secret");
+    register(&mut world, &last, OTHER);
     for account in &all {
         world.send(bob, &message("chat", account, "m"));
     }
@@ -590,6 +655,12 @@ fn so_many_publications_are_under_way_on_a_shard_and_the_rest_waits() {
     let requests = published(&mut world, service);
     assert_eq!(requests.len(), REQUESTS_MAX);
     assert_eq!(under_way(&world), (all.len(), REQUESTS_MAX));
+    // Another service does not wait for this one.
+    world.send(bob, &message("chat", &last, "m"));
+    world.run_for(SOON_MS);
+    let requests_of_other = published(&mut world, other);
+    assert_eq!(requests_of_other.len(), 1);
+    answer(&mut world, other, &requests_of_other[0], "result", "");
     for request in &requests[..10] {
         answer(&mut world, service, request, "result", "");
     }

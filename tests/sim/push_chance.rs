@@ -90,6 +90,12 @@ fn whatever_happened_a_device_that_is_away_is_told_once_of_what_comes() {
         let mut chance = Chance::begin(&mut world, seed);
         for _ in 0..50 {
             chance.step(&mut world);
+            // One device is told of once at a time.
+            let (targets, asked) = under_way(&world);
+            assert!(
+                targets <= 1 && asked <= 1,
+                "seed {seed}: {targets}, {asked}"
+            );
         }
         registered(&mut world, "last");
         for _ in 0..20 {

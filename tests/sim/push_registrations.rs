@@ -12,6 +12,8 @@ fn registrations_survive_a_crash() {
         assert_eq!(asked(&mut world, phone, &enable("n2", "s")), "result");
         world.crash();
         world.run_for(SOON_MS);
+        let left = stored(&mut world);
+        assert!(left.contains("n1") && left.contains("n2"), "{left}");
         let service = world.attach(SERVICE, SECRET);
         let bob = world.arrive("bob@example.org/b");
         // The one device sleeps in storage, the other has nothing there.
@@ -144,6 +146,10 @@ fn what_cannot_be_enabled_is_refused() {
             "not-allowed",
         ),
         (
+            "<enable xmlns='urn:xmpp:push:0' jid='bob@example.org/b' node='n'/>".to_owned(),
+            "not-allowed",
+        ),
+        (
             "<disable xmlns='urn:xmpp:push:0'/>".to_owned(),
             "bad-request",
         ),
@@ -160,23 +166,114 @@ fn what_cannot_be_enabled_is_refused() {
 }
 
 #[test]
-fn a_user_s_client_may_be_the_service() {
-    let mut world = world(2, 2);
+fn a_service_of_which_the_configuration_has_nothing_any_more_holds_nothing_up() {
+    let mut world = world(1, 2);
+    register(&mut world, ALICE, "push.elsewhere.example");
     let bob = world.arrive("bob@example.org/b");
+    for _ in 0..2 {
+        say(&mut world, bob, "m");
+        assert_eq!(under_way(&world), (1, 0));
+        world.run_for(RETRY_MS.iter().sum());
+        assert_eq!(under_way(&world), (1, 0));
+    }
+    assert!(stored(&mut world).contains("elsewhere"));
+}
+
+#[test]
+fn what_is_enabled_already_is_not_written_again() {
+    let mut world = world(1, 2);
     let phone = world.arrive(PHONE);
-    let enable =
-        "<iq type='set' id='e'><enable xmlns='urn:xmpp:push:0' jid='bob@example.org/b'/></iq>";
-    assert_eq!(asked(&mut world, phone, enable), "result");
+    assert_eq!(asked(&mut world, phone, &enable("n1", "s")), "result");
+    // Storage has something else by now: that would be written over.
+    register(&mut world, ALICE, "other");
+    assert_eq!(asked(&mut world, phone, &enable("n1", "s")), "result");
+    assert!(stored(&mut world).contains("other"));
+    assert_eq!(asked(&mut world, phone, &enable("n1", "t")), "result");
+    assert!(!stored(&mut world).contains("other"));
+}
+
+#[test]
+fn what_is_enabled_anew_is_not_ended_by_an_answer_to_what_it_was() {
+    // XEP-0357 5: the last request counts.
+    let mut world = world(1, 2);
+    let service = world.attach(SERVICE, SECRET);
+    registered(&mut world, "n1");
+    let bob = world.arrive("bob@example.org/b");
+    say(&mut world, bob, "m1");
+    let requests = published(&mut world, service);
+    assert_eq!(counts(&requests), [("n1", "1")]);
+    let phone = world.log_in(PHONE);
+    assert_eq!(asked(&mut world, phone, &enable("n1", "new")), "result");
+    world.leave(phone);
+    let payload = error("auth", "forbidden");
+    answer(&mut world, service, &requests[0], "error", &payload);
+    assert!(stored(&mut world).contains("new"));
+    say(&mut world, bob, "m2");
+    let requests = published(&mut world, service);
+    assert_eq!(counts(&requests), [("n1", "1")]);
+}
+
+#[test]
+fn nothing_is_under_way_for_what_was_replaced() {
+    let policy = PushPolicy {
+        registrations_max: 2,
+        ..PushPolicy::default()
+    };
+    let mut world = world_of(1, settings(2, policy));
+    world.attach(SERVICE, SECRET);
+    let bob = world.arrive("bob@example.org/b");
+    for round in 0..3 {
+        let phone = world.log_in(PHONE);
+        for index in 0..2 {
+            let node = format!("n{round}-{index}");
+            assert_eq!(asked(&mut world, phone, &enable(&node, "s")), "result");
+        }
+        world.leave(phone);
+        assert_eq!(under_way(&world), (0, 0));
+        say(&mut world, bob, "m");
+        assert_eq!(under_way(&world), (2, 2));
+    }
+}
+
+#[test]
+fn a_device_that_comes_back_by_another_resource_is_not_woken_by_a_retry() {
+    let mut world = world(1, 2);
+    registered(&mut world, "n1");
+    let bob = world.arrive("bob@example.org/b");
+    say(&mut world, bob, "m1");
+    assert_eq!(under_way(&world).0, 1);
+    let phone = world.arrive("alice@example.org/phone-2");
+    assert_eq!(asked(&mut world, phone, &enable("n1", "s")), "result");
+    let service = world.attach(SERVICE, SECRET);
+    world.run_for(RETRY_MS[0] + RETRY_MS[1]);
+    assert_eq!(published(&mut world, service), []);
     world.leave(phone);
     world.run_for(SOON_MS);
-    world.received(bob);
-    say(&mut world, bob, "m1");
-    let requests = published(&mut world, bob);
-    assert_eq!(counts(&requests), [("", "1")]);
-    let id = requests[0].attr("id");
-    world.send(bob, &format!("<iq type='result' id='{id}' to='{ALICE}'/>"));
-    world.run_for(SOON_MS);
-    assert_eq!(under_way(&world), (1, 0));
+    say(&mut world, bob, "m2");
+    assert_eq!(counts(&published(&mut world, service)), [("n1", "1")]);
+}
+
+#[test]
+fn where_nobody_is_notified_registrations_end_with_the_trust_all_the_same() {
+    for is_there in [false, true] {
+        let mut settings = settings(2, PushPolicy::default());
+        settings.push = None;
+        let mut world = world_of(1, settings);
+        let service = world.attach(SERVICE, SECRET);
+        register(&mut world, ALICE, SERVICE);
+        let bob = world.arrive("bob@example.org/b");
+        say(&mut world, bob, "m1");
+        assert_eq!(published(&mut world, service), []);
+        assert!(stored(&mut world).contains(SERVICE));
+        if is_there {
+            let desk = world.arrive("alice@example.org/desk");
+            change_password(&mut world, desk);
+        } else {
+            drop(world.set_password(ALICE, "other"));
+        }
+        world.run_for(SOON_MS);
+        assert_eq!(stored(&mut world), "");
+    }
 }
 
 #[test]
@@ -205,28 +302,35 @@ fn it_is_announced_where_it_is_offered() {
     }
 }
 
+fn change_password(world: &mut World, client: ClientId) {
+    world.send(
+        client,
+        "<iq type='set' id='p' to='example.org'><query xmlns='jabber:iq:register'>\
+         <username>alice</username><password>other</password></query></iq>",
+    );
+}
+
 #[test]
-fn a_new_password_ends_what_other_devices_registered() {
+fn a_new_password_ends_what_was_registered() {
     for is_there in [false, true] {
         let mut world = world(1, 2);
         registered(&mut world, "n1");
         let desk = world.arrive("alice@example.org/desk");
         assert_eq!(asked(&mut world, desk, &enable("n2", "s")), "result");
-        let other = (!is_there).then(|| world.leave(desk)).is_some();
-        world.run_for(SOON_MS);
-        match other {
-            // By an operator: nobody stays.
-            true => drop(world.set_password(ALICE, "other")),
-            false => world.send(
-                desk,
-                "<iq type='set' id='p' to='example.org'><query xmlns='jabber:iq:register'>\
-                 <username>alice</username><password>other</password></query></iq>",
-            ),
+        if is_there {
+            // It does not say which client it is: anybody may have had its resource.
+            change_password(&mut world, desk);
+        } else {
+            world.leave(desk);
+            world.run_for(SOON_MS);
+            drop(world.set_password(ALICE, "other"));
         }
         world.run_for(SOON_MS);
-        let left = stored(&mut world);
-        assert!(!left.contains("n1"), "{left}");
-        assert_eq!(left.contains("n2"), is_there, "{left}");
+        assert_eq!(stored(&mut world), "");
+        if is_there {
+            assert_eq!(asked(&mut world, desk, &enable("n2", "s")), "result");
+            assert!(stored(&mut world).contains("n2"));
+        }
     }
 }
 

@@ -352,7 +352,7 @@ impl File {
             agents,
             registration_open: self.registration.open.unwrap_or(false),
             durability,
-            archive: self.archive.enabled.unwrap_or(true),
+            archive: self.archive.enabled.unwrap_or(false),
             retention: self.archive.policy(),
             admins,
             status_addresses: status.into_iter().map(|WebAddress(url)| url).collect(),

@@ -3,8 +3,8 @@
 use super::file::{RANGES, limit};
 use super::*;
 use tracing_subscriber::filter::LevelFilter;
-use xmpp::xep::push::ShownBody;
 use xmpp::settings::{ArchivePolicy, Durability};
+use xmpp::xep::push::ShownBody;
 
 mod administration;
 mod components;
@@ -54,7 +54,7 @@ fn one_line_is_a_server_with_everything_at_its_default() {
     assert_eq!(settings.mechanisms, Settings::mechanisms_default());
     assert_eq!(settings.durability, Durability::Full);
     assert_eq!(settings.push, None);
-    assert!(settings.archives());
+    assert!(!settings.archives());
     assert_eq!(settings.retention, ArchivePolicy::default());
     assert_eq!(settings.contacts, []);
     assert_eq!(
@@ -153,8 +153,11 @@ fn what_archives_keep_is_configured() {
     let config = "domain = \"a.example\"\n[archive]\nkeep_days = 30\nmessages_max = 7";
     let kept = good(config).settings().retention;
     assert_eq!((kept.keep_s, kept.messages_max), (30 * 86_400, 7));
-    let off = good("domain = \"a.example\"\n[archive]\nenabled = false").settings();
-    assert!(!off.archives());
+    // What is archived goes only where somebody said so.
+    let unsaid = good("domain = \"a.example\"").settings().retention;
+    assert_eq!((unsaid.keep_s, unsaid.messages_max), (0, 0));
+    let on = good("domain = \"a.example\"\n[archive]\nenabled = true").settings();
+    assert!(on.archives());
 }
 
 #[test]

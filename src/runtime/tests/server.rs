@@ -426,6 +426,33 @@ fn who_holds_most_of_what_cannot_be_handled_pays_and_nobody_else() {
     assert!(cut > 0 && told == cut, "{cut} were cut and {told} told");
 }
 
+#[test]
+fn what_stands_behind_the_last_body_of_a_connection_is_in_nobodys_way() {
+    const STRANGERS: usize = 20;
+    let tuning = Tuning {
+        undigested_max: 64 << 10,
+        ..tuning()
+    };
+    let mut config = config(1);
+    config.http = vec!["127.0.0.1:0".parse().unwrap()];
+    let (server, address) = start(config, &tuning);
+    let web = server.addresses()[1];
+    let (mut user, jid) = Wire::login(address);
+    let body = "x".repeat(8 << 10);
+    user.send(&format!("<message to='{jid}'><body>{body}"));
+    let head = "POST /http-bind HTTP/1.0\r\nContent-Length: 1\r\n\r\n-";
+    let request = format!("{head}{}", "y".repeat(15 << 10));
+    for _ in 0..STRANGERS {
+        let mut stranger = Wire::open(web);
+        stranger.send(&request);
+        stranger.until("condition='bad-request'/>");
+    }
+    user.send("!</body></message>");
+    assert!(user.until("</message>").contains("x!</body>"));
+    let counters = server.stop().unwrap();
+    assert_eq!(total(&counters, |c| c.cut_undigested), 0);
+}
+
 /// Has so many requests of 59 kB wait for the account `u0`.
 fn make_requests(server: &Server, count: usize) {
     let status = "x".repeat(59_000);

@@ -165,7 +165,7 @@ impl Asked<'_> {
     /// RFC 6455 4.2
     fn upgrade(&self, head_size: usize) -> Answer {
         let upgrades = self.lists("connection", "upgrade") && self.lists("upgrade", "websocket");
-        let is_good = self.request.version == Some(1) && self.header("host").is_some();
+        let is_good = self.request.version == Some(1) && self.names_host();
         let is_known = self.header("sec-websocket-version") == Some(b"13");
         if !upgrades || !is_good || !is_known {
             let more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
@@ -193,6 +193,11 @@ impl Asked<'_> {
             is_proxied: self.is_proxied(),
             is_secured: !is_clear,
         })
+    }
+
+    /// RFC 9112 3.2: a request of this version says whom it asks.
+    fn names_host(&self) -> bool {
+        self.request.version != Some(1) || self.header("host").is_some()
     }
 
     /// Where the client is, and whether it comes in clear.

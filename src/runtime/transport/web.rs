@@ -10,6 +10,7 @@ use super::http::{self, Answer, Site};
 use super::transfer::Transfer;
 use super::websocket::{self, Code, Event, Reader};
 use stanza::framing;
+use std::borrow::Cow;
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -356,11 +357,16 @@ impl Web {
         keeps
     }
 
-    /// What came of the next request, which may be read now.
-    pub fn take_ahead(&mut self) -> Vec<u8> {
+    /// What is to be read now that `bytes` have come: what came of the next request meanwhile
+    /// stands in front of them.
+    pub fn join<'b>(&mut self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
         match (&self.stage, &mut self.bodies) {
-            (Stage::Request(_), Some(bodies)) => mem::take(&mut bodies.ahead),
-            _ => Vec::new(),
+            (Stage::Request(_), Some(bodies)) if !bodies.ahead.is_empty() => {
+                let mut ahead = mem::take(&mut bodies.ahead);
+                ahead.extend_from_slice(bytes);
+                ahead.into()
+            }
+            _ => bytes.into(),
         }
     }
 
@@ -576,9 +582,9 @@ mod tests {
             };
             assert_eq!(read(&mut web, all.as_bytes(), size).0, posted("<a/>"));
             assert_eq!(web.held(), POST.len() + 4, "what waits is counted");
-            assert!(web.take_ahead().is_empty() && web.has_bodies());
+            assert!(web.join(b"").is_empty() && web.has_bodies());
             assert!(web.reply("text/xml", b"<c/>", false, Timestamp(7)));
-            let ahead = web.take_ahead();
+            let ahead = web.join(b"");
             assert_eq!(read(&mut web, &ahead, size).0, posted("<b/>"));
             assert!(!web.reply("text/xml", b"<d/>", true, Timestamp(8)));
             let mut out = Vec::new();
@@ -587,6 +593,22 @@ mod tests {
             let place = |what: &str| text.find(what).expect("both answers are there");
             assert!(place("<c/>") < place("<d/>"), "{text}");
             assert_eq!(text.matches("HTTP/1.1 200 OK").count(), 2);
+        }
+    }
+
+    #[test]
+    fn a_request_that_came_ahead_in_part_is_read_in_its_order() {
+        let first = [POST, "<a/>"].concat();
+        let second = [POST, "<b/>"].concat();
+        for size in 1..second.len() {
+            let mut web = Web::new(&Arc::default());
+            let (ahead, rest) = second.split_at(size);
+            read(&mut web, [&first, ahead].concat().as_bytes(), 999);
+            web.reply("a", b"", false, Timestamp(7));
+            let all = web.join(rest.as_bytes());
+            let (steps, _) = read(&mut web, &all, 999);
+            let is_whole = matches!(&steps[..], [Step::Posted(posted)] if posted.body == b"<b/>");
+            assert!(is_whole, "{size}: {steps:?}");
         }
     }
 

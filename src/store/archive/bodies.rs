@@ -5,7 +5,7 @@
 //! last tombstone; the record of either names it. Those of schema 11 have none, and are found by
 //! nobody.
 
-use super::{ID_SIZE, Row, View, entry_key, id_of, rows, sender_of, tombstone_key};
+use super::{Row, View, entry_key, id_of, rows, sender_of, tombstone_key};
 use crate::embedded::{Engine, Key, Staged, Trouble, Writes};
 use crate::kept;
 use stanza::jid::{BareJid, bare_of, virtual_shard};
@@ -22,7 +22,7 @@ const KNOWN: u8 = 1;
 const KNOWN_VERSION: u8 = 2;
 
 /// Messages of one sender to one receiver with the same id that are looked at, the newest first.
-const CANDIDATES_MAX: usize = 16;
+pub(super) const CANDIDATES_MAX: usize = 16;
 
 fn key_below(sender: &str, kind: u8) -> Key {
     let mut key = Key::from_slice(&virtual_shard(sender).to_be_bytes());
@@ -38,6 +38,9 @@ fn body_key(sender: &str, id: ArchiveId) -> Key {
 
 fn known_key(sender: &str, known_as: u64, id: ArchiveId) -> Key {
     let mut key = key_below(sender, KNOWN);
+    // Others of its virtual shard may make ids with the same hash.
+    key.extend_from_slice(sender.as_bytes());
+    key.push(0);
     key.extend_from_slice(&known_as.to_be_bytes());
     key.extend_from_slice(&id.0.to_be_bytes());
     key
@@ -75,6 +78,13 @@ pub(super) fn put(staged: &mut Staged, sender: &str, entry: &ArchiveEntry) {
     }
 }
 
+/// What the other archive has of a message.
+#[derive(Clone, Copy)]
+pub(super) struct OtherRow {
+    /// A tombstone rather than need of the body.
+    pub is_retracted: bool,
+}
+
 impl View<'_> {
     pub(super) fn body(&self, sender: &str, id: ArchiveId) -> Result<Box<[u8]>, Trouble> {
         let body = self.get(&body_key(sender, id))?;
@@ -89,46 +99,51 @@ impl View<'_> {
         Ok(read(&tombstone)?.1.into())
     }
 
-    /// What goes with the row of a message that was retracted, and what finds it, unless the other
-    /// archive has it still.
+    /// What goes with the row of a message that was retracted, and what finds it, if the row is the
+    /// last.
     pub(super) fn tombstone_keys(
         &self,
         account: &BareJid,
-        (is_sent, peer): (bool, &str),
+        sender: &str,
         id: ArchiveId,
+        is_last: bool,
     ) -> Result<Vec<Key>, Trouble> {
         let key = tombstone_key(account, id);
-        let other = BareJid::from_prepared(bare_of(peer));
-        let is_needed = other != *account && self.has(&entry_key(&other, id))?;
         let known_as = match self.get(&key)? {
-            Some(tombstone) if !is_needed => read(&tombstone)?.0,
+            Some(tombstone) if is_last => read(&tombstone)?.0,
             _ => None,
         };
-        let sender = sender_of(account, is_sent, peer);
         let found_by = known_as.map(|known_as| known_key(sender, known_as, id));
         Ok([key].into_iter().chain(found_by).collect())
     }
 
-    /// Whether the archive of whoever a message is with has need of its body, too.
-    pub(super) fn shares_body(
+    /// What the archive of whoever a message is with has of it.
+    pub(super) fn other_row(
         &self,
         account: &BareJid,
         peer: &str,
         id: ArchiveId,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<Option<OtherRow>, Trouble> {
         let other = BareJid::from_prepared(bare_of(peer));
         if other == *account {
-            return Ok(false);
+            return Ok(None);
         }
-        let row = self.get(&entry_key(&other, id))?;
-        let row = row.as_deref().map(Row::read).transpose()?;
-        Ok(row.is_some_and(|row| !row.is_retracted))
+        let record = self.get(&entry_key(&other, id))?;
+        let row = record.as_deref().map(Row::read).transpose()?;
+        Ok(row.map(|Row { is_retracted, .. }| OtherRow { is_retracted }))
     }
 
-    /// What goes with the last row of a message.
-    pub(super) fn body_keys(&self, sender: &str, id: ArchiveId) -> Result<Vec<Key>, Trouble> {
+    /// What goes with the last row of a message that has need of its body, and what finds it, if
+    /// the row is the last of all.
+    pub(super) fn body_keys(
+        &self,
+        sender: &str,
+        id: ArchiveId,
+        is_last: bool,
+    ) -> Result<Vec<Key>, Trouble> {
         let key = body_key(sender, id);
-        let known_as = match self.get(&key)? {
+        let body = if is_last { self.get(&key)? } else { None };
+        let known_as = match body {
             Some(body) => read(&body)?.0,
             None => None,
         };
@@ -150,7 +165,7 @@ impl View<'_> {
         let last = known_key(sender, retraction.known_as, before);
         let mut looked = 0;
         self.each((&first, &last), true, &mut |key, _| {
-            debug_assert_eq!(key.len(), 3 + size_of::<u64>() + ID_SIZE);
+            debug_assert_eq!(key.len(), first.len());
             looked += 1;
             let (id, goes_on) = (id_of(key)?, looked < CANDIDATES_MAX);
             // The other account may have it by an id of its own.
@@ -176,7 +191,8 @@ impl View<'_> {
                 ..row
             };
             writes.extend(rows(account, id, row));
-            if !self.shares_body(account, row.address, id)? {
+            let other = self.other_row(account, row.address, id)?;
+            if other.is_none_or(|other| other.is_retracted) {
                 // What finds it stays: whoever retracts it once more means no other one.
                 writes.insert(body_key(sender, id), None);
             }
@@ -188,12 +204,19 @@ impl View<'_> {
 
 impl Engine {
     /// Leaves a tombstone of the message that another one retracts, in the archive which that goes
-    /// to; the body goes with the last archive that has need of it.
-    pub(super) fn retract(&self, staged: &mut Staged, entry: &ArchiveEntry) -> Result<(), Trouble> {
-        if let Some(retraction) = &entry.retracts {
-            let writes = self.archive(staged).retracted(entry, retraction)?;
-            staged.archive.extend(writes);
+    /// to; the body goes with the last archive that has need of it. What cannot be read stays as it
+    /// is.
+    pub(super) fn retract(&self, staged: &mut Staged, entry: &ArchiveEntry) {
+        let Some(retraction) = &entry.retracts else {
+            return;
+        };
+        let found = self.archive(staged).retracted(entry, retraction);
+        match found {
+            Ok(writes) => staged.archive.extend(writes),
+            Err(error) => {
+                let account = &entry.account;
+                tracing::error!(%error, %account, "a retraction left no tombstone");
+            }
         }
-        Ok(())
     }
 }

@@ -18,6 +18,18 @@ const JID_MIN: u8 = 2;
 /// Behind an account's prefix: its archive is before that.
 const BEHIND_ROWS: u8 = 0xff;
 
+/// What comes behind the zero byte that ends a name.
+const BEHIND_ZERO: &[u8] = &[1];
+
+/// What was found of one archive.
+struct Found {
+    /// Up to where it is to be purged.
+    up_to: Option<ArchiveId>,
+    /// Where the next step goes on counting, unless it was counted.
+    counted_to: Option<ArchiveId>,
+    counted: u32,
+}
+
 impl View<'_> {
     /// The first archive that lies behind that of an account.
     fn archive_behind(&self, account: Option<&BareJid>) -> Result<Option<BareJid>, Trouble> {
@@ -33,7 +45,10 @@ impl View<'_> {
             };
             let key = found.key().map_err(engine)?;
             let Some((shard, rest)) = key.split_first_chunk::<2>() else {
-                return Err("a key of archives is too short".into());
+                tracing::error!(?key, "a key of archives is too short");
+                from = key.to_vec();
+                from.push(0);
+                continue;
             };
             if *shard == PURGED {
                 return Ok(None);
@@ -44,8 +59,44 @@ impl View<'_> {
                 continue;
             }
             let jid = rest.split(|byte| *byte == 0).next().unwrap_or_default();
-            return schema::jid_of(jid).map(Some).map_err(damaged);
+            match schema::jid_of(jid).map_err(damaged) {
+                Ok(account) => return Ok(Some(account)),
+                Err(error) => tracing::error!(%error, "whose an archive is cannot be read"),
+            }
+            from = [shard, jid, BEHIND_ZERO].concat();
         }
+    }
+
+    /// Looks for what is to go of one archive, of which so many messages were counted down to this
+    /// id.
+    fn look_at(
+        &self,
+        account: &BareJid,
+        (last, counted): (ArchiveId, u32),
+        retention: Retention,
+        looked: &mut usize,
+    ) -> Result<Found, Trouble> {
+        let begin = self.begin(account)?;
+        let old = ArchiveId(retention.first.0.saturating_sub(1));
+        let mut found = Found {
+            up_to: self.end_between(account, (begin, old), true)?,
+            counted_to: None,
+            counted,
+        };
+        if retention.count_max > 0 && begin <= last {
+            let keys = [begin, last].map(|id| entry_key(account, id));
+            self.each((&keys[0], &keys[1]), true, &mut |key, _| {
+                (found.counted, *looked) = (found.counted + 1, *looked + 1);
+                let id = id_of(key)?;
+                if found.counted > retention.count_max {
+                    found.up_to = found.up_to.max(Some(id));
+                    return Ok(false);
+                }
+                found.counted_to = (*looked >= SWEEP_SCAN_MAX).then_some(id);
+                Ok(found.counted_to.is_none())
+            })?;
+        }
+        Ok(found)
     }
 
     /// See [`xmpp::port::StoreOp::SweepArchives`].
@@ -55,42 +106,42 @@ impl View<'_> {
         retention: Retention,
     ) -> Result<StoreReply, Trouble> {
         let (mut place, mut looked) = (place.clone(), 0);
-        let swept = |excess, next| Ok(StoreReply::Swept(Box::new(Swept { excess, next })));
+        let swept = |swept| Ok(StoreReply::Swept(Box::new(swept)));
         loop {
-            let (account, last, mut counted) = match (place.account, place.counted_to) {
+            let (account, last, counted) = match (place.account, place.counted_to) {
                 (Some(account), Some(ArchiveId(last))) => {
                     (account, ArchiveId(last.saturating_sub(1)), place.counted)
                 }
                 (account, _) => match self.archive_behind(account.as_ref())? {
                     Some(account) => (account, ArchiveId::MAX, 0),
-                    None => return swept(None, None),
+                    None => return swept(Swept::default()),
                 },
             };
             looked += LOOKED_FOR_ACCOUNT;
-            let begin = self.begin(&account)?;
-            let old = ArchiveId(retention.first.0.saturating_sub(1));
-            let mut up_to = self.end_between(&account, (begin, old), true)?;
-            let mut counted_to = None;
-            if retention.count_max > 0 && begin <= last {
-                let keys = [begin, last].map(|id| entry_key(&account, id));
-                self.each((&keys[0], &keys[1]), true, &mut |key, _| {
-                    (counted, looked) = (counted + 1, looked + 1);
-                    let id = id_of(key)?;
-                    if counted > retention.count_max {
-                        up_to = up_to.max(Some(id));
-                        return Ok(false);
-                    }
-                    counted_to = (looked >= SWEEP_SCAN_MAX).then_some(id);
-                    Ok(counted_to.is_none())
-                })?;
-            }
-            let next = SweepPlace {
+            let found = self.look_at(&account, (last, counted), retention, &mut looked);
+            let behind = |counted_to, counted| SweepPlace {
                 account: Some(account.clone()),
                 counted_to,
                 counted,
             };
+            let (up_to, next) = match found {
+                Ok(found) => (found.up_to, behind(found.counted_to, found.counted)),
+                // What is damaged in one archive is no reason to leave all others as they are.
+                Err(error) => {
+                    tracing::error!(%error, %account, "an archive was not searched");
+                    return swept(Swept {
+                        next: Some(behind(None, 0)),
+                        has_failed: true,
+                        ..Swept::default()
+                    });
+                }
+            };
             if up_to.is_some() || looked >= SWEEP_SCAN_MAX {
-                return swept(up_to.map(|up_to| (account, up_to)), Some(next));
+                return swept(Swept {
+                    excess: up_to.map(|up_to| (account, up_to)),
+                    next: Some(next),
+                    has_failed: false,
+                });
             }
             place = next;
         }

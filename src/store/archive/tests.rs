@@ -279,3 +279,153 @@ fn a_step_of_a_sweep_ends_in_the_midst_of_an_archive_and_the_next_goes_on_there(
     assert_eq!(second.excess, Some((jid(ROMEO), id(10))));
     assert_eq!(sweep(second.next.unwrap(), 1).next, None);
 }
+
+/// The others are found, and a purge of the damaged one fails without harm.
+#[test]
+fn an_archive_that_cannot_be_searched_is_passed_over() {
+    let names = [ROMEO, JULIET, "nurse@a.example"];
+    for damaged in names {
+        let scratch = Scratch::new();
+        let mut store = open(&scratch);
+        for name in names {
+            one(&mut store, create(name, 1));
+            one(&mut store, got(name, "x@b.example", 1, "x"));
+        }
+        let archives = store.engine().unwrap().keyspace(Table::Archive);
+        archives
+            .insert(&purged_key(&jid(damaged))[..], [9])
+            .unwrap();
+        let shard = &entry_key(&jid(damaged), id(1))[..2];
+        archives
+            .insert([shard, &b"\xff\0\x01"[..]].concat(), [9])
+            .unwrap();
+        archives.insert(&shard[..1], [9]).unwrap();
+        let (mut place, mut found, mut failed) = (SweepPlace::default(), Vec::new(), 0);
+        loop {
+            let retention = Retention {
+                first: id(2),
+                count_max: 0,
+            };
+            let op = StoreOp::SweepArchives { place, retention };
+            let StoreReply::Swept(swept) = one(&mut store, op) else {
+                panic!("nothing was searched");
+            };
+            failed += usize::from(swept.has_failed);
+            found.extend(swept.excess.map(|(account, _)| account));
+            match swept.next {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        let mut others = names.map(jid).to_vec();
+        others.retain(|name| *name != jid(damaged));
+        found.sort();
+        others.sort();
+        assert_eq!((found, failed), (others, 1));
+    }
+}
+
+#[test]
+fn what_cannot_be_read_keeps_no_retraction_from_being_archived() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    one(&mut store, create(ROMEO, 1));
+    let way = (ROMEO, JULIET);
+    one(&mut store, said(way, true, 1, ("a", None)));
+    let archives = store.engine().unwrap().keyspace(Table::Archive);
+    let mut bodies = archives.iter().map(|entry| entry.key().unwrap());
+    let body = bodies.rfind(|key| key[2] == 0).unwrap();
+    archives.insert(&body[..], [9]).unwrap();
+    let retraction = said(way, true, 2, ("r", Some("a")));
+    assert_eq!(one(&mut store, retraction), StoreReply::Done);
+    assert_eq!(ends(&mut store, ROMEO), Some((id(1), id(2))));
+    let query = ArchiveQuery {
+        first: id(2),
+        ..all()
+    };
+    assert_eq!(page(&mut store, ROMEO, query).messages.len(), 1);
+}
+
+/// An idle account's archive may be empty for years.
+#[test]
+fn an_archive_that_a_purge_emptied_is_no_work_for_the_next_opening() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    fill(&mut store);
+    one(&mut store, purge(ROMEO, 99));
+    assert!(open(&scratch.killed()).is_behind());
+    settle(&mut store);
+    drop(store);
+    let mut store = open(&scratch);
+    assert!(!store.is_behind());
+    assert_eq!(texts(&mut store, ROMEO, all()).0, "");
+    let account = crate::conformance::account(ROMEO);
+    let StoreReply::Account(Some(data)) = one(&mut store, account) else {
+        panic!("it is there");
+    };
+    assert_eq!(data.newest_archived, Some(id(5)), "its ids are over");
+    // What comes is purged as ever.
+    for number in 6..6 + 2 * PART as u64 {
+        one(&mut store, sent(ROMEO, JULIET, number, "f"));
+    }
+    one(&mut store, purge(ROMEO, 99));
+    let killed = scratch.killed();
+    assert!(open(&killed).is_behind());
+    settle(&mut store);
+    assert_eq!(records(&store), (2 * 3, 3));
+    // Nothing is left of who goes.
+    one(&mut store, delete(ROMEO));
+    settle(&mut store);
+    let archives = store.engine().unwrap().keyspace(Table::Archive);
+    assert_eq!(archives.prefix(PURGED).count(), 0);
+}
+
+/// Whoever has a tombstone finds it when all others have lost the message.
+#[test]
+fn what_finds_a_tombstone_stays_where_the_body_goes_first() {
+    let scratch = Scratch::new();
+    let mut store = open(&scratch);
+    for name in [ROMEO, JULIET] {
+        one(&mut store, create(name, 1));
+    }
+    let way = (ROMEO, JULIET);
+    for number in [1, 2] {
+        for is_sent in [true, false] {
+            one(&mut store, said(way, is_sent, number, ("a", None)));
+        }
+    }
+    // She does not hear of it.
+    one(&mut store, said(way, true, 3, ("r", Some("a"))));
+    one(&mut store, purge(JULIET, 99));
+    settle(&mut store);
+    one(&mut store, said(way, true, 4, ("s", Some("a"))));
+    assert_eq!(
+        left(&mut store, ROMEO),
+        "a body, a retracted, r retract, s retract"
+    );
+    one(&mut store, purge(ROMEO, 99));
+    settle(&mut store);
+    assert_eq!(records(&store), (0, 0));
+}
+
+#[test]
+fn a_retraction_looks_at_so_many_messages_of_its_id() {
+    for (others, expected) in [
+        (bodies::CANDIDATES_MAX - 1, "a retracted, r retract"),
+        (bodies::CANDIDATES_MAX, "a body, r retract"),
+    ] {
+        let scratch = Scratch::new();
+        let mut store = open(&scratch);
+        for name in [ROMEO, JULIET] {
+            one(&mut store, create(name, 1));
+        }
+        let way = (ROMEO, JULIET);
+        one(&mut store, said(way, false, 1, ("a", None)));
+        // What she did not get.
+        for number in 2..2 + others as u64 {
+            one(&mut store, said(way, true, number, ("a", None)));
+        }
+        one(&mut store, said(way, false, 99, ("r", Some("a"))));
+        assert_eq!(left(&mut store, JULIET), expected);
+    }
+}

@@ -1,9 +1,9 @@
 //! The part of the suite about user agents and their tokens.
 
-use super::{create, jid, keys, one};
+use super::{create, jid, keys, one, put_document};
 use xmpp::Timestamp;
 use xmpp::port::{
-    AgentId, Credentials, Store, StoreOp, StoreReply, Token, TokenBinding, USER_AGENTS_MAX,
+    AgentId, Credentials, Space, Store, StoreOp, StoreReply, Token, TokenBinding, USER_AGENTS_MAX,
     UserAgent,
 };
 
@@ -148,6 +148,19 @@ fn user_agents_go_with_the_password_and_with_their_account(store: &mut dyn Store
         for id in 1..=4 {
             one(store, put(agent(id, id), None, 0));
         }
+        for space in [Space::Archiving, Space::Push] {
+            one(store, put_document(ROMEO, space, "", "x"));
+        }
+    };
+    let wakes = |store: &mut dyn Store, space| {
+        let account = jid(ROMEO);
+        let key = "".into();
+        let read = StoreOp::Document {
+            account,
+            space,
+            key,
+        };
+        one(store, read) != StoreReply::Document(None)
     };
     fill(store);
     assert_eq!(one(store, remove(Some(3))), StoreReply::Done);
@@ -155,11 +168,15 @@ fn user_agents_go_with_the_password_and_with_their_account(store: &mut dyn Store
     assert_eq!(all(store), [1, 2, 4]);
     assert_eq!(one(store, set(Some(2))), StoreReply::Done);
     assert_eq!(all(store), [2]);
+    assert!(wakes(store, Space::Push));
     one(store, set(None));
     assert!(all(store).is_empty());
+    // XEP-0357: where nobody is trusted nobody is woken.
+    assert!(!wakes(store, Space::Push) && wakes(store, Space::Archiving));
     fill(store);
     assert_eq!(one(store, remove(None)), StoreReply::Done);
     assert!(all(store).is_empty());
+    assert!(!wakes(store, Space::Push) && wakes(store, Space::Archiving));
     fill(store);
     let account = jid(ROMEO);
     one(store, StoreOp::DeleteAccount { account });

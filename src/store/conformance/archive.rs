@@ -489,7 +489,7 @@ fn sweep(store: &mut dyn Store, first: u64, count_max: u32) -> Vec<(String, Arch
         let StoreReply::Swept(swept) = one(store, op) else {
             panic!("nothing was searched");
         };
-        let Swept { excess, next } = *swept;
+        let Swept { excess, next, .. } = *swept;
         if let Some((account, up_to)) = excess {
             found.push((account.as_str().to_owned(), up_to));
             one(store, StoreOp::PurgeArchive { account, up_to });

@@ -95,6 +95,7 @@ fn sweep(accounts: &BTreeMap<BareJid, Account>, place: &SweepPlace, retention: R
             return Swept {
                 excess: Some((account.clone(), *up_to)),
                 next: Some(next),
+                has_failed: false,
             };
         }
     }

@@ -191,10 +191,12 @@ pub struct Swept {
     pub excess: Option<(BareJid, ArchiveId)>,
     /// Where to go on; none where it was all.
     pub next: Option<SweepPlace>,
+    /// Whether an archive could not be read: it was passed over.
+    pub has_failed: bool,
 }
 
 /// Records of archives that one step of such a search looks at.
-pub const SWEEP_SCAN_MAX: usize = 20_000;
+pub const SWEEP_SCAN_MAX: usize = 2_000;
 
 impl StoreOp {
     /// The operation itself, without what is archived along with it.

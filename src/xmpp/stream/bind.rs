@@ -136,15 +136,14 @@ impl Shard {
                 account.roster_version = changes.max().unwrap_or(0);
                 account.blocked = BlockList::new(data.blocked);
                 account.has_waiting = data.newest_waiting.is_some();
-                let photo = data.photo.filter(|_| self.settings.has_nodes());
-                account.photo = photo.map(Box::new);
-                let archived = data.newest_archived.unwrap_or_default().time();
-                account.newest_archived = archived;
+                account.photo = (data.photo.filter(|_| self.settings.has_nodes())).map(Box::new);
+                account.newest_archived = data.newest_archived.unwrap_or_default().time();
                 account.archiving = data.archiving.map(|wishes| Preferences::read(&wishes));
-                account.push = Registrations::read(data.push.as_deref(), &self.settings);
+                account.push = data.push.and_then(|it| Registrations::read(&it));
                 account.residence = Residence::Loading(queue);
                 // What comes now came later, whatever the clock says.
-                self.raise_arrival(data.newest_waiting.max(Some(archived)));
+                let newest = data.newest_waiting.max(Some(account.newest_archived));
+                self.raise_arrival(newest);
                 self.wake_sessions(host, key);
             }
             Err(error) => {

@@ -14,9 +14,8 @@ use crate::host::{ConnId, Host, Ticket};
 use crate::iq::IqRequest;
 use crate::limit::REQUESTS_PER_SESSION_MAX;
 use crate::outbox::{Keep, UNACKED_MAX};
-use crate::port::{
-    ArchiveEnds, ArchiveId, ArchivePage, ArchiveQuery, Space, StoreOp, StoreReply, SweepPlace,
-};
+use crate::port::{ArchiveEnds, ArchiveId, ArchivePage, ArchiveQuery, Space, StoreOp, StoreReply};
+use crate::retention::Round;
 use crate::session::{Address, SessionKey};
 use crate::settings::Settings;
 use crate::shard::{Shard, Waiting};
@@ -94,8 +93,8 @@ impl Extension for Archive {
 pub(crate) struct ArchiveRequests {
     /// What is not answered, by ticket.
     pub pending: HashMap<u64, Pending>,
-    /// Where the next step of [`crate::retention`] begins.
-    pub sweep: SweepPlace,
+    /// How far [`crate::retention`] has come.
+    pub round: Round,
 }
 
 /// Who waits for an answer about archives.

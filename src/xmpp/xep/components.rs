@@ -64,7 +64,7 @@ pub fn handshake(stream_id: &str, secret: &str) -> String {
 }
 
 /// A component, by its place in the settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ComponentId(pub u16);
 
 /// The components, of which a shard has those that are at home on it.

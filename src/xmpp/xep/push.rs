@@ -11,6 +11,7 @@ mod targets;
 pub(crate) use targets::Notifications;
 pub use targets::{ACK_MS_MAX, ANSWER_MS_MAX, INTERVAL_MS, REQUESTS_MAX, RETRY_MS, TARGETS_MAX};
 
+use super::components::ComponentId;
 use super::pubsub::form::fields;
 use super::{Extension, Target, Xep};
 use crate::account::AccountKey;
@@ -21,7 +22,7 @@ use crate::router::Route;
 use crate::session::SessionKey;
 use crate::settings::Settings;
 use crate::shard::Shard;
-use stanza::jid::Jid;
+use stanza::jid::{Jid, bare_of, home_hash};
 use stanza::ns::Ns;
 use stanza::scope::StreamScope;
 use stanza::tree::{Node, Tree};
@@ -40,6 +41,9 @@ pub const NODE_SIZE_MAX: usize = 1_023;
 
 /// Bytes of the options that go with each publication, as XML.
 pub const OPTIONS_SIZE_MAX: usize = 2 << 10;
+
+/// Bytes of all registrations of an account as storage has them: for more the oldest go.
+pub const RECORD_SIZE_MAX: usize = 32 << 10;
 
 /// The kind of the form that has them.
 const OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
@@ -114,8 +118,16 @@ impl Device {
     }
 
     fn is(&self, other: &Device) -> bool {
-        let is_agent = self.agent.is_some() && self.agent == other.agent;
-        is_agent || !self.resource.is_empty() && self.resource == other.resource
+        self.has(other.agent, &other.resource)
+    }
+
+    /// Whether a session of that user agent, or of that resource where one of the two has none, is
+    /// its: anybody who is let in can take a resource.
+    fn has(&self, agent: Option<AgentId>, resource: &str) -> bool {
+        match (self.agent, agent) {
+            (Some(own), Some(agent)) => own == agent,
+            _ => !resource.is_empty() && *self.resource == *resource,
+        }
     }
 }
 
@@ -182,6 +194,13 @@ impl Registration {
         out.extend_from_slice(&self.options);
         writer::close(out, "enable");
     }
+
+    /// Its bytes in storage.
+    fn size(&self) -> usize {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        bytes.len()
+    }
 }
 
 /// Which registrations are to go.
@@ -193,8 +212,8 @@ pub(crate) enum Unwanted {
     Node(Box<str>, Box<str>),
     /// Those of a device.
     Of(Device),
-    /// All, but those of a device.
-    All { but: Option<Device> },
+    /// All, but those of a user agent.
+    All { but: Option<AgentId> },
 }
 
 impl Unwanted {
@@ -218,22 +237,24 @@ impl Unwanted {
             Unwanted::Service(service) => registration.service == *service,
             Unwanted::Node(service, node) => registration.is(service, node),
             Unwanted::Of(device) => registration.device.is(device),
-            Unwanted::All { but } => {
-                let stays = |device: &Device| registration.device.is(device);
-                !but.as_ref().is_some_and(stays)
-            }
+            Unwanted::All { but } => but.is_none() || registration.device.agent != *but,
         }
     }
 }
 
-/// What an account has registered, oldest first; there is one at least.
+/// What an account has registered.
 #[derive(Debug, Default)]
-pub(crate) struct Registrations(Vec<Rc<Registration>>);
+pub(crate) struct Registrations {
+    /// By when they were enabled last.
+    all: Vec<Rc<Registration>>,
+    /// Writes that storage has not taken, or not yet.
+    unstored: usize,
+}
 
 impl Registrations {
-    /// Reads what storage has, where devices are notified; what makes no sense is passed over.
-    pub(crate) fn read(record: Option<&[u8]>, settings: &Settings) -> Option<Box<Registrations>> {
-        let record = record.filter(|_| settings.push.is_some())?;
+    /// Reads what storage has, also where nobody is notified: it ends with the trust in a device
+    /// there, too. What makes no sense is passed over.
+    pub(crate) fn read(record: &[u8]) -> Option<Box<Registrations>> {
         let scope = StreamScope::client();
         let Ok(tree) = Tree::parse(record, &scope) else {
             tracing::error!("registrations for push are damaged");
@@ -249,26 +270,46 @@ impl Registrations {
             Registration::parse(enable, device).ok().map(Rc::new)
         });
         let all: Vec<Rc<Registration>> = enabled.collect();
-        (!all.is_empty()).then(|| Box::new(Registrations(all)))
+        (!all.is_empty()).then(|| Box::new(Registrations { all, unstored: 0 }))
     }
 
     /// As storage has them.
     fn record(&self) -> Box<[u8]> {
         let mut record = Vec::new();
         writer::open(&mut record, "push").ns(Ns::Push).start();
-        self.0.iter().for_each(|one| one.write(&mut record));
+        self.all.iter().for_each(|one| one.write(&mut record));
         writer::close(&mut record, "push");
         record.into()
     }
 
-    /// Adds one, in place of an older one of the same node; of more than `count_max` the oldest
-    /// goes.
-    fn put(&mut self, registration: Registration, count_max: usize) {
+    /// Adds one, in place of an older one of the same node; of more than `count_max`, or more
+    /// bytes than [`RECORD_SIZE_MAX`], the oldest go. Gives those that are not there any more;
+    /// `None` where nothing changed but that it is the newest now.
+    fn put(
+        &mut self,
+        registration: Registration,
+        count_max: usize,
+    ) -> Option<Vec<Rc<Registration>>> {
         let Registration { service, node, .. } = &registration;
-        self.0.retain(|known| !known.is(service, node));
-        self.0.push(Rc::new(registration));
-        let excess = self.0.len().saturating_sub(count_max);
-        self.0.drain(..excess);
+        let place = self.all.iter().position(|known| known.is(service, node));
+        if let Some(place) = place
+            && *self.all[place] == registration
+        {
+            self.all[place..].rotate_left(1);
+            return None;
+        }
+        let mut gone: Vec<Rc<Registration>> = Vec::new();
+        gone.extend(place.map(|place| self.all.remove(place)));
+        self.all.push(Rc::new(registration));
+        let mut excess = self.all.len().saturating_sub(count_max);
+        let sizes: Vec<usize> = self.all.iter().map(|one| one.size()).collect();
+        let mut left: usize = sizes[excess..].iter().sum();
+        while left > RECORD_SIZE_MAX {
+            left -= sizes[excess];
+            excess += 1;
+        }
+        gone.extend(self.all.drain(..excess));
+        Some(gone)
     }
 }
 
@@ -291,11 +332,8 @@ impl Shard {
         let has_changed = match payload.name() {
             "enable" => {
                 let registration = Registration::parse(payload, self.device_of(key))?;
-                self.check_push_service(account, &registration.service)?;
-                let owner = self.accounts.at_mut(account);
-                let registrations = owner.push.get_or_insert_default();
-                registrations.put(registration, policy.registrations_max.into());
-                true
+                self.push_component(&registration.service)?;
+                self.put_push(account, registration, policy)
             }
             "disable" => self.withdraw_push(account, &Unwanted::parse(payload)?),
             _ => return Err(StanzaError::BadRequest),
@@ -303,6 +341,8 @@ impl Shard {
         let answered = self.iq_request(key, view, Target::Account);
         match has_changed {
             true => {
+                let registrations = self.accounts.at_mut(account).push.as_mut();
+                registrations.into_iter().for_each(|it| it.unstored += 1);
                 let ticket = self.keep_request(Ns::Push, Vec::new(), answered);
                 let op = self.push_record(account);
                 host.store(ticket, op);
@@ -312,16 +352,44 @@ impl Shard {
         Ok(())
     }
 
-    /// Whether somebody could be a push service: what nobody would answer is said at once.
-    fn check_push_service(&self, account: AccountKey, service: &str) -> Result<(), StanzaError> {
-        let service = Jid::from_prepared(service);
-        let is_own = service.bare() == self.accounts.at(account).jid.as_str();
-        match self.router.route(&service) {
-            Route::Component(_) => Ok(()),
-            Route::Here(_) | Route::Shard(_) if !service.is_bare() && !is_own => Ok(()),
-            // For an account its server answers, and that is no push service.
+    /// The component that a push service belongs to: whom nobody could reach is refused at once.
+    fn push_component(&self, service: &str) -> Result<ComponentId, StanzaError> {
+        match self.router.route(&Jid::from_prepared(service)) {
+            Route::Component(id) => Ok(id),
+            // A client is no push service, and for an account its server answers.
             Route::Here(_) | Route::Shard(_) | Route::Server => Err(StanzaError::NotAllowed),
             Route::Remote => Err(StanzaError::RemoteServerNotFound),
+        }
+    }
+
+    /// Adds a registration in memory; whether storage is to know. Nothing is told any more by what
+    /// it replaces, nor what it would say: the client is there.
+    fn put_push(
+        &mut self,
+        account: AccountKey,
+        registration: Registration,
+        policy: PushPolicy,
+    ) -> bool {
+        let owner = self.accounts.at_mut(account);
+        let jid = owner.jid.clone();
+        let registrations = owner.push.get_or_insert_default();
+        let Some(gone) = registrations.put(registration, policy.registrations_max.into()) else {
+            // Clients enable at each login.
+            return registrations.unstored > 0;
+        };
+        let is_gone = |one: &Registration| gone.iter().any(|it| it.is(&one.service, &one.node));
+        self.accounts.notifications.forget(jid.as_str(), is_gone);
+        true
+    }
+
+    /// Storage has what a client changed.
+    pub(crate) fn on_push_request_stored(&mut self, full: &str) {
+        let bare = bare_of(full);
+        let Some(account) = self.accounts.find(home_hash(bare), bare) else {
+            return;
+        };
+        if let Some(registrations) = &mut self.accounts.at_mut(account).push {
+            registrations.unstored = registrations.unstored.saturating_sub(1);
         }
     }
 
@@ -332,9 +400,9 @@ impl Shard {
         let Some(registrations) = &mut owner.push else {
             return false;
         };
-        let before = registrations.0.len();
-        registrations.0.retain(|one| !unwanted.has(one));
-        let count = registrations.0.len();
+        let before = registrations.all.len();
+        registrations.all.retain(|one| !unwanted.has(one));
+        let count = registrations.all.len();
         if count == 0 {
             owner.push = None;
         }
@@ -400,33 +468,46 @@ mod tests {
         )
     }
 
-    fn read(record: &[u8]) -> Option<Box<Registrations>> {
-        let mut settings = Settings::for_tests("example.org");
-        assert!(Registrations::read(Some(record), &settings).is_none());
-        settings.push = Some(PushPolicy::default());
-        Registrations::read(Some(record), &settings)
-    }
-
     #[test]
     fn what_storage_has_reads_as_what_was_enabled() {
         let mut all = Registrations::default();
         let first = parsed(&with_form(OPTIONS, "&lt;x")).expect("a registration");
         assert_eq!(&*first.service, "push.example.org");
         assert!(first.options.ends_with(b"</x>") && !first.node.is_empty());
-        all.put(first.clone(), 2);
+        assert_eq!(all.put(first.clone(), 2), Some(vec![]));
         let plain = "<enable xmlns='urn:xmpp:push:0' jid='push.example.org/r'/>";
         let second = parsed(plain).expect("a registration");
         all.put(second.clone(), 2);
-        let stored = read(&all.record()).expect("two");
-        let known: Vec<Registration> = stored.0.iter().map(|one| (**one).clone()).collect();
+        let stored = Registrations::read(&all.record()).expect("two");
+        let known: Vec<Registration> = stored.all.iter().map(|one| (**one).clone()).collect();
         assert_eq!(known, [first.clone(), second.clone()]);
         // The same node again is the newest, and the oldest goes.
-        all.put(first.clone(), 2);
-        all.put(parsed(&plain.replace("/r", "/s")).expect("another"), 2);
-        let nodes: Vec<&str> = all.0.iter().map(|one| &*one.service).collect();
+        assert_eq!(all.put(first.clone(), 2), None);
+        let another = parsed(&plain.replace("/r", "/s")).expect("another");
+        assert_eq!(all.put(another, 2), Some(vec![Rc::new(second)]));
+        let nodes: Vec<&str> = all.all.iter().map(|one| &*one.service).collect();
         assert_eq!(nodes, ["push.example.org", "push.example.org/s"]);
-        assert!(read(b"<push xmlns='urn:xmpp:push:0'/>").is_none());
-        assert!(read(b"x").is_none());
+        // The same with something else in it.
+        let other = parsed(&with_form(OPTIONS, "y")).expect("a registration");
+        assert_eq!(all.put(other, 2), Some(vec![Rc::new(first)]));
+        assert!(Registrations::read(b"<push xmlns='urn:xmpp:push:0'/>").is_none());
+        assert!(Registrations::read(b"x").is_none());
+    }
+
+    #[test]
+    fn a_record_does_not_grow_by_long_names() {
+        let mut all = Registrations::default();
+        let long = "&quot;".repeat(NODE_SIZE_MAX - 2);
+        for index in 10..42 {
+            let enable = format!(
+                "<enable xmlns='urn:xmpp:push:0' jid='push.example.org' node='{long}{index}'/>"
+            );
+            let registration = parsed(&enable).expect("a registration");
+            assert!(all.put(registration, 64).is_some());
+            assert!(all.record().len() < RECORD_SIZE_MAX + 100);
+        }
+        let last = all.all.last().expect("the newest stays");
+        assert!(last.node.ends_with("41") && all.all.len() > 1);
     }
 
     #[test]
@@ -467,16 +548,24 @@ mod tests {
             (Unwanted::Of(by_resource("phone & co")), true),
             (Unwanted::Of(by_resource("desk")), false),
             (Unwanted::Of(Device::default()), false),
+            // Who takes its resource is not it.
+            (
+                Unwanted::Of(Device {
+                    agent: Some(AgentId(8)),
+                    ..by_resource("phone & co")
+                }),
+                false,
+            ),
             (Unwanted::All { but: None }, true),
             (
                 Unwanted::All {
-                    but: Some(by_agent()),
+                    but: Some(AgentId(7)),
                 },
                 false,
             ),
             (
                 Unwanted::All {
-                    but: Some(by_resource("desk")),
+                    but: Some(AgentId(8)),
                 },
                 true,
             ),

@@ -132,13 +132,14 @@ fn open(root: Node<'_>, stream: &mut Vec<u8>) {
 fn say(root: Node<'_>, size: usize, stream: &mut Vec<u8>) -> Result<(), Condition> {
     let size_max = stream.len() + 2 * size + GROWTH_MAX;
     for child in root.children() {
-        match child.ns() {
-            // XEP-0206 2: many do not say that their stanzas are of `jabber:client`.
-            Ns::HttpBind => stream.extend_from_slice(child.raw()),
-            _ => child
-                .write_within(Ns::Client.as_str(), stream)
-                .map_err(|_| Condition::BadRequest)?,
-        }
+        // XEP-0206 2: many do not say that their stanzas are of `jabber:client`.
+        let outside = match child.ns() {
+            Ns::HttpBind => HTTP_BIND,
+            _ => Ns::Client.as_str(),
+        };
+        child
+            .write_within(outside, stream)
+            .map_err(|_| Condition::BadRequest)?;
         if stream.len() > size_max {
             return Err(Condition::BadRequest);
         }
@@ -233,14 +234,20 @@ mod tests {
         ] {
             assert_eq!(said(content), expected);
         }
-        let prefixed = parsed(
-            "rid='5' sid='a' xmlns:c='jabber:client' xmlns:x='urn:x'",
-            "<c:message><x:y/></c:message>",
+        for content in ["<c:message><x:y/></c:message>", "<message><x:y/></message>"] {
+            let prefixes = "rid='5' sid='a' xmlns:c='jabber:client' xmlns:x='urn:x'";
+            let prefixed = parsed(prefixes, content);
+            assert_eq!(
+                String::from_utf8(prefixed.expect("a body").stream).as_deref(),
+                Ok("<message><y xmlns='urn:x'/></message>")
+            );
+        }
+        let text = format!(
+            "<b:body xmlns:b='{HTTP_BIND}' rid='5' sid='a'><b:message><b:body>x</b:body>\
+             </b:message></b:body>"
         );
-        assert_eq!(
-            String::from_utf8(prefixed.expect("a body").stream).as_deref(),
-            Ok("<message><y xmlns='urn:x'/></message>")
-        );
+        let named = Body::parse(text.as_bytes()).expect("a body");
+        assert_eq!(named.stream, b"<message><body>x</body></message>");
     }
 
     #[test]

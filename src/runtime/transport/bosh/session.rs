@@ -26,6 +26,10 @@ const INACTIVITY_S: u64 = 60;
 const PAUSE_S_MAX: u64 = 120;
 /// How often it may ask without having to say anything, in seconds.
 const POLLING_S: u64 = 2;
+/// How long what a stream said last waits for who asks, in seconds.
+const ENDED_S_MAX: u64 = 10;
+/// Bytes of a stranger's body that comes before its turn, as connections may change the order.
+const EARLY_SIZE_MAX: usize = 4 << 10;
 /// Bytes of one answer; the element that reaches it is its last.
 const ANSWER_SIZE_MAX: usize = 64 << 10;
 /// What answers are, where the client does not say (XEP-0124 7.1).
@@ -49,6 +53,19 @@ pub struct Answer {
     pub content: Arc<str>,
     /// The content.
     pub body: Vec<u8>,
+    /// Whether its connection is kept no longer, as it has no session.
+    pub is_last: bool,
+}
+
+/// How a request came, and what may come.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Whether it came in secrecy.
+    pub is_secured: bool,
+    /// Bytes that it may say to the stream.
+    pub size_max: usize,
+    /// Whether the client has said who it is.
+    pub is_known: bool,
 }
 
 /// A request that has come and is not taken, or not answered.
@@ -113,6 +130,8 @@ pub struct Session {
     inactivity_s: u64,
     /// Since when no request waits.
     idle_since: Option<Timestamp>,
+    /// When it is over, once its stream has ended, whoever asks.
+    ended_at: Option<Timestamp>,
     failure: Option<Condition>,
     /// When it is looked at next.
     armed: Option<Timestamp>,
@@ -151,6 +170,7 @@ impl Session {
             is_terminated: false,
             inactivity_s: INACTIVITY_S,
             idle_since: Some(now),
+            ended_at: None,
             failure: None,
             armed: None,
             left: Vec::new(),
@@ -184,13 +204,17 @@ impl Session {
         &mut self,
         body: Body,
         asker: Asker,
-        is_secured: bool,
+        terms: Terms,
         now: Timestamp,
         answers: &mut Vec<Answer>,
     ) {
-        if self.is_secured && !is_secured {
+        if self.is_secured && !terms.is_secured {
             // Nobody ends it who only read of it; he is told what strangers are.
-            return answers.push(self.answer_to(asker, terminated(Some(Condition::ItemNotFound))));
+            let answer = self.answer_to(asker, terminated(Some(Condition::ItemNotFound)));
+            return answers.push(Answer {
+                is_last: true,
+                ..answer
+            });
         }
         if body.rid < self.next || self.coming.contains_key(&body.rid) {
             return self.repeat(&body, asker, now, answers);
@@ -198,11 +222,17 @@ impl Session {
         let open = self.open();
         let is_extra = body.terminates || body.pause.is_some();
         let is_too_long = body.pause.is_some_and(|pause| pause > PAUSE_S_MAX);
+        // Who has not said who he is makes nobody keep what is larger than he may say.
+        let size_max = match terms.is_known || body.rid == self.next {
+            true => terms.size_max,
+            false => EARLY_SIZE_MAX,
+        };
         // XEP-0124 14.2, 11: one more may come that is the last for a while.
         if body.rid >= self.next + (REQUESTS_MAX + usize::from(is_extra)) as u64 {
             self.failure = Some(Condition::ItemNotFound);
         } else if open >= REQUESTS_MAX + usize::from(is_extra)
             || is_too_long
+            || body.stream.len() > size_max
             || self.is_too_soon(&body, now)
         {
             self.failure = Some(Condition::PolicyViolation);
@@ -284,7 +314,14 @@ impl Session {
             to,
             content: self.content.clone(),
             body,
+            is_last: false,
         }
+    }
+
+    /// Bytes of the bodies that are not taken.
+    pub fn kept(&self) -> usize {
+        let coming = self.coming.values();
+        coming.map(|(_, body)| body.stream.len()).sum()
     }
 
     /// What the next request says to the stream.
@@ -360,6 +397,13 @@ impl Session {
             self.end(Some(condition), answers);
             return true;
         }
+        if ends {
+            self.ended_at.get_or_insert(now.plus_ms(ENDED_S_MAX * 1000));
+            // Nobody hears what comes behind the end.
+            for (_, body) in self.coming.values_mut() {
+                body.stream = Vec::new();
+            }
+        }
         while let Some(front) = self.held.front() {
             let rid = front.rid;
             let is_full = self.held.len() > self.hold;
@@ -372,17 +416,19 @@ impl Session {
             if !is_due {
                 break;
             }
-            let said = match self.is_pausing {
+            // What nobody may ever ask for again is not said to it.
+            let is_lost = front.asker.is_none();
+            let said = match self.is_pausing || is_lost {
                 true => Said::default(),
                 false => Said::take(output),
             };
-            let is_over = said.ends || ends && output.is_empty();
+            let is_over = !is_lost && (said.ends || ends && output.is_empty());
             self.was_empty = said.elements.is_empty() && self.greeting.is_none();
             // A stream that ends without a word is a connection lost, as it is elsewhere.
             let silent = (!said.ends).then_some(Condition::RemoteConnectionFailed);
             let condition = said.condition(self.greeting.is_some()).or(silent);
             let body = self.write(rid, &said, is_over.then_some(condition));
-            self.greeting = None;
+            self.greeting = self.greeting.take().filter(|_| is_lost);
             let front = self.held.pop_front().expect("it was looked at");
             if let Some(asker) = front.asker {
                 answers.push(self.answer_to(asker, body.clone()));
@@ -412,21 +458,14 @@ impl Session {
     /// Answers all that wait, for it is over (XEP-0124 13): by its error, or with nothing more.
     fn end(&mut self, condition: Option<Condition>, answers: &mut Vec<Answer>) {
         let coming = std::mem::take(&mut self.coming).into_values();
-        let all = self
-            .held
-            .drain(..)
-            .chain(coming.map(|(request, _)| request));
+        let held = std::mem::take(&mut self.held).into_iter();
+        let all = held.chain(coming.map(|(request, _)| request));
         for asker in all.filter_map(|request| request.asker) {
             let body = match condition {
                 Some(_) => terminated(condition),
                 None => format!("<body xmlns='{HTTP_BIND}'/>").into_bytes(),
             };
-            let content = self.content.clone();
-            answers.push(Answer {
-                to: asker,
-                content,
-                body,
-            });
+            answers.push(self.answer_to(asker, body));
         }
     }
 
@@ -483,18 +522,20 @@ impl Session {
         known
     }
 
-    /// When something is to be done though nothing comes.
-    fn deadline(&self) -> Timestamp {
-        match (self.idle_since, self.held.front()) {
+    /// When something is to be done though nothing comes, where its client may be away for so long.
+    fn deadline(&self, away_ms: u64) -> Timestamp {
+        let deadline = match (self.idle_since, self.held.front()) {
             (None, Some(front)) => front.since.plus_ms(self.wait_s * 1000),
-            (idle, _) => idle.unwrap_or_default().plus_ms(self.inactivity_s * 1000),
-        }
+            (idle, _) => idle.unwrap_or_default().plus_ms(away_ms),
+        };
+        self.ended_at.map_or(deadline, |at| at.min(deadline))
     }
 
-    /// Whether its client has been away for too long (XEP-0124 10).
+    /// Whether its client has been away for too long (XEP-0124 10), or its stream has ended so long
+    /// ago that nobody will ask.
     pub fn is_abandoned(&self, now: Timestamp) -> bool {
-        let idle = self.idle_since;
-        idle.is_some_and(|idle| now >= idle.plus_ms(self.inactivity_s * 1000))
+        let is_ended = self.ended_at.is_some_and(|at| now >= at);
+        is_ended || self.is_away(self.inactivity_s * 1000, now)
     }
 
     /// Whether its client has had no request open for so long.
@@ -502,9 +543,10 @@ impl Session {
         self.idle_since.is_some_and(|idle| now >= idle.plus_ms(ms))
     }
 
-    /// When it is to be looked at, if that is to be arranged.
-    pub fn arm(&mut self) -> Option<Timestamp> {
-        let deadline = self.deadline();
+    /// When it is to be looked at, if that is to be arranged. `away_ms` is how long its client may
+    /// be away, where that is less than it was told.
+    pub fn arm(&mut self, away_ms: Option<u64>) -> Option<Timestamp> {
+        let deadline = self.deadline(away_ms.unwrap_or(self.inactivity_s * 1000));
         if self.armed.is_some_and(|armed| armed <= deadline) {
             return None;
         }

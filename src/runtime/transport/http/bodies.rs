@@ -87,6 +87,9 @@ impl Asked<'_> {
         if !self.allows_origin() || is_clear && self.site.must_secure {
             return refuse("403 Forbidden", "");
         }
+        if !self.names_host() {
+            return refuse("400 Bad Request", "");
+        }
         let named = self.site.origins.as_ref().and(self.header("origin"));
         let origin = named.map(|origin| String::from_utf8_lossy(origin).into());
         let reply = Reply {

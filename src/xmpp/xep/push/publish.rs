@@ -2,7 +2,7 @@
 //! registrations by that.
 
 use super::summary::{Last, Urgency, id_text, write_publication};
-use super::targets::{CROWDED_MS, Doubt, News, Step};
+use super::targets::{Doubt, News, Step};
 use super::{Registration, Unwanted};
 use crate::account::{AccountKey, Residence, Waiter};
 use crate::host::Host;
@@ -10,6 +10,7 @@ use crate::session::SessionKey;
 use crate::shard::{Shard, Timer, is_resident};
 use crate::stanza::{Stanza, Type};
 use crate::xep::carbons::taken_out;
+use smallvec::SmallVec;
 use stanza::jid::{Jid, home_hash};
 use stanza::ns::Ns;
 use stanza::view::{Kind, StanzaView};
@@ -54,24 +55,25 @@ impl Shard {
         (receivers, copied): (&[SessionKey], &[SessionKey]),
         message: &Stanza<'_>,
     ) {
-        let Some(urgency) = Urgency::of(message) else {
+        let urgency = self.settings.push.and_then(|_| Urgency::of(message));
+        let Some(urgency) = urgency else {
             return;
         };
         let is_archived = self.archiving.is_some();
         for registration in self.registrations(account) {
-            let mut all = receivers.iter().chain(copied).copied();
-            let has_it = all.find(|key| self.is_of(*key, &registration));
+            let all = receivers.iter().chain(copied).copied();
+            let mut own = all.filter(|key| self.is_of(*key, &registration));
             if self.is_there(account, &registration) {
                 let now = host.now();
-                let doubt = has_it.and_then(|key| self.doubt_in(key));
+                let doubts: SmallVec<[Doubt; 2]> = own.filter_map(|it| self.doubt_in(it)).collect();
                 let jid = self.accounts.at(account).jid.clone();
                 let notifications = &mut self.accounts.notifications;
                 notifications.see_by(now, &jid, &registration);
-                if let Some(doubt) = doubt {
-                    notifications.watch(now, doubt);
+                for doubt in doubts {
+                    self.accounts.notifications.watch(now, doubt);
                     self.arm_push(host);
                 }
-            } else if is_archived || has_it.is_some() {
+            } else if is_archived || own.next().is_some() {
                 self.note_push(host, account, &registration, (urgency, message), (0, None));
             }
         }
@@ -85,6 +87,9 @@ impl Shard {
         account: AccountKey,
         message: &[u8],
     ) {
+        if self.settings.push.is_none() {
+            return;
+        }
         let scope = self.client_scope.clone();
         let Ok(view) = StanzaView::parse(message, &scope) else {
             return;
@@ -113,14 +118,21 @@ impl Shard {
         let session = self.sessions.at(key);
         let account = session.account;
         let owner = self.accounts.at(account);
-        if owner.push.is_none() || owner.is_gone || self.is_stopping() {
+        let is_told = owner.push.is_some() && self.settings.push.is_some();
+        if !is_told || owner.is_gone || self.is_stopping() {
             return;
         }
-        let acks = session.outlet.acks.as_ref();
-        let unacked: Vec<Box<[u8]>> = acks.map_or_else(Vec::new, |acks| acks.messages());
         let mut own = self.registrations(account);
         // Who is in doubt has been told already.
-        own.retain(|one| self.is_of(key, one) && !self.is_doubted(account, one));
+        own.retain(|one| self.is_of(key, one) && self.doubted(account, one) != Some(key));
+        if own.is_empty() {
+            return;
+        }
+        for registration in &own {
+            self.end_doubt(host, account, registration);
+        }
+        let acks = self.sessions.at(key).outlet.acks.as_ref();
+        let unacked: Vec<Box<[u8]>> = acks.map_or_else(Vec::new, |acks| acks.messages());
         let scope = self.client_scope.clone();
         for bytes in unacked {
             let bytes = match taken_out(&bytes) {
@@ -158,38 +170,57 @@ impl Shard {
 
     fn registrations(&self, account: AccountKey) -> Vec<Rc<Registration>> {
         let registrations = self.accounts.at(account).push.as_ref();
-        registrations.map_or_else(Vec::new, |all| all.0.clone())
+        registrations.map_or_else(Vec::new, |it| it.all.clone())
     }
 
     fn is_of(&self, key: SessionKey, registration: &Registration) -> bool {
-        registration.device.is(&self.device_of(key))
+        let agent = self.sessions.agents.get(&key).copied();
+        let resource = self.sessions.at(key).resource();
+        registration.device.has(agent, resource)
     }
 
     fn is_there(&self, account: AccountKey, registration: &Registration) -> bool {
+        let doubted = self.doubted(account, registration);
         let mut sessions = self.accounts.at(account).sessions.iter();
-        let is_there = sessions.any(|key| {
+        sessions.any(|key| {
             let session = self.sessions.at(*key);
             let is_on = session.available && session.outlet.conn.is_some();
-            is_on && self.is_of(*key, registration)
-        });
-        is_there && !self.is_doubted(account, registration)
+            is_on && Some(*key) != doubted && self.is_of(*key, registration)
+        })
     }
 
-    /// Whether a device has been told although it seems to be there, and has not shown since that
-    /// it is.
-    fn is_doubted(&self, account: AccountKey, registration: &Registration) -> bool {
+    /// The session of a device that seems to be there, but has not shown that it is since the
+    /// device was told all the same.
+    fn doubted(&self, account: AccountKey, registration: &Registration) -> Option<SessionKey> {
         let jid = &self.accounts.at(account).jid;
-        let doubt = self.accounts.notifications.doubt(jid, registration);
-        doubt.is_some_and(|doubt| self.doubt_in(doubt.key) == Some(doubt))
+        let doubt = self.accounts.notifications.doubt(jid, registration)?;
+        (self.doubt_in(doubt.key) == Some(doubt)).then_some(doubt.key)
+    }
+
+    /// Where a device that was told for its session's silence has acknowledged something since, it
+    /// has seen what it was told of.
+    fn end_doubt(&mut self, host: &impl Host, account: AccountKey, registration: &Registration) {
+        let jid = self.accounts.at(account).jid.clone();
+        let Some(doubt) = self.accounts.notifications.doubt(&jid, registration) else {
+            return;
+        };
+        let session = self.sessions.get(doubt.key);
+        let session = session.filter(|session| session.serial == doubt.serial);
+        let acks = session.and_then(|session| session.outlet.acks.as_ref());
+        if acks.is_some_and(|acks| acks.acked() != doubt.acked) {
+            let notifications = &mut self.accounts.notifications;
+            notifications.see_by(host.now(), &jid, registration);
+        }
     }
 
     /// By what a session's client would show that it is there: it acknowledges (XEP-0198).
     fn doubt_in(&self, key: SessionKey) -> Option<Doubt> {
         let session = self.sessions.get(key)?;
-        let acks = session.outlet.conn.and(session.outlet.acks.as_ref())?;
+        let acks = session.outlet.acks.as_ref()?;
         Some(Doubt {
             key,
             serial: session.serial,
+            conn: session.outlet.conn?,
             acked: acks.acked(),
         })
     }
@@ -216,6 +247,7 @@ impl Shard {
         (urgency, message): (Urgency, &Stanza<'_>),
         (later_ms, doubt): (u64, Option<Doubt>),
     ) {
+        self.end_doubt(host, account, registration);
         let policy = self.settings.push.unwrap_or_default();
         let news = News {
             doubt,
@@ -233,22 +265,17 @@ impl Shard {
     /// hand.
     fn arm_push(&mut self, host: &mut impl Host) {
         let notifications = &mut self.accounts.notifications;
-        let Some(first) = notifications.first_time() else {
-            return;
-        };
-        if notifications.armed.is_none_or(|armed| first < armed) {
-            notifications.armed = Some(first);
-            self.arm(host, first, Timer::Push);
+        notifications.admit();
+        let first = notifications.first_time();
+        if let Some(at) = first.and_then(|first| notifications.arm(first)) {
+            self.arm(host, at, Timer::Push);
         }
     }
 
     /// The time of the first has come.
     pub(crate) fn on_push(&mut self, host: &mut impl Host) {
         let now = host.now();
-        let armed = &mut self.accounts.notifications.armed;
-        if armed.is_some_and(|armed| armed <= now) {
-            *armed = None;
-        }
+        self.accounts.notifications.disarm(now);
         for _ in 0..PER_STEP_MAX {
             if let Some(doubt) = self.accounts.notifications.next_watched(now) {
                 self.on_watched(host, doubt);
@@ -260,12 +287,12 @@ impl Shard {
             };
             match self.accounts.notifications.at(number).step {
                 Step::Asked { .. } => self.fail_push(host, number),
-                Step::Due(_) | Step::Idle(_) => self.publish_push(host, number),
+                Step::Due(_) | Step::Idle(_) | Step::Crowded { .. } => {
+                    self.publish_push(host, number);
+                }
             }
         }
-        if self.accounts.notifications.armed.is_none() {
-            let next = now.plus_ms(STEP_MS);
-            self.accounts.notifications.armed = Some(next);
+        if let Some(next) = self.accounts.notifications.arm(now.plus_ms(STEP_MS)) {
             self.arm(host, next, Timer::Push);
         }
     }
@@ -278,16 +305,19 @@ impl Shard {
             Place::Nowhere => return self.accounts.notifications.remove(number),
             Place::Away => {}
         }
-        let notifications = &mut self.accounts.notifications;
-        if notifications.is_crowded() {
-            return notifications.postpone(number, now.plus_ms(CROWDED_MS));
-        }
-        let id = host.random();
-        notifications.send(now, number, id);
-        let target = notifications.at(number);
-        let mut bytes = Vec::new();
-        write_publication(id, target, &mut bytes);
+        let target = self.accounts.notifications.at(number);
         let registration = target.registration.clone();
+        // The configuration may not have it any more.
+        let Ok(component) = self.push_component(&registration.service) else {
+            return self.fail_push(host, number);
+        };
+        let id = host.random();
+        let notifications = &mut self.accounts.notifications;
+        if !notifications.send(now, number, (id, component)) {
+            return;
+        }
+        let mut bytes = Vec::new();
+        write_publication(id, notifications.at(number), &mut bytes);
         self.route_bytes(host, &Jid::from_prepared(&registration.service), bytes);
     }
 
@@ -299,13 +329,14 @@ impl Shard {
         else {
             return Place::Away;
         };
-        let registration = &target.registration;
+        let Registration { service, node, .. } = &*target.registration;
         let registrations = self.accounts.at(account).push.as_ref();
-        let mut known = registrations.iter().flat_map(|all| &all.0);
-        match known.any(|one| one.is(&registration.service, &registration.node)) {
-            false => Place::Nowhere,
-            true if self.is_there(account, registration) => Place::There,
-            true => Place::Away,
+        let mut known = registrations.iter().flat_map(|it| &it.all);
+        // By the device that it has now.
+        match known.find(|one| one.is(service, node)) {
+            None => Place::Nowhere,
+            Some(one) if self.is_there(account, one) => Place::There,
+            Some(_) => Place::Away,
         }
     }
 
@@ -335,8 +366,9 @@ impl Shard {
             Type::Error if is_lasting(answer) => {
                 let registration = self.accounts.notifications.at(number).registration.clone();
                 let Registration { service, node, .. } = &*registration;
-                tracing::info!(account = bare, %service, "push disabled by its service");
+                tracing::debug!(account = bare, %service, "push disabled by its service");
                 let unwanted = Unwanted::Node(service.clone(), node.clone());
+                self.loaded_or_loading(host, bare);
                 self.end_push(host, bare, unwanted);
             }
             Type::Error => self.fail_push(host, number),
@@ -345,14 +377,14 @@ impl Shard {
         self.arm_push(host);
     }
 
-    /// Registrations of an account end, wherever that is.
+    /// Registrations of an account in memory end, or of one that is being loaded. Those of another
+    /// storage has forgotten with what was trusted.
     pub(crate) fn end_push(&mut self, host: &mut impl Host, bare: &str, unwanted: Unwanted) {
-        if self.settings.push.is_none() {
-            return;
-        }
         let notifications = &mut self.accounts.notifications;
         notifications.forget(bare, |one| unwanted.has(one));
-        let key = self.loaded_or_loading(host, bare);
+        let Some(key) = self.accounts.find(home_hash(bare), bare) else {
+            return;
+        };
         match &mut self.accounts.at_mut(key).residence {
             Residence::Loading(queue) => queue.push(Waiter::Unpush(Box::new(unwanted))),
             Residence::Resident => self.disable_push(host, key, &unwanted),

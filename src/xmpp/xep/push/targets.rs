@@ -1,26 +1,26 @@
 //! What registered devices are to be told, and when: one publication under way for each, with all
 //! that came meanwhile behind it.
 //!
-//! Invariant: every number of the agenda and of the idle ones is that of a target.
+//! Invariant: every number of the agenda, of the idle ones and of those that wait for a component
+//! is that of a target.
 
 use super::Registration;
 use super::summary::{Last, Urgency};
-use crate::host::Timestamp;
+use crate::host::{ConnId, Timestamp};
 use crate::session::SessionKey;
+use crate::xep::components::ComponentId;
 use smallvec::SmallVec;
 use stanza::jid::BareJid;
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 /// Devices of one shard that are remembered for what they have not seen. For one more the one is
 /// forgotten that has been told everything longest ago; where there is none, it is not told.
 pub const TARGETS_MAX: usize = 16_384;
 
-/// Publications of one shard that are not answered; further ones wait.
+/// Publications of one shard that a component has not answered; further ones to it wait, those to
+/// other components do not.
 pub const REQUESTS_MAX: usize = 1_024;
-
-/// Milliseconds for which those wait.
-pub(super) const CROWDED_MS: u64 = 1_000;
 
 /// Milliseconds that a service has for its answer.
 pub const ANSWER_MS_MAX: u64 = 30_000;
@@ -39,11 +39,13 @@ pub const RETRY_MS: [u64; 3] = [10_000, 60_000, 300_000];
 /// without a word.
 pub const ACK_MS_MAX: u64 = 30_000;
 
-/// A session whose client may not be there, by how far it had acknowledged: as long as that is so.
+/// A session whose client may not be there, by its connection and by how far it had acknowledged:
+/// as long as that is so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Doubt {
     pub key: SessionKey,
     pub serial: u32,
+    pub conn: ConnId,
     pub acked: u32,
 }
 
@@ -54,8 +56,25 @@ pub(super) enum Step {
     Idle(Timestamp),
     /// It is to be told then.
     Due(Timestamp),
+    /// It was to be told then, and its component has enough to answer.
+    Crowded {
+        since: Timestamp,
+        component: ComponentId,
+    },
     /// The service has until then to answer the publication of this id.
-    Asked { id: u64, until: Timestamp },
+    Asked {
+        id: u64,
+        until: Timestamp,
+        component: ComponentId,
+    },
+}
+
+/// What a component has to answer.
+#[derive(Debug, Default)]
+struct Slots {
+    asked: usize,
+    /// What is to be told when there is room, in the order in which it was due.
+    crowded: BTreeSet<(Timestamp, u64)>,
 }
 
 /// A device that has not seen everything.
@@ -95,14 +114,14 @@ pub(crate) struct Notifications {
     /// What is due, or has to be answered, by when.
     agenda: BTreeSet<(Timestamp, u64)>,
     idle: BTreeSet<(Timestamp, u64)>,
-    /// How many publications are not answered.
-    asked: usize,
+    /// Publications that are not answered, and those that wait for that.
+    slots: BTreeMap<ComponentId, Slots>,
     last: u64,
     /// Sessions that were sent something to be told of, each once, in the order of time.
     watched: VecDeque<(Timestamp, Doubt)>,
     watched_keys: HashSet<SessionKey>,
-    /// When the timer is to come, if it is.
-    pub(super) armed: Option<Timestamp>,
+    /// When the timer is to come: each time is before the one that was armed earlier.
+    armed: Vec<Timestamp>,
 }
 
 /// Something that a device is to know.
@@ -139,7 +158,7 @@ impl Notifications {
         match target.step {
             Step::Idle(_) => self.set(number, Step::Due(due)),
             Step::Due(at) if target.failures == 0 && due < at => self.set(number, Step::Due(due)),
-            Step::Due(_) | Step::Asked { .. } => {}
+            Step::Due(_) | Step::Crowded { .. } | Step::Asked { .. } => {}
         }
     }
 
@@ -223,9 +242,15 @@ impl Notifications {
         match step {
             Step::Idle(since) => drop(self.idle.insert((since, number))),
             Step::Due(at) => drop(self.agenda.insert((at, number))),
-            Step::Asked { until, .. } => {
+            Step::Crowded { since, component } => {
+                let slots = self.slots.entry(component).or_default();
+                slots.crowded.insert((since, number));
+            }
+            Step::Asked {
+                until, component, ..
+            } => {
                 self.agenda.insert((until, number));
-                self.asked += 1;
+                self.slots.entry(component).or_default().asked += 1;
             }
         }
     }
@@ -234,9 +259,15 @@ impl Notifications {
         match step {
             Step::Idle(since) => drop(self.idle.remove(&(since, number))),
             Step::Due(at) => drop(self.agenda.remove(&(at, number))),
-            Step::Asked { until, .. } => {
+            Step::Crowded { since, component } => {
+                let slots = self.slots.entry(component).or_default();
+                slots.crowded.remove(&(since, number));
+            }
+            Step::Asked {
+                until, component, ..
+            } => {
                 self.agenda.remove(&(until, number));
-                self.asked -= 1;
+                self.slots.entry(component).or_default().asked -= 1;
             }
         }
     }
@@ -298,7 +329,7 @@ impl Notifications {
         let target = self.at_mut(number);
         (target.count, target.last, target.has_news) = (0, None, false);
         (target.failures, target.doubt) = (0, None);
-        if let Step::Due(_) = target.step {
+        if let Step::Due(_) | Step::Crowded { .. } = target.step {
             self.set(number, Step::Idle(now));
         }
     }
@@ -315,22 +346,60 @@ impl Notifications {
         watched.into_iter().chain(due).min()
     }
 
-    /// Whether as many publications are under way as may be.
-    pub(super) fn is_crowded(&self) -> bool {
-        self.asked >= REQUESTS_MAX
+    /// The time to have the timer come at, if it does not come before.
+    pub(super) fn arm(&mut self, at: Timestamp) -> Option<Timestamp> {
+        let is_first = self.armed.last().is_none_or(|armed| at < *armed);
+        is_first.then(|| {
+            self.armed.push(at);
+            at
+        })
     }
 
-    pub(super) fn postpone(&mut self, number: u64, until: Timestamp) {
-        self.set(number, Step::Due(until));
+    /// The timer has come.
+    pub(super) fn disarm(&mut self, now: Timestamp) {
+        while self.armed.pop_if(|armed| *armed <= now).is_some() {}
     }
 
-    /// A publication goes out, with all that is known.
-    pub(super) fn send(&mut self, now: Timestamp, number: u64, id: u64) {
+    /// Whatever waits for a component that has room by now is due.
+    pub(super) fn admit(&mut self) {
+        let mut admitted = Vec::new();
+        for slots in self.slots.values() {
+            let room = REQUESTS_MAX.saturating_sub(slots.asked);
+            admitted.extend(slots.crowded.iter().take(room).copied());
+        }
+        for (since, number) in admitted {
+            self.set(number, Step::Due(since));
+        }
+    }
+
+    /// A publication goes out, with all that is known, if its component may be asked; else it waits
+    /// for that.
+    pub(super) fn send(
+        &mut self,
+        now: Timestamp,
+        number: u64,
+        (id, component): (u64, ComponentId),
+    ) -> bool {
+        let slots = self.slots.entry(component).or_default();
+        if slots.asked >= REQUESTS_MAX {
+            let since = match self.at(number).step {
+                Step::Due(since) => since,
+                Step::Idle(_) | Step::Crowded { .. } | Step::Asked { .. } => now,
+            };
+            self.set(number, Step::Crowded { since, component });
+            return false;
+        }
         let target = self.at_mut(number);
         (target.has_news, target.urgency) = (false, Urgency::Message);
         target.sent = now;
         let until = now.plus_ms(ANSWER_MS_MAX);
-        self.set(number, Step::Asked { id, until });
+        let step = Step::Asked {
+            id,
+            until,
+            component,
+        };
+        self.set(number, step);
+        true
     }
 
     /// The target of an account whose publication is not answered and is the one that `is_it`.
@@ -343,7 +412,7 @@ impl Notifications {
             let target = self.at(*number);
             match target.step {
                 Step::Asked { id, .. } => is_it(&target.registration, id),
-                Step::Idle(_) | Step::Due(_) => false,
+                Step::Idle(_) | Step::Due(_) | Step::Crowded { .. } => false,
             }
         })
     }
@@ -366,15 +435,22 @@ impl Notifications {
         // Whose device has been there meanwhile need not be woken.
         let retry = retry.filter(|_| target.count > 0);
         target.failures = retry.map_or(0, |_| target.failures + 1);
-        target.has_news = retry.is_some();
-        let step = retry.map_or(Step::Idle(now), |ms| Step::Due(now.plus_ms(*ms)));
+        let is_asked = matches!(target.step, Step::Asked { .. });
+        let step = match retry {
+            Some(ms) => Step::Due(now.plus_ms(*ms)),
+            // What came meanwhile is the next message.
+            None if target.has_news && is_asked => Step::Due(target.due(now)),
+            None => Step::Idle(now),
+        };
+        target.has_news |= retry.is_some();
         self.set(number, step);
-        retry.is_some()
+        !matches!(step, Step::Idle(_))
     }
 
     /// How many targets there are, and how many of their publications are not answered.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.targets.len(), self.asked)
+        let asked = self.slots.values().map(|slots| slots.asked);
+        (self.targets.len(), asked.sum())
     }
 }
 
@@ -391,6 +467,8 @@ mod tests {
             device: Device::default(),
         })
     }
+
+    const PUSH: ComponentId = ComponentId(0);
 
     fn news() -> News {
         News {
@@ -415,7 +493,7 @@ mod tests {
         assert_eq!(all.numbers(account(TARGETS_MAX).as_str()).count(), 0);
         for (index, id) in [(7, 1), (5, 2)] {
             let number = all.numbers(account(index).as_str()).next().expect("one");
-            all.send(at.plus_ms(id), number, id);
+            assert!(all.send(at.plus_ms(id), number, (id, PUSH)));
             assert_eq!(all.counts(), (TARGETS_MAX, 1));
             let found = all.asked(account(index).as_str(), |_, asked| asked == id);
             assert_eq!(found, Some(number));
@@ -439,7 +517,7 @@ mod tests {
         }
         let numbers: Vec<u64> = all.numbers(account.as_str()).collect();
         all.see_one(at, numbers[0]);
-        all.send(at, numbers[2], 1);
+        assert!(all.send(at, numbers[2], (1, PUSH)));
         assert_eq!(
             (all.counts(), all.first()),
             ((3, 1), Some((at, numbers[1])))
@@ -447,5 +525,77 @@ mod tests {
         all.forget_account(account.as_str());
         assert_eq!((all.counts(), all.first()), ((0, 0), None));
         assert!(all.idle.is_empty() && all.by_account.is_empty());
+    }
+
+    #[test]
+    fn what_comes_while_the_last_try_fails_is_the_next_message() {
+        let mut all = Notifications::default();
+        let account = BareJid::from_prepared("a@example.org");
+        let mut at = Timestamp(1_000_000_000);
+        all.note(at, &account, &registration("n"), news());
+        let number = all.numbers(account.as_str()).next().expect("one");
+        for is_last in [false, false, false, true] {
+            assert!(all.send(at, number, (1, PUSH)));
+            if is_last {
+                all.note(at, &account, &registration("n"), news());
+            }
+            at = at.plus_ms(ANSWER_MS_MAX);
+            assert!(all.fail(at, number));
+            let Step::Due(due) = all.at(number).step else {
+                panic!("it is tried again: {:?}", all.at(number));
+            };
+            assert_eq!(due == at, is_last);
+            at = due;
+        }
+        // That is as good as the first, and then it is given up.
+        for is_retried in [true, true, true, false] {
+            assert!(all.send(at, number, (1, PUSH)));
+            assert_eq!(all.fail(at, number), is_retried);
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_component_is_due_when_that_has_room() {
+        let mut all = Notifications::default();
+        let account = BareJid::from_prepared("a@example.org");
+        let at = Timestamp(1_000_000_000);
+        for index in 0..REQUESTS_MAX as u64 + 3 {
+            let node = registration(&index.to_string());
+            all.note(at.plus_ms(index), &account, &node, news());
+        }
+        let numbers: Vec<u64> = all.numbers(account.as_str()).collect();
+        let later = at.plus_ms(ANSWER_MS_MAX);
+        for (index, number) in numbers.iter().enumerate() {
+            let is_sent = all.send(later, *number, (1, PUSH));
+            assert_eq!(is_sent, index < REQUESTS_MAX);
+        }
+        all.admit();
+        assert_eq!(
+            all.first(),
+            Some((later.plus_ms(ANSWER_MS_MAX), numbers[0]))
+        );
+        // Another component has room, and who is there need not wait any more.
+        assert!(all.send(later, numbers[REQUESTS_MAX + 1], (1, ComponentId(1))));
+        all.see_one(later, numbers[REQUESTS_MAX]);
+        all.take(later, numbers[7]);
+        all.take(later, numbers[8]);
+        all.admit();
+        let due = at.plus_ms(REQUESTS_MAX as u64 + 2);
+        assert_eq!(all.first(), Some((due, numbers[REQUESTS_MAX + 2])));
+        assert!(all.send(later, numbers[REQUESTS_MAX + 2], (1, PUSH)));
+        assert_eq!(all.counts(), (REQUESTS_MAX + 3, REQUESTS_MAX));
+    }
+
+    #[test]
+    fn the_timer_is_armed_for_what_comes_before_it() {
+        let mut all = Notifications::default();
+        let at = |ms| Timestamp(0).plus_ms(ms);
+        for (ms, is_armed) in [(30, true), (40, false), (10, true), (10, false), (5, true)] {
+            assert_eq!(all.arm(at(ms)), is_armed.then(|| at(ms)), "{ms}");
+        }
+        all.disarm(at(10));
+        assert_eq!(all.arm(at(30)), None);
+        all.disarm(at(30));
+        assert_eq!(all.arm(at(30)), Some(at(30)));
     }
 }

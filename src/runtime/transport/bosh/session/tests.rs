@@ -5,6 +5,12 @@ use stanza::framing::HEADER;
 
 const FEATURES: &str = "<stream:features><bind xmlns='b'/></stream:features>";
 
+const KNOWN: Terms = Terms {
+    is_secured: true,
+    size_max: 1 << 20,
+    is_known: true,
+};
+
 /// A session, its stream's words, and the clock.
 struct Table {
     session: Session,
@@ -69,7 +75,7 @@ impl Table {
     fn post(&mut self, from: u32, body: Body) -> Vec<(u32, String)> {
         let mut answers = Vec::new();
         self.session
-            .receive(body, asker(from), true, self.now, &mut answers);
+            .receive(body, asker(from), KNOWN, self.now, &mut answers);
         while let Some(said) = self.session.take(self.now) {
             self.said.push(String::from_utf8(said).expect("text"));
         }
@@ -242,19 +248,83 @@ fn a_page_goes_on_where_the_one_before_it_left_off() {
     let mut table = Table::open(&opening());
     assert_eq!(table.post(1, body(11, "")), []);
     table.session.lose(asker(1), table.now);
-    assert_eq!(table.post(2, body(12, "")), []);
     table.say("<b/>");
-    assert_eq!(table.turn()[0].0, 2);
+    let answers = table.post(2, body(12, ""));
+    assert!(
+        answers.len() == 1 && answers[0].0 == 2 && answers[0].1.contains("<b "),
+        "{answers:?}"
+    );
     // Whoever loses each connection at once leaves no more behind than may be open.
     for rid in 13..40 {
         let mut answers = Vec::new();
         let next = body(rid, "<a/>");
         let (session, now) = (&mut table.session, table.now);
-        session.receive(next, asker(3), true, now, &mut answers);
+        session.receive(next, asker(3), KNOWN, now, &mut answers);
         session.lose(asker(3), now);
         while session.take(now).is_some() {}
+        table.say("<c/>");
         assert_eq!(table.turn(), []);
         assert!(table.session.held.len() <= 1 && !table.over, "{rid}");
+    }
+    let answers = table.post(4, body(40, ""));
+    assert_eq!(answers[0].1.matches("<c ").count(), 27, "all that was said");
+}
+
+#[test]
+fn the_end_waits_for_who_asks_next_but_not_for_ever() {
+    let end = "<stream:error><conflict xmlns='e'/></stream:error></stream:stream>";
+    let ends = |table: &mut Table| {
+        let (session, output) = (&mut table.session, &mut table.output);
+        session.answer(output, true, table.now, &mut Vec::new())
+    };
+    let mut table = Table::open(&opening());
+    table.say("<b/>");
+    let told = table.post(1, body(11, "<a/>"));
+    table.say(end);
+    assert!(!ends(&mut table));
+    let at = table.now.plus_ms(ENDED_S_MAX * 1000);
+    assert_eq!(table.session.arm(None), Some(at));
+    table.pass(ENDED_S_MAX - 1);
+    assert_eq!(table.post(1, body(11, "<a/>")), told);
+    assert!(!ends(&mut table) && !table.session.is_abandoned(table.now));
+    table.pass(1);
+    assert!(table.session.is_abandoned(table.now), "though it asked");
+    // Nor is it told to a connection that is lost.
+    let mut table = Table::open(&opening());
+    assert_eq!(table.post(1, body(11, "")), []);
+    table.session.lose(asker(1), table.now);
+    table.say(end);
+    assert!(!ends(&mut table));
+    let answers = table.post(2, body(12, ""));
+    assert!(
+        answers[0].0 == 2 && answers[0].1.contains("<conflict "),
+        "{answers:?}"
+    );
+    assert!(table.over);
+}
+
+#[test]
+fn of_a_stranger_little_is_kept_until_its_turn() {
+    let stranger = Terms {
+        is_known: false,
+        size_max: 2 * EARLY_SIZE_MAX,
+        ..KNOWN
+    };
+    for (rid, size, fails) in [
+        (12, EARLY_SIZE_MAX, false),
+        (12, EARLY_SIZE_MAX + 1, true),
+        (11, 2 * EARLY_SIZE_MAX, false),
+        (11, 2 * EARLY_SIZE_MAX + 1, true),
+    ] {
+        let mut table = Table::open(&opening());
+        let mut answers = Vec::new();
+        let (session, now) = (&mut table.session, table.now);
+        let next = body(rid, &"x".repeat(size));
+        session.receive(next, asker(1), stranger, now, &mut answers);
+        assert_eq!(session.kept(), size);
+        let told = table.turn();
+        let expected = [(1, ended("policy-violation"))];
+        assert_eq!(&told[..], if fails { &expected[..] } else { &[] });
     }
 }
 
@@ -331,10 +401,13 @@ fn who_asks_for_nothing_too_often_is_ended() {
 fn a_client_that_is_away_for_too_long_has_no_session() {
     let mut table = Table::open(&opening());
     assert_eq!(
-        table.session.arm(),
+        table.session.arm(None),
         Some(table.now.plus_ms(INACTIVITY_S * 1000))
     );
-    assert_eq!(table.session.arm(), None);
+    assert_eq!(table.session.arm(None), None);
+    // One for whom too much waits is looked at earlier.
+    let soon = Some(table.now.plus_ms(5));
+    assert_eq!(table.session.arm(Some(5)), soon);
     table.pass(INACTIVITY_S - 1);
     assert!(!table.session.is_abandoned(table.now));
     assert_eq!(table.post(1, body(11, "")), []);
@@ -362,7 +435,7 @@ fn a_pause_is_answered_at_once_without_words_and_gives_time() {
     table.output.extend_from_slice(b"<c/>");
     let mut answers = Vec::new();
     let session = &mut table.session;
-    session.receive(pause(13, 100), asker(2), true, table.now, &mut answers);
+    session.receive(pause(13, 100), asker(2), KNOWN, table.now, &mut answers);
     while session.take(table.now).is_some() {}
     assert_eq!(table.turn(), [(1, empty()), (2, empty())]);
     assert_eq!(table.output, b"<c/>");
@@ -391,7 +464,7 @@ fn an_end_is_told_to_the_oldest_request_and_with_its_error() {
     assert_eq!(table.post(1, body(11, "<a/>")), []);
     table
         .session
-        .receive(terminate, asker(2), true, table.now, &mut Vec::new());
+        .receive(terminate, asker(2), KNOWN, table.now, &mut Vec::new());
     while table.session.take(table.now).is_some() {}
     table.say("</stream:stream>");
     let first = format!("<body xmlns='{HTTP_BIND}' type='terminate'></body>");
@@ -494,7 +567,13 @@ fn what_began_by_tls_does_not_go_on_in_clear() {
     let mut answers = Vec::new();
     let next = body(11, "<a/>");
     let session = &mut table.session;
-    session.receive(next, asker(9), false, table.now, &mut answers);
+    let in_clear = Terms {
+        is_secured: false,
+        size_max: 0,
+        ..KNOWN
+    };
+    session.receive(next, asker(9), in_clear, table.now, &mut answers);
+    assert!(answers[0].is_last, "as a stranger's");
     assert_eq!(texts(answers), [(9, ended("item-not-found"))]);
     assert_eq!(table.post(1, body(11, "<a/>")), []);
     assert!(!table.over);
