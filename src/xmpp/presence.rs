@@ -369,7 +369,11 @@ impl Shard {
                 continue;
             }
             let contact = item.contact.as_str();
-            match self.router.route(&item.contact.as_jid()) {
+            let route = match self.router.is_local(item.contact.domain()) {
+                true => self.router.route_account(contact),
+                false => self.router.route(&item.contact.as_jid()),
+            };
+            match route {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
                     let found = self.accounts.find(hash, contact);
                     let found = found.map(|key| self.accounts.at(key));
