@@ -201,10 +201,16 @@ impl Shard {
     }
 
     /// The shard's first event: asks for the sessions that the last process left.
+    #[inline]
     pub(crate) fn start(&mut self, host: &mut impl Host) {
-        if std::mem::replace(&mut self.has_begun, true) {
-            return;
+        if !self.has_begun {
+            self.ask_for_sessions(host);
         }
+    }
+
+    #[cold]
+    fn ask_for_sessions(&mut self, host: &mut impl Host) {
+        self.has_begun = true;
         let ticket = self.ticket_for_itself(Waiting::Sessions);
         host.store(ticket, StoreOp::Sessions);
         self.begin_retention(host);
