@@ -369,11 +369,7 @@ impl Shard {
                 continue;
             }
             let contact = item.contact.as_str();
-            let route = match self.router.is_local(item.contact.domain()) {
-                true => self.router.route_account(contact),
-                false => self.router.route(&item.contact.as_jid()),
-            };
-            match route {
+            match self.router.route_contact(&item.contact) {
                 Route::Here(hash) if purpose == FanoutPurpose::Presence => {
                     let found = self.accounts.find(hash, contact);
                     let found = found.map(|key| self.accounts.at(key));

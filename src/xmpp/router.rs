@@ -3,7 +3,7 @@
 use crate::host::ShardId;
 use crate::settings::Settings;
 use crate::xep::components::ComponentId;
-use stanza::jid::{Jid, home_hash};
+use stanza::jid::{BareJid, Jid, home_hash};
 use std::sync::Arc;
 
 /// Where a stanza goes.
@@ -106,6 +106,15 @@ impl Router {
             return Route::Server;
         }
         self.route_account(to.bare())
+    }
+
+    /// As [`Router::route`], for a contact: one of our domain is looked at once.
+    #[inline]
+    pub(crate) fn route_contact(&self, contact: &BareJid) -> Route {
+        match self.is_local(contact.domain()) {
+            true => self.route_account(contact.as_str()),
+            false => self.route(&contact.as_jid()),
+        }
     }
 
     /// As [`Router::route`], for a bare JID of our domain.
